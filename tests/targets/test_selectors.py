@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from captum._utils.common import _verify_select_neuron
+
+from vislens_interp.targets.selectors import POOLS, MeanOf, check_pool, pool_unit, unit_list, unit_name
+
+MAPS = torch.randn(3, 5, 4, 6)
+
+
+def test_pools_of_a_map():
+    assert torch.allclose(pool_unit(MAPS, 2, layout="NCHW"), MAPS[:, 2].mean((1, 2)))
+    assert torch.equal(pool_unit(MAPS, 2, pool="max", layout="NCHW"), MAPS[:, 2].amax((1, 2)))
+    assert torch.equal(pool_unit(MAPS, 2, pool="center", layout="NCHW"), MAPS[:, 2, 2, 3])
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "center"])
+def test_lists_and_layouts_agree(pool):
+    one_by_one = torch.stack([pool_unit(MAPS, unit, pool=pool, layout="NCHW") for unit in (4, 0)], 1)
+    assert torch.allclose(pool_unit(MAPS, [4, 0], pool=pool, layout="NCHW"), one_by_one)
+    last = MAPS.movedim(1, -1)
+    assert torch.allclose(pool_unit(last, [4, 0], pool=pool, layout="NHWC"), one_by_one)
+    assert torch.allclose(pool_unit(last, 4, pool=pool, layout="NHWC"), one_by_one[:, 0])
+    mixed = pool_unit(MAPS, [4, (4, 2, 3), MeanOf([4, 0])], pool=pool, layout="NCHW")
+    assert torch.allclose(mixed, torch.stack([one_by_one[:, 0], MAPS[:, 4, 2, 3], one_by_one.mean(1)], 1))
+
+
+def test_tokens_and_features():
+    tokens = torch.randn(3, 7, 5)
+    assert torch.allclose(pool_unit(tokens, 1, layout="NLC"), tokens[..., 1].mean(1))
+    assert torch.equal(pool_unit(tokens, [1, 4], pool="max", layout="NLC"), tokens[..., [1, 4]].amax(1))
+    features = torch.randn(3, 5)
+    for pool in ("mean", "max", "center"):
+        assert torch.equal(pool_unit(features, 1, pool=pool, layout="NC"), features[:, 1])
+        assert torch.equal(pool_unit(features, [1, 4], pool=pool, layout="NC"), features[:, [1, 4]])
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        (1, 2, 3),
+        (slice(None), 2, 3),
+        (1, slice(0, 3), slice(None, None, 2)),
+        (slice(1, 3),),
+        lambda out: out[:, 0, 0, 0],
+    ],
+)
+def test_tuples_and_functions_mean_what_captum_means(unit):
+    assert torch.allclose(pool_unit(MAPS, unit, layout="NCHW"), _verify_select_neuron((MAPS,), unit))
+
+
+def test_gradient_of_each_pool():
+    for pool in POOLS:
+        maps = MAPS.clone().requires_grad_()
+        pool_unit(maps, 2, pool=pool, layout="NCHW").sum().backward()
+        assert maps.grad is not None
+        assert torch.allclose(maps.grad.sum((1, 2, 3)), torch.ones(3))
+        assert not maps.grad[:, [0, 1, 3, 4]].any()
+
+
+@pytest.mark.parametrize("unit", [5, -1, [0, 5], MeanOf([0, 5])])
+def test_out_of_range_names_the_range(unit):
+    with pytest.raises(ValueError, match=r"unit=(5|-1) is out of range; expected 0..4 .*\(3, 5, 4, 6\).*'NCHW'"):
+        pool_unit(MAPS, unit, layout="NCHW")
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ((1, 2), "has 2 indices; expected 3"),
+        ((1,), "For channel 1, pooled, pass the int 1"),
+        ((1, 2, 3, 4), "has 4 indices; expected 3"),
+        ((1, 4, 3), r"index 1 is 4; expected 0..3"),
+        ((1, -1, 3), r"index 1 is -1; expected 0..3"),
+        ((slice(9, None), 0, 0), r"slice 0 is empty; expected part of 0..4"),
+        (lambda output: output, r"<lambda> returned shape \(3, 5, 4, 6\); expected \(3,\)"),
+    ],
+)
+def test_selectors_that_do_not_fit(unit, message):
+    with pytest.raises(ValueError, match=message):
+        pool_unit(MAPS, unit, layout="NCHW")
+
+
+def test_selectors_of_wrong_types():
+    with pytest.raises(TypeError, match="index 1 is a float"):
+        pool_unit(MAPS, (1, 2.0, 3), layout="NCHW")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="returned a float; expected a tensor"):
+        pool_unit(MAPS, lambda output: 1.0, layout="NCHW")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="unit is a str"):
+        pool_unit(MAPS, "17", layout="NCHW")  # pyright: ignore[reportArgumentType]
+
+
+def test_pool_names():
+    with pytest.raises(ValueError, match="pool='sum'; expected one of 'mean', 'max', 'center'"):
+        check_pool("sum")
+    with pytest.raises(ValueError, match=r"pool='center' on tokens.*unit=\(token, feature\)"):
+        check_pool("center", "NLC")
+
+
+def test_unit_list_and_names():
+    assert unit_list(3) == [3]
+    assert [type(one) for one in unit_list([np.int64(3)])] == [int]  # pyright: ignore[reportArgumentType]
+    assert [unit_name(one) for one in unit_list([3, (3,), MeanOf([3, 4])])] == ["3", "(3)", "mean(3, 4)"]
+    with pytest.raises(ValueError, match=r"unit=\[\]; expected at least one"):
+        unit_list([])
+    with pytest.raises(ValueError, match="unit names 3 more than once"):
+        unit_list([3, 4, 3])
+    for wrong in (None, True, 1.0, "3", [[3]]):
+        with pytest.raises(TypeError, match="expected an int .a channel., a tuple"):
+            unit_list(wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("units", [[], [1, 1], [1.5], [True]])
+def test_mean_of_refuses(units):
+    with pytest.raises(ValueError, match=r"in MeanOf; expected at least one whole number, each once"):
+        MeanOf(units)
+
+
+def test_mean_of_is_a_value():
+    assert MeanOf([1, 2]) == MeanOf((1, 2))
+    assert len({MeanOf([1, 2]), MeanOf([1, 2])}) == 1

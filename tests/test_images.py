@@ -1,0 +1,279 @@
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from vislens_interp.images import (
+    Preprocess,
+    check_images,
+    check_shape,
+    load_images,
+    preprocess_for,
+    preprocess_size,
+    resize,
+    to_pil,
+)
+
+
+def picture(height=12, width=16, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def pixels_of(image):
+    return v2.functional.pil_to_tensor(image) / 255
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pictures"
+    (root / "b").mkdir(parents=True)
+    for index, name in enumerate(["c.png", "a.PNG", "b/d.bmp"]):
+        picture(seed=index).save(root / name)
+    (root / "notes.txt").write_text("no picture")
+    (root / "._c.png").write_bytes(b"what a Mac leaves")
+    return root
+
+
+def test_folder_is_read_recursively_in_sorted_order(folder):
+    images, names = load_images(folder)
+    assert names == ["a.PNG", "b/d.bmp", "c.png"]
+    assert images.shape == (3, 3, 12, 16)
+    assert images.dtype == torch.float32
+    assert images.is_contiguous()
+    assert torch.equal(images[2], pixels_of(picture(seed=0)))
+
+
+def test_sources_agree(folder):
+    expected = load_images(folder)[0]
+    paths = [folder / "a.PNG", str(folder / "b" / "d.bmp"), folder / "c.png"]
+    images, names = load_images(paths)
+    assert torch.equal(images, expected)
+    assert names == ["a.PNG", "b/d.bmp", "c.png"]
+    opened = [Image.open(path) for path in paths]
+    images, names = load_images(opened)
+    assert torch.equal(images, expected)
+    assert names == ["image_00000", "image_00001", "image_00002"]
+    one, names = load_images(folder / "c.png")
+    assert torch.equal(one, expected[2:])
+    assert names == ["c.png"]
+    assert torch.equal(load_images(picture(seed=0))[0], expected[2:])
+    mixed, names = load_images([picture(seed=1), folder / "c.png"])
+    assert torch.equal(mixed, expected[[0, 2]])
+    assert names == ["image_00000", "c.png"]
+    tensor, names = load_images(expected)
+    assert torch.equal(tensor, expected)
+    assert names[2] == "image_00002"
+
+
+def test_files_go_through_the_published_transform():
+    published = v2.Compose([v2.Resize(9, v2.InterpolationMode.BICUBIC), v2.CenterCrop(9)])
+    for size in [(20, 31), (31, 20), (9, 14), (5, 8)]:
+        image = picture(*size)
+        expected = pixels_of(published(image))
+        assert torch.equal(load_images(image, size=9)[0][0], expected)
+        # Pillow works in 8 bits: documented as up to 4/255 apart
+        assert (load_images(load_images(image)[0], size=9)[0][0] - expected).abs().max() <= 4 / 255
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK"])
+def test_other_modes_become_rgb(mode):
+    image = picture().convert(mode)
+    assert torch.equal(load_images(image)[0][0], pixels_of(image.convert("RGB")))
+
+
+def test_opaque_alpha_is_dropped_and_transparency_refused():
+    image = picture()
+    assert torch.equal(load_images(image.convert("RGBA"))[0], load_images(image)[0])
+    image.putalpha(200)
+    with pytest.raises(ValueError, match="transparent pixels; flatten it"):
+        load_images(image)
+
+
+def test_sixteen_bits_are_refused():
+    with pytest.raises(ValueError, match="more than 8 bits a channel"):
+        load_images(Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)))
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(12, 16).save(tmp_path / "phone.png", exif=exif)
+    assert load_images(tmp_path)[0].shape == (1, 3, 16, 12)
+
+
+def test_different_sizes_need_size(folder):
+    picture(12, 13).save(folder / "z.png")
+    with pytest.raises(ValueError, match=r"a.PNG is 12 x 16 and z.png is 12 x 13.*Pass size="):
+        load_images(folder)
+    assert load_images(folder, size=8)[0].shape == (4, 3, 8, 8)
+
+
+def test_unreadable_files_are_named_and_skipped_only_if_asked(folder):
+    (folder / "broken.jpg").write_bytes(b"no jpeg")
+    whole = (folder / "c.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"2 of 5 images.*broken.jpg.*cut.png.*on_error='skip'"):
+        load_images(folder)
+    with pytest.warns(UserWarning, match=r"broken.jpg.*cut.png.*Going on with the other 3"):
+        images, names = load_images(folder, on_error="skip")
+    assert names == ["a.PNG", "b/d.bmp", "c.png"]
+    assert len(images) == 3
+    with pytest.raises(ValueError, match="1 of 1 images.*None is left"):
+        load_images(folder / "broken.jpg", on_error="skip")
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(ValueError, match="a folder without images"):
+        load_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing is there; expected an image file or a folder"):
+        load_images(tmp_path / "absent")
+    with pytest.raises(ValueError, match="an empty sequence"):
+        load_images([])
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match=r"source is a ndarray.*torch.from_numpy"):
+        load_images(np.zeros((1, 3, 4, 4)))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*torch.stack"):
+        load_images([picture(), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+        load_images(picture(), on_error="ignore")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="size=0; expected the side"):
+        load_images(picture(), size=0)
+
+
+NAN = torch.full((2, 3, 4, 4), 0.5)
+NAN[1, 0, 0, 0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(3, 4, 4), r"\(3, 4, 4\).*pass images\[None\]"),
+        (torch.zeros(4, 4), "expected four axes"),
+        (torch.zeros(2, 1, 4, 4), "1 channels.*Grey images: repeat"),
+        (torch.zeros(2, 4, 4, 4), "4 channels.*RGBA images"),
+        (torch.zeros(2, 8, 9, 3), r"channels are last: pass images.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 5, 9, 9), "5 channels.*Choose the three"),
+        (torch.zeros(0, 3, 4, 4), "is empty"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "torch.uint8.*images / 255"),
+        (NAN, "NaN or infinite values in 1 of 2 images"),
+        (torch.full((1, 3, 4, 4), torch.inf), "NaN or infinite values in 1 of 1"),
+        (torch.full((1, 3, 4, 4), -1.0), "from -1 to -1.*look normalised"),
+        (torch.full((1, 3, 4, 4), 200.0), r"0..255: divide by 255"),
+        (torch.full((1, 3, 4, 4), 1.01), r"images.clamp\(0, 1\)"),
+    ],
+)
+def test_tensors_that_break_the_convention(images, message):
+    with pytest.raises(ValueError, match=message):
+        check_images(images)
+    with pytest.raises(ValueError, match=message):
+        load_images(images)
+
+
+def test_check_passes_what_is_right():
+    images = torch.rand(2, 3, 4, 4) + 5e-5
+    assert check_images(images) is images
+    with pytest.raises(TypeError, match="pictures is a list.*load_images reads"):
+        check_shape([images], "pictures")  # pyright: ignore[reportArgumentType]
+
+
+def test_resize_is_differentiable_bounded_and_identity_when_it_fits():
+    images = torch.rand(2, 3, 20, 30, requires_grad=True)
+    small = resize(images, 8)
+    assert small.shape == (2, 3, 8, 8)
+    small.sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+    checker = torch.zeros(1, 3, 8, 8)
+    checker[..., ::2, ::2] = 1
+    large = resize(checker, 29)
+    assert large.min() >= 0
+    assert large.max() <= 1
+    assert resize(checker, 8) is checker
+    assert torch.equal(resize(images, 20), images[..., 5:25])
+    flat = resize(torch.full((1, 3, 17, 23), 0.3), 9)
+    assert torch.allclose(flat, torch.tensor(0.3))
+
+
+def test_to_pil_round_trip():
+    images = torch.rand(3, 3, 5, 7)
+    back = load_images(to_pil(images))[0]
+    assert (back - images).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.equal(load_images(to_pil(back))[0], back)
+    with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+        to_pil(images * 255)
+
+
+def test_preprocess_known_answer_and_gradient():
+    preprocess = Preprocess(None, [0.5, 0.0, 0.25], [0.5, 1.0, 0.25])
+    images = torch.full((2, 3, 4, 4), 0.75, requires_grad=True)
+    out = preprocess(images)
+    assert torch.allclose(out[0, :, 0, 0], torch.tensor([0.5, 0.75, 2.0]))
+    out.sum().backward()
+    assert images.grad is not None
+    assert torch.allclose(images.grad[0, :, 0, 0], torch.tensor([2.0, 1.0, 4.0]))
+    assert Preprocess(8, [0], [1])(images).shape == (2, 3, 8, 8)
+    assert preprocess.describe() == "any size, mean (0.5, 0.0, 0.25), std (0.5, 1.0, 0.25)"
+    assert "any size" in repr(preprocess)
+
+
+def test_preprocess_adds_nothing_to_a_state_dict():
+    model = nn.Sequential(nn.Linear(2, 2))
+    before = set(model.state_dict())
+    model.preprocess = Preprocess(8, [0.5], [0.5])
+    assert set(model.state_dict()) == before
+    assert preprocess_for(model) is model.preprocess
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, [0.5], [0.5]), "size=0"),
+        ((8, [0.5, 0.5], [0.5]), r"mean=\[0.5, 0.5\]; expected 3"),
+        ((8, [0.5], [float("nan")]), "std=.*finite"),
+        ((8, [0.5], [0.0]), r"std=\[0.0\]; expected numbers above 0"),
+    ],
+)
+def test_preprocess_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocess(*arguments)
+
+
+@pytest.mark.parametrize("attribute", ["pretrained_cfg", "default_cfg"])
+@pytest.mark.parametrize("wrap", [dict, lambda settings: types.SimpleNamespace(**settings)])
+def test_preprocess_for_reads_timms_settings(attribute, wrap):
+    model = nn.Identity()
+    settings = {"input_size": (3, 224, 224), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    setattr(model, attribute, wrap(settings))
+    preprocess = preprocess_for(model)
+    assert preprocess.size == 224
+    assert torch.allclose(preprocess.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
+    assert torch.allclose(preprocess.std.flatten(), torch.tensor([0.4, 0.5, 0.6]))
+    setattr(model, attribute, wrap(settings | {"test_input_size": (3, 288, 288)}))
+    assert preprocess_for(model).size == 288
+    setattr(model, attribute, wrap(settings | {"input_size": (1, 28, 28)}))
+    with pytest.raises(ValueError, match=r"inputs of shape \(1, 28, 28\); expected 3 channels"):
+        preprocess_for(model)
+
+
+def test_preprocess_for_never_guesses():
+    with pytest.raises(ValueError, match="Linear does not say how its inputs are prepared.*Pass preprocess="):
+        preprocess_for(nn.Linear(2, 2))
+    model = nn.Linear(2, 2)
+    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5)}  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="does not say"):
+        preprocess_for(model)
+
+
+def test_preprocess_size():
+    from torchvision.transforms._presets import ImageClassification
+
+    assert preprocess_size(Preprocess(32, [0], [1])) == 32
+    assert preprocess_size(Preprocess(None, [0], [1])) is None
+    assert preprocess_size(ImageClassification(crop_size=64)) == 64
+    assert preprocess_size(lambda images: images) is None

@@ -1,0 +1,104 @@
+"""What carries images to x and x back to images, and how a backend is found by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from vislens_interp.landscape.vae import VAE
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings that a benchmark chose for one backend.
+
+    Args:
+        fit: Arguments of :class:`~vislens_interp.landscape.fit.FitSettings`.
+        prior: Arguments of :class:`~vislens_interp.landscape.prior.ActivationPrior`, and ``block_dim``.
+        edit: ``alpha`` and ``interpolation`` of an edit.
+        optimize: Arguments of :class:`~vislens_interp.landscape.optimize.OptimizeSettings`.
+        strength: SDEdit strength of the decoding.
+        shuffles: Shuffled fits behind the evidence.
+    """
+
+    fit: dict[str, Any] = field(default_factory=dict)
+    prior: dict[str, Any] = field(default_factory=dict)
+    edit: dict[str, Any] = field(default_factory=dict)
+    optimize: dict[str, Any] = field(default_factory=dict)
+    strength: float = 1.0
+    shuffles: int = 2
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Carries images (N, 3, H, W) in [0, 1] to x and x back to images.
+
+    Attributes:
+        name: What the registry knows it by.
+        size: Side of its images in pixels.
+        shape: Shape of one x.
+        differentiable: Whether gradients flow from images to x through :meth:`render`.
+        device: Where it computes.
+        defaults: Measured settings.
+    """
+
+    name: str
+    size: int
+    shape: tuple[int, ...]
+    differentiable: bool
+    device: torch.device
+    defaults: Defaults
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images at the backend's size to x, (N, *shape)."""
+        ...
+
+    def render(self, x: Tensor) -> Tensor:
+        """x to images at once, without refinement; differentiable where the backend says so."""
+        ...
+
+    def decode(self, x: Tensor, *, reference: Tensor, strength: float, seeds: list[int]) -> Tensor:
+        """x to images, refined at ``strength`` with one noise seed an image."""
+        ...
+
+    def reference(self) -> Tensor | None:
+        """The backend's own reference images, or None."""
+        ...
+
+    def vae(self) -> VAE:
+        """The VAE that every fit starts from."""
+        ...
+
+    def perception(self) -> Callable[[Tensor], Tensor] | None:
+        """Features of an unrelated network for targets without gradients, x to (N, F), or None."""
+        ...
+
+
+_registry: dict[str, Callable[..., Backend]] = {}
+
+
+def register_backend(name: str, build: Callable[..., Backend]) -> None:
+    """Make ``backend=name`` call ``build(device=...)``.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _registry:
+        raise ValueError(f"name={name!r} is already a backend; choose another name.")
+    _registry[name] = build
+
+
+def get_backend(backend: "str | Backend", device: torch.device | str = "cpu") -> Backend:
+    """A backend by name, or the given one as it is."""
+    if not isinstance(backend, str):
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"backend is a {type(backend).__name__}; expected a name ({', '.join(sorted(_registry))}) or an object "
+                "with encode, render, decode, reference, vae and perception."
+            )
+        return backend
+    if backend not in _registry:
+        raise KeyError(f"backend={backend!r} is unknown; expected one of {sorted(_registry)}.")
+    return _registry[backend](device=torch.device(device))

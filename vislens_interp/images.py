@@ -1,0 +1,407 @@
+"""The pixel convention, RGB float32 in [0, 1] as (N, 3, H, W): load, check, resize, preprocess."""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PathLike: TypeAlias = str | os.PathLike[str]
+ImageSource: TypeAlias = Tensor | Image.Image | PathLike | Sequence[Image.Image | PathLike]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_TOLERANCE = 1e-4  # what arithmetic in float32 may leave outside [0, 1]
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow's readers raise
+
+
+def load_images(
+    source: ImageSource, *, size: int | None = None, on_error: Literal["raise", "skip"] = "raise"
+) -> tuple[Tensor, list[str]]:
+    """Read images from wherever they are into one checked tensor.
+
+    Files are turned upright as their EXIF orientation says. A file is resized by Pillow's antialiased bicubic filter,
+    which is how networks' published transforms read files; a tensor by :func:`resize`, which differs by up to 4/255.
+
+    Args:
+        source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read
+            recursively in sorted order; files that are no images by their suffix and hidden ones are passed over), or a
+            sequence of PIL images and paths of files.
+        size: Pixels of the square to make: the shorter side is resized to it and the centre cropped. None keeps the
+            sizes, which then have to be the same.
+        on_error: What to do with files that cannot be read: ``"raise"`` an error naming them, or ``"skip"`` them with
+            a warning naming them.
+
+    Returns:
+        Images, (N, 3, H, W), float32 in [0, 1]; and N names: a file's path below the folder (or below the folder that
+        all files of a sequence share), ``image_00000`` and so on for what has no path.
+
+    Raises:
+        ValueError: There is nothing to read, a file cannot be read, sizes differ, or values break the convention.
+        FileNotFoundError: ``source`` is a path at which nothing is.
+        TypeError: ``source`` is none of the above.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
+    if size is not None:
+        _check_size(size)
+    if isinstance(source, Tensor):
+        images = check_images(source).float()
+        return images if size is None else resize(images, size), _numbered(len(images))
+
+    items, names = _list_source(source)
+    arrays: list[np.ndarray] = []
+    kept: list[str] = []
+    failures: list[str] = []
+    for item, name in zip(items, names, strict=True):
+        try:
+            arrays.append(_read(item, size))
+            kept.append(name)
+        except _UNREADABLE as error:
+            failures.append(f"{name} ({error})")
+    if failures:
+        count = f"{len(failures)} of {len(items)} images in source cannot be read: {'; '.join(failures)}."
+        if on_error == "raise" or not arrays:
+            remedy = " Mend or remove them, or pass on_error='skip' to use the rest." if arrays else " None is left."
+            raise ValueError(count + remedy)
+        warnings.warn(f"{count} Going on with the other {len(arrays)}.", stacklevel=2)
+    for array, name in zip(arrays, kept, strict=True):
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"source holds images of different sizes: {kept[0]} is {_size(arrays[0])} and {name} is"
+                f" {_size(array)} (height x width); expected one size. Pass size= to resize and crop them."
+            )
+    stack = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    return stack.to(torch.float32, memory_format=torch.contiguous_format).div_(255), kept
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[0]} x {array.shape[1]}"
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"image_{index:05d}" for index in range(count)]
+
+
+def _list_source(source: Any) -> tuple[list[Any], list[str]]:
+    """The images or paths in a source that is no tensor, and their names."""
+    if isinstance(source, Image.Image):
+        return [source], _numbered(1)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if path.is_dir():
+            paths = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+            ]
+            if not paths:
+                raise ValueError(
+                    f"source={str(path)!r} is a folder without images; expected files ending in"
+                    f" {', '.join(sorted(SUFFIXES))}, in it or in its subfolders."
+                )
+            return paths, [file.relative_to(path).as_posix() for file in paths]
+        if not path.exists():
+            raise FileNotFoundError(f"source={str(path)!r}: nothing is there; expected an image file or a folder.")
+        return [path], [path.name]
+    if isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
+        items = list(source)
+        if not items:
+            raise ValueError("source is an empty sequence; expected at least one image or path.")
+        names = _numbered(len(items))
+        places = [index for index, item in enumerate(items) if isinstance(item, (str, os.PathLike))]
+        if places:
+            paths = [Path(os.path.abspath(items[index])) for index in places]
+            folder = os.path.commonpath([path.parent for path in paths])
+            for index, path in zip(places, paths, strict=True):
+                names[index] = path.relative_to(folder).as_posix()
+        for index, item in enumerate(items):
+            if not isinstance(item, (str, os.PathLike, Image.Image)):
+                raise TypeError(
+                    f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path."
+                    " Stack tensors into one with torch.stack."
+                )
+        return items, names
+    raise TypeError(
+        f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, or a sequence of the last two."
+        " For an array pass torch.from_numpy(array)."
+    )
+
+
+def _read(item: Image.Image | PathLike, size: int | None) -> np.ndarray:
+    """One image as (H, W, 3) uint8."""
+    if isinstance(item, Image.Image):
+        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size))
+    with Image.open(item) as image:
+        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(image)), size))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        # Pillow would clip these to 255 without a word.
+        raise ValueError(f"mode {image.mode!r} has more than 8 bits a channel; save it as an 8-bit image first")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise ValueError("it has transparent pixels; flatten it onto a background first")
+    return image.convert("RGB")
+
+
+def _resize_pil(image: Image.Image, size: int | None) -> Image.Image:
+    if size is None:
+        return image
+    width, height = image.size
+    new_height, new_width = _shorter_side_to(height, width, size)
+    if (new_height, new_width) != (height, width):
+        image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _shorter_side_to(height: int, width: int, size: int) -> tuple[int, int]:
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"size={size!r}; expected the side of a square in pixels, a whole number of at least 1.")
+
+
+def check_images(images: Tensor, argument: str = "images") -> Tensor:
+    """Refuse what is no batch of RGB images in [0, 1].
+
+    Args:
+        images: The tensor to check.
+        argument: Its name in error messages.
+
+    Returns:
+        ``images`` itself, (N, 3, H, W).
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It breaks the convention; the message says in what, and how to mend it.
+
+    >>> check_images(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    check_shape(images, argument)
+    low, high = (bound.item() for bound in images.detach().aminmax())
+    if not np.isfinite(low + high):
+        bad = int((~images.detach().flatten(1).isfinite().all(1)).sum())
+        raise ValueError(
+            f"{argument} has NaN or infinite values in {bad} of {len(images)} images; expected finite values in"
+            " [0, 1]. Remove these images or mend what made them."
+        )
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        if low < -0.25:
+            remedy = "They look normalised: undo that (x * std + mean); preprocess= applies it inside."
+        elif high > 1.5:
+            remedy = f"They look like 0..255: divide by 255 ({argument} / 255)."
+        else:
+            remedy = f"Clip them with {argument}.clamp(0, 1)."
+        raise ValueError(f"{argument} has values from {low:.4g} to {high:.4g}; expected [0, 1]. {remedy}")
+    return images
+
+
+def check_shape(images: Tensor, argument: str = "images") -> Tensor:
+    """The part of :func:`check_images` that reads no values, so that a GPU need not wait.
+
+    Args:
+        images: The tensor to check.
+        argument: Its name in error messages.
+
+    Returns:
+        ``images`` itself, (N, 3, H, W).
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: Rank, channels or type are wrong.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"{argument} is a {type(images).__name__}; expected a tensor of shape (N, 3, H, W)."
+            " load_images reads files, folders and PIL images."
+        )
+    shape = tuple(images.shape)
+    if images.ndim == 3:
+        raise ValueError(f"{argument} has shape {shape}; expected (N, 3, H, W). For one image pass {argument}[None].")
+    if images.ndim != 4:
+        raise ValueError(f"{argument} has shape {shape}; expected four axes, (N, 3, H, W). Reshape them.")
+    if shape[1] != 3:
+        if shape[1] == 1:
+            remedy = f"Grey images: repeat the channel with {argument}.expand(-1, 3, -1, -1)."
+        elif shape[1] == 4:
+            remedy = f"RGBA images: flatten them onto a background, or drop alpha with {argument}[:, :3]."
+        elif shape[3] == 3:
+            remedy = f"The channels are last: pass {argument}.permute(0, 3, 1, 2)."
+        else:
+            remedy = "Choose the three that are red, green and blue."
+        raise ValueError(f"{argument} has {shape[1]} channels (shape {shape}); expected 3, RGB. {remedy}")
+    if images.numel() == 0:
+        raise ValueError(f"{argument} is empty (shape {shape}); expected at least one image of one pixel.")
+    if not images.is_floating_point():
+        raise ValueError(
+            f"{argument} has type {images.dtype}; expected floating point in [0, 1]."
+            f" If its values are 0..255, pass {argument} / 255."
+        )
+    return images
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize the shorter side, antialiased bicubic, and crop the centre; gradients flow.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        size: Side of the square to make, in pixels.
+
+    Returns:
+        (N, 3, size, size), clamped to [0, 1] where it was resized; ``images`` itself if they have this size already.
+
+    Raises:
+        ValueError: ``size`` is no whole number of at least 1.
+
+    >>> resize(torch.rand(1, 3, 40, 60), 20).shape
+    torch.Size([1, 3, 20, 20])
+    """
+    _check_size(size)
+    height, width = images.shape[-2:]
+    new = _shorter_side_to(height, width, size)
+    if new != (height, width):
+        images = F.interpolate(images, new, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    if new == (size, size):
+        return images
+    top, left = round((new[0] - size) / 2), round((new[1] - size) / 2)
+    return images[..., top : top + size, left : left + size]
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """PIL images of a batch, rounded to 8 bits.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1], on any device.
+
+    Returns:
+        N images of mode RGB.
+
+    Raises:
+        ValueError: The tensor breaks the convention.
+
+    >>> [image.size for image in to_pil(torch.rand(2, 3, 8, 6))]
+    [(6, 8), (6, 8)]
+    """
+    pixels = check_images(images).detach().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+class Preprocess(nn.Module):
+    """What a network wants done to pixels in [0, 1]: resize, then subtract ``mean`` and divide by ``std``.
+
+    The image is shown whole: where a published transform resizes to more than ``size`` and crops the centre (timm's
+    ``crop_pct``), the shorter side here is resized to ``size`` itself, because reference and generated images must be
+    seen by the network as they are drawn in a figure.
+
+    Args:
+        size: Side of the square that the network takes, in pixels; None leaves the size as it is.
+        mean: Mean of each channel, on pixels in [0, 1]; one number or three.
+        std: Standard deviation of each channel, above 0; one number or three.
+
+    Raises:
+        ValueError: An argument is outside of what is said above.
+
+    >>> Preprocess(4, [0.5], [0.5])(torch.ones(1, 3, 8, 8)).mean().item()
+    1.0
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int | None, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if size is not None:
+            _check_size(size)
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, 3) or not all(np.isfinite(value) for value in values):
+                raise ValueError(f"{name}={values!r}; expected 3 finite numbers, one a channel (or 1 for all).")
+        if min(std) <= 0:
+            raise ValueError(f"std={std!r}; expected numbers above 0.")
+        self.size = size
+        # Not persistent: a model that carries its preprocessing keeps its state_dict and its fingerprint.
+        self.register_buffer("mean", torch.tensor([float(v) for v in mean]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([float(v) for v in std]).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.size is not None:
+            images = resize(images, self.size)
+        return (images - self.mean.to(images)) / self.std.to(images)
+
+    def describe(self) -> str:
+        """One line for reports.
+
+        >>> Preprocess(32, [0.5], [0.25]).describe()
+        'resize to 32, mean (0.5,), std (0.25,)'
+        """
+        mean, std = (tuple(round(v, 6) for v in values.flatten().tolist()) for values in (self.mean, self.std))
+        return f"{'any size' if self.size is None else f'resize to {self.size}'}, mean {mean}, std {std}"
+
+    def extra_repr(self) -> str:
+        return self.describe()
+
+
+def preprocess_for(model: nn.Module) -> Preprocess:
+    """The preprocessing that a model carries with it; never guessed.
+
+    Args:
+        model: A network of our zoo (``model.preprocess``) or of timm (``model.pretrained_cfg``, ``model.default_cfg``).
+
+    Returns:
+        The model's own :class:`Preprocess`, or a new one from timm's settings.
+
+    Raises:
+        ValueError: The model carries none, or one for other than three channels.
+    """
+    own = getattr(model, "preprocess", None)
+    if isinstance(own, Preprocess):
+        return own
+    for attribute in ("pretrained_cfg", "default_cfg"):
+        settings = getattr(model, attribute, None)
+        if settings is None:
+            continue
+        if not isinstance(settings, Mapping):
+            settings = getattr(settings, "__dict__", {})
+        shape, mean, std = (settings.get(key) for key in ("input_size", "mean", "std"))
+        if shape is None or mean is None or std is None:
+            continue
+        shape = settings.get("test_input_size") or shape  # timm's published accuracies are at this size
+        if shape[0] != 3 or shape[1] != shape[2]:
+            raise ValueError(
+                f"model: {type(model).__name__}.{attribute} asks for inputs of shape {tuple(shape)}; expected 3 channels"
+                " and a square. Pass preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
+            )
+        return Preprocess(int(shape[1]), mean, std)
+    raise ValueError(
+        f"model: {type(model).__name__} does not say how its inputs are prepared (no .preprocess, no timm"
+        " .pretrained_cfg). Pass preprocess=, such as Preprocess(224, mean, std) or torchvision's weights.transforms();"
+        " Preprocess(size, [0], [1]) if it takes pixels in [0, 1]."
+    )
+
+
+def preprocess_size(preprocess: Callable[[Tensor], Tensor]) -> int | None:
+    """Side in pixels of what a preprocessing makes, or None if it does not say.
+
+    Args:
+        preprocess: A :class:`Preprocess`, a torchvision transform of published weights, or any function.
+    """
+    for attribute in ("size", "crop_size"):
+        size = getattr(preprocess, attribute, None)
+        if isinstance(size, (list, tuple)) and size and all(side == size[0] for side in size):
+            size = size[0]
+        if isinstance(size, int) and not isinstance(size, bool):
+            return size
+    return None

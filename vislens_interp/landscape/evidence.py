@@ -1,0 +1,119 @@
+"""How much a fitted landscape knows about its unit: held-out correlation, a shuffled control, what is kept."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.modes import STRONG
+
+DRAWS = 1000
+WEAK_CORRELATION = 0.1
+WEAK_P = 0.05
+FEW_STRONG = 20
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What supports the pictures of one unit.
+
+    Args:
+        unit: Its name.
+        correlation: Pearson correlation, over held-out reference images, of position on the landscape's axis with the
+            response.
+        p_value: Share of shuffled landscapes that reach it: the same fit on permuted responses, its axis against
+            permuted held-out responses.
+        shuffles: Number of those fits.
+        reconstruction: Share of the held-out variance of x that decoding the latent keeps.
+        strong_images: Reference images whose response is at least one SD from the mean.
+        images: Size of the reference set.
+        held_out: Held-out images among them.
+    """
+
+    unit: str
+    correlation: float
+    p_value: float
+    shuffles: int
+    reconstruction: float
+    strong_images: int
+    images: int
+    held_out: int
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def weak(self) -> bool:
+        """Whether pictures of this unit should be doubted; ``reasons`` says why."""
+        return bool(self.reasons)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "weak": self.weak}
+
+    def __str__(self) -> str:
+        verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"
+        return (
+            f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} against "
+            f"{self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strongly driven, "
+            f"reconstruction keeps {self.reconstruction:.0%} of the variance)"
+        )
+
+
+@torch.no_grad()
+def evidence(landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, seed: int = 0) -> list[Evidence]:
+    """Weigh each unit of a landscape.
+
+    Args:
+        landscape: The fit.
+        x: The reference set that it was fitted on, (N, ...).
+        shuffled: The same fit on permuted responses.
+        seed: Of the permutations of held-out responses.
+
+    Returns:
+        One a unit.
+    """
+    rows = landscape.held_out
+    held = x[rows]
+    decoded = landscape.decode(landscape.encode(held)[0])
+    kept = 1 - ((decoded - held) ** 2).sum() / ((held - held.mean(0)) ** 2).sum()
+    standard = landscape.scaler.standardise(landscape.responses)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for unit, name in enumerate(landscape.names):
+        truth = standard[rows, unit]
+        correlation = _correlate(landscape.axis(unit, landscape.latents[rows]), truth)
+        null = [
+            _correlate(control.axis(unit, control.latents[rows]), truth[torch.randperm(len(rows), generator=generator)])
+            for control in shuffled
+            for _ in range(max(1, DRAWS // len(shuffled)))
+        ]
+        p_value = (1 + sum(value >= correlation for value in null)) / (1 + len(null))
+        strong = int((standard[:, unit].abs() >= STRONG).sum())
+        reasons = []
+        if correlation < WEAK_CORRELATION:
+            reasons.append(f"held-out correlation {correlation:.2f} is below {WEAK_CORRELATION}")
+        if shuffled and p_value > WEAK_P:
+            reasons.append(f"p = {p_value:.2f} against shuffled responses")
+        if not shuffled:
+            reasons.append("no shuffled control was fitted")
+        if strong < FEW_STRONG:
+            reasons.append(f"only {strong} images drive it strongly")
+        found.append(
+            Evidence(
+                unit=name,
+                correlation=correlation,
+                p_value=p_value,
+                shuffles=len(shuffled),
+                reconstruction=kept.item(),
+                strong_images=strong,
+                images=len(landscape.latents),
+                held_out=len(rows),
+                reasons=reasons,
+            )
+        )
+    return found
+
+
+def _correlate(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)).item()

@@ -1,0 +1,139 @@
+"""The fitted landscape: the VAE, its prior, the scale of the responses, and what the reference set looks like in it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vislens_interp.files import load_state, save_state
+from vislens_interp.landscape import vae as vaes
+from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler
+from vislens_interp.landscape.vae import VAE
+
+
+@dataclass
+class Landscape:
+    """Latents organised by the responses of one or several units.
+
+    Args:
+        vae: Encodes x to latents and decodes them.
+        prior: The activation prior that it was fitted under.
+        scaler: Standardiser of the responses.
+        names: Name of each unit, in the order of the prior's blocks.
+        latents: (N, latent_dim) posterior means of the reference set.
+        responses: (N, K) its raw responses.
+        held_out: Rows of the reference set that the fit never saw.
+        history: One row an epoch.
+        settings: The fit's recipe.
+    """
+
+    vae: VAE
+    prior: ActivationPrior
+    scaler: ResponseScaler
+    names: list[str]
+    latents: Tensor
+    responses: Tensor
+    held_out: Tensor
+    history: list[dict[str, float]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def describe(
+        cls, vae: VAE, prior: ActivationPrior, scaler: ResponseScaler, names: list[str], x: Tensor, responses: Tensor,
+        **rest: Any,
+    ) -> "Landscape":
+        """Freeze ``vae`` and encode the reference set with it."""
+        vae = vae.eval().requires_grad_(False)
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(part)[0] for part in x.split(512)])
+        return cls(vae, prior, scaler, names, latents.cpu(), responses.float().cpu(), **rest)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x to the posterior's mean and sigma, (N, latent_dim) each."""
+        parts = [self.vae.encode(part) for part in x.split(256)]
+        mean = torch.cat([part[0] for part in parts])
+        return mean, torch.cat([(part[1] / 2).exp() for part in parts])
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (N, latent_dim) to x."""
+        return torch.cat([self.vae.decode(part) for part in z.split(256)])
+
+    def unit_index(self, unit: str | int) -> int:
+        """Position of a unit's block, by name or by the number that the lens was given."""
+        if str(unit) not in self.names:
+            raise KeyError(f"unit {unit!r} is not in this landscape; it holds {', '.join(self.names)}.")
+        return self.names.index(str(unit))
+
+    def block(self, unit: int) -> slice:
+        """The latent dimensions of one unit."""
+        return slice(*self.prior.blocks[unit])
+
+    def mask(self, units: list[int]) -> Tensor:
+        """(latent_dim,) bool: the dimensions that an edit of these units may move."""
+        mask = torch.zeros(self.prior.latent_dim, dtype=torch.bool)
+        for unit in units:
+            mask[self.block(unit)] = True
+        return mask
+
+    def goal(self, z: Tensor, directions: dict[int, Direction], mode: int | None = None) -> Tensor:
+        """Where an edit leads: ``z`` with the blocks of these units at their prior means.
+
+        Args:
+            z: (N, latent_dim).
+            directions: Unit to direction.
+            mode: Which of several means; None for the one nearest to each image's own code.
+
+        Returns:
+            (N, latent_dim).
+        """
+        goal = z.clone()
+        for unit, direction in directions.items():
+            block = self.block(unit)
+            if mode is None:
+                means = torch.stack([self.prior.goal(unit, direction, index) for index in range(self.prior.modes)])
+                nearest = torch.cdist(z[:, block], means.to(z)).argmin(1).cpu()
+                goal[:, block] = self.prior.goal(unit, direction, nearest).to(z)
+            else:
+                goal[:, block] = self.prior.goal(unit, direction, mode).to(z)
+        return goal
+
+    def axis(self, unit: int, z: Tensor) -> Tensor:
+        """Position of latents (N, latent_dim) along a unit's axis: -1 at its suppressed mean, +1 at its preferred."""
+        return z[:, self.block(unit)].mean(1)
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as nested dictionaries for :func:`vislens_interp.files.save_state`."""
+        return {
+            "vae": vaes.state(self.vae),
+            "prior": self.prior.state(),
+            "scaler": self.scaler.state(),
+            "names": self.names,
+            "latents": self.latents,
+            "responses": self.responses,
+            "held_out": self.held_out,
+            "history": self.history,
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Landscape":
+        """The landscape that :meth:`state` described."""
+        parts = {
+            "vae": vaes.restore(state["vae"]).eval().requires_grad_(False),
+            "prior": ActivationPrior.from_state(state["prior"]),
+            "scaler": ResponseScaler(**state["scaler"]),
+        }
+        return cls(**{**state, **parts})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the landscape to one file."""
+        return save_state(path, "landscape", self.state())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Landscape":
+        """Read what :meth:`save` wrote; raises ValueError for anything else."""
+        return cls.from_state(load_state(path, "landscape"))

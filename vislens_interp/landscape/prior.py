@@ -1,0 +1,205 @@
+"""The activation prior: where an image's latent should lie, given the unit's response to it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Direction = Literal["increase", "decrease"]
+DIRECTIONS: tuple[Direction, Direction] = ("increase", "decrease")
+
+
+@dataclass(frozen=True)
+class ResponseScaler:
+    """Standardises responses on the reference images, so that zero and one mean something for every unit.
+
+    Args:
+        mean: (K,) mean response of each unit over the reference images, in raw units.
+        std: (K,) standard deviation, in raw units; what "SDs" means in every result.
+        quantiles: None for the z-score; else (Q, K) sorted reference responses for the rank-to-normal transform.
+
+    Source: not in the paper, whose responses are z-scored fMRI; a ReLU unit's are never negative, and Eq. 2 needs a
+    zero to tell preferred from suppressed images.
+    """
+
+    mean: Tensor
+    std: Tensor
+    quantiles: Tensor | None = None
+
+    @classmethod
+    def fit(
+        cls, responses: Tensor, names: list[str] | None = None, method: Literal["zscore", "rank"] = "zscore"
+    ) -> "ResponseScaler":
+        """Learn the scale from (N, K) raw responses.
+
+        Raises:
+            ValueError: A response is not finite, or a unit is dead or constant on these images.
+        """
+        if method not in ("zscore", "rank"):
+            raise ValueError(f"method={method!r} is not a standardisation; expected 'zscore' or 'rank'.")
+        if responses.ndim != 2:
+            raise ValueError(f"responses has shape {tuple(responses.shape)}; expected (N, K): images by units.")
+        responses = responses.double()
+        if not torch.isfinite(responses).all():
+            raise ValueError(
+                f"responses holds {int((~torch.isfinite(responses)).sum())} values that are NaN or infinite; "
+                "remove those images or fill them."
+            )
+        mean, std = responses.mean(0), responses.std(0)
+        names = names or [str(index) for index in range(responses.shape[1])]
+        for index, name in enumerate(names):
+            spread = (responses[:, index].max() - responses[:, index].min()).item()
+            if spread <= 1e-6 * max(1e-6, responses[:, index].abs().max().item()):
+                raise ValueError(
+                    f"unit {name!r} never varies: its response is {mean[index].item():.4g} for all {len(responses)} "
+                    "images. A dead or constant unit has no preferred images; choose another, or give other images."
+                )
+        quantiles = None
+        if method == "rank":
+            levels = torch.linspace(0, 1, min(len(responses), 1001), dtype=torch.float64)
+            quantiles = torch.quantile(responses, levels, dim=0).float()
+        return cls(mean.float(), std.float(), quantiles)
+
+    def standardise(self, responses: Tensor) -> Tensor:
+        """Raw responses (N, K) in SDs from the reference mean: the scale of every response change."""
+        return (responses - self.mean.to(responses)) / self.std.to(responses)
+
+    def for_prior(self, responses: Tensor) -> Tensor:
+        """Raw responses (N, K) as the prior sees them: z-scores, or normal scores of their ranks."""
+        if self.quantiles is None:
+            return self.standardise(responses)
+        count = len(self.quantiles)
+        columns = [
+            torch.searchsorted(self.quantiles[:, unit].contiguous(), responses[:, unit].cpu().contiguous())
+            for unit in range(responses.shape[1])
+        ]
+        level = (torch.stack(columns, 1).float() + 0.5) / (count + 1)
+        return (torch.special.ndtri(level.clamp(0.5 / count, 1 - 0.5 / count))).to(responses)
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "quantiles": self.quantiles}
+
+
+def equal_blocks(latent_dim: int, units: int, block_dim: int | None = None) -> list[tuple[int, int]]:
+    """Give each of ``units`` units ``block_dim`` latent dimensions, from the first on; what is left belongs to none.
+
+    Args:
+        latent_dim: Dimensions of the latent.
+        units: Number of units.
+        block_dim: Dimensions of one block; None divides all dimensions equally.
+
+    Returns:
+        One (start, stop) a unit.
+
+    Raises:
+        ValueError: The blocks do not fit.
+    """
+    width = latent_dim // units if block_dim is None else block_dim
+    if width < 1 or width * units > latent_dim:
+        raise ValueError(
+            f"block_dim={block_dim} for {units} units needs {max(width, 1) * units} latent dimensions; the latent has "
+            f"{latent_dim}. Give fewer units or a smaller block_dim."
+        )
+    return [(unit * width, (unit + 1) * width) for unit in range(units)]
+
+
+def mode_means(block_dim: int, modes: int) -> Tensor:
+    """Prior means of one direction, (modes, block_dim), each as long as the paper's all-ones vector.
+
+    One mode is the paper's +1 in every dimension. Several share half of their squared length along that axis, so that
+    "along the axis" still means "more response", and spend the other half on directions orthogonal to it and to one
+    another, so that unlike preferences have places of their own.
+
+    Args:
+        block_dim: Dimensions of the unit's block.
+        modes: Number of means; at most ``block_dim``.
+
+    Source: one mode, Algorithm 3; several are ours.
+    """
+    ones = torch.ones(1, block_dim)
+    if modes == 1:
+        return ones
+    if not 1 <= modes <= block_dim:
+        raise ValueError(f"modes={modes} needs between 1 and block_dim={block_dim} means; lower modes or widen the block.")
+    # An orthonormal basis whose first vector is the axis; a fixed generator makes it the same everywhere.
+    basis = torch.cat([ones, torch.randn(block_dim - 1, block_dim, generator=torch.Generator().manual_seed(0))])
+    basis = torch.linalg.qr(basis.T.double()).Q.T.float()
+    return (ones + basis[1 : modes + 1] * block_dim**0.5) / 2**0.5
+
+
+@dataclass(frozen=True)
+class ActivationPrior:
+    """p(z | r) = N(mean(r), sigma(r)²), a block of latent dimensions for each unit, N(0, 1) outside the blocks.
+
+    Args:
+        latent_dim: Dimensions of the latent.
+        blocks: (start, stop) of each unit's dimensions.
+        modes: Number of means in each direction; 1 is the paper.
+        lam: λ of sigma = λ / (|r| + ε), in SDs of the response.
+        eps: ε, in SDs.
+        sigma_min: Smallest prior sigma, so that one extreme image does not pin its code.
+        sigma_max: Largest prior sigma: images with r ≈ 0 get this instead of an unbounded width.
+
+    Source: Eq. 1 and 2. Deviations: |r| in the width, for r ≤ 0 makes no width in the paper's form; both clamps.
+    """
+
+    latent_dim: int
+    blocks: list[tuple[int, int]]
+    modes: int = 1
+    lam: float = 1.0
+    eps: float = 0.1
+    sigma_min: float = 0.1
+    sigma_max: float = 1.0
+    means: list[Tensor] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.lam <= 0 or self.eps < 0 or not 0 < self.sigma_min <= self.sigma_max:
+            raise ValueError(
+                f"lam={self.lam}, eps={self.eps}, sigma_min={self.sigma_min}, sigma_max={self.sigma_max}: expected "
+                "lam > 0, eps >= 0 and 0 < sigma_min <= sigma_max."
+            )
+        object.__setattr__(self, "means", [mode_means(stop - start, self.modes) for start, stop in self.blocks])
+
+    def sigma(self, responses: Tensor) -> Tensor:
+        """Width for standardised responses, any shape."""
+        return (self.lam / (responses.abs() + self.eps)).clamp(self.sigma_min, self.sigma_max)
+
+    def goal(self, unit: int, direction: Direction, mode: Tensor | int = 0) -> Tensor:
+        """Prior mean of one unit's block: (block_dim,), or (N, block_dim) for (N,) modes."""
+        mean = self.means[unit][mode]
+        return mean if direction == "increase" else -mean
+
+    def parameters(self, responses: Tensor, modes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and sigma for standardised responses (N, K), and the mode of each (N, K), 0 if None.
+
+        Returns:
+            Two (N, latent_dim) tensors.
+        """
+        count = len(responses)
+        mean = responses.new_zeros(count, self.latent_dim)
+        sigma = responses.new_ones(count, self.latent_dim)
+        for unit, (start, stop) in enumerate(self.blocks):
+            response = responses[:, unit, None]
+            means = self.means[unit].to(responses)
+            chosen = means[0].expand(count, -1) if modes is None else means[modes[:, unit]]
+            mean[:, start:stop] = torch.where(response > 0, chosen, -chosen)
+            sigma[:, start:stop] = self.sigma(response)
+        return mean, sigma
+
+    def state(self) -> dict[str, Any]:
+        names = ("latent_dim", "modes", "lam", "eps", "sigma_min", "sigma_max")
+        return {"blocks": [list(block) for block in self.blocks], **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "ActivationPrior":
+        return cls(**{**state, "blocks": [(start, stop) for start, stop in state["blocks"]]})
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_sigma: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(prior_mean, prior_sigma²)), summed over dimensions: (N, D) to (N,).
+
+    Source: Eq. 3.
+    """
+    squared = (log_variance.exp() + (mean - prior_mean) ** 2) / (2 * prior_sigma**2)
+    return (prior_sigma.log() - log_variance / 2 - 0.5 + squared).sum(-1)

@@ -1,0 +1,145 @@
+"""The two networks whose latents become landscapes: one for images, one for embeddings."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class BottleneckCVAE(nn.Module):
+    """Convolutional VAE from image to image through one bottleneck.
+
+    Args:
+        latent_dim: Dimensions of the latent.
+        image_size: Side of the images in pixels, a multiple of 4.
+        width: Channels of the first layer; 16 in the paper, doubled at each of two strides.
+
+    Source: App. B.2.1. ``fc_bn_mu`` and ``fc_bn_logvar`` are the linear layers "FC_bn" of its list.
+    """
+
+    def __init__(self, latent_dim: int = 192, image_size: int = 32, width: int = 16) -> None:
+        super().__init__()
+        if image_size % 4:
+            raise ValueError(f"image_size={image_size} must be a multiple of 4: two layers halve it.")
+        self.config: dict[str, Any] = {"latent_dim": latent_dim, "image_size": image_size, "width": width}
+        self.latent_dim = latent_dim
+        self.shape = (3, image_size, image_size)
+        side = image_size // 4
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        features = 4 * width * side * side
+        self.fc_mu = nn.Linear(features, latent_dim)
+        self.fc_logvar = nn.Linear(features, latent_dim)
+        self.fc_bn_mu = nn.Linear(latent_dim, latent_dim)
+        self.fc_bn_logvar = nn.Linear(latent_dim, latent_dim)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, features),
+            nn.ReLU(),
+            nn.Unflatten(1, (4 * width, side, side)),
+            nn.ConvTranspose2d(4 * width, 2 * width, 3, stride=2, padding=1, output_padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, 3, 3, padding=1),
+            nn.Sigmoid(),
+        )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, S, S) in [0, 1] to the posterior's mean and log variance, (N, latent_dim) each."""
+        features = self.encoder(x)
+        return self.fc_bn_mu(self.fc_mu(features)), self.fc_bn_logvar(self.fc_logvar(features))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (N, latent_dim) to images (N, 3, S, S) in [0, 1]."""
+        return self.decoder(z)
+
+    def change_basis(self, columns: Tensor, centre: Tensor) -> None:
+        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same."""
+        decode = self.decoder[0]
+        assert isinstance(decode, nn.Linear)
+        _change_basis(self.fc_bn_mu, self.fc_bn_logvar, decode, columns, centre)
+
+
+class EmbeddingVAE(nn.Module):
+    """VAE from embedding to embedding, one linear layer each way.
+
+    Args:
+        dim: Dimensions of the embedding.
+        latent_dim: Dimensions of the latent; None for ``dim``, as in the paper.
+
+    Source: App. B.2.1 (1024 → 2048, half of it log variance; 1024 → 1024).
+    """
+
+    def __init__(self, dim: int, latent_dim: int | None = None) -> None:
+        super().__init__()
+        self.latent_dim = dim if latent_dim is None else latent_dim
+        self.config: dict[str, Any] = {"dim": dim, "latent_dim": self.latent_dim}
+        self.shape = (dim,)
+        self.fc_encode = nn.Linear(dim, 2 * self.latent_dim)
+        self.fc_decode = nn.Linear(self.latent_dim, dim)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (N, dim) to the posterior's mean and log variance, (N, latent_dim) each."""
+        mean, log_variance = self.fc_encode(x).chunk(2, dim=-1)
+        return mean, log_variance
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (N, latent_dim) to embeddings (N, dim)."""
+        return self.fc_decode(z)
+
+    def change_basis(self, columns: Tensor, centre: Tensor) -> None:
+        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same."""
+        mean, log_variance = self._halves()
+        _change_basis(mean, log_variance, self.fc_decode, columns, centre)
+
+
+def _change_basis(mean: nn.Linear, log_variance: nn.Linear, decode: nn.Linear, columns: Tensor, centre: Tensor) -> None:
+    inverse = torch.linalg.inv(columns)
+    with torch.no_grad():
+        mean.bias.copy_(inverse @ (mean.bias - centre))
+        mean.weight.copy_(inverse @ mean.weight)
+        decode.bias.add_(decode.weight @ centre)
+        decode.weight.copy_(decode.weight @ columns)
+        # A diagonal Gaussian does not stay diagonal: each new dimension starts with its share of the typical variance.
+        typical = log_variance.bias.exp()
+        log_variance.weight.zero_()
+        log_variance.bias.copy_(((inverse**2) @ typical).log())
+
+
+VAE = BottleneckCVAE | EmbeddingVAE
+KINDS: dict[str, type[BottleneckCVAE] | type[EmbeddingVAE]] = {
+    "BottleneckCVAE": BottleneckCVAE,
+    "EmbeddingVAE": EmbeddingVAE,
+}
+
+
+def sample_posterior(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """z = mean + sigma · noise."""
+    return mean + (log_variance / 2).exp() * noise
+
+
+def build(kind: str, config: dict[str, Any]) -> VAE:
+    """A VAE from its class name and configuration, with fresh weights from the global generator."""
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is not a VAE of this library; expected one of {sorted(KINDS)}.")
+    return KINDS[kind](**config)
+
+
+def state(vae: VAE) -> dict[str, Any]:
+    """What :func:`restore` needs to make the same network again."""
+    return {"kind": type(vae).__name__, "config": vae.config, "weights": vae.state_dict()}
+
+
+def restore(saved: dict[str, Any]) -> VAE:
+    """The network that :func:`state` described."""
+    with torch.random.fork_rng(devices=[]):
+        vae = build(saved["kind"], saved["config"])
+    vae.load_state_dict(saved["weights"])
+    return vae

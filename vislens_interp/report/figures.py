@@ -1,0 +1,271 @@
+"""Figures of results. Drawn with matplotlib's objects alone, so that nobody's pyplot state is touched."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from vislens_interp.result import LensResult
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+COLOURS = {
+    "reference": "#222222",
+    "unedited": "#7a7a7a",
+    "increase": "#d55e00",
+    "decrease": "#0072b2",
+    "custom": "#009e73",
+}
+LABELS = {
+    "reference": "reference",
+    "unedited": "reconstruction,\nα = 0",
+    "increase": "preferred",
+    "decrease": "suppressed",
+    "custom": "edited",
+}
+WARNING = "#b00020"
+DPI = 150
+
+# Everything below is in inches.
+_MARGIN = 0.2
+_LABEL = 1.15
+_PICTURE = 1.2
+_SMALL = 0.72
+_COLUMN = 1.36
+_LINE = 0.17
+_PLOT = 3.3
+_PLOT_GAP = 0.85
+_FOOTNOTE = (
+    "Each picture: response in SDs from the mean of the reference set; below it Δr, the change against the "
+    "reconstruction at α = 0 of the same image and seed. ✗: not the wanted way."
+)
+
+
+def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
+    """Reference, reconstruction, preferred and suppressed images with their responses, and the evidence.
+
+    Args:
+        result: What to draw.
+        max_images: The first so many are drawn; the plot beside them shows the responses of all.
+
+    Returns:
+        A figure with a canvas of its own; ``.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: ``max_images`` is below 1.
+    """
+    if max_images < 1:
+        raise ValueError(f"max_images={max_images} must be at least 1.")
+    shown = min(max_images, len(result))
+    keys = ["reference", "unedited", *result.directions]
+    heights = [_SMALL if key == "unedited" else _PICTURE for key in keys]
+    texts = [_LINE if key == "reference" else 2 * _LINE for key in keys]
+    rows = sum(heights) + sum(texts) + 0.2 * len(keys)
+    width = _MARGIN + _LABEL + shown * _COLUMN + _PLOT_GAP + _PLOT + _MARGIN
+    inside = width - 2 * _MARGIN
+
+    subtitle = result.recipe
+    subtitle += f"; {shown} of {len(result)} images shown" if shown < len(result) else ""
+    head = [(line, 13, "bold", "#000000") for line in _wrap(result.title, inside, 13)]
+    head += [(line, 9, "normal", "#333333") for line in _wrap(subtitle, inside, 9)]
+    warning = _wrap(_warning(result), inside - 0.3, 10.5, bold=True)
+    foot = _wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9) + _wrap(_FOOTNOTE, inside, 8)
+
+    head_height = sum(size / 72 * 1.4 for _, size, _, _ in head)
+    banner_height = len(warning) * 0.2 + 0.16 if warning else 0.0
+    top = 0.12 + head_height + 0.08 + banner_height + (0.1 if warning else 0)
+    height = top + 0.24 + rows + 0.1 + len(foot) * _LINE + 0.12
+    page = _Page(width, height)
+
+    y = 0.12
+    for line, size, weight, colour in head:
+        page.text(_MARGIN, y, line, fontsize=size, fontweight=weight, color=colour, va="top")
+        y += size / 72 * 1.4
+    if warning:
+        banner = page.axes(_MARGIN, y + 0.08, inside, banner_height)
+        banner.set(xticks=[], yticks=[], facecolor=WARNING)
+        banner.text(
+            0.5,
+            0.5,
+            "\n".join(warning),
+            color="white",
+            fontsize=10.5,
+            fontweight="bold",
+            parse_math=False,
+            ha="center",
+            va="center",
+            transform=banner.transAxes,
+        )
+
+    for column in range(shown):
+        left = _MARGIN + _LABEL + column * _COLUMN
+        name = _shorten(result.names[column].rsplit("/", 1)[-1], 20)
+        page.text(left + _PICTURE / 2, top + 0.06, name, fontsize=7.5, color="#555555", ha="center", va="top")
+    y = top + 0.24
+    for key, size, text in zip(keys, heights, texts, strict=True):
+        points = 9 if key == "unedited" else 11
+        page.text(
+            _MARGIN, y + size / 2, LABELS[key], fontsize=points, fontweight="bold", color=COLOURS[key], va="center"
+        )
+        for column in range(shown):
+            left = _MARGIN + _LABEL + column * _COLUMN
+            _picture(page, result.images[key][column], left + (_PICTURE - size) / 2, y, size, COLOURS[key])
+            _caption(page, result, key, column, left + _PICTURE / 2, y + size + 0.06)
+        y += size + text + 0.2
+
+    plot = page.axes(width - _MARGIN - _PLOT, top + 0.24, _PLOT, rows - 0.55)
+    _dots(plot, result)
+    y = height - 0.12 - len(foot) * _LINE
+    for line in foot:
+        page.text(_MARGIN, y, line, fontsize=8.5, color="#222222", va="top")
+        y += _LINE
+    return page.figure
+
+
+class _Page:
+    """A figure on which things are placed in inches from the upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> "Axes":
+        bottom = self.height - top - height
+        return self.figure.add_axes(
+            (left / self.width, bottom / self.height, width / self.width, height / self.height), facecolor="white"
+        )
+
+    def text(self, left: float, top: float, text: str, **style: Any) -> None:
+        # parse_math=False: a file's name may hold dollar signs.
+        self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **style)
+
+
+def _picture(page: _Page, image: Tensor, left: float, top: float, size: float, colour: str) -> None:
+    axes = page.axes(left, top, size, size)
+    # Small images keep their pixels; large ones are averaged down rather than sampled.
+    interpolation = "nearest" if max(image.shape[-2:]) <= size * DPI else "antialiased"
+    axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation=interpolation)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=1.5)
+
+
+def _caption(page: _Page, result: "LensResult", key: str, row: int, centre: float, top: float) -> None:
+    style: dict[str, Any] = {"fontsize": 8.5, "ha": "center", "va": "top"}
+    page.text(centre, top, f"{_number(result.standardised[key][row])} SD", color="#222222", **style)
+    if key == "unedited":
+        change = f"{_number(result.response_change_from_input[key][row])} from input"
+        page.text(centre, top + _LINE, change, color=COLOURS[key], **{**style, "fontsize": 7.5})
+    elif key != "reference":
+        change = result.response_change[key][row]
+        sign = result.wanted_sign(key)
+        wrong = sign is not None and not sign * change > 0
+        text = f"Δr {_number(change)}{' ✗' if wrong else ''}"
+        page.text(centre, top + _LINE, text, color="#222222" if wrong else COLOURS[key], fontweight="bold", **style)
+
+
+def _dots(axes: "Axes", result: "LensResult") -> None:
+    """Every image's responses, joined from α = 0 to both directions; the reference stands apart."""
+    keys = [key for key in ("decrease", "unedited", "increase", "custom") if key in result.images]
+    places = {"reference": 0.0} | {key: index + 1.2 for index, key in enumerate(keys)}
+    values = {key: result.standardised[key].numpy() for key in places}
+    fade = min(1.0, max(0.12, 6 / len(result)))
+    for key in set(keys) - {"unedited"}:
+        for start, end in zip(values["unedited"], values[key], strict=True):
+            axes.plot([places["unedited"], places[key]], [start, end], color="#999999", lw=0.8, alpha=fade, zorder=1)
+    for key, place in places.items():
+        axes.plot([place] * len(result), values[key], "o", ms=4.5, mew=0, color=COLOURS[key], alpha=max(fade, 0.4))
+        mean = values[key].mean()
+        axes.plot([place - 0.27, place + 0.27], [mean, mean], color=COLOURS[key], lw=3, zorder=3)
+    axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
+    short = {**LABELS, "unedited": "α = 0"}
+    axes.set_xticks(
+        list(places.values()),
+        [f"{short[key]}\n{_number(values[key].mean())}" for key in places],
+        fontsize=8,
+    )
+    for label, key in zip(axes.get_xticklabels(), places, strict=True):
+        label.set(color=COLOURS[key], fontweight="bold")
+    axes.set_xlim(-0.55, max(places.values()) + 0.55)
+    axes.tick_params(axis="y", labelsize=8.5)
+    axes.set_ylabel("response (SDs of the reference set)", fontsize=9)
+    every = f"All {len(result)} images" if len(result) > 1 else "The one image"
+    axes.set_title(f"{every}; bar and number: mean", fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def sweep_figure(alphas: Sequence[float] | Tensor, changes: Tensor, *, title: str = "Dose-response") -> "Figure":
+    """The change of the response against the edit weight: every image, their mean, and one SD about it.
+
+    Args:
+        alphas: A weights, in any order; the sign picks the prior mean, the size is the weight.
+        changes: (A, N) changes against α = 0, in SDs.
+        title: Above the plot.
+
+    Returns:
+        A figure with a canvas of its own.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    x = torch.as_tensor(alphas, dtype=torch.float64).cpu()
+    if x.ndim != 1 or changes.ndim != 2 or len(x) != len(changes) or changes.numel() == 0:
+        raise ValueError(
+            f"changes has shape {tuple(changes.shape)} for {x.numel()} alphas; expected ({x.numel()}, N), one row a"
+            " weight and one column an image."
+        )
+    order = x.argsort()
+    x, y = x[order], changes.detach().double().cpu()[order]
+    mean = y.mean(1)
+    page = _Page(5.6, 4.0)
+    lines = _wrap(title, 5.2, 11, bold=True)
+    axes = page.axes(0.8, 0.2 + 0.2 * len(lines), 4.6, 3.25 - 0.2 * len(lines))
+    axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
+    axes.axvline(0, color="#555555", lw=0.8, ls="--", zorder=0)
+    fade = min(0.5, max(0.06, 5 / y.shape[1]))
+    for column in y.T:
+        axes.plot(x.numpy(), column.numpy(), color="#888888", lw=0.7, alpha=fade, zorder=1)
+    if y.shape[1] > 1:
+        spread = y.std(1)
+        band = (x.numpy(), (mean - spread).numpy(), (mean + spread).numpy())
+        axes.fill_between(*band, color=COLOURS["decrease"], alpha=0.18, lw=0, label="± 1 SD over images", zorder=2)
+    axes.plot(x.numpy(), mean.numpy(), "o-", color=COLOURS["decrease"], lw=2, ms=5, label="mean", zorder=3)
+    axes.set_xlabel("α (negative: towards the suppressed mean)", fontsize=9.5)
+    axes.set_ylabel("response change (SDs, against α = 0)", fontsize=9.5)
+    axes.set_title("\n".join(lines), fontsize=11, fontweight="bold", loc="left", parse_math=False)
+    axes.tick_params(labelsize=8.5)
+    axes.legend(fontsize=8.5, frameon=False, loc="best", title=f"{y.shape[1]} images", title_fontsize=8.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    return page.figure
+
+
+def _warning(result: "LensResult") -> str:
+    if result.evidence is None:
+        return "NO EVIDENCE was gathered for this unit: doubt these pictures."
+    if result.evidence.weak:
+        return f"WEAK EVIDENCE, doubt these pictures: {'; '.join(result.evidence.reasons)}."
+    return ""
+
+
+def _number(value: Any) -> str:
+    """Two decimals with a sign, and a minus that is as wide as the plus."""
+    return f"{float(value):+.2f}".replace("-", "−")
+
+
+def _wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
+    """Lines that fit into ``width`` inches at a font size in points."""
+    return textwrap.wrap(text, max(20, int(width * 72 / size / (0.66 if bold or size > 12 else 0.56))))
+
+
+def _shorten(name: str, length: int) -> str:
+    """The end of a long name, for what tells files apart mostly comes last."""
+    return name if len(name) <= length else "…" + name[1 - length :]

@@ -1,0 +1,470 @@
+"""What a lens found: the images, the responses to them, and what supports them."""
+
+import csv
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vislens_interp.files import write_text
+from vislens_interp.images import check_images, load_images, to_pil
+from vislens_interp.landscape.evidence import Evidence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DIRECTIONS = ("increase", "decrease", "custom")
+KIND = "vislens_interp result"
+FORMAT_VERSION = 1
+COLUMNS = (
+    "file",
+    "name",
+    "key",
+    "response",
+    "response_sd",
+    "response_change",
+    "response_change_from_input",
+    "similarity",
+    "seed",
+)
+_LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+
+
+@dataclass(eq=False, repr=False)
+class LensResult:
+    """Images that a lens made for one unit, measured again.
+
+    A change is always generated minus start: positive in ``"increase"`` and negative in ``"decrease"`` is the wanted
+    way. Its zero point is ``"unedited"``, because the pipeline alone, at α = 0, already moves the response.
+
+    Args:
+        unit: Name of the unit.
+        layer: Dotted name of its layer; ``""`` is the model's own output.
+        model: Class name of the model.
+        images: For each key (N, 3, H, W) in [0, 1]: ``"reference"``, the inputs; ``"unedited"``, the same pipeline and
+            seed at α = 0; then any of ``"increase"``, ``"decrease"`` and ``"custom"``.
+        responses: For the same keys (N,), in the unit's raw values.
+        response_mean: Mean of the unit's responses over the reference set.
+        response_std: Their standard deviation, above 0: what one SD is.
+        similarity: For some of the keys (N,): cosine to the input in an unrelated network's features.
+        evidence: What supports the pictures, or None if nobody looked.
+        names: One name an input.
+        settings: JSON values that say how the images were made. Read here: ``method``, ``alpha``, ``strength``,
+            ``seeds`` (one for all, or one an image), ``direction`` (unit to direction, for ``"custom"``), ``judge``
+            (what read the responses, if not the model itself) and ``similarity_network``. ``versions`` of the libraries
+            are added if they are not there.
+
+    Raises:
+        ValueError: Keys, shapes or counts do not fit together, or ``response_std`` is not above 0.
+        TypeError: A setting is no JSON value.
+    """
+
+    unit: str
+    layer: str
+    model: str
+    images: dict[str, Tensor]
+    responses: dict[str, Tensor]
+    response_mean: float
+    response_std: float
+    similarity: dict[str, Tensor] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    names: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        keys = list(self.images)
+        if keys[:2] != ["reference", "unedited"] or not set(keys[2:]) <= set(DIRECTIONS):
+            raise ValueError(
+                f"images has the keys {keys}; expected 'reference', 'unedited' and then any of {list(DIRECTIONS)}."
+            )
+        self.images = {key: check_images(value, f"images[{key!r}]").detach() for key, value in self.images.items()}
+        self.images = {key: value.float().cpu() for key, value in self.images.items()}
+        count = len(self.images["reference"])
+        for key, value in self.images.items():
+            if len(value) != count:
+                raise ValueError(f"images[{key!r}] holds {len(value)} images; expected {count}, one an input.")
+        if set(self.responses) != set(keys):
+            raise ValueError(f"responses has the keys {list(self.responses)}; expected those of images, {keys}.")
+        self.responses = {key: _column(self.responses[key], f"responses[{key!r}]", count) for key in keys}
+        if not set(self.similarity) <= set(keys):
+            raise ValueError(f"similarity has the keys {list(self.similarity)}; expected some of images', {keys}.")
+        self.similarity = {
+            k: _column(self.similarity[k], f"similarity[{k!r}]", count) for k in keys if k in self.similarity
+        }
+        if len(self.names) != count:
+            raise ValueError(f"names has {len(self.names)} entries for {count} images; expected one an input.")
+        if not (math.isfinite(self.response_std) and self.response_std > 0):
+            raise ValueError(f"response_std={self.response_std} must be above 0: the unit's SD over the reference set.")
+        self.settings = _json(self.settings, "settings")
+        self.settings.setdefault("versions", versions())
+        seeds = self.settings.get("seeds")
+        if isinstance(seeds, list) and len(seeds) != count:
+            raise ValueError(f"settings['seeds'] has {len(seeds)} entries for {count} images; expected one an image.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return (
+            f"LensResult(model={self.model!r}, layer={self.layer!r}, unit={self.unit!r}, {len(self)} images, "
+            f"directions={self.directions})"
+        )
+
+    @property
+    def directions(self) -> list[str]:
+        """The keys of generated images: some of ``"increase"``, ``"decrease"`` and ``"custom"``."""
+        return list(self.images)[2:]
+
+    @property
+    def standardised(self) -> dict[str, Tensor]:
+        """Responses in SDs from the reference set's mean, (N,) for every key."""
+        return {key: (value - self.response_mean) / self.response_std for key, value in self.responses.items()}
+
+    @property
+    def response_change(self) -> dict[str, Tensor]:
+        """Generated minus unedited, in SDs, (N,) for every direction."""
+        return {key: change / self.response_std for key, change in self.response_change_raw.items()}
+
+    @property
+    def response_change_raw(self) -> dict[str, Tensor]:
+        """Generated minus unedited, in the unit's raw values, (N,) for every direction."""
+        return {key: self.responses[key] - self.responses["unedited"] for key in self.directions}
+
+    @property
+    def response_change_from_input(self) -> dict[str, Tensor]:
+        """Made minus input, in SDs, (N,) for every direction, and for ``"unedited"``: what the pipeline alone does."""
+        start = self.responses["reference"]
+        return {key: (self.responses[key] - start) / self.response_std for key in ["unedited", *self.directions]}
+
+    @property
+    def share_right_way(self) -> dict[str, float]:
+        """Share of the images that changed as wanted, for every direction that is one for this unit."""
+        signs = {key: self.wanted_sign(key) for key in self.directions}
+        return {
+            key: (sign * self.response_change[key] > 0).double().mean().item() for key, sign in signs.items() if sign
+        }
+
+    def wanted_sign(self, key: str) -> int | None:
+        """1 where this unit's response should rise, -1 where it should fall, None where nothing is wanted of it."""
+        if key == "custom":
+            asked = self.settings.get("direction")
+            key = asked.get(self.unit, "") if isinstance(asked, dict) else ""
+        return {"increase": 1, "decrease": -1}.get(key)
+
+    def statistics(self) -> dict[str, Any]:
+        """Mean and SD over images of every change, for every direction, as JSON values.
+
+        Returns:
+            ``{direction: {"response_change": {"mean": ..., "sd": ...}, ..., "share_right_way": ...}}``, and what the
+            pipeline alone does under ``"unedited"``. The SD of one image is None.
+        """
+        found: dict[str, Any] = {}
+        for key in ["unedited", *self.directions]:
+            row: dict[str, Any] = {"images": len(self)}
+            if key in self.directions:
+                row["response_change"] = _spread(self.response_change[key])
+                row["response_change_raw"] = _spread(self.response_change_raw[key])
+                row["share_right_way"] = self.share_right_way.get(key)
+            row["response_change_from_input"] = _spread(self.response_change_from_input[key])
+            if key in self.similarity:
+                row["similarity"] = _spread(self.similarity[key])
+            found[key] = row
+        return found
+
+    def summary(self) -> str:
+        """What came out, in a few lines of text."""
+        lines = [
+            self.title,
+            f"{self.recipe}; mean ± SD over {_count(len(self), 'image')}; 1 SD = {self.response_std:.4g}",
+        ]
+        if self.evidence is None:
+            lines.append("WEAK EVIDENCE: none was gathered, so that nothing says if the landscape knows this unit")
+        else:
+            lines.append(str(self.evidence))
+        table = self.statistics()
+        for key in self.directions:
+            row = table[key]
+            parts = [f"{key}: response {_signed(row['response_change'])} SD against α = 0"]
+            share = row["share_right_way"]
+            if share is not None:
+                parts.append(f"{round(share * len(self))} of {_count(len(self), 'image')} the right way ({share:.0%})")
+            parts.append(f"{_signed(row['response_change_from_input'])} SD against the input")
+            if "similarity" in row:
+                parts.append(f"similarity {row['similarity']['mean']:.2f}")
+            lines.append(", ".join(parts))
+        row = table["unedited"]
+        line = f"α = 0, the pipeline alone: response {_signed(row['response_change_from_input'])} SD against the input"
+        if "similarity" in row:
+            line += f", similarity {row['similarity']['mean']:.2f}"
+        lines.append(line)
+        judge = self.settings.get("judge") or f"{self.model} itself, the network that guided them"
+        lines.append(f"responses judged by {judge}")
+        if self.similarity:
+            lines.append(f"similarity judged by {self.settings.get('similarity_network') or 'an unrelated network'}")
+        return "\n".join(lines)
+
+    @property
+    def title(self) -> str:
+        """Model, layer and unit in one line."""
+        return f"{self.model}, {f'layer {self.layer}' if self.layer else 'output'}, unit {self.unit}"
+
+    @property
+    def recipe(self) -> str:
+        """Method, α, strength and seed in one line."""
+        seeds = self.settings.get("seeds")
+        parts = [str(self.settings.get("method", "images"))]
+        parts += [
+            f"{label} = {self.settings[key]:g}"
+            for key, label in (("alpha", "α"), ("strength", "strength"))
+            if isinstance(self.settings.get(key), (int, float))
+        ]
+        if isinstance(seeds, int):
+            parts.append(f"seed {seeds}")
+        elif seeds:
+            parts.append("one seed an image")
+        return ", ".join(parts)
+
+    def figure(self, max_images: int = 8) -> "Figure":
+        """Reference, preferred and suppressed images with their responses, and the evidence.
+
+        Args:
+            max_images: The first so many are drawn; the plot of responses shows all.
+        """
+        from vislens_interp.report.figures import result_figure  # here: importing a result must not import matplotlib
+
+        return result_figure(self, max_images=max_images)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write images, figure, ``manifest.csv`` and ``result.json`` into a folder, all of them or none.
+
+        Everything is written beside the folder first and renamed when it is whole. An earlier result of ours there is
+        replaced; it survives a full disk or a kill.
+
+        Args:
+            folder: A new or empty folder, or one that holds an earlier result and nothing else.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: The folder holds something else.
+            OSError: It cannot be written; what was there before is still there.
+        """
+        folder = check_folder(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        mark = uuid.uuid4().hex[:8]
+        temporary = folder.parent / f".{folder.name}.{mark}.tmp"
+        temporary.mkdir()  # not tempfile: its folders can be read by their owner alone
+        try:
+            self._write(temporary)
+            if folder.exists():
+                earlier = folder.parent / f".{folder.name}.{mark}.old"
+                os.rename(folder, earlier)
+                try:
+                    os.rename(temporary, folder)
+                except OSError:
+                    os.rename(earlier, folder)
+                    raise
+                shutil.rmtree(earlier, ignore_errors=True)
+            else:
+                os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+    def _write(self, folder: Path) -> None:
+        files = {key: [_file_name(key, row, name) for row, name in enumerate(self.names)] for key in self.images}
+        for key, images in self.images.items():
+            (folder / "images" / key).mkdir(parents=True)
+            for file, picture in zip(files[key], to_pil(images), strict=True):
+                picture.save(folder / file)
+        self.figure().savefig(folder / "figure.png")
+        with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(self._rows(files))
+        pictures = [file for row in files.values() for file in row]
+        content = {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "layer": self.layer,
+            "unit": self.unit,
+            "response_mean": self.response_mean,
+            "response_std": self.response_std,
+            "evidence": None if self.evidence is None else self.evidence.to_dict(),
+            "statistics": self.statistics(),
+            "settings": self.settings,
+            "names": self.names,
+            "images": files,
+            "responses": {key: value.tolist() for key, value in self.responses.items()},
+            "similarity": {key: value.tolist() for key, value in self.similarity.items()},
+            "files": [*pictures, "figure.png", "manifest.csv", "result.json"],
+        }
+        # Last, so that a folder with a result.json is a whole result.
+        write_text(folder / "result.json", json.dumps(_json(content, "result"), indent=1, ensure_ascii=False) + "\n")
+
+    def _rows(self, files: dict[str, list[str]]) -> list[list[str]]:
+        seeds = self.settings.get("seeds")
+        columns = (
+            self.responses,
+            self.standardised,
+            self.response_change,
+            self.response_change_from_input,
+            self.similarity,
+        )
+        rows = []
+        for row, name in enumerate(self.names):
+            seed = seeds[row] if isinstance(seeds, list) else seeds
+            for key in self.images:
+                values = ["" if key not in column else f"{column[key][row].item():.7g}" for column in columns]
+                made = key != "reference" and seed is not None
+                rows.append([files[key][row], name, key, *values, str(seed) if made else ""])
+        return rows
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "LensResult":
+        """Read what :meth:`save` wrote.
+
+        Numbers come back as they were. Images come back from PNGs, rounded to 8 bits: up to 1/510 off.
+
+        Raises:
+            FileNotFoundError: There is no such folder, it holds no result, or one of its images is missing.
+            ValueError: ``result.json`` is truncated, not ours, or newer than this library.
+        """
+        folder = Path(folder)
+        content = _read(folder)
+        if content["format_version"] > FORMAT_VERSION:
+            raise ValueError(
+                f"folder={str(folder)!r} has format version {content['format_version']}, newer than this library reads"
+                f" ({FORMAT_VERSION}). Upgrade vislens_interp."
+            )
+        evidence = content["evidence"]
+        if evidence is not None:
+            evidence = Evidence(**{key: value for key, value in evidence.items() if key != "weak"})
+        return cls(
+            unit=content["unit"],
+            layer=content["layer"],
+            model=content["model"],
+            images={key: load_images([folder / file for file in files])[0] for key, files in content["images"].items()},
+            responses={key: _tensor(values) for key, values in content["responses"].items()},
+            response_mean=content["response_mean"],
+            response_std=content["response_std"],
+            similarity={key: _tensor(values) for key, values in content["similarity"].items()},
+            evidence=evidence,
+            names=content["names"],
+            settings=content["settings"],
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    # torch's own word says which build it is; the others are asked without importing them.
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("vislens_interp", "diffusers", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Refuse a folder that :meth:`LensResult.save` would refuse, before hours are spent on what to put there.
+
+    Args:
+        folder: Where a result is to go.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        ValueError: It is a file, the current folder, or holds something that is no earlier result of ours.
+    """
+    given, folder = str(folder), Path(folder).resolve()
+    if not folder.exists():
+        return folder
+    if not folder.is_dir():
+        raise ValueError(f"folder={given!r} is a file; expected a folder. Name another one.")
+    if folder == Path.cwd():
+        raise ValueError(f"folder={given!r} is the current folder, which is replaced as a whole. Name one inside it.")
+    try:
+        ours = set(_read(folder)["files"])
+    except (OSError, ValueError):
+        ours = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        own = name in ours or path.name in _LEFT_BY_FILE_BROWSERS
+        if not own and (path.is_symlink() or not path.is_dir()):
+            raise ValueError(
+                f"folder={given!r} holds {name!r}, not written by an earlier result; expected a new or empty folder, or"
+                " an earlier result, which is replaced. Name another one, or move this file."
+            )
+    return folder
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no result.json; expected a folder of LensResult.save().")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is truncated or no JSON ({error}). Restore a copy, or make it again."
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise ValueError(f"{str(path)!r} was not written by vislens_interp; expected a folder of LensResult.save().")
+    return content
+
+
+def _file_name(key: str, row: int, name: str) -> str:
+    """A path of a picture that every file system takes, with enough of the input's name in it to find it."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(name)[0]).strip("_")[-60:]
+    return f"images/{key}/{row:05d}{f'_{stem}' if stem else ''}.png"
+
+
+def _column(values: Tensor, argument: str, count: int) -> Tensor:
+    if values.shape != (count,):
+        raise ValueError(f"{argument} has shape {tuple(values.shape)}; expected ({count},), one number an image.")
+    return values.detach().float().cpu()
+
+
+def _tensor(values: list[float | None]) -> Tensor:
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
+
+
+def _spread(values: Tensor) -> dict[str, float | None]:
+    values = values.double()
+    return {"mean": values.mean().item(), "sd": values.std().item() if len(values) > 1 else None}
+
+
+def _signed(spread: dict[str, float]) -> str:
+    return f"{spread['mean']:+.2f}" + ("" if spread["sd"] is None else f" ± {spread['sd']:.2f}")
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _json(value: Any, name: str) -> Any:
+    """A copy that JSON can hold: keys as text, tuples as lists, and None for a number that is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _json(item, f"{name}[{str(key)!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}; expected JSON values. Pass numbers, text, lists or dicts.")

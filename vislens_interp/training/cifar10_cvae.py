@@ -1,0 +1,106 @@
+"""Recipe: the standard CVAE of CIFAR-10 images, the warm start of every pixel landscape and the paper's baseline."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vislens_interp.landscape.prior import kl_divergence
+from vislens_interp.landscape.vae import BottleneckCVAE, sample_posterior
+from vislens_interp.training.cifar10_convnet import normalise, split
+from vislens_interp.training.data import augment, pixels, read_images
+from vislens_interp.training.loop import Progress, train
+from vislens_interp.zoo.convnet import ConvNet
+
+
+def run(
+    data: Path,
+    out: Path,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    epochs: int = 20,
+    batch_size: int = 128,
+    lr: float = 2e-3,
+    w_kld: float = 0.1,
+    w_consistency: float = 0.5,
+    perception: ConvNet | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+) -> tuple[nn.Module, Progress]:
+    """Train :class:`BottleneckCVAE` under N(0, 1) with a pixel loss and a feature loss.
+
+    Args:
+        data: Folder with ``train.zip`` and ``test.zip`` (or folders ``train``, ``test``), one folder a class.
+        out: Folder for the checkpoint.
+        w_kld: Weight of the KLD beside the squared error summed over pixels.
+        w_consistency: Weight of the squared error in ``conv3`` of ``perception``; 0 is the paper's standard VAE.
+        perception: A trained ConvNet; None for the one in the zoo.
+
+    Returns:
+        The averaged network and its history: shares of the variance of pixels and features left unexplained.
+    """
+    torch.manual_seed(seed)
+    images, _, _ = read_images(split(data, "train"), 32)
+    held_out, _, _ = read_images(split(data, "test"), 32)
+    images, held_out = images.to(device), held_out[::2].to(device)
+    if perception is None and w_consistency > 0:
+        from vislens_interp import zoo
+
+        perception = cast(ConvNet, zoo.load("cifar10_convnet"))
+    see = perception.to(device).eval().requires_grad_(False) if perception is not None else None
+
+    def features(batch: Tensor) -> Tensor:
+        if see is None:
+            return batch[:, :1, :1, :1].flatten(1)
+        return see.conv3(see.conv2(see.conv1(normalise(batch)))).flatten(1)
+
+    with torch.no_grad():
+        probe = pixels(images[:: max(1, len(images) // 2000)])
+        variance_pixels = probe.flatten(1).var(0).sum()
+        variance_features = features(probe).var(0).sum()
+    scale = (w_consistency * variance_pixels / variance_features).item()
+    model = BottleneckCVAE().to(device).to(memory_format=torch.channels_last)
+    zero, one = torch.zeros(1, device=device), torch.ones(1, device=device)
+
+    def errors(network: BottleneckCVAE, batch: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(batch.device.type, torch.bfloat16):
+            mean, log_variance = network.encode(batch)
+            mean, log_variance = mean.float(), log_variance.float()
+            decoded = network.decode(mean if noise is None else sample_posterior(mean, log_variance, noise)).float()
+            recon = ((decoded - batch) ** 2).flatten(1).sum(1).mean()
+            seen = ((features(decoded).float() - features(batch).float()) ** 2).sum(1).mean()
+        return recon, kl_divergence(mean, log_variance, zero, one).mean(), seen
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(0, len(images), (batch_size,), generator=generator).to(images.device)
+        noise = torch.randn(batch_size, model.latent_dim, generator=generator).to(device)
+        batch = pixels(augment(images[rows], generator, padding=0))
+        recon, kld, seen = errors(model, batch, noise)
+        return recon + w_kld * kld + scale * seen
+
+    @torch.no_grad()
+    def evaluate(average: nn.Module) -> dict[str, float]:
+        network = cast(BottleneckCVAE, average)
+        rows = [errors(network, pixels(batch), None) for batch in held_out.split(500)]
+        recon, kld, seen = (torch.stack(column).mean() for column in zip(*rows, strict=True))
+        return {
+            "pixel_error": (recon / variance_pixels).item(),
+            "feature_error": (seen / variance_features).item(),
+            "kld": kld.item(),
+        }
+
+    per_epoch = max(1, len(images) // batch_size)
+    return train(
+        model,
+        loss,
+        out=out,
+        steps=steps or epochs * per_epoch,
+        lr=lr,
+        seed=seed,
+        minutes=minutes,
+        evaluate=evaluate,
+        evaluate_every=2 * per_epoch,
+    )

@@ -1,0 +1,72 @@
+"""Small networks that travel with the package: they load offline, with their preprocessing attached."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from vislens_interp.images import Preprocess
+from vislens_interp.zoo.convnet import ConvNet
+
+__all__ = ["ConvNet", "available", "load", "weights"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def available() -> list[str]:
+    """Names that :func:`load` takes."""
+    return ["cifar10_convnet"]
+
+
+def load(name: str) -> nn.Module:
+    """A trained network in evaluation mode, on the CPU, with ``.preprocess`` attached.
+
+    Args:
+        name: One of :func:`available`; ``cifar10_convnet`` is the paper's classifier, trained on colour images.
+
+    Returns:
+        The network; it takes (N, 3, 32, 32) after ``.preprocess``, which takes RGB in [0, 1].
+
+    Raises:
+        KeyError: There is no such network.
+        FileNotFoundError: Its weights are not in the installed package.
+        ValueError: Its weights are damaged.
+
+    >>> sum(p.numel() for p in load("cifar10_convnet").parameters())
+    620810
+    """
+    if name not in available():
+        raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.")
+    model = ConvNet()
+    model.load_state_dict(load_file(weights(f"{name}.safetensors")))
+    model.preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return model.eval()
+
+
+@cache
+def weights(name: str) -> Path:
+    """Path of a shipped file, its checksum verified once a process.
+
+    Args:
+        name: Path below ``zoo/weights``: ``"cifar10_cvae.safetensors"``.
+
+    Raises:
+        FileNotFoundError: The file is not in the installed package.
+        ValueError: Its bytes are not those that were shipped.
+    """
+    path = WEIGHTS / name
+    checksums = json.loads((WEIGHTS / "checksums.json").read_text(encoding="utf-8"))
+    if name not in checksums or not path.is_file():
+        raise FileNotFoundError(
+            f"weights file {name!r} is not in this installation ({WEIGHTS}); reinstall vislens_interp."
+        )
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != checksums[name]:
+        raise ValueError(
+            f"weights file {str(path)!r} is damaged: its SHA-256 starts {found[:12]}, expected {checksums[name][:12]}. "
+            "Reinstall vislens_interp."
+        )
+    return path
