@@ -1,0 +1,23 @@
+"""Point a lens at one unit of a vision model, and see the natural images that it prefers."""
+
+from vislens_interp import zoo
+from vislens_interp.backends.base import register_backend
+from vislens_interp.images import Preprocess, load_images
+from vislens_interp.lens import FeatureLens
+from vislens_interp.result import LensResult
+from vislens_interp.targets import LayerTarget, MeanOf, list_units, read_responses
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FeatureLens",
+    "LayerTarget",
+    "LensResult",
+    "MeanOf",
+    "Preprocess",
+    "list_units",
+    "load_images",
+    "read_responses",
+    "register_backend",
+    "zoo",
+]

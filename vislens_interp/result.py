@@ -367,6 +367,42 @@ class LensResult:
         )
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Dose and response of an edit.
+
+    Args:
+        unit: Name of the unit.
+        alphas: Signed weights; the sign picks the prior mean.
+        response_change: (len(alphas), N) change against α = 0, in SDs.
+    """
+
+    unit: str
+    alphas: list[float]
+    response_change: Tensor
+
+    def figure(self) -> "Figure":
+        """The mean change at every weight, with its spread over images."""
+        from vislens_interp.report.figures import sweep_figure
+
+        return sweep_figure(self.alphas, self.response_change, title=f"Dose-response of unit {self.unit}")
+
+
+@dataclass(frozen=True)
+class TopImages:
+    """Images ranked by how strongly they drive a unit.
+
+    Args:
+        images: (n, 3, H, W), the strongest first.
+        responses: (n,) raw responses.
+        names: One an image.
+    """
+
+    images: Tensor
+    responses: Tensor
+    names: list[str]
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that results depend on."""
     # torch's own word says which build it is; the others are asked without importing them.

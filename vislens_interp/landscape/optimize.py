@@ -21,6 +21,9 @@ class OptimizeSettings:
         w_kld: Weight of the KLD; 0.001 in the paper, where the response is raw. Here it is in SDs.
         prior: ``"structured"`` pulls towards the unit's prior mean, ``"standard"`` towards N(0, 1).
         sigma_prior: Width of the structured prior; 0.1 in the paper, which pulls 100 times harder than N(0, 1) does.
+        move: Which dimensions the structured prior lets go: ``"block"``, the unit's own, as in Sec. 4.3.3, or ``"all"``,
+            the others then held to the image's own code. The standard prior moves all.
+        anchor_sigma: Width of that hold.
         patience: An image stops after so many steps without a lower loss; None runs all steps.
         chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
             which hundreds of steps would amplify, do not depend on how many images came with it.
@@ -33,17 +36,21 @@ class OptimizeSettings:
     w_kld: float = 0.001
     prior: Literal["structured", "standard"] = "structured"
     sigma_prior: float = 0.1
+    move: Literal["block", "all"] = "block"
+    anchor_sigma: float = 1.0
     patience: int | None = None
     chunk: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("steps", "lr", "sigma_prior", "chunk"):
+        for name in ("steps", "lr", "sigma_prior", "anchor_sigma", "chunk"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
         if self.w_kld < 0:
             raise ValueError(f"w_kld={self.w_kld} must not be negative.")
         if self.prior not in ("structured", "standard"):
             raise ValueError(f"prior={self.prior!r} is unknown; expected 'structured' or 'standard'.")
+        if self.move not in ("block", "all"):
+            raise ValueError(f"move={self.move!r} is unknown; expected 'block' or 'all'.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ def optimize(
     *,
     goal: Tensor,
     sigma: Tensor,
-    mask: Tensor | None = None,
+    block: Tensor,
+    trace: Callable[[int, Tensor], None] | None = None,
     progress: bool = False,
 ) -> Optimized:
     """Minimise -response + w_kld · KLD over latents, image by image, starting at their posterior means.
@@ -80,9 +88,10 @@ def optimize(
         respond: Latents (n, D) and their row numbers (n,) to signed responses (n,) in SDs, differentiable; what is
             wanted is large. Rows let the caller tie a latent to its image.
         settings: The recipe.
-        goal: (N, D) structured prior means; the standard prior ignores it.
+        goal: (N, D) structured prior means, an image's own code outside the block; the standard prior ignores it.
         sigma: (N, D) posterior widths, which the KLD keeps: the paper does not define its sigma for a point.
-        mask: (D,) bool, the dimensions that may move; None for all.
+        block: (D,) bool, the dimensions of the units that the edit is for.
+        trace: Called with each step's number and a chunk's latents (rows of ``z`` in order, one chunk after another).
 
     Returns:
         Latents and curves.
@@ -92,7 +101,8 @@ def optimize(
     parts = []
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
         padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
-        parts.append((_optimize_chunk(z, padded, respond, settings, goal, sigma, mask), len(rows)))
+        see = None if trace is None else (lambda step, latent, count=len(rows): trace(step, latent[:count]))
+        parts.append((_optimize_chunk(z, padded, respond, settings, goal, sigma, block, see), len(rows)))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
         torch.cat([part.responses[:, :count] for part, count in parts], 1),
@@ -108,13 +118,19 @@ def _optimize_chunk(
     settings: OptimizeSettings,
     goal: Tensor,
     sigma: Tensor,
-    mask: Tensor | None,
+    block: Tensor,
+    trace: Callable[[int, Tensor], None] | None,
 ) -> Optimized:
     start = z[rows].detach()
-    prior_mean = goal[rows] if settings.prior == "structured" else torch.zeros_like(start)
-    prior_sigma = settings.sigma_prior if settings.prior == "structured" else 1.0
+    block = block.to(start.device)
+    free, prior_sigma = torch.ones_like(start[0]), torch.ones_like(start[0])
+    prior_mean = torch.zeros_like(start)
+    if settings.prior == "structured":
+        prior_mean = goal[rows]
+        prior_sigma = torch.where(block, settings.sigma_prior, settings.anchor_sigma).to(start)
+        if settings.move == "block":
+            free = block.to(start)
     sigma = sigma[rows]
-    free = torch.ones_like(start[0]) if mask is None else mask.to(start)
     width = (sigma**2 / (2 * prior_sigma**2) - (sigma / prior_sigma).log() - 0.5) * free
     latent = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([latent], lr=settings.lr)
@@ -135,6 +151,8 @@ def _optimize_chunk(
             klds.append(torch.where(active, kld, klds[-1]) if step else kld.detach())
             if settings.patience is not None:
                 active &= since < settings.patience
+            if trace is not None:
+                trace(step, latent.detach())
         if step == settings.steps or not active.any():
             break
         (gradient,) = torch.autograd.grad(loss.sum(), latent)

@@ -1,13 +1,15 @@
 """A warm start in closed form: turn a VAE's latent so that each block's axis already predicts its unit."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.landscape.vae import VAE
 
-REACH = 2.0
-"""SDs of the predicted response, over the reference images, at which the axis is ±1: where the prior means lie."""
+GRADIENT_IMAGES = 1000
+"""Reference images whose gradients decide the basis of the rest."""
 
 PENALTIES = torch.logspace(-3, 4, 15, dtype=torch.float64)
 
@@ -33,28 +35,43 @@ def ridge(codes: Tensor, responses: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def organise(vae: VAE, x: Tensor, responses: Tensor, prior: ActivationPrior) -> None:
+def organise(
+    vae: VAE,
+    x: Tensor,
+    responses: Tensor,
+    prior: ActivationPrior,
+    *,
+    reach: float = 4.0,
+    respond: Callable[[Tensor], Tensor] | None = None,
+) -> None:
     """Change the basis of ``vae``'s latent in place; what it decodes stays the same.
 
     Along each block's axis (all its dimensions together) lies the ridge prediction of its unit's response; moving along
     it moves the old latent by that prediction's *pattern* (Haufe et al. 2014), at constant predictions for every other
     unit. A block's further dimensions are the main directions in which images that drive the unit strongly differ.
-    All else is an orthonormal basis of the rest.
+    All else is an orthonormal basis of the rest; where the target has gradients, the eigenvectors of the responses'
+    mean gradient outer product, so that an optimiser with a step size for each dimension (Adam) spends its steps on
+    the few directions that move the units instead of on all alike.
 
     Args:
         vae: A trained VAE.
         x: (N, ...) reference set.
         responses: (N, K) standardised responses.
         prior: Says which dimensions are whose.
+        reach: SDs of the predicted response, over the reference images, at which a block's axis is ±1: where the prior
+            means lie.
+        respond: Differentiable standardised responses (n, K) to x (n, ...), or None for targets without gradients.
     """
     vae.eval()
     device = next(vae.parameters()).device
-    codes = torch.cat([vae.encode(part)[0] for part in x.split(512)]).double().cpu()
+    posteriors = [vae.encode(part) for part in x.split(512)]
+    codes = torch.cat([mean for mean, _ in posteriors]).double().cpu()
+    variance = torch.cat([log_variance for _, log_variance in posteriors]).exp().mean(0)
     responses = (responses - responses.mean(0)).double().cpu()
     centre = codes.mean(0)
     codes = codes - centre
     filters = ridge(codes, responses)
-    filters = filters / (REACH * (codes @ filters).std(0))
+    filters = filters / (reach * (codes @ filters).std(0))
     covariance = codes.T @ codes / len(codes)
     pattern = covariance @ filters @ torch.linalg.inv(filters.T @ covariance @ filters)
 
@@ -78,5 +95,20 @@ def organise(vae: VAE, x: Tensor, responses: Tensor, prior: ActivationPrior) -> 
             taken = torch.cat([taken, own], 1)
     rest = torch.linalg.qr(taken, mode="complete").Q[:, taken.shape[1] :]
     outside = [index for index in range(vae.latent_dim) if not any(a <= index < b for a, b in prior.blocks)]
+    if respond is not None and rest.shape[1]:
+        gradients = _gradients(vae, x[:: max(1, len(x) // GRADIENT_IMAGES)], respond) @ rest
+        rest = rest @ torch.linalg.eigh(gradients.T @ gradients).eigenvectors.flip(1)
     columns[:, outside] = rest
-    vae.change_basis(columns.float().to(device), centre.float().to(device))
+    vae.change_basis(columns.float().to(device), centre.float().to(device), variance)
+
+
+def _gradients(vae: VAE, x: Tensor, respond: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gradients of every unit's response with respect to the latent, (K · n, D) in double precision."""
+    parts = []
+    for part in x.split(250):
+        z = vae.encode(part)[0].detach().requires_grad_(True)
+        with torch.enable_grad():
+            for response in respond(vae.decode(z)).sum(0):
+                (gradient,) = torch.autograd.grad(response, z, retain_graph=True)
+                parts.append(gradient.double().cpu())
+    return torch.cat(parts)

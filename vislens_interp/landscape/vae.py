@@ -60,11 +60,17 @@ class BottleneckCVAE(nn.Module):
         """Latents (N, latent_dim) to images (N, 3, S, S) in [0, 1]."""
         return self.decoder(z)
 
-    def change_basis(self, columns: Tensor, centre: Tensor) -> None:
-        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same."""
+    def change_basis(self, columns: Tensor, centre: Tensor, variance: Tensor) -> None:
+        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same.
+
+        Args:
+            columns: (D, D), invertible.
+            centre: (D,).
+            variance: (D,) typical posterior variance of z.
+        """
         decode = self.decoder[0]
         assert isinstance(decode, nn.Linear)
-        _change_basis(self.fc_bn_mu, self.fc_bn_logvar, decode, columns, centre)
+        _change_basis(self.fc_bn_mu, self.fc_bn_logvar, decode, columns, centre, variance)
 
 
 class EmbeddingVAE(nn.Module):
@@ -94,23 +100,35 @@ class EmbeddingVAE(nn.Module):
         """Latents (N, latent_dim) to embeddings (N, dim)."""
         return self.fc_decode(z)
 
-    def change_basis(self, columns: Tensor, centre: Tensor) -> None:
-        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same."""
-        mean, log_variance = self._halves()
-        _change_basis(mean, log_variance, self.fc_decode, columns, centre)
+    def change_basis(self, columns: Tensor, centre: Tensor, variance: Tensor) -> None:
+        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same.
+
+        Args:
+            columns: (D, D), invertible.
+            centre: (D,).
+            variance: (D,) typical posterior variance of z.
+        """
+        mean, log_variance = nn.Linear(1, 1), nn.Linear(1, 1)
+        for half, rows in ((mean, slice(None, self.latent_dim)), (log_variance, slice(self.latent_dim, None))):
+            # Parameters over slices share the memory of the one layer that holds both halves.
+            half.weight = nn.Parameter(self.fc_encode.weight.data[rows])
+            half.bias = nn.Parameter(self.fc_encode.bias.data[rows])
+        _change_basis(mean, log_variance, self.fc_decode, columns, centre, variance)
 
 
-def _change_basis(mean: nn.Linear, log_variance: nn.Linear, decode: nn.Linear, columns: Tensor, centre: Tensor) -> None:
+def _change_basis(
+    mean: nn.Linear, log_variance: nn.Linear, decode: nn.Linear, columns: Tensor, centre: Tensor, variance: Tensor
+) -> None:
     inverse = torch.linalg.inv(columns)
     with torch.no_grad():
         mean.bias.copy_(inverse @ (mean.bias - centre))
         mean.weight.copy_(inverse @ mean.weight)
         decode.bias.add_(decode.weight @ centre)
         decode.weight.copy_(decode.weight @ columns)
-        # A diagonal Gaussian does not stay diagonal: each new dimension starts with its share of the typical variance.
-        typical = log_variance.bias.exp()
+        # A diagonal Gaussian does not stay diagonal. The nearest one that is has the new precision's diagonal, which
+        # is never wider than the old: too wide a start would drown in noise what the decoder has learned.
         log_variance.weight.zero_()
-        log_variance.bias.copy_(((inverse**2) @ typical).log())
+        log_variance.bias.copy_(-(columns**2 / variance[:, None]).sum(0).log())
 
 
 VAE = BottleneckCVAE | EmbeddingVAE

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vislens_interp.landscape.prior import kl_divergence
@@ -26,6 +27,7 @@ def run(
     w_kld: float = 0.1,
     w_consistency: float = 0.5,
     perception: ConvNet | None = None,
+    start: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
 ) -> tuple[nn.Module, Progress]:
@@ -35,8 +37,10 @@ def run(
         data: Folder with ``train.zip`` and ``test.zip`` (or folders ``train``, ``test``), one folder a class.
         out: Folder for the checkpoint.
         w_kld: Weight of the KLD beside the squared error summed over pixels.
-        w_consistency: Weight of the squared error in ``conv3`` of ``perception``; 0 is the paper's standard VAE.
-        perception: A trained ConvNet; None for the one in the zoo.
+        w_consistency: Weight of the squared error in features of ``perception``; 0 is the paper's standard VAE.
+        perception: A trained ConvNet; None for the one in the zoo. Compared are, at equal weight, its ``conv3`` maps
+            (what is where), their means (how much of it: what a pooled unit answers) and ``fc1`` before the ReLU.
+        start: Weights to start from instead of fresh ones.
 
     Returns:
         The averaged network and its history: shares of the variance of pixels and features left unexplained.
@@ -51,17 +55,20 @@ def run(
         perception = cast(ConvNet, zoo.load("cifar10_convnet"))
     see = perception.to(device).eval().requires_grad_(False) if perception is not None else None
 
-    def features(batch: Tensor) -> Tensor:
+    def features(batch: Tensor) -> list[Tensor]:
         if see is None:
-            return batch[:, :1, :1, :1].flatten(1)
-        return see.conv3(see.conv2(see.conv1(normalise(batch)))).flatten(1)
+            return []
+        maps = see.conv3(see.conv2(see.conv1(normalise(batch))))
+        return [maps.flatten(1), maps.mean((2, 3)), see.fc1.linear(see.flatten(maps))]
 
     with torch.no_grad():
         probe = pixels(images[:: max(1, len(images) // 2000)])
         variance_pixels = probe.flatten(1).var(0).sum()
-        variance_features = features(probe).var(0).sum()
-    scale = (w_consistency * variance_pixels / variance_features).item()
-    model = BottleneckCVAE().to(device).to(memory_format=torch.channels_last)
+        variances = [part.float().var(0).sum() for part in features(probe)]
+    model = BottleneckCVAE()
+    if start is not None:
+        model.load_state_dict(load_file(start))
+    model = model.to(device).to(memory_format=torch.channels_last)
     zero, one = torch.zeros(1, device=device), torch.ones(1, device=device)
 
     def errors(network: BottleneckCVAE, batch: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +78,9 @@ def run(
             mean, log_variance = mean.float(), log_variance.float()
             decoded = network.decode(mean if noise is None else sample_posterior(mean, log_variance, noise)).float()
             recon = ((decoded - batch) ** 2).flatten(1).sum(1).mean()
-            seen = ((features(decoded).float() - features(batch).float()) ** 2).sum(1).mean()
+            pairs = zip(features(decoded), features(batch), variances, strict=True)
+            seen = sum(((a.float() - b.float()) ** 2).sum(1).mean() / variance for a, b, variance in pairs)
+            seen = torch.as_tensor(seen).to(recon) / max(1, len(variances))
         return recon, kl_divergence(mean, log_variance, zero, one).mean(), seen
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
@@ -79,7 +88,7 @@ def run(
         noise = torch.randn(batch_size, model.latent_dim, generator=generator).to(device)
         batch = pixels(augment(images[rows], generator, padding=0))
         recon, kld, seen = errors(model, batch, noise)
-        return recon + w_kld * kld + scale * seen
+        return recon + w_kld * kld + w_consistency * variance_pixels * seen
 
     @torch.no_grad()
     def evaluate(average: nn.Module) -> dict[str, float]:
@@ -88,7 +97,7 @@ def run(
         recon, kld, seen = (torch.stack(column).mean() for column in zip(*rows, strict=True))
         return {
             "pixel_error": (recon / variance_pixels).item(),
-            "feature_error": (seen / variance_features).item(),
+            "feature_error": seen.item(),
             "kld": kld.item(),
         }
 

@@ -73,7 +73,7 @@ def run(
     *,
     device: str = "cpu",
     seed: int = 0,
-    steps: int = 9_000,
+    steps: int = 5_000,
     batch_size: int = 64,
     lr: float = 1e-3,
     minutes: float | None = None,

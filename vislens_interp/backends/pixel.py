@@ -1,0 +1,105 @@
+"""Small images whose landscape is fitted in pixels: a CVAE encodes and decodes them, a DDPM refines them."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vislens_interp import zoo
+from vislens_interp.backends.base import Defaults, register_backend
+from vislens_interp.backends.refiner import DDPMRefiner
+from vislens_interp.images import resize
+from vislens_interp.landscape.vae import VAE, BottleneckCVAE
+
+
+class PixelBackend:
+    """CIFAR-10-like images at 32 px: x is the picture itself, and decoding is a refinement by a small DDPM.
+
+    Args:
+        device: Where it computes.
+
+    Source: Sec. 4.3.3. The reference set is synthetic: pictures that the DDPM made, none of them a photograph.
+    """
+
+    name = "cifar10"
+    size = 32
+    shape = (3, 32, 32)
+    differentiable = True
+    # benchmarks/cifar10_landscape.py chose these on tuning units and tuning images.
+    defaults = Defaults(
+        fit={"epochs": 2, "lr": 5e-4, "w_kld": 0.1, "w_consistency": 1.0},
+        prior={"block_dim": 1, "reach": 4.0},
+        edit={"alpha": 1.0, "interpolation": "lerp"},
+        optimize={"steps": 200, "lr": 0.01, "w_kld": 1e-4, "move": "all"},
+        strength=0.2,
+        shuffles=2,
+    )
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) at 32 px: (N, 3, 32, 32)."""
+        return resize(images.to(self.device), self.size)
+
+    def render(self, x: Tensor) -> Tensor:
+        """x is an image already."""
+        return x
+
+    def decode(self, x: Tensor, *, reference: Tensor, strength: float, seeds: list[int]) -> Tensor:
+        """Refine x at ``strength``; ``reference`` is not looked at, for x holds the pixels.
+
+        Images are refined in batches of one size, so that an image does not depend on how many came with it.
+        """
+        if strength == 0:
+            return x
+        chunk = 32
+        parts = []
+        for rows in torch.arange(len(x)).split(chunk):
+            padded = torch.cat([rows, rows[-1:].expand(chunk - len(rows))])
+            refined = self.refiner(x[padded], strength=strength, seeds=[seeds[row] for row in padded.tolist()])
+            parts.append(refined[: len(rows)])
+        return torch.cat(parts)
+
+    @cached_property
+    def refiner(self) -> DDPMRefiner:
+        """The shipped DDPM."""
+        for name in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
+            path = zoo.weights(f"cifar10_ddpm/{name}")
+        return DDPMRefiner(path.parent.parent).to(self.device)
+
+    def reference(self) -> Tensor:
+        """The synthetic reference set: (N, 3, 32, 32) in [0, 1]."""
+        with zipfile.ZipFile(zoo.weights("cifar10_reference.zip")) as archive:
+            pictures = [
+                np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+                for name in sorted(archive.namelist())
+            ]
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().float() / 255
+
+    def vae(self) -> VAE:
+        """The shared CVAE, trained under N(0, 1)."""
+        vae = BottleneckCVAE()
+        vae.load_state_dict(load_file(zoo.weights("cifar10_cvae.safetensors")))
+        return vae.to(self.device)
+
+    def perception(self) -> Callable[[Tensor], Tensor]:
+        """Maps, their means and ``fc1`` of the shipped ConvNet, each at the same weight."""
+        network = cast(zoo.ConvNet, zoo.load("cifar10_convnet").to(self.device).requires_grad_(False))
+        preprocess = network.preprocess
+
+        def features(x: Tensor) -> Tensor:
+            maps = network.conv3(network.conv2(network.conv1(preprocess(x))))
+            return network.fc1.linear(network.flatten(maps))
+
+        return features
+
+
+register_backend(PixelBackend.name, PixelBackend)

@@ -1,0 +1,457 @@
+"""FeatureLens: point at a unit, fit its landscape once, and move images through it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+import vislens_interp.backends.pixel  # noqa: F401 (registers its backend)
+from vislens_interp.backends.base import Backend, get_backend
+from vislens_interp.files import load_state, save_state
+from vislens_interp.images import load_images
+from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.landscape.fit import MIN_IMAGES
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
+from vislens_interp.landscape.sample import sample_latents
+from vislens_interp.method import LandscapeMethod, Technique
+from vislens_interp.result import LensResult, Sweep, TopImages
+from vislens_interp.targets.target import LayerTarget, Target
+
+PAPER_SEED = 42
+
+
+class FeatureLens:
+    """A lens on one unit of a vision model: the images that it prefers, and those that silence it.
+
+    Args:
+        model: The network, or a :class:`~vislens_interp.targets.Target`. It is never changed or moved.
+        layer: Dotted name of a layer, the module itself, or None for the model's own output.
+        unit: A channel or feature (int); a tuple, slice or callable with the meaning of Captum's neuron selectors; a
+            list of units, which share one latent, a block each; or ``MeanOf([...])``. None: the model's only output.
+        pool: How a channel's map becomes one response: ``"mean"``, ``"max"`` or ``"center"``.
+        token: Not used by the layers that this version reads; kept for transformers.
+        layout: Layout of the layer's output where it cannot be established: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
+        preprocess: From RGB in [0, 1] to what the model takes; None asks the model.
+        backend: Name of a backend, or a backend: what carries images to latents and back.
+        seed: Of the fit.
+
+    Raises:
+        ValueError, TypeError, KeyError: An argument does not fit the model; the message says how.
+
+    >>> from vislens_interp import FeatureLens, zoo
+    >>> lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=16)
+    >>> print(lens.summary().splitlines()[0])
+    ConvNet, layer conv3, unit 16 (mean over the map), backend cifar10
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Target,
+        layer: str | nn.Module | None = None,
+        unit: Any = None,
+        *,
+        pool: Literal["mean", "max", "center"] = "mean",
+        layout: Literal["NCHW", "NHWC", "NLC", "NC"] | None = None,
+        preprocess: Any = None,
+        backend: str | Backend = "cifar10",
+        seed: int = 0,
+    ) -> None:
+        if isinstance(model, Target):
+            self.target: Target = model
+        else:
+            self.target = LayerTarget(
+                model, layer, 0 if unit is None else unit, pool=pool, layout=layout, preprocess=preprocess
+            )
+            if unit is None and self.target.shape != (1,):
+                raise ValueError(
+                    f"unit=None, but layer {self.target.layer!r} has shape {self.target.shape} for one image; say which "
+                    "unit. list_units(model) shows all."
+                )
+        self.backend = get_backend(backend, self.target.device)
+        self.seed = seed
+        self.method_: LandscapeMethod | None = None
+        self.reference_kind_: str | None = None
+        self._reference: tuple[Tensor, list[str]] | None = None
+
+    def fit(
+        self,
+        images: Any = None,
+        responses: Tensor | Sequence[float] | None = None,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: bool = False,
+        checkpoint: str | Path | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Organise the backend's latents by the unit's responses to reference images.
+
+        Args:
+            images: At least 200 reference images: a tensor, PIL images, paths or a folder. None takes the backend's own
+                (synthetic) reference set.
+            responses: Measured responses, (N,) or (N, K), instead of the model's.
+            on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
+            progress: Show progress bars.
+            checkpoint: File that an interrupted fit goes on from when called again.
+            settings: Anything that :class:`~vislens_interp.method.LandscapeMethod` takes: ``modes=2``,
+                ``w_consistency=0``, ``epochs=10``, ``alpha=0.5``, ...
+
+        Returns:
+            The lens; ``evidence_`` says what the fit is worth.
+        """
+        if images is None:
+            if responses is not None:
+                raise ValueError("responses= were given without the images= that they belong to; pass both.")
+            reference = self.backend.reference()
+            if reference is None:
+                raise ValueError(
+                    f"images=None, and backend {self.backend.name!r} has no reference set of its own; pass at least "
+                    f"{MIN_IMAGES} images."
+                )
+            self._reference = reference, [f"synthetic-{row:04d}" for row in range(len(reference))]
+            kind = "synthetic reference"
+        else:
+            self._reference = load_images(images, size=self.backend.size, on_error=on_error)
+            kind = "given images"
+        measured = None
+        if responses is not None:
+            measured = torch.as_tensor(responses, dtype=torch.float32).reshape(len(self._reference[0]), -1)
+            kind += ", measured responses"
+        method = LandscapeMethod(seed=self.seed, **settings)
+        checkpoint = None if checkpoint is None else Path(checkpoint)
+        method.fit(self.target, self.backend, self._reference[0], measured, progress=progress, checkpoint=checkpoint)
+        self.method_, self.reference_kind_ = method, kind
+        return self
+
+    @property
+    def landscape_(self) -> Landscape:
+        """The fitted landscape."""
+        return self._fitted().landscape_
+
+    @property
+    def evidence_(self) -> dict[str, Evidence]:
+        """Unit name to what supports its pictures."""
+        return self._fitted().evidence_
+
+    def visualize(
+        self,
+        images: Any = None,
+        direction: str | Mapping[Any, Direction] = "both",
+        *,
+        method: Technique = "edit",
+        alpha: float | None = None,
+        strength: float | None = None,
+        seeds: int | Sequence[int] = PAPER_SEED,
+        judge: Target | None = None,
+        mode: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: bool = False,
+    ) -> "LensResult | dict[str, LensResult]":
+        """Move images towards what the unit prefers, or away from it, and read the unit again.
+
+        An unfitted lens is fitted first: on the backend's reference set, or on these images if there are 200 of them.
+
+        Args:
+            images: A tensor, PIL images, paths or a folder; None takes eight of the backend's reference pictures that
+                the fit never saw.
+            direction: ``"increase"``, ``"decrease"``, ``"both"``, or unit to direction, for a lens on several.
+            method: ``"edit"`` moves a latent to the prior mean (Algorithm 2); ``"optimize"`` runs Adam on it
+                (Algorithm 3).
+            alpha: Weight of the edit, 0 to 1; None is the measured default.
+            strength: SDEdit strength of the refinement: 0 is the bare decoding.
+            seeds: Noise seed of every image, or one an image.
+            judge: Another target to read the responses instead of the lens's own.
+            mode: Which of several prior means; None takes the nearest to each image.
+
+        Returns:
+            The result; for a lens on several units a result for each, the same pictures read by every unit.
+        """
+        if images is None:
+            self._fit_if_needed(None, progress)
+            pictures, names = self.example_images()
+        else:
+            pictures, names = load_images(images, size=self.backend.size, on_error=on_error)
+            self._fit_if_needed(pictures, progress)
+        fitted = self._fitted()
+        fitted.technique = method if method in ("edit", "optimize") else _refuse_method(method)
+        seed_list = _seed_list(seeds, len(pictures))
+        made = {"reference": pictures}
+        wanted = {"unedited": {}, **self._directions(direction)}
+        for key, moves in wanted.items():
+            made[key] = fitted.generate(
+                pictures, moves, seeds=seed_list, alpha=alpha, strength=strength, mode=mode
+            )
+        reader, scaler = self.target, self.landscape_.scaler
+        if judge is not None:
+            if self._reference is None:
+                raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
+            reader = judge
+            scaler = ResponseScaler.fit(judge.responses(self._reference[0]), judge.names)
+        read = {key: reader.responses(value.to(reader.device)) for key, value in made.items()}
+        similarity = self._similarity(made)
+        described = self._describe(method, alpha, strength, seeds, direction)
+        if judge is not None:
+            described["judge"] = ", ".join(judge.names)
+        results = {
+            name: LensResult(
+                unit=name,
+                layer=described["target"].get("layer", ""),
+                model=described["target"].get("model", type(self.target).__name__),
+                images=made,
+                responses={key: value[:, unit] for key, value in read.items()},
+                response_mean=scaler.mean[unit].item(),
+                response_std=scaler.std[unit].item(),
+                similarity=similarity,
+                evidence=self.evidence_.get(name),
+                names=names,
+                settings=described,
+            )
+            for unit, name in enumerate(reader.names)
+        }
+        return results if len(results) > 1 else next(iter(results.values()))
+
+    def sweep(
+        self,
+        images: Any = None,
+        alphas: Sequence[float] = (-1.0, -0.5, 0.0, 0.5, 1.0),
+        *,
+        unit: Any = None,
+        strength: float | None = None,
+        seeds: int | Sequence[int] = PAPER_SEED,
+    ) -> Sweep:
+        """Dose and response: the unit's response change at signed weights; the sign picks the prior mean.
+
+        Returns:
+            Weights, changes in SDs against α = 0, and a figure.
+        """
+        if any(not -1 <= alpha <= 1 for alpha in alphas):
+            raise ValueError(f"alphas={list(alphas)} must lie in [-1, 1]: the sign picks the prior mean.")
+        if images is None:
+            self._fit_if_needed(None, False)
+            pictures, _ = self.example_images()
+        else:
+            pictures, _ = load_images(images, size=self.backend.size)
+            self._fit_if_needed(pictures, False)
+        fitted, index = self._fitted(), self._index(unit)
+        fitted.technique = "edit"
+        seed_list = _seed_list(seeds, len(pictures))
+
+        def respond(alpha: float) -> Tensor:
+            moves: dict[int, Direction] = {index: "increase" if alpha > 0 else "decrease"} if alpha else {}
+            made = fitted.generate(pictures, moves, seeds=seed_list, alpha=abs(alpha), strength=strength)
+            return self.landscape_.scaler.standardise(self.target.responses(made))[:, index]
+
+        start = respond(0.0)
+        return Sweep(
+            unit=self.target.names[index],
+            alphas=[float(alpha) for alpha in alphas],
+            response_change=torch.stack([respond(float(alpha)) - start for alpha in alphas]),
+        )
+
+    def sample(
+        self,
+        count: int = 8,
+        direction: str | Mapping[Any, Direction] = "increase",
+        *,
+        strength: float | None = None,
+        seed: int = PAPER_SEED,
+    ) -> Tensor:
+        """Pictures drawn from the prior itself, with no input image; picture k uses ``seed + k``.
+
+        Returns:
+            (count, 3, S, S) in [0, 1].
+        """
+        self._fit_if_needed(None, False)
+        (moves,) = self._directions(direction).values()
+        z = sample_latents(self.landscape_, count, moves, seed=seed).to(self.backend.device)
+        x = self.landscape_.decode(z)
+        strength = self.backend.defaults.strength if strength is None else strength
+        seeds = [seed + row for row in range(count)]
+        return self.backend.decode(x, reference=self.backend.render(x), strength=strength, seeds=seeds).cpu()
+
+    def top_images(self, count: int = 10, images: Any = None, *, unit: Any = None) -> TopImages:
+        """The images that drive the unit most: the reality check beside every generated picture.
+
+        Args:
+            count: How many.
+            images: Where to look; None looks among the images that the lens was fitted on.
+            unit: Which unit of a lens on several.
+        """
+        if images is None:
+            if self._reference is None:
+                raise ValueError("images=None, and this lens holds no reference images; pass the images to rank.")
+            pictures, names = self._reference
+        else:
+            pictures, names = load_images(images, size=self.backend.size)
+        index = self._index(unit)
+        responses = self.target.responses(pictures)[:, index]
+        order = responses.argsort(descending=True, stable=True)[:count]
+        return TopImages(pictures[order], responses[order], [names[row] for row in order.tolist()])
+
+    def example_images(self, count: int = 8) -> tuple[Tensor, list[str]]:
+        """Reference pictures that the fit held out, and their names."""
+        self._fit_if_needed(None, False)
+        if self._reference is None:
+            raise ValueError("this lens holds no reference images; pass images to edit.")
+        rows = self.landscape_.held_out.tolist()[:count]
+        return self._reference[0][rows], [self._reference[1][row] for row in rows]
+
+    def summary(self) -> str:
+        """What the lens points at, what it applies to images, and what its fit is worth."""
+        said = self._target_description()
+        pool = f" ({said['pool']} over the map)" if len(said.get("shape", [])) > 1 else ""
+        layer = f"layer {said['layer']}" if said.get("layer") else "output"
+        units = ", ".join(self.target.names)
+        lines = [
+            f"{said['model']}, {layer}, unit {units}{pool}, backend {self.backend.name}",
+            f"preprocessing: {said.get('preprocess', 'none')}",
+        ]
+        if self.method_ is None:
+            return "\n".join([*lines, "not fitted yet"])
+        size = len(self.landscape_.latents)
+        lines.append(f"fitted on {size} images ({self.reference_kind_})")
+        return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fitted lens, without the model and without images, to one file."""
+        method = self._fitted()
+        return save_state(
+            path,
+            "lens",
+            {
+                "landscape": method.landscape_.state(),
+                "evidence": [item.to_dict() for item in method.evidence_.values()],
+                "settings": method.settings,
+                "seed": self.seed,
+                "reference_kind": self.reference_kind_,
+                "backend": self.backend.name,
+                "target": self._target_description(),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | Target, **arguments: Any) -> "FeatureLens":
+        """Read what :meth:`save` wrote, for the same model.
+
+        Args:
+            path: The file.
+            model: The model that the lens was fitted for; its weights are compared.
+            arguments: For the constructor, where the file cannot hold them: ``preprocess=``, ``backend=``, ``unit=`` for
+                units that are no numbers.
+
+        Raises:
+            ValueError: The file is damaged or not a lens, or the model is another one.
+        """
+        state = load_state(path, "lens")
+        said = state["target"]
+        if not isinstance(model, Target):
+            names = said["units"]
+            numbers = [int(name) for name in names if name.lstrip("-").isdigit()]
+            if "unit" not in arguments:
+                if len(numbers) != len(names):
+                    raise ValueError(f"path={str(path)!r} holds the units {names}; pass the same ones as unit=.")
+                arguments["unit"] = numbers if len(numbers) > 1 else numbers[0]
+            arguments = {"layer": said["layer"] or None, "pool": said["pool"], "layout": said["layout"], **arguments}
+        lens = cls(model, backend=arguments.pop("backend", state["backend"]), seed=state["seed"], **arguments)
+        now = lens._target_description()
+        if now.get("fingerprint") != said.get("fingerprint"):
+            raise ValueError(
+                f"model's weights (fingerprint {now.get('fingerprint')}) are not those that the lens in {str(path)!r} "
+                f"was fitted for ({said.get('fingerprint')}); pass that model, or fit again."
+            )
+        method = LandscapeMethod(seed=state["seed"], **state["settings"]).bind(lens.target, lens.backend)
+        method.landscape_ = Landscape.from_state(state["landscape"])
+        method.landscape_.vae.to(lens.backend.device)
+        method.shuffled_ = []
+        items = [Evidence(**{k: v for k, v in item.items() if k != "weak"}) for item in state["evidence"]]
+        method.evidence_ = {item.unit: item for item in items}
+        lens.method_, lens.reference_kind_ = method, state["reference_kind"]
+        return lens
+
+    def _fitted(self) -> LandscapeMethod:
+        if self.method_ is None:
+            raise ValueError("this lens is not fitted; call fit() or visualize() first.")
+        return self.method_
+
+    def _fit_if_needed(self, images: Tensor | None, progress: bool) -> None:
+        if self.method_ is not None:
+            return
+        if self.backend.reference() is not None:
+            self.fit(progress=progress)
+        elif images is not None and len(images) >= MIN_IMAGES:
+            self.fit(images, progress=progress)
+        else:
+            given = "none" if images is None else str(len(images))
+            raise ValueError(
+                f"this lens is not fitted, backend {self.backend.name!r} has no reference set, and {given} images were "
+                f"given, of which {MIN_IMAGES} are needed. Call fit(images) first."
+            )
+
+    def _index(self, unit: Any) -> int:
+        if unit is None:
+            if len(self.target.names) > 1:
+                raise ValueError(f"unit=None, but the lens points at {', '.join(self.target.names)}; say which.")
+            return 0
+        if str(unit) not in self.target.names:
+            raise KeyError(f"unit {unit!r} is not in this lens; it points at {', '.join(self.target.names)}.")
+        return self.target.names.index(str(unit))
+
+    def _directions(self, direction: str | Mapping[Any, Direction]) -> dict[str, dict[int, Direction]]:
+        everything = range(len(self.target.names))
+        if isinstance(direction, Mapping):
+            for unit, way in direction.items():
+                if way not in DIRECTIONS:
+                    raise ValueError(f"direction[{unit!r}]={way!r} is unknown; expected one of {list(DIRECTIONS)}.")
+            if not direction:
+                raise ValueError("direction={} names no unit; give at least one, as {17: 'increase'}.")
+            return {"custom": {self._index(unit): way for unit, way in direction.items()}}
+        if direction not in (*DIRECTIONS, "both"):
+            raise ValueError(f"direction={direction!r} is unknown; expected 'increase', 'decrease', 'both' or a dict.")
+        chosen = DIRECTIONS if direction == "both" else tuple(way for way in DIRECTIONS if way == direction)
+        return {way: dict.fromkeys(everything, way) for way in chosen}
+
+    def _similarity(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        perception = self.backend.perception()
+        if perception is None:
+            return {}
+        with torch.no_grad():
+            seen = {key: perception(self.backend.encode(value)).flatten(1).cpu() for key, value in made.items()}
+        return {key: cosine_similarity(value, seen["reference"]) for key, value in seen.items()}
+
+    def _target_description(self) -> dict[str, Any]:
+        if isinstance(self.target, LayerTarget):
+            return self.target.describe()
+        return {"model": type(self.target).__name__, "units": list(self.target.names)}
+
+    def _describe(
+        self, method: str, alpha: float | None, strength: float | None, seeds: Any, direction: Any
+    ) -> dict[str, Any]:
+        described = self._fitted().describe()
+        edit = described["edit"]
+        return {
+            "method": method,
+            "alpha": (edit["alpha"] if alpha is None else alpha) if method == "edit" else None,
+            "strength": self.backend.defaults.strength if strength is None else strength,
+            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "direction": {str(k): v for k, v in direction.items()} if isinstance(direction, Mapping) else direction,
+            "backend": self.backend.name,
+            "reference_set": self.reference_kind_,
+            "similarity_network": f"{self.backend.name} perception network",
+            "target": self._target_description(),
+            "settings": described,
+        }
+
+
+def _seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
+    if isinstance(seeds, int):
+        return [seeds] * count
+    if len(seeds) != count:
+        raise ValueError(f"seeds has {len(seeds)} entries for {count} images; give one for all or one an image.")
+    return list(seeds)
+
+
+def _refuse_method(method: str) -> Technique:
+    raise ValueError(f"method={method!r} is unknown; expected 'edit' or 'optimize'.")

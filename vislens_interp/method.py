@@ -1,0 +1,306 @@
+"""The paper's method in the form that every method has: fit to a target, then generate."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from vislens_interp.backends.base import Backend
+from vislens_interp.landscape.edit import alpha_for_angle, interpolate
+from vislens_interp.landscape.evidence import Evidence, evidence
+from vislens_interp.landscape.fit import FitSettings, fit_landscape
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
+from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
+from vislens_interp.landscape.start import organise
+from vislens_interp.targets.target import Target
+
+Technique = Literal["edit", "optimize"]
+Directions = Mapping[int, Direction]
+"""Position of a unit in the target to the wanted direction; empty is the α = 0 control."""
+
+
+class Method(Protocol):
+    """What makes preferred images: ours, and every baseline."""
+
+    def fit(self, target: Target, backend: Backend, images: Tensor, responses: Tensor | None = None) -> Self:
+        """Learn from reference images (N, 3, H, W) and their responses (N, K), read from the target if None."""
+        ...
+
+    def generate(self, images: Tensor, directions: Directions, *, seeds: list[int]) -> Tensor:
+        """Move images (N, 3, H, W) in these directions; one noise seed an image."""
+        ...
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """The shape of the activation prior; see :class:`~vislens_interp.landscape.prior.ActivationPrior`.
+
+    Args:
+        block_dim: Latent dimensions of each unit; None shares all among the units.
+        reach: SDs of the predicted response at which the prior means lie, where the fit starts in closed form.
+        organise: Start in closed form: each block's axis is the ridge prediction of its unit (``landscape/start.py``).
+    """
+
+    block_dim: int | None = None
+    modes: int = 1
+    lam: float = 1.0
+    eps: float = 0.1
+    sigma_min: float = 0.1
+    sigma_max: float = 1.0
+    reach: float = 4.0
+    organise: bool = True
+
+    def build(self, latent_dim: int, units: int) -> ActivationPrior:
+        """The prior of ``units`` units over a latent."""
+        return ActivationPrior(
+            latent_dim,
+            equal_blocks(latent_dim, units, self.block_dim),
+            self.modes,
+            self.lam,
+            self.eps,
+            self.sigma_min,
+            self.sigma_max,
+        )
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How latents are edited.
+
+    Args:
+        alpha: Weight of the prior mean, 0 to 1.
+        interpolation: ``"lerp"`` or ``"slerp"``.
+        angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows.
+    """
+
+    alpha: float = 1.0
+    interpolation: Literal["lerp", "slerp"] = "lerp"
+    angle: float | None = None
+
+
+class LandscapeMethod:
+    """Edit or optimise latents in a landscape that the unit's responses organise (Algorithms 2 and 3).
+
+    Args:
+        technique: ``"edit"`` or ``"optimize"``.
+        settings: Any argument of FitSettings, PriorSettings, EditSettings (without prefix) and OptimizeSettings
+            (``optimize_lr=``, ...); what is not given comes from the backend's measured defaults.
+        shuffles: Fits on permuted responses behind the evidence; None is the backend's default.
+        seed: Of the fit.
+
+    Attributes (after ``fit``):
+        landscape_: The fitted landscape.
+        shuffled_: The landscapes fitted on permuted responses.
+        evidence_: Unit name to evidence.
+    """
+
+    def __init__(
+        self, technique: Technique = "edit", *, shuffles: int | None = None, seed: int = 0, **settings: Any
+    ) -> None:
+        if technique not in ("edit", "optimize"):
+            raise ValueError(f"technique={technique!r} is unknown; expected 'edit' or 'optimize'.")
+        for name in settings:
+            if name not in _KNOWN:
+                near = difflib.get_close_matches(name, _KNOWN, 3)
+                raise TypeError(
+                    f"{name}= is no setting of the landscape. "
+                    + (f"Closest: {', '.join(near)}." if near else f"Known: {', '.join(sorted(_KNOWN))}.")
+                )
+        self.technique: Technique = technique
+        self.shuffles = shuffles
+        self.seed = seed
+        self.settings = settings
+
+    def fit(
+        self,
+        target: Target,
+        backend: Backend,
+        images: Tensor,
+        responses: Tensor | None = None,
+        *,
+        progress: bool = False,
+        checkpoint: Any = None,
+    ) -> Self:
+        """Organise the backend's latents by the responses to the reference images.
+
+        Args:
+            target: Read for responses if None are given, and for the consistency loss where it has gradients.
+            backend: Carries images to x and back.
+            images: (N, 3, H, W) reference images.
+            responses: (N, K) measured responses instead of the target's.
+            progress: Show a bar.
+            checkpoint: File that an interrupted fit goes on from.
+
+        Returns:
+            Itself.
+        """
+        self.bind(target, backend)
+        x = backend.encode(images)
+        if responses is None:
+            responses = target.responses(images, progress=progress)
+        scaler = ResponseScaler.fit(responses, target.names)
+        shuffles = backend.defaults.shuffles if self.shuffles is None else self.shuffles
+        self.landscape_ = self._fit(x, responses, scaler, progress, checkpoint)
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        self.shuffled_ = [
+            self._fit(x, responses[torch.randperm(len(x), generator=generator)], scaler, False, None)
+            for _ in range(shuffles)
+        ]
+        found = evidence(self.landscape_, x, self.shuffled_, seed=self.seed)
+        self.evidence_: dict[str, Evidence] = {item.unit: item for item in found}
+        return self
+
+    def bind(self, target: Target, backend: Backend) -> Self:
+        """Take target and backend without fitting, for a landscape that was loaded."""
+        self.target, self.backend = target, backend
+        return self
+
+    def _fit(
+        self, x: Tensor, responses: Tensor, scaler: ResponseScaler, progress: bool, checkpoint: Any
+    ) -> Landscape:
+        backend, settings = self.backend, self._settings(FitSettings, self.backend.defaults.fit)
+        shape: PriorSettings = self._settings(PriorSettings, backend.defaults.prior)
+        vae = backend.vae()
+        prior = shape.build(vae.latent_dim, responses.shape[1])
+        differentiable = self.target.differentiable and backend.differentiable
+        if shape.organise:
+            organise(
+                vae,
+                x,
+                scaler.standardise(responses),
+                prior,
+                reach=shape.reach,
+                respond=self._respond_to_x(scaler) if differentiable else None,
+            )
+        return fit_landscape(
+            vae,
+            x,
+            responses,
+            prior,
+            FitSettings(**{**asdict(settings), "seed": self.seed}),
+            names=self.target.names,
+            scaler=scaler,
+            consistency=self._see(x) if settings.w_consistency > 0 else None,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+    def _see(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """What the consistency loss compares: the target's layer, as maps and as responses, or another network's."""
+        target, backend = self.target, self.backend
+        if not (target.differentiable and backend.differentiable):
+            perception = backend.perception()
+            if perception is None:
+                raise ValueError(
+                    f"w_consistency needs a target with gradients or a backend with a network of its own; "
+                    f"{backend.name!r} has none. Pass w_consistency=0."
+                )
+            return perception
+
+        def both(part: Tensor) -> tuple[Tensor, Tensor]:
+            layer = target.features(backend.render(part))
+            pooled = layer.flatten(2).mean(2) if layer.ndim > 2 else layer
+            return layer.flatten(1), pooled
+
+        with torch.no_grad():
+            maps, means = both(x[:: max(1, len(x) // 512)][:512])
+            weight = (maps.var(0).sum() / means.var(0).sum().clamp_min(1e-12)).sqrt()
+        # Blur leaves a map's details wrong, which cannot be helped, and its mean too low, which can: equal shares.
+        return lambda part: torch.cat([one * scale for one, scale in zip(both(part), (1.0, weight), strict=True)], 1)
+
+    def _respond_to_x(self, scaler: ResponseScaler) -> Callable[[Tensor], Tensor]:
+        return lambda x: scaler.standardise(self.target(self.backend.render(x)))
+
+    def latents(
+        self, images: Tensor, directions: Directions, *, alpha: float | None = None, mode: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Latents before and after the edit or the optimisation, (N, latent_dim) each; no image is made yet."""
+        z, sigma = self.landscape_.encode(self.backend.encode(images))
+        if not directions:
+            return z, z
+        goal = self.landscape_.goal(z, dict(directions), mode)
+        if self.technique == "edit":
+            edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+            weight: Tensor | float = edit.alpha if alpha is None else alpha
+            if edit.angle is not None and alpha is None:
+                weight, _ = alpha_for_angle(
+                    z, goal, edit.angle, interpolation=edit.interpolation, decode=self.landscape_.decode
+                )
+            return z, interpolate(z, goal, weight, edit.interpolation)
+        self.optimized_ = self.optimize(z, sigma, goal, directions)
+        return z, self.optimized_.latents
+
+    def optimize(
+        self,
+        z: Tensor,
+        sigma: Tensor,
+        goal: Tensor,
+        directions: Directions,
+        *,
+        trace: Callable[[int, Tensor], None] | None = None,
+    ) -> Optimized:
+        """Algorithm 3 from latents ``z``, all (N, latent_dim)."""
+        if not (self.target.differentiable and self.backend.differentiable):
+            which = "target" if not self.target.differentiable else f"backend {self.backend.name!r}"
+            raise ValueError(
+                f"method='optimize' needs gradients from the image to the response, and this {which} has none. "
+                "Use method='edit'."
+            )
+        respond_to_x = self._respond_to_x(self.landscape_.scaler)
+        signs = {unit: 1.0 if direction == "increase" else -1.0 for unit, direction in directions.items()}
+
+        def respond(latent: Tensor, rows: Tensor) -> Tensor:
+            responses = respond_to_x(self.landscape_.vae.decode(latent))
+            return torch.stack([sign * responses[:, unit] for unit, sign in signs.items()]).sum(0)
+
+        return optimize(
+            z,
+            respond,
+            self._settings(OptimizeSettings, self.backend.defaults.optimize, "optimize_"),
+            goal=goal,
+            sigma=sigma,
+            block=self.landscape_.mask(list(directions)),
+            trace=trace,
+        )
+
+    def generate(
+        self,
+        images: Tensor,
+        directions: Directions,
+        *,
+        seeds: list[int],
+        alpha: float | None = None,
+        strength: float | None = None,
+        mode: int | None = None,
+    ) -> Tensor:
+        """Images at the backend's size, moved in these directions; (N, 3, S, S) in [0, 1]."""
+        _, z = self.latents(images, directions, alpha=alpha, mode=mode)
+        strength = self.backend.defaults.strength if strength is None else strength
+        decoded = self.landscape_.decode(z)
+        return self.backend.decode(decoded, reference=images, strength=strength, seeds=seeds).cpu()
+
+    def _settings(self, kind: type, defaults: dict[str, Any], prefix: str = "") -> Any:
+        names = {field.name for field in fields(kind)}
+        given = {name.removeprefix(prefix): value for name, value in self.settings.items() if name.startswith(prefix)}
+        return kind(**{**defaults, **{name: value for name, value in given.items() if name in names}})
+
+    def describe(self) -> dict[str, Any]:
+        """Every setting in force, as JSON values."""
+        defaults = self.backend.defaults
+        return {
+            "technique": self.technique,
+            "seed": self.seed,
+            "fit": asdict(self._settings(FitSettings, defaults.fit)) | {"seed": self.seed},
+            "prior": asdict(self._settings(PriorSettings, defaults.prior)),
+            "edit": asdict(self._settings(EditSettings, defaults.edit)),
+            "optimize": asdict(self._settings(OptimizeSettings, defaults.optimize, "optimize_")),
+        }
+
+
+_KNOWN = {
+    field.name for kind in (FitSettings, PriorSettings, EditSettings) for field in fields(kind) if field.name != "seed"
+} | {f"optimize_{field.name}" for field in fields(OptimizeSettings)}
