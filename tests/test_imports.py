@@ -17,7 +17,7 @@ LEVELS = [
     {"files", "images"},
     {"zoo"},
     {"targets", "landscape", "backends"},
-    {"brain", "baselines", "metrics"},
+    {"brain", "baselines", "metrics", "method"},
     {"result", "report"},
     {"compare", "lens"},
     {"training", "cli"},

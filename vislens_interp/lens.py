@@ -33,8 +33,7 @@ class FeatureLens:
         unit: A channel or feature (int); a tuple, slice or callable with the meaning of Captum's neuron selectors; a
             list of units, which share one latent, a block each; or ``MeanOf([...])``. None: the model's only output.
         pool: How a channel's map becomes one response: ``"mean"``, ``"max"`` or ``"center"``.
-        token: Not used by the layers that this version reads; kept for transformers.
-        layout: Layout of the layer's output where it cannot be established: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
+        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
         preprocess: From RGB in [0, 1] to what the model takes; None asks the model.
         backend: Name of a backend, or a backend: what carries images to latents and back.
         seed: Of the fit.
@@ -68,8 +67,8 @@ class FeatureLens:
             )
             if unit is None and self.target.shape != (1,):
                 raise ValueError(
-                    f"unit=None, but layer {self.target.layer!r} has shape {self.target.shape} for one image; say which "
-                    "unit. list_units(model) shows all."
+                    f"unit=None, but layer {self.target.layer!r} has shape {self.target.shape} for one image; say "
+                    "which unit. list_units(model) shows all."
                 )
         self.backend = get_backend(backend, self.target.device)
         self.seed = seed
@@ -111,19 +110,20 @@ class FeatureLens:
                     f"images=None, and backend {self.backend.name!r} has no reference set of its own; pass at least "
                     f"{MIN_IMAGES} images."
                 )
-            self._reference = reference, [f"synthetic-{row:04d}" for row in range(len(reference))]
+            pictures, names = reference, [f"synthetic-{row:04d}" for row in range(len(reference))]
             kind = "synthetic reference"
         else:
-            self._reference = load_images(images, size=self.backend.size, on_error=on_error)
+            pictures, names = load_images(images, size=self.backend.size, on_error=on_error)
             kind = "given images"
         measured = None
         if responses is not None:
-            measured = torch.as_tensor(responses, dtype=torch.float32).reshape(len(self._reference[0]), -1)
+            measured = torch.as_tensor(responses, dtype=torch.float32)
+            measured = measured[:, None] if measured.ndim == 1 else measured
             kind += ", measured responses"
         method = LandscapeMethod(seed=self.seed, **settings)
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        method.fit(self.target, self.backend, self._reference[0], measured, progress=progress, checkpoint=checkpoint)
-        self.method_, self.reference_kind_ = method, kind
+        method.fit(self.target, self.backend, pictures, measured, progress=progress, checkpoint=checkpoint)
+        self.method_, self.reference_kind_, self._reference = method, kind, (pictures, names)
         return self
 
     @property
@@ -149,7 +149,7 @@ class FeatureLens:
         mode: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
-    ) -> "LensResult | dict[str, LensResult]":
+    ) -> Any:
         """Move images towards what the unit prefers, or away from it, and read the unit again.
 
         An unfitted lens is fitted first: on the backend's reference set, or on these images if there are 200 of them.
@@ -169,6 +169,16 @@ class FeatureLens:
         Returns:
             The result; for a lens on several units a result for each, the same pictures read by every unit.
         """
+        if method not in ("edit", "optimize"):
+            raise ValueError(f"method={method!r} is unknown; expected 'edit' or 'optimize'.")
+        if alpha is not None and method == "optimize":
+            raise ValueError(
+                f"alpha={alpha} belongs to method='edit'; 'optimize' goes where Adam leads. Leave alpha out."
+            )
+        for name, value in (("alpha", alpha), ("strength", strength)):  # before a fit that takes minutes
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name}={value} must lie in [0, 1].")
+        wanted: dict[str, dict[int, Direction]] = {"unedited": {}, **self._directions(direction)}
         if images is None:
             self._fit_if_needed(None, progress)
             pictures, names = self.example_images()
@@ -176,18 +186,17 @@ class FeatureLens:
             pictures, names = load_images(images, size=self.backend.size, on_error=on_error)
             self._fit_if_needed(pictures, progress)
         fitted = self._fitted()
-        fitted.technique = method if method in ("edit", "optimize") else _refuse_method(method)
+        fitted.technique = method
         seed_list = _seed_list(seeds, len(pictures))
         made = {"reference": pictures}
-        wanted = {"unedited": {}, **self._directions(direction)}
         for key, moves in wanted.items():
-            made[key] = fitted.generate(
-                pictures, moves, seeds=seed_list, alpha=alpha, strength=strength, mode=mode
-            )
+            made[key] = fitted.generate(pictures, moves, seeds=seed_list, alpha=alpha, strength=strength, mode=mode)
         reader, scaler = self.target, self.landscape_.scaler
         if judge is not None:
             if self._reference is None:
-                raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
+                raise ValueError(
+                    "judge= needs the reference images, which a loaded lens does not have; call fit first."
+                )
             reader = judge
             scaler = ResponseScaler.fit(judge.responses(self._reference[0]), judge.names)
         read = {key: reader.responses(value.to(reader.device)) for key, value in made.items()}
@@ -264,8 +273,11 @@ class FeatureLens:
         Returns:
             (count, 3, S, S) in [0, 1].
         """
+        wanted = self._directions(direction)
+        if len(wanted) != 1:
+            raise ValueError(f"direction={direction!r} is two; sample 'increase' and 'decrease' one after the other.")
         self._fit_if_needed(None, False)
-        (moves,) = self._directions(direction).values()
+        (moves,) = wanted.values()
         z = sample_latents(self.landscape_, count, moves, seed=seed).to(self.backend.device)
         x = self.landscape_.decode(z)
         strength = self.backend.defaults.strength if strength is None else strength
@@ -339,7 +351,7 @@ class FeatureLens:
         Args:
             path: The file.
             model: The model that the lens was fitted for; its weights are compared.
-            arguments: For the constructor, where the file cannot hold them: ``preprocess=``, ``backend=``, ``unit=`` for
+            arguments: For the constructor, where the file cannot hold them: ``preprocess=``, ``backend=``, ``unit=`` of
                 units that are no numbers.
 
         Raises:
@@ -357,6 +369,12 @@ class FeatureLens:
             arguments = {"layer": said["layer"] or None, "pool": said["pool"], "layout": said["layout"], **arguments}
         lens = cls(model, backend=arguments.pop("backend", state["backend"]), seed=state["seed"], **arguments)
         now = lens._target_description()
+        for name in ("layer", "units", "pool", "layout"):
+            if now.get(name) != said.get(name):
+                raise ValueError(
+                    f"{name}={now.get(name)!r}, but the lens in {str(path)!r} was fitted with {said.get(name)!r}; pass "
+                    "that, or fit again."
+                )
         if now.get("fingerprint") != said.get("fingerprint"):
             raise ValueError(
                 f"model's weights (fingerprint {now.get('fingerprint')}) are not those that the lens in {str(path)!r} "
@@ -410,8 +428,11 @@ class FeatureLens:
             return {"custom": {self._index(unit): way for unit, way in direction.items()}}
         if direction not in (*DIRECTIONS, "both"):
             raise ValueError(f"direction={direction!r} is unknown; expected 'increase', 'decrease', 'both' or a dict.")
-        chosen = DIRECTIONS if direction == "both" else tuple(way for way in DIRECTIONS if way == direction)
-        return {way: dict.fromkeys(everything, way) for way in chosen}
+        found: dict[str, dict[int, Direction]] = {}
+        for way in DIRECTIONS:
+            if direction in (way, "both"):
+                found[way] = dict.fromkeys(everything, way)
+        return found
 
     def _similarity(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
         perception = self.backend.perception()
@@ -451,7 +472,3 @@ def _seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
     if len(seeds) != count:
         raise ValueError(f"seeds has {len(seeds)} entries for {count} images; give one for all or one an image.")
     return list(seeds)
-
-
-def _refuse_method(method: str) -> Technique:
-    raise ValueError(f"method={method!r} is unknown; expected 'edit' or 'optimize'.")

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate
 from vislens_interp.landscape.evidence import Evidence, evidence
-from vislens_interp.landscape.fit import FitSettings, fit_landscape
+from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
@@ -142,6 +142,11 @@ class LandscapeMethod:
         x = backend.encode(images)
         if responses is None:
             responses = target.responses(images, progress=progress)
+        if responses.shape != (len(images), len(target.names)):
+            raise ValueError(
+                f"responses has shape {tuple(responses.shape)}; expected ({len(images)}, {len(target.names)}): a row "
+                "for each image and a column for each unit."
+            )
         scaler = ResponseScaler.fit(responses, target.names)
         shuffles = backend.defaults.shuffles if self.shuffles is None else self.shuffles
         self.landscape_ = self._fit(x, responses, scaler, progress, checkpoint)
@@ -159,19 +164,19 @@ class LandscapeMethod:
         self.target, self.backend = target, backend
         return self
 
-    def _fit(
-        self, x: Tensor, responses: Tensor, scaler: ResponseScaler, progress: bool, checkpoint: Any
-    ) -> Landscape:
-        backend, settings = self.backend, self._settings(FitSettings, self.backend.defaults.fit)
+    def _fit(self, x: Tensor, responses: Tensor, scaler: ResponseScaler, progress: bool, checkpoint: Any) -> Landscape:
+        backend = self.backend
+        settings = replace(self._settings(FitSettings, backend.defaults.fit), seed=self.seed)
         shape: PriorSettings = self._settings(PriorSettings, backend.defaults.prior)
         vae = backend.vae()
         prior = shape.build(vae.latent_dim, responses.shape[1])
         differentiable = self.target.differentiable and backend.differentiable
         if shape.organise:
+            training, _ = split_rows(len(x), settings)  # the evidence is read from what the start has not seen either
             organise(
                 vae,
-                x,
-                scaler.standardise(responses),
+                x[training],
+                scaler.standardise(responses[training]),
                 prior,
                 reach=shape.reach,
                 respond=self._respond_to_x(scaler) if differentiable else None,
@@ -181,7 +186,7 @@ class LandscapeMethod:
             x,
             responses,
             prior,
-            FitSettings(**{**asdict(settings), "seed": self.seed}),
+            settings,
             names=self.target.names,
             scaler=scaler,
             consistency=self._see(x) if settings.w_consistency > 0 else None,

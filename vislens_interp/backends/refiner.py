@@ -1,6 +1,7 @@
 """A DDPM that makes decoded images look like photographs again (SDEdit)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,10 @@ class DDPMRefiner(nn.Module):
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1.")
         self.steps = steps
-        self.unet = UNet2DModel.from_pretrained(folder, subfolder="unet").float().eval().requires_grad_(False)
-        self.unet.to(memory_format=torch.channels_last)
+        unet: Any = UNet2DModel.from_pretrained(folder, subfolder="unet")
+        self.unet = unet.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
         # The published DDIM: deterministic, and ending at the clean image instead of one step before it.
-        self.scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", timestep_spacing="trailing")
+        self.scheduler: Any = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", timestep_spacing="trailing")
         self.patch = round((self.unet.config["in_channels"] / 3) ** 0.5)
         self.size = self.unet.config["sample_size"] * self.patch
 
@@ -39,7 +40,7 @@ class DDPMRefiner(nn.Module):
         Args:
             images: What to refine.
             strength: Share of the noise schedule: 0 returns the very input, 1 forgets it altogether.
-            seeds: One a image; equal seeds add the same noise.
+            seeds: One an image; equal seeds add the same noise.
 
         Returns:
             (N, 3, S, S) in [0, 1].

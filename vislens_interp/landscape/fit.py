@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +36,7 @@ class FitSettings:
             scaled to the variance of x, so that 1 weighs the two unexplained shares alike. 0 is the paper.
         validation: Share of the images held out of the fit, for early stopping and for the evidence.
         patience: Epochs without a better validation loss before the fit stops; None runs all epochs.
+        bf16: Compute the losses in bfloat16 autocast: about twice as fast on a recent CPU, weights stay float32.
         seed: Of the split, the batches and the posterior noise.
 
     Source: Eq. 4 and Table S3. Deviation: Eq. 4's sum of squares, not Algorithm 1's mean, which is 1,024 times smaller.
@@ -53,10 +53,11 @@ class FitSettings:
     w_consistency: float = 0.0
     validation: float = 0.1
     patience: int | None = None
+    bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "lr_step", "clip"):
+        for name in ("epochs", "batch_size", "lr", "lr_step", "lr_gamma", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
         for name in ("w_recon", "w_kld", "w_consistency"):
@@ -64,6 +65,15 @@ class FitSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation={self.validation} must lie between 0 and 1: the share of images held out.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience={self.patience} must be at least 1, or None to run all epochs.")
+
+
+def split_rows(count: int, settings: FitSettings) -> tuple[Tensor, Tensor]:
+    """Rows of a reference set of ``count`` images that a fit may learn from, and those that it holds out; sorted."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+    held_out = max(1, round(settings.validation * count))
+    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 MIN_IMAGES = 200
@@ -92,7 +102,7 @@ def fit_landscape(
         settings: The recipe.
         names: Name of each unit, for messages and files.
         scaler: Standardiser of the responses; None fits a z-score on these.
-        consistency: Differentiable features of x, (N, ...) to (N, F): the target's own layer, or an unrelated network's.
+        consistency: Differentiable features of x, (N, ...) to (N, F): the target's own layer, or another network's.
         checkpoint: File that an interrupted fit resumes from; removed when the fit is done.
         progress: Show a bar.
 
@@ -115,10 +125,7 @@ def fit_landscape(
         raise ValueError(f"w_consistency={settings.w_consistency} needs consistency=, a function from x to features.")
     scaler = scaler or ResponseScaler.fit(responses, names)
     vae = copy.deepcopy(vae).requires_grad_(True)
-    generator = torch.Generator().manual_seed(settings.seed)
-    order = torch.randperm(len(x), generator=generator)
-    held_out = order[: max(1, round(settings.validation * len(x)))].sort().values
-    training = order[len(held_out) :].sort().values
+    training, held_out = split_rows(len(x), settings)
 
     standard = scaler.for_prior(responses.float())
     modes = assign_modes(vae, x, standard, prior, seed=settings.seed)
@@ -213,23 +220,31 @@ class _Loss:
         self.features: Tensor | None = None
         if self.consistency is not None:
             with torch.no_grad():
-                self.features = torch.cat([self.consistency(part).flatten(1).half() for part in x.split(256)])
+                parts = [self.consistency(part).flatten(1) for part in x.split(256)]
+                # Half precision halves the memory; filled by hand, for torch.cat refuses it under CPU autocast.
+                self.features = torch.empty(len(x), parts[0].shape[1], dtype=torch.float16, device=x.device)
+                for part, rows in zip(parts, torch.arange(len(x)).split(256), strict=True):
+                    self.features[rows] = part.half()
             probe = training[:: max(1, len(training) // 2048)]
             variance_x = x[probe].flatten(1).var(0).sum()
             variance_features = self.features[probe].float().var(0).sum()
             self.scale = (settings.w_consistency * variance_x / variance_features.clamp_min(1e-12)).item()
 
     def __call__(self, rows: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
+        with torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            return self._parts(rows, noise)
+
+    def _parts(self, rows: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         x = self.x[rows]
-        mean, log_variance = self.vae.encode(x)
+        mean, log_variance = (part.float() for part in self.vae.encode(x))
         z = mean if noise is None else sample_posterior(mean, log_variance, noise.to(mean))
-        decoded = self.vae.decode(z)
+        decoded = self.vae.decode(z).float()
         recon = ((decoded - x) ** 2).flatten(1).sum(1).mean()
         kld = kl_divergence(mean, log_variance, self.prior_mean[rows], self.prior_sigma[rows]).mean()
         parts = {"recon": recon, "kld": kld}
         total = self.settings.w_recon * recon + self.settings.w_kld * kld
         if self.consistency is not None and self.features is not None:
-            error = (self.consistency(decoded).flatten(1) - self.features[rows].float()) ** 2
+            error = (self.consistency(decoded).flatten(1).float() - self.features[rows].float()) ** 2
             parts["consistency"] = self.scale * error.sum(1).mean()
             total = total + parts["consistency"]
         return {"loss": total, **parts}

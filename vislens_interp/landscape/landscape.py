@@ -41,7 +41,13 @@ class Landscape:
 
     @classmethod
     def describe(
-        cls, vae: VAE, prior: ActivationPrior, scaler: ResponseScaler, names: list[str], x: Tensor, responses: Tensor,
+        cls,
+        vae: VAE,
+        prior: ActivationPrior,
+        scaler: ResponseScaler,
+        names: list[str],
+        x: Tensor,
+        responses: Tensor,
         **rest: Any,
     ) -> "Landscape":
         """Freeze ``vae`` and encode the reference set with it."""
@@ -127,7 +133,9 @@ class Landscape:
             "prior": ActivationPrior.from_state(state["prior"]),
             "scaler": ResponseScaler(**state["scaler"]),
         }
-        return cls(**{**state, **parts})
+        # Cloned, because a file's tensors lie anywhere in memory, and matrix products depend on it in the last bit.
+        tensors = {name: state[name].clone() for name in ("latents", "responses", "held_out")}
+        return cls(**{**state, **parts, **tensors})
 
     def save(self, path: str | Path) -> Path:
         """Write the landscape to one file."""

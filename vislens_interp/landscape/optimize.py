@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,8 +22,8 @@ class OptimizeSettings:
         w_kld: Weight of the KLD; 0.001 in the paper, where the response is raw. Here it is in SDs.
         prior: ``"structured"`` pulls towards the unit's prior mean, ``"standard"`` towards N(0, 1).
         sigma_prior: Width of the structured prior; 0.1 in the paper, which pulls 100 times harder than N(0, 1) does.
-        move: Which dimensions the structured prior lets go: ``"block"``, the unit's own, as in Sec. 4.3.3, or ``"all"``,
-            the others then held to the image's own code. The standard prior moves all.
+        move: Which dimensions the structured prior lets go: ``"block"``, the unit's own (Sec. 4.3.3), or ``"all"``, the
+            others then held to the image's own code. The standard prior moves all.
         anchor_sigma: Width of that hold.
         patience: An image stops after so many steps without a lower loss; None runs all steps.
         chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
@@ -47,6 +48,8 @@ class OptimizeSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
         if self.w_kld < 0:
             raise ValueError(f"w_kld={self.w_kld} must not be negative.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience={self.patience} must be at least 1, or None to run all steps.")
         if self.prior not in ("structured", "standard"):
             raise ValueError(f"prior={self.prior!r} is unknown; expected 'structured' or 'standard'.")
         if self.move not in ("block", "all"):
@@ -59,8 +62,9 @@ class Optimized:
 
     Args:
         latents: (N, D) of the lowest loss seen.
-        responses: (steps, N) signed response at each step, in SDs; constant after an image has stopped.
-        klds: (steps, N) KLD at each step.
+        responses: (steps + 1, N) signed response at the start and after each step, in SDs; constant after an image has
+            stopped.
+        klds: (steps + 1, N) KLD likewise.
         steps: (N,) steps that each image took.
     """
 
@@ -101,7 +105,7 @@ def optimize(
     parts = []
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
         padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
-        see = None if trace is None else (lambda step, latent, count=len(rows): trace(step, latent[:count]))
+        see = None if trace is None else partial(_trace_rows, trace, len(rows))
         parts.append((_optimize_chunk(z, padded, respond, settings, goal, sigma, block, see), len(rows)))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
@@ -109,6 +113,10 @@ def optimize(
         torch.cat([part.klds[:, :count] for part, count in parts], 1),
         torch.cat([part.steps[:count] for part, count in parts]),
     )
+
+
+def _trace_rows(trace: Callable[[int, Tensor], None], count: int, step: int, latent: Tensor) -> None:
+    trace(step, latent[:count])
 
 
 def _optimize_chunk(

@@ -70,11 +70,10 @@ class ResponseScaler:
         if self.quantiles is None:
             return self.standardise(responses)
         count = len(self.quantiles)
-        columns = [
-            torch.searchsorted(self.quantiles[:, unit].contiguous(), responses[:, unit].cpu().contiguous())
-            for unit in range(responses.shape[1])
-        ]
-        level = (torch.stack(columns, 1).float() + 0.5) / (count + 1)
+        quantiles, values = self.quantiles.T.contiguous(), responses.cpu().T.contiguous()
+        # The middle of tied ranks: a ReLU unit is silent, and equally so, for many images.
+        ranks = [torch.searchsorted(quantiles, values, right=right).T.float() for right in (False, True)]
+        level = (torch.stack(ranks).mean(0) + 0.5) / (count + 1)
         return (torch.special.ndtri(level.clamp(0.5 / count, 1 - 0.5 / count))).to(responses)
 
     def state(self) -> dict[str, Any]:
@@ -113,15 +112,18 @@ def mode_means(block_dim: int, modes: int) -> Tensor:
 
     Args:
         block_dim: Dimensions of the unit's block.
-        modes: Number of means; at most ``block_dim``.
+        modes: Number of means; 1, or below ``block_dim``.
 
     Source: one mode, Algorithm 3; several are ours.
     """
     ones = torch.ones(1, block_dim)
     if modes == 1:
         return ones
-    if not 1 <= modes <= block_dim:
-        raise ValueError(f"modes={modes} needs between 1 and block_dim={block_dim} means; lower modes or widen the block.")
+    if not 1 <= modes < block_dim:
+        raise ValueError(
+            f"modes={modes} must be 1, or from 2 to block_dim - 1 ({block_dim - 1}), for each has a direction of its "
+            "own beside the axis; lower modes or widen the block."
+        )
     # An orthonormal basis whose first vector is the axis; a fixed generator makes it the same everywhere.
     basis = torch.cat([ones, torch.randn(block_dim - 1, block_dim, generator=torch.Generator().manual_seed(0))])
     basis = torch.linalg.qr(basis.T.double()).Q.T.float()
@@ -167,6 +169,8 @@ class ActivationPrior:
 
     def goal(self, unit: int, direction: Direction, mode: Tensor | int = 0) -> Tensor:
         """Prior mean of one unit's block: (block_dim,), or (N, block_dim) for (N,) modes."""
+        if not ((chosen := torch.as_tensor(mode)) >= 0).all() or (chosen >= self.modes).any():
+            raise ValueError(f"mode={mode} is not there: this prior has the modes 0 to {self.modes - 1}.")
         mean = self.means[unit][mode]
         return mean if direction == "increase" else -mean
 

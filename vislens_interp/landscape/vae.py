@@ -108,7 +108,8 @@ class EmbeddingVAE(nn.Module):
             centre: (D,).
             variance: (D,) typical posterior variance of z.
         """
-        mean, log_variance = nn.Linear(1, 1), nn.Linear(1, 1)
+        with torch.random.fork_rng(devices=[]):  # initial values that nobody needs
+            mean, log_variance = nn.Linear(1, 1), nn.Linear(1, 1)
         for half, rows in ((mean, slice(None, self.latent_dim)), (log_variance, slice(self.latent_dim, None))):
             # Parameters over slices share the memory of the one layer that holds both halves.
             half.weight = nn.Parameter(self.fc_encode.weight.data[rows])
@@ -152,7 +153,14 @@ def build(kind: str, config: dict[str, Any]) -> VAE:
 
 def state(vae: VAE) -> dict[str, Any]:
     """What :func:`restore` needs to make the same network again."""
-    return {"kind": type(vae).__name__, "config": vae.config, "weights": vae.state_dict()}
+    # Not a matter of values, but convolutions round differently in the other layout.
+    channels_last = any(weight.ndim == 4 and not weight.is_contiguous() for weight in vae.parameters())
+    return {
+        "kind": type(vae).__name__,
+        "config": vae.config,
+        "channels_last": channels_last,
+        "weights": vae.state_dict(),
+    }
 
 
 def restore(saved: dict[str, Any]) -> VAE:
@@ -160,4 +168,4 @@ def restore(saved: dict[str, Any]) -> VAE:
     with torch.random.fork_rng(devices=[]):
         vae = build(saved["kind"], saved["config"])
     vae.load_state_dict(saved["weights"])
-    return vae
+    return vae.to(memory_format=torch.channels_last) if saved["channels_last"] else vae

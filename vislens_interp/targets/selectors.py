@@ -176,7 +176,7 @@ def _read_neuron(output: Tensor, unit: tuple[int | slice, ...]) -> Tensor:
     if len(unit) > rank or (len(unit) < rank and not sliced):
         hint = f" For channel {unit[0]}, pooled, pass the int {unit[0]}." if len(unit) == 1 and not sliced else ""
         raise ValueError(
-            f"unit={unit_name(unit)} has {len(unit)} indices; expected {rank}, for an output of shape {shape} behind the"
+            f"unit={unit_name(unit)} has {len(unit)} indices; expected {rank}, for an output of shape {shape} after the"
             f" batch axis.{hint}"
         )
     for axis, index in enumerate(unit):

@@ -101,7 +101,7 @@ class LayerTarget(Target):
         layer: Dotted name, module, or None for the model's own output.
         unit: A unit or a list of them, see :func:`~vislens_interp.targets.selectors.pool_unit`.
         pool: How a channel's map becomes one number: ``"mean"``, ``"max"`` or ``"center"``.
-        layout: Layout of the layer's output where it cannot be established: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
+        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
         preprocess: From pixels in [0, 1] to what the network takes; None asks the model.
         batch_size: Images in a pass of :meth:`responses`.
         image_size: Side of the images for the first pass, in pixels, where ``preprocess`` does not say it.

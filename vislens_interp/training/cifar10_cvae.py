@@ -59,7 +59,7 @@ def run(
         if see is None:
             return []
         maps = see.conv3(see.conv2(see.conv1(normalise(batch))))
-        return [maps.flatten(1), maps.mean((2, 3)), see.fc1.linear(see.flatten(maps))]
+        return [maps.flatten(1), maps.mean((2, 3)), see.semantics(maps)]
 
     with torch.no_grad():
         probe = pixels(images[:: max(1, len(images) // 2000)])

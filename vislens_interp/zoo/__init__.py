@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from vislens_interp.images import Preprocess
 from vislens_interp.zoo.convnet import ConvNet
@@ -40,10 +42,18 @@ def load(name: str) -> nn.Module:
     """
     if name not in available():
         raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.")
-    model = ConvNet()
+    with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
+        model = ConvNet()
     model.load_state_dict(load_file(weights(f"{name}.safetensors")))
     model.preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     return model.eval()
+
+
+def preprocess(model: ConvNet) -> Callable[[Tensor], Tensor]:
+    """The preprocessing attached to a network of the zoo: RGB in [0, 1] to what it takes."""
+    if model.preprocess is None:
+        raise ValueError("model has no preprocess; expected a network from zoo.load.")
+    return model.preprocess
 
 
 @cache

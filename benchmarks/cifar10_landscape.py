@@ -1,0 +1,744 @@
+"""Table 3 of the paper: do structured landscapes edit and optimise better than a standard VAE's latent?
+
+    python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --tune     # tuning units and images
+    python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3            # the table
+    python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --report   # from what has been run
+
+Every cell (layer, seed) is written when it is done and skipped when the command is run again. `--workers 2` runs two
+cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses odd-positioned
+files and test units. Both lists of units are drawn here, before anything is fitted.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from judges import load_judge
+from provenance import provenance, provenance_line
+
+from vislens_interp import zoo
+from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.files import write_text
+from vislens_interp.landscape.edit import interpolate
+from vislens_interp.landscape.fit import FitSettings, fit_landscape
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.optimize import OptimizeSettings
+from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler
+from vislens_interp.landscape.vae import BottleneckCVAE
+from vislens_interp.method import LandscapeMethod
+from vislens_interp.metrics.bootstrap import interval
+from vislens_interp.metrics.realism import frechet_distance
+from vislens_interp.metrics.response import interpolate_at
+from vislens_interp.targets import LayerTarget
+from vislens_interp.training.data import pixels, read_images
+
+SIGN: dict[Direction, int] = {"increase": 1, "decrease": -1}
+REFERENCE_IMAGES = 8_000
+TEST_IMAGES = 200
+FIT_EPOCHS = 2
+FIT = {"epochs": FIT_EPOCHS, "bf16": True}
+TRACE = (0, 5, 10, 20, 35, 50, 75, 100, 150, 200)
+REFINED_AT = (0, 20, 50, 100, 200)
+"""Steps of ``TRACE`` that are also refined: refining costs more than a step."""
+ALPHAS = (0.25, 0.5, 0.75, 1.0)
+WIDTH = {"conv3": 128, "fc1": 256}
+TUNING_UNITS, TEST_UNITS = 8, {"conv3": 8, "fc1": 4}
+ALIVE = 0.05
+"""Share of images that must drive a unit; a third of fc1 never answers at all."""
+GRID = {"lr": (0.003, 0.01, 0.03), "w_kld": (1e-4, 1e-3, 1e-2)}
+"""Searched for both priors alike."""
+
+PAPER = {
+    ("increase", "structured edit"): (0.745, 0.046),
+    ("increase", "structured optimisation"): (0.666, 0.079),
+    ("increase", "standard optimisation"): (0.520, 0.067),
+    ("decrease", "structured edit"): (0.696, -0.083),
+    ("decrease", "structured optimisation"): (0.661, -0.110),
+    ("decrease", "standard optimisation"): (0.538, -0.068),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: how its landscape is made, and what is done in it.
+
+    Args:
+        label: As printed.
+        start: Shared VAE that the fit starts from: with the consistency loss, or the paper's with a pixel loss alone.
+        landscape: ``"published"``, ``"shipped"``, ``"shuffled"`` or ``"standard"``.
+        technique: ``"edit"``, ``"optimize"`` or ``"twin"``.
+        paper: The paper's row.
+    """
+
+    label: str
+    start: str
+    landscape: str
+    technique: str
+    paper: str | None = None
+
+
+ROWS = [
+    Row("structured edit, as published", "pixel", "published", "edit", "structured edit"),
+    Row("structured edit, as shipped", "consistent", "shipped", "edit", "structured edit"),
+    Row("shuffled-response landscape, edit", "consistent", "shuffled", "edit"),
+    Row("algebraic twin (r|r|-weighted centroids), lerp", "consistent", "standard", "twin"),
+    Row("structured optimisation, as published", "pixel", "published", "optimize", "structured optimisation"),
+    Row("structured optimisation, as shipped", "consistent", "shipped", "optimize", "structured optimisation"),
+    Row("standard-VAE optimisation, as published", "pixel", "standard", "optimize", "standard optimisation"),
+    Row("standard-VAE optimisation, same consistency loss", "consistent", "standard", "optimize"),
+]
+OURS, RIVAL = ROWS[5], ROWS[7]
+
+
+class Bench:
+    """The data, the network, the judge and the shared VAEs, loaded once a process."""
+
+    def __init__(self, data: Path, pixel_vae: Path) -> None:
+        archive = data / "cifar10"
+        images, _, _ = read_images(archive / "train.zip", 32)
+        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
+        self.reference = pixels(images[rows])
+        test, _, _ = read_images(archive / "test.zip", 32)
+        odd, even = pixels(test[1::2]), pixels(test[::2])
+        pick = torch.Generator().manual_seed(1)
+        order = torch.randperm(len(odd), generator=pick)
+        self.test, self.real = odd[order[:TEST_IMAGES]], odd[order[TEST_IMAGES:]]
+        self.tuning = even[torch.randperm(len(even), generator=pick)[:20]]
+        self.judge = load_judge(data)
+        self.network = zoo.load("cifar10_convnet")
+        self.refiner = PixelBackend().refiner
+        self.pixel_vae = pixel_vae
+
+    def backend(self, start: str) -> PixelBackend:
+        """The pixel backend with one of the two shared VAEs."""
+        backend = PixelBackend()
+        if start == "pixel":
+            vae = BottleneckCVAE().to(memory_format=torch.channels_last)
+            vae.load_state_dict(load_file(self.pixel_vae))
+            backend.vae = lambda: vae  # type: ignore[method-assign]
+        return backend
+
+    def target(self, layer: str, units: list[int]) -> LayerTarget:
+        return LayerTarget(self.network, layer, units)
+
+    def units(self, layer: str) -> tuple[list[int], list[int]]:
+        """Tuning units, the first of one fixed shuffle, and test units, the next that are not dead."""
+        order = torch.randperm(WIDTH[layer], generator=torch.Generator().manual_seed(0)).tolist()
+        responses = self.target(layer, order).responses(self.reference[:2000])
+        driven = (responses > 0).float().mean(0) >= ALIVE
+        tuning = [unit for unit, ok in zip(order[:TUNING_UNITS], driven[:TUNING_UNITS], strict=True) if ok]
+        rest = [unit for unit, ok in zip(order[TUNING_UNITS:], driven[TUNING_UNITS:], strict=True) if ok]
+        return tuning, rest
+
+    def features(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self.judge.features(part) for part in images.split(250)])
+
+    def similarity(self, features: Tensor, start: Tensor) -> Tensor:
+        return torch.nn.functional.cosine_similarity(features, start)
+
+    def refine(self, images: Tensor, seed: int) -> Tensor:
+        # Every image of a seed meets the same noise, as in the paper.
+        return self.refiner(images, strength=PixelBackend.defaults.strength, seeds=[42 + seed] * len(images))
+
+
+def landscapes(bench: Bench, layer: str, units: list[int], seed: int) -> dict[tuple[str, str], LandscapeMethod]:
+    """Every landscape of one cell, each fitted for the same number of epochs on the same images."""
+    target = bench.target(layer, units)
+    responses = target.responses(bench.reference)
+    shuffled = responses[torch.randperm(len(responses), generator=torch.Generator().manual_seed(seed + 99))]
+    published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units), **FIT}
+    made: dict[tuple[str, str], LandscapeMethod] = {}
+    for start, kind, responses_, settings in (
+        ("pixel", "published", responses, published),
+        ("consistent", "shipped", responses, {**FIT}),
+        ("consistent", "shuffled", shuffled, {**FIT}),
+    ):
+        method = LandscapeMethod(seed=seed, shuffles=0, **settings)
+        made[start, kind] = method.fit(target, bench.backend(start), bench.reference, responses_)
+    for start in ("pixel", "consistent"):
+        method = LandscapeMethod(seed=seed, shuffles=0).bind(target, bench.backend(start))
+        method.landscape_ = standard(bench, method, responses, start, seed)
+        made[start, "standard"] = method
+    return made
+
+
+def standard(bench: Bench, method: LandscapeMethod, responses: Tensor, start: str, seed: int) -> Landscape:
+    """The shared VAE trained on under N(0, 1) for as many epochs as the structured ones."""
+    backend = method.backend
+    scaler = ResponseScaler.fit(responses, method.target.names)
+    settings = FitSettings(
+        **{**backend.defaults.fit, **FIT, "seed": seed} | ({} if start == "consistent" else {"w_consistency": 0.0})
+    )
+    landscape = fit_landscape(
+        backend.vae(),
+        bench.reference,
+        torch.empty(len(responses), 0),
+        ActivationPrior(192, []),
+        settings,
+        scaler=ResponseScaler(torch.empty(0), torch.empty(0)),
+        consistency=method._see(bench.reference) if start == "consistent" else None,
+    )
+    # One-dimensional blocks that organise nothing, so that units can be named; the standard prior ignores them.
+    prior = ActivationPrior(192, [(unit, unit + 1) for unit in range(responses.shape[1])])
+    names = method.target.names
+    return Landscape(landscape.vae, prior, scaler, names, landscape.latents, responses, landscape.held_out)
+
+
+def centroids(landscape: Landscape, unit: int) -> dict[Direction, Tensor]:
+    """The algebraic twin: means of latents weighted by r·|r|, one a direction."""
+    r = landscape.scaler.standardise(landscape.responses)[:, unit]
+    weights = {"increase": (r * r.abs()).clamp_min(0), "decrease": (-r * r.abs()).clamp_min(0)}
+    return {way: (landscape.latents * w[:, None]).sum(0) / w.sum() for way, w in weights.items()}
+
+
+def optimize_settings(row: Row, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The paper's numbers for the published rows; what tuning chose, from one grid for both priors, for the others."""
+    if "published" in row.label:
+        chosen: dict[str, Any] = {"lr": 0.1, "w_kld": 0.001, "move": "block"}
+    else:
+        chosen = {**tuned["structured" if row.landscape == "shipped" else "standard"], "move": "all"}
+    prior = "standard" if row.landscape == "standard" else "structured"
+    return {"steps": steps, "prior": prior, "chunk": 33, **chosen}
+
+
+def trajectories(
+    bench: Bench, method: LandscapeMethod, images: Tensor, unit: int, way: Direction, settings: dict[str, Any]
+) -> dict[int, Tensor]:
+    """Decoded images (N, 3, 32, 32) at the steps of ``TRACE``."""
+    method.settings = {f"optimize_{name}": value for name, value in settings.items()}
+    z, sigma = method.landscape_.encode(images)
+    goal = method.landscape_.goal(z, {unit: way})
+    seen: dict[int, list[Tensor]] = {}
+
+    def trace(step: int, latent: Tensor) -> None:
+        if step in TRACE:
+            seen.setdefault(step, []).append(latent.clone())
+
+    with torch.autocast("cpu", torch.bfloat16):  # for every row alike; what is scored is decoded and read in fp32
+        method.optimize(z, sigma, goal, {unit: way}, trace=trace)
+    return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
+
+
+def cell(bench: Bench, layer: str, seed: int, tuned: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
+    """All rows of one layer and seed: one record for each row, unit, direction and dose."""
+    units = bench.units(layer)[1][: TEST_UNITS[layer]]
+    made = landscapes(bench, layer, units, seed)
+    truth = bench.target(layer, units)
+    scaler = ResponseScaler.fit(truth.responses(bench.reference), truth.names)
+    # A seed's third of the test images: the three seeds together cover all of them.
+    pictures = bench.test[seed % 3 :: 3]
+    start = bench.features(pictures)
+
+    def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = bench.features(images)
+        return scaler.standardise(truth.responses(images)), bench.similarity(features, start), features
+
+    read_input = look(pictures)[0]
+    shown_random = bench.similarity(start.roll(1, 0), start)
+    for row in ROWS:
+        method = made[row.start, row.landscape]
+        landscape = method.landscape_
+        z, _ = landscape.encode(pictures)
+        unedited = landscape.decode(z)
+        zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited, seed))}
+        for unit in range(len(units)):
+            for way in SIGN:
+                began = time.monotonic()
+                if row.technique == "optimize":
+                    settings = optimize_settings(row, tuned, steps)
+                    doses = trajectories(bench, method, pictures, unit, way, settings)
+                else:
+                    goal = (
+                        landscape.goal(z, {unit: way}) if row.technique == "edit" else centroids(landscape, unit)[way]
+                    )
+                    doses = {alpha: landscape.decode(interpolate(z, goal, alpha)) for alpha in (0.0, *ALPHAS)}
+                entry: dict[str, Any] = {
+                    "row": row.label,
+                    "layer": layer,
+                    "seed": seed,
+                    "unit": units[unit],
+                    "direction": way,
+                    "sd": scaler.std[unit].item(),
+                    "input": read_input[:, unit].tolist(),
+                    "random": shown_random.tolist(),
+                    "seconds": time.monotonic() - began,
+                    "doses": [],
+                }
+                for dose, images in doses.items():
+                    stages = {"decoded": images}
+                    if row.technique != "optimize" or dose in REFINED_AT:
+                        stages["refined"] = bench.refine(images, seed)
+                    measured: dict[str, Any] = {"dose": dose}
+                    for stage, shown in stages.items():
+                        responses, similarity, features = look(shown)
+                        measured[stage] = {
+                            "change": (SIGN[way] * (responses - zero[stage][0])[:, unit]).tolist(),
+                            "response": responses[:, unit].tolist(),
+                            "similarity": similarity.tolist(),
+                        }
+                        if dose == max(doses):
+                            measured[stage]["features"] = features.half().tolist()
+                    entry["doses"].append(measured)
+                print(f"{layer} seed {seed} {row.label} unit {units[unit]} {way}: {entry['seconds']:.1f} s", flush=True)
+                yield entry
+
+
+def pair_cell(bench: Bench, part: int, parts: int) -> Iterator[dict[str, Any]]:
+    """Two units in one latent, against a landscape of each alone: what does an edit for one do to the other?"""
+    pool = bench.units("conv3")[1][:12]
+    chosen = pairs(bench, pool)
+    truth = bench.target("conv3", pool)
+    scaler = ResponseScaler.fit(truth.responses(bench.reference), truth.names)
+    reference, pictures = bench.reference[:4000], bench.test[:100]
+    single: dict[int, LandscapeMethod] = {}
+
+    def fit(units: list[int]) -> LandscapeMethod:
+        method = LandscapeMethod(shuffles=0, **FIT)
+        return method.fit(bench.target("conv3", units), bench.backend("consistent"), reference)
+
+    for correlation, a, b in chosen[part::parts]:
+        entry: dict[str, Any] = {"units": [a, b], "correlation": correlation, "edits": []}
+        both = fit([a, b])
+        for unit in (a, b):
+            if unit not in single:
+                single[unit] = fit([unit])
+        for position, (unit, other) in enumerate(((a, b), (b, a))):
+            for kind, method, index in (("single", single[unit], 0), ("both", both, position)):
+                z, _ = method.landscape_.encode(pictures)
+                start = scaler.standardise(truth.responses(method.landscape_.decode(z)))
+                for way in SIGN:
+                    moved = method.landscape_.decode(method.landscape_.goal(z, {index: way}))
+                    change = scaler.standardise(truth.responses(moved)) - start
+                    target, elsewhere = change[:, pool.index(unit)], change[:, pool.index(other)]
+                    entry["edits"].append(
+                        {
+                            "kind": kind,
+                            "unit": unit,
+                            "direction": way,
+                            "target": target.tolist(),
+                            "other": elsewhere.tolist(),
+                        }
+                    )
+        print(f"pair {a}, {b} (r = {correlation:.2f})", flush=True)
+        yield entry
+
+
+def pairs(bench: Bench, pool: list[int]) -> list[tuple[float, int, int]]:
+    """Twenty pairs, at equal steps through all pairs of the pool sorted by their natural correlation."""
+    natural = torch.corrcoef(bench.target("conv3", pool).responses(bench.reference).T)
+    every = sorted((natural[i, j].item(), pool[i], pool[j]) for i in range(len(pool)) for j in range(i + 1, len(pool)))
+    return [every[round(step)] for step in np.linspace(0, len(every) - 1, 20)]
+
+
+def tune(bench: Bench, steps: int) -> dict[str, Any]:
+    """One grid for both priors, on tuning units and tuning images: the most Δr at a normalised similarity of 0.7."""
+    units = bench.units("conv3")[0][:2]
+    target = bench.target("conv3", units)
+    responses = target.responses(bench.reference)
+    scaler = ResponseScaler.fit(responses, target.names)
+    backend = bench.backend("consistent")
+    shipped = LandscapeMethod(shuffles=0, **FIT).fit(target, backend, bench.reference, responses)
+    plain = LandscapeMethod(shuffles=0).bind(target, backend)
+    plain.landscape_ = standard(bench, plain, responses, "consistent", 0)
+    start = bench.features(bench.tuning)
+    random = bench.similarity(start.roll(1, 0), start).mean().item()
+    found: list[dict[str, Any]] = []
+    for prior, method in (("structured", shipped), ("standard", plain)):
+        zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
+        before = scaler.standardise(target.responses(zero))
+        level = random + 0.7 * (bench.similarity(bench.features(zero), start).mean().item() - random)
+        for lr in GRID["lr"]:
+            for w_kld in GRID["w_kld"]:
+                settings = {"lr": lr, "w_kld": w_kld, "move": "all", "prior": prior, "steps": steps, "chunk": 20}
+                scores = {way: [] for way in SIGN}
+                for unit in range(len(units)):
+                    for way, sign in SIGN.items():
+                        shown = trajectories(bench, method, bench.tuning, unit, way, settings).values()
+                        change = [
+                            sign * (scaler.standardise(target.responses(x)) - before)[:, unit].mean().item()
+                            for x in shown
+                        ]
+                        kept = [bench.similarity(bench.features(x), start).mean().item() for x in shown]
+                        scores[way].append(change_at(kept, change, level))
+                row = {"prior": prior, "lr": lr, "w_kld": w_kld} | {k: sum(v) / len(v) for k, v in scores.items()}
+                print(row, flush=True)
+                found.append(row)
+    best = {}
+    for prior in ("structured", "standard"):
+        rows = [row for row in found if row["prior"] == prior]
+        # Each direction counts as a share of the best that any setting of either prior reached in it.
+        top = {way: max(row[way] for row in found) for way in SIGN}
+        chosen = max(rows, key=lambda row: sum(row[way] / top[way] for way in SIGN))
+        best[prior] = {"lr": chosen["lr"], "w_kld": chosen["w_kld"]}
+    return {**best, "grid": found}
+
+
+def change_at(similarity: list[float], change: list[float], level: float) -> float:
+    """Response change where a trajectory first falls to a similarity; its largest if it never falls so far."""
+    if similarity[0] <= level:
+        return 0.0
+    value = interpolate_at(torch.tensor(similarity), torch.tensor(change), level).item()
+    return max(change) if math.isnan(value) else value
+
+
+def similarity_at(similarity: list[float], change: list[float], level: float) -> float:
+    """Similarity where a trajectory first reaches a response change; NaN if it never does."""
+    return interpolate_at(torch.tensor(change), torch.tensor(similarity), level).item()
+
+
+class Table:
+    """What the cells say, in numbers with intervals: units are drawn first, then seeds and images within them."""
+
+    def __init__(self, entries: list[dict[str, Any]], draws: int = 400) -> None:
+        self.cells: dict[tuple[str, str, int], dict[int, dict[str, Any]]] = {}
+        for entry in entries:
+            unit = (entry["layer"], entry["unit"])
+            self.cells.setdefault((entry["row"], entry["direction"], unit), {})[entry["seed"]] = entry
+        self.units = sorted({unit for _, _, unit in self.cells})
+        self.draws = draws
+        self.random = float(np.mean([entry["random"] for entry in _one_per_seed(entries)], dtype=float))
+
+    def values(self, row: str, way: str, what: str, *, stage: str = "decoded", dose: float | None = None) -> np.ndarray:
+        """(units, images): one number for each picture at a dose, the seeds' thirds of the test set side by side."""
+        return np.array([self._unit(row, way, unit, what, stage, dose) for unit in self.units])
+
+    def _unit(self, row: str, way: str, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
+        numbers: list[float] = []
+        for _, entry in sorted(self.cells[row, way, unit].items()):
+            at = entry["doses"][-1] if dose is None else next(d for d in entry["doses"] if d["dose"] == dose)
+            values = at[stage][what]
+            numbers += values
+        return numbers
+
+    def doses(self, row: str, stage: str) -> list[float]:
+        entry = next(iter(self.cells[row, "increase", self.units[0]].values()))
+        return [dose["dose"] for dose in entry["doses"] if stage in dose]
+
+    def curves(self, row: str, way: str, stage: str) -> tuple[np.ndarray, np.ndarray]:
+        """Change and similarity along the doses: (units, images, doses) twice."""
+        doses = self.doses(row, stage)
+        return tuple(
+            np.stack([self.values(row, way, what, stage=stage, dose=dose) for dose in doses], -1)
+            for what in ("change", "similarity")
+        )
+
+    def matched(self, way: str, stage: str) -> dict[str, Any]:
+        """Ours against the rival's, at matched similarity and at matched change, with intervals of the difference."""
+        curves = {row.label: self.curves(row.label, way, stage) for row in (OURS, RIVAL)}
+        start = float(curves[RIVAL.label][1][..., 0].mean())
+        levels = {f"{share:.0%}": self.random + share * (start - self.random) for share in (0.9, 0.8, 0.7, 0.6, 0.5)}
+
+        def compare(picked: list[tuple[int, np.ndarray]]) -> dict[str, float]:
+            mean = {
+                label: [(change[unit][rows].mean(0), kept[unit][rows].mean(0)) for unit, rows in picked]
+                for label, (change, kept) in curves.items()
+            }
+            out: dict[str, list[float]] = {}
+            for (a_change, a_kept), (b_change, b_kept) in zip(mean[OURS.label], mean[RIVAL.label], strict=True):
+                for name, level in levels.items():
+                    a = change_at(a_kept.tolist(), a_change.tolist(), level)
+                    b = change_at(b_kept.tolist(), b_change.tolist(), level)
+                    out.setdefault(f"Δr at {name} similarity", []).append(a - b)
+                # Shares of what both reach, so that a rectified unit's floor and a wide-open ceiling compare alike.
+                reach = min(a_change.max(), b_change.max())
+                for share in (0.25, 0.5, 0.75, 0.9):
+                    a = similarity_at(a_kept.tolist(), a_change.tolist(), share * reach)
+                    b = similarity_at(b_kept.tolist(), b_change.tolist(), share * reach)
+                    out.setdefault(f"similarity at {share:.0%} of the common Δr", []).append(a - b)
+            flat = {name: float(np.nanmean(values)) for name, values in out.items()}
+            flat["Δr, mean over similarities"] = float(np.mean([flat[f"Δr at {name} similarity"] for name in levels]))
+            kept_names = [name for name in flat if name.startswith("similarity at")]
+            flat["similarity, mean over Δr"] = float(np.mean([flat[name] for name in kept_names]))
+            return flat
+
+        count, images = curves[OURS.label][0].shape[:2]
+        point = compare([(unit, np.arange(images)) for unit in range(count)])
+        rng = np.random.default_rng(0)
+        # All units were shown the same pictures: one draw of images for all of them, or their luck would average out.
+        drawn = [
+            compare([(int(unit), rows) for unit in rng.integers(count, size=count)])
+            for rows in rng.integers(images, size=(self.draws, images))
+        ]
+        return {
+            name: {
+                "difference": value,
+                "low": float(np.nanpercentile([one[name] for one in drawn], 2.5)),
+                "high": float(np.nanpercentile([one[name] for one in drawn], 97.5)),
+            }
+            for name, value in point.items()
+        }
+
+    def frechet(self, row: str, way: str, stage: str, real: Tensor) -> float:
+        """Fréchet distance of the last dose's pictures, a fixed number of each unit's, to other real images."""
+        rng = np.random.default_rng(0)
+        rows = []
+        for unit in self.units:
+            features = np.concatenate(
+                [entry["doses"][-1][stage]["features"] for _, entry in sorted(self.cells[row, way, unit].items())]
+            )
+            rows.append(features[rng.permutation(len(features))[: len(real) // len(self.units)]])
+        pictures = torch.from_numpy(np.concatenate(rows)).float()
+        return frechet_distance(pictures, real[: len(pictures)])
+
+
+def _one_per_seed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({entry["seed"]: entry for entry in entries}.values())
+
+
+def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
+    """The table as markdown, with its numbers beside it as JSON."""
+    entries = [entry for path in sorted(out.glob("cell-*.json")) for entry in json.loads(path.read_text())]
+    if not entries:
+        raise FileNotFoundError(f"out={str(out)!r} holds no finished cell; run without --report first.")
+    tuned = json.loads((out / "tuned.json").read_text())
+    table = Table(entries)
+    real = bench.features(bench.real[: 100 * len(table.units)])
+    half = len(real) // 2
+    floor = frechet_distance(real[:half], real[half : 2 * half])
+    start = {row.label: table.values(row.label, "increase", "similarity", dose=0.0).mean() for row in ROWS}
+    seeds = sorted({entry["seed"] for entry in entries})
+    numbers: dict[str, Any] = {"rows": [], "matched": {}, "random": table.random, "frechet_floor": floor}
+    lines = [
+        "# Table 3: CIFAR-10, edits and optimisation in structured and standard landscapes",
+        "",
+        provenance_line(provenance_),
+        "",
+        f"{len(table.units)} test units ({', '.join(f'{layer} {unit}' for layer, unit in table.units)}), {TEST_IMAGES} test "
+        f"images (odd positions of cifar10/test.zip, a third for each of the seeds {seeds}), {REFERENCE_IMAGES} reference "
+        f"images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)} optimisation steps. Δr: signed so that positive is the "
+        "wanted way, against α = 0 of the same landscape and seed, in SDs of the unit over the reference images. Similarity: "
+        "cosine to the input in the penultimate features of the third-party ResNet-20; normalised: 0 is a random pair "
+        f"({table.random:.3f}), 1 the row's own reconstruction. Fréchet distance in the same features, of "
+        f"{100 * len(table.units)} pictures, to as many other test images; two halves of those are {floor:.2f} apart. "
+        "Intervals: 95 %, bootstrap over units first, then images. Edits are at α = 1.",
+        "",
+        f"Tuned on tuning units and images, the same grid for both priors: structured {tuned['structured']}, standard "
+        f"{tuned['standard']}.",
+        "",
+        "| direction | method | Δr, SD | Δr, raw | units the right way | similarity | normalised | Fréchet | refined: Δr | "
+        "refined: similarity | paper: similarity, Δr |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    sd = {(e["layer"], e["unit"]): e["sd"] for e in entries}
+    for way in SIGN:
+        for row in ROWS:
+            change = table.values(row.label, way, "change")
+            kept = table.values(row.label, way, "similarity")
+            refined = table.values(row.label, way, "change", stage="refined")
+            refined_kept = table.values(row.label, way, "similarity", stage="refined")
+            delta, alike = interval(change, same_images=True), interval(kept, same_images=True)
+            delta_refined = interval(refined, same_images=True)
+            normal = (kept.mean() - table.random) / (start[row.label] - table.random)
+            raw = np.mean([change[i].mean() * sd[unit] for i, unit in enumerate(table.units)])
+            share = float((change.mean(1) > 0).mean())
+            frechet = table.frechet(row.label, way, "decoded", real)
+            paper = PAPER.get((way, row.paper)) if row.paper else None
+            numbers["rows"].append(
+                {
+                    "direction": way,
+                    "method": row.label,
+                    "change": [delta.mean, delta.low, delta.high],
+                    "change_raw": float(raw),
+                    "units_right": share,
+                    "similarity": [alike.mean, alike.low, alike.high],
+                    "normalised_similarity": float(normal),
+                    "frechet": frechet,
+                    "frechet_refined": table.frechet(row.label, way, "refined", real),
+                    "refined_change": [delta_refined.mean, delta_refined.low, delta_refined.high],
+                    "refined_similarity": float(refined_kept.mean()),
+                    "change_by_unit": change.mean(1).tolist(),
+                }
+            )
+            lines.append(
+                f"| {way} | {row.label} | {_ci(delta)} | {raw:+.4f} | {share:.0%} | {alike.mean:.3f} | {normal:.2f} | "
+                f"{frechet:.2f} | {_ci(delta_refined)} | {refined_kept.mean():.3f} | "
+                f"{f'{paper[0]:.3f}, {paper[1]:+.3f}' if paper else ''} |"
+            )
+    lines += ["", "## The α = 0 control", "", "| landscape | response against the input, SD | similarity | refined |"]
+    lines += ["|---|---|---|---|"]
+    for row in (ROWS[0], ROWS[1], ROWS[2], ROWS[6], ROWS[7]):
+        bias = table.values(row.label, "increase", "response", dose=0.0) - _inputs(table, row.label)
+        off = interval(bias, same_images=True)
+        refined_kept = table.values(row.label, "increase", "similarity", stage="refined", dose=0.0).mean()
+        numbers.setdefault("reconstruction", {})[row.label] = {
+            "bias": [off.mean, off.low, off.high],
+            "bias_by_unit": bias.mean(1).tolist(),
+            "similarity": float(start[row.label]),
+            "similarity_refined": float(refined_kept),
+        }
+        lines.append(
+            f"| {row.label.split(',')[0]} ({row.start} start) | {_ci(off)} | {start[row.label]:.3f} | {refined_kept:.3f} |"
+        )
+    lines += ["", "## Editing against its controls", ""]
+    shipped = np.array([table.values(ROWS[1].label, way, "change").mean(1) for way in SIGN])
+    shuffled = np.array([table.values(ROWS[2].label, way, "change").mean(1) for way in SIGN])
+    wins = float(((shipped > 0) & (shipped > shuffled)).mean())
+    numbers["editing"] = {"wins": wins, "mean_change": float(shipped.mean()), "pairs": int(shipped.size)}
+    lines.append(
+        f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {shipped.size} unit × direction pairs; mean "
+        f"signed Δr {shipped.mean():+.2f} SD."
+    )
+    lines += ["", "## Structured against standard optimisation, both with the consistency loss, at matched dose", ""]
+    lines += [
+        "Difference, ours minus the rival's.",
+        "",
+        "| direction | stage | measure | difference | 95 % |",
+        "|---|---|---|---|---|",
+    ]
+    for way in SIGN:
+        for stage in ("decoded", "refined"):
+            numbers["matched"][f"{way}, {stage}"] = found = table.matched(way, stage)
+            lines += [
+                f"| {way} | {stage} | {name} | {value['difference']:+.3f} | {value['low']:+.3f} to {value['high']:+.3f} |"
+                for name, value in found.items()
+            ]
+    pair_entries = [entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())]
+    if pair_entries:
+        numbers["pairs"] = pair_numbers(pair_entries)
+        lines += ["", "## Two units in one latent", "", *pair_lines(numbers["pairs"])]
+    seconds = {row.label: np.mean([e["seconds"] for e in entries if e["row"] == row.label]) for row in ROWS}
+    lines += ["", "Seconds a unit and direction (" + f"{TEST_IMAGES // 3} images, one thread): "]
+    lines[-1] += ", ".join(f"{label}: {value:.1f}" for label, value in seconds.items()) + "."
+    numbers["provenance"] = provenance_
+    write_text(out / "table3.json", json.dumps(numbers, indent=1))
+    text = "\n".join(lines) + "\n"
+    write_text(out / "table3.md", text)
+    return text
+
+
+def pair_numbers(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Cross-talk |Δ other| / |Δ target| of each kind, of the mean changes and of the changes of single pictures."""
+    found: dict[str, Any] = {
+        "pairs": len(entries),
+        "correlations": [round(entry["correlation"], 3) for entry in entries],
+    }
+    for name, size in (
+        ("of mean changes", lambda v: abs(np.mean(v))),
+        ("of single pictures", lambda v: np.mean(np.abs(v))),
+    ):
+        ratio = {
+            kind: np.array(
+                [
+                    np.mean([size(e["other"]) for e in entry["edits"] if e["kind"] == kind])
+                    / np.mean([size(e["target"]) for e in entry["edits"] if e["kind"] == kind])
+                    for entry in entries
+                ]
+            )
+            for kind in ("single", "both")
+        }
+        rng = np.random.default_rng(0)
+        picks = [rng.integers(len(entries), size=len(entries)) for _ in range(2000)]
+        relative = [ratio["both"][p].mean() / ratio["single"][p].mean() for p in picks]
+        found[name] = {
+            "single": float(ratio["single"].mean()),
+            "both": float(ratio["both"].mean()),
+            "both over single": float(ratio["both"].mean() / ratio["single"].mean()),
+            "low": float(np.percentile(relative, 2.5)),
+            "high": float(np.percentile(relative, 97.5)),
+        }
+    signed = [
+        SIGN[e["direction"]] * np.mean(e["target"]) for entry in entries for e in entry["edits"] if e["kind"] == "both"
+    ]
+    found["change of the target, both"] = float(np.mean(signed))
+    signed = [
+        SIGN[e["direction"]] * np.mean(e["target"])
+        for entry in entries
+        for e in entry["edits"]
+        if e["kind"] == "single"
+    ]
+    found["change of the target, single"] = float(np.mean(signed))
+    return found
+
+
+def pair_lines(found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{found['pairs']} pairs of conv3 units, natural correlations {min(found['correlations'])} to "
+        f"{max(found['correlations'])}; 100 test images, α = 1, both directions. Signed Δr of the target: "
+        f"{found['change of the target, both']:+.2f} SD with two blocks, {found['change of the target, single']:+.2f} SD alone.",
+        "",
+        "| abs. Δ other / abs. Δ target | landscape of one unit | two blocks | two blocks / one unit | 95 % over pairs |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("of mean changes", "of single pictures"):
+        one = found[name]
+        lines.append(
+            f"| {name} | {one['single']:.3f} | {one['both']:.3f} | {one['both over single']:.2f} | {one['low']:.2f} to {one['high']:.2f} |"
+        )
+    return lines
+
+
+def _inputs(table: Table, row: str) -> np.ndarray:
+    return np.array(
+        [
+            np.concatenate([entry["input"] for _, entry in sorted(table.cells[row, "increase", unit].items())])
+            for unit in table.units
+        ]
+    )
+
+
+def _ci(value: Any) -> str:
+    return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+
+
+def save_cell(path: Path, entries: Iterator[dict[str, Any]]) -> None:
+    write_text(path, json.dumps(list(entries)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pixel-vae", type=Path, required=True, help="standard CVAE trained with w_consistency=0")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--part", type=int, help="run only every workers-th job, this one first (used by --workers)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    said = provenance(seed=0)
+    if not (args.tune or args.report) and args.part is None and args.workers > 1:
+        commands = [[sys.executable, *sys.argv, "--part", str(part)] for part in range(args.workers)]
+        running = [subprocess.Popen(command) for command in commands]
+        if any(process.wait() for process in running):
+            raise SystemExit("a worker failed; what it finished is kept, run the same command again.")
+        args.report = True
+    bench = Bench(args.data, args.pixel_vae)
+    steps = max(TRACE)
+    if args.tune:
+        write_text(args.out / "tuned.json", json.dumps(tune(bench, steps), indent=1))
+        return
+    if args.report:
+        print(report(bench, args.out, said))
+        return
+    tuned = json.loads((args.out / "tuned.json").read_text())
+    jobs = [(layer, seed) for seed in range(args.seeds) for layer in TEST_UNITS]
+    # A conv3 cell costs twice an fc1 cell: odd seeds swap who begins, so that two workers end together.
+    part = args.part or 0
+    mine = [job for index, job in enumerate(jobs) if (index + job[1]) % args.workers == part]
+    for layer, seed in mine:
+        path = args.out / f"cell-{layer}-{seed}.json"
+        if not path.exists():
+            save_cell(path, cell(bench, layer, seed, tuned, steps))
+    path = args.out / f"pairs-{part}-of-{args.workers}.json"
+    if not path.exists():
+        save_cell(path, pair_cell(bench, part, args.workers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+import pytest
+import torch
+from judges import CifarResNet, data_folder, load_judge
+from torch.nn.functional import interpolate
+
+from vislens_interp.training.data import pixels, read_images
+
+
+def test_shapes_and_size_of_a_resnet20():
+    network = CifarResNet().eval()
+    assert sum(p.numel() for p in network.parameters()) == 269_722  # He et al.'s 0.27 million
+    assert network.features(torch.rand(5, 3, 32, 32), batch_size=2).shape == (5, 64)
+    assert network.classify(torch.rand(5, 3, 32, 32)).shape == (5,)
+
+
+def test_a_shortcut_takes_every_second_pixel_and_adds_zero_channels():
+    block = CifarResNet().eval().layer2[0]
+    torch.nn.init.zeros_(block.bn2.weight)  # what is left is the shortcut
+    x = torch.rand(2, 16, 8, 8)
+    y = block(x)
+    assert y.shape == (2, 32, 4, 4)
+    torch.testing.assert_close(y[:, 8:24], interpolate(x, scale_factor=0.5, mode="nearest"))
+    assert y[:, :8].abs().sum() == y[:, 24:].abs().sum() == 0
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere' is no folder.*Pass --data DIR or set"):
+        data_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.data
+def test_accuracy_on_every_tenth_test_image(data):
+    images, labels, _ = read_images(data / "cifar10" / "test.zip", 32)
+    accuracy = (load_judge(data).classify(pixels(images[::10])) == labels[::10]).double().mean().item()
+    assert accuracy == pytest.approx(0.81, abs=0.04)

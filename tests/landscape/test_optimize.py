@@ -1,0 +1,168 @@
+import pytest
+import torch
+from torch import nn
+
+from vislens_interp.landscape.optimize import OptimizeSettings, optimize
+
+SLOPE = torch.tensor([1.0, -0.5, 0.3, 0.0, 2.0])
+BLOCK = torch.tensor([True, True, False, False, False])
+
+
+def linear(latent, rows):
+    return latent @ SLOPE
+
+
+@pytest.fixture
+def start():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(3, 5, generator=generator)
+    goal = torch.where(BLOCK, torch.ones(5), z)
+    return z, {"goal": goal, "sigma": torch.full((3, 5), 0.3), "block": BLOCK}
+
+
+def run(z, given, respond=linear, **settings):
+    chosen = {"lr": 0.02, "steps": 600, "w_kld": 1.0, "chunk": 4} | settings
+    return optimize(z, respond, OptimizeSettings(**chosen), **given)
+
+
+def test_standard_prior_finds_the_known_optimum(start):
+    z, given = start  # the maximiser of a.z - w |z|^2 / 2
+    found = run(z, given, prior="standard", w_kld=2.0)
+    torch.testing.assert_close(found.latents, (SLOPE / 2).expand(3, 5), atol=1e-3, rtol=0)
+
+
+def test_structured_prior_finds_the_known_optimum(start):
+    z, given = start  # a.z - w |z - goal|^2 / (2 s^2), s of the block or of the anchor
+    found = run(z, given, sigma_prior=0.5, anchor_sigma=0.7, move="all", w_kld=1.0)
+    width = torch.where(BLOCK, 0.5, 0.7)
+    torch.testing.assert_close(found.latents, given["goal"] + SLOPE * width**2, atol=1e-3, rtol=0)
+
+
+def test_quadratic_response_finds_the_known_optimum(start):
+    z, given = start
+    peak = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
+    found = run(z, given, lambda latent, rows: -((latent - peak) ** 2).sum(1), prior="standard", w_kld=1.0)
+    torch.testing.assert_close(found.latents, (2 * peak / 3).expand(3, 5), atol=1e-3, rtol=0)
+
+
+def test_a_block_moves_alone(start):
+    z, given = start
+    found = run(z, given, sigma_prior=0.5, move="block", w_kld=1.0)
+    assert torch.equal(found.latents[:, ~BLOCK], z[:, ~BLOCK])
+    expected = given["goal"][:, BLOCK] + SLOPE[BLOCK] * 0.25
+    torch.testing.assert_close(found.latents[:, BLOCK], expected, atol=1e-3, rtol=0)
+
+
+def test_klds_are_those_of_torch(start):
+    from torch.distributions import Normal, kl_divergence
+
+    z, given = start
+    sigma = given["sigma"]
+    standard = kl_divergence(Normal(z, sigma), Normal(torch.zeros(5), torch.ones(5))).sum(1)
+    torch.testing.assert_close(run(z, given, prior="standard", steps=1).klds[0], standard)
+    width = torch.where(BLOCK, 0.1, 1.0)
+    structured = kl_divergence(Normal(z, sigma), Normal(given["goal"], width))
+    torch.testing.assert_close(run(z, given, move="all", steps=1).klds[0], structured.sum(1))
+    torch.testing.assert_close(run(z, given, steps=1).klds[0], structured[:, BLOCK].sum(1))
+
+
+def test_curves(start):
+    z, given = start
+    seen = []
+    found = optimize(
+        z, linear, OptimizeSettings(steps=7, chunk=2), **given, trace=lambda step, latent: seen.append((step, latent))
+    )
+    assert found.responses.shape == found.klds.shape == (8, 3)
+    torch.testing.assert_close(found.responses[0], z @ SLOPE)
+    assert found.latents.shape == (3, 5)
+    assert found.steps.tolist() == [7, 7, 7]
+    assert [step for step, _ in seen] == [*range(8), *range(8)]
+    assert [len(latent) for _, latent in seen] == [2] * 8 + [1] * 8
+
+
+def test_the_lowest_loss_is_kept(start):
+    z, given = start
+    found = run(z, given, prior="standard", lr=2.0, steps=25)
+    losses = found.klds - found.responses
+    kept = run(found.latents, given, prior="standard", steps=1)
+    torch.testing.assert_close(kept.klds[0] - kept.responses[0], losses.min(0).values)
+
+
+def test_patience_stops_an_image_alone(start):
+    z, given = start
+    flat = torch.tensor([0.0, 1.0, 1.0])  # the first image has nothing to gain
+
+    def respond(latent, rows):
+        return (latent @ SLOPE) * flat[rows]
+
+    found = run(z, given, respond, w_kld=0.0, patience=5, steps=40)
+    assert found.steps.tolist() == [5, 40, 40]
+    assert torch.equal(found.latents[0], z[0])
+    assert (found.responses[5:, 0] == found.responses[5, 0]).all()
+    assert (found.responses[1:, 1] > found.responses[:-1, 1]).all()
+    alone = run(
+        z[1:2], {k: v if k == "block" else v[1:2] for k, v in given.items()}, linear, w_kld=0.0, patience=5, steps=40
+    )
+    torch.testing.assert_close(found.latents[1:2], alone.latents, atol=1e-6, rtol=0)
+
+
+def test_when_all_have_stopped_the_curves_go_on_level(start):
+    z, given = start
+    found = run(z, given, lambda latent, rows: latent.sum(1) * 0, w_kld=0.0, patience=3, steps=30)
+    assert found.steps.tolist() == [3, 3, 3]
+    assert found.responses.shape == (31, 3)
+
+
+@pytest.mark.parametrize("move", ["block", "all"])
+def test_an_image_does_not_depend_on_its_batch(move):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1))
+    z = torch.randn(51, 8)
+    block = torch.arange(8) < 4
+    settings = OptimizeSettings(steps=150, lr=0.1, move=move)
+
+    def go(rows):
+        part = z[rows]
+        return optimize(
+            part,
+            lambda latent, _: network(latent)[:, 0],
+            settings,
+            goal=torch.where(block, torch.ones(8), part),
+            sigma=torch.full_like(part, 0.5),
+            block=block,
+        ).latents
+
+    together = go(torch.arange(51))
+    for rows in ([50], [0], [7, 50, 3]):
+        torch.testing.assert_close(go(torch.tensor(rows)), together[rows], atol=1e-5, rtol=0)
+
+
+def test_nothing_is_left_on_the_network_or_the_latents(start):
+    z, given = start
+    network = nn.Linear(5, 1)
+    before = z.clone()
+    found = run(z, given, lambda latent, rows: network(latent)[:, 0], steps=3)
+    assert torch.equal(z, before)
+    assert not found.latents.requires_grad
+    assert not found.responses.requires_grad
+    assert network.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "steps=0 must be greater than 0"),
+        ({"lr": -1.0}, "lr=-1.0 must be greater than 0"),
+        ({"sigma_prior": 0.0}, "sigma_prior=0.0 must be greater than 0"),
+        ({"anchor_sigma": 0.0}, "anchor_sigma=0.0 must be greater than 0"),
+        ({"chunk": 0}, "chunk=0 must be greater than 0"),
+        ({"w_kld": -0.1}, "w_kld=-0.1 must not be negative"),
+        ({"prior": "flat"}, "prior='flat' is unknown; expected 'structured' or 'standard'"),
+        ({"move": "some"}, "move='some' is unknown; expected 'block' or 'all'"),
+        ({"patience": 0}, "patience=0 must be at least 1"),
+    ],
+    ids=str,
+)
+def test_impossible_settings(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizeSettings(**wrong)

@@ -1,0 +1,255 @@
+import pytest
+import torch
+from torch import nn
+
+from vislens_interp.backends.base import Defaults
+from vislens_interp.images import Preprocess, resize
+from vislens_interp.landscape.edit import angle_between
+from vislens_interp.landscape.fit import FitSettings, split_rows
+from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.method import LandscapeMethod
+from vislens_interp.targets.target import LayerTarget, Target
+
+
+class SmallPixels:
+    """Pixels of 8-pixel images as one long x, without refinement, reference set or network of its own."""
+
+    name = "small"
+    size = 8
+    shape = (192,)
+    device = torch.device("cpu")
+    defaults = Defaults(
+        fit={"epochs": 2, "lr": 1e-4, "w_kld": 0.01},
+        prior={"block_dim": 1},
+        optimize={"steps": 15, "lr": 0.05, "move": "all", "chunk": 4},
+        shuffles=1,
+    )
+
+    def __init__(self, differentiable=True):
+        self.differentiable = differentiable
+
+    def encode(self, images):
+        return resize(images, 8).flatten(1)
+
+    def render(self, x):
+        return x.unflatten(1, (3, 8, 8)).clamp(0, 1)
+
+    def decode(self, x, *, reference, strength, seeds):
+        return self.render(x)
+
+    def reference(self):
+        return None
+
+    def vae(self):
+        """The first principal components of the pictures below."""
+        x = gradients(500, seed=9).flatten(1)
+        *_, components = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        with torch.random.fork_rng(devices=[]):
+            vae = EmbeddingVAE(192, 12)
+        with torch.no_grad():
+            vae.fc_encode.weight.copy_(torch.cat([components[:12], torch.zeros(12, 192)]))
+            vae.fc_encode.bias.copy_(torch.cat([-components[:12] @ x.mean(0), torch.full((12,), -4.0)]))
+            vae.fc_decode.weight.copy_(components[:12].T)
+            vae.fc_decode.bias.copy_(x.mean(0))
+        return vae
+
+    def perception(self):
+        return None
+
+
+class Redness(Target):
+    """A target without gradients: how red the images are, and how green."""
+
+    names = ("red", "green")
+    differentiable = False
+
+    def __call__(self, images):
+        with torch.no_grad():
+            return images[:, :2].mean((2, 3)) - images[:, 1:3].mean((2, 3))
+
+
+def gradients(count, seed=0):
+    """Smooth pictures whose colours vary from one to the next."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 2, 2, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=8, mode="bilinear")
+
+
+@pytest.fixture(scope="session")
+def network():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 4, 3, padding=1))
+    model.preprocess = Preprocess(8, [0.5], [0.5])
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def target(network):
+    return LayerTarget(network, "2", [1, 2])
+
+
+@pytest.fixture(scope="session")
+def fitted(target):
+    return LandscapeMethod("edit", w_consistency=1.0).fit(target, SmallPixels(), gradients(240))
+
+
+def test_edit_moves_the_response_both_ways(fitted, target):
+    images = gradients(20, seed=1)
+    made = {
+        way: fitted.generate(images, {} if way == "none" else {0: way}, seeds=[0] * 20)
+        for way in ("none", "increase", "decrease")
+    }
+    change = {way: target.responses(made[way])[:, 0] - target.responses(made["none"])[:, 0] for way in made}
+    assert (change["increase"] > 0).float().mean() > 0.8
+    assert (change["decrease"] < 0).float().mean() > 0.8
+    assert not fitted.evidence_["1"].reasons or fitted.evidence_["1"].correlation > 0.3
+
+
+def test_optimisation_moves_it_too_and_keeps_its_curves(fitted, target):
+    images = gradients(5, seed=1)
+    method = LandscapeMethod("optimize").bind(target, fitted.backend)
+    method.landscape_ = fitted.landscape_
+    _, z = method.latents(images, {0: "decrease"})
+    assert method.optimized_.responses.shape == (16, 5)
+    assert torch.equal(method.optimized_.latents, z)
+    assert (method.optimized_.responses[-1] > method.optimized_.responses[0]).all()  # signed: up is what is wanted
+
+
+def test_no_direction_is_the_reconstruction(fitted):
+    images = gradients(3)
+    x = fitted.backend.encode(images)
+    expected = fitted.backend.render(fitted.landscape_.decode(fitted.landscape_.encode(x)[0]))
+    assert torch.equal(fitted.generate(images, {}, seeds=[0] * 3), expected)
+    assert torch.equal(fitted.generate(images, {0: "increase"}, seeds=[0] * 3, alpha=0.0), expected)
+
+
+def test_a_unit_moves_its_own_block_alone(fitted):
+    before, after = fitted.latents(gradients(4), {1: "increase"})
+    outside = ~fitted.landscape_.mask([1])
+    assert torch.equal(before[:, outside], after[:, outside])
+    torch.testing.assert_close(after[:, 1], torch.ones(4))
+
+
+def test_an_edit_does_not_depend_on_its_batch(fitted):
+    images = gradients(51)
+    together = fitted.generate(images, {0: "increase"}, seeds=[0] * 51)
+    for rows in ([50], [3, 50, 9]):
+        torch.testing.assert_close(
+            fitted.generate(images[rows], {0: "increase"}, seeds=[0] * len(rows)), together[rows], atol=1e-5, rtol=0
+        )
+
+
+def test_edit_by_angle(target):
+    method = LandscapeMethod("edit", angle=2.0, shuffles=0, epochs=1, reach=1.0).fit(
+        target, SmallPixels(), gradients(240)
+    )
+    images = gradients(10, seed=1)
+    start, z = method.latents(images, {0: "increase"})
+    turned = angle_between(method.landscape_.decode(z), method.landscape_.decode(start))
+    furthest = method.landscape_.decode(method.landscape_.goal(start, {0: "increase"}))
+    possible = angle_between(furthest, method.landscape_.decode(start))
+    torch.testing.assert_close(turned, possible.clamp(max=2.0), atol=0.05, rtol=0)
+
+
+def test_the_start_and_the_fit_never_see_the_held_out_responses(target):
+    images = gradients(240)
+    responses = target.responses(images)
+    _, held_out = split_rows(240, FitSettings())
+    other = responses.clone()
+    other[held_out] = responses[held_out].flip(0)  # the same mean and SD
+    one, two = (LandscapeMethod(shuffles=0, epochs=1).fit(target, SmallPixels(), images, r) for r in (responses, other))
+    assert torch.equal(one.landscape_.held_out, held_out)
+    torch.testing.assert_close(one.landscape_.latents, two.landscape_.latents, atol=1e-4, rtol=1e-4)
+
+
+def test_noise_is_weak(target):
+    images, backend = gradients(240), SmallPixels()
+    weak = []
+    for seed in range(5):
+        noise = torch.randn(240, 2, generator=torch.Generator().manual_seed(1000 + seed))
+        found = LandscapeMethod(shuffles=1, epochs=1, seed=seed).fit(target, backend, images, noise).evidence_
+        weak += [item.weak for item in found.values()]
+    assert sum(weak) >= 8
+
+
+def test_same_seed_is_bit_identical_and_the_global_generator_is_left_alone(target, fitted):
+    before = torch.get_rng_state()
+    again = LandscapeMethod("edit", w_consistency=1.0).fit(target, SmallPixels(), gradients(240))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(again.landscape_.latents, fitted.landscape_.latents)
+    assert again.evidence_ == fitted.evidence_
+    other = LandscapeMethod("edit", w_consistency=1.0, seed=1).fit(target, SmallPixels(), gradients(240))
+    assert not torch.equal(other.landscape_.held_out, fitted.landscape_.held_out)
+
+
+def test_an_interrupted_fit_goes_on(target, fitted, tmp_path):
+    class Impatient(LayerTarget):
+        left = 8
+
+        def features(self, images):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().features(images)
+
+    checkpoint = tmp_path / "fit.safetensors"
+    images = gradients(240)
+    arguments = {"technique": "edit", "w_consistency": 1.0}
+    impatient = Impatient(target.model, "2", [1, 2])
+    with pytest.raises(KeyboardInterrupt):
+        LandscapeMethod(**arguments).fit(impatient, SmallPixels(), images, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    again = LandscapeMethod(**arguments).fit(target, SmallPixels(), images, checkpoint=checkpoint)
+    assert torch.equal(again.landscape_.latents, fitted.landscape_.latents)
+    assert not checkpoint.exists()
+
+
+def test_a_target_without_gradients_is_edited_and_not_optimised():
+    images = gradients(240)
+    method = LandscapeMethod(shuffles=0).fit(Redness(), SmallPixels(), images)
+    assert method.generate(images[:2], {0: "increase"}, seeds=[0, 0]).shape == (2, 3, 8, 8)
+    method.technique = "optimize"
+    with pytest.raises(ValueError, match=r"method='optimize' needs gradients .* this target has none. Use"):
+        method.generate(images[:2], {0: "increase"}, seeds=[0, 0])
+    with pytest.raises(ValueError, match=r"w_consistency needs a target with gradients .*'small' has none"):
+        LandscapeMethod(w_consistency=1.0).fit(Redness(), SmallPixels(), images)
+
+
+def test_a_backend_without_gradients_is_not_optimised(target):
+    images = gradients(240)
+    method = LandscapeMethod("optimize", shuffles=0).fit(target, SmallPixels(differentiable=False), images)
+    with pytest.raises(ValueError, match="this backend 'small' has none"):
+        method.generate(images[:2], {0: "increase"}, seeds=[0, 0])
+
+
+def test_every_setting_is_said(fitted):
+    said = LandscapeMethod(epochs=3, optimize_lr=0.5, modes=2, alpha=0.25, seed=4).bind(fitted.target, fitted.backend)
+    found = said.describe()
+    assert found["fit"]["epochs"] == 3
+    assert found["fit"]["seed"] == 4
+    assert found["fit"]["lr"] == 1e-4
+    assert (found["optimize"]["lr"], found["optimize"]["steps"]) == (0.5, 15)
+    assert found["prior"]["modes"] == 2
+    assert found["edit"]["alpha"] == 0.25
+
+
+def test_bad_settings(target):
+    with pytest.raises(ValueError, match="technique='dream' is unknown; expected 'edit' or 'optimize'"):
+        LandscapeMethod("dream")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"epoch= is no setting of the landscape. Closest: epochs"):
+        LandscapeMethod(epoch=3)
+    with pytest.raises(TypeError, match=r"qqqq= is no setting of the landscape. Known: alpha"):
+        LandscapeMethod(qqqq=3)
+    with pytest.raises(ValueError, match="modes=2 .*widen the block"):
+        LandscapeMethod(modes=2).fit(target, SmallPixels(), gradients(240))
+
+
+def test_bad_data(target):
+    images = gradients(240)
+    for shape in [(240, 1), (239, 2), (240,), (2, 240)]:
+        with pytest.raises(ValueError, match=r"responses has shape .*; expected \(240, 2\): a row for each image"):
+            LandscapeMethod().fit(target, SmallPixels(), images, torch.randn(shape))
+    with pytest.raises(ValueError, match="images holds 100 images; .* at least 200"):
+        LandscapeMethod().fit(target, SmallPixels(), images[:100])
+    with pytest.raises(ValueError, match="unit '1' never varies"):
+        LandscapeMethod().fit(target, SmallPixels(), images[:1].expand(240, -1, -1, -1))

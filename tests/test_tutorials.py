@@ -1,0 +1,33 @@
+"""Every tutorial runs from beginning to end, as its reader would run it."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+TUTORIALS = sorted((Path(__file__).parent.parent / "tutorials").glob("*.py"))
+
+
+def test_there_are_tutorials():
+    assert TUTORIALS
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorial_runs(path, tmp_path, monkeypatch, capsys):
+    import matplotlib
+
+    monkeypatch.setenv("VISLENS_TUTORIALS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    runpy.run_path(str(path), run_name="__main__")
+    assert str(tmp_path) in capsys.readouterr().out
+    made = [file for file in (tmp_path / path.stem).rglob("*.png") if file.stat().st_size > 0]
+    assert made, "the tutorial leaves no figure"
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.stem}, "it writes outside its folder"
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorial_is_in_cells(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# %% [markdown]\n# # ")
+    assert text.count("\n# %%\n") >= 2
