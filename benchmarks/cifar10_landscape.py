@@ -5,8 +5,8 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --report   # from what has been run
 
 Every cell (layer, seed) is written when it is done and skipped when the command is run again. `--workers 2` runs two
-cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses odd-positioned
-files and test units. Both lists of units are drawn here, before anything is fitted.
+cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses
+odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from vislens_interp.files import write_text
 from vislens_interp.landscape.edit import interpolate
 from vislens_interp.landscape.fit import FitSettings, fit_landscape
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.optimize import OptimizeSettings
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler
 from vislens_interp.landscape.vae import BottleneckCVAE
 from vislens_interp.method import LandscapeMethod
@@ -58,7 +57,7 @@ WIDTH = {"conv3": 128, "fc1": 256}
 TUNING_UNITS, TEST_UNITS = 8, {"conv3": 8, "fc1": 4}
 ALIVE = 0.05
 """Share of images that must drive a unit; a third of fc1 never answers at all."""
-GRID = {"lr": (0.003, 0.01, 0.03), "w_kld": (1e-4, 1e-3, 1e-2)}
+GRID = {"lr": (0.003, 0.01, 0.03), "w_kld": (1e-4, 1e-2)}
 """Searched for both priors alike."""
 
 PAPER = {
@@ -212,7 +211,7 @@ def optimize_settings(row: Row, tuned: dict[str, Any], steps: int) -> dict[str, 
     else:
         chosen = {**tuned["structured" if row.landscape == "shipped" else "standard"], "move": "all"}
     prior = "standard" if row.landscape == "standard" else "structured"
-    return {"steps": steps, "prior": prior, "chunk": 33, **chosen}
+    return {"steps": steps, "prior": prior, "chunk": 34, **chosen}
 
 
 def trajectories(
@@ -228,13 +227,20 @@ def trajectories(
         if step in TRACE:
             seen.setdefault(step, []).append(latent.clone())
 
-    with torch.autocast("cpu", torch.bfloat16):  # for every row alike; what is scored is decoded and read in fp32
+    # For every row alike; what is scored is decoded and read in fp32. Without a cache: autocast keeps the cast of a
+    # leaf that needs gradients, which the latent is, and would go on decoding the first step's.
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         method.optimize(z, sigma, goal, {unit: way}, trace=trace)
     return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
 
 
-def cell(bench: Bench, layer: str, seed: int, tuned: dict[str, Any], steps: int) -> Iterator[dict[str, Any]]:
-    """All rows of one layer and seed: one record for each row, unit, direction and dose."""
+def cell(
+    bench: Bench, layer: str, seed: int, tuned: dict[str, Any], steps: int, published: bool
+) -> Iterator[dict[str, Any]]:
+    """All rows of one layer and seed: one record for each row, unit, direction and dose.
+
+    ``published`` says whether the published optimisation rows, half of the time of a cell, are run too.
+    """
     units = bench.units(layer)[1][: TEST_UNITS[layer]]
     made = landscapes(bench, layer, units, seed)
     truth = bench.target(layer, units)
@@ -250,6 +256,8 @@ def cell(bench: Bench, layer: str, seed: int, tuned: dict[str, Any], steps: int)
     read_input = look(pictures)[0]
     shown_random = bench.similarity(start.roll(1, 0), start)
     for row in ROWS:
+        if row.technique == "optimize" and row.start == "pixel" and not published:
+            continue
         method = made[row.start, row.landscape]
         landscape = method.landscape_
         z, _ = landscape.encode(pictures)
@@ -344,8 +352,8 @@ def pairs(bench: Bench, pool: list[int]) -> list[tuple[float, int, int]]:
     return [every[round(step)] for step in np.linspace(0, len(every) - 1, 20)]
 
 
-def tune(bench: Bench, steps: int) -> dict[str, Any]:
-    """One grid for both priors, on tuning units and tuning images: the most Δr at a normalised similarity of 0.7."""
+def tune(bench: Bench, steps: int, prior: str) -> list[dict[str, Any]]:
+    """One grid for each prior, on tuning units and tuning images: Δr at 0.7 of the reconstruction's similarity."""
     units = bench.units("conv3")[0][:2]
     target = bench.target("conv3", units)
     responses = target.responses(bench.reference)
@@ -357,34 +365,43 @@ def tune(bench: Bench, steps: int) -> dict[str, Any]:
     start = bench.features(bench.tuning)
     random = bench.similarity(start.roll(1, 0), start).mean().item()
     found: list[dict[str, Any]] = []
-    for prior, method in (("structured", shipped), ("standard", plain)):
-        zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
-        before = scaler.standardise(target.responses(zero))
-        level = random + 0.7 * (bench.similarity(bench.features(zero), start).mean().item() - random)
-        for lr in GRID["lr"]:
-            for w_kld in GRID["w_kld"]:
-                settings = {"lr": lr, "w_kld": w_kld, "move": "all", "prior": prior, "steps": steps, "chunk": 20}
-                scores = {way: [] for way in SIGN}
-                for unit in range(len(units)):
-                    for way, sign in SIGN.items():
-                        shown = trajectories(bench, method, bench.tuning, unit, way, settings).values()
-                        change = [
-                            sign * (scaler.standardise(target.responses(x)) - before)[:, unit].mean().item()
-                            for x in shown
-                        ]
-                        kept = [bench.similarity(bench.features(x), start).mean().item() for x in shown]
-                        scores[way].append(change_at(kept, change, level))
-                row = {"prior": prior, "lr": lr, "w_kld": w_kld} | {k: sum(v) / len(v) for k, v in scores.items()}
-                print(row, flush=True)
-                found.append(row)
-    best = {}
+    method = shipped if prior == "structured" else plain
+    zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
+    before = scaler.standardise(target.responses(zero))
+    level = random + 0.7 * (bench.similarity(bench.features(zero), start).mean().item() - random)
+    for lr in GRID["lr"]:
+        for w_kld in GRID["w_kld"]:
+            settings = {"lr": lr, "w_kld": w_kld, "move": "all", "prior": prior, "steps": steps, "chunk": 20}
+            scores: dict[str, list[float]] = {way: [] for way in SIGN}
+            for unit in range(len(units)):
+                for way, sign in SIGN.items():
+                    shown = trajectories(bench, method, bench.tuning, unit, way, settings).values()
+                    change = [
+                        sign * (scaler.standardise(target.responses(x)) - before)[:, unit].mean().item() for x in shown
+                    ]
+                    kept = [bench.similarity(bench.features(x), start).mean().item() for x in shown]
+                    scores[way].append(change_at(kept, change, level))
+            row = {"prior": prior, "lr": lr, "w_kld": w_kld} | {k: sum(v) / len(v) for k, v in scores.items()}
+            print(row, flush=True)
+            found.append(row)
+    return found
+
+
+def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best setting of each prior; a direction counts as a share of the best that any setting reached in it."""
+    top = {way: max(row[way] for row in found) for way in SIGN}
+    best: dict[str, Any] = {"grid": found}
     for prior in ("structured", "standard"):
         rows = [row for row in found if row["prior"] == prior]
-        # Each direction counts as a share of the best that any setting of either prior reached in it.
-        top = {way: max(row[way] for row in found) for way in SIGN}
         chosen = max(rows, key=lambda row: sum(row[way] / top[way] for way in SIGN))
         best[prior] = {"lr": chosen["lr"], "w_kld": chosen["w_kld"]}
-    return {**best, "grid": found}
+    return best
+
+
+def merge_tuning(out: Path) -> None:
+    """Choose from what the workers measured."""
+    rows = [row for path in sorted(out.glob("tuning-*.json")) for row in json.loads(path.read_text())]
+    write_text(out / "tuned.json", json.dumps(choose(rows), indent=1))
 
 
 def change_at(similarity: list[float], change: list[float], level: float) -> float:
@@ -408,9 +425,15 @@ class Table:
         for entry in entries:
             unit = (entry["layer"], entry["unit"])
             self.cells.setdefault((entry["row"], entry["direction"], unit), {})[entry["seed"]] = entry
+        # A row counts the seeds that all of its units have, so that every unit is seen on the same pictures.
+        for row in {row for row, _, _ in self.cells}:
+            mine = [key for key in self.cells if key[0] == row]
+            common = set.intersection(*(set(self.cells[key]) for key in mine))
+            for key in mine:
+                self.cells[key] = {seed: entry for seed, entry in self.cells[key].items() if seed in common}
         self.units = sorted({unit for _, _, unit in self.cells})
         self.draws = draws
-        self.random = float(np.mean([entry["random"] for entry in _one_per_seed(entries)], dtype=float))
+        self.random = float(np.mean(np.concatenate([entry["random"] for entry in _one_per_seed(entries)])))
 
     def values(self, row: str, way: str, what: str, *, stage: str = "decoded", dose: float | None = None) -> np.ndarray:
         """(units, images): one number for each picture at a dose, the seeds' thirds of the test set side by side."""
@@ -423,6 +446,10 @@ class Table:
             values = at[stage][what]
             numbers += values
         return numbers
+
+    def seeds(self, row: str) -> int:
+        """Seeds that a row was run for."""
+        return min(len(cells) for (label, _, _), cells in self.cells.items() if label == row)
 
     def doses(self, row: str, stage: str) -> list[float]:
         entry = next(iter(self.cells[row, "increase", self.units[0]].values()))
@@ -455,6 +482,8 @@ class Table:
                     out.setdefault(f"Δr at {name} similarity", []).append(a - b)
                 # Shares of what both reach, so that a rectified unit's floor and a wide-open ceiling compare alike.
                 reach = min(a_change.max(), b_change.max())
+                if reach <= 0:  # a unit that one of the two never moved the wanted way has no common Δr
+                    continue
                 for share in (0.25, 0.5, 0.75, 0.9):
                     a = similarity_at(a_kept.tolist(), a_change.tolist(), share * reach)
                     b = similarity_at(b_kept.tolist(), b_change.tolist(), share * reach)
@@ -506,32 +535,53 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
         raise FileNotFoundError(f"out={str(out)!r} holds no finished cell; run without --report first.")
     tuned = json.loads((out / "tuned.json").read_text())
     table = Table(entries)
-    real = bench.features(bench.real[: 100 * len(table.units)])
-    half = len(real) // 2
-    floor = frechet_distance(real[:half], real[half : 2 * half])
+    count = 60 * len(
+        table.units
+    )  # one number of pictures for every Fréchet distance: it is biased by how few there are
+    real = bench.features(bench.real[: 2 * count])
+    floor = frechet_distance(real[:count], real[count : 2 * count])
+    real = real[:count]
     start = {row.label: table.values(row.label, "increase", "similarity", dose=0.0).mean() for row in ROWS}
     seeds = sorted({entry["seed"] for entry in entries})
     numbers: dict[str, Any] = {"rows": [], "matched": {}, "random": table.random, "frechet_floor": floor}
+    named = ", ".join(f"{layer} {unit}" for layer, unit in table.units)
+    few = [row.label for row in ROWS if table.seeds(row.label) < len(seeds)]
+    about = f"""
+{len(table.units)} test units ({named}), {TEST_IMAGES} test images (odd positions of cifar10/test.zip, a third for
+each of the seeds {seeds}), {REFERENCE_IMAGES} reference images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)}
+optimisation steps. {f"Run for one seed only: {'; '.join(few)}." if few else ""}
+
+Δr: signed so that positive is the wanted way, against α = 0 of the same landscape and seed, in SDs of the unit over the
+reference images. Similarity: cosine to the input in the penultimate features of the third-party ResNet-20; normalised:
+0 is a random pair ({table.random:.3f}), 1 the row's own reconstruction. Fréchet distance in the same features, of
+{count} pictures, to as many other test images; two such sets of test images are {floor:.2f} apart. Refined: the
+same after the DDPM at strength {PixelBackend.defaults.strength}. Intervals: 95 %, bootstrap over units first, then
+images. Edits are at α = 1.
+
+Tuned on tuning units and images, the same grid for both priors ({GRID}): structured {tuned["structured"]}, standard
+{tuned["standard"]}.
+"""
+    columns = (
+        "direction",
+        "method",
+        "Δr, SD",
+        "Δr, raw",
+        "units the right way",
+        "similarity",
+        "normalised",
+        "Fréchet",
+        "refined: Δr",
+        "refined: similarity",
+        "refined: Fréchet",
+        "paper: similarity, Δr",
+    )
     lines = [
         "# Table 3: CIFAR-10, edits and optimisation in structured and standard landscapes",
         "",
         provenance_line(provenance_),
-        "",
-        f"{len(table.units)} test units ({', '.join(f'{layer} {unit}' for layer, unit in table.units)}), {TEST_IMAGES} test "
-        f"images (odd positions of cifar10/test.zip, a third for each of the seeds {seeds}), {REFERENCE_IMAGES} reference "
-        f"images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)} optimisation steps. Δr: signed so that positive is the "
-        "wanted way, against α = 0 of the same landscape and seed, in SDs of the unit over the reference images. Similarity: "
-        "cosine to the input in the penultimate features of the third-party ResNet-20; normalised: 0 is a random pair "
-        f"({table.random:.3f}), 1 the row's own reconstruction. Fréchet distance in the same features, of "
-        f"{100 * len(table.units)} pictures, to as many other test images; two halves of those are {floor:.2f} apart. "
-        "Intervals: 95 %, bootstrap over units first, then images. Edits are at α = 1.",
-        "",
-        f"Tuned on tuning units and images, the same grid for both priors: structured {tuned['structured']}, standard "
-        f"{tuned['standard']}.",
-        "",
-        "| direction | method | Δr, SD | Δr, raw | units the right way | similarity | normalised | Fréchet | refined: Δr | "
-        "refined: similarity | paper: similarity, Δr |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        about,
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     sd = {(e["layer"], e["unit"]): e["sd"] for e in entries}
     for way in SIGN:
@@ -545,7 +595,7 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
             normal = (kept.mean() - table.random) / (start[row.label] - table.random)
             raw = np.mean([change[i].mean() * sd[unit] for i, unit in enumerate(table.units)])
             share = float((change.mean(1) > 0).mean())
-            frechet = table.frechet(row.label, way, "decoded", real)
+            frechet = {stage: table.frechet(row.label, way, stage, real) for stage in ("decoded", "refined")}
             paper = PAPER.get((way, row.paper)) if row.paper else None
             numbers["rows"].append(
                 {
@@ -556,18 +606,28 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
                     "units_right": share,
                     "similarity": [alike.mean, alike.low, alike.high],
                     "normalised_similarity": float(normal),
-                    "frechet": frechet,
-                    "frechet_refined": table.frechet(row.label, way, "refined", real),
+                    "frechet": frechet["decoded"],
+                    "frechet_refined": frechet["refined"],
                     "refined_change": [delta_refined.mean, delta_refined.low, delta_refined.high],
                     "refined_similarity": float(refined_kept.mean()),
                     "change_by_unit": change.mean(1).tolist(),
                 }
             )
-            lines.append(
-                f"| {way} | {row.label} | {_ci(delta)} | {raw:+.4f} | {share:.0%} | {alike.mean:.3f} | {normal:.2f} | "
-                f"{frechet:.2f} | {_ci(delta_refined)} | {refined_kept.mean():.3f} | "
-                f"{f'{paper[0]:.3f}, {paper[1]:+.3f}' if paper else ''} |"
+            cells = (
+                way,
+                row.label,
+                _ci(delta),
+                f"{raw:+.4f}",
+                f"{share:.0%}",
+                f"{alike.mean:.3f}",
+                f"{normal:.2f}",
+                f"{frechet['decoded']:.2f}",
+                _ci(delta_refined),
+                f"{refined_kept.mean():.3f}",
+                f"{frechet['refined']:.2f}",
+                f"{paper[0]:.3f}, {paper[1]:+.3f}" if paper else "",
             )
+            lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## The α = 0 control", "", "| landscape | response against the input, SD | similarity | refined |"]
     lines += ["|---|---|---|---|"]
     for row in (ROWS[0], ROWS[1], ROWS[2], ROWS[6], ROWS[7]):
@@ -581,7 +641,7 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
             "similarity_refined": float(refined_kept),
         }
         lines.append(
-            f"| {row.label.split(',')[0]} ({row.start} start) | {_ci(off)} | {start[row.label]:.3f} | {refined_kept:.3f} |"
+            f"| {row.landscape}, {row.start} start | {_ci(off)} | {start[row.label]:.3f} | {refined_kept:.3f} |"
         )
     lines += ["", "## Editing against its controls", ""]
     shipped = np.array([table.values(ROWS[1].label, way, "change").mean(1) for way in SIGN])
@@ -589,8 +649,8 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
     wins = float(((shipped > 0) & (shipped > shuffled)).mean())
     numbers["editing"] = {"wins": wins, "mean_change": float(shipped.mean()), "pairs": int(shipped.size)}
     lines.append(
-        f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {shipped.size} unit × direction pairs; mean "
-        f"signed Δr {shipped.mean():+.2f} SD."
+        f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {shipped.size} unit × direction "
+        f"pairs; mean signed Δr {shipped.mean():+.2f} SD."
     )
     lines += ["", "## Structured against standard optimisation, both with the consistency loss, at matched dose", ""]
     lines += [
@@ -603,8 +663,8 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
         for stage in ("decoded", "refined"):
             numbers["matched"][f"{way}, {stage}"] = found = table.matched(way, stage)
             lines += [
-                f"| {way} | {stage} | {name} | {value['difference']:+.3f} | {value['low']:+.3f} to {value['high']:+.3f} |"
-                for name, value in found.items()
+                f"| {way} | {stage} | {name} | {one['difference']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} |"
+                for name, one in found.items()
             ]
     pair_entries = [entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())]
     if pair_entries:
@@ -665,18 +725,22 @@ def pair_numbers(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def pair_lines(found: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{found['pairs']} pairs of conv3 units, natural correlations {min(found['correlations'])} to "
-        f"{max(found['correlations'])}; 100 test images, α = 1, both directions. Signed Δr of the target: "
-        f"{found['change of the target, both']:+.2f} SD with two blocks, {found['change of the target, single']:+.2f} SD alone.",
-        "",
-        "| abs. Δ other / abs. Δ target | landscape of one unit | two blocks | two blocks / one unit | 95 % over pairs |",
-        "|---|---|---|---|---|",
-    ]
+    about = f"""{found["pairs"]} pairs of conv3 units, natural correlations {min(found["correlations"])} to
+{max(found["correlations"])}; 100 test images, α = 1, both directions. Signed Δr of the target:
+{found["change of the target, both"]:+.2f} SD with two blocks, {found["change of the target, single"]:+.2f} SD alone."""
+    columns = (
+        "Δ other / Δ target, sizes",
+        "landscape of one unit",
+        "two blocks",
+        "two blocks / one unit",
+        "95 % over pairs",
+    )
+    lines = [about, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name in ("of mean changes", "of single pictures"):
         one = found[name]
         lines.append(
-            f"| {name} | {one['single']:.3f} | {one['both']:.3f} | {one['both over single']:.2f} | {one['low']:.2f} to {one['high']:.2f} |"
+            f"| {name} | {one['single']:.3f} | {one['both']:.3f} | {one['both over single']:.2f} | "
+            f"{one['low']:.2f} to {one['high']:.2f} |"
         )
     return lines
 
@@ -706,22 +770,31 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--published-seeds", type=int, default=3, help="seeds that the published optimisation rows get")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--part", type=int, help="run only every workers-th job, this one first (used by --workers)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     said = provenance(seed=0)
-    if not (args.tune or args.report) and args.part is None and args.workers > 1:
+    if not args.report and args.part is None and args.workers > 1:
         commands = [[sys.executable, *sys.argv, "--part", str(part)] for part in range(args.workers)]
         running = [subprocess.Popen(command) for command in commands]
         if any(process.wait() for process in running):
             raise SystemExit("a worker failed; what it finished is kept, run the same command again.")
+        if args.tune:
+            merge_tuning(args.out)
+            return
         args.report = True
     bench = Bench(args.data, args.pixel_vae)
     steps = max(TRACE)
     if args.tune:
-        write_text(args.out / "tuned.json", json.dumps(tune(bench, steps), indent=1))
+        for index, prior in enumerate(("structured", "standard")):
+            path = args.out / f"tuning-{prior}.json"
+            if index % args.workers == (args.part or 0) % args.workers and not path.exists():
+                write_text(path, json.dumps(tune(bench, steps, prior), indent=1))
+        if args.workers == 1:
+            merge_tuning(args.out)
         return
     if args.report:
         print(report(bench, args.out, said))
@@ -734,7 +807,7 @@ def main() -> None:
     for layer, seed in mine:
         path = args.out / f"cell-{layer}-{seed}.json"
         if not path.exists():
-            save_cell(path, cell(bench, layer, seed, tuned, steps))
+            save_cell(path, cell(bench, layer, seed, tuned, steps, seed < args.published_seeds))
     path = args.out / f"pairs-{part}-of-{args.workers}.json"
     if not path.exists():
         save_cell(path, pair_cell(bench, part, args.workers))

@@ -241,7 +241,7 @@ def test_bad_settings(target):
     with pytest.raises(TypeError, match=r"qqqq= is no setting of the landscape. Known: alpha"):
         LandscapeMethod(qqqq=3)
     with pytest.raises(ValueError, match="modes=2 .*widen the block"):
-        LandscapeMethod(modes=2).fit(target, SmallPixels(), gradients(240))
+        LandscapeMethod(modes=2, block_dim=1).fit(target, SmallPixels(), gradients(240))
 
 
 def test_bad_data(target):

@@ -95,7 +95,7 @@ class FeatureLens:
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             checkpoint: File that an interrupted fit goes on from when called again.
-            settings: Anything that :class:`~vislens_interp.method.LandscapeMethod` takes: ``modes=2``,
+            settings: Anything that :class:`~vislens_interp.method.LandscapeMethod` takes: ``modes=2, block_dim=8``,
                 ``w_consistency=0``, ``epochs=10``, ``alpha=0.5``, ...
 
         Returns:
@@ -258,6 +258,7 @@ class FeatureLens:
             unit=self.target.names[index],
             alphas=[float(alpha) for alpha in alphas],
             response_change=torch.stack([respond(float(alpha)) - start for alpha in alphas]),
+            evidence=self.evidence_.get(self.target.names[index]),
         )
 
     def sample(
@@ -454,13 +455,14 @@ class FeatureLens:
         edit = described["edit"]
         return {
             "method": method,
-            "alpha": (edit["alpha"] if alpha is None else alpha) if method == "edit" else None,
+            # By angle every image has a weight of its own; the angle is under "settings".
+            "alpha": alpha if method != "edit" or alpha is not None or edit["angle"] is not None else edit["alpha"],
             "strength": self.backend.defaults.strength if strength is None else strength,
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "direction": {str(k): v for k, v in direction.items()} if isinstance(direction, Mapping) else direction,
             "backend": self.backend.name,
             "reference_set": self.reference_kind_,
-            "similarity_network": f"{self.backend.name} perception network",
+            "similarity_network": getattr(self.backend, "perception_name", f"{self.backend.name} perception"),
             "target": self._target_description(),
             "settings": described,
         }

@@ -16,6 +16,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
 from vislens_interp.landscape.start import organise
+from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import Target
 
 Technique = Literal["edit", "optimize"]
@@ -169,6 +170,9 @@ class LandscapeMethod:
         settings = replace(self._settings(FitSettings, backend.defaults.fit), seed=self.seed)
         shape: PriorSettings = self._settings(PriorSettings, backend.defaults.prior)
         vae = backend.vae()
+        if shape.modes > 1 and "block_dim" not in self.settings and shape.block_dim is not None:
+            # Several means need room beside the common axis; one dimension, enough for one mean, has none.
+            shape = replace(shape, block_dim=max(shape.block_dim, 2 * shape.modes))
         prior = shape.build(vae.latent_dim, responses.shape[1])
         differentiable = self.target.differentiable and backend.differentiable
         if shape.organise:
@@ -206,9 +210,12 @@ class LandscapeMethod:
                 )
             return perception
 
+        layout = getattr(target, "layout", None)
+        axis = 1 if layout is None else channel_axis(layout)
+
         def both(part: Tensor) -> tuple[Tensor, Tensor]:
             layer = target.features(backend.render(part))
-            pooled = layer.flatten(2).mean(2) if layer.ndim > 2 else layer
+            pooled = layer.movedim(axis, 1).flatten(2).mean(2) if layer.ndim > 2 else layer
             return layer.flatten(1), pooled
 
         with torch.no_grad():

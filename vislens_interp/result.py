@@ -56,7 +56,7 @@ class LensResult:
         responses: For the same keys (N,), in the unit's raw values.
         response_mean: Mean of the unit's responses over the reference set.
         response_std: Their standard deviation, above 0: what one SD is.
-        similarity: For some of the keys (N,): cosine to the input in an unrelated network's features.
+        similarity: For some of the keys (N,): cosine to the input in features of the network that ``settings`` names.
         evidence: What supports the pictures, or None if nobody looked.
         names: One name an input.
         settings: JSON values that say how the images were made. Read here: ``method``, ``alpha``, ``strength``,
@@ -210,7 +210,9 @@ class LensResult:
         judge = self.settings.get("judge") or f"{self.model} itself, the network that guided them"
         lines.append(f"responses judged by {judge}")
         if self.similarity:
-            lines.append(f"similarity judged by {self.settings.get('similarity_network') or 'an unrelated network'}")
+            lines.append(
+                f"similarity judged by {self.settings.get('similarity_network') or 'a network that nobody named'}"
+            )
         return "\n".join(lines)
 
     @property
@@ -272,7 +274,7 @@ class LensResult:
                 os.rename(folder, earlier)
                 try:
                     os.rename(temporary, folder)
-                except OSError:
+                except BaseException:  # an interrupt too
                     os.rename(earlier, folder)
                     raise
                 shutil.rmtree(earlier, ignore_errors=True)
@@ -375,17 +377,20 @@ class Sweep:
         unit: Name of the unit.
         alphas: Signed weights; the sign picks the prior mean.
         response_change: (len(alphas), N) change against α = 0, in SDs.
+        evidence: What supports the unit's pictures, or None if nobody looked.
     """
 
     unit: str
     alphas: list[float]
     response_change: Tensor
+    evidence: Evidence | None = None
 
     def figure(self) -> "Figure":
         """The mean change at every weight, with its spread over images."""
         from vislens_interp.report.figures import sweep_figure
 
-        return sweep_figure(self.alphas, self.response_change, title=f"Dose-response of unit {self.unit}")
+        flag = "WEAK EVIDENCE: " if self.evidence is None or self.evidence.weak else ""
+        return sweep_figure(self.alphas, self.response_change, title=f"{flag}dose-response of unit {self.unit}")
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,10 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path):
         fit_landscape(start(), x, responses, PRIOR, settings, consistency=Interrupted(10), checkpoint=checkpoint)
     with pytest.raises(ValueError, match=r"checkpoint='.*' belongs to a fit with other settings; delete it"):
         fit_landscape(start(), x, responses, PRIOR, FitSettings(epochs=4), checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="belongs to a fit of other images, responses or prior; delete it"):
+        fit_landscape(
+            start(), x, responses.flip(0), PRIOR, settings, consistency=Interrupted(99), checkpoint=checkpoint
+        )
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     with pytest.raises(ValueError, match="truncated or not a saved fit checkpoint"):
         fit_landscape(start(), x, responses, PRIOR, settings, consistency=Interrupted(99), checkpoint=checkpoint)

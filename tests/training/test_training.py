@@ -100,6 +100,9 @@ def test_command_writes_weights_and_history(folder, tmp_path, capsys):
     written = (tmp_path / "cifar10_convnet.safetensors").read_bytes()
     assert main(arguments) == 0  # done already: nothing is trained, the same weights are written
     assert (tmp_path / "cifar10_convnet.safetensors").read_bytes() == written
+    capsys.readouterr()
+    assert main([*arguments, "--seed", "1"]) == 1  # another run, which must not be taken for this one
+    assert "belongs to a run with {'seed': 0" in capsys.readouterr().err
 
 
 def test_trained_ddpm_refines(folder, tmp_path):

@@ -23,8 +23,8 @@ class Evidence:
         unit: Its name.
         correlation: Pearson correlation, over held-out reference images, of position on the landscape's axis with the
             response.
-        p_value: Share of shuffled landscapes that reach it: the same fit on permuted responses, its axis against
-            permuted held-out responses.
+        p_value: Share of a permutation null that reaches it: axes of the same fit on permuted responses, each
+            correlated with many permutations of the held-out responses.
         shuffles: Number of those fits.
         reconstruction: Share of the held-out variance of x that decoding the latent keeps.
         strong_images: Reference images whose response is at least one SD from the mean.
@@ -53,8 +53,8 @@ class Evidence:
     def __str__(self) -> str:
         verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"
         return (
-            f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} against "
-            f"{self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strongly driven, "
+            f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} by "
+            f"permutation, {self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strongly driven, "
             f"reconstruction keeps {self.reconstruction:.0%} of the variance)"
         )
 

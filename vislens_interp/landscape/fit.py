@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_divergence
@@ -135,11 +135,17 @@ def fit_landscape(
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     first, seconds = 0, 0.0
+    data = "" if checkpoint is None else fingerprint({"x": x, "responses": responses})
     if checkpoint is not None and checkpoint.exists():
         saved = load_state(checkpoint, "fit checkpoint")
         if saved["settings"] != asdict(settings):
             raise ValueError(
                 f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings; delete it or use those settings."
+            )
+        if saved["data"] != data or saved["prior"] != prior.state():
+            raise ValueError(
+                f"checkpoint={str(checkpoint)!r} belongs to a fit of other images, responses or prior; delete it or "
+                "pass those."
             )
         vae.load_state_dict(saved["vae"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -175,6 +181,8 @@ def fit_landscape(
                 "fit checkpoint",
                 {
                     "settings": asdict(settings),
+                    "data": data,
+                    "prior": prior.state(),
                     "vae": vae.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "schedule": {k: v for k, v in schedule.state_dict().items() if not k.startswith("_")},
@@ -215,7 +223,7 @@ class _Loss:
         training: Tensor,
     ) -> None:
         self.vae, self.x, self.settings = vae, x, settings
-        self.prior_mean, self.prior_sigma = prior.parameters(responses, modes)
+        self.prior_mean, self.prior_sigma = (part.to(x.device) for part in prior.parameters(responses, modes))
         self.consistency = consistency if settings.w_consistency > 0 else None
         self.features: Tensor | None = None
         if self.consistency is not None:

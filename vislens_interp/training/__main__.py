@@ -59,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--grayscale: recipe {args.name!r} has colour images only.")
         options["grayscale"] = True
 
+    folder = args.out / "checkpoints" / args.name
+    # What makes a run another one; a device and a time limit do not.
+    identity = {key: value for key, value in options.items() if key not in ("device", "minutes")}
     try:
-        model, progress = recipe.run(args.data, args.out / "checkpoints" / args.name, **options)
+        _check_same_run(folder, identity)
+        model, progress = recipe.run(args.data, folder, **options)
         # A recipe whose network is loaded from more than a file of weights says how it is saved.
         save = getattr(recipe, "save", _save)
         path = save(model, args.out / args.name)
@@ -81,6 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(f"{path}: {progress.step} steps in {progress.seconds / 60:.1f} minutes")
     return 0
+
+
+def _check_same_run(folder: Path, identity: dict[str, object]) -> None:
+    said = folder / "options.json"
+    if said.is_file() and (folder / "checkpoint.safetensors").is_file():
+        before = json.loads(said.read_text(encoding="utf-8"))
+        if before != identity:
+            raise ValueError(
+                f"checkpoint in {str(folder)!r} belongs to a run with {before}, not {identity}; pass those options, or "
+                "another --out."
+            )
+    write_text(said, json.dumps(identity))
 
 
 def _save(model: nn.Module, path: Path) -> Path:

@@ -48,3 +48,14 @@ def _png(picture: Image.Image) -> bytes:
 
 def _dump(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for cifar10_reference.zip")
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    print(run(arguments.out, device=arguments.device, count=arguments.count))
