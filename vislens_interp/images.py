@@ -381,7 +381,8 @@ def preprocess_for(model: nn.Module) -> Preprocess:
         shape = settings.get("test_input_size") or shape  # timm's published accuracies are at this size
         if shape[0] != 3 or shape[1] != shape[2]:
             raise ValueError(
-                f"model: {type(model).__name__}.{attribute} asks for input of shape {tuple(shape)}; expected 3 channels"
+                f"model: {type(model).__name__}.{attribute} asks for inputs of shape {tuple(shape)}; expected 3"
+                " channels"
                 " and a square. Pass preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
             )
         return Preprocess(int(shape[1]), mean, std)

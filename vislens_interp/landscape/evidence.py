@@ -54,7 +54,7 @@ class Evidence:
         verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"
         return (
             f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} by "
-            f"permutation, {self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strongly driven, "
+            f"permutation, {self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strong, "
             f"reconstruction keeps {self.reconstruction:.0%} of the variance)"
         )
 
