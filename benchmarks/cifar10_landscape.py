@@ -547,9 +547,10 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
     named = ", ".join(f"{layer} {unit}" for layer, unit in table.units)
     few = [row.label for row in ROWS if table.seeds(row.label) < len(seeds)]
     about = f"""
-{len(table.units)} test units ({named}), {TEST_IMAGES} test images (odd positions of
-cifar10/test.zip), of which each seed has a third; seeds run: {seeds}, {REFERENCE_IMAGES} reference images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)}
-optimisation steps. {f"Run for one seed only: {'; '.join(few)}." if few else ""}
+{len(table.units)} test units ({named}).
+{TEST_IMAGES} test images (odd positions of cifar10/test.zip), of which each seed has a third; seeds run: {seeds}.
+{REFERENCE_IMAGES} reference images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)} optimisation steps.
+{f"Run for fewer seeds: {'; '.join(few)}." if few else ""}
 
 Δr: signed so that positive is the wanted way, against α = 0 of the same landscape and seed, in SDs of the unit over the
 reference images. Similarity: cosine to the input in the penultimate features of the third-party ResNet-20; normalised:
