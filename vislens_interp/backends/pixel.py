@@ -33,8 +33,9 @@ class PixelBackend:
     shape: tuple[int, ...] = (3, 32, 32)
     differentiable = True
     perception_name = "fc1 of the shipped ConvNet (the target itself, for its own units)"
-    # Chosen on tuning units and tuning images (benchmarks/cifar10_landscape.py); 50 steps of optimisation, not its 200,
-    # which drive a unit far beyond what any photograph does.
+    # All on tuning units and tuning images. The optimiser's lr and w_kld come from benchmarks/cifar10_landscape.py --tune
+    # (with 50 steps, not its 200, which drive a unit far beyond any photograph); the rest from looks during development
+    # that no committed benchmark records yet (ARCHITECTURE.md, What measurement changed).
     defaults = Defaults(
         fit={"epochs": 2, "lr": 1e-4, "w_kld": 0.1, "w_consistency": 1.0},
         prior={"block_dim": 1, "reach": 4.0},
