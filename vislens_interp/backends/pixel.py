@@ -33,7 +33,7 @@ class PixelBackend:
     shape: tuple[int, ...] = (3, 32, 32)
     differentiable = True
     perception_name = "fc1 of the shipped ConvNet (the target itself, for its own units)"
-    # All on tuning units and tuning images. The optimiser's lr and w_kld come from benchmarks/cifar10_landscape.py --tune
+    # All on tuning units and images. The optimiser's lr and w_kld come from benchmarks/cifar10_landscape.py --tune
     # (with 50 steps, not its 200, which drive a unit far beyond any photograph); the rest from looks during development
     # that no committed benchmark records yet (ARCHITECTURE.md, What measurement changed).
     defaults = Defaults(
