@@ -10,6 +10,7 @@ odd-positioned files and test units. Both lists of units are drawn here, before 
 """
 
 import argparse
+import itertools
 import json
 import math
 import subprocess
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,16 +50,22 @@ REFERENCE_IMAGES = 8_000
 TEST_IMAGES = 200
 FIT_EPOCHS = 2
 FIT = {"epochs": FIT_EPOCHS, "bf16": True}
-TRACE = (0, 5, 10, 20, 35, 50, 75, 100, 150, 200)
-REFINED_AT = (0, 20, 50, 100, 200)
+TRACE = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 46, 60, 80, 105, 140, 200)
+"""Steps that are scored, close together at first: a dozen steps cost half of the similarity."""
+REFINED_AT = (0, 2, 5, 10, 22, 46, 105, 200)
 """Steps of ``TRACE`` that are also refined: refining costs more than a step."""
+GIVEN_UP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Similarity that every picture gives up where methods are compared: shares of what lies between the mean
+reconstruction and a random pair."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 WIDTH = {"conv3": 128, "fc1": 256}
 TUNING_UNITS, TEST_UNITS = 8, {"conv3": 8, "fc1": 4}
 ALIVE = 0.05
 """Share of images that must drive a unit; a third of fc1 never answers at all."""
-GRID = {"lr": (0.003, 0.01, 0.03), "w_kld": (1e-4, 1e-2)}
+GRID = {"lr": (0.01, 0.03, 0.1), "w_kld": (0.0, 1e-4, 1e-2), "scale": ("latent", "spread")}
 """Searched for both priors alike."""
+TUNED_ON = {"conv3": 2, "fc1": 2}
+"""Tuning units of each layer."""
 
 PAPER = {
     ("increase", "structured edit"): (0.745, 0.046),
@@ -80,6 +87,7 @@ class Row:
         landscape: ``"published"``, ``"shipped"``, ``"shuffled"`` or ``"standard"``.
         technique: ``"edit"``, ``"optimize"`` or ``"twin"``.
         paper: The paper's row.
+        prior: Of an optimisation.
     """
 
     label: str
@@ -87,6 +95,7 @@ class Row:
     landscape: str
     technique: str
     paper: str | None = None
+    prior: Literal["structured", "standard"] = "structured"
 
 
 ROWS = [
@@ -96,10 +105,13 @@ ROWS = [
     Row("algebraic twin (centroids weighted by r·abs(r)), lerp", "consistent", "standard", "twin"),
     Row("structured optimisation, as published", "pixel", "published", "optimize", "structured optimisation"),
     Row("structured optimisation, as shipped", "consistent", "shipped", "optimize", "structured optimisation"),
-    Row("standard-VAE optimisation, as published", "pixel", "standard", "optimize", "standard optimisation"),
-    Row("standard-VAE optimisation, same consistency loss", "consistent", "standard", "optimize"),
+    Row(
+        "standard-VAE optimisation, as published", "pixel", "standard", "optimize", "standard optimisation", "standard"
+    ),
+    Row("standard-VAE optimisation, same consistency loss", "consistent", "standard", "optimize", None, "standard"),
+    Row("N(0, 1) optimisation in our landscape (ablation)", "consistent", "shipped", "optimize", None, "standard"),
 ]
-OURS, RIVAL = ROWS[5], ROWS[7]
+OURS, RIVAL, ABLATION = ROWS[5], ROWS[7], ROWS[8]
 
 
 class Bench:
@@ -209,9 +221,8 @@ def optimize_settings(row: Row, tuned: dict[str, Any], steps: int) -> dict[str, 
     if "published" in row.label:
         chosen: dict[str, Any] = {"lr": 0.1, "w_kld": 0.001, "move": "block"}
     else:
-        chosen = {**tuned["structured" if row.landscape == "shipped" else "standard"], "move": "all"}
-    prior = "standard" if row.landscape == "standard" else "structured"
-    return {"steps": steps, "prior": prior, "chunk": 34, **chosen}
+        chosen = {**tuned[row.prior], "move": "all"}
+    return {"steps": steps, "prior": row.prior, "chunk": 34, **chosen}
 
 
 def trajectories(
@@ -352,39 +363,41 @@ def pairs(bench: Bench, pool: list[int]) -> list[tuple[float, int, int]]:
     return [every[round(step)] for step in np.linspace(0, len(every) - 1, 20)]
 
 
-def tune(bench: Bench, steps: int, prior: str) -> list[dict[str, Any]]:
-    """One grid for each prior, on tuning units and tuning images: Δr at 0.7 of the reconstruction's similarity."""
-    units = bench.units("conv3")[0][:2]
-    target = bench.target("conv3", units)
-    responses = target.responses(bench.reference)
-    scaler = ResponseScaler.fit(responses, target.names)
-    backend = bench.backend("consistent")
-    shipped = LandscapeMethod(shuffles=0, **FIT).fit(target, backend, bench.reference, responses)
-    plain = LandscapeMethod(shuffles=0).bind(target, backend)
-    plain.landscape_ = standard(bench, plain, responses, "consistent", 0)
+def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> list[dict[str, Any]]:
+    """One grid for each prior, on tuning units and tuning images: Δr where similarity has been given up by steps."""
+    settings = [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
+    scores: list[dict[str, list[float]]] = [{way: [] for way in SIGN} for _ in settings]
     start = bench.features(bench.tuning)
     random = bench.similarity(start.roll(1, 0), start).mean().item()
-    found: list[dict[str, Any]] = []
-    method = shipped if prior == "structured" else plain
-    zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
-    before = scaler.standardise(target.responses(zero))
-    level = random + 0.7 * (bench.similarity(bench.features(zero), start).mean().item() - random)
-    for lr in GRID["lr"]:
-        for w_kld in GRID["w_kld"]:
-            settings = {"lr": lr, "w_kld": w_kld, "move": "all", "prior": prior, "steps": steps, "chunk": 20}
-            scores: dict[str, list[float]] = {way: [] for way in SIGN}
-            for unit in range(len(units)):
+    for layer, count in TUNED_ON.items():
+        units = bench.units(layer)[0]
+        target = bench.target(layer, units)
+        responses = target.responses(bench.reference)
+        scaler = ResponseScaler.fit(responses, target.names)
+        backend = bench.backend("consistent")
+        method = LandscapeMethod(shuffles=0, **FIT)
+        if prior == "structured":
+            method.fit(target, backend, bench.reference, responses)
+        else:
+            method.bind(target, backend)
+            method.landscape_ = standard(bench, method, responses, "consistent", 0)
+        zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
+        before = scaler.standardise(target.responses(zero))
+        span = bench.similarity(bench.features(zero), start).mean().item() - random
+        for score, chosen in zip(scores, settings, strict=True):
+            given = {**chosen, "move": "all", "prior": prior, "steps": steps, "chunk": len(bench.tuning)}
+            for unit in range(count):
                 for way, sign in SIGN.items():
-                    shown = trajectories(bench, method, bench.tuning, unit, way, settings).values()
-                    change = [
-                        sign * (scaler.standardise(target.responses(x)) - before)[:, unit].mean().item() for x in shown
-                    ]
-                    kept = [bench.similarity(bench.features(x), start).mean().item() for x in shown]
-                    scores[way].append(change_at(kept, change, level))
-            row = {"prior": prior, "lr": lr, "w_kld": w_kld} | {k: sum(v) / len(v) for k, v in scores.items()}
-            print(row, flush=True)
-            found.append(row)
-    return found
+                    shown = trajectories(bench, method, bench.tuning, unit, way, given).values()
+                    after = [scaler.standardise(target.responses(x)) for x in shown]
+                    change = torch.stack([sign * (x - before)[:, unit] for x in after], 1)
+                    kept = torch.stack([bench.similarity(bench.features(x), start) for x in shown], 1)
+                    score[way].append(change_where_given_up(change, kept, span).mean().item())
+            print(prior, layer, chosen, {way: round(sum(v) / len(v), 3) for way, v in score.items()}, flush=True)
+    return [
+        {"prior": prior, **chosen} | {way: sum(values) / len(values) for way, values in score.items()}
+        for chosen, score in zip(settings, scores, strict=True)
+    ]
 
 
 def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -394,7 +407,7 @@ def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
     for prior in ("structured", "standard"):
         rows = [row for row in found if row["prior"] == prior]
         chosen = max(rows, key=lambda row: sum(row[way] / top[way] for way in SIGN))
-        best[prior] = {"lr": chosen["lr"], "w_kld": chosen["w_kld"]}
+        best[prior] = {name: chosen[name] for name in GRID}
     return best
 
 
@@ -402,6 +415,16 @@ def merge_tuning(out: Path) -> None:
     """Choose from what the workers measured."""
     rows = [row for path in sorted(out.glob("tuning-*.json")) for row in json.loads(path.read_text())]
     write_text(out / "tuned.json", json.dumps(choose(rows), indent=1))
+
+
+def change_where_given_up(change: Tensor, kept: Tensor, span: float) -> Tensor:
+    """Δr of each picture where it has given up the shares ``GIVEN_UP`` of ``span``: (N, T) twice to (N, levels).
+
+    A picture that never gives up so much, because it stands still or turns back, counts with the most it reached.
+    """
+    lost = (kept[:, :1] - kept) / span
+    found = torch.stack([interpolate_at(lost, change, level) for level in GIVEN_UP], 1)
+    return torch.where(found.isnan(), change.max(1, keepdim=True).values.double(), found)
 
 
 def change_at(similarity: list[float], change: list[float], level: float) -> float:
@@ -463,8 +486,66 @@ class Table:
             for what in ("change", "similarity")
         )
 
-    def matched(self, way: str, stage: str) -> dict[str, Any]:
-        """Ours against the rival's, at matched similarity and at matched change, with intervals of the difference."""
+    def matched(self, way: str, stage: str, ours: Row, rival: Row) -> dict[str, Any]:
+        """Ours against the rival's picture by picture, at matched similarity and at matched change, with intervals.
+
+        A third of all pictures stand at a rectified unit's floor, without a gradient: they stay where they are under
+        one prior and drift under another. Means over pictures at one step mix them with those that go far.
+        """
+        curves = {row.label: self.curves(row.label, way, stage) for row in (ours, rival)}
+        span = float(np.mean([kept[..., 0].mean() for _, kept in curves.values()])) - self.random
+        at = {
+            label: np.stack(
+                [
+                    change_where_given_up(torch.from_numpy(a), torch.from_numpy(b), span).numpy()
+                    for a, b in zip(change, kept, strict=True)
+                ]
+            )
+            for label, (change, kept) in curves.items()
+        }
+        found: dict[str, np.ndarray] = {}
+        gained = at[ours.label] - at[rival.label]  # (units, images, levels)
+        for index, share in enumerate(GIVEN_UP):
+            found[f"Δr where {share:.0%} of similarity is given up"] = gained[..., index]
+        # Shares of what both reach with a picture, so that a rectified unit's floor and an open ceiling compare alike.
+        (change_a, kept_a), (change_b, kept_b) = (curves[row.label] for row in (ours, rival))
+        reach = np.minimum(change_a.max(-1), change_b.max(-1))
+        shares = (0.25, 0.5, 0.75, 0.9)
+        kept = np.full((*reach.shape, len(shares)), np.nan)
+        for unit, image in zip(*np.nonzero(reach > 0.05), strict=True):
+            levels = torch.tensor([share * reach[unit, image] for share in shares], dtype=torch.float64)
+            a, b = (
+                interpolate_at(torch.from_numpy(change[unit, image]), torch.from_numpy(alike[unit, image]), levels)
+                for change, alike in ((change_a, kept_a), (change_b, kept_b))
+            )
+            kept[unit, image] = (a - b).numpy()
+        for index, share in enumerate(shares):
+            found[f"similarity at {share:.0%} of the common Δr"] = kept[..., index]
+        found["Δr, mean over similarities"] = gained.mean(-1)
+        found["similarity, mean over Δr"] = kept.mean(-1)
+        rng = np.random.default_rng(0)
+        units, images = reach.shape
+        drawn = [(rng.integers(units, size=units), rng.integers(images, size=images)) for _ in range(2 * self.draws)]
+        out: dict[str, Any] = {}
+        for name, values in found.items():
+            # A unit counts as one, however many of its pictures could be compared.
+            means = [np.nanmean(np.nanmean(values[np.ix_(*pick)], 1)) for pick in drawn]
+            low, high = np.percentile(means, [2.5, 97.5])
+            out[name] = {
+                "difference": float(np.nanmean(np.nanmean(values, 1))),
+                "low": float(low),
+                "high": float(high),
+                "by_unit": np.nanmean(values, 1).tolist(),
+            }
+        for row in (ours, rival):
+            lost = self.curves(row.label, way, stage)[1]
+            never = ((lost[..., :1] - lost).max(-1)[..., None] < np.array(GIVEN_UP) * span).mean((0, 1))
+            out.setdefault("never gave up so much", {})[row.label] = never.tolist()
+        out["pictures with a common Δr"] = float(np.isfinite(kept[..., 0]).mean())
+        return out
+
+    def matched_means(self, way: str, stage: str) -> dict[str, Any]:
+        """Ours against the rival's, means over pictures at the same step, at matched similarity and matched change."""
         curves = {row.label: self.curves(row.label, way, stage) for row in (OURS, RIVAL)}
         start = float(curves[RIVAL.label][1][..., 0].mean())
         levels = {f"{share:.0%}": self.random + share * (start - self.random) for share in (0.9, 0.8, 0.7, 0.6, 0.5)}
@@ -662,11 +743,46 @@ Tuned on tuning units and images, the same grid for both priors ({GRID}): struct
     ]
     for way in SIGN:
         for stage in ("decoded", "refined"):
-            numbers["matched"][f"{way}, {stage}"] = found = table.matched(way, stage)
-            lines += [
-                f"| {way} | {stage} | {name} | {one['difference']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} |"
-                for name, one in found.items()
-            ]
+            numbers["matched"][f"{way}, {stage}"] = found = table.matched(way, stage, OURS, RIVAL)
+            lines += matched_lines(way, stage, found)
+    never = numbers["matched"]["increase, decoded"]["never gave up so much"]
+    lines += [
+        "",
+        f"Shares of pictures that never gave up {', '.join(f'{share:.0%}' for share in GIVEN_UP)} (increase): ",
+    ]
+    lines[-1] += "; ".join(f"{name}: {', '.join(f'{v:.0%}' for v in values)}" for name, values in never.items()) + "."
+    lines[-1] += " They count with the most that they reached. Pictures with a common Δr above 0.05 SD: "
+    lines[-1] += ", ".join(
+        f"{way} {numbers['matched'][f'{way}, decoded']['pictures with a common Δr']:.0%}" for way in SIGN
+    )
+    lines += [
+        "",
+        "## The same by means over pictures at the same step",
+        "",
+        "Stricter on ours and kinder to a method that leaves pictures untouched: pictures that stand at the floor keep",
+        "their similarity, and let the mean of those that move go further.",
+        "",
+        "| direction | stage | measure | difference | 95 % |",
+        "|---|---|---|---|---|",
+    ]
+    for way in SIGN:
+        for stage in ("decoded", "refined"):
+            found = table.matched_means(way, stage)
+            numbers.setdefault("matched means", {})[f"{way}, {stage}"] = found
+            lines += matched_lines(way, stage, found)
+    if all(table.seeds(row.label) for row in (ABLATION,)):
+        lines += ["", "## What the prior does, and what the landscape", ""]
+        lines += [
+            "Ours against N(0, 1) in our own landscape, and that against the standard VAE, picture by picture.",
+            "",
+            "| comparison | direction | stage | measure | difference | 95 % |",
+            "|---|---|---|---|---|---|",
+        ]
+        for label, one, other in (("prior", OURS, ABLATION), ("landscape", ABLATION, RIVAL)):
+            for way in SIGN:
+                found = table.matched(way, "decoded", one, other)
+                numbers.setdefault("ablation", {})[f"{label}, {way}"] = found
+                lines += [f"| {label} {line}" for line in matched_lines(way, "decoded", found) if "mean over" in line]
     pair_entries = [entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())]
     if pair_entries:
         numbers["pairs"] = pair_numbers(pair_entries)
@@ -679,6 +795,14 @@ Tuned on tuning units and images, the same grid for both priors ({GRID}): struct
     text = "\n".join(lines) + "\n"
     write_text(out / "table3.md", text)
     return text
+
+
+def matched_lines(way: str, stage: str, found: dict[str, Any]) -> list[str]:
+    return [
+        f"| {way} | {stage} | {name} | {one['difference']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} |"
+        for name, one in found.items()
+        if isinstance(one, dict) and "difference" in one
+    ]
 
 
 def pair_numbers(entries: list[dict[str, Any]]) -> dict[str, Any]:

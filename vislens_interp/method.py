@@ -43,6 +43,7 @@ class PriorSettings:
     Args:
         block_dim: Latent dimensions of each unit; None shares all among the units.
         reach: SDs of the predicted response at which the prior means lie, where the fit starts in closed form.
+        isolation: Several units: how much an edit for one avoids the others' responses, where the fit starts.
         organise: Start in closed form: each block's axis is the ridge prediction of its unit (``landscape/start.py``).
     """
 
@@ -53,6 +54,7 @@ class PriorSettings:
     sigma_min: float = 0.1
     sigma_max: float = 1.0
     reach: float = 4.0
+    isolation: float = 0.0
     organise: bool = True
 
     def build(self, latent_dim: int, units: int) -> ActivationPrior:
@@ -183,6 +185,7 @@ class LandscapeMethod:
                 scaler.standardise(responses[training]),
                 prior,
                 reach=shape.reach,
+                isolation=shape.isolation,
                 respond=self._respond_to_x(scaler) if differentiable else None,
             )
         return fit_landscape(
@@ -276,6 +279,8 @@ class LandscapeMethod:
             goal=goal,
             sigma=sigma,
             block=self.landscape_.mask(list(directions)),
+            others=self.landscape_.mask([unit for unit in range(len(self.landscape_.names)) if unit not in directions]),
+            spread=self.landscape_.latents.std(0),
             trace=trace,
         )
 

@@ -53,6 +53,31 @@ def test_a_block_moves_alone(start):
     torch.testing.assert_close(found.latents[:, BLOCK], expected, atol=1e-3, rtol=0)
 
 
+def test_other_units_blocks_stay(start):
+    z, given = start
+    others = torch.tensor([False, False, True, False, False])
+    found = run(z, given | {"others": others}, sigma_prior=0.5, anchor_sigma=0.7, move="all")
+    assert torch.equal(found.latents[:, others], z[:, others])
+    assert (found.latents - z)[:, 4].abs().min() > 0.1
+    both = run(z, given | {"others": others | BLOCK}, sigma_prior=0.5, move="all")
+    assert (both.latents - z)[:, BLOCK].abs().min() > 0.01  # what is the edit's own is not another's
+
+
+def test_a_step_is_as_long_as_the_spread(start):
+    z, given = start
+    spread = torch.tensor([0.1, 1.0, 2.0, 0.5, 0.0])
+    found = run(z, given | {"spread": spread}, prior="standard", scale="spread", lr=0.01, steps=1, w_kld=0.01)
+    torch.testing.assert_close((found.latents - z).abs(), (0.01 * spread).expand(3, 5), atol=1e-5, rtol=0)
+    long = run(z, given | {"spread": spread}, prior="standard", scale="spread", lr=0.01, steps=4000, w_kld=2.0)
+    torch.testing.assert_close(long.latents[:, :4], (SLOPE / 2)[:4].expand(3, 4), atol=2e-2, rtol=0)
+
+
+def test_spread_is_asked_for(start):
+    z, given = start
+    with pytest.raises(ValueError, match="spread is None; scale='spread' needs"):
+        run(z, given, scale="spread")
+
+
 def test_klds_are_those_of_torch(start):
     from torch.distributions import Normal, kl_divergence
 

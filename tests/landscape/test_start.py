@@ -86,6 +86,44 @@ def test_the_rest_is_ordered_by_gradients():
     assert slope[2:].abs().max() < 1e-3 * slope[1].abs()
 
 
+def test_isolation_spares_the_other_unit():
+    """Unit b answers to the square of what a's pattern drags along: a prediction cannot see it, a gradient can."""
+    torch.manual_seed(0)
+    x = torch.randn(2000, 6)
+    x[:, 1] = 0.7 * x[:, 0] + 0.7 * x[:, 1]
+
+    def respond(part):
+        return torch.stack([part[:, 0], part[:, 2] + part[:, 1] ** 2], 1)
+
+    responses = respond(x) - respond(x).mean(0)
+    side, own, axis = {}, {}, {}
+    for isolation in (0.0, 1.0, 100.0):
+        vae = EmbeddingVAE(6)
+        with torch.no_grad():
+            vae.fc_encode.weight.copy_(torch.cat([torch.eye(6), torch.zeros(6, 6)]))
+            vae.fc_encode.bias.zero_()
+            vae.fc_decode.weight.copy_(torch.eye(6))
+            vae.fc_decode.bias.zero_()
+        prior = ActivationPrior(6, [(0, 1), (1, 2)])
+        organise(vae, x, responses, prior, isolation=isolation, respond=respond)
+        move = vae.fc_decode.weight[:, 0].detach()
+        own[isolation], side[isolation] = move[0].item(), move[1].abs().item()
+        axis[isolation] = latents(vae, x)[:, 0]
+        torch.testing.assert_close(vae.decode(latents(vae, x)), x, atol=1e-3, rtol=0)
+    assert side[100.0] < 0.1 * side[1.0] < 0.1 * side[0.0]
+    assert own[100.0] == pytest.approx(own[0.0], rel=0.05)
+    torch.testing.assert_close(axis[100.0], axis[0.0], atol=1e-3, rtol=0)
+
+
+def test_one_unit_has_nobody_to_be_isolated_from(made):
+    vae, x, responses = made
+    prior = ActivationPrior(10, [(0, 1)])
+    alone, isolated = copy.deepcopy(vae), copy.deepcopy(vae)
+    for one, isolation in ((alone, 0.0), (isolated, 50.0)):
+        organise(one, x, responses[:, :1], prior, isolation=isolation, respond=lambda part: part.flatten(1)[:, :1])
+    torch.testing.assert_close(latents(alone, x), latents(isolated, x), atol=0, rtol=0)
+
+
 def test_organise_leaves_gradients_off_and_the_mode_evaluation():
     torch.manual_seed(0)
     vae, x = EmbeddingVAE(10), torch.randn(300, 10)

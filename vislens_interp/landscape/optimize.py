@@ -22,9 +22,13 @@ class OptimizeSettings:
         w_kld: Weight of the KLD; 0.001 in the paper, where the response is raw. Here it is in SDs.
         prior: ``"structured"`` pulls towards the unit's prior mean, ``"standard"`` towards N(0, 1).
         sigma_prior: Width of the structured prior; 0.1 in the paper, which pulls 100 times harder than N(0, 1) does.
-        move: Which dimensions the structured prior lets go: ``"block"``, the unit's own (Sec. 4.3.3), or ``"all"``, the
-            others then held to the image's own code. The standard prior moves all.
+        move: Which dimensions the structured prior lets go: ``"block"``, the unit's own (Sec. 4.3.3), or ``"all"`` but
+            the blocks of other units, those outside blocks then held to the image's own code. The standard prior moves
+            all.
         anchor_sigma: Width of that hold.
+        scale: What ``lr`` is measured in: ``"latent"`` units, as in the paper, or the ``"spread"`` of each dimension
+            over the reference set. Adam steps equally far in every dimension, and dimensions are not equally long: one
+            unit of a block is ``reach`` SDs of the prediction.
         patience: An image stops after so many steps without a lower loss; None runs all steps.
         chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
             which hundreds of steps would amplify, do not depend on how many images came with it.
@@ -39,6 +43,7 @@ class OptimizeSettings:
     sigma_prior: float = 0.1
     move: Literal["block", "all"] = "block"
     anchor_sigma: float = 1.0
+    scale: Literal["latent", "spread"] = "latent"
     patience: int | None = None
     chunk: int = 50
 
@@ -54,6 +59,8 @@ class OptimizeSettings:
             raise ValueError(f"prior={self.prior!r} is unknown; expected 'structured' or 'standard'.")
         if self.move not in ("block", "all"):
             raise ValueError(f"move={self.move!r} is unknown; expected 'block' or 'all'.")
+        if self.scale not in ("latent", "spread"):
+            raise ValueError(f"scale={self.scale!r} is unknown; expected 'latent' or 'spread'.")
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ def optimize(
     goal: Tensor,
     sigma: Tensor,
     block: Tensor,
+    others: Tensor | None = None,
+    spread: Tensor | None = None,
     trace: Callable[[int, Tensor], None] | None = None,
     progress: bool = False,
 ) -> Optimized:
@@ -95,6 +104,8 @@ def optimize(
         goal: (N, D) structured prior means, an image's own code outside the block; the standard prior ignores it.
         sigma: (N, D) posterior widths, which the KLD keeps: the paper does not define its sigma for a point.
         block: (D,) bool, the dimensions of the units that the edit is for.
+        others: (D,) bool, the dimensions of other units, which the structured prior never moves; None is nobody's.
+        spread: (D,) standard deviation of each dimension over the reference set, for ``scale="spread"``.
         trace: Called with each step's number and a chunk's latents (rows of ``z`` in order, one chunk after another).
 
     Returns:
@@ -102,11 +113,27 @@ def optimize(
 
     Source: Algorithm 3. Deviation: responses in SDs, so that w_kld and lr mean the same for every unit.
     """
+    if settings.scale == "spread" and spread is None:
+        raise ValueError("spread is None; scale='spread' needs (D,) standard deviations. Give them or scale='latent'.")
+    start = z.detach()
+    free, prior_sigma, length = (torch.ones_like(start[0]) for _ in range(3))
+    prior_mean = torch.zeros_like(start)
+    if settings.prior == "structured":
+        block = block.to(start.device)
+        prior_mean = goal
+        prior_sigma = torch.where(block, settings.sigma_prior, settings.anchor_sigma).to(start)
+        if settings.move == "block":
+            free = block.to(start)
+        elif others is not None:
+            free = (block | ~others.to(start.device)).to(start)
+    if settings.scale == "spread" and spread is not None:
+        length = spread.to(start)
+    shape = _Shape(prior_mean, prior_sigma, sigma, free, length)
     parts = []
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
         padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
         see = None if trace is None else partial(_trace_rows, trace, len(rows))
-        parts.append((_optimize_chunk(z, padded, respond, settings, goal, sigma, block, see), len(rows)))
+        parts.append((_optimize_chunk(start, padded, respond, settings, shape, see), len(rows)))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
         torch.cat([part.responses[:, :count] for part, count in parts], 1),
@@ -119,29 +146,31 @@ def _trace_rows(trace: Callable[[int, Tensor], None], count: int, step: int, lat
     trace(step, latent[:count])
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """What the KLD compares, (N, D) or (D,), and how each dimension moves: whether at all, and how far a step is."""
+
+    prior_mean: Tensor
+    prior_sigma: Tensor
+    sigma: Tensor
+    free: Tensor
+    length: Tensor
+
+
 def _optimize_chunk(
     z: Tensor,
     rows: Tensor,
     respond: Responses,
     settings: OptimizeSettings,
-    goal: Tensor,
-    sigma: Tensor,
-    block: Tensor,
+    shape: _Shape,
     trace: Callable[[int, Tensor], None] | None,
 ) -> Optimized:
-    start = z[rows].detach()
-    block = block.to(start.device)
-    free, prior_sigma = torch.ones_like(start[0]), torch.ones_like(start[0])
-    prior_mean = torch.zeros_like(start)
-    if settings.prior == "structured":
-        prior_mean = goal[rows]
-        prior_sigma = torch.where(block, settings.sigma_prior, settings.anchor_sigma).to(start)
-        if settings.move == "block":
-            free = block.to(start)
-    sigma = sigma[rows]
+    start, prior_mean, sigma = z[rows], shape.prior_mean[rows], shape.sigma[rows]
+    prior_sigma, free = shape.prior_sigma, shape.free
     width = (sigma**2 / (2 * prior_sigma**2) - (sigma / prior_sigma).log() - 0.5) * free
     latent = start.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([latent], lr=settings.lr)
+    moved = torch.zeros_like(start).requires_grad_(True)  # from the start, in the units of lr
+    optimizer = torch.optim.Adam([moved], lr=settings.lr)
     best, best_loss = start.clone(), torch.full((len(rows),), torch.inf).to(start)
     since = torch.zeros(len(rows), dtype=torch.int64, device=start.device)
     taken = torch.zeros_like(since)
@@ -165,11 +194,12 @@ def _optimize_chunk(
             break
         (gradient,) = torch.autograd.grad(loss.sum(), latent)
         # An image that has stopped keeps its latent: Adam still sees it, and its move is taken back.
-        before = latent.detach().clone()
-        latent.grad = gradient * free
+        before = moved.detach().clone()
+        moved.grad = gradient * free * shape.length
         optimizer.step()
         with torch.no_grad():
-            latent.copy_(torch.where(active[:, None] & (free > 0), latent, before))
+            moved.copy_(torch.where(active[:, None] & (free > 0), moved, before))
+            latent.copy_(start + moved * shape.length)
             taken += active
     missing = settings.steps + 1 - len(responses)
     responses += [responses[-1]] * missing

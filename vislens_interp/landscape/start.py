@@ -9,7 +9,7 @@ from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.landscape.vae import VAE
 
 GRADIENT_IMAGES = 1000
-"""Reference images whose gradients decide the basis of the rest."""
+"""Reference images whose gradients decide the basis of the rest, and what a move does to other units."""
 
 PENALTIES = torch.logspace(-3, 4, 15, dtype=torch.float64)
 
@@ -42,6 +42,7 @@ def organise(
     prior: ActivationPrior,
     *,
     reach: float = 4.0,
+    isolation: float = 0.0,
     respond: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Change the basis of ``vae``'s latent in place; what it decodes stays the same.
@@ -60,6 +61,8 @@ def organise(
         prior: Says which dimensions are whose.
         reach: SDs of the predicted response, over the reference images, at which a block's axis is ±1: where the prior
             means lie.
+        isolation: Where several units share the latent and the target has gradients: how much a change of the other
+            units' responses counts against the likelihood of a block's move (:func:`_isolated`); 0 is the pattern.
         respond: Differentiable standardised responses (n, K) to x (n, ...), or None for targets without gradients.
     """
     vae.eval()
@@ -74,6 +77,11 @@ def organise(
     filters = filters / (reach * (codes @ filters).std(0))
     covariance = codes.T @ codes / len(codes)
     pattern = covariance @ filters @ torch.linalg.inv(filters.T @ covariance @ filters)
+    gradients = None
+    if respond is not None:
+        gradients = _gradients(vae, x[:: max(1, len(x) // GRADIENT_IMAGES)], respond)
+        if isolation > 0 and len(prior.blocks) > 1:
+            pattern = _isolated(filters, covariance, gradients, isolation)
 
     def orthonormal(columns: Tensor) -> Tensor:
         return torch.linalg.qr(columns).Q
@@ -95,20 +103,39 @@ def organise(
             taken = torch.cat([taken, own], 1)
     rest = torch.linalg.qr(taken, mode="complete").Q[:, taken.shape[1] :]
     outside = [index for index in range(vae.latent_dim) if not any(a <= index < b for a, b in prior.blocks)]
-    if respond is not None and rest.shape[1]:
-        gradients = _gradients(vae, x[:: max(1, len(x) // GRADIENT_IMAGES)], respond) @ rest
-        rest = rest @ torch.linalg.eigh(gradients.T @ gradients).eigenvectors.flip(1)
+    if gradients is not None and rest.shape[1]:
+        free = gradients.flatten(0, 1) @ rest
+        rest = rest @ torch.linalg.eigh(free.T @ free).eigenvectors.flip(1)
     columns[:, outside] = rest
     vae.change_basis(columns.float().to(device), centre.float().to(device), variance)
 
 
+def _isolated(filters: Tensor, covariance: Tensor, gradients: Tensor, isolation: float) -> Tensor:
+    """The moves that change one unit's prediction by one and no other's, at least unlikelihood plus side effect, (D, K).
+
+    Under the codes' Gaussian alone that is Haufe's pattern. A prediction that stands still is not yet a response that
+    does: so the mean squared change of the other units' responses, to first order, is weighed against the likelihood.
+    """
+    outer = torch.einsum("kni,knj->kij", gradients, gradients) / gradients.shape[1]
+    eye = torch.eye(len(covariance)).double()
+    patterns = []
+    for unit in range(filters.shape[1]):
+        others = (outer.sum(0) - outer[unit]) / (filters.shape[1] - 1)
+        # (C⁻¹ + λ G)⁻¹ F without C⁻¹, which a latent dimension that nothing uses would not have.
+        likely = torch.linalg.solve(eye + isolation * covariance @ others, covariance @ filters)
+        patterns.append((likely @ torch.linalg.inv(filters.T @ likely))[:, unit])
+    return torch.stack(patterns, 1)
+
+
 def _gradients(vae: VAE, x: Tensor, respond: Callable[[Tensor], Tensor]) -> Tensor:
-    """Gradients of every unit's response with respect to the latent, (K · n, D) in double precision."""
+    """Gradients of every unit's response with respect to the latent, (K, n, D) in double precision."""
     parts = []
     for part in x.split(250):
         z = vae.encode(part)[0].detach().requires_grad_(True)
         with torch.enable_grad():
-            for response in respond(vae.decode(z)).sum(0):
-                (gradient,) = torch.autograd.grad(response, z, retain_graph=True)
-                parts.append(gradient.double().cpu())
-    return torch.cat(parts)
+            each = [
+                torch.autograd.grad(response, z, retain_graph=True)[0].double().cpu()
+                for response in respond(vae.decode(z)).sum(0)
+            ]
+        parts.append(torch.stack(each))
+    return torch.cat(parts, 1)
