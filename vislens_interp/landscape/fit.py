@@ -192,7 +192,7 @@ def fit_landscape(
                     "seconds": time.monotonic() - started,
                 },
             )
-        if settings.patience is not None and _stale(history) >= settings.patience:
+        if settings.patience is not None and stale(history) >= settings.patience:
             break
         if settings.solver == "alternating" and settled(history, settings.tolerance):
             break
@@ -205,7 +205,8 @@ def fit_landscape(
     )
 
 
-def _stale(history: list[dict[str, float]]) -> int:
+def stale(history: list[dict[str, float]]) -> int:
+    """Epochs since the lowest validation loss."""
     losses = [row["validation_loss"] for row in history]
     return len(losses) - 1 - min(range(len(losses)), key=losses.__getitem__)
 
