@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     visualize.add_argument("--method", choices=("edit", "optimize"), default="edit")
     visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
     visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
+    visualize.add_argument(
+        "--backend", default="cifar10", help="cifar10 (32 px) or sd15 (512 px; first: vislens download sd15)"
+    )
     visualize.add_argument("--pool", choices=("mean", "max", "center"), default="mean", help="map to one number")
     visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
     visualize.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
@@ -138,7 +141,8 @@ def _demo(args: argparse.Namespace) -> None:
 def _visualize(args: argparse.Namespace) -> None:
     _check_out(args.out)
     device = check_device(args.device)
-    lens = _lens(load_model(args.model, args.weights, args.seed), device, args.layer, args.unit, args.seed, args.pool)
+    model = load_model(args.model, args.weights, args.seed)
+    lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, args.backend)
     on_error = "skip" if args.skip_bad else "raise"
     if args.reference is not None:
         from vislens_interp.images import load_images
@@ -177,11 +181,17 @@ def _units(args: argparse.Namespace) -> None:
 
 
 def _lens(
-    model: "nn.Module", device: "torch.device", layer: str | None, unit: int, seed: int, pool: Any = "mean"
+    model: "nn.Module",
+    device: "torch.device",
+    layer: str | None,
+    unit: int,
+    seed: int,
+    pool: Any = "mean",
+    backend: str = "cifar10",
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 
-    return FeatureLens(model.to(device), layer, unit, pool=pool, seed=seed)
+    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
 
 
 def _check_out(folder: str) -> None:

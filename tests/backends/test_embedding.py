@@ -189,3 +189,21 @@ def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     lens.fit(epochs=1, shuffles=1)
     assert lens.reference_kind_ == "synthetic reference"
     assert lens.visualize(direction="decrease").images["decrease"].shape[1:] == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sd15", "Run `vislens download sd15`"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'sd15']"),
+    ],
+)
+def test_from_the_shell(cache, tmp_path, capsys, name, message):
+    from vislens_interp.cli import main
+
+    model = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", name]
+    assert main(["visualize", *model, "--images", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("vislens: error: ")
+    assert message in said
+    assert not (tmp_path / "out").exists()

@@ -32,8 +32,10 @@ def unet():
         return UNet2DConditionModel.from_config(UNET)
 
 
-def vision_tower():
+def vision_tower(layers=32):
     config = copy.deepcopy(open_clip.get_model_config("ViT-H-14"))
+    assert config["vision_cfg"]["layers"] == 32
+    config["vision_cfg"]["layers"] = layers
     return open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"])
 
 
@@ -119,7 +121,10 @@ def test_adapter(unet):
 
 @pytest.mark.slow
 def test_two_steps_at_512_pixels_through_a_lens():
-    """The true architectures with random weights: everything but the weights is as on a person's machine."""
+    """The true architectures with random weights; ViT-H two layers deep, for 200 images go through it.
+
+    At its full depth it is in test_embedders.py.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -128,7 +133,7 @@ def test_two_steps_at_512_pixels_through_a_lens():
     generator = StableDiffusionGenerator(
         unet, AutoencoderKL.from_config(VAE), SCHEDULER, adapter, prompt=None, steps=2, batch_size=1
     )
-    embedder = OpenCLIPEmbedder(vision_tower(), Preprocess(224, [0.5] * 3, [0.5] * 3), batch_size=8)
+    embedder = OpenCLIPEmbedder(vision_tower(layers=2), Preprocess(224, [0.5] * 3, [0.5] * 3), batch_size=8)
     backend = EmbeddingBackend(embedder, generator, name="sd15")
     assert (backend.size, backend.shape) == (512, (1024,))
 
