@@ -41,7 +41,7 @@ class FitSettings:
             scaled to the variance of x, so that 1 weighs the two unexplained shares alike. 0 is the paper.
         validation: Share of the images held out of the fit, for early stopping and for the evidence.
         patience: Epochs without a better validation loss before the fit stops; None runs all epochs.
-        tolerance: ``"alternating"`` stops when a round lowers the training loss by less than this share of it.
+        tolerance: ``"alternating"`` stops when a round changes the training loss by less than this share of it.
         bf16: Compute the losses in bfloat16 autocast: about twice as fast on a recent CPU, weights stay float32.
         seed: Of the split, the batches and the posterior noise.
 
@@ -60,7 +60,7 @@ class FitSettings:
     w_consistency: float = 0.0
     validation: float = 0.1
     patience: int | None = None
-    tolerance: float = 5e-3
+    tolerance: float = 1e-2
     bf16: bool = False
     seed: int = 0
 
