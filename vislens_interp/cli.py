@@ -114,6 +114,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model(units)
     units.set_defaults(run=_units)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="versions, devices, weights, and what each backend lacks",
+        description="Say what this machine has, and what each backend lacks on it. Changes and downloads nothing.",
+    )
+    doctor.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    doctor.set_defaults(run=_doctor)
+
+    download = commands.add_parser(
+        "download",
+        help="the published weights of a backend; says sizes and licences first",
+        description="Show sizes and licences of a backend's published weights and, with --yes, download what is missing"
+        " into the Hugging Face hub's cache. An interrupted download goes on where it stopped.",
+    )
+    download.add_argument("backend", choices=("sd15",))
+    download.add_argument("--yes", action="store_true", help="go on after having read sizes and licences")
+    download.add_argument(
+        "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
+    )
+    download.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    download.set_defaults(run=_download)
     return parser
 
 
@@ -178,6 +200,24 @@ def _units(args: argparse.Namespace) -> None:
         print(
             "?: the channel axis is not known; in Python, FeatureLens(..., layout=) says which it is", file=sys.stderr
         )
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from vislens_interp.doctor import report
+
+    print(report())
+
+
+def _download(args: argparse.Namespace) -> None:
+    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.download import download, plan
+
+    repositories = sd15_repositories(args.precision)
+    print(plan(repositories))
+    if args.yes:
+        download(repositories)
+    else:
+        print("nothing was downloaded; if you agree with the licences: vislens download sd15 --yes")
 
 
 def _lens(

@@ -1,6 +1,7 @@
 """The published files behind ``backend="sd15"``: repositories, commits, sizes, checksums and terms, as facts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Precision = Literal["fp16", "fp32"]
@@ -157,3 +158,15 @@ def sd15_repositories(precision: Precision = "fp16") -> list[PublishedRepository
         IP_ADAPTER,
         OPENCLIP,
     ]
+
+
+def missing_files(repository: PublishedRepository) -> list[PublishedFile]:
+    """What of a repository is not in the hub's cache at its commit, or is there with another size."""
+    from huggingface_hub import try_to_load_from_cache
+
+    missing = []
+    for file in repository.files:
+        found = try_to_load_from_cache(repository.repo_id, file.path, revision=repository.revision)
+        if not isinstance(found, str) or Path(found).stat().st_size != file.size:
+            missing.append(file)
+    return missing
