@@ -195,7 +195,6 @@ class StableDiffusionGenerator:
             adapter_state = read_adapter(
                 adapter, name=adapter_file, revision=adapter_revision, local_files_only=local_files_only
             )
-        where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
         path = Path(model).expanduser()
         with torch.random.fork_rng(devices=[]), _quiet():
             if path.is_file():
@@ -204,7 +203,7 @@ class StableDiffusionGenerator:
                 parts = _read_single_file(path, folder, text=prompt is not None)
             else:
                 needs = [*IMAGE_PARTS, *(() if prompt is None else TEXT_PARTS)]
-                folder = find(model, needs, argument="model", **where)
+                folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
                 parts = _read_folder(folder, text=prompt is not None)
         try:
             schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
