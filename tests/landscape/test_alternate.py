@@ -73,7 +73,7 @@ def test_every_round_lowers_the_loss_that_it_says(name):
     for number in range(12):
         said = solver.round(first=number == 0)
         losses.append(said["loss"])
-        assert said["loss"] == pytest.approx(expected_loss(vae, x, mean, sigma, EXACT).item(), rel=1e-5)
+        assert said["loss"] == pytest.approx(expected_loss(vae, x, mean, sigma, EXACT).item(), rel=1e-4)
         assert said["loss"] == pytest.approx(EXACT.w_recon * said["recon"] + EXACT.w_kld * said["kld"])
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.9 * losses[0]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vislens_interp.landscape.vae import EmbeddingVAE
 
-_JITTER = 1e-7
+_JITTER = 1e-6
 """Share of the mean variance that is added to every dimension, for embeddings whose covariance has no inverse."""
 
 _CG_STEPS, _CG_TOLERANCE = 10, 1e-7
@@ -89,10 +89,10 @@ class Alternating:
         self.outside = torch.tensor(outside, dtype=torch.int64, device=x.device)
         precision = sigma**-2
         self.weights = [precision[:, start] for start, _ in blocks]
-        self.scatter = (self.x.T @ self.x).double()
+        self.scatter = _scatter(self.x)
         jitter = _JITTER * self.scatter.diagonal()[:-1].mean().clamp_min(1e-12)
         self.scatter.diagonal()[:-1] += jitter
-        self.scatters = [((self.x * weight[:, None]).T @ self.x).double() for weight in self.weights]
+        self.scatters = [_scatter(self.x, weight) for weight in self.weights]
         for scatter in self.scatters:
             scatter.diagonal()[:-1] += jitter
         self.true_pull = ((mean * precision).T @ self.x).double()
@@ -236,6 +236,15 @@ class Alternating:
             slope, before = (residual * ready).sum(), slope
             direction = ready + slope / before * direction
         return mean
+
+
+def _scatter(x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Σ weight x xᵀ, summed in double precision, which a covariance without full rank needs."""
+    total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in torch.arange(len(x), device=x.device).split(2048):
+        part = x[rows].double()
+        total += part.T @ (part if weight is None else part * weight[rows, None])
+    return total
 
 
 def _diagonalise(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
