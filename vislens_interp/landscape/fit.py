@@ -196,6 +196,11 @@ def fit_landscape(
             break
         if settings.solver == "alternating" and settled(history, settings.tolerance):
             break
+    if not best:
+        raise ValueError(
+            f"x, with values up to {x.abs().max().item():.4g}, gave a validation loss that is not finite in any epoch; "
+            "expected values of the order of 1. Scale x, or lower lr."
+        )
     vae.load_state_dict(best)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
