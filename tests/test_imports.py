@@ -19,7 +19,8 @@ LEVELS = [
     {"targets", "landscape", "backends"},
     {"brain", "baselines", "metrics", "method"},
     {"result", "report"},
-    {"compare", "lens"},
+    {"compare", "download", "lens"},
+    {"doctor"},
     {"training", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -115,6 +115,28 @@ def test_optimisation_moves_it_too_and_keeps_its_curves(fitted, target):
     assert (method.optimized_.responses[-1] > method.optimized_.responses[0]).all()  # signed: up is what is wanted
 
 
+def test_lengths_are_kept_where_that_is_asked_for(fitted, target):
+    """What is decoded then has the length of the image's own x, edited or not."""
+
+    class Recording(SmallPixels):
+        def decode(self, x, **arguments):
+            self.decoded = x
+            return super().decode(x, **arguments)
+
+    backend, images = Recording(), gradients(6, seed=1)
+    lengths = {}
+    for keep in (False, True):
+        method = LandscapeMethod("edit", keep_norm=keep).bind(target, backend)
+        method.landscape_ = fitted.landscape_
+        for moves in ({}, {0: "increase"}):
+            method.generate(images, moves, seeds=[0] * 6)
+            lengths[keep, bool(moves)] = backend.decoded.norm(dim=1)
+    own = backend.encode(images).norm(dim=1)
+    for moved in (False, True):
+        torch.testing.assert_close(lengths[True, moved], own)
+        assert (lengths[False, moved] - own).abs().max() > 1e-3
+
+
 def test_no_direction_is_the_reconstruction(fitted):
     images = gradients(3)
     x = fitted.backend.encode(images)

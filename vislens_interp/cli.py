@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     visualize.add_argument("--method", choices=("edit", "optimize"), default="edit")
     visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
     visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
+    visualize.add_argument(
+        "--backend", default="cifar10", help="cifar10 (32 px) or sd15 (512 px; first: vislens download sd15)"
+    )
     visualize.add_argument("--pool", choices=("mean", "max", "center"), default="mean", help="map to one number")
     visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
     visualize.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
@@ -111,6 +114,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model(units)
     units.set_defaults(run=_units)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="versions, devices, weights, and what each backend lacks",
+        description="Say what this machine has, and what each backend lacks on it. Changes and downloads nothing.",
+    )
+    doctor.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    doctor.set_defaults(run=_doctor)
+
+    download = commands.add_parser(
+        "download",
+        help="the published weights of a backend; says sizes and licences first",
+        description="Show sizes and licences of a backend's published weights and, with --yes, download what is missing"
+        " into the Hugging Face hub's cache. An interrupted download goes on where it stopped.",
+    )
+    download.add_argument("backend", choices=("sd15",))
+    download.add_argument("--yes", action="store_true", help="go on after having read sizes and licences")
+    download.add_argument(
+        "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
+    )
+    download.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    download.set_defaults(run=_download)
     return parser
 
 
@@ -138,7 +163,8 @@ def _demo(args: argparse.Namespace) -> None:
 def _visualize(args: argparse.Namespace) -> None:
     _check_out(args.out)
     device = check_device(args.device)
-    lens = _lens(load_model(args.model, args.weights, args.seed), device, args.layer, args.unit, args.seed, args.pool)
+    model = load_model(args.model, args.weights, args.seed)
+    lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, args.backend)
     on_error = "skip" if args.skip_bad else "raise"
     if args.reference is not None:
         from vislens_interp.images import load_images
@@ -176,12 +202,36 @@ def _units(args: argparse.Namespace) -> None:
         )
 
 
+def _doctor(args: argparse.Namespace) -> None:
+    from vislens_interp.doctor import report
+
+    print(report())
+
+
+def _download(args: argparse.Namespace) -> None:
+    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.download import download, plan
+
+    repositories = sd15_repositories(args.precision)
+    print(plan(repositories))
+    if args.yes:
+        download(repositories)
+    else:
+        print("nothing was downloaded; if you agree with the licences: vislens download sd15 --yes")
+
+
 def _lens(
-    model: "nn.Module", device: "torch.device", layer: str | None, unit: int, seed: int, pool: Any = "mean"
+    model: "nn.Module",
+    device: "torch.device",
+    layer: str | None,
+    unit: int,
+    seed: int,
+    pool: Any = "mean",
+    backend: str = "cifar10",
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 
-    return FeatureLens(model.to(device), layer, unit, pool=pool, seed=seed)
+    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
 
 
 def _check_out(folder: str) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-import vislens_interp.backends.pixel  # noqa: F401 (registers its backend)
+import vislens_interp.backends.embedding
+import vislens_interp.backends.pixel  # noqa: F401 (both register their backends)
 from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import load_images
@@ -283,7 +284,7 @@ class FeatureLens:
         x = self.landscape_.decode(z)
         strength = self.backend.defaults.strength if strength is None else strength
         seeds = [seed + row for row in range(count)]
-        return self.backend.decode(x, reference=self.backend.render(x), strength=strength, seeds=seeds).cpu()
+        return self.backend.decode(x, reference=None, strength=strength, seeds=seeds).cpu()
 
     def top_images(self, count: int = 10, images: Any = None, *, unit: Any = None) -> TopImages:
         """The images that drive the unit most: the reality check beside every generated picture.

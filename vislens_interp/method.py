@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.landscape.edit import alpha_for_angle, interpolate
+from vislens_interp.landscape.edit import alpha_for_angle, interpolate, keep_norm
 from vislens_interp.landscape.evidence import Evidence, evidence
 from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
 from vislens_interp.landscape.landscape import Landscape
@@ -78,11 +78,13 @@ class EditSettings:
         alpha: Weight of the prior mean, 0 to 1.
         interpolation: ``"lerp"`` or ``"slerp"``.
         angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows.
+        keep_norm: Give every decoded x the length of the image's own x, edited or not: for embeddings.
     """
 
     alpha: float = 1.0
     interpolation: Literal["lerp", "slerp"] = "lerp"
     angle: float | None = None
+    keep_norm: bool = False
 
 
 class LandscapeMethod:
@@ -234,7 +236,12 @@ class LandscapeMethod:
         self, images: Tensor, directions: Directions, *, alpha: float | None = None, mode: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Latents before and after the edit or the optimisation, (N, latent_dim) each; no image is made yet."""
-        z, sigma = self.landscape_.encode(self.backend.encode(images))
+        return self._latents(self.backend.encode(images), directions, alpha, mode)
+
+    def _latents(
+        self, x: Tensor, directions: Directions, alpha: float | None, mode: int | None
+    ) -> tuple[Tensor, Tensor]:
+        z, sigma = self.landscape_.encode(x)
         if not directions:
             return z, z
         goal = self.landscape_.goal(z, dict(directions), mode)
@@ -295,9 +302,12 @@ class LandscapeMethod:
         mode: int | None = None,
     ) -> Tensor:
         """Images at the backend's size, moved in these directions; (N, 3, S, S) in [0, 1]."""
-        _, z = self.latents(images, directions, alpha=alpha, mode=mode)
+        x = self.backend.encode(images)
+        _, z = self._latents(x, directions, alpha, mode)
         strength = self.backend.defaults.strength if strength is None else strength
         decoded = self.landscape_.decode(z)
+        if self._settings(EditSettings, self.backend.defaults.edit).keep_norm:
+            decoded = keep_norm(decoded, x)
         return self.backend.decode(decoded, reference=images, strength=strength, seeds=seeds).cpu()
 
     def _settings(self, kind: type, defaults: dict[str, Any], prefix: str = "") -> Any:

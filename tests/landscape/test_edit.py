@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vislens_interp.landscape.edit import alpha_for_angle, angle_between, interpolate
+from vislens_interp.landscape.edit import alpha_for_angle, angle_between, interpolate, keep_norm
 
 BOTH = pytest.mark.parametrize("interpolation", ["lerp", "slerp"])
 
@@ -77,6 +77,14 @@ def test_alpha_outside_its_range(alpha):
 def test_unknown_interpolation():
     with pytest.raises(ValueError, match="interpolation='spline' is unknown; expected 'lerp' or 'slerp'"):
         interpolate(torch.randn(2, 3), torch.randn(3), 0.5, "spline")  # type: ignore[arg-type]
+
+
+def test_lengths_are_kept_and_directions_too():
+    x, reference = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    kept = keep_norm(x, reference)
+    torch.testing.assert_close(kept.norm(dim=1), reference.norm(dim=1))
+    torch.testing.assert_close(angle_between(kept, x), torch.zeros(5), atol=0.05, rtol=0)
+    assert torch.equal(keep_norm(torch.zeros(1, 8), reference[:1]), torch.zeros(1, 8))
 
 
 def test_angles():

@@ -255,6 +255,10 @@ def test_bad_data():
         fit_landscape(start(), x, responses * 0, PRIOR, settings, names=["dead"])
     with pytest.raises(ValueError, match="w_consistency=1.0 needs consistency="):
         fit_landscape(start(), x, responses, PRIOR, FitSettings(w_consistency=1.0))
+    with pytest.raises(
+        ValueError, match="gave a validation loss that is not finite in any epoch; .* Scale x, or lower lr"
+    ):
+        fit_landscape(start(), x * 1e20, responses, PRIOR, settings)
     responses[7] = torch.nan
     with pytest.raises(ValueError, match="responses holds 1 values that are NaN or infinite"):
         fit_landscape(start(), x, responses, PRIOR, settings)

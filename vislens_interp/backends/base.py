@@ -59,8 +59,11 @@ class Backend(Protocol):
         """x to images at once, without refinement; differentiable where the backend says so."""
         ...
 
-    def decode(self, x: Tensor, *, reference: Tensor, strength: float, seeds: list[int]) -> Tensor:
-        """x to images, refined at ``strength`` with one noise seed an image."""
+    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+        """x to images, refined at ``strength`` with one noise seed an image.
+
+        ``reference`` are the images that x was made from; None where there are none, as in a sample.
+        """
         ...
 
     def reference(self) -> Tensor | None:

@@ -56,7 +56,7 @@ class PixelBackend:
         """x is an image already; its memory is laid out as convolutions on a CPU run fastest, at twice the speed."""
         return x.contiguous(memory_format=torch.channels_last)
 
-    def decode(self, x: Tensor, *, reference: Tensor, strength: float, seeds: list[int]) -> Tensor:
+    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         """Refine x at ``strength``; ``reference`` is not looked at, for x holds the pixels.
 
         Images are refined in batches of one size, so that an image does not depend on how many came with it.

@@ -49,6 +49,16 @@ def interpolate(z: Tensor, goal: Tensor, alpha: Tensor | float, interpolation: I
     return torch.where(undefined, straight, round_)
 
 
+def keep_norm(x: Tensor, reference: Tensor) -> Tensor:
+    """``x`` (N, D) with the lengths of ``reference`` (N, D): an edit then changes an embedding's direction alone.
+
+    A VAE's reconstructions are shorter than what it saw, and a generator reads the length too; a zero vector stays.
+
+    Source: BrainACTIV scales an edited embedding by the reference's norm; the paper does not say.
+    """
+    return x * (reference.norm(dim=1, keepdim=True) / x.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
     """Angle between the rows of two (N, ...) tensors, in degrees: (N,)."""
     a, b = a.flatten(1), b.flatten(1)

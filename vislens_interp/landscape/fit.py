@@ -5,16 +5,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_divergence
-from vislens_interp.landscape.vae import VAE, sample_posterior
+from vislens_interp.landscape.vae import VAE, EmbeddingVAE, sample_posterior
 
 Features = Callable[[Tensor], Tensor]
 
@@ -24,7 +26,10 @@ class FitSettings:
     """The recipe of a fit.
 
     Args:
-        epochs: Passes over the training part; 150 in Table S3 for CIFAR-10.
+        solver: ``"adam"`` is the paper's: batches, noise and gradient steps. ``"alternating"`` solves for each part of
+            an EmbeddingVAE in turn (``landscape/alternate.py``): the same loss, below Adam's after the second round
+            (benchmarks/sd15_speed.py). It takes no batches, noise, lr, clip or consistency.
+        epochs: Passes over the training part; 150 in Table S3 for CIFAR-10. For ``"alternating"``, rounds at most.
         batch_size: Images a step; 128 in Table S3.
         lr: Adam's learning rate; 1e-4 in Table S3.
         lr_step: Epochs between two cuts of the learning rate; 10 in Table S3.
@@ -36,12 +41,14 @@ class FitSettings:
             scaled to the variance of x, so that 1 weighs the two unexplained shares alike. 0 is the paper.
         validation: Share of the images held out of the fit, for early stopping and for the evidence.
         patience: Epochs without a better validation loss before the fit stops; None runs all epochs.
+        tolerance: ``"alternating"`` stops when a round changes the training loss by less than this share of it.
         bf16: Compute the losses in bfloat16 autocast: about twice as fast on a recent CPU, weights stay float32.
         seed: Of the split, the batches and the posterior noise.
 
     Source: Eq. 4 and Table S3. Deviation: Eq. 4's sum of squares, not Algorithm 1's mean, which is 1,024 times smaller.
     """
 
+    solver: Literal["adam", "alternating"] = "adam"
     epochs: int = 150
     batch_size: int = 128
     lr: float = 1e-4
@@ -53,10 +60,13 @@ class FitSettings:
     w_consistency: float = 0.0
     validation: float = 0.1
     patience: int | None = None
+    tolerance: float = 1e-2
     bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.solver not in ("adam", "alternating"):
+            raise ValueError(f"solver={self.solver!r} is unknown; expected 'adam' or 'alternating'.")
         for name in ("epochs", "batch_size", "lr", "lr_step", "lr_gamma", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
@@ -65,6 +75,13 @@ class FitSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation={self.validation} must lie between 0 and 1: the share of images held out.")
+        if self.tolerance < 0:
+            raise ValueError(f"tolerance={self.tolerance} must not be negative.")
+        if self.solver == "alternating" and self.w_consistency > 0:
+            raise ValueError(
+                f"solver='alternating' with w_consistency={self.w_consistency}: a consistency loss has no closed form."
+                " Pass w_consistency=0, or solver='adam'."
+            )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience={self.patience} must be at least 1, or None to run all epochs.")
 
@@ -130,8 +147,7 @@ def fit_landscape(
     standard = scaler.for_prior(responses.float())
     modes = assign_modes(vae, x, standard, prior, seed=settings.seed)
     loss = _Loss(vae, x, standard, modes, prior, settings, consistency, training)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=settings.lr)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.lr_step, settings.lr_gamma)
+    solver = _Adam(loss, training) if settings.solver == "adam" else _Rounds(loss, training)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     first, seconds = 0, 0.0
@@ -148,28 +164,13 @@ def fit_landscape(
                 "pass those."
             )
         vae.load_state_dict(saved["vae"])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
+        solver.load(saved["solver"])
         history, best, first, seconds = saved["history"], saved["best"], saved["epoch"], saved["seconds"]
 
     started = time.monotonic() - seconds
     bar = tqdm(range(first, settings.epochs), initial=first, total=settings.epochs, desc="fit", disable=not progress)
     for epoch in bar:
-        # One generator an epoch, so that a resumed fit draws what an uninterrupted one would.
-        draw = torch.Generator().manual_seed(settings.seed * 100_003 + epoch + 1)
-        vae.train()
-        sums: dict[str, float] = {}
-        shuffled = training[torch.randperm(len(training), generator=draw)]
-        for rows in shuffled.split(settings.batch_size):
-            parts = loss(rows, torch.randn(len(rows), vae.latent_dim, generator=draw))
-            optimizer.zero_grad(set_to_none=True)
-            parts["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(vae.parameters(), settings.clip)
-            optimizer.step()
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
-        schedule.step()
-        row = {name: value / len(training) for name, value in sums.items()}
+        row = solver.epoch(epoch)
         row |= {f"validation_{name}": value for name, value in loss.validate(held_out).items()}
         history.append({"epoch": epoch + 1, "seconds": time.monotonic() - started, **row})
         bar.set_postfix(loss=f"{row['loss']:.2f}", validation=f"{row['validation_loss']:.2f}")
@@ -184,16 +185,22 @@ def fit_landscape(
                     "data": data,
                     "prior": prior.state(),
                     "vae": vae.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": {k: v for k, v in schedule.state_dict().items() if not k.startswith("_")},
+                    "solver": solver.state(),
                     "history": history,
                     "best": best,
                     "epoch": epoch + 1,
                     "seconds": time.monotonic() - started,
                 },
             )
-        if settings.patience is not None and _stale(history) >= settings.patience:
+        if settings.patience is not None and stale(history) >= settings.patience:
             break
+        if settings.solver == "alternating" and settled(history, settings.tolerance):
+            break
+    if not best:
+        raise ValueError(
+            f"x, with values up to {x.abs().max().item():.4g}, gave a validation loss that is not finite in any epoch; "
+            "expected values of the order of 1. Scale x, or lower lr."
+        )
     vae.load_state_dict(best)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -203,9 +210,78 @@ def fit_landscape(
     )
 
 
-def _stale(history: list[dict[str, float]]) -> int:
+def stale(history: list[dict[str, float]]) -> int:
+    """Epochs since the lowest validation loss."""
     losses = [row["validation_loss"] for row in history]
     return len(losses) - 1 - min(range(len(losses)), key=losses.__getitem__)
+
+
+class _Adam:
+    """Epochs of gradient steps: the paper's recipe."""
+
+    def __init__(self, loss: "_Loss", training: Tensor) -> None:
+        self.loss, self.vae, self.settings, self.training = loss, loss.vae, loss.settings, training
+        self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=self.settings.lr)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, self.settings.lr_step, self.settings.lr_gamma)
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """Mean losses over one pass."""
+        # One generator an epoch, so that a resumed fit draws what an uninterrupted one would.
+        draw = torch.Generator().manual_seed(self.settings.seed * 100_003 + number + 1)
+        self.vae.train()
+        batches = self.training[torch.randperm(len(self.training), generator=draw)].split(self.settings.batch_size)
+        steps: list[Tensor] = []
+        for rows in batches:
+            parts = self.loss(rows, torch.randn(len(rows), self.vae.latent_dim, generator=draw))
+            self.optimizer.zero_grad(set_to_none=True)
+            parts["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(self.vae.parameters(), self.settings.clip)
+            self.optimizer.step()
+            steps.append(torch.stack([value.detach() for value in parts.values()]))
+        self.schedule.step()
+        # Read at the end: a GPU would have to wait at every step.
+        sums: dict[str, float] = dict.fromkeys(parts, 0.0)
+        for rows, values in zip(batches, torch.stack(steps).tolist(), strict=True):
+            for name, value in zip(sums, values, strict=True):
+                sums[name] += value * len(rows)
+        return {name: value / len(self.training) for name, value in sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What an interrupted fit goes on from, beside the weights."""
+        schedule = {k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_")}
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+class _Rounds:
+    """Rounds of exact solutions; all that is carried from one to the next is in the weights."""
+
+    def __init__(self, loss: "_Loss", training: Tensor) -> None:
+        settings = loss.settings
+        rows = training.to(loss.x.device)
+        self.solver = Alternating(
+            cast(EmbeddingVAE, loss.vae),
+            loss.x[rows].float(),
+            loss.prior_mean[rows],
+            loss.prior_sigma[rows],
+            loss.prior.blocks,
+            settings.w_recon,
+            settings.w_kld,
+        )
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """The mean losses after one round."""
+        return self.solver.round(first=number == 0)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class _Loss:
@@ -222,7 +298,7 @@ class _Loss:
         consistency: Features | None,
         training: Tensor,
     ) -> None:
-        self.vae, self.x, self.settings = vae, x, settings
+        self.vae, self.x, self.settings, self.prior = vae, x, settings, prior
         self.prior_mean, self.prior_sigma = (part.to(x.device) for part in prior.parameters(responses, modes))
         self.consistency = consistency if settings.w_consistency > 0 else None
         self.features: Tensor | None = None

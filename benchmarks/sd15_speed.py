@@ -1,0 +1,217 @@
+"""How long an embedding landscape of the paper's size takes: Table S3's recipe, the exact rounds, many units at once.
+
+    python benchmarks/sd15_speed.py --out DIR [--data DIR] [--device cuda] [--quick]
+
+Both ways of fitting start from the same weights, learn from the same images and are judged by the same validation
+loss, in one run on one machine. The paper reports 6.5 hours for one unit (RTX A5000). Embeddings are simulated, with a
+spectrum that falls off as 1/rank and images of different strength; with --data also real ones: 9,000 pictures of Tiny
+ImageNet through SqueezeNet, mean and maximum of its 512 last channels, 1,024 numbers a picture.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from judges import data_folder
+from provenance import provenance, provenance_line
+from safetensors.torch import load_file
+from speed import seconds_of
+from torch import Tensor
+from torchvision.models import squeezenet1_0
+
+from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.backends.embedding import PAPER
+from vislens_interp.files import write_text
+from vislens_interp.images import Preprocess
+from vislens_interp.landscape.fit import FitSettings, fit_landscape
+from vislens_interp.landscape.fit_many import fit_many
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.prior import ActivationPrior
+from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.training.data import pixels, read_images
+
+PAPER_HOURS = 6.5
+SPREAD = 0.35
+"""Mean variance of a dimension, as guessed for CLIP's embeddings: the weights of the losses depend on it."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is.
+
+    Args:
+        images: Embeddings that a landscape is fitted on; 9,000 in the paper.
+        dim: Numbers in one; 1,024 in the paper.
+        epochs: Of the paper's recipe; 150.
+        many: Units fitted side by side.
+        many_images: Images of that comparison, which is made for one epoch.
+    """
+
+    images: int = 9000
+    dim: int = 1024
+    epochs: int = 150
+    many: int = 64
+    many_images: int = 1280
+
+
+QUICK = Size(images=400, dim=32, epochs=3, many=4, many_images=256)
+
+
+def simulated(size: Size, units: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, D) about as long and as correlated as CLIP's, and responses (N, K) that half depend on them."""
+    draw = torch.Generator().manual_seed(seed)
+    spectrum = 1 / torch.arange(1, size.dim + 1)
+    spread = (SPREAD * size.dim * spectrum / spectrum.sum()).sqrt()
+    basis = torch.linalg.qr(torch.randn(size.dim, size.dim, generator=draw)).Q
+    factors = torch.randn(size.images, size.dim, generator=draw)
+    factors = factors * (0.7 + 0.6 * torch.rand(size.images, 1, generator=draw))
+    x = (factors * spread) @ basis.T + 0.4 * torch.randn(size.dim, generator=draw)
+    weights = torch.randn(size.dim, units, generator=draw) * spread[:, None].sqrt()
+    read = factors @ weights
+    noise = torch.randn(size.images, units, generator=draw)
+    return x, (read / read.std(0) + noise) / 2**0.5
+
+
+def photographs(data: Path, size: Size, cache: Path) -> tuple[Tensor, Tensor]:
+    """SqueezeNet's last features (N, 1024) of Tiny ImageNet's pictures, and one channel of its fifth block (N, 1)."""
+    network = squeezenet1_0()
+    network.load_state_dict(load_file(data / "networks" / "imagenet_squeezenet1_0.safetensors"))
+    network.eval().requires_grad_(False)
+    prepare = Preprocess(128, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    early, late = network.features[:8], network.features[8:]
+
+    def compute(images: Tensor) -> Tensor:
+        middle = early(prepare(images))
+        last = late(middle)
+        return torch.cat([last.mean((2, 3)), last.amax((2, 3)), middle[:, :1].mean((2, 3))], 1)
+
+    images, _, _ = read_images(data / "tiny_imagenet" / "train_0.zip", 64)
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: size.images]
+    store = RowCache(cache, "squeezenet", weights_fingerprint(network, side=128, channel=0))
+    found = store.rows(pixels(images[rows]), compute, batch_size=128, progress=True).tensor()
+    x, responses = found[:, :-1], found[:, -1:]
+    return x * (SPREAD * x.shape[1] / x.var(0).sum()).sqrt(), responses  # as long as CLIP's, or Adam diverges
+
+
+def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch.device) -> dict[str, Any]:
+    """Both recipes from the same start, and when each has what the paper's ends with."""
+    x, dim = x.to(device), x.shape[1]
+    paper = FitSettings(**{**PAPER.fit, "epochs": size.epochs})
+    prior = ActivationPrior(dim, [(0, dim)])
+    torch.manual_seed(0)
+    vae = EmbeddingVAE(dim).to(device)
+    fits: dict[str, Landscape] = {}
+    seconds: dict[str, float] = {}
+    recipes = {"alternating": replace(paper, solver="alternating"), "adam": paper}
+    for recipe, settings in recipes.items():
+
+        def fit(recipe: str = recipe, settings: FitSettings = settings) -> None:
+            fits[recipe] = fit_landscape(vae, x, responses, prior, settings, progress=True)
+
+        seconds[recipe] = seconds_of(fit, device)
+    goal = min(row["validation_loss"] for row in fits["adam"].history)
+    found: dict[str, Any] = {"name": name, "images": len(x), "dim": dim, "goal": goal, "settings": asdict(paper)}
+    for recipe, fitted in fits.items():
+        # What is done before the first round, and after the last, belongs to the time as well.
+        around = seconds[recipe] - fitted.history[-1]["seconds"]
+        reached = [row for row in fitted.history if row["validation_loss"] <= goal]
+        found[recipe] = {
+            "seconds": seconds[recipe],
+            "epochs": len(fitted.history),
+            "validation_loss": min(row["validation_loss"] for row in fitted.history),
+            "training_loss": fitted.history[-1]["loss"],
+            "seconds_to_goal": around + reached[0]["seconds"] if reached else None,
+            "epochs_to_goal": reached[0]["epoch"] if reached else None,
+            "axis_correlation": axis_correlation(fitted),
+            "curve": [[row["seconds"], row["validation_loss"]] for row in fitted.history],
+        }
+    return found
+
+
+def axis_correlation(landscape: Landscape) -> float:
+    """Correlation of held-out images' place on the axis with their responses."""
+    rows = landscape.held_out
+    pair = torch.stack([landscape.axis(0, landscape.latents[rows]), landscape.responses[rows, 0]])
+    return torch.corrcoef(pair)[0, 1].item()
+
+
+def many_units(size: Size, device: torch.device) -> dict[str, Any]:
+    """One epoch of many units, side by side and one after another."""
+    x, responses = simulated(replace(size, images=size.many_images), size.many)
+    x = x.to(device)
+    settings = FitSettings(**{**PAPER.fit, "epochs": 1})
+    prior = ActivationPrior(size.dim, [(0, size.dim)])
+    torch.manual_seed(0)
+    vae = EmbeddingVAE(size.dim).to(device)
+    together = seconds_of(lambda: fit_many(vae, x, responses, prior, settings), device)
+    apart = seconds_of(
+        lambda: [fit_landscape(vae, x, responses[:, [unit]], prior, settings) for unit in range(size.many)], device
+    )
+    return {"units": size.many, "images": len(x), "epochs": 1, "together": together, "apart": apart}
+
+
+def lines_of(found: dict[str, Any]) -> list[str]:
+    """The tables as markdown."""
+    lines = ["## Fit: one unit, to the same validation loss", ""]
+    lines += ["| embeddings | recipe | epochs or rounds | s in all | s to the paper's recipe's best validation loss |"]
+    lines[-1] += " validation loss | training loss | held-out axis r |"
+    lines += ["|---" * 8 + "|"]
+    for one in found["fits"]:
+        for recipe, words in (("adam", "Table S3: Adam"), ("alternating", "exact rounds")):
+            row = one[recipe]
+            to_goal = "not reached" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.1f}"
+            lines.append(
+                f"| {one['name']}, {one['images']:,} × {one['dim']:,} | {words} | {row['epochs']} | "
+                f"{row['seconds']:.1f} | {to_goal} | {row['validation_loss']:.2f} | {row['training_loss']:.2f} | "
+                f"{row['axis_correlation']:.3f} |"
+            )
+    note = (
+        f"The paper reports {PAPER_HOURS} h a unit on an RTX A5000. Validation losses are at the posterior's mean,"
+        " training losses with its noise (Adam's as an epoch's mean, the rounds' exactly)."
+    )
+    lines += ["", note]
+    if "many" in found:
+        many = found["many"]
+        title = f"## fit_many: {many['units']} units × {many['images']} images, {many['epochs']} epoch of Adam"
+        said = (
+            f"side by side {many['together']:.1f} s, one after another {many['apart']:.1f} s: "
+            f"{many['apart'] / many['together']:.2f} times as fast."
+        )
+        lines += ["", title, "", said]
+    return lines
+
+
+def main() -> None:
+    """Run and write ``sd15_speed.md`` and ``sd15_speed.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of real files; left out: simulated embeddings alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder for sd15_speed.md and sd15_speed.json")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
+    args = parser.parse_args()
+    size = QUICK if args.quick else Size()
+    device = torch.device(args.device)
+    source = provenance(seed=0, device=device)
+    started = time.monotonic()
+    found: dict[str, Any] = {"provenance": source, "size": asdict(size), "quick": args.quick, "fits": []}
+    found["many"] = many_units(size, device)
+    found["fits"].append(same_loss("simulated", *simulated(size), size, device))
+    if args.data is not None:
+        with tempfile.TemporaryDirectory() as cache:
+            x, responses = photographs(data_folder(args.data), size, Path(cache))
+        found["fits"].append(same_loss("SqueezeNet on Tiny ImageNet", x, responses, size, device))
+    found["seconds"] = time.monotonic() - started
+    title = "# Speed of the full path" + (" (quick run: it works, and measures nothing)" if args.quick else "")
+    text = "\n".join([title, "", *lines_of(found), "", provenance_line(source)]) + "\n"
+    write_text(args.out / "sd15_speed.json", json.dumps(found, indent=1))
+    write_text(args.out / "sd15_speed.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Tiny checkpoints in the published layouts, written once, and backends on them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The folders of Stable Diffusion, IP-Adapter and open_clip; not to be changed."""
+    from checkpoints import write_checkpoints
+
+    return write_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def sd15(tiny):
+    """The paper's full path on the tiny checkpoints, four steps."""
+    from vislens_interp.backends.embedding import sd15
+
+    return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, steps=4)
+
+
+@pytest.fixture(scope="session")
+def textless(sd15, tmp_path_factory):
+    """The same generator class on another kind of checkpoint.
+
+    No text encoder, velocities, a schedule that ends in pure noise, an adapter given as tensors, other images.
+    """
+    from checkpoints import ZERO_SNR, adapter_state, write_stable_diffusion
+
+    from vislens_interp.backends.embedding import EmbeddingBackend
+    from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+
+    folder = tmp_path_factory.mktemp("textless")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        unet = write_stable_diffusion(folder, scheduler=ZERO_SNR, text=False)
+        adapter = adapter_state(unet, sd15.embedder.dim)
+    generator = StableDiffusionGenerator.load(
+        folder, adapter, prompt=None, guidance=2.0, steps=5, size=16, batch_size=2
+    )
+    pictures = torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    return EmbeddingBackend(sd15.embedder, generator, name="textless", reference=pictures)

@@ -1,0 +1,209 @@
+"""The embedding backend, by name and through a lens, whole, on the tiny checkpoints."""
+
+import pytest
+import torch
+from checkpoints import DIM, TINY_CLIP, adapter_state, write_adapter, write_hub_cache
+from torch import nn
+
+import vislens_interp.backends.embedding as embedding
+from vislens_interp import FeatureLens
+from vislens_interp.backends.base import get_backend
+from vislens_interp.backends.embedding import PAPER, EmbeddingBackend
+from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
+from vislens_interp.images import Preprocess
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_by_name_from_the_hubs_cache(cache, tiny, sd15):
+    write_hub_cache(cache, tiny)
+    backend = get_backend("sd15", "cpu")
+    assert backend.name == "sd15"
+    assert backend.generator.steps == 50
+    assert backend.generator.guidance == 7.5
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(backend.encode(pictures), sd15.encode(pictures))
+
+
+def test_by_name_without_weights_all_that_is_missing_is_said(cache):
+    with pytest.raises(FileNotFoundError) as raised:
+        get_backend("sd15")
+    said = str(raised.value)
+    for repository in (SD15, IP_ADAPTER, OPENCLIP):
+        assert repository.repo_id in said
+    for name in ("unet/config.json", "tokenizer/vocab.json", "ip-adapter_sd15.safetensors", "open_clip_model"):
+        assert name in said
+    assert "Run `vislens download sd15`" in said
+
+
+def test_only_what_is_missing_is_said(cache, tiny):
+    write_hub_cache(cache, tiny)
+    (adapter,) = cache.rglob("ip-adapter_sd15.safetensors")
+    adapter.unlink()
+    adapter.with_suffix(".bin").unlink()
+    with pytest.raises(FileNotFoundError, match="^adapter='h94/IP-Adapter' lacks models/ip-adapter_sd15.safetensors"):
+        get_backend("sd15")
+
+
+def test_an_adapter_for_another_embedder(tiny, tmp_path, sd15):
+    path = write_adapter(tmp_path, adapter_state(sd15.generator.unet, 1280), "ip-adapter_sd15")
+    with pytest.raises(ValueError, match=f"takes 1280-d embeddings .*bigG.*, but the embedder makes {DIM}"):
+        embedding.sd15(model=tiny.model, adapter=path, clip=tiny.clip)
+
+
+def test_embedder_and_generator_have_to_agree(sd15):
+    class Other:
+        dim, size, device = 7, 8, torch.device("cpu")
+
+        def __call__(self, images):
+            return images.flatten(1)[:, :7]
+
+    with pytest.raises(ValueError, match=f"embedder makes 7-d embeddings, but the generator takes {DIM}; expected the"):
+        EmbeddingBackend(Other(), sd15.generator, name="mine")
+
+
+def test_shape_and_size_are_the_checkpoints(sd15, textless):
+    assert sd15.shape == textless.shape == (TINY_CLIP["embed_dim"],)
+    assert (sd15.size, textless.size) == (32, 16)
+    assert not sd15.differentiable
+    assert type(sd15.generator) is type(textless.generator)
+
+
+def test_render_is_a_generation_from_the_papers_seed(sd15):
+    x = sd15.encode(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(sd15.render(x), sd15.decode(x, reference=None, strength=1.0, seeds=[42, 42]))
+
+
+def test_the_papers_recipe():
+    """Table S3, column NSD & ImageNet; Algorithm 2."""
+    assert (PAPER.fit["epochs"], PAPER.fit["batch_size"], PAPER.fit["lr"]) == (150, 128, 1e-4)
+    assert (PAPER.fit["lr_step"], PAPER.fit["lr_gamma"], PAPER.fit["clip"]) == (10, 0.9, 1.0)
+    assert PAPER.edit["interpolation"] == "slerp"
+    assert PAPER.edit["keep_norm"]
+    assert PAPER.strength == 1
+    assert not PAPER.prior["organise"]
+    assert PAPER.prior["block_dim"] is None
+
+
+@pytest.fixture(scope="module")
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.Tanh(), nn.Conv2d(4, 3, 3))
+    model.preprocess = Preprocess(32, [0.5], [0.25])
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    coarse = torch.rand(220, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(coarse, size=36, mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def lens(network, pictures, sd15):
+    return FeatureLens(network, "2", unit=1, backend=sd15).fit(pictures, epochs=8, lr=1e-3, shuffles=1)
+
+
+def test_a_lens_runs_whole(lens, pictures, sd15):
+    result = lens.visualize(pictures[:3])
+    assert set(result.images) == {"reference", "unedited", "increase", "decrease"}
+    for made in result.images.values():
+        assert made.shape == (3, 3, 32, 32)
+    assert result.response_change["increase"].isfinite().all()
+    assert not torch.equal(result.images["increase"], result.images["decrease"])
+    assert result.settings["backend"] == "sd15"
+    assert result.settings["strength"] == 1.0
+    assert result.settings["alpha"] == 0.75
+    assert result.settings["settings"]["edit"]["keep_norm"] is True
+    assert result.settings["settings"]["fit"]["batch_size"] == 128
+    assert lens.reference_kind_ == "given images"
+    assert lens.evidence_["1"].correlation is not None
+    assert lens.landscape_.vae.config == {"dim": DIM, "latent_dim": DIM}
+
+
+def test_the_same_pictures_by_hand(lens, pictures, sd15):
+    """Algorithm 2: embed, encode, slerp, decode, keep the length, generate."""
+    from vislens_interp.images import resize
+    from vislens_interp.landscape.edit import interpolate
+
+    images = resize(pictures[:2], 32)
+    result = lens.visualize(pictures[:2], "increase")
+    x = sd15.encode(images)
+    z, _ = lens.landscape_.vae.encode(x)
+    edited = lens.landscape_.vae.decode(interpolate(z, torch.ones_like(z), 0.75, "slerp"))
+    edited = edited * (x.norm(dim=1) / edited.norm(dim=1))[:, None]
+    torch.testing.assert_close(edited.norm(dim=1), x.norm(dim=1))
+    made = sd15.decode(edited, reference=None, strength=1.0, seeds=[42, 42])
+    torch.testing.assert_close(result.images["increase"], made, atol=1e-4, rtol=0)
+
+
+def test_strength_0_shows_the_reference(lens, pictures):
+    result = lens.visualize(pictures[:2], "increase", strength=0.0)
+    assert torch.equal(result.images["increase"], result.images["reference"])
+
+
+def test_dose_and_response(lens, pictures):
+    sweep = lens.sweep(pictures[:2], [-1.0, 0.0, 1.0])
+    assert sweep.response_change.shape == (3, 2)
+    assert torch.equal(sweep.response_change[1], torch.zeros(2))
+    assert not torch.equal(sweep.response_change[0], sweep.response_change[2])
+
+
+def test_samples_need_no_image(lens):
+    made = lens.sample(2)
+    assert made.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(lens.sample(1), made[:1], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="strength=0.5 starts from a reference image, and reference=None"):
+        lens.sample(1, strength=0.5)
+
+
+def test_a_saved_lens_makes_the_same_pictures(lens, network, pictures, sd15, tmp_path):
+    lens.save(tmp_path / "lens.safetensors")
+    loaded = FeatureLens.load(tmp_path / "lens.safetensors", network, backend=sd15)
+    one, other = (each.visualize(pictures[:1], "increase").images["increase"] for each in (lens, loaded))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_optimisation_is_refused_with_the_reason(lens, pictures):
+    with pytest.raises(ValueError, match="needs gradients .* this backend 'sd15' has none. Use method='edit'"):
+        lens.visualize(pictures[:1], method="optimize")
+
+
+def test_a_consistency_loss_is_refused_with_the_reason(network, pictures, sd15):
+    with pytest.raises(ValueError, match="w_consistency needs .*'sd15' has none. Pass w_consistency=0"):
+        FeatureLens(network, "2", unit=1, backend=sd15).fit(pictures, w_consistency=1.0)
+
+
+def test_too_few_images_to_fit_on(network, pictures, sd15):
+    with pytest.raises(ValueError, match="backend 'sd15' has no reference set, and 3 images were given"):
+        FeatureLens(network, "2", unit=1, backend=sd15).visualize(pictures[:3])
+
+
+def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
+    lens = FeatureLens(network, "2", unit=0, backend=textless)
+    lens.fit(epochs=1, shuffles=1)
+    assert lens.reference_kind_ == "synthetic reference"
+    assert lens.visualize(direction="decrease").images["decrease"].shape[1:] == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sd15", "Run `vislens download sd15`"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'sd15']"),
+    ],
+)
+def test_from_the_shell(cache, tmp_path, capsys, name, message):
+    from vislens_interp.cli import main
+
+    model = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", name]
+    assert main(["visualize", *model, "--images", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("vislens: error: ")
+    assert message in said
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,366 @@
+"""Embeddings and responses of many images, computed once and kept on disk."""
+
+import hashlib
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vislens_interp.files import fingerprint, write_atomically
+from vislens_interp.images import SUFFIXES, check_images, load_images, resize
+
+Compute = Callable[[Tensor], Tensor]
+
+KEY_BYTES = 16
+_KEY = np.dtype([("high", ">u8"), ("low", ">u8")])
+_LEFTOVER_SECONDS = 24 * 3600
+"""Age from which a temporary file is no living writer's."""
+
+
+def weights_fingerprint(model: nn.Module, **settings: Any) -> str:
+    """A short hash of what decides a model's outputs: its weights, and settings that are not among them.
+
+    Args:
+        model: The network.
+        settings: Anything else that matters and prints the same each time: image size, preprocessing, layer, unit.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    said = fingerprint(model.state_dict()) + repr(sorted(settings.items()))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+class Shards:
+    """Rows under 128-bit keys, in files that are written once, whole, and never changed.
+
+    Any number of processes may read and write one folder at a time, without locks: each writes files of its own, under
+    a temporary name that is then changed, so that a file is there whole or not at all. Two writers may both store a row
+    that neither had; as a key says what it was computed from, the two are the same, and one is read. A process that is
+    killed loses what it had not flushed yet.
+
+    Args:
+        folder: Where the files are; made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".*.tmp"):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink(missing_ok=True)
+        self._values: list[Tensor] = []
+        self._seen: set[str] = set()
+        self._keys = np.empty(0, _KEY)
+        self._place = np.empty((0, 2), np.int64)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def refresh(self) -> None:
+        """Take in files that others have written since."""
+        keys, places = [self._keys], [self._place]
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name in self._seen:
+                continue
+            self._seen.add(path.name)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    # Views of the mapped file: rows are read from the disk where they are asked for.
+                    found, values = file.get_tensor("keys"), file.get_tensor("values")
+            except (SafetensorError, OSError) as error:
+                warnings.warn(
+                    f"{path} cannot be read ({error}); its rows will be computed again. Delete it.", stacklevel=2
+                )
+                continue
+            keys.append(found.numpy().view(_KEY)[:, 0])
+            places.append(np.stack([np.full(len(found), len(self._values)), np.arange(len(found))], 1))
+            self._values.append(values)
+        if len(keys) == 1:
+            return
+        every, place = np.concatenate(keys), np.concatenate(places)
+        order = np.lexsort((every["low"], every["high"]))
+        every, place = every[order], place[order]
+        first = np.ones(len(every), bool)
+        first[1:] = every[1:] != every[:-1]
+        self._keys, self._place = every[first], place[first]
+
+    def find(self, keys: Sequence[bytes]) -> np.ndarray:
+        """Where rows are, (n, 2): the number of the file and the row in it; -1 where there is none."""
+        wanted = np.frombuffer(b"".join(keys), _KEY)
+        place = np.full((len(wanted), 2), -1, np.int64)
+        if len(self._keys) and len(wanted):
+            at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+            there = self._keys[at] == wanted
+            place[there] = self._place[at[there]]
+        return place
+
+    def read(self, place: np.ndarray) -> Tensor:
+        """The rows at these places, in their order: (n, ...), copied from the files."""
+        first = self._values[place[0, 0]]
+        rows = torch.empty(len(place), *first.shape[1:], dtype=first.dtype)
+        for shard in np.unique(place[:, 0]).tolist():
+            here = np.flatnonzero(place[:, 0] == shard)
+            rows[torch.from_numpy(here)] = self._values[shard][torch.from_numpy(place[here, 1])]
+        return rows
+
+    def write(self, keys: Sequence[bytes], values: Tensor) -> None:
+        """Store rows, in one file."""
+        packed = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(len(keys), KEY_BYTES)
+        tensors = {"keys": packed, "values": values.detach().cpu().contiguous()}
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        self.refresh()
+
+
+class CachedRows:
+    """One row an image, on disk: read by index, or all at once.
+
+    Attributes:
+        names: A name for each image.
+        shape: Shape of one row.
+
+    >>> import tempfile
+    >>> rows = RowCache(tempfile.mkdtemp(), "means", "no weights").rows(
+    ...     torch.rand(5, 3, 8, 8), lambda images: images.mean((2, 3))
+    ... )
+    >>> len(rows), rows.shape, rows[2:4].shape
+    (5, (3,), torch.Size([2, 3]))
+    """
+
+    def __init__(self, shards: Shards, place: np.ndarray, names: list[str]) -> None:
+        self._shards, self._place, self.names = shards, place, names
+        self.shape = tuple(shards._values[place[0, 0]].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
+        """Some rows, (n, *shape), by slice, positions or a mask."""
+        picked = self._place[rows if isinstance(rows, slice) else torch.as_tensor(rows, device="cpu").numpy()]
+        if picked.ndim != 2:
+            raise TypeError(f"rows={rows!r} is one position; expected a slice or several, such as [{rows}].")
+        return self._shards.read(picked) if len(picked) else self._shards.read(self._place[:1])[:0]
+
+    def tensor(self) -> Tensor:
+        """All rows in memory, (N, *shape)."""
+        return self[:]
+
+
+class RowCache:
+    """What is computed from images, one row each: every image once, whatever folder or tensor it comes in.
+
+    A row is found by a hash of the image's content (a file's bytes, a tensor's pixels) in a folder named by a hash of
+    what computes it, so that renamed, moved, repeated and added images cost nothing, and other weights never meet
+    these rows. A file whose path, size and modification time are known is not read again.
+
+    ImageNet's 1.28 M images take 5.2 GB of disk for 1,024 float32 values an image (2.6 GB if ``compute`` gives
+    float16), 21 MB of keys, about 65 MB of memory for the index, and half a second a refresh to sort it; rows stay on
+    disk until they are asked for. Written every 4,096 rows that is 313 files; every minute of a slow computation, more.
+    Reading 140 GB of JPEGs once for their hashes takes what the disk takes (12 minutes at 200 MB/s); a second run looks
+    at names and times alone.
+
+    Args:
+        folder: Where caches are kept; several share one.
+        name: What the rows are, such as ``"embeddings"``.
+        fingerprint: Hash of what computes them, see :func:`weights_fingerprint`.
+        rows_per_file: Rows that are gathered before they are written.
+        seconds_per_file: Seconds after which they are written anyway: what a kill can cost.
+
+    Raises:
+        ValueError: ``name`` or ``fingerprint`` cannot name a folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        name: str,
+        fingerprint: str,
+        *,
+        rows_per_file: int = 4096,
+        seconds_per_file: float = 60.0,
+    ) -> None:
+        for argument, value in (("name", name), ("fingerprint", fingerprint)):
+            if not value or value.startswith(".") or "/" in value or "\\" in value:
+                raise ValueError(
+                    f"{argument}={value!r} cannot name a folder; expected letters, digits, '-', '_', such as "
+                    "name='embeddings' and weights_fingerprint(model)."
+                )
+        self.rows_per_file, self.seconds_per_file = rows_per_file, seconds_per_file
+        self.shards = Shards(Path(folder) / f"{name}-{fingerprint}")
+        self.contents = Shards(Path(folder) / "file-contents")
+
+    def rows(
+        self,
+        source: Tensor | str | Path | Sequence[str | Path],
+        compute: Compute,
+        *,
+        size: int | None = None,
+        batch_size: int = 64,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: bool = False,
+    ) -> CachedRows:
+        """The rows of a set of images; what is not there yet is computed and stored.
+
+        Args:
+            source: (N, 3, H, W) in [0, 1], a folder (read recursively, in sorted order), or paths of files.
+            compute: Images (n, 3, size, size) to rows (n, ...), such as ``backend.encode`` or ``target.responses``.
+            size: Pixels of the square that ``compute`` takes; None leaves images as they are. It has to be part of the
+                fingerprint.
+            batch_size: Images a call of ``compute``.
+            on_error: ``"skip"`` leaves unreadable files out, with a warning that names them.
+            progress: Show a bar.
+
+        Raises:
+            FileNotFoundError: Nothing is at that path.
+            ValueError: There are no images, one cannot be read, or ``compute`` gives rows of another count or shape.
+        """
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
+        items, names = _list(source)
+        keys: list[bytes] = []
+        failed: list[int] = []
+        waiting: list[tuple[bytes, Tensor]] = []
+        flushed = time.monotonic()
+        bar = tqdm(total=len(items), desc="rows", unit="image", disable=not progress)
+        for start in range(0, len(items), batch_size):
+            part = items[start : start + batch_size]
+            found = [_tensor_key(item) for item in part] if isinstance(part, Tensor) else self._file_keys(part)
+            missing = self._missing(found, {key for key, _ in waiting})
+            if missing:
+                images, read, bad = _read([part[row] for row in missing], size, on_error)
+                failed += [start + missing[row] for row in bad]
+                missing = [missing[row] for row in read]
+                if images is not None:
+                    with torch.no_grad():
+                        made = compute(images).detach().cpu()
+                    self._check(made, len(missing), waiting)
+                    waiting += [(found[row], value) for row, value in zip(missing, made, strict=True)]
+            keys += found
+            if len(waiting) >= self.rows_per_file or time.monotonic() - flushed > self.seconds_per_file:
+                self._flush(waiting)
+                flushed = time.monotonic()
+            bar.update(len(part))
+        bar.close()
+        self._flush(waiting)
+        if failed:
+            listed = ", ".join(names[row] for row in failed)
+            warnings.warn(f"{len(failed)} files in source cannot be read: {listed}. Going on without.", stacklevel=2)
+        place = self.shards.find(keys)
+        # By place and not by who failed: what another process stored is as good.
+        kept = np.flatnonzero(place[:, 0] >= 0)
+        if not len(kept):
+            raise ValueError(f"source holds {len(items)} images, none of which can be read. Mend or replace them.")
+        return CachedRows(self.shards, place[kept], [names[row] for row in kept])
+
+    def _missing(self, keys: list[bytes], waiting: set[bytes]) -> list[int]:
+        """Positions of the keys that are neither stored nor computed, each key once."""
+        rows: list[int] = []
+        for row, place in enumerate(self.shards.find(keys)):
+            if place[0] < 0 and keys[row] not in waiting:
+                waiting.add(keys[row])
+                rows.append(row)
+        return rows
+
+    def _check(self, made: Tensor, count: int, waiting: list[tuple[bytes, Tensor]]) -> None:
+        known = waiting[0][1] if waiting else (self.shards._values[0][0] if len(self.shards) else made[0])
+        if made.ndim < 2 or len(made) != count or made[0].shape != known.shape or made.dtype != known.dtype:
+            raise ValueError(
+                f"compute gave shape {tuple(made.shape)} ({made.dtype}) for {count} images; expected "
+                f"({count}, {', '.join(map(str, known.shape))}) ({known.dtype}), one row an image, as it is stored."
+                " Give another fingerprint to what computes other rows."
+            )
+
+    def _flush(self, waiting: list[tuple[bytes, Tensor]]) -> None:
+        if waiting:
+            self.shards.write([key for key, _ in waiting], torch.stack([value for _, value in waiting]))
+            waiting.clear()
+        else:
+            self.shards.refresh()
+
+    def _file_keys(self, paths: Sequence[Path]) -> list[bytes]:
+        """Hashes of files' contents, read only where path, size and time are new."""
+        stats = [path.stat() for path in paths]
+        stamps = [
+            _hash(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+            for path, stat in zip(paths, stats, strict=True)
+        ]
+        place = self.contents.find(stamps)
+        known = place[:, 0] >= 0
+        keys = [b""] * len(paths)
+        if known.any():
+            stored = self.contents.read(place[known])
+            for row, value in zip(np.flatnonzero(known), stored, strict=True):
+                keys[row] = value.numpy().tobytes()
+        fresh = np.flatnonzero(~known)
+        for row in fresh:
+            keys[row] = _hash(paths[int(row)].read_bytes())
+        if len(fresh):
+            values = torch.frombuffer(bytearray(b"".join(keys[row] for row in fresh)), dtype=torch.uint8)
+            self.contents.write([stamps[row] for row in fresh], values.reshape(-1, KEY_BYTES))
+        return keys
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
+
+
+def _tensor_key(image: Tensor) -> bytes:
+    image = image.detach().float().cpu().contiguous()
+    return _hash(repr(tuple(image.shape)).encode() + image.numpy().tobytes())
+
+
+def _list(source: Tensor | str | Path | Sequence[str | Path]) -> tuple[Tensor | list[Path], list[str]]:
+    if isinstance(source, Tensor):
+        return check_images(source), [f"image_{row:05d}" for row in range(len(source))]
+    if isinstance(source, (str, Path)):
+        folder = Path(source)
+        if not folder.exists():
+            raise FileNotFoundError(f"source={str(source)!r}: nothing is there; expected a folder of images or a file.")
+        paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+        paths = [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        names = [path.name if folder.is_file() else path.relative_to(folder).as_posix() for path in paths]
+    else:
+        paths = [Path(path) for path in source]
+        names = [str(path) for path in paths]
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"source holds {str(path)!r}, which is no file; expected paths of image files.")
+    if not paths:
+        raise ValueError(
+            f"source={str(source)!r} holds no images; expected files ending in {', '.join(sorted(SUFFIXES))}."
+        )
+    return paths, names
+
+
+def _read(
+    items: Any, size: int | None, on_error: Literal["raise", "skip"]
+) -> tuple[Tensor | None, list[int], list[int]]:
+    """Images of one batch, the positions that were read, and those that could not be."""
+    if isinstance(items[0], Tensor):
+        images = torch.stack(items).float()
+        return (images if size is None else resize(images, size)), list(range(len(items))), []
+    try:
+        return load_images(items, size=size)[0], list(range(len(items))), []
+    except ValueError:
+        if on_error == "raise":
+            raise
+    images, read, bad = [], [], []
+    for row, item in enumerate(items):
+        try:
+            images.append(load_images(item, size=size)[0])
+            read.append(row)
+        except ValueError:
+            bad.append(row)
+    return (torch.cat(images) if images else None), read, bad

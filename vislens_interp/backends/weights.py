@@ -1,0 +1,172 @@
+"""The published files behind ``backend="sd15"``: repositories, commits, sizes, checksums and terms, as facts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["fp16", "fp32"]
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a published repository.
+
+    Args:
+        path: Its path in the repository.
+        size: Bytes.
+        sha256: Of its contents, where it is a large file; "" for small ones, whose commit says enough.
+    """
+
+    path: str
+    size: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedRepository:
+    """What is needed of one repository on the Hugging Face hub.
+
+    Args:
+        name: What it is, for people.
+        repo_id: Where it is.
+        revision: The commit that every figure here belongs to.
+        licence: Its terms, by the name on its model card.
+        terms: Where they can be read.
+        files: What is downloaded, and nothing else of it.
+    """
+
+    name: str
+    repo_id: str
+    revision: str
+    licence: str
+    terms: str
+    files: tuple[PublishedFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+SD15 = PublishedRepository(
+    "Stable Diffusion 1.5",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "CreativeML OpenRAIL-M (uses are restricted)",
+    "https://huggingface.co/spaces/CompVis/stable-diffusion-license",
+    (
+        PublishedFile("model_index.json", 541),
+        PublishedFile("feature_extractor/preprocessor_config.json", 342),
+        PublishedFile("scheduler/scheduler_config.json", 308),
+        PublishedFile("text_encoder/config.json", 617),
+        PublishedFile("tokenizer/merges.txt", 524_619),
+        PublishedFile("tokenizer/special_tokens_map.json", 472),
+        PublishedFile("tokenizer/tokenizer_config.json", 806),
+        PublishedFile("tokenizer/vocab.json", 1_059_962),
+        PublishedFile("unet/config.json", 743),
+        PublishedFile("vae/config.json", 547),
+    ),
+)
+"""Without its three networks, which come in two precisions; see :func:`sd15_repositories`. The mirror of the removed
+``runwayml/stable-diffusion-v1-5``, at the same commit. The safety checker (off, as in the paper) is left out."""
+
+_NETWORKS: dict[Precision, tuple[PublishedFile, ...]] = {
+    "fp16": (
+        PublishedFile(
+            "text_encoder/model.fp16.safetensors",
+            246_144_864,
+            "77795e2023adcf39bc29a884661950380bd093cf0750a966d473d1718dc9ef4e",
+        ),
+        PublishedFile(
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+            1_719_125_304,
+            "c83908253f9a64d08c25fc90874c9c8aef9a329ce1ca5fb909d73b0c83d1ea21",
+        ),
+        PublishedFile(
+            "vae/diffusion_pytorch_model.fp16.safetensors",
+            167_335_342,
+            "4fbcf0ebe55a0984f5a5e00d8c4521d52359af7229bb4d81890039d2aa16dd7c",
+        ),
+    ),
+    "fp32": (
+        PublishedFile(
+            "text_encoder/model.safetensors",
+            492_265_874,
+            "d008943c017f0092921106440254dbbe00b6a285f7883ec8ba160c3faad88334",
+        ),
+        PublishedFile(
+            "unet/diffusion_pytorch_model.safetensors",
+            3_438_167_540,
+            "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
+        ),
+        PublishedFile(
+            "vae/diffusion_pytorch_model.safetensors",
+            334_643_276,
+            "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c",
+        ),
+    ),
+}
+
+IP_ADAPTER = PublishedRepository(
+    "IP-Adapter for Stable Diffusion 1.5 (global ViT-H/14 embedding)",
+    "h94/IP-Adapter",
+    "018e402774aeeddd60609b4ecdb7e298259dc729",
+    "Apache-2.0",
+    "https://huggingface.co/h94/IP-Adapter",
+    (
+        PublishedFile(
+            "models/ip-adapter_sd15.safetensors",
+            44_642_768,
+            "289b45f16d043d0bf542e45831f971dcdaabe18b656f11e86d9dfba7e9ee3369",
+        ),
+    ),
+)
+
+OPENCLIP = PublishedRepository(
+    "OpenCLIP ViT-H/14 (laion2b_s32b_b79k)",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "MIT",
+    "https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    (
+        PublishedFile(
+            "open_clip_model.safetensors",
+            3_944_517_836,
+            "0084e75319a50ad85ef45377bad5bc38f2f58824459eb690048d51c9f8863be5",
+        ),
+    ),
+)
+
+
+def sd15_repositories(precision: Precision = "fp16") -> list[PublishedRepository]:
+    """Everything that ``backend="sd15"`` reads, for one precision of Stable Diffusion's networks.
+
+    Args:
+        precision: ``"fp16"`` (2.1 GB of networks; loads as float32 too) or ``"fp32"`` (4.3 GB).
+
+    Raises:
+        ValueError: There is no such precision.
+
+    >>> f"{sum(repository.size for repository in sd15_repositories()) / 1e9:.2f} GB"
+    '6.12 GB'
+    """
+    if precision not in _NETWORKS:
+        raise ValueError(f"precision={precision!r} is not published; expected one of {sorted(_NETWORKS)}.")
+    files = (*SD15.files, *_NETWORKS[precision])
+    return [
+        PublishedRepository(SD15.name, SD15.repo_id, SD15.revision, SD15.licence, SD15.terms, files),
+        IP_ADAPTER,
+        OPENCLIP,
+    ]
+
+
+def missing_files(repository: PublishedRepository) -> list[PublishedFile]:
+    """What of a repository is not in the hub's cache at its commit, or is there with another size."""
+    from huggingface_hub import try_to_load_from_cache
+
+    missing = []
+    for file in repository.files:
+        found = try_to_load_from_cache(repository.repo_id, file.path, revision=repository.revision)
+        if not isinstance(found, str) or Path(found).stat().st_size != file.size:
+            missing.append(file)
+    return missing

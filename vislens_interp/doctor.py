@@ -1,0 +1,92 @@
+"""``vislens doctor``: what this machine has, and what each backend lacks on it."""
+
+import os
+import platform
+from importlib import metadata
+
+from vislens_interp.backends.weights import Precision, missing_files, sd15_repositories
+from vislens_interp.download import gigabytes
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "captum",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "huggingface_hub",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
+GPU_MEMORY = 6_000_000_000
+"""Bytes that one 512-pixel image takes in half precision: 6 GB, the goal that benchmarks/sd15_speed.py checks."""
+
+
+def report() -> str:
+    """Versions, devices, weights and backends, as text."""
+    sections = {"versions": _versions(), "devices": _devices(), "weights": _weights(), "backends": _backends()}
+    return "\n".join(line for title, lines in sections.items() for line in (title, *(f"  {line}" for line in lines)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> list[str]:
+    own = _version("vislens_interp") or "not installed, run from its folder"
+    lines = [f"vislens_interp {own}", f"python {platform.python_version()} on {platform.platform()}"]
+    found = {package: _version(package) for package in PACKAGES}
+    return lines + [
+        f"{name} {version or 'MISSING; installing vislens_interp brings it'}" for name, version in found.items()
+    ]
+
+
+def _devices() -> list[str]:
+    import torch
+
+    lines = [f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads, {_memory()}"]
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        one = torch.cuda.get_device_properties(index)
+        enough = "" if one.total_memory >= GPU_MEMORY else f"; sd15 wants {gigabytes(GPU_MEMORY)}"
+        lines.append(f"cuda:{index}: {one.name}, {gigabytes(one.total_memory)}, sm_{one.major}{one.minor}{enough}")
+    if torch.backends.mps.is_available():
+        lines.append("mps: Apple GPU")
+    if len(lines) == 1:
+        why = "this build of PyTorch has no CUDA" if torch.version.cuda is None else "PyTorch sees no GPU"
+        lines.append(f"no GPU: {why}; sd15 works on the CPU, at minutes an image")
+    return lines
+
+
+def _memory() -> str:
+    try:
+        return f"{gigabytes(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))} of memory"
+    except (AttributeError, OSError, ValueError):  # not a POSIX system
+        return "memory not known"
+
+
+def _weights() -> list[str]:
+    from huggingface_hub import constants
+
+    lines = [f"looked for in {constants.HF_HUB_CACHE} (HF_HUB_CACHE)"]
+    half, adapter, clip = sd15_repositories("fp16")
+    full = sd15_repositories("fp32")[0]
+    for words, repository in ((" in fp16", half), (" in fp32", full), ("", adapter), ("", clip)):
+        missing = missing_files(repository)
+        state = "here" if not missing else f"MISSING {len(missing)} of {len(repository.files)} files"
+        lines.append(f"{repository.name}{words}: {state} ({gigabytes(repository.size)}, {repository.licence})")
+    return lines
+
+
+def _backends() -> list[str]:
+    lacking = min((_sd15_lacks(precision) for precision in ("fp16", "fp32")), key=len)
+    state = "ready" if not lacking else f"lacks {', '.join(lacking)}; run `vislens download sd15`"
+    return ["cifar10: ready, its weights ship with the package", f"sd15: {state}"]
+
+
+def _sd15_lacks(precision: Precision) -> list[str]:
+    return [repository.name for repository in sd15_repositories(precision) if missing_files(repository)]
