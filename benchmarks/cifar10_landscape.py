@@ -3,6 +3,7 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --tune     # tuning units and images
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3            # the table
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --report   # from what has been run
+    python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --figure   # figure 5
 
 Every cell (layer, seed) is written when it is done and skipped when the command is run again. `--workers 2` runs two
 cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses
@@ -783,7 +784,10 @@ Tuned on tuning units and images, the same grid for both priors ({GRID}): struct
                 found = table.matched(way, "decoded", one, other)
                 numbers.setdefault("ablation", {})[f"{label}, {way}"] = found
                 lines += [f"| {label} {line}" for line in matched_lines(way, "decoded", found) if "mean over" in line]
-    pair_entries = [entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())]
+    pair_files = sorted(out.glob("pairs-*.json"))
+    pair_entries: list[dict[str, Any]] = [entry for path in pair_files for entry in json.loads(path.read_text())]
+        entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())
+    ]
     if pair_entries:
         numbers["pairs"] = pair_numbers(pair_entries)
         lines += ["", "## Two units in one latent", "", *pair_lines(numbers["pairs"])]
@@ -791,10 +795,41 @@ Tuned on tuning units and images, the same grid for both priors ({GRID}): struct
     lines += ["", "Seconds a unit and direction (" + f"{TEST_IMAGES // 3} images, one thread): "]
     lines[-1] += ", ".join(f"{label}: {value:.1f}" for label, value in seconds.items()) + "."
     numbers["provenance"] = provenance_
+    commits = sorted({entry["commit"] for entry in [*entries, *pair_entries]})
+    lines += ["", f"Cells were run at {', '.join(commits)}; the report was made at the commit above."]
+    lines[2:2] = verdict(numbers)
     write_text(out / "table3.json", json.dumps(numbers, indent=1))
     text = "\n".join(lines) + "\n"
     write_text(out / "table3.md", text)
     return text
+
+
+def verdict(numbers: dict[str, Any]) -> list[str]:
+    """What was hoped for and is not seen, first; then what is."""
+    shipped = [row for row in numbers["rows"] if row["method"] == ROWS[1].label]
+    checks: dict[str, bool] = {}
+    bias = numbers["reconstruction"][ROWS[1].label]["bias"][0]
+    checks[f"Reconstructions answer {bias:+.2f} SD off (wanted: within 0.3)."] = abs(bias) <= 0.3
+    wins, change, pairs_ = (numbers["editing"][name] for name in ("wins", "mean_change", "pairs"))
+    text = f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {pairs_} unit × direction pairs "
+    checks[f"{text}(wanted: 90 %); mean Δr {change:+.2f} SD (wanted: 0.5)."] = wins >= 0.9 and change >= 0.5
+    kept = {row["direction"]: row["normalised_similarity"] for row in shipped}
+    text = " and ".join(f"{value:.2f} ({way})" for way, value in kept.items())
+    text = f"Its similarity is {text} of the way from a random pair to the reconstruction (wanted: 0.5)."
+    checks[text] = min(kept.values()) >= 0.5
+    for key, found in numbers["matched"].items():
+        for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
+            one = found[name]
+            text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] (wanted: above zero)."
+            checks[f"Structured against standard-VAE optimisation, {key}: {name} {text}"] = one["low"] > 0
+    for name in ("of mean changes", "of single pictures") if "pairs" in numbers else ():
+        one = numbers["pairs"][name]
+        text = f"{one['both over single']:.2f} [{one['low']:.2f}, {one['high']:.2f}] of a single unit's (wanted: 0.50)."
+        count = numbers["pairs"]["pairs"]
+        checks[f"Two units in one latent, {count} pairs: cross-talk {name} is {text}"] = one["both over single"] <= 0.5
+    failed, held = ([f"- {text}" for text, ok in checks.items() if ok is wanted] for wanted in (False, True))
+    failed = failed or ["- Nothing of what was asked."]
+    return ["**What fails, first.**", "", *failed, "", "**What holds.**", "", *held, ""]
 
 
 def matched_lines(way: str, stage: str, found: dict[str, Any]) -> list[str]:
@@ -883,8 +918,71 @@ def _ci(value: Any) -> str:
     return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
 
 
-def save_cell(path: Path, entries: Iterator[dict[str, Any]]) -> None:
-    write_text(path, json.dumps(list(entries)))
+def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -> None:
+    """Figure 5: the first test unit of each layer and the first test images, nothing picked.
+
+    Optimisations are shown, picture by picture, at the last scored step before it gives up 30 % of its similarity, so
+    that both priors are seen at the same cost. Everything is refined; below each picture stands its Δr.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    images = bench.test[0::3][:pictures]
+    start = bench.features(images)
+    columns: list[tuple[str, Tensor, list[str]]] = []
+    for layer in TEST_UNITS:
+        units = bench.units(layer)[1][: TEST_UNITS[layer]]
+        made = landscapes(bench, layer, units, 0)
+        target = bench.target(layer, units)
+        scaler = ResponseScaler.fit(target.responses(bench.reference), target.names)
+        random = bench.similarity(bench.features(bench.test).roll(1, 0), bench.features(bench.test)).mean().item()
+        zero_kept = start
+        for row in (None, ROWS[1], OURS, RIVAL):
+            method = made[row.start, row.landscape] if row else made["consistent", "shipped"]
+            landscape = method.landscape_
+            z, _ = landscape.encode(images)
+            unedited = landscape.decode(z)
+            base = scaler.standardise(target.responses(bench.refine(unedited, 0)))[:, 0]
+            if row is None:
+                name = f"{layer}, unit {units[0]}"
+                columns.append((f"{name}\ninput", images, [""] * pictures))
+                columns.append((f"{name}\nα = 0", bench.refine(unedited, 0), ["0.0"] * pictures))
+                zero_kept = bench.similarity(bench.features(unedited), start)
+                continue
+            for way in SIGN:
+                if row.technique == "edit":
+                    shown = landscape.decode(landscape.goal(z, {0: way}))
+                else:
+                    settings = optimize_settings(row, tuned, max(TRACE))
+                    doses = torch.stack(list(trajectories(bench, method, images, 0, way, settings).values()))
+                    kept = torch.stack([bench.similarity(bench.features(dose), start) for dose in doses])
+                    lost = (kept[:1] - kept) / (zero_kept.mean() - random)
+                    spent = (lost >= 0.3).int()
+                    last = torch.where(spent.any(0), spent.argmax(0) - 1, len(doses) - 1).clamp_min(0)
+                    shown = doses[last, torch.arange(pictures)]
+                refined = bench.refine(shown, 0)
+                change = scaler.standardise(target.responses(refined))[:, 0] - base
+                label = {ROWS[1].label: "edit", OURS.label: "our optim.", RIVAL.label: "standard optim."}[row.label]
+                columns.append((f"{label}\n{way}", refined, [f"{value:+.1f}" for value in change.tolist()]))
+    per_layer = len(columns) // len(TEST_UNITS)
+    page = Figure(figsize=(1.05 * pictures + 1.3, 1.2 * len(columns)), dpi=110)
+    FigureCanvasAgg(page)
+    axes = page.subplots(len(columns), pictures)
+    for index, (name, shown, notes) in enumerate(columns):
+        for column in range(pictures):
+            axis = axes[index][column]
+            axis.imshow(shown[column].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(notes[column], fontsize=8, labelpad=1)
+        bold = "bold" if index % per_layer == 0 else "normal"
+        axes[index][0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, fontweight=bold)
+    page.tight_layout(pad=0.4)
+    page.savefig(path)
+
+
+def save_cell(path: Path, entries: Iterator[dict[str, Any]], commit: str) -> None:
+    write_text(path, json.dumps([{**entry, "commit": commit} for entry in entries]))
 
 
 def main() -> None:
@@ -894,6 +992,7 @@ def main() -> None:
     parser.add_argument("--pixel-vae", type=Path, required=True, help="standard CVAE trained with w_consistency=0")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.png")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--published-seeds", type=int, default=3, help="seeds that the published optimisation rows get")
     parser.add_argument("--workers", type=int, default=2)
@@ -902,7 +1001,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     said = provenance(seed=0)
-    if not args.report and args.part is None and args.workers > 1:
+    if not args.report and not args.figure and args.part is None and args.workers > 1:
         commands = [[sys.executable, *sys.argv, "--part", str(part)] for part in range(args.workers)]
         running = [subprocess.Popen(command) for command in commands]
         if any(process.wait() for process in running):
@@ -925,6 +1024,9 @@ def main() -> None:
         print(report(bench, args.out, said))
         return
     tuned = json.loads((args.out / "tuned.json").read_text())
+    if args.figure:
+        figure(bench, tuned, args.out / "figure5.png")
+        return
     jobs = [(layer, seed) for seed in range(args.seeds) for layer in TEST_UNITS]
     # A conv3 cell costs twice an fc1 cell: odd seeds swap who begins, so that two workers end together.
     part = args.part or 0
@@ -932,10 +1034,10 @@ def main() -> None:
     for layer, seed in mine:
         path = args.out / f"cell-{layer}-{seed}.json"
         if not path.exists():
-            save_cell(path, cell(bench, layer, seed, tuned, steps, seed < args.published_seeds))
+            save_cell(path, cell(bench, layer, seed, tuned, steps, seed < args.published_seeds), said["commit"])
     path = args.out / f"pairs-{part}-of-{args.workers}.json"
     if not path.exists():
-        save_cell(path, pair_cell(bench, part, args.workers))
+        save_cell(path, pair_cell(bench, part, args.workers), said["commit"])
 
 
 if __name__ == "__main__":
