@@ -786,8 +786,6 @@ Tuned on tuning units and images, the same grid for both priors ({GRID}): struct
                 lines += [f"| {label} {line}" for line in matched_lines(way, "decoded", found) if "mean over" in line]
     pair_files = sorted(out.glob("pairs-*.json"))
     pair_entries: list[dict[str, Any]] = [entry for path in pair_files for entry in json.loads(path.read_text())]
-        entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())
-    ]
     if pair_entries:
         numbers["pairs"] = pair_numbers(pair_entries)
         lines += ["", "## Two units in one latent", "", *pair_lines(numbers["pairs"])]
