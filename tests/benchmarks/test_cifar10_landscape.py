@@ -1,0 +1,95 @@
+import cifar10_landscape as table
+import numpy as np
+import pytest
+import torch
+
+
+def test_change_where_similarity_was_given_up():
+    kept = torch.tensor([[1.0, 0.9, 0.5], [1.0, 1.0, 1.0], [0.8, 0.7, 0.75]])
+    change = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.5, 0.2], [0.0, 2.0, 9.0]])
+    found = table.change_where_given_up(change, kept, span=0.5)
+    at = dict(zip(table.GIVEN_UP, found.T.tolist(), strict=True))
+    assert at[0.2] == pytest.approx([1.0, 0.5, 2.0], abs=1e-5)  # 0.1 of similarity is lost
+    assert at[0.1] == pytest.approx([0.5, 0.5, 1.0], abs=1e-5)
+    # Lost 0.2 half way down the second line; the others never lose so much, and count with the most they reached.
+    assert at[0.4] == pytest.approx([1.5, 0.5, 9.0], abs=1e-5)
+
+
+def entries(row, slope):
+    """One method: Δr grows by ``slope`` for all the similarity that is lost."""
+    for unit in range(3):
+        for way in table.SIGN:
+            doses = [
+                {
+                    "dose": float(step),
+                    "decoded": {
+                        "change": [slope * step * (unit + 1)] * 4,
+                        "similarity": [0.9 - 0.03 * step] * 4,
+                        "response": [0.0] * 4,
+                    },
+                }
+                for step in range(8)
+            ]
+            yield {
+                "row": row.label,
+                "layer": "conv3",
+                "unit": unit,
+                "seed": 0,
+                "direction": way,
+                "random": [0.6] * 4,
+                "doses": doses,
+            }
+
+
+def test_matched_doses_of_methods_that_differ_by_a_known_factor():
+    made = [*entries(table.OURS, 2.0), *entries(table.RIVAL, 1.0)]
+    found = table.Table(made, draws=50).matched("increase", "decoded", table.OURS, table.RIVAL)
+    # 10 % of the 0.3 between reconstruction and random pairs is one step: 2 against 1, times a unit's 1, 2, 3.
+    one = found["Δr where 10% of similarity is given up"]
+    assert one["difference"] == pytest.approx(2.0, abs=1e-5)
+    assert one["by_unit"] == pytest.approx([1.0, 2.0, 3.0], abs=1e-5)
+    assert one["low"] < 2.0 < one["high"]
+    # Half of the common Δr is the rival's step 3.5 and ours 1.75.
+    alike = found["similarity at 50% of the common Δr"]
+    assert alike["difference"] == pytest.approx(0.03 * 1.75, abs=1e-5)
+    assert alike["low"] == pytest.approx(alike["high"])
+    assert found["pictures with a common Δr"] == 1
+    assert found["never gave up so much"][table.OURS.label] == [0.0] * len(table.GIVEN_UP)
+
+
+def test_a_tie_is_no_win():
+    made = [*entries(table.OURS, 1.0), *entries(table.RIVAL, 1.0)]
+    found = table.Table(made, draws=20).matched("decrease", "decoded", table.OURS, table.RIVAL)
+    for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
+        assert np.allclose([found[name][key] for key in ("difference", "low", "high")], 0)
+
+
+def test_what_is_chosen_is_the_best_of_both_directions():
+    settings = {"lr": 0.1, "w_kld": 0.0, "scale": "latent"}
+    rows = [
+        {"prior": prior, **settings, "lr": lr, "increase": up, "decrease": down}
+        for prior in ("structured", "standard")
+        for lr, up, down in ((0.1, 10.0, 0.1), (0.2, 9.0, 0.4), (0.3, 1.0, 0.5))
+    ]
+    chosen = table.choose(rows)
+    assert chosen["structured"] == {**settings, "lr": 0.2}
+    assert chosen["grid"] == rows
+
+
+def test_what_fails_is_said_first():
+    measures = ("Δr, mean over similarities", "similarity, mean over Δr")
+    interval = {"difference": 0.1, "low": -0.1, "high": 0.3}
+    numbers = {
+        "rows": [{"method": table.ROWS[1].label, "direction": way, "normalised_similarity": 0.7} for way in table.SIGN],
+        "reconstruction": {table.ROWS[1].label: {"bias": [-0.1, -0.2, 0.0]}},
+        "editing": {"wins": 1.0, "mean_change": 0.8, "pairs": 24},
+        "matched": {
+            "increase, decoded": dict.fromkeys(("Δr, mean over similarities", "similarity, mean over Δr"), interval)
+        },
+    }
+    text = "\n".join(table.verdict(numbers))
+    failed, held = text.split("**What holds.**")
+    assert "Structured against standard-VAE" in failed
+    assert "-0.10 SD off" in held
+    numbers["reconstruction"][table.ROWS[1].label]["bias"][0] = -0.4
+    assert "-0.40 SD off" in "\n".join(table.verdict(numbers)).split("**What holds.**")[0]
