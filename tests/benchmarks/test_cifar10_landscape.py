@@ -83,9 +83,7 @@ def test_what_fails_is_said_first():
         "rows": [{"method": table.ROWS[1].label, "direction": way, "normalised_similarity": 0.7} for way in table.SIGN],
         "reconstruction": {table.ROWS[1].label: {"bias": [-0.1, -0.2, 0.0]}},
         "editing": {"wins": 1.0, "mean_change": 0.8, "pairs": 24},
-        "matched": {
-            "increase, decoded": dict.fromkeys(("Δr, mean over similarities", "similarity, mean over Δr"), interval)
-        },
+        "matched": {"increase, decoded": dict.fromkeys(measures, interval)},
     }
     text = "\n".join(table.verdict(numbers))
     failed, held = text.split("**What holds.**")
