@@ -356,10 +356,22 @@ def test_a_target_without_gradients(images):
         lens.visualize(images, method="optimize", strength=0)
 
 
+def test_what_can_be_refused_is_refused_before_the_fit(images):
+    lens = FeatureLens(small_network(), "conv", 1, backend="cifar10")
+    with pytest.raises(ValueError, match="seeds has 2 entries for"):
+        lens.visualize(images, seeds=[1, 2])
+    with pytest.raises(ValueError, match="judge reads 2 units .*; expected 1, one for each"):
+        lens.visualize(images, judge=LayerTarget(small_network(seed=3), "conv", [0, 1]))
+    with pytest.raises(ValueError, match="not fitted"):
+        _ = lens.landscape_
+
+
 def test_another_judge(fitted, images):
     judge = LayerTarget(small_network(seed=3), "conv", 0)
     result = fitted.visualize(images, "increase", strength=0, judge=judge)
     assert result.settings["judge"] == "0"
+    assert result.unit == "2"  # the lens's own: its landscape and its evidence are behind the pictures
+    assert result.evidence is fitted.evidence_["2"]
     torch.testing.assert_close(result.responses["increase"], judge.responses(result.images["increase"])[:, 0])
     assert result.response_std == pytest.approx(judge.responses(pictures(220)).std().item(), rel=1e-4)
 

@@ -18,7 +18,7 @@ from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.method import LandscapeMethod, Technique
+from vislens_interp.method import LandscapeMethod, Technique, refuse_without_gradients
 from vislens_interp.result import LensResult, Sweep, TopImages
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -164,7 +164,7 @@ class FeatureLens:
             alpha: Weight of the edit, 0 to 1; None is the measured default.
             strength: SDEdit strength of the refinement: 0 is the bare decoding.
             seeds: Noise seed of every image, or one an image.
-            judge: Another target to read the responses instead of the lens's own.
+            judge: Another target to read the responses instead of the lens's own: as many units, in the same order.
             mode: Which of several prior means; None takes the nearest to each image.
 
         Returns:
@@ -179,16 +179,24 @@ class FeatureLens:
         for name, value in (("alpha", alpha), ("strength", strength)):  # before a fit that takes minutes
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name}={value} must lie in [0, 1].")
+        if method == "optimize":
+            refuse_without_gradients(self.target, self.backend)
+        if judge is not None and len(judge.names) != len(self.target.names):
+            raise ValueError(
+                f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(self.target.names)}, "
+                f"one for each of the lens's ({', '.join(self.target.names)}), in their order."
+            )
         wanted: dict[str, dict[int, Direction]] = {"unedited": {}, **self._directions(direction)}
         if images is None:
             self._fit_if_needed(None, progress)
             pictures, names = self.example_images()
+            seed_list = _seed_list(seeds, len(pictures))
         else:
             pictures, names = load_images(images, size=self.backend.size, on_error=on_error)
+            seed_list = _seed_list(seeds, len(pictures))
             self._fit_if_needed(pictures, progress)
         fitted = self._fitted()
         fitted.technique = method
-        seed_list = _seed_list(seeds, len(pictures))
         made = {"reference": pictures}
         for key, moves in wanted.items():
             made[key] = fitted.generate(pictures, moves, seeds=seed_list, alpha=alpha, strength=strength, mode=mode)
@@ -219,7 +227,7 @@ class FeatureLens:
                 names=names,
                 settings=described,
             )
-            for unit, name in enumerate(reader.names)
+            for unit, name in enumerate(self.target.names)
         }
         return results if len(results) > 1 else next(iter(results.values()))
 

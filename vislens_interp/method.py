@@ -266,12 +266,7 @@ class LandscapeMethod:
         trace: Callable[[int, Tensor], None] | None = None,
     ) -> Optimized:
         """Algorithm 3 from latents ``z``, all (N, latent_dim)."""
-        if not (self.target.differentiable and self.backend.differentiable):
-            which = "target" if not self.target.differentiable else f"backend {self.backend.name!r}"
-            raise ValueError(
-                f"method='optimize' needs gradients from the image to the response, and this {which} has none. "
-                "Use method='edit'."
-            )
+        refuse_without_gradients(self.target, self.backend)
         respond_to_x = self._respond_to_x(self.landscape_.scaler)
         signs = {unit: 1.0 if direction == "increase" else -1.0 for unit, direction in directions.items()}
 
@@ -326,6 +321,16 @@ class LandscapeMethod:
             "edit": asdict(self._settings(EditSettings, defaults.edit)),
             "optimize": asdict(self._settings(OptimizeSettings, defaults.optimize, "optimize_")),
         }
+
+
+def refuse_without_gradients(target: Target, backend: Backend) -> None:
+    """Raise ValueError where ``method="optimize"`` cannot work."""
+    if not (target.differentiable and backend.differentiable):
+        which = "target" if not target.differentiable else f"backend {backend.name!r}"
+        raise ValueError(
+            f"method='optimize' needs gradients from the image to the response, and this {which} has none. "
+            "Use method='edit'."
+        )
 
 
 _KNOWN = {

@@ -111,7 +111,7 @@ def organise(
 
 
 def _isolated(filters: Tensor, covariance: Tensor, gradients: Tensor, isolation: float) -> Tensor:
-    """The moves that change one unit's prediction by one and no other's, at least unlikelihood plus side effect, (D, K).
+    """The moves (D, K) that change one unit's prediction by one and no other's, likely and with little side effect.
 
     Under the codes' Gaussian alone that is Haufe's pattern. A prediction that stands still is not yet a response that
     does: so the mean squared change of the other units' responses, to first order, is weighed against the likelihood.
