@@ -217,12 +217,12 @@ def centroids(landscape: Landscape, unit: int) -> dict[Direction, Tensor]:
     return {way: (landscape.latents * w[:, None]).sum(0) / w.sum() for way, w in weights.items()}
 
 
-def optimize_settings(row: Row, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
+def optimize_settings(row: Row, way: Direction, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
     """The paper's numbers for the published rows; what tuning chose, from one grid for both priors, for the others."""
     if "published" in row.label:
         chosen: dict[str, Any] = {"lr": 0.1, "w_kld": 0.001, "move": "block"}
     else:
-        chosen = {**tuned[row.prior], "move": "all"}
+        chosen = {**tuned[row.prior][way], "move": "all"}
     return {"steps": steps, "prior": row.prior, "chunk": 34, **chosen}
 
 
@@ -279,7 +279,7 @@ def cell(
             for way in SIGN:
                 began = time.monotonic()
                 if row.technique == "optimize":
-                    settings = optimize_settings(row, tuned, steps)
+                    settings = optimize_settings(row, way, tuned, steps)
                     doses = trajectories(bench, method, pictures, unit, way, settings)
                 else:
                     goal = (
@@ -402,13 +402,12 @@ def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> 
 
 
 def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best setting of each prior; a direction counts as a share of the best that any setting reached in it."""
-    top = {way: max(row[way] for row in found) for way in SIGN}
+    """The best setting of each prior and direction."""
     best: dict[str, Any] = {"grid": found}
     for prior in ("structured", "standard"):
         rows = [row for row in found if row["prior"] == prior]
-        chosen = max(rows, key=lambda row: sum(row[way] / top[way] for way in SIGN))
-        best[prior] = {name: chosen[name] for name in GRID}
+        chosen = {way: max(rows, key=lambda row, way=way: row[way]) for way in SIGN}
+        best[prior] = {way: {name: row[name] for name in GRID} for way, row in chosen.items()}
     return best
 
 
@@ -641,8 +640,8 @@ reference images. Similarity: cosine to the input in the penultimate features of
 same after the DDPM at strength {PixelBackend.defaults.strength}. Intervals: 95 %, bootstrap over units first, then
 images. Edits are at α = 1.
 
-Tuned on tuning units and images, the same grid for both priors ({GRID}): structured {tuned["structured"]}, standard
-{tuned["standard"]}.
+Tuned on tuning units and images, by Δr where similarity is given up, the same grid for both priors ({GRID}):
+structured {tuned["structured"]}, standard {tuned["standard"]}.
 """
     columns = (
         "direction",
@@ -951,7 +950,7 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
                 if row.technique == "edit":
                     shown = landscape.decode(landscape.goal(z, {0: way}))
                 else:
-                    settings = optimize_settings(row, tuned, max(TRACE))
+                    settings = optimize_settings(row, way, tuned, max(TRACE))
                     doses = torch.stack(list(trajectories(bench, method, images, 0, way, settings).values()))
                     kept = torch.stack([bench.similarity(bench.features(dose), start) for dose in doses])
                     lost = (kept[:1] - kept) / (zero_kept.mean() - random)

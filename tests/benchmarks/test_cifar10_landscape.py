@@ -64,15 +64,17 @@ def test_a_tie_is_no_win():
         assert np.allclose([found[name][key] for key in ("difference", "low", "high")], 0)
 
 
-def test_what_is_chosen_is_the_best_of_both_directions():
+def test_each_prior_and_direction_has_its_best_setting():
     settings = {"lr": 0.1, "w_kld": 0.0, "scale": "latent"}
     rows = [
         {"prior": prior, **settings, "lr": lr, "increase": up, "decrease": down}
         for prior in ("structured", "standard")
         for lr, up, down in ((0.1, 10.0, 0.1), (0.2, 9.0, 0.4), (0.3, 1.0, 0.5))
     ]
+    rows[0]["increase"] = 2.0
     chosen = table.choose(rows)
-    assert chosen["structured"] == {**settings, "lr": 0.2}
+    assert chosen["structured"] == {"increase": {**settings, "lr": 0.2}, "decrease": {**settings, "lr": 0.3}}
+    assert chosen["standard"] == {"increase": settings, "decrease": {**settings, "lr": 0.3}}
     assert chosen["grid"] == rows
 
 
