@@ -53,8 +53,10 @@ FIT_EPOCHS = 2
 FIT = {"epochs": FIT_EPOCHS, "bf16": True}
 TRACE = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 46, 60, 80, 105, 140, 200)
 """Steps that are scored, close together at first: a dozen steps cost half of the similarity."""
-REFINED_AT = (0, 2, 5, 10, 22, 46, 105, 200)
-"""Steps of ``TRACE`` that are also refined: refining costs more than a step."""
+REFINED_AT = (0, 3, 10, 36, 200)
+"""Steps of ``TRACE`` that are also refined: a picture's refinement costs as much as thirty steps."""
+REFINED_IMAGES = 34
+"""Of a seed's test images, the first so many are refined as well."""
 GIVEN_UP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Similarity that every picture gives up where methods are compared: shares of what lies between the mean
 reconstruction and a random pair."""
@@ -263,7 +265,7 @@ def cell(
 
     def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = bench.features(images)
-        return scaler.standardise(truth.responses(images)), bench.similarity(features, start), features
+        return scaler.standardise(truth.responses(images)), bench.similarity(features, start[: len(images)]), features
 
     read_input = look(pictures)[0]
     shown_random = bench.similarity(start.roll(1, 0), start)
@@ -274,7 +276,7 @@ def cell(
         landscape = method.landscape_
         z, _ = landscape.encode(pictures)
         unedited = landscape.decode(z)
-        zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited, seed))}
+        zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited[:REFINED_IMAGES], seed))}
         for unit in range(len(units)):
             for way in SIGN:
                 began = time.monotonic()
@@ -299,12 +301,13 @@ def cell(
                     "doses": [],
                 }
                 for dose, images in doses.items():
-                    stages = {"decoded": images}
-                    if row.technique != "optimize" or dose in REFINED_AT:
-                        stages["refined"] = bench.refine(images, seed)
+                    seen = {"decoded": look(images)}
+                    if dose == 0:
+                        seen["refined"] = zero["refined"]
+                    elif dose == max(doses) or (row.technique == "optimize" and dose in REFINED_AT):
+                        seen["refined"] = look(bench.refine(images[:REFINED_IMAGES], seed))
                     measured: dict[str, Any] = {"dose": dose}
-                    for stage, shown in stages.items():
-                        responses, similarity, features = look(shown)
+                    for stage, (responses, similarity, features) in seen.items():
                         measured[stage] = {
                             "change": (SIGN[way] * (responses - zero[stage][0])[:, unit]).tolist(),
                             "response": responses[:, unit].tolist(),
@@ -637,7 +640,7 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
 reference images. Similarity: cosine to the input in the penultimate features of the third-party ResNet-20; normalised:
 0 is a random pair ({table.random:.3f}), 1 the row's own reconstruction. Fréchet distance in the same features, of
 {count} pictures, to as many other test images; two such sets of test images are {floor:.2f} apart. Refined: the
-same after the DDPM at strength {PixelBackend.defaults.strength}. Intervals: 95 %, bootstrap over units first, then
+same after the DDPM at strength {PixelBackend.defaults.strength}, for the first {REFINED_IMAGES} pictures of each seed. Intervals: 95 %, bootstrap over units first, then
 images. Edits are at α = 1.
 
 Tuned on tuning units and images, by Δr where similarity is given up, the same grid for both priors ({GRID}):
@@ -1027,14 +1030,13 @@ def main() -> None:
     jobs = [(layer, seed) for seed in range(args.seeds) for layer in TEST_UNITS]
     # A conv3 cell costs twice an fc1 cell: odd seeds swap who begins, so that two workers end together.
     part = args.part or 0
-    mine = [job for index, job in enumerate(jobs) if (index + job[1]) % args.workers == part]
-    for layer, seed in mine:
-        path = args.out / f"cell-{layer}-{seed}.json"
-        if not path.exists():
-            save_cell(path, cell(bench, layer, seed, tuned, steps, seed < args.published_seeds), said["commit"])
     path = args.out / f"pairs-{part}-of-{args.workers}.json"
     if not path.exists():
         save_cell(path, pair_cell(bench, part, args.workers), said["commit"])
+    for layer, seed in [job for index, job in enumerate(jobs) if (index + job[1]) % args.workers == part]:
+        path = args.out / f"cell-{layer}-{seed}.json"
+        if not path.exists():
+            save_cell(path, cell(bench, layer, seed, tuned, steps, seed < args.published_seeds), said["commit"])
 
 
 if __name__ == "__main__":
