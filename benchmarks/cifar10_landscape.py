@@ -641,8 +641,8 @@ reference images. Similarity: cosine to the input in the penultimate features of
 0 is a random pair ({table.random:.3f}), 1 the row's own reconstruction. Fréchet distance in the same features, of
 {count} pictures, to as many other test images; two such sets of test images are {floor:.2f} apart. Refined: the
 same after the DDPM at strength {PixelBackend.defaults.strength}, for the first {REFINED_IMAGES} pictures of each seed
-(and, for the distance, of at most {count} pictures). Intervals: 95 %, bootstrap over units first, then images. Edits are
-at α = 1.
+(and, for the distance, of at most {count} pictures). Intervals: 95 %, bootstrap over units first, then images. Edits
+are at α = 1.
 
 Tuned on tuning units and images, by Δr where similarity is given up, the same grid for both priors ({GRID}):
 structured {tuned["structured"]}, standard {tuned["standard"]}.
