@@ -1,0 +1,37 @@
+"""What only a CUDA device can show: the same numbers there, and nothing left behind."""
+
+import pytest
+import torch
+
+from vislens_interp import FeatureLens, zoo
+from vislens_interp.backends.pixel import PixelBackend
+
+pytestmark = pytest.mark.gpu
+
+
+def lens_on(device):
+    lens = FeatureLens(zoo.load("cifar10_convnet").to(device), "conv3", unit=16, backend=PixelBackend(device))
+    return lens.fit(epochs=1, shuffles=0)
+
+
+def test_a_lens_on_the_gpu_agrees_with_the_cpu():
+    pictures = PixelBackend().reference()[:8]
+    results = {device: lens_on(device).visualize(pictures, seeds=1) for device in ("cpu", "cuda")}
+    for key in ("unedited", "increase", "decrease"):
+        here, there = (results[device].responses[key] for device in ("cpu", "cuda"))
+        assert there.device.type == "cpu"
+        # Convolutions round differently there (TF32), and a fit amplifies it.
+        torch.testing.assert_close(here, there, atol=0.2 * results["cpu"].response_std, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_pictures_on_the_gpu():
+    pictures = PixelBackend().reference()[:4]
+    first, second = (lens_on("cuda").visualize(pictures, "increase").images["increase"] for _ in range(2))
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+def test_the_models_random_state_is_as_it_was():
+    lens = lens_on("cuda")
+    before = torch.cuda.get_rng_state()
+    lens.visualize(PixelBackend().reference()[:2], strength=0)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
