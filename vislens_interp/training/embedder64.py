@@ -1,5 +1,6 @@
 """Recipe: the small embedder of the embedded backend, from labels and from agreement between views of an image."""
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,33 +97,65 @@ def run(
         evaluate=evaluate,
         evaluate_every=10 * per_epoch,
     )
-    embedder = cast(Pupil, average).embedder
-    add_test_figures(progress, total, lambda: figures(embedder, splits, TEST))
+    embedder = settle(cast(Pupil, average).embedder, splits.train)
+    add_test_figures(progress, total, lambda: figures(embedder, splits, TEST, bank=len(splits.train)))
     progress.data = splits.describe()
     return embedder, progress
 
 
 @torch.no_grad()
-def figures(embedder: Any, splits: Splits, held_out: slice) -> dict[str, float]:
-    """What the embeddings of these held-out images say about their labels, and about other views of the same image."""
+def settle(embedder: Embedder64, images: Tensor) -> Embedder64:
+    """A copy that standardises by its own outputs for clean images, no longer by a training network's for views.
+
+    Args:
+        embedder: The averaged embedder.
+        images: Bytes (N, 3, H, W), of which 10,000 evenly chosen are seen.
+    """
+    embedder = copy.deepcopy(embedder).eval()
+    layer = embedder.standardise
+    mean, variance = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)
+    raw = embed(embedder, evenly(images, 10_000)) * (variance + layer.eps).sqrt() + mean
+    mean.copy_(raw.mean(0))
+    variance.copy_(raw.var(0, unbiased=False))
+    return embedder
+
+
+def evenly(rows: Tensor, count: int) -> Tensor:
+    """About ``count`` rows, evenly spaced; all of them where there are fewer."""
+    return rows[:: max(1, len(rows) // count)]
+
+
+@torch.no_grad()
+def figures(embedder: Any, splits: Splits, held_out: slice, *, bank: int = 10_000) -> dict[str, float]:
+    """What the embeddings of these held-out images say about their labels, and about other views of the same image.
+
+    Neighbours and probe know ``bank`` of the training images: fewer during a run, which on a CPU would otherwise spend
+    most of its time on this.
+    """
     asked = splits.validation[held_out]
     generator = torch.Generator().manual_seed(1)
     one, other = (embedder(views(asked[:1000], generator)) for _ in range(2))
     found = {"view_retrieval": retrieval(one, other)}
     if len(splits.classes) > 1:
-        bank, queries = embed(embedder, splits.train), embed(embedder, asked)
-        labels = splits.train_labels.to(bank.device), splits.validation_labels[held_out].to(bank.device)
-        found["knn20_top1"] = knn_accuracy(bank, labels[0], queries, labels[1])
-        found["linear_probe_top1"] = linear_probe(bank, labels[0], queries, labels[1])
+        found |= probes(embedder, splits, held_out, bank)
     return found
+
+
+def probes(network: Any, splits: Splits, held_out: slice, bank: int) -> dict[str, float]:
+    """20-NN and linear probe top-1 of a network's outputs on these held-out images, from ``bank`` training images."""
+    known, asked = embed(network, evenly(splits.train, bank)), embed(network, splits.validation[held_out])
+    labels = evenly(splits.train_labels, bank).to(known.device), splits.validation_labels[held_out].to(known.device)
+    return {
+        "knn20_top1": knn_accuracy(known, labels[0], asked, labels[1]),
+        "linear_probe_top1": linear_probe(known, labels[0], asked, labels[1]),
+    }
 
 
 @torch.no_grad()
 def embed(network: Any, images: Tensor, batch_size: int = 500) -> Tensor:
     """Embeddings (N, D) float32 of bytes (N, 3, H, W), a batch at a time."""
     device = next(network.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        return torch.cat([network(pixels(part.to(device))).float() for part in images.split(batch_size)])
+    return torch.cat([network(pixels(part.to(device))) for part in images.split(batch_size)])
 
 
 def save(model: nn.Module, path: Path) -> Path:

@@ -12,10 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from vislens_interp.images import to_pil
 from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
-from vislens_interp.training.embedder64 import embed
+from vislens_interp.training.embedder64 import probes
 from vislens_interp.training.embedder64 import save as save  # half precision, as every shipped network
 from vislens_interp.training.loop import Progress, add_test_figures, train
-from vislens_interp.training.probe import knn_accuracy, linear_probe
 from vislens_interp.training.vit_tiny64 import standardisation
 
 ABOUT = "timm's resnet50 on 64-pixel images, trained by SimCLR without labels."
@@ -101,18 +100,11 @@ def run(
             projected = model.project(model.backbone(both))
         return contrast(*projected.float().chunk(2))
 
-    @torch.no_grad()
-    def figures(average: nn.Module, held_out: slice) -> dict[str, float]:
+    def figures(average: nn.Module, held_out: slice, bank: int = 10_000) -> dict[str, float]:
         if len(splits.classes) < 2:
             return {}
         backbone = cast(Pupil, average).backbone
-        seeing = nn.Sequential(standardisation(backbone), backbone).to(device)
-        bank, queries = embed(seeing, splits.train), embed(seeing, splits.validation[held_out])
-        labels = splits.train_labels.to(device), splits.validation_labels[held_out].to(device)
-        return {
-            "knn20_top1": knn_accuracy(bank, labels[0], queries, labels[1]),
-            "linear_probe_top1": linear_probe(bank, labels[0], queries, labels[1]),
-        }
+        return probes(nn.Sequential(standardisation(backbone), backbone).to(device), splits, held_out, bank)
 
     average, progress = train(
         model,
@@ -127,7 +119,7 @@ def run(
         evaluate=lambda average: figures(average, TUNING),
         evaluate_every=20 * per_epoch,
     )
-    add_test_figures(progress, total, lambda: figures(average, TEST))
+    add_test_figures(progress, total, lambda: figures(average, TEST, len(splits.train)))
     progress.data = splits.describe()
     return cast(Pupil, average).backbone, progress
 
