@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vislens_interp.backends.embedders import Embedder
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.images import check_images
@@ -76,6 +77,7 @@ def distances(made, known):
 
 def test_it_is_a_backend(out, images):
     backend = EmbeddingBackend(embedder(out), load(out, guidance=1.5, steps=3), name="trained")
+    assert isinstance(backend.embedder, Embedder)
     assert (backend.size, backend.shape) == (64, (512,))
     x = backend.encode(images)
     made = check_images(backend.decode(x, reference=images, strength=0.7, seeds=[1, 2, 3, 4]))

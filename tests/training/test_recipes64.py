@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_resumed_run_equals_an_uninterrupted_one(name, pictures, weights, tmp_pa
 
 def test_command_in_slices_through_shards(pictures, tmp_path, capsys, monkeypatch):
     """Two slices on two machines that exchange parts of the checkpoint, against one run."""
-    command = ["embedder64", "--data", str(pictures), "--steps", "2", "--batch-size", "4", "--out"]
+    command = ["embedder64", "--data", str(pictures), "--steps", "2", "--set", "batch_size=4", "--out"]
     assert main([*command, str(tmp_path / "whole"), "--terms", "drawn by this test"]) == 0
     first = [*command, str(tmp_path / "first"), "--shard-mib", "16"]
     with monkeypatch.context() as short:
@@ -112,6 +113,7 @@ def test_command_in_slices_through_shards(pictures, tmp_path, capsys, monkeypatc
     assert "4 images of 2 classes to train on, 8 held out (val)" in card
     assert "drawn by this test" in card
     assert "threads of a CPU" in card
+    assert "batch_size 4, lr 0.002, w_self 0.3" in card
     assert "2 steps in" in card
     assert f"knn20 top1: {record['history'][-1]['knn20_top1']:.4g}" in card
     assert "linear probe top1" in card
@@ -175,7 +177,11 @@ def test_halves_of_the_held_out_images_are_apart():
     ("arguments", "message"),
     [
         (["embedder64", "--shard-mib", "0"], "error: --shard-mib 0 must be above 0: MiB a part; 16 is usual."),
-        (["embedder64", "--batch-size", "0"], "error: --batch-size 0 must be at least 1."),
+        (
+            ["embedder64", "--set", "depth=3"],
+            "error: --set depth=3: the recipe has no number 'depth'; expected one of epo",
+        ),
+        (["embedder64", "--set", "batch_size=some"], "'some' is no int; expected one, as batch_size=256."),
         (["generator64", "--grayscale"], "error: --grayscale: recipe 'generator64' has colour images only."),
     ],
 )
@@ -183,3 +189,10 @@ def test_errors_in_one_line(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*arguments, "--data", str(tmp_path), "--out", str(tmp_path)])
     assert message in capsys.readouterr().err
+
+
+def test_a_library_that_is_not_there(pictures, tmp_path, capsys, monkeypatch):
+    for name in ("lightly", "lightly.loss", "lightly.models.modules"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["embedder64", "--data", str(pictures), "--out", str(tmp_path)]) == 1
+    assert "Install it: pip install 'vislens_interp[train]'" in capsys.readouterr().err

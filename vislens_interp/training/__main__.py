@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -56,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes; call again to go on")
     parser.add_argument("--steps", type=int, help="optimiser steps of the whole run; default: the recipe's")
-    parser.add_argument("--batch-size", type=int, help="images a step; default: the recipe's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="another number for one of the recipe's settings, such as batch_size=64; may be repeated",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grayscale", action="store_true", help="grey images, as in the paper (cifar10_convnet)")
     parser.add_argument("--weights", type=Path, help="folder of embedder64 and autoencoder64; default: --out")
@@ -67,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.name not in RECIPES:
         parser.error(f"recipe {args.name!r} is unknown; expected one of {', '.join(RECIPES)}.")
-    for name, value in (("--steps", args.steps), ("--batch-size", args.batch_size)):
-        if value is not None and value < 1:
-            parser.error(f"{name} {value} must be at least 1.")
+    if args.steps is not None and args.steps < 1:
+        parser.error(f"--steps {args.steps} must be at least 1.")
     if args.shard_mib is not None and args.shard_mib <= 0:
         parser.error(f"--shard-mib {args.shard_mib:g} must be above 0: MiB a part; 16 is usual.")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
@@ -78,7 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parameters = inspect.signature(recipe.run).parameters
     options = {"device": args.device, "seed": args.seed, "minutes": args.minutes}
     options |= {"steps": args.steps} if args.steps is not None else {}
-    options |= {"batch_size": args.batch_size} if args.batch_size is not None else {}
+    known = {name: parameter.default for name, parameter in parameters.items()}
+    for setting in args.set:
+        try:
+            options |= _setting(setting, known)
+        except ValueError as error:
+            parser.error(str(error))
     if args.grayscale:
         if "grayscale" not in parameters:
             parser.error(f"--grayscale: recipe {args.name!r} has colour images only.")
@@ -135,6 +146,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(f"{path}: {progress.step} steps in {progress.seconds / 60:.1f} minutes")
     return 0
+
+
+def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
+    """``NAME=NUMBER`` as what the recipe's ``run`` takes, in the type of its own number."""
+    numbers = {name: value for name, value in known.items() if type(value) in (int, float) and name != "seed"}
+    name, _, value = said.partition("=")
+    if name not in numbers:
+        raise ValueError(f"--set {said}: the recipe has no number {name!r}; expected one of {', '.join(numbers)}.")
+    kind = int if type(numbers[name]) is int else float
+    try:
+        return {name: kind(value)}
+    except ValueError:
+        raise ValueError(
+            f"--set {said}: {value!r} is no {kind.__name__}; expected one, as {name}={numbers[name]}."
+        ) from None
 
 
 def _check_same_run(folder: Path, identity: dict[str, object]) -> None:

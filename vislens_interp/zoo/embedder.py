@@ -98,4 +98,4 @@ class Embedder64(nn.Module):
     def maps(self, images: Tensor) -> list[Tensor]:
         """The network's first three stages of maps, (N, C, H, W) each: what looks alike has like maps."""
         seen = self.preprocess(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        return self.backbone.forward_intermediates(seen, indices=[0, 1, 2], intermediates_only=True)
+        return self.backbone.forward_intermediates(seen, indices=[0, 1, 2], intermediates_only=True, stop_early=True)
