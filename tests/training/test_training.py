@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from interruptions import Clock, same
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -41,20 +42,7 @@ def train(name, folder, out, **options):
     return recipe.run(folder, out, batch_size=6, steps=STEPS, **options)
 
 
-class Clock:
-    """Time that passes by a checkpoint's interval at each look, until somebody presses Ctrl-C."""
-
-    def __init__(self, interrupt_at=None):
-        self.looks, self.interrupt_at = 0, interrupt_at
-
-    def monotonic(self):
-        self.looks += 1
-        if self.looks == self.interrupt_at:
-            raise KeyboardInterrupt
-        return 61.0 * self.looks
-
-
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("cifar10")])
 def test_resumed_run_equals_an_uninterrupted_one(name, folder, tmp_path, monkeypatch):
     whole, progress = train(name, folder, tmp_path / "whole")
     assert progress.step == STEPS
@@ -80,10 +68,6 @@ def test_minutes_end_a_call_and_not_the_run(folder, tmp_path, monkeypatch):
     whole, _ = train("cifar10_convnet", folder, tmp_path / "whole")
     assert same(whole, parts)
     assert not same(whole, train("cifar10_convnet", folder, tmp_path / "other", seed=1)[0])
-
-
-def same(one, two):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 def test_command_writes_weights_and_history(folder, tmp_path, capsys):

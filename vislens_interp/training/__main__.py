@@ -7,14 +7,30 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from vislens_interp.files import write_atomically, write_text
+from vislens_interp.training.card import write_card
+from vislens_interp.training.shards import restore, write_shards
 
-RECIPES = ("cifar10_convnet", "cifar10_cvae", "cifar10_ddpm")
+RECIPES = (
+    "cifar10_convnet",
+    "cifar10_cvae",
+    "cifar10_ddpm",
+    "embedder64",
+    "autoencoder64",
+    "generator64",
+    "vit_tiny64",
+    "simclr_resnet50",
+)
+DATA_HELP = (
+    "folder with train.zip and test.zip, or train/, test/; the recipes at 64 px also take val, train_0.zip and on, and "
+    "a folder of images alone, of which every tenth is held out"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,35 +52,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train a network of the zoo. An interrupted run goes on where it was when called again.",
     )
     parser.add_argument("name", metavar="NAME", help=f"the recipe: {', '.join(RECIPES)}")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.zip and test.zip, or train/, test/")
+    parser.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights, the history, the checkpoint")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes; call again to go on")
     parser.add_argument("--steps", type=int, help="optimiser steps of the whole run; default: the recipe's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="another number for one of the recipe's settings, such as batch_size=64; may be repeated",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grayscale", action="store_true", help="grey images, as in the paper (cifar10_convnet)")
+    parser.add_argument("--weights", type=Path, help="folder of embedder64 and autoencoder64; default: --out")
+    parser.add_argument("--shard-mib", type=float, help="also write the checkpoint in parts of at most so many MiB")
+    parser.add_argument("--shard-half", action="store_true", help="those parts in half precision, half the size")
+    parser.add_argument("--terms", help="under which terms the images are, for the model card")
     args = parser.parse_args(argv)
 
     if args.name not in RECIPES:
         parser.error(f"recipe {args.name!r} is unknown; expected one of {', '.join(RECIPES)}.")
     if args.steps is not None and args.steps < 1:
         parser.error(f"--steps {args.steps} must be at least 1.")
+    if args.shard_mib is not None and args.shard_mib <= 0:
+        parser.error(f"--shard-mib {args.shard_mib:g} must be above 0: MiB a part; 16 is usual.")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device {args.device}: no CUDA device is available; use --device cpu.")
     recipe = importlib.import_module(f"vislens_interp.training.{args.name}")
+    parameters = inspect.signature(recipe.run).parameters
     options = {"device": args.device, "seed": args.seed, "minutes": args.minutes}
     options |= {"steps": args.steps} if args.steps is not None else {}
+    known = {name: parameter.default for name, parameter in parameters.items()}
+    for setting in args.set:
+        try:
+            options |= _setting(setting, known)
+        except ValueError as error:
+            parser.error(str(error))
     if args.grayscale:
-        if "grayscale" not in inspect.signature(recipe.run).parameters:
+        if "grayscale" not in parameters:
             parser.error(f"--grayscale: recipe {args.name!r} has colour images only.")
         options["grayscale"] = True
 
+    given = dict(options)
+    if "weights" in parameters:
+        given["weights"] = args.weights or args.out
+
     folder = args.out / "checkpoints" / args.name
+    checkpoint = folder / "checkpoint.safetensors"
     # What makes a run another one; a device and a time limit do not.
     identity = {key: value for key, value in options.items() if key not in ("device", "minutes")}
     try:
+        restore(checkpoint)
         _check_same_run(folder, identity)
-        model, progress = recipe.run(args.data, folder, **options)
+        model, progress = recipe.run(args.data, folder, **given)
+        if args.shard_mib is not None:
+            write_shards(checkpoint, args.shard_mib, half=args.shard_half)
         # A recipe whose network is loaded from more than a file of weights says how it is saved.
         save = getattr(recipe, "save", _save)
         path = save(model, args.out / args.name)
@@ -77,6 +121,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "history": progress.history,
         }
         write_text(args.out / f"{args.name}.json", json.dumps(record, indent=1))
+        if hasattr(recipe, "ABOUT"):
+            settings = {
+                name: known.default for name, known in parameters.items() if type(known.default) in (int, float)
+            }
+            write_card(
+                args.out / f"{args.name}.md",
+                about=recipe.ABOUT,
+                data=progress.data,
+                terms=args.terms,
+                parameters=sum(weight.numel() for weight in model.parameters()),
+                options=settings | {key: value for key, value in options.items() if type(value) in (int, float)},
+                progress=progress,
+                device=args.device,
+            )
+    except ImportError as error:
+        print(f"error: recipe {args.name!r}: {error}. Install it: pip install 'vislens_interp[train]'", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -85,6 +146,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(f"{path}: {progress.step} steps in {progress.seconds / 60:.1f} minutes")
     return 0
+
+
+def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
+    """``NAME=NUMBER`` as what the recipe's ``run`` takes, in the type of its own number."""
+    numbers = {name: value for name, value in known.items() if type(value) in (int, float) and name != "seed"}
+    name, _, value = said.partition("=")
+    if name not in numbers:
+        raise ValueError(f"--set {said}: the recipe has no number {name!r}; expected one of {', '.join(numbers)}.")
+    kind = int if type(numbers[name]) is int else float
+    try:
+        return {name: kind(value)}
+    except ValueError:
+        raise ValueError(
+            f"--set {said}: {value!r} is no {kind.__name__}; expected one, as {name}={numbers[name]}."
+        ) from None
 
 
 def _check_same_run(folder: Path, identity: dict[str, object]) -> None:

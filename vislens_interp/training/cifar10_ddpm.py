@@ -44,11 +44,16 @@ def scheduler() -> DDPMScheduler:
 
 
 def save(model: UNet2DModel, folder: Path) -> Path:
-    """Write the network in half precision and its schedule as the diffusers folder that a refiner loads.
+    """Write the network in half precision and its schedule as the diffusers folder that a refiner loads."""
+    return write_folder(folder, {"unet": model, "scheduler": scheduler()})
+
+
+def write_folder(folder: Path, parts: dict[str, Any]) -> Path:
+    """Write networks of diffusers' in half precision, and schedules, each into a folder of its name.
 
     Args:
-        model: The averaged network; it is copied, not changed.
-        folder: Where ``unet`` and ``scheduler`` go. Each file is replaced whole.
+        folder: Where the parts' folders go; a part named ``""`` goes there itself. Each file is replaced whole.
+        parts: Names to networks (copied, not changed) and schedules.
 
     Returns:
         ``folder``.
@@ -56,10 +61,11 @@ def save(model: UNet2DModel, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
         temporary = Path(name)
-        half: Any = copy.deepcopy(model)  # diffusers' types lose what .to and save_pretrained are
-        half = half.cpu().half().to(memory_format=torch.contiguous_format)  # safetensors refuses channels-last
-        half.save_pretrained(temporary / "unet")
-        scheduler().save_pretrained(temporary / "scheduler")
+        for part, content in parts.items():
+            if isinstance(content, nn.Module):
+                half: Any = copy.deepcopy(content)  # diffusers' types lose what .to and save_pretrained are
+                content = half.cpu().half().to(memory_format=torch.contiguous_format)  # no channels-last in safetensors
+            content.save_pretrained(temporary / part)
         for file in sorted(temporary.rglob("*.*")):
             target = folder / file.relative_to(temporary)
             target.parent.mkdir(exist_ok=True)

@@ -20,6 +20,8 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    data: str = ""
+    """What the recipe was trained on, for its model card."""
 
 
 def train(
@@ -112,6 +114,12 @@ def train(
         progress.history.append({"step": progress.step, **evaluate(average)})
     save()
     return average, progress
+
+
+def add_test_figures(progress: Progress, steps: int, figures: Callable[[], dict[str, float]]) -> None:
+    """Add ``test_...`` figures to a finished run's last entry; a run that is not finished does not look at them."""
+    if progress.step >= steps and progress.history:
+        progress.history[-1] |= {f"test_{name}": value for name, value in figures().items()}
 
 
 @torch.no_grad()

@@ -1,0 +1,68 @@
+"""The model card that a recipe writes beside its weights: data and terms, steps, hardware, figures."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vislens_interp.files import write_text
+from vislens_interp.training.loop import Progress
+
+NO_TERMS = "not stated; pass --terms"
+
+
+def hardware(device: str) -> str:
+    """What a run computes on, in words."""
+    if device.startswith("cuda"):
+        return f"one {torch.cuda.get_device_name(device)}"
+    return f"{torch.get_num_threads()} threads of a CPU ({platform.machine()})"
+
+
+def write_card(
+    path: Path,
+    *,
+    about: str,
+    data: str,
+    terms: str | None,
+    parameters: int,
+    options: Mapping[str, Any],
+    progress: Progress,
+    device: str,
+) -> Path:
+    """Write ``NAME.md``.
+
+    Args:
+        path: Where it goes; its stem is the title.
+        about: What the network is, one sentence.
+        data: What it was trained on.
+        terms: Under which terms those images are.
+        parameters: How many it has.
+        options: The recipe's settings.
+        progress: Steps, seconds and the history, whose last entry are the figures.
+        device: What it was trained on, a name of torch's.
+
+    Returns:
+        ``path``.
+    """
+    said = ", ".join(f"{name} {value}" for name, value in options.items())
+    last = progress.history[-1] if progress.history else {}
+    figures = [f"  - {name.replace('_', ' ')}: {value:.4g}" for name, value in last.items() if name != "step"]
+    training = (
+        f"- **Training**: `python -m vislens_interp.training {path.stem}` ({said}), {progress.step:,} steps in "
+        f"{progress.seconds / 60:.1f} minutes on {hardware(device)}, torch {torch.__version__}."
+    )
+    lines = [
+        f"# {path.stem}",
+        "",
+        f"{about} {parameters / 1e6:.2f} M parameters.",
+        "",
+        f"- **Data**: {data}",
+        f"- **Terms of the data**: {terms or NO_TERMS}.",
+        training,
+        "- **Figures** (held-out images; those called test at odd positions, which tuned nothing, the others at even):",
+        *(figures or ["  - none"]),
+        "",
+    ]
+    return write_text(path, "\n".join(lines))

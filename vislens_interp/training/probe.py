@@ -1,0 +1,70 @@
+"""What an embedding holds: nearest neighbours, a linear probe, and finding an image by another picture of it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+
+def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 20) -> float:
+    """Share of queries whose label wins the vote of their ``k`` nearest embeddings, weighed by exp(cosine / 0.07).
+
+    Args:
+        bank: Embeddings (N, D) that vote.
+        bank_labels: Their labels (N,).
+        queries: Embeddings (M, D).
+        labels: Their true labels (M,).
+        k: How many vote; all of them where there are fewer.
+
+    Source: Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, Sec. 3.4.
+    """
+    bank, classes = normalize(bank.float(), dim=1), int(bank_labels.max()) + 1
+    hits = []
+    for part, truth in zip(queries.split(1000), labels.split(1000), strict=True):
+        cosine, rows = (normalize(part.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
+        votes = torch.zeros(len(part), classes, device=bank.device)
+        votes.scatter_add_(1, bank_labels[rows], (cosine / 0.07).exp())
+        hits.append((votes.argmax(1) == truth).float())
+    return torch.cat(hits).mean().item()
+
+
+def linear_probe(
+    train: Tensor, train_labels: Tensor, queries: Tensor, labels: Tensor, *, steps: int = 40, decay: float = 1e-4
+) -> float:
+    """Top-1 accuracy of a logistic regression on frozen embeddings.
+
+    Args:
+        train: Embeddings (N, D) that it is fitted on, standardised by their own mean and spread.
+        train_labels: Their labels (N,).
+        queries: Embeddings (M, D).
+        labels: Their true labels (M,).
+        steps: Iterations of L-BFGS on all of them at once.
+        decay: Weight of the squared norm.
+    """
+    mean, std = train.float().mean(0), train.float().std(0).clamp_min(1e-6)
+    seen, asked = (train.float() - mean) / std, (queries.float() - mean) / std
+    classes = int(max(train_labels.max(), labels.max())) + 1
+    weight = nn.Parameter(torch.zeros(classes, train.shape[1], device=train.device))
+    bias = nn.Parameter(torch.zeros(classes, device=train.device))
+    solver = torch.optim.LBFGS([weight, bias], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
+
+    @torch.enable_grad()
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = cross_entropy(seen @ weight.T + bias, train_labels) + decay * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)  # pyright: ignore[reportArgumentType] (a tensor is what LBFGS takes)
+    with torch.no_grad():
+        return ((asked @ weight.T + bias).argmax(1) == labels).float().mean().item()
+
+
+def retrieval(queries: Tensor, gallery: Tensor) -> float:
+    """Share of rows whose nearest row of the gallery by cosine is their own, at the same position.
+
+    Args:
+        queries: Embeddings (N, D), such as those of generated pictures.
+        gallery: Embeddings (N, D) of their sources.
+    """
+    cosine = normalize(queries.float(), dim=1) @ normalize(gallery.float(), dim=1).T
+    return (cosine.argmax(1) == torch.arange(len(queries), device=queries.device)).float().mean().item()
