@@ -33,7 +33,7 @@ class Pixels:
         return None
 
     def vae(self):
-        raise NotImplementedError
+        raise AssertionError("a direction is found without a VAE")
 
     def perception(self):
         return None
