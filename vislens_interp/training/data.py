@@ -97,8 +97,9 @@ def views(
     min_scale: float = 0.2,
     jitter: float = 0.4,
     gray: float = 0.1,
+    size: int | None = None,
 ) -> Tensor:
-    """Random crops of each image, resized to its size, flipped, with other brightness, contrast and saturation.
+    """Random crops of each image, resized to one size, flipped, with other brightness, contrast and saturation.
 
     The whole batch at once and on its device, which is what makes it as fast as the network.
 
@@ -108,9 +109,10 @@ def views(
         min_scale: Smallest area of a crop, as a share of the image's.
         jitter: The three factors lie within ``1 ± jitter``.
         gray: Share of views without colour.
+        size: Side of a view in pixels; None is the images' own.
 
     Returns:
-        (N, 3, H, W) float32 in [0, 1].
+        (N, 3, size, size) float32 in [0, 1].
     """
     count = len(images)
     drawn = torch.rand(9, count, generator=generator).to(images.device)
@@ -121,7 +123,8 @@ def views(
     transform = torch.zeros(count, 2, 3, device=images.device)
     transform[:, 0, 0], transform[:, 1, 1] = width * turn, height
     transform[:, 0, 2], transform[:, 1, 2] = (1 - width) * (2 * drawn[3] - 1), (1 - height) * (2 * drawn[4] - 1)
-    grid = affine_grid(transform, list(images.shape), align_corners=False)
+    shape = list(images.shape) if size is None else [count, 3, size, size]
+    grid = affine_grid(transform, shape, align_corners=False)
     seen = grid_sample(pixels(images), grid, padding_mode="reflection", align_corners=False)
     brightness, contrast, saturation = (1 + jitter * (2 * drawn[5:8] - 1))[..., None, None, None]
     seen = (seen * brightness).clamp(0, 1)

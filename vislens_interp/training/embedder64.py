@@ -41,6 +41,8 @@ def run(
     lr: float = 2e-3,
     w_self: float = 0.3,
     temperature: float = 0.2,
+    small: int = 64,
+    small_share: float = 0.7,
     minutes: float | None = None,
     steps: int | None = None,
 ) -> tuple[nn.Module, Progress]:
@@ -52,6 +54,8 @@ def run(
         w_self: Weight of SimCLR's loss beside the labels' cross-entropy. Images of one class have no labels to learn
             from: its weight is then 1 and the labels' 0.
         temperature: Of SimCLR's loss.
+        small: Side in pixels of the views in the first ``small_share`` of the steps; 40 costs half of 64, which is what
+            two cores can pay.
         steps: The whole run's, instead of ``epochs``.
 
     Returns:
@@ -74,8 +78,10 @@ def run(
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(0, len(images), (batch_size,), generator=generator).to(device)
+        side = small if step < small_share * total else images.shape[-1]
+        model.embedder.preprocess.size = side  # of this model's alone; what is measured and kept sees whole images
         with torch.autocast(images.device.type, torch.bfloat16):
-            both = model.embedder(torch.cat([views(images[rows], generator) for _ in range(2)]))
+            both = model.embedder(torch.cat([views(images[rows], generator, size=side) for _ in range(2)]))
             logits, projected = model.classify(both), model.project(both)
         one, other = projected.float().chunk(2)
         named = cross_entropy(logits.float(), labels[rows].repeat(2), label_smoothing=0.1)
@@ -93,7 +99,7 @@ def run(
         seed=seed,
         minutes=minutes,
         weight_decay=0.05,
-        warmup=500,
+        warmup=min(500, total // 10),
         evaluate=evaluate,
         evaluate_every=10 * per_epoch,
     )

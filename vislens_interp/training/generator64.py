@@ -232,7 +232,7 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
-        warmup=1000,
+        warmup=min(1000, steps // 10),
         ema_decay=ema_decay,
         evaluate=lambda average: figures(average, TUNING, retrieved),
         evaluate_every=evaluate_every,

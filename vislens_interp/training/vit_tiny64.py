@@ -88,7 +88,7 @@ def run(
         seed=seed,
         minutes=minutes,
         weight_decay=0.05,
-        warmup=1000,
+        warmup=min(1000, total // 10),
         evaluate=lambda average: figures(average, TUNING),
         evaluate_every=10 * per_epoch,
     )
