@@ -248,6 +248,17 @@ def trajectories(
     return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
 
 
+def edits(method: LandscapeMethod, images: Tensor, unit: int, way: Direction, technique: str) -> dict[float, Tensor]:
+    """Decoded images (N, 3, 32, 32) at the weights of ``ALPHAS`` and unedited."""
+    if technique == "edit":
+        latents = {alpha: method.latents(images, {unit: way}, alpha=alpha)[1] for alpha in (0.0, *ALPHAS)}
+    else:
+        z, _ = method.landscape_.encode(images)
+        goal = centroids(method.landscape_, unit)[way]
+        latents = {alpha: interpolate(z, goal, alpha) for alpha in (0.0, *ALPHAS)}
+    return {alpha: method.landscape_.decode(z) for alpha, z in latents.items()}
+
+
 def cell(
     bench: Bench, layer: str, seed: int, tuned: dict[str, Any], steps: int, published: bool
 ) -> Iterator[dict[str, Any]]:
@@ -284,10 +295,7 @@ def cell(
                     settings = optimize_settings(row, way, tuned, steps)
                     doses = trajectories(bench, method, pictures, unit, way, settings)
                 else:
-                    goal = (
-                        landscape.goal(z, {unit: way}) if row.technique == "edit" else centroids(landscape, unit)[way]
-                    )
-                    doses = {alpha: landscape.decode(interpolate(z, goal, alpha)) for alpha in (0.0, *ALPHAS)}
+                    doses = edits(method, pictures, unit, way, row.technique)
                 entry: dict[str, Any] = {
                     "row": row.label,
                     "layer": layer,
@@ -344,7 +352,7 @@ def pair_cell(bench: Bench, part: int, parts: int) -> Iterator[dict[str, Any]]:
                 z, _ = method.landscape_.encode(pictures)
                 start = scaler.standardise(truth.responses(method.landscape_.decode(z)))
                 for way in SIGN:
-                    moved = method.landscape_.decode(method.landscape_.goal(z, {index: way}))
+                    moved = method.landscape_.decode(method.latents(pictures, {index: way}, alpha=1.0)[1])
                     change = scaler.standardise(truth.responses(moved)) - start
                     target, elsewhere = change[:, pool.index(unit)], change[:, pool.index(other)]
                     entry["edits"].append(

@@ -12,6 +12,7 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate, keep_norm
 from vislens_interp.landscape.evidence import Evidence, evidence
 from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
+from vislens_interp.landscape.hold import hold
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
@@ -78,13 +79,20 @@ class EditSettings:
         alpha: Weight of the prior mean, 0 to 1.
         interpolation: ``"lerp"`` or ``"slerp"``.
         angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows.
+        hold: Several units: Gauss-Newton steps after the edit that bring the others' responses back, picture by
+            picture, where there are gradients.
         keep_norm: Give every decoded x the length of the image's own x, edited or not: for embeddings.
     """
 
     alpha: float = 1.0
     interpolation: Literal["lerp", "slerp"] = "lerp"
     angle: float | None = None
+    hold: int = 0
     keep_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hold < 0:
+            raise ValueError(f"hold={self.hold} must not be negative; 0 leaves the other units to the landscape.")
 
 
 class LandscapeMethod:
@@ -252,7 +260,19 @@ class LandscapeMethod:
                 weight, _ = alpha_for_angle(
                     z, goal, edit.angle, interpolation=edit.interpolation, decode=self.landscape_.decode
                 )
-            return z, interpolate(z, goal, weight, edit.interpolation)
+            moved = interpolate(z, goal, weight, edit.interpolation)
+            differentiable = self.target.differentiable and self.backend.differentiable
+            if edit.hold and differentiable and len(directions) < len(self.landscape_.names):
+                respond_to_x = self._respond_to_x(self.landscape_.scaler)
+                moved = hold(
+                    moved,
+                    z,
+                    lambda latent: respond_to_x(self.landscape_.vae.decode(latent)),
+                    list(directions),
+                    steps=edit.hold,
+                    spread=self.landscape_.latents.std(0).to(z),
+                )
+            return z, moved
         self.optimized_ = self.optimize(z, sigma, goal, directions)
         return z, self.optimized_.latents
 

@@ -39,7 +39,7 @@ class PixelBackend:
     defaults = Defaults(
         fit={"epochs": 2, "lr": 1e-4, "w_kld": 0.1, "w_consistency": 1.0},
         prior={"block_dim": 1, "reach": 4.0, "isolation": 30.0},
-        edit={"alpha": 1.0, "interpolation": "lerp"},
+        edit={"alpha": 1.0, "interpolation": "lerp", "hold": 2},
         optimize={"steps": 50, "lr": 0.03, "w_kld": 1e-4, "move": "all", "scale": "spread"},
         strength=0.1,
         shuffles=2,
