@@ -5,8 +5,8 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --report   # from what has been run
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --figure   # figure 5
 
-Every cell (layer, seed) is written when it is done and skipped when the command is run again. `--workers 2` runs two
-cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses
+Every cell (layer, seed, edits or optimisations) is written when it is done and skipped when the command is run again.
+`--workers 2` runs two cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses
 odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
 """
 
@@ -61,6 +61,7 @@ GIVEN_UP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Similarity that every picture gives up where methods are compared: shares of what lies between the mean
 reconstruction and a random pair."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
+WHAT = ("edits", "optimisations")
 WIDTH = {"conv3": 128, "fc1": 256}
 TUNING_UNITS, TEST_UNITS = 8, {"conv3": 8, "fc1": 4}
 ALIVE = 0.05
@@ -260,11 +261,11 @@ def edits(method: LandscapeMethod, images: Tensor, unit: int, way: Direction, te
 
 
 def cell(
-    bench: Bench, layer: str, seed: int, tuned: dict[str, Any], steps: int, published: bool
+    bench: Bench, layer: str, seed: int, what: str, tuned: dict[str, Any], steps: int, published: bool
 ) -> Iterator[dict[str, Any]]:
-    """All rows of one layer and seed: one record for each row, unit, direction and dose.
+    """All edits or all optimisations of one layer and seed: one record for each row, unit, direction and dose.
 
-    ``published`` says whether the published optimisation rows, half of the time of a cell, are run too.
+    ``published`` says whether the published optimisation rows, half of their time, are run too.
     """
     units = bench.units(layer)[1][: TEST_UNITS[layer]]
     made = landscapes(bench, layer, units, seed)
@@ -281,7 +282,8 @@ def cell(
     read_input = look(pictures)[0]
     shown_random = bench.similarity(start.roll(1, 0), start)
     for row in ROWS:
-        if row.technique == "optimize" and row.start == "pixel" and not published:
+        optimisation = row.technique == "optimize"
+        if optimisation != (what == "optimisations") or (optimisation and row.start == "pixel" and not published):
             continue
         method = made[row.start, row.landscape]
         landscape = method.landscape_
@@ -637,7 +639,7 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
     seeds = sorted({entry["seed"] for entry in entries})
     numbers: dict[str, Any] = {"rows": [], "matched": {}, "random": table.random, "frechet_floor": floor}
     named = ", ".join(f"{layer} {unit}" for layer, unit in table.units)
-    few = [row.label for row in ROWS if table.seeds(row.label) < len(seeds)]
+    few = [f"{row.label} ({table.seeds(row.label)})" for row in ROWS if table.seeds(row.label) < len(seeds)]
     about = f"""
 {len(table.units)} test units ({named}).
 {TEST_IMAGES} test images (odd positions of cifar10/test.zip), of which each seed has a third; seeds run: {seeds}.
@@ -960,7 +962,7 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
                 continue
             for way in SIGN:
                 if row.technique == "edit":
-                    shown = landscape.decode(landscape.goal(z, {0: way}))
+                    shown = landscape.decode(method.latents(images, {0: way}, alpha=1.0)[1])
                 else:
                     settings = optimize_settings(row, way, tuned, max(TRACE))
                     doses = torch.stack(list(trajectories(bench, method, images, 0, way, settings).values()))
@@ -1004,6 +1006,7 @@ def main() -> None:
     parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.png")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--published-seeds", type=int, default=3, help="seeds that the published optimisation rows get")
+    parser.add_argument("--only", choices=("pairs", "edits", "optimisations"), help="run these cells alone")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--part", type=int, help="run only every workers-th job, this one first (used by --workers)")
     args = parser.parse_args()
@@ -1036,16 +1039,17 @@ def main() -> None:
     if args.figure:
         figure(bench, tuned, args.out / "figure5.png")
         return
-    jobs = [(layer, seed) for seed in range(args.seeds) for layer in TEST_UNITS]
-    # A conv3 cell costs twice an fc1 cell: odd seeds swap who begins, so that two workers end together.
     part = args.part or 0
     path = args.out / f"pairs-{part}-of-{args.workers}.json"
-    if not path.exists():
+    if not path.exists() and args.only in (None, "pairs"):
         save_cell(path, pair_cell(bench, part, args.workers), said["commit"])
-    for layer, seed in [job for index, job in enumerate(jobs) if (index + job[1]) % args.workers == part]:
-        path = args.out / f"cell-{layer}-{seed}.json"
-        if not path.exists():
-            save_cell(path, cell(bench, layer, seed, tuned, steps, seed < args.published_seeds), said["commit"])
+    jobs = [(what, layer, seed) for what in WHAT for seed in range(args.seeds) for layer in TEST_UNITS]
+    # A conv3 cell costs twice an fc1 cell: odd seeds swap who begins, so that two workers end together.
+    for what, layer, seed in [job for index, job in enumerate(jobs) if (index + job[2]) % args.workers == part]:
+        path = args.out / f"cell-{layer}-{seed}-{what}.json"
+        if not path.exists() and args.only in (None, what):
+            entries = cell(bench, layer, seed, what, tuned, steps, seed < args.published_seeds)
+            save_cell(path, entries, said["commit"])
 
 
 if __name__ == "__main__":
