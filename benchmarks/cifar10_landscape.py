@@ -6,8 +6,8 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --figure   # figure 5
 
 Every cell (layer, seed, edits or optimisations) is written when it is done and skipped when the command is run again.
-`--workers 2` runs two cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units; the table uses
-odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
+`--workers 2` runs two cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units;
+the table uses odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
 """
 
 import argparse
