@@ -1,17 +1,21 @@
-"""How long an embedding landscape of the paper's size takes: Table S3's recipe, the exact rounds, many units at once.
+"""How long the full path takes: a landscape of the paper's size, many units at once, and a picture of 512 pixels.
 
-    python benchmarks/sd15_speed.py --out DIR [--data DIR] [--device cuda] [--quick]
+    python benchmarks/sd15_speed.py --out DIR [--data DIR] [--device cuda] [--only fit|generation] [--quick]
 
-Both ways of fitting start from the same weights, learn from the same images and are judged by the same validation
-loss, in one run on one machine. The paper reports 6.5 hours for one unit (RTX A5000). Embeddings are simulated, with a
-spectrum that falls off as 1/rank and images of different strength; with --data also real ones: 9,000 pictures of Tiny
-ImageNet through SqueezeNet, mean and maximum of its 512 last channels, 1,024 numbers a picture.
+Every part is written as soon as it is measured, and the same command goes on after an interruption. Generation is in
+sd15_generation.py.
+
+Of the fit: both ways of fitting start from the same weights, learn from the same images and are judged by the same
+validation loss, in one run on one machine. The paper reports 6.5 hours for one unit (RTX A5000). Embeddings are
+simulated, with a spectrum that falls off as 1/rank and images of different strength; with --data also real ones: 9,000
+pictures of Tiny ImageNet through SqueezeNet, mean and maximum of its 512 last channels, 1,024 numbers a picture.
 """
 
 import argparse
 import json
+import os
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,20 @@ import torch
 from judges import data_folder
 from provenance import provenance, provenance_line
 from safetensors.torch import load_file
+from sd15_generation import (
+    PUBLISHED,
+    TINY,
+    Effort,
+    Grid,
+    alone,
+    counts,
+    embedding,
+    generation_lines,
+    matrix_rate,
+    parts,
+    variants,
+)
+from sd15_generation import QUICK as QUICK_EFFORT
 from speed import seconds_of
 from torch import Tensor
 from torchvision.models import squeezenet1_0
@@ -155,8 +173,59 @@ def many_units(size: Size, device: torch.device) -> dict[str, Any]:
     return {"units": size.many, "images": len(x), "epochs": 1, "together": together, "apart": apart}
 
 
-def lines_of(found: dict[str, Any]) -> list[str]:
-    """The tables as markdown."""
+class Measured:
+    """What was measured so far, in a file: parts that are there are not measured again.
+
+    Args:
+        path: The JSON file.
+        key: What has to be the same for parts to stand in one table.
+        device: Where it computes.
+
+    Raises:
+        ValueError: The file holds parts measured under another key.
+    """
+
+    def __init__(self, path: Path, key: dict[str, Any], device: torch.device) -> None:
+        self.path, self.key, self.device = path, key, device
+        self.parts: dict[str, Any] = {}
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if before.get("key") != key:
+                raise ValueError(
+                    f"out={str(path.parent)!r} holds results of another machine or size ({before.get('key')}); "
+                    f"expected {key}, to go on. Choose another --out, or delete {path.name}."
+                )
+            self.parts = before["parts"]
+
+    def part(self, name: str, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives, from the file if it is there, with where it comes from beside it."""
+        if name not in self.parts:
+            load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+            source = provenance(seed=0, device=self.device) | {"load_before": load}
+            self.parts[name] = {"found": work(), "source": source}
+            write_text(self.path, json.dumps({"key": self.key, "parts": self.parts}, indent=1))
+        return self.parts[name]["found"]
+
+    def sources(self) -> list[str]:
+        """Command, commit and machine of all parts, and what else the machine had to do."""
+        lines: dict[str, list[tuple[str, float | None]]] = {}
+        for name, part in self.parts.items():
+            said = provenance_line({**part["source"], "date": part["source"]["date"].partition(" ")[0]})
+            lines.setdefault(said, []).append((name, part["source"]["load_before"]))
+        found = []
+        for said, members in lines.items():
+            names, loads = zip(*members, strict=True)
+            known = [load for load in loads if load is not None]
+            busy = f" · load average before a part {min(known):.1f} to {max(known):.1f}" if known else ""
+            found.append(f"{', '.join(names)}: {said}{busy}")
+            cpus = next(part["source"]["cpus"] for part in self.parts.values())
+            if known and max(known) > 0.5:
+                found[-1] += f": **other work ran beside on these {cpus} CPUs**, trust ratios before seconds"
+        return [line for one in found for line in ("", one)]
+
+
+def fit_lines(found: dict[str, Any]) -> list[str]:
+    """The tables of the fit as markdown."""
     lines = ["## Fit: one unit, to the same validation loss", ""]
     lines += ["| embeddings | recipe | epochs or rounds | s in all | s to the paper's recipe's best validation loss |"]
     lines[-1] += " validation loss | training loss | held-out axis r |"
@@ -186,29 +255,77 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def measure_fit(measured: Measured, size: Size, device: torch.device, data: Path | None) -> list[str]:
+    """The fit half: one unit by both recipes, and many units."""
+    found: dict[str, Any] = {"many": measured.part("many units", lambda: many_units(size, device))}
+    found["fits"] = [
+        measured.part("fit, simulated", lambda: same_loss("simulated", *simulated(size), size, device)),
+    ]
+
+    def real() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as cache:
+            x, responses = photographs(data_folder(data), size, Path(cache))
+        return same_loss("SqueezeNet on Tiny ImageNet", x, responses, size, device)
+
+    if data is not None or "fit, photographs" in measured.parts:
+        found["fits"].append(measured.part("fit, photographs", real))
+    return fit_lines(found)
+
+
+def measure_generation(measured: Measured, device: torch.device, quick: bool) -> list[str]:
+    """The generation half: counted, timed by parts, and on a GPU by whole pictures."""
+    networks, effort = (TINY, QUICK_EFFORT) if quick else (PUBLISHED, Effort())
+    gpu = device.type == "cuda"
+    dtype = torch.float16 if gpu else torch.float32
+
+    def work(name: str, function: Callable[..., Any]) -> Any:
+        arguments = (networks, effort, device, dtype)
+        if gpu:  # memory is counted by tensors there
+            return measured.part(name, lambda: function(*arguments))
+        return measured.part(name, lambda: alone(function, *arguments, threads=torch.get_num_threads()))
+
+    found: dict[str, Any] = {"counts": measured.part("counts", lambda: counts(networks))}
+    found["embedding"] = work("embedding", embedding)
+    found["parts"] = work("parts of a picture", parts)
+    if gpu or quick:
+        found["grid"], found["grid_rate"] = [], {}
+        for variant in variants(device):
+            found["grid_rate"][variant.dtype] = measured.part(
+                f"matrix rate, {variant.dtype}",
+                lambda dtype=variant.dtype: matrix_rate(
+                    device, getattr(torch, dtype), effort.matrix * (4 if gpu else 1)
+                ),
+            )
+            grid = Grid(networks, effort, device, variant)
+            for batch in effort.batches:
+                cell = measured.part(f"{variant}, batch {batch}", lambda grid=grid, batch=batch: grid.cell(batch))
+                found["grid"].append({**cell, "variant": str(variant)})
+    source = next(iter(measured.parts.values()))["source"]
+    return generation_lines(found, source["device"], source["cpus"])
+
+
 def main() -> None:
     """Run and write ``sd15_speed.md`` and ``sd15_speed.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of real files; left out: simulated embeddings alone")
     parser.add_argument("--out", type=Path, required=True, help="folder for sd15_speed.md and sd15_speed.json")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=("fit", "generation"), help="one half; the other one stays as it is in --out")
     parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
     args = parser.parse_args()
     size = QUICK if args.quick else Size()
     device = torch.device(args.device)
-    source = provenance(seed=0, device=device)
-    started = time.monotonic()
-    found: dict[str, Any] = {"provenance": source, "size": asdict(size), "quick": args.quick, "fits": []}
-    found["many"] = many_units(size, device)
-    found["fits"].append(same_loss("simulated", *simulated(size), size, device))
-    if args.data is not None:
-        with tempfile.TemporaryDirectory() as cache:
-            x, responses = photographs(data_folder(args.data), size, Path(cache))
-        found["fits"].append(same_loss("SqueezeNet on Tiny ImageNet", x, responses, size, device))
-    found["seconds"] = time.monotonic() - started
+    machine = provenance(seed=0, device=device)
+    key = {"quick": args.quick, "size": asdict(size)} | {name: machine[name] for name in ("device", "cpus", "torch")}
+    measured = Measured(args.out / "sd15_speed.json", key, device)
     title = "# Speed of the full path" + (" (quick run: it works, and measures nothing)" if args.quick else "")
-    text = "\n".join([title, "", *lines_of(found), "", provenance_line(source)]) + "\n"
-    write_text(args.out / "sd15_speed.json", json.dumps(found, indent=1))
+    lines = [title]
+    # What is there already is said again, so that the table is whole.
+    if args.only != "generation" or "many units" in measured.parts:
+        lines += ["", *measure_fit(measured, size, device, args.data)]
+    if args.only != "fit" or "counts" in measured.parts:
+        lines += ["", *measure_generation(measured, device, args.quick)]
+    text = "\n".join([*lines, *measured.sources()]) + "\n"
     write_text(args.out / "sd15_speed.md", text)
     print(text)
 
