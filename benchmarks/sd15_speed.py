@@ -179,14 +179,14 @@ class Measured:
     Args:
         path: The JSON file.
         key: What has to be the same for parts to stand in one table.
-        device: Where it computes.
+        source: Where what is measured from now on comes from.
 
     Raises:
         ValueError: The file holds parts measured under another key.
     """
 
-    def __init__(self, path: Path, key: dict[str, Any], device: torch.device) -> None:
-        self.path, self.key, self.device = path, key, device
+    def __init__(self, path: Path, key: dict[str, Any], source: dict[str, Any]) -> None:
+        self.path, self.key, self.source = path, key, source
         self.parts: dict[str, Any] = {}
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -201,8 +201,7 @@ class Measured:
         """What ``work`` gives, from the file if it is there, with where it comes from beside it."""
         if name not in self.parts:
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-            source = provenance(seed=0, device=self.device) | {"load_before": load}
-            self.parts[name] = {"found": work(), "source": source}
+            self.parts[name] = {"found": work(), "source": self.source | {"load_before": load}}
             write_text(self.path, json.dumps({"key": self.key, "parts": self.parts}, indent=1))
         return self.parts[name]["found"]
 
@@ -210,7 +209,7 @@ class Measured:
         """Command, commit and machine of all parts, and what else the machine had to do."""
         lines: dict[str, list[tuple[str, float | None]]] = {}
         for name, part in self.parts.items():
-            said = provenance_line({**part["source"], "date": part["source"]["date"].partition(" ")[0]})
+            said = provenance_line(part["source"])
             lines.setdefault(said, []).append((name, part["source"]["load_before"]))
         found = []
         for said, members in lines.items():
@@ -317,7 +316,7 @@ def main() -> None:
     device = torch.device(args.device)
     machine = provenance(seed=0, device=device)
     key = {"quick": args.quick, "size": asdict(size)} | {name: machine[name] for name in ("device", "cpus", "torch")}
-    measured = Measured(args.out / "sd15_speed.json", key, device)
+    measured = Measured(args.out / "sd15_speed.json", key, machine)
     title = "# Speed of the full path" + (" (quick run: it works, and measures nothing)" if args.quick else "")
     lines = [title]
     # What is there already is said again, so that the table is whole.
