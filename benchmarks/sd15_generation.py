@@ -276,6 +276,7 @@ def parts(networks: Networks, effort: Effort, device: torch.device, dtype: torch
         raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
     return {
         "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
         "pixels": generator.size,
         "step": [wall for wall, _ in steps],
         "step_cpu": [cpu for _, cpu in steps],
@@ -421,7 +422,6 @@ def _duration(seconds: float) -> str:
 def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]:
     """The tables as markdown; ``found`` holds counts, parts, embedding and, from a GPU, grid and grid_rate."""
     counted, timed, seen = found["counts"], found["parts"], found["embedding"]
-    accelerator = "grid" in found
     shape = f"{timed['pixels']} × {timed['pixels']} px, {STEPS} DDIM steps, guidance (two rows a step), random weights"
     lines = [f"## Generation: one picture of {shape}", ""]
     lines += ["| part | TFLOP, counted | s, median (each) | CPU s | GFLOP/s | matrix rate, before and after | share |"]
@@ -441,7 +441,7 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
             f"{', '.join(_number(rate / 1e9) for rate in rates)} | {speed / (sum(rates) / len(rates)):.0%} |"
         )
     tera = counted["picture"] / 1e12
-    where = "tensors on the GPU" if accelerator else "resident memory of a process of its own"
+    where = "tensors on the GPU" if timed["device"] == "cuda" else "resident memory of a process of its own"
     note = (
         f"Operations of matrix products, convolutions and attention; {tera:.3g} TFLOP a picture. Share: of the rate of "
         "a matrix product in the same precision, measured just before and after in the same process. Peak memory "
@@ -451,7 +451,7 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
     )
     lines += ["", note]
     paper = f"The paper's GPU (RTX A5000): {PAPER_RATE} a second, {_duration(PICTURES / PAPER_RATE)}."
-    if accelerator:
+    if "grid" in found:
         return [*lines, *_grid_lines(found, counted["picture"]), "", _on_a_gpu(found["grid"], device, paper)]
     one = STEPS * median(timed["step"]) + median(timed["decode"])
     estimate = (
