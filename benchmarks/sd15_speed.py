@@ -197,21 +197,25 @@ class Measured:
 
     def __init__(self, path: Path, key: dict[str, Any], source: dict[str, Any]) -> None:
         self.path, self.key, self.source = path, key, source
-        self.parts: dict[str, Any] = {}
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if before.get("key") != key:
-                raise ValueError(
-                    f"out={str(path.parent)!r} holds results of another machine or size ({before.get('key')}); "
-                    f"expected {key}, to go on. Choose another --out, or delete {path.name}."
-                )
-            self.parts = before["parts"]
+        self.parts = self._written()
+
+    def _written(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            return {}
+        before = json.loads(self.path.read_text(encoding="utf-8"))
+        if before.get("key") != self.key:
+            raise ValueError(
+                f"out={str(self.path.parent)!r} holds results of another machine or size ({before.get('key')}); "
+                f"expected {self.key}, to go on. Choose another --out, or delete {self.path.name}."
+            )
+        return before["parts"]
 
     def part(self, name: str, work: Callable[[], Any]) -> Any:
         """What ``work`` gives, from the file if it is there, with where it comes from beside it."""
         if name not in self.parts:
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-            self.parts[name] = {"found": work(), "source": self.source | {"load_before": load}}
+            found = {"found": work(), "source": self.source | {"load_before": load}}
+            self.parts = {**self._written(), name: found}  # the other half may have been measured meanwhile
             write_text(self.path, json.dumps({"key": self.key, "parts": self.parts}, indent=1))
         return self.parts[name]["found"]
 
