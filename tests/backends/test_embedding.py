@@ -1,5 +1,7 @@
 """The embedding backend, by name and through a lens, whole, on the tiny checkpoints."""
 
+import shutil
+
 import pytest
 import torch
 from checkpoints import DIM, TINY_CLIP, adapter_state, write_adapter, write_hub_cache
@@ -184,6 +186,29 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     assert names == [f"{row:03d}.png" for row in lens.landscape_.held_out.tolist()[:2]]
     judged = lens.visualize(shown, "increase", judge=lens.target)
     assert judged.response_mean == pytest.approx(lens.landscape_.scaler.mean.item(), rel=1e-5)
+
+
+def test_by_name_a_lens_runs_whole(cache, tiny, network, folder):
+    """As a person types it, with fifty steps, from the hub's cache."""
+    write_hub_cache(cache, tiny)
+    lens = FeatureLens(network, "2", unit=1, backend="sd15")
+    lens.fit(folder, epochs=1, shuffles=1)
+    result = lens.visualize(folder / "007.png", "increase")
+    assert result.names == ["007.png"]
+    assert result.images["increase"].shape == (1, 3, 32, 32)
+    assert result.response_change["increase"].isfinite().all()
+
+
+def test_the_readmes_command_runs_whole(cache, tiny, folder, tmp_path, capsys):
+    from vislens_interp.cli import main
+
+    write_hub_cache(cache, tiny)
+    (tmp_path / "photos").mkdir()
+    shutil.copy(folder / "003.png", tmp_path / "photos")
+    model = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "sd15"]
+    paths = ["--reference", str(folder), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "unit16")]
+    assert main(["visualize", *model, *paths, "--direction", "increase"]) == 0, capsys.readouterr().err
+    assert (tmp_path / "unit16" / "result.json").is_file()
 
 
 def test_measured_responses_to_files(network, folder, sd15):
