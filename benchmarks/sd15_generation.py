@@ -5,6 +5,7 @@ own generator and embedder. On a CPU a whole picture takes many minutes, so some
 timed, in a process of their own whose peak memory is read. On a GPU whole pictures are timed.
 """
 
+import gc
 import json
 import math
 import multiprocessing
@@ -208,10 +209,10 @@ def counts(networks: Networks) -> dict[str, float]:
             "embed": flops(lambda: tower(torch.empty(1, 3, side, side))),
         }
     found["picture"] = STEPS * found["step"] + found["decode"]
-    tensors = [value for network in (unet, vae, text, tower) for value in network.parameters()]
-    found["weights"] = sum(
-        value.numel() for value in (*tensors, *(v for part in adapter.values() for v in part.values()))
-    )
+    of_parts = [value for part in adapter.values() for value in part.values()]
+    drawing = [*(value for network in (unet, vae, text) for value in network.parameters()), *of_parts]
+    found["embedder_weights"] = sum(value.numel() for value in tower.parameters())
+    found["weights"] = found["embedder_weights"] + sum(value.numel() for value in drawing)
     return found
 
 
@@ -365,9 +366,12 @@ class Grid:
         self.generator: StableDiffusionGenerator | None = None
 
     def cell(self, batch: int) -> dict[str, Any]:
-        """Pictures a second and peak memory at this batch; ``memory`` alone is None where it did not fit."""
+        """Pictures a second and peak memory at this batch; both None where it did not fit."""
         effort, device = self.effort, self.device
+        if self.variant.compile:
+            torch.compiler.reset()  # else a second size is compiled for all sizes, which nobody with one size has
         if self.generator is None:
+            gc.collect()  # what an earlier variant left would count as this one's memory
             self.generator = build_generator(
                 self.networks,
                 device=device,
@@ -452,7 +456,8 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
     lines += ["", note]
     paper = f"The paper's GPU (RTX A5000): {PAPER_RATE} a second, {_duration(PICTURES / PAPER_RATE)}."
     if "grid" in found:
-        return [*lines, *_grid_lines(found, counted["picture"]), "", _on_a_gpu(found["grid"], device, paper)]
+        beside = 2 * counted["embedder_weights"]
+        return [*lines, *_grid_lines(found, counted["picture"]), "", _on_a_gpu(found["grid"], beside, device, paper)]
     one = STEPS * median(timed["step"]) + median(timed["decode"])
     estimate = (
         f"**An estimate for this CPU, extrapolated from {len(timed['step'])} steps and one decoding; nobody has waited "
@@ -468,17 +473,21 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
     return [*lines, "", estimate, "", left_out]
 
 
-def _on_a_gpu(grid: list[dict[str, Any]], device: str, paper: str) -> str:
+def _on_a_gpu(grid: list[dict[str, Any]], beside: float, device: str, paper: str) -> str:
+    """What was met; ``beside`` are the bytes of the embedder, which stays where pictures are made."""
     best = max((cell for cell in grid if cell["rate"]), key=lambda cell: cell["rate"])
-    ones = [cell["memory"] for cell in grid if cell["batch"] == 1 and cell["memory"]]
+    plain = [cell["memory"] for cell in grid if cell["batch"] == 1 and cell["variant"] == "float16"]
     scaled = "" if best["steps"] == STEPS else f", scaled from {best['steps']} to {STEPS} steps"
     seconds = PICTURES / best["rate"] * STEPS / best["steps"]
     rate = "met" if best["rate"] >= RATE_GOAL and not scaled else "NOT MET" if not scaled else "not measured"
-    memory = "not measured" if not ones else "met" if min(ones) < MEMORY_GOAL else "NOT MET"
+    memory = "not measured"
+    if plain and plain[0] is not None:
+        whole = plain[0] + beside
+        memory = f"{'met' if whole < MEMORY_GOAL else 'NOT MET'}, {whole / 1e9:.2f} GB with the embedder's weights"
     return (
         f"**{PICTURES:,} pictures, an estimate: {_duration(seconds)}**, from {best['rate']:.2f} a second "
         f"({best['variant']}, batch {best['batch']}){scaled}. {paper} Goals: at least {RATE_GOAL:g} a second on an "
-        f"H200: {rate} on this {device}; peak memory at batch 1 under {MEMORY_GOAL / 1e9:g} GB: {memory}."
+        f"H200: {rate} on this {device}; peak memory at batch 1 in float16 under {MEMORY_GOAL / 1e9:g} GB: {memory}."
     )
 
 

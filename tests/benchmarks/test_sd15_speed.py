@@ -136,7 +136,9 @@ def test_whole_pictures_a_second():
 @pytest.fixture
 def measured():
     return {
-        "counts": {"step": 1e12, "decode": 2e12, "embed": 1e11, "picture": 52e12, "weights": 1.5e9},
+        "counts": {
+            "step": 1e12, "decode": 2e12, "embed": 1e11, "picture": 52e12, "weights": 1.5e9, "embedder_weights": 5e8,
+        },
         "parts": {
             "device": "cpu", "dtype": "float32", "pixels": 512, "step": [10.0, 20.0, 30.0], "step_cpu": [9.0, 9.0, 9.0],
             "decode": [80.0], "decode_cpu": [40.0], "rates": [1e11, 3e11], "memory": 7e9, "threads": 1,
@@ -165,11 +167,13 @@ def test_a_gpus_table_says_what_was_met(measured):
     assert "| float16 | 1 | 2.00 | 4.00 GB | 26% | 1.0 |" in text
     assert "| float16, compiled | 16 | does not fit |" in text
     assert "2,000 pictures, an estimate: 16.7 minutes" in text
-    assert "at least 3 a second on an H200: NOT MET on this an H200; peak memory at batch 1 under 6 GB: met" in text
+    assert "at least 3 a second on an H200: NOT MET on this an H200" in text
+    assert "at batch 1 in float16 under 6 GB: met, 5.00 GB with the embedder's weights" in text
     assert "Not measured" not in text
     measured["grid"] = [{**cell, "rate": 4.0, "memory": 7e9}]
     text = "\n".join(generation_lines(measured, "an H200", 2))
-    assert "H200: met on this an H200; peak memory at batch 1 under 6 GB: NOT MET" in text
+    assert "H200: met on this an H200" in text
+    assert "under 6 GB: NOT MET, 8.00 GB with" in text
 
 
 def test_variants_of_a_gpu():
