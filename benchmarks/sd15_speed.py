@@ -1,17 +1,22 @@
-"""How long an embedding landscape of the paper's size takes: Table S3's recipe, the exact rounds, many units at once.
+"""How long the full path takes: a landscape of the paper's size, many units at once, and a picture of 512 pixels.
 
-    python benchmarks/sd15_speed.py --out DIR [--data DIR] [--device cuda] [--quick]
+    python benchmarks/sd15_speed.py --out DIR [--data DIR] [--device cuda] [--only fit|generation] [--quick]
 
-Both ways of fitting start from the same weights, learn from the same images and are judged by the same validation
-loss, in one run on one machine. The paper reports 6.5 hours for one unit (RTX A5000). Embeddings are simulated, with a
-spectrum that falls off as 1/rank and images of different strength; with --data also real ones: 9,000 pictures of Tiny
-ImageNet through SqueezeNet, mean and maximum of its 512 last channels, 1,024 numbers a picture.
+Every part is written as soon as it is measured, and the same command goes on after an interruption. Generation is in
+sd15_generation.py.
+
+Of the fit: both ways of fitting start from the same weights, learn from the same images and are judged by the same
+validation loss, in one run on one machine. The paper reports 6.5 hours for one unit (RTX A5000). Embeddings are
+simulated, with a spectrum that falls off as 1/rank and images of different strength; with --data also real ones: 9,000
+pictures of Tiny ImageNet through SqueezeNet, mean and maximum of its 512 last channels, 1,024 numbers a picture.
 """
 
 import argparse
 import json
+import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,20 @@ import torch
 from judges import data_folder
 from provenance import provenance, provenance_line
 from safetensors.torch import load_file
+from sd15_generation import (
+    PUBLISHED,
+    TINY,
+    Effort,
+    Grid,
+    alone,
+    counts,
+    embedding,
+    generation_lines,
+    matrix_rate,
+    parts,
+    variants,
+)
+from sd15_generation import QUICK as QUICK_EFFORT
 from speed import seconds_of
 from torch import Tensor
 from torchvision.models import squeezenet1_0
@@ -107,13 +126,14 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
     vae = EmbeddingVAE(dim).to(device)
     fits: dict[str, Landscape] = {}
     seconds: dict[str, float] = {}
+    cpu_seconds: dict[str, float] = {}
     recipes = {"alternating": replace(paper, solver="alternating"), "adam": paper}
     for recipe, settings in recipes.items():
 
         def fit(recipe: str = recipe, settings: FitSettings = settings) -> None:
             fits[recipe] = fit_landscape(vae, x, responses, prior, settings, progress=True)
 
-        seconds[recipe] = seconds_of(fit, device)
+        seconds[recipe], cpu_seconds[recipe] = both_clocks(fit, device)
     goal = min(row["validation_loss"] for row in fits["adam"].history)
     found: dict[str, Any] = {"name": name, "images": len(x), "dim": dim, "goal": goal, "settings": asdict(paper)}
     for recipe, fitted in fits.items():
@@ -122,6 +142,7 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
         reached = [row for row in fitted.history if row["validation_loss"] <= goal]
         found[recipe] = {
             "seconds": seconds[recipe],
+            "cpu_seconds": cpu_seconds[recipe],
             "epochs": len(fitted.history),
             "validation_loss": min(row["validation_loss"] for row in fitted.history),
             "training_loss": fitted.history[-1]["loss"],
@@ -131,6 +152,13 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
             "curve": [[row["seconds"], row["validation_loss"]] for row in fitted.history],
         }
     return found
+
+
+def both_clocks(work: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Seconds by the clock, and of processor time: on a busy CPU the latter are nearer to those of an idle one."""
+    start = time.process_time()
+    seconds = seconds_of(work, device)
+    return seconds, time.process_time() - start
 
 
 def axis_correlation(landscape: Landscape) -> float:
@@ -148,28 +176,89 @@ def many_units(size: Size, device: torch.device) -> dict[str, Any]:
     prior = ActivationPrior(size.dim, [(0, size.dim)])
     torch.manual_seed(0)
     vae = EmbeddingVAE(size.dim).to(device)
-    together = seconds_of(lambda: fit_many(vae, x, responses, prior, settings), device)
-    apart = seconds_of(
+    together = both_clocks(lambda: fit_many(vae, x, responses, prior, settings), device)
+    apart = both_clocks(
         lambda: [fit_landscape(vae, x, responses[:, [unit]], prior, settings) for unit in range(size.many)], device
     )
     return {"units": size.many, "images": len(x), "epochs": 1, "together": together, "apart": apart}
 
 
-def lines_of(found: dict[str, Any]) -> list[str]:
-    """The tables as markdown."""
+class Measured:
+    """What was measured so far, in a file: parts that are there are not measured again.
+
+    Args:
+        path: The JSON file.
+        key: What has to be the same for parts to stand in one table.
+        source: Where what is measured from now on comes from.
+
+    Raises:
+        ValueError: The file holds parts measured under another key.
+    """
+
+    def __init__(self, path: Path, key: dict[str, Any], source: dict[str, Any]) -> None:
+        self.path, self.key, self.source = path, key, source
+        self.parts = self._written()
+
+    def _written(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            return {}
+        before = json.loads(self.path.read_text(encoding="utf-8"))
+        if before.get("key") != self.key:
+            raise ValueError(
+                f"out={str(self.path.parent)!r} holds results of another machine or size ({before.get('key')}); "
+                f"expected {self.key}, to go on. Choose another --out, or delete {self.path.name}."
+            )
+        return before["parts"]
+
+    def part(self, name: str, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives, from the file if it is there, with where it comes from beside it."""
+        if name not in self.parts:
+            load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+            found = {"found": work(), "source": self.source | {"load_before": load}}
+            self.parts = {**self._written(), name: found}  # the other half may have been measured meanwhile
+            write_text(self.path, json.dumps({"key": self.key, "parts": self.parts}, indent=1))
+        return self.parts[name]["found"]
+
+    def sources(self) -> list[str]:
+        """Command, commit and machine of all parts, and what else the machine had to do."""
+        lines: dict[str, list[tuple[str, float | None]]] = {}
+        for name, part in self.parts.items():
+            said = provenance_line(part["source"])
+            lines.setdefault(said, []).append((name, part["source"]["load_before"]))
+        found = []
+        for said, members in lines.items():
+            names, loads = zip(*members, strict=True)
+            known = [load for load in loads if load is not None]
+            busy = f" · load average before a part {min(known):.1f} to {max(known):.1f}" if known else ""
+            found.append(f"{', '.join(names)}: {said}{busy}")
+            cpus = next(part["source"]["cpus"] for part in self.parts.values())
+            if known and max(known) > 0.5:
+                found[-1] += f": **other work ran beside on these {cpus} CPUs**, trust ratios and CPU seconds"
+        return [line for one in found for line in ("", one)]
+
+
+def fit_lines(found: dict[str, Any]) -> list[str]:
+    """The tables of the fit as markdown."""
     lines = ["## Fit: one unit, to the same validation loss", ""]
-    lines += ["| embeddings | recipe | epochs or rounds | s in all | s to the paper's recipe's best validation loss |"]
-    lines[-1] += " validation loss | training loss | held-out axis r |"
+    lines += ["| embeddings | recipe | epochs or rounds | s in all (CPU s) | epochs (s) to the paper's recipe's best"]
+    lines[-1] += " validation loss | validation loss | training loss | held-out axis r |"
     lines += ["|---" * 8 + "|"]
     for one in found["fits"]:
         for recipe, words in (("adam", "Table S3: Adam"), ("alternating", "exact rounds")):
             row = one[recipe]
-            to_goal = "not reached" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.1f}"
-            lines.append(
-                f"| {one['name']}, {one['images']:,} × {one['dim']:,} | {words} | {row['epochs']} | "
-                f"{row['seconds']:.1f} | {to_goal} | {row['validation_loss']:.2f} | {row['training_loss']:.2f} | "
-                f"{row['axis_correlation']:.3f} |"
+            to_goal = (
+                f"{row['epochs_to_goal']} ({row['seconds_to_goal']:.1f})" if row["epochs_to_goal"] else "not reached"
             )
+            cells = [
+                f"{one['name']}, {one['images']:,} × {one['dim']:,}",
+                words,
+                str(row["epochs"]),
+                f"{row['seconds']:.1f} ({row['cpu_seconds']:.1f})",
+                to_goal,
+                *(f"{row[name]:.2f}" for name in ("validation_loss", "training_loss")),
+                f"{row['axis_correlation']:.3f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     note = (
         f"The paper reports {PAPER_HOURS} h a unit on an RTX A5000. Validation losses are at the posterior's mean,"
         " training losses with its noise (Adam's as an epoch's mean, the rounds' exactly)."
@@ -178,12 +267,63 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     if "many" in found:
         many = found["many"]
         title = f"## fit_many: {many['units']} units × {many['images']} images, {many['epochs']} epoch of Adam"
+        (together, together_cpu), (apart, apart_cpu) = many["together"], many["apart"]
         said = (
-            f"side by side {many['together']:.1f} s, one after another {many['apart']:.1f} s: "
-            f"{many['apart'] / many['together']:.2f} times as fast."
+            f"side by side {together:.1f} s ({together_cpu:.1f} CPU s), one after another {apart:.1f} s "
+            f"({apart_cpu:.1f} CPU s): {apart / together:.2f} times as fast by the clock, "
+            f"{apart_cpu / together_cpu:.2f} times by CPU time."
         )
         lines += ["", title, "", said]
     return lines
+
+
+def measure_fit(measured: Measured, size: Size, device: torch.device, data: Path | None) -> list[str]:
+    """The fit half: one unit by both recipes, and many units."""
+    found: dict[str, Any] = {"many": measured.part("many units", lambda: many_units(size, device))}
+    found["fits"] = [
+        measured.part("fit, simulated", lambda: same_loss("simulated", *simulated(size), size, device)),
+    ]
+
+    def real() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as cache:
+            x, responses = photographs(data_folder(data), size, Path(cache))
+        return same_loss("SqueezeNet on Tiny ImageNet", x, responses, size, device)
+
+    if data is not None or "fit, photographs" in measured.parts:
+        found["fits"].append(measured.part("fit, photographs", real))
+    return fit_lines(found)
+
+
+def measure_generation(measured: Measured, device: torch.device, quick: bool) -> list[str]:
+    """The generation half: counted, timed by parts, and on a GPU by whole pictures."""
+    networks, effort = (TINY, QUICK_EFFORT) if quick else (PUBLISHED, Effort())
+    gpu = device.type == "cuda"
+    dtype = torch.float16 if gpu else torch.float32
+
+    def work(name: str, function: Callable[..., Any]) -> Any:
+        arguments = (networks, effort, device, dtype)
+        if gpu:  # memory is counted by tensors there
+            return measured.part(name, lambda: function(*arguments))
+        return measured.part(name, lambda: alone(function, *arguments, threads=torch.get_num_threads()))
+
+    found: dict[str, Any] = {"counts": measured.part("counts", lambda: counts(networks))}
+    found["embedding"] = work("embedding", embedding)
+    found["parts"] = work("parts of a picture", parts)
+    if gpu or quick:
+        found["grid"], found["grid_rate"] = [], {}
+        for variant in variants(device):
+            found["grid_rate"][variant.dtype] = measured.part(
+                f"matrix rate, {variant.dtype}",
+                lambda dtype=variant.dtype: matrix_rate(
+                    device, getattr(torch, dtype), effort.matrix * (4 if gpu else 1)
+                ),
+            )
+            grid = Grid(networks, effort, device, variant)
+            for batch in effort.batches:
+                cell = measured.part(f"{variant}, batch {batch}", lambda grid=grid, batch=batch: grid.cell(batch))
+                found["grid"].append({**cell, "variant": str(variant)})
+    source = next(iter(measured.parts.values()))["source"]
+    return generation_lines(found, source["device"], source["cpus"])
 
 
 def main() -> None:
@@ -192,23 +332,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of real files; left out: simulated embeddings alone")
     parser.add_argument("--out", type=Path, required=True, help="folder for sd15_speed.md and sd15_speed.json")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=("fit", "generation"), help="one half; the other one stays as it is in --out")
     parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
     args = parser.parse_args()
     size = QUICK if args.quick else Size()
     device = torch.device(args.device)
-    source = provenance(seed=0, device=device)
-    started = time.monotonic()
-    found: dict[str, Any] = {"provenance": source, "size": asdict(size), "quick": args.quick, "fits": []}
-    found["many"] = many_units(size, device)
-    found["fits"].append(same_loss("simulated", *simulated(size), size, device))
-    if args.data is not None:
-        with tempfile.TemporaryDirectory() as cache:
-            x, responses = photographs(data_folder(args.data), size, Path(cache))
-        found["fits"].append(same_loss("SqueezeNet on Tiny ImageNet", x, responses, size, device))
-    found["seconds"] = time.monotonic() - started
+    machine = provenance(seed=0, device=device)
+    key = {"quick": args.quick, "size": asdict(size)} | {name: machine[name] for name in ("device", "cpus", "torch")}
+    measured = Measured(args.out / "sd15_speed.json", key, machine)
     title = "# Speed of the full path" + (" (quick run: it works, and measures nothing)" if args.quick else "")
-    text = "\n".join([title, "", *lines_of(found), "", provenance_line(source)]) + "\n"
-    write_text(args.out / "sd15_speed.json", json.dumps(found, indent=1))
+    lines = [title]
+    # What is there already is said again, so that the table is whole.
+    if args.only != "generation" or "many units" in measured.parts:
+        lines += ["", *measure_fit(measured, size, device, args.data)]
+    if args.only != "fit" or "counts" in measured.parts:
+        lines += ["", *measure_generation(measured, device, args.quick)]
+    text = "\n".join([*lines, *measured.sources()]) + "\n"
     write_text(args.out / "sd15_speed.md", text)
     print(text)
 

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from vislens_interp.images import (
+    ImageFiles,
     Preprocess,
     check_images,
     check_shape,
@@ -277,3 +278,46 @@ def test_preprocess_size():
     assert preprocess_size(Preprocess(None, [0], [1])) is None
     assert preprocess_size(ImageClassification(crop_size=64)) == 64
     assert preprocess_size(lambda images: images) is None
+
+
+# Files that stay where they are
+
+
+def test_image_files_are_read_where_they_are_asked_for(tmp_path):
+    pictures = torch.rand(5, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    for row, picture in enumerate(to_pil(pictures)):
+        picture.save(tmp_path / f"{row}.png")
+    loaded, names = load_images(tmp_path, size=16)
+    files = ImageFiles(tmp_path, 16)
+    assert (len(files), files.shape, files.names) == (5, (5, 3, 16, 16), names)
+    assert [len(part) for part in files.split(2)] == [2, 2, 1]
+    assert torch.equal(torch.cat(list(files.split(2))), loaded)
+    assert torch.equal(files[1:3], loaded[1:3])
+    assert torch.equal(files[torch.tensor([4, 0])], loaded[[4, 0]])
+    assert torch.equal(ImageFiles([tmp_path / "3.png"], 16)[[0]], loaded[3:4])
+
+
+def test_image_files_that_cannot_be_read(tmp_path):
+    for name, picture in zip("ab", to_pil(torch.rand(2, 3, 8, 8)), strict=True):
+        picture.save(tmp_path / f"{name}.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    files = ImageFiles(tmp_path, 8)
+    assert files[[0, 1]].shape == (2, 3, 8, 8)
+    with pytest.raises(ValueError, match="1 of 3 images in source cannot be read: bad.png"):
+        files[:]
+    with pytest.warns(
+        UserWarning, match="1 of 3 images in source cannot be read: bad.png .* Going on with the other 2"
+    ):
+        assert ImageFiles(tmp_path, 8, on_error="skip").names == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="1 of 1 images in source cannot be read: bad.png .*None is left"):
+        ImageFiles(tmp_path / "bad.png", 8, on_error="skip")
+
+
+def test_image_files_are_files(tmp_path):
+    for source in (torch.rand(2, 3, 8, 8), to_pil(torch.rand(2, 3, 8, 8))):
+        with pytest.raises(TypeError, match="of pictures in memory; expected a folder or paths of files. load_images"):
+            ImageFiles(source, 8)
+    with pytest.raises(FileNotFoundError, match="nothing is there"):
+        ImageFiles(tmp_path / "none", 8)
+    with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+        ImageFiles(tmp_path, 8, on_error="ignore")

@@ -167,10 +167,7 @@ def _visualize(args: argparse.Namespace) -> None:
     lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, args.backend)
     on_error = "skip" if args.skip_bad else "raise"
     if args.reference is not None:
-        from vislens_interp.images import load_images
-
-        reference, _ = load_images(args.reference, size=lens.backend.size, on_error=on_error)
-        lens.fit(reference, progress=True)
+        lens.fit(args.reference, on_error=on_error, progress=True)
     result = lens.visualize(
         args.images,
         args.direction,

@@ -21,7 +21,7 @@ PACKAGES = (
     "pillow",
 )
 GPU_MEMORY = 6_000_000_000
-"""Bytes that one 512-pixel image takes in half precision: 6 GB, the goal that benchmarks/sd15_speed.py checks."""
+"""Bytes that should do for one 512-pixel image in half precision: a goal, not yet measured."""
 
 
 def report() -> str:
@@ -58,7 +58,7 @@ def _devices() -> list[str]:
         lines.append("mps: Apple GPU")
     if len(lines) == 1:
         why = "this build of PyTorch has no CUDA" if torch.version.cuda is None else "PyTorch sees no GPU"
-        lines.append(f"no GPU: {why}; sd15 works on the CPU, at minutes an image")
+        lines.append(f"no GPU: {why}; sd15 works on the CPU, at many minutes an image")
     return lines
 
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -172,6 +172,86 @@ def _shorter_side_to(height: int, width: int, size: int) -> tuple[int, int]:
 def _check_size(size: int) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size={size!r}; expected the side of a square in pixels, a whole number of at least 1.")
+
+
+class ImageFiles:
+    """Pictures of one size that stay in their files and are read, as by :func:`load_images`, where they are asked for.
+
+    9,000 pictures of 512 pixels are 28 GB as one tensor; here only what is asked for is in memory.
+
+    Args:
+        source: A folder, a path or paths.
+        size: Pixels of the square that they are resized and cropped to.
+        on_error: ``"raise"`` an error where a file that cannot be read is reached, or ``"skip"``: all are read once at
+            the start, and those that cannot be are left out with a warning naming them.
+
+    Attributes:
+        names: N names, as :func:`load_images` gives them.
+        shape: (N, 3, size, size).
+
+    Raises:
+        ValueError: There is nothing to read, or ``on_error`` is neither.
+        FileNotFoundError: ``source`` is a path at which nothing is.
+        TypeError: ``source`` holds pictures, not files.
+    """
+
+    def __init__(
+        self,
+        source: PathLike | Sequence[PathLike],
+        size: int,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
+        _check_size(size)
+        if not holds_files(source):
+            raise TypeError(
+                f"source is a {type(source).__name__} of pictures in memory; expected a folder or paths of files."
+                " load_images takes the others."
+            )
+        self.size = size
+        self.paths, self.names = _list_source(source)
+        if on_error == "skip":
+            failures = {row: error for row, path in enumerate(self.paths) if (error := _failure(path)) is not None}
+            if failures:
+                said = "; ".join(f"{self.names[row]} ({error})" for row, error in failures.items())
+                count = f"{len(failures)} of {len(self.paths)} images in source cannot be read: {said}."
+                if len(failures) == len(self.paths):
+                    raise ValueError(f"{count} None is left.")
+                warnings.warn(f"{count} Going on with the other {len(self.paths) - len(failures)}.", stacklevel=2)
+            kept = [row for row in range(len(self.paths)) if row not in failures]
+            self.paths, self.names = [self.paths[row] for row in kept], [self.names[row] for row in kept]
+        self.shape = (len(self.paths), 3, size, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
+        """Pictures at these positions, (n, 3, size, size) in [0, 1]."""
+        places = range(len(self))[rows] if isinstance(rows, slice) else torch.as_tensor(rows).tolist()
+        return load_images([self.paths[row] for row in places], size=self.size)[0]
+
+    def split(self, count: int) -> Iterator[Tensor]:
+        """All of them in order, ``count`` at a time."""
+        for start in range(0, len(self), count):
+            yield self[start : start + count]
+
+
+def holds_files(source: Any) -> bool:
+    """Whether a source of :func:`load_images` is a folder, a path or paths, and nothing else."""
+    if isinstance(source, (str, os.PathLike)):
+        return True
+    several = isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray))
+    return several and len(source) > 0 and all(isinstance(item, (str, os.PathLike)) for item in source)
+
+
+def _failure(path: PathLike) -> Exception | None:
+    try:
+        _read(path, None)
+    except _UNREADABLE as error:
+        return error
+    return None
 
 
 def check_images(images: Tensor, argument: str = "images") -> Tensor:

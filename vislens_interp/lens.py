@@ -7,12 +7,13 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
+from tqdm import tqdm
 
-import vislens_interp.backends.embedding
-import vislens_interp.backends.pixel  # noqa: F401 (both register their backends)
+import vislens_interp.backends.pixel  # noqa: F401 (registers its backend)
 from vislens_interp.backends.base import Backend, get_backend
+from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
 from vislens_interp.files import load_state, save_state
-from vislens_interp.images import load_images
+from vislens_interp.images import ImageFiles, holds_files, load_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
@@ -75,7 +76,7 @@ class FeatureLens:
         self.seed = seed
         self.method_: LandscapeMethod | None = None
         self.reference_kind_: str | None = None
-        self._reference: tuple[Tensor, list[str]] | None = None
+        self._reference: tuple[Any, list[str]] | None = None
 
     def fit(
         self,
@@ -91,7 +92,8 @@ class FeatureLens:
 
         Args:
             images: At least 200 reference images: a tensor, PIL images, paths or a folder. None takes the backend's own
-                (synthetic) reference set.
+                (synthetic) reference set. Of a backend of embeddings, files stay on the disk, where they must remain:
+                they are read for the embeddings, for the responses, and when they are shown.
             responses: Measured responses, (N,) or (N, K), instead of the model's.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
@@ -114,13 +116,15 @@ class FeatureLens:
             pictures, names = reference, [f"synthetic-{row:04d}" for row in range(len(reference))]
             kind = "synthetic reference"
         else:
-            pictures, names = load_images(images, size=self.backend.size, on_error=on_error)
+            pictures, names = self._open(images, on_error)
             kind = "given images"
         measured = None
         if responses is not None:
             measured = torch.as_tensor(responses, dtype=torch.float32)
             measured = measured[:, None] if measured.ndim == 1 else measured
             kind += ", measured responses"
+        elif isinstance(pictures, ImageFiles):
+            measured = _responses(self.target, pictures, progress=progress)
         method = LandscapeMethod(seed=self.seed, **settings)
         checkpoint = None if checkpoint is None else Path(checkpoint)
         method.fit(self.target, self.backend, pictures, measured, progress=progress, checkpoint=checkpoint)
@@ -207,7 +211,7 @@ class FeatureLens:
                     "judge= needs the reference images, which a loaded lens does not have; call fit first."
                 )
             reader = judge
-            scaler = ResponseScaler.fit(judge.responses(self._reference[0]), judge.names)
+            scaler = ResponseScaler.fit(_responses(judge, self._reference[0]), judge.names)
         read = {key: reader.responses(value.to(reader.device)) for key, value in made.items()}
         similarity = self._similarity(made)
         described = self._describe(method, alpha, strength, seeds, direction)
@@ -309,7 +313,7 @@ class FeatureLens:
         else:
             pictures, names = load_images(images, size=self.backend.size)
         index = self._index(unit)
-        responses = self.target.responses(pictures)[:, index]
+        responses = _responses(self.target, pictures)[:, index]
         order = responses.argsort(descending=True, stable=True)[:count]
         return TopImages(pictures[order], responses[order], [names[row] for row in order.tolist()])
 
@@ -399,6 +403,13 @@ class FeatureLens:
         lens.method_, lens.reference_kind_ = method, state["reference_kind"]
         return lens
 
+    def _open(self, images: Any, on_error: Literal["raise", "skip"]) -> tuple[Any, list[str]]:
+        """Reference pictures and names; files stay files where x is an embedding, for at 512 px they fill memory."""
+        if isinstance(self.backend, EmbeddingBackend) and holds_files(images):
+            files = ImageFiles(images, self.backend.size, on_error=on_error)
+            return files, files.names
+        return load_images(images, size=self.backend.size, on_error=on_error)
+
     def _fitted(self) -> LandscapeMethod:
         if self.method_ is None:
             raise ValueError("this lens is not fitted; call fit() or visualize() first.")
@@ -475,6 +486,18 @@ class FeatureLens:
             "target": self._target_description(),
             "settings": described,
         }
+
+
+def _responses(target: Target, pictures: Tensor | ImageFiles, *, progress: bool = False) -> Tensor:
+    """Responses (N, K) to pictures in memory or in files."""
+    if not isinstance(pictures, ImageFiles):
+        return target.responses(pictures, progress=progress)
+    with tqdm(total=len(pictures), desc="responses", unit="image", disable=not progress) as bar:
+        found = []
+        for part in pictures.split(FILES_AT_ONCE):
+            found.append(target.responses(part))
+            bar.update(len(part))
+    return torch.cat(found)
 
 
 def _seed_list(seeds: int | Sequence[int], count: int) -> list[int]:

@@ -1,5 +1,7 @@
 """The embedding backend, by name and through a lens, whole, on the tiny checkpoints."""
 
+import shutil
+
 import pytest
 import torch
 from checkpoints import DIM, TINY_CLIP, adapter_state, write_adapter, write_hub_cache
@@ -10,7 +12,7 @@ from vislens_interp import FeatureLens
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.embedding import PAPER, EmbeddingBackend
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
-from vislens_interp.images import Preprocess
+from vislens_interp.images import ImageFiles, Preprocess, load_images, to_pil
 
 
 @pytest.fixture
@@ -140,6 +142,80 @@ def test_the_same_pictures_by_hand(lens, pictures, sd15):
     torch.testing.assert_close(edited.norm(dim=1), x.norm(dim=1))
     made = sd15.decode(edited, reference=None, strength=1.0, seeds=[42, 42])
     torch.testing.assert_close(result.images["increase"], made, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def folder(pictures, tmp_path_factory):
+    """The same pictures as files, which are what they are to 8 bits."""
+    folder = tmp_path_factory.mktemp("reference")
+    for row, picture in enumerate(to_pil(pictures)):
+        picture.save(folder / f"{row:03d}.png")
+    return folder
+
+
+class Counting:
+    """An embedder that notes how many pictures came at once."""
+
+    def __init__(self, embedder):
+        self.embedder, self.counts = embedder, []
+        self.dim, self.size, self.device = embedder.dim, embedder.size, embedder.device
+
+    def __call__(self, images):
+        self.counts.append(len(images))
+        return self.embedder(images)
+
+
+def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder, sd15):
+    """At 512 pixels 9,000 of them would take 28 GB."""
+    embedder = Counting(sd15.embedder)
+    backend = EmbeddingBackend(embedder, sd15.generator, name="counting")
+    settings = {"epochs": 2, "lr": 1e-3, "shuffles": 1}
+    lens = FeatureLens(network, "2", unit=1, backend=backend).fit(folder, **settings)
+    assert isinstance(lens._reference[0], ImageFiles)
+    assert embedder.counts == [64, 64, 64, 28]
+    assert lens.reference_kind_ == "given images"
+    other = FeatureLens(network, "2", unit=1, backend=sd15).fit(load_images(folder, size=32)[0], **settings)
+    torch.testing.assert_close(lens.landscape_.responses, other.landscape_.responses)
+    torch.testing.assert_close(lens.landscape_.latents, other.landscape_.latents)
+    assert torch.equal(lens.landscape_.held_out, other.landscape_.held_out)
+    one, two = (each.top_images(3) for each in (lens, other))
+    assert torch.equal(one.images, two.images)
+    assert one.names == [f"{int(name[-5:]):03d}.png" for name in two.names]
+    shown, names = lens.example_images(2)
+    assert shown.shape == (2, 3, 32, 32)
+    assert names == [f"{row:03d}.png" for row in lens.landscape_.held_out.tolist()[:2]]
+    judged = lens.visualize(shown, "increase", judge=lens.target)
+    assert judged.response_mean == pytest.approx(lens.landscape_.scaler.mean.item(), rel=1e-5)
+
+
+def test_by_name_a_lens_runs_whole(cache, tiny, network, folder):
+    """As a person types it, with fifty steps, from the hub's cache."""
+    write_hub_cache(cache, tiny)
+    lens = FeatureLens(network, "2", unit=1, backend="sd15")
+    lens.fit(folder, epochs=1, shuffles=1)
+    result = lens.visualize(folder / "007.png", "increase")
+    assert result.names == ["007.png"]
+    assert result.images["increase"].shape == (1, 3, 32, 32)
+    assert result.response_change["increase"].isfinite().all()
+
+
+def test_the_readmes_command_runs_whole(cache, tiny, folder, tmp_path, capsys):
+    from vislens_interp.cli import main
+
+    write_hub_cache(cache, tiny)
+    (tmp_path / "photos").mkdir()
+    shutil.copy(folder / "003.png", tmp_path / "photos")
+    model = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "sd15"]
+    paths = ["--reference", str(folder), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "unit16")]
+    assert main(["visualize", *model, *paths, "--direction", "increase"]) == 0, capsys.readouterr().err
+    assert (tmp_path / "unit16" / "result.json").is_file()
+
+
+def test_measured_responses_to_files(network, folder, sd15):
+    responses = torch.randn(220, generator=torch.Generator().manual_seed(0))
+    lens = FeatureLens(network, "2", unit=1, backend=sd15).fit(folder, responses, epochs=1, shuffles=1)
+    assert torch.equal(lens.landscape_.responses[:, 0], responses)
+    assert lens.reference_kind_ == "given images, measured responses"
 
 
 def test_strength_0_shows_the_reference(lens, pictures):

@@ -13,10 +13,12 @@ from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
-from vislens_interp.images import check_images
+from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE
 
 RENDER_SEED = 42
+FILES_AT_ONCE = 64
+"""Pictures in memory where they come from files: 200 MB at 512 px."""
 
 PAPER = Defaults(
     # Table S3, column NSD. Its w_kld is not given; on recordings of macaque V4, edits with 0.3 to 3 were alike.
@@ -78,9 +80,10 @@ class EmbeddingBackend:
         self.device = generator.device
         self._reference = None if reference is None else check_images(reference, "reference")
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) to un-normalised embeddings (N, D)."""
-        return self.embedder(images).to(self.device)
+    def encode(self, images: Tensor | ImageFiles) -> Tensor:
+        """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
+        parts = images.split(FILES_AT_ONCE) if isinstance(images, ImageFiles) else (images,)
+        return torch.cat([self.embedder(part) for part in parts]).to(self.device)
 
     def render(self, x: Tensor) -> Tensor:
         """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, without gradients."""

@@ -340,8 +340,8 @@ class StableDiffusionGenerator:
     def _memory_error(self, error: RuntimeError) -> MemoryError:
         return MemoryError(
             f"memory ran out on {self.device} at size={self.size}, batch_size={self.batch_size}, {self.dtype} "
-            f"({first_line(error)}); about 6 GB are enough for one 512-pixel image in float16. Lower batch_size, pass "
-            "vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a smaller size."
+            f"({first_line(error)}); weights take 3.4 GB in float16, and 6 GB should do for one 512-pixel image. Lower "
+            "batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a smaller size."
         )
 
 
