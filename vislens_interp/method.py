@@ -77,14 +77,19 @@ class EditSettings:
     Args:
         alpha: Weight of the prior mean, 0 to 1.
         interpolation: ``"lerp"`` or ``"slerp"``.
-        angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows.
+        angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows. An embedding's
+            angle is measured from the image's own; that of pixels from the unedited decoding, beside whose own distance
+            an edit is small.
         keep_norm: Give every decoded x the length of the image's own x, edited or not: for embeddings.
+        residual: Add the change of the decoding to the image's own x, x + decode(z′) - decode(z), instead of decoding
+            anew: what the VAE cannot reconstruct is kept. For embeddings.
     """
 
     alpha: float = 1.0
     interpolation: Literal["lerp", "slerp"] = "lerp"
     angle: float | None = None
     keep_norm: bool = False
+    residual: bool = False
 
 
 class LandscapeMethod:
@@ -250,11 +255,30 @@ class LandscapeMethod:
             weight: Tensor | float = edit.alpha if alpha is None else alpha
             if edit.angle is not None and alpha is None:
                 weight, _ = alpha_for_angle(
-                    z, goal, edit.angle, interpolation=edit.interpolation, decode=self.landscape_.decode
+                    z,
+                    goal,
+                    edit.angle,
+                    interpolation=edit.interpolation,
+                    decode=lambda latent: self._decode(x, z, latent, edit),
+                    start=x if x.ndim == 2 else None,
                 )
             return z, interpolate(z, goal, weight, edit.interpolation)
         self.optimized_ = self.optimize(z, sigma, goal, directions)
         return z, self.optimized_.latents
+
+    def _decode(self, x: Tensor, before: Tensor, after: Tensor, edit: EditSettings) -> Tensor:
+        """The x of latents ``after``, for images x whose own latents are ``before``."""
+        decoded = self.landscape_.decode(after)
+        if edit.residual:
+            decoded = x + decoded - self.landscape_.decode(before)
+        return keep_norm(decoded, x) if edit.keep_norm else decoded
+
+    def embeddings(
+        self, x: Tensor, directions: Directions, *, alpha: float | None = None, mode: int | None = None
+    ) -> Tensor:
+        """The x (N, ...) that pictures are made of, moved in these directions."""
+        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+        return self._decode(x, *self._latents(x, directions, alpha, mode), edit)
 
     def optimize(
         self,
@@ -297,13 +321,9 @@ class LandscapeMethod:
         mode: int | None = None,
     ) -> Tensor:
         """Images at the backend's size, moved in these directions; (N, 3, S, S) in [0, 1]."""
-        x = self.backend.encode(images)
-        _, z = self._latents(x, directions, alpha, mode)
+        x = self.embeddings(self.backend.encode(images), directions, alpha=alpha, mode=mode)
         strength = self.backend.defaults.strength if strength is None else strength
-        decoded = self.landscape_.decode(z)
-        if self._settings(EditSettings, self.backend.defaults.edit).keep_norm:
-            decoded = keep_norm(decoded, x)
-        return self.backend.decode(decoded, reference=images, strength=strength, seeds=seeds).cpu()
+        return self.backend.decode(x, reference=images, strength=strength, seeds=seeds).cpu()
 
     def _settings(self, kind: type, defaults: dict[str, Any], prefix: str = "") -> Any:
         names = {field.name for field in fields(kind)}
