@@ -71,7 +71,7 @@ def test_as_a_module():
         [sys.executable, "-m", "vislens_interp", "units", "--model", "zoo:nothing"], capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == "vislens: error: name='nothing' is not in the zoo; expected one of ['cifar10_convnet'].\n"
+    assert done.stderr == f"vislens: error: name='nothing' is not in the zoo; expected one of {zoo.available()}.\n"
 
 
 def test_a_key_error_is_not_quoted(capsys):

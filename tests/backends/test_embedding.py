@@ -109,6 +109,7 @@ def lens(network, pictures, sd15):
     return FeatureLens(network, "2", unit=1, backend=sd15).fit(pictures, epochs=8, lr=1e-3, shuffles=1)
 
 
+@pytest.mark.filterwarnings("ignore:3 of 3 images to edit")
 def test_a_lens_runs_whole(lens, pictures, sd15):
     result = lens.visualize(pictures[:3])
     assert set(result.images) == {"reference", "unedited", "increase", "decrease"}
@@ -195,7 +196,7 @@ def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     ("name", "message"),
     [
         ("sd15", "Run `vislens download sd15`"),
-        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'sd15']"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'sd15']"),
     ],
 )
 def test_from_the_shell(cache, tmp_path, capsys, name, message):
