@@ -54,6 +54,7 @@ from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import write_atomically, write_text
 from vislens_interp.images import Preprocess, resize, to_pil
 from vislens_interp.landscape.edit import angle_between
+from vislens_interp.landscape.evidence import WEAK_CORRELATION
 from vislens_interp.landscape.prior import Direction, ResponseScaler
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
@@ -175,6 +176,21 @@ METHODS: dict[str, Callable[[], Any]] = {
     PATTERN: lambda: RidgePattern(),
     BRAINACTIV: lambda: RidgeDirection(strength=None),
     SHUFFLED: lambda: Shuffled(LandscapeMethod(shuffles=0), seed=1),
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ours, decoded": {"residual": False},
+    "ours, residual": {"residual": True},
+    "ours, decoded, slerp": {"residual": False, "interpolation": "slerp"},
+    "ours, residual, no gradient steps": {"residual": True, "solver": "alternating", "epochs": 1},
+    "ours, decoded, 3 modes": {"residual": False, "modes": 3},
+    "ours, residual, 3 modes": {"residual": True, "modes": 3},
+    "ours, residual, 6 modes": {"residual": True, "modes": 6},
+    "ours, residual, reach 8": {"residual": True, "reach": 8.0},
+    "the paper's landscape, residual": {**PAPER, "residual": True},
+}
+"""What `retrieval --tune` compares beside the methods; the best becomes the backend's default."""
+VARIANT_METHODS: dict[str, Callable[[], Any]] = {
+    label: (lambda settings=settings: LandscapeMethod(shuffles=0, **settings)) for label, settings in VARIANTS.items()
 }
 RIVALS = (TWIN, MEANS, PATTERN, BRAINACTIV)
 JOB_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV, SHUFFLED)
@@ -397,7 +413,8 @@ def retrieval_cell(
         before = standard[rows_0].mean(1)
         for label, build in methods.items():
             began = time.monotonic()
-            method = build().fit(Recorded([str(candidates[column])]), backend, bench.reference, responses)
+            method = build()
+            fit_with_fewer_modes(method, Recorded([str(candidates[column])]), backend, bench.reference, responses)
             seconds = time.monotonic() - began
             for angle in angles:
                 set_angle(method, angle)
@@ -415,8 +432,28 @@ def retrieval_cell(
                         "change": rounded(SIGN[way] * (standard[rows].mean(1) - before)),
                         "natural": rounded(cosine.mean(1)),
                         "seconds": seconds,
+                        "correlation": correlation_of(method),
                     }
     print(f"{name} {layer}: untouched images have {cosine_0.mean():.2f} to their five nearest", flush=True)
+
+
+def fit_with_fewer_modes(method: Any, target: Target, backend: Any, images: Tensor, responses: Tensor) -> None:
+    """Fit; a landscape of several modes takes as many as the unit's strongly driven images place."""
+    while True:
+        try:
+            method.fit(target, backend, images, responses)
+        except ValueError as error:
+            if "Lower modes" not in str(error):
+                raise
+            method.settings = {**method.settings, "modes": method.settings["modes"] - 1}
+        else:
+            return
+
+
+def correlation_of(method: Any) -> float | None:
+    """Held-out correlation of a landscape's axis with its unit: its evidence, without the shuffled fits."""
+    found = list(getattr(method, "evidence_", {}).values())
+    return found[0].correlation if found else None
 
 
 def rounded(values: Tensor, digits: int = 4) -> list[float]:
@@ -513,7 +550,7 @@ def job_cell(
             set_angle(method, angle)
         for way in SIGN:
             began = time.monotonic()
-            seeds = list(range(NATURAL_IMAGES)) if label == NATURAL else noise
+            seeds = list(range(min(NATURAL_IMAGES, images))) if label == NATURAL else noise
             given = pictures[: len(seeds)]
             made = method.generate(given, {0: way}, seeds=seeds)
             seconds = time.monotonic() - began
@@ -522,6 +559,7 @@ def job_cell(
                 "method": label,
                 "direction": way,
                 "fit_seconds": fitted,
+                "correlation": correlation_of(method),
                 "seconds": seconds,
                 "natural": rounded(near(seen)),
                 "diversity": spread_of(seen, centre),
@@ -714,14 +752,30 @@ class Edits:
         """(units, images, seeds), the mean over the two directions: one number a picture, positive the wanted way."""
         return np.mean([self.values(method, way, angle, what) for way in SIGN], axis=0)
 
-    def right(self, method: str, angle: float, control: str | None = None) -> float:
-        """Share of units × directions whose mean change is the wanted way, and above the control's."""
-        means = np.concatenate([self.values(method, way, angle).mean((1, 2)) for way in SIGN])
-        least = 0.0
-        if control is not None and control in self.methods:
-            control_means = np.concatenate([self.values(control, way, angle).mean((1, 2)) for way in SIGN])
-            least = np.maximum(control_means, 0.0)
-        return float((means > least).mean())
+    def right(self, method: str, angle: float, control: str | None = None, only: np.ndarray | None = None) -> float:
+        """Share of units × directions whose mean change is the wanted way, and above the control's.
+
+        Args:
+            only: (units,) bool: which units count.
+        """
+        only = np.ones(len(self.units), bool) if only is None else only
+        shares = []
+        for way in SIGN:
+            least = np.zeros(len(self.units))
+            if control is not None and control in self.methods:
+                least = np.maximum(self.values(control, way, angle).mean((1, 2)), 0.0)
+            shares.append((self.values(method, way, angle).mean((1, 2)) > least)[only])
+        return float(np.mean(shares)) if only.any() else math.nan
+
+    def evident(self, method: str, angle: float) -> np.ndarray:
+        """(units,) bool: whose axis correlates with the response on held-out images, in every seed's fit."""
+        cell = self.cells[method, "increase", angle]
+        return np.array(
+            [
+                all((cell[unit, seed].get("correlation") or 0.0) >= WEAK_CORRELATION for seed in self.seeds)
+                for unit in self.units
+            ]
+        )
 
     def against(self, method: str, other: str, angle: float, what: str = "change") -> Interval:
         """Paired difference over both directions; units drawn first, the same images for all units."""
@@ -780,8 +834,10 @@ def edit_checks(part: str, edits: Edits, angle: float, found: dict[str, dict[str
         elif rival in RIVALS:
             text = f"{about}: Δr of ours minus {rival} {said} (wanted: not below by more than the interval)."
             checks[text] = one["high"] >= 0
-    share = edits.right(OURS, angle, SHUFFLED)
-    text = f"{about}: {share:.0%} of units × directions of ours go the right way and above the shuffled control"
+    evident = edits.evident(OURS, angle)
+    share = edits.right(OURS, angle, SHUFFLED, evident)
+    text = f"{about}: {share:.0%} of directions of the {evident.sum()} units with evidence (held-out correlation of at"
+    text += f" least {WEAK_CORRELATION}) go the right way and above the shuffled control"
     checks[f"{text} (wanted: 95 %)."] = share >= 0.95
     return checks
 
@@ -970,6 +1026,16 @@ def report(out: Path, said: dict[str, Any]) -> str:
     return text
 
 
+def tuning_report(out: Path, said: dict[str, Any]) -> str:
+    """What `retrieval --tune` found; no verdict, for nothing is claimed on tuning units."""
+    found = [json.loads(path.read_text())["found"] for path in sorted(out.glob("tuning-*.json"))]
+    lines, numbers, _ = retrieval_report([record for cell in found for record in cell])
+    text = "\n".join(["# Tuning units and images", "", *lines, provenance_line(said)]) + "\n"
+    write_text(out / "tuning.md", text)
+    write_text(out / "tuning.json", json.dumps({**numbers, "provenance": said}, indent=1))
+    return text
+
+
 # --------------------------------------------------------------------------------------------------------- figure
 
 
@@ -1035,7 +1101,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tune", action="store_true", help="retrieval: tuning units and images")
+    parser.add_argument("--tune", action="store_true", help="retrieval and its report: tuning units, images, variants")
     parser.add_argument("--units", type=int, default=8, help="units of each layer")
     parser.add_argument("--images", type=int, default=100, help="images of each unit; of quality: pictures to make")
     parser.add_argument("--seeds", type=int, default=1, help="job: noise seeds")
@@ -1052,10 +1118,11 @@ def main() -> None:
         write_text(UNITS, json.dumps(draw_units()) + "\n")
         return
     if args.part == "report":
-        print(report(args.out, said))
+        print(tuning_report(args.out, said) if args.tune else report(args.out, said))
         return
     if args.part == "cost" and args.stage is None:
-        for stage in ("embed", "read", "fit", "generate"):
+        drawn = (args.weights / "generator64").is_dir()
+        for stage in ("embed", "read", "fit", *(["generate"] if drawn else [])):
             if not (args.out / f"cost-{stage}.json").exists():
                 subprocess.run([sys.executable, *sys.argv, "--stage", stage], check=True)
         return
@@ -1077,8 +1144,9 @@ def main() -> None:
             for layer in NETWORKS[name].layers:
                 path = args.out / f"{'tuning' if args.tune else 'retrieval'}-{name}-{layer}.json"
                 if not path.exists():
+                    methods = METHODS | (VARIANT_METHODS if args.tune else {})
                     cell = retrieval_cell(
-                        bench, name, layer, tune=args.tune, units=args.units, images=args.images, methods=METHODS
+                        bench, name, layer, tune=args.tune, units=args.units, images=args.images, methods=methods
                     )
                     save_cell(path, list(cell), said)
     else:

@@ -100,13 +100,23 @@ def test_the_right_way_is_above_the_control():
     edits = bench.Edits([*records(bench.OURS, 1.0, 0.1), *records(bench.SHUFFLED, 0.5, 0.2)])
     assert edits.right(bench.OURS, 40.0) == 1.0
     assert edits.right(bench.OURS, 40.0, bench.SHUFFLED) == 0.5
-    assert bench.Edits(records(bench.OURS, 1.0, -0.5)).right(bench.OURS, 40.0) == 0.5
+    half = bench.Edits(records(bench.OURS, 1.0, -0.015))  # of the units above the second, half of the directions less
+    assert half.right(bench.OURS, 40.0) == 0.75
+    assert half.right(bench.OURS, 40.0, only=np.array([True, True, False, False])) == 0.5
+
+
+def test_evidence_is_the_correlation_of_the_fit():
+    made = records(bench.OURS, 1.0, 1.0)
+    for record, value in zip(made, (0.5, 0.5, 0.05, 0.05, None, None, 0.2, 0.2), strict=True):
+        record["correlation"] = value
+    assert bench.Edits(made).evident(bench.OURS, 40.0).tolist() == [True, False, False, True]
 
 
 def test_what_fails_is_said_first(tmp_path):
     made = [*records(bench.OURS, 1.0, 0.5), *records(bench.PATTERN, 1.5, 0.6), *records(bench.BRAINACTIV, 0.2, 0.1)]
     made += records(bench.SHUFFLED, 0.0, 0.0)
     for record in made:
+        record["correlation"] = 0.5
         record["network"], record["layer"], record["unit"] = record["unit"]
     said = {"commit": "c" * 40, "dirty": False, "device": "a CPU", "command": "python x", "cpus": 2, "threads": 1}
     said |= {"torch": "2", "seed": 0, "date": "today"}
@@ -115,7 +125,7 @@ def test_what_fails_is_said_first(tmp_path):
     failed, held = text.split("**What holds.**")
     assert "minus ridge pattern -0.300 SD [-0.300, -0.300]" in failed
     assert "minus BrainACTIV's ridge +0.600 SD" in held
-    assert "100% of units" in held
+    assert "100% of directions of the 4 units with evidence" in held
     assert "Cells were run at cccccccccc on a CPU" in text
     assert json.loads((tmp_path / "embedded.json").read_text())["retrieval"]["units"] == 4
 
@@ -186,6 +196,8 @@ def done(places, tmp_path_factory):
 
 
 def test_every_part_runs_and_is_reported(places, done, capsys):
+    run(places, done, "report", "--tune")
+    assert "ours, residual, 3 modes" in capsys.readouterr().out
     run(places, done, "report")
     text = capsys.readouterr().out
     for title in ("## Quality", "## Edits judged by natural images", "## The job", "## Cost"):
