@@ -473,7 +473,7 @@ SMALL_UNET = {
 
 
 def write_embedded(folder: Path, *, pictures: int = 200) -> Path:
-    """``embedder64.safetensors``, ``generator64`` and ``reference64.zip`` with untrained weights and smooth pictures."""
+    """Embedder, generator and reference set, with untrained weights and smooth pictures."""
     from vislens_interp.backends.reference_set import write_reference
     from vislens_interp.training import autoencoder64, embedder64, generator64
     from vislens_interp.zoo.embedder import Embedder64

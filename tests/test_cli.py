@@ -241,7 +241,7 @@ def paths_of(out):
 @shipped
 @pytest.mark.slow
 def test_demo(tmp_path, capsys):
-    assert main(["demo", "--out", str(tmp_path / "out")]) == 0
+    assert main(["demo", "--backend", "cifar10", "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("ConvNet, layer conv3, unit 16")
     assert paths_of(out) == {"figure": f"{tmp_path}/out/figure.png", "result": f"{tmp_path}/out/result.json"}

@@ -34,7 +34,8 @@ class Defaults:
 
     def strength_of(self, technique: str) -> float:
         """The strength of ``"edit"`` or ``"optimize"``."""
-        return self.optimize_strength if technique == "optimize" and self.optimize_strength is not None else self.strength
+        optimized = technique == "optimize" and self.optimize_strength is not None
+        return self.optimize_strength if optimized else self.strength  # pyright: ignore[reportReturnType]
 
 
 @runtime_checkable
@@ -62,7 +63,7 @@ class Backend(Protocol):
         ...
 
     def render(self, x: Tensor) -> Tensor:
-        """x to images without refinement, which is what an optimisation sees; differentiable where the backend says so."""
+        """x to images without refinement: what an optimisation sees. Differentiable where the backend says so."""
         ...
 
     def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:

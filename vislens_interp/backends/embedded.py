@@ -28,9 +28,9 @@ FILES = (
 """What ships below ``zoo/weights``; the recipes write the same names (docs/training64.md)."""
 
 LATENT_DIM, NOISE = 512, 0.1
-"""Of the VAE that fits start from: dimensions of its latent, and the variance of an embedding that it takes for noise."""
+"""Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
-# Chosen before anything was measured, from what the pixel landscape taught; benchmarks/embedded_tuning.py measures them.
+# Chosen before anything was measured, after what the pixel landscape taught; benchmarks/embedded_tuning.py measures.
 DEFAULTS = Defaults(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "reach": 4.0, "gradients": False},

@@ -110,8 +110,8 @@ def write_reference(path: Path, images: Tensor, embedder: nn.Module, *, limit: i
             break
     else:
         raise ValueError(
-            f"images holds {len(images)} pictures, which do not fit into limit={limit} bytes; expected fewer. Lower the "
-            "count, or raise the limit."
+            f"images holds {len(images)} pictures, which do not fit into limit={limit} bytes; expected fewer. Lower "
+            "the count, or raise the limit."
         )
     about = {
         "what": f"{LABEL}: pictures that a generator made, none of them a photograph",

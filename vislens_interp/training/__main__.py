@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grayscale", action="store_true", help="grey images, as in the paper (cifar10_convnet)")
-    parser.add_argument("--weights", type=Path, help="folder of embedder64 and what else a recipe begins with; default: --out")
+    parser.add_argument("--weights", type=Path, help="folder of what a recipe begins with, embedder64; default: --out")
     parser.add_argument("--shard-mib", type=float, help="also write the checkpoint in parts of at most so many MiB")
     parser.add_argument("--shard-half", action="store_true", help="those parts in half precision, half the size")
     parser.add_argument("--terms", help="under which terms the images are, for the model card")

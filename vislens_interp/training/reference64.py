@@ -1,4 +1,4 @@
-"""Recipe: the synthetic reference set of the embedded backend, drawn by its own generator; it holds no training image."""
+"""Recipe: the synthetic reference set of the embedded backend, drawn by its generator; no training image is in it."""
 
 import time
 from pathlib import Path
@@ -18,9 +18,9 @@ from vislens_interp.training.loop import Progress
 from vislens_interp.zoo.embedder import Embedder64
 
 ABOUT = (
-    "The synthetic reference set of the embedded backend: pictures that generator64 drew, and the embeddings of exactly "
-    "these pictures. None of them is a photograph or a file of a data set. Being synthetic, they drive a network's "
-    "units less, and with less variety, than photographs do: for work that matters, fit on real images."
+    "The synthetic reference set of the embedded backend: pictures that generator64 drew, and the embeddings of "
+    "exactly these pictures. None of them is a photograph or a file of a data set. Being synthetic, they drive a "
+    "network's units less, and with less variety, than photographs do: for work that matters, fit on real images."
 )
 BATCH = 25
 
@@ -104,9 +104,7 @@ def run(
         pixels = torch.cat([pixels, (made.cpu() * 255).round().to(torch.uint8)])
         cosines = torch.cat([cosines, cosine_similarity(obtained, wanted)])
         seconds = before + time.monotonic() - started
-        save_state(
-            checkpoint, "reference checkpoint", {"pixels": pixels, "cosines": cosines, "seconds": seconds}
-        )
+        save_state(checkpoint, "reference checkpoint", {"pixels": pixels, "cosines": cosines, "seconds": seconds})
         bar.update(len(rows))
     bar.close()
     rows = best(cosines, len(means), kept)
