@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_no_picture_is_without_words():
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings.count("h1") == 1
     levels = [int(tag[1]) for tag in headings]
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_weak_evidence_is_said_first_and_plainly():
