@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from vislens_interp.backends.reference_set import write_reference
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.training.data import read_splits
 from vislens_interp.training.embedder64 import embed, evenly
 from vislens_interp.training.loop import Progress
@@ -23,6 +23,7 @@ ABOUT = (
     "network's units less, and with less variety, than photographs do: for work that matters, fit on real images."
 )
 BATCH = 25
+CHECKPOINT_SECONDS = 60.0
 
 
 class Drawn(NamedTuple):
@@ -68,6 +69,7 @@ def run(
 
     Raises:
         FileNotFoundError: The embedder or the generator is not there.
+        ValueError: The run began with other ones.
     """
     weights = weights or out.parents[1]
     embedder = Embedder64.load(weights / "embedder64.safetensors").to(device)
@@ -86,16 +88,26 @@ def run(
     )
     splits = read_splits(data, 64)
     checkpoint, total = out / "checkpoint.safetensors", round(count / kept)
+    made_by = {
+        "embedder64": fingerprint(embedder.state_dict()),
+        "generator64": fingerprint(generator.unet.state_dict()),
+    }
     means, residuals = statistics(
         embed(embedder, evenly(splits.train, learned)).cpu(), evenly(splits.train_labels, learned)
     )
     pixels, cosines, seconds = torch.empty(0, 3, 64, 64, dtype=torch.uint8), torch.empty(0), 0.0
     if checkpoint.is_file():
         state = load_state(checkpoint, "reference checkpoint")
+        if other := [name for name, value in made_by.items() if state["made_by"][name] != value]:
+            raise ValueError(
+                f"checkpoint in {str(out)!r} belongs to a run with another {' and another '.join(other)}; expected "
+                "those that it began with. Put them back, or pass another --out."
+            )
         pixels, cosines, seconds = state["pixels"], state["cosines"], state["seconds"]
-    started, before = time.monotonic(), seconds
+    started = saved = time.monotonic()
+    before = seconds
     bar = tqdm(total=total, initial=len(pixels), unit="picture", mininterval=5)
-    while len(pixels) < total and (minutes is None or time.monotonic() - started < 60 * minutes):
+    while len(pixels) < total:
         rows = torch.arange(len(pixels), min(total, len(pixels) + BATCH))
         wanted = torch.stack([_wanted(row, means, residuals, spread, seed) for row in rows.tolist()])
         made = generator(wanted.to(device), seeds=[seed + row for row in rows.tolist()])
@@ -104,8 +116,14 @@ def run(
         pixels = torch.cat([pixels, (made.cpu() * 255).round().to(torch.uint8)])
         cosines = torch.cat([cosines, cosine_similarity(obtained, wanted)])
         seconds = before + time.monotonic() - started
-        save_state(checkpoint, "reference checkpoint", {"pixels": pixels, "cosines": cosines, "seconds": seconds})
         bar.update(len(rows))
+        over = minutes is not None and time.monotonic() - started >= 60 * minutes
+        if over or len(pixels) == total or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            state = {"pixels": pixels, "cosines": cosines, "seconds": seconds, "made_by": made_by}
+            save_state(checkpoint, "reference checkpoint", state)
+            saved = time.monotonic()
+        if over:
+            break
     bar.close()
     rows = best(cosines, len(means), kept)
     figures = {
