@@ -53,6 +53,8 @@ from vislens_interp.targets.target import Target
 from vislens_interp.training.probe import retrieval
 
 ANGLE = 40.0
+EDITED = 100
+"""Images edited for each unit of a landscape, or as many as there are."""
 START = {"latent_dim": LATENT_DIM, "noise": NOISE}
 LANDSCAPE: list[dict[str, Any]] = [
     {},
@@ -112,7 +114,7 @@ def landscape_cell(bench: Bench, changed: dict[str, Any], units: int, images: in
     start = {key: changed.get(key, value) for key, value in START.items()}
     settings = {key: value for key, value in changed.items() if key not in START}
     backend, gallery = Started(bench, **start), bench.embed(bench.tuning)
-    own = torch.arange(images)
+    own = torch.arange(min(images, len(gallery)))
     x = gallery[own]
     _, before = nearest(x, gallery, own)
     rows: dict[str, list[float]] = {"change": [], "natural": [], "change_at_alpha_1": [], "angle_at_alpha_1": []}
@@ -216,7 +218,7 @@ def pictures_cell(
 def cells(bench: Bench, units: int, images: int) -> Iterator[tuple[str, dict[str, Any], Callable[[], dict[str, Any]]]]:
     """Question, settings, and what answers it."""
     for changed in LANDSCAPE:
-        yield "landscape", changed, lambda changed=changed: landscape_cell(bench, changed, units, 100)
+        yield "landscape", changed, lambda changed=changed: landscape_cell(bench, changed, units, EDITED)
     if not (bench.weights / "generator64").is_dir():
         print("no generator64 in --weights: the landscape alone is tuned", flush=True)
         return
