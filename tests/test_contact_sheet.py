@@ -13,7 +13,6 @@ from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.report.background import TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
-from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import Target
 
 sys.path.append(str(Path(__file__).parent / "report"))
@@ -139,20 +138,6 @@ def test_what_cannot_be_shown_is_refused():
         lens.contact_sheet([0])
     with pytest.raises(ValueError, match="count=0, top=4: expected at least 1 of each"):
         lens.contact_sheet([0], count=0)
-
-
-def test_some_columns_of_a_target():
-    target, images = Colours(), pictures(4)
-    some = UnitsOf(target, [2, 0])
-    assert some.names == ["blue", "red"]
-    assert torch.equal(some.responses(images), target.responses(images)[:, [2, 0]])
-    assert not some.differentiable
-    layered = UnitsOf(LayerTarget(OneDead(), "act", [0, 1, 5]), [2])
-    assert layered.layout == "NCHW"
-    assert torch.equal(layered.features(images), layered.target.features(images))
-    for wrong in ([], [3], [-1]):
-        with pytest.raises(ValueError, match="for a target with 3 units; expected at least one of 0..2"):
-            UnitsOf(target, wrong)
 
 
 # How it is shown

@@ -362,7 +362,7 @@ def settings_table(settings: Mapping[str, Any]) -> str:
         f'<tr><th scope="row"><code>{escape(name)}</code></th><td><code>{escape(value)}</code></td></tr>'
         for name, value in _flat(dict(settings))
     )
-    return f"<details><summary>All settings</summary><table><tbody>{rows}</tbody></table></details>"
+    return f'<details><summary>All settings</summary><table class="settings"><tbody>{rows}</tbody></table></details>'
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

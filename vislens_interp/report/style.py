@@ -71,7 +71,7 @@ a{color:var(--down)}
 .h0{fill:var(--h0)}.h1{fill:var(--h1)}.h2{fill:var(--h2)}.h3{fill:var(--h3)}.h4{fill:var(--h4)}
 .h5{fill:var(--h5)}.h6{fill:var(--h6)}.h7{fill:var(--h7)}.h8{fill:var(--h8)}
 table{border-collapse:collapse;font-size:.875rem;width:100%}
-caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
+.settings{table-layout:fixed}.settings th{width:50%}
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--edge);vertical-align:top}
 th{font-weight:600;overflow-wrap:normal}th code{overflow-wrap:anywhere;font-weight:400}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
