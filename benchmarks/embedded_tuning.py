@@ -217,6 +217,7 @@ def pictures_cell(
 
 def cells(bench: Bench, units: int, images: int) -> Iterator[tuple[str, dict[str, Any], Callable[[], dict[str, Any]]]]:
     """Question, settings, and what answers it."""
+    bench.embed(bench.reference)
     for changed in LANDSCAPE:
         yield "landscape", changed, lambda changed=changed: landscape_cell(bench, changed, units, EDITED)
     if not (bench.weights / "generator64").is_dir():

@@ -332,6 +332,7 @@ class FeatureLens:
         else:
             pictures, _ = load_images(images, size=self.backend.size)
             self._fit_if_needed(pictures, False)
+            self._warn_of_overlap(pictures)
         fitted, index = self._fitted(), self._index(unit)
         fitted.technique = "edit"
         seed_list = _seed_list(seeds, len(pictures))
@@ -648,6 +649,11 @@ class FeatureLens:
                 "first, or use 'edit'."
             )
         baseline = BASELINES[method](ours) if isinstance(method, str) else method
+        if isinstance(baseline, NaturalImages) and (self.reference_kind_ or "").startswith("synthetic"):
+            raise ValueError(
+                f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
+                "on photographs first, or look at top_images()."
+            )
         baseline.fit(self.target, self.backend, self._reference[0], self.landscape_.responses)
         if isinstance(method, str):
             self._baselines[method] = baseline

@@ -176,6 +176,13 @@ def test_fitted_and_edited_images_that_overlap(lens, own, network, tmp_path):
     lens.visualize(own.reference()[held_out[:1]], "increase")  # no warning: the suite turns warnings into errors
 
 
+def test_synthetic_pictures_are_never_called_natural(lens):
+    with pytest.raises(
+        ValueError, match="shows reference images as natural ones, and those of this lens are synthetic"
+    ):
+        lens.visualize(pictures(1), method="natural_images")
+
+
 # Optimisation
 
 

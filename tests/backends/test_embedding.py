@@ -12,6 +12,9 @@ from vislens_interp.backends.embedding import PAPER, EmbeddingBackend
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
 from vislens_interp.images import Preprocess
 
+# What is edited here is what was fitted on, for speed.
+pytestmark = pytest.mark.filterwarnings("ignore:.*images to edit are among")
+
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
@@ -109,7 +112,6 @@ def lens(network, pictures, sd15):
     return FeatureLens(network, "2", unit=1, backend=sd15).fit(pictures, epochs=8, lr=1e-3, shuffles=1)
 
 
-@pytest.mark.filterwarnings("ignore:3 of 3 images to edit")
 def test_a_lens_runs_whole(lens, pictures, sd15):
     result = lens.visualize(pictures[:3])
     assert set(result.images) == {"reference", "unedited", "increase", "decrease"}
