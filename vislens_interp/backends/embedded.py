@@ -75,7 +75,7 @@ def embedded(
                 "autoencoder64 and generator64 write. Train them: python -m vislens_interp.training NAME --data DIR "
                 f"--out {folder}"
             )
-    embedder = Embedder64.load(place / EMBEDDER)
+    embedder: Any = Embedder64.load(place / EMBEDDER)  # its device is a property, which the protocol does not foresee
     generator = StableDiffusionGenerator.load(
         place / GENERATOR,
         place / GENERATOR / "adapter.safetensors",
