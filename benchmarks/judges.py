@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -96,4 +97,22 @@ def load_judge(data: str | Path | None = None) -> CifarResNet:
     """
     network = CifarResNet(blocks=3)
     network.load_state_dict(load_file(data_folder(data) / "networks" / "cifar10_resnet20.safetensors"))
+    return network.eval().requires_grad_(False)
+
+
+def load_squeezenet(data: str | Path | None = None) -> Any:
+    """The third-party SqueezeNet 1.0 (songhan/SqueezeNet-Deep-Compression, BSD), frozen and in evaluation mode.
+
+    Args:
+        data: The folder of real files; None takes what VISLENS_DATA names.
+
+    Returns:
+        torchvision's network, with ``preprocess`` attached: images of any size are enlarged to the 224 pixels it knows.
+    """
+    from torchvision.models import squeezenet1_0
+
+    with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
+        network: Any = squeezenet1_0()
+    network.load_state_dict(load_file(data_folder(data) / "networks" / "imagenet_squeezenet1_0.safetensors"))
+    network.preprocess = Preprocess(224, IMAGENET_MEAN, IMAGENET_STD)
     return network.eval().requires_grad_(False)

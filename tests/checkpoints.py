@@ -454,3 +454,43 @@ def _write_json(path: Path, value: Any) -> None:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+# The embedded backend's own files: a small generator with random weights, by the recipes' own functions.
+SMALL_AUTOENCODER = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
+SMALL_UNET = {
+    "sample_size": 8,
+    "in_channels": 8,
+    "out_channels": 8,
+    "layers_per_block": 1,
+    "block_out_channels": (16, 32),
+    "norm_num_groups": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "attention_head_dim": 2,
+    "cross_attention_dim": 32,
+}
+
+
+def write_embedded(folder: Path, *, pictures: int = 200) -> Path:
+    """Embedder, generator and reference set, with untrained weights and smooth pictures."""
+    from vislens_interp.backends.reference_set import write_reference
+    from vislens_interp.training import autoencoder64, embedder64, generator64
+    from vislens_interp.zoo.embedder import Embedder64
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        coarse = torch.rand(pictures, 3, 4, 4)
+        smooth = torch.nn.functional.interpolate(coarse, size=64, mode="bilinear")
+        network = Embedder64()
+        bytes_ = (smooth * 255).round().to(torch.uint8)
+        network.train()(smooth[:16])  # the batch norms' statistics have to be those of something
+        embedder64.save(embedder64.settle(network, bytes_), folder / "embedder64")
+        unet = generator64.build(SMALL_UNET)
+        _enliven(unet)
+        autoencoder = autoencoder64.build(autoencoder64.AUTOENCODER | SMALL_AUTOENCODER)
+        generator64.save(generator64.Generator64(unet, autoencoder), folder / "generator64")
+    embedder = Embedder64.load(folder / "embedder64.safetensors")
+    write_reference(folder / "reference64.zip", smooth, embedder)
+    return folder

@@ -6,7 +6,7 @@ import torch
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.pixel import PixelBackend
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*images to edit are among")]
 
 
 def lens_on(device):

@@ -10,8 +10,11 @@ from torch import nn
 
 from vislens_interp import FeatureLens, LensResult, MeanOf, Preprocess, zoo
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import save_state
 from vislens_interp.images import to_pil
+from vislens_interp.landscape.edit import angle_between
+from vislens_interp.lens import BASELINES
 from vislens_interp.targets.target import LayerTarget, Target
 
 QUICK = {"epochs": 1, "shuffles": 1, "optimize_steps": 4, "optimize_chunk": 4}
@@ -74,12 +77,12 @@ def network():
 @pytest.fixture(scope="session")
 def fitted(network):
     """One unit, fitted on 220 pictures. Tests do not fit it again."""
-    return FeatureLens(network, "conv", 2).fit(pictures(220), **QUICK)
+    return FeatureLens(network, "conv", 2, backend="cifar10").fit(pictures(220), **QUICK)
 
 
 @pytest.fixture(scope="session")
 def pair(network):
-    return FeatureLens(network, "conv", [1, 4]).fit(pictures(220), **QUICK)
+    return FeatureLens(network, "conv", [1, 4], backend="cifar10").fit(pictures(220), **QUICK)
 
 
 @pytest.fixture
@@ -142,6 +145,32 @@ def test_optimize(fitted, images):
     torch.testing.assert_close(alone.images["increase"], result.images["increase"][2:], atol=1e-5, rtol=0)
 
 
+def test_baselines_by_name_and_by_object(fitted, images):
+    made = {name: fitted.visualize(images, "increase", method=name, strength=0) for name in BASELINES}
+    assert made["ridge_pattern"].settings["method"] == "ridge_pattern"
+    assert made["ridge_pattern"].settings["alpha"] is None
+    assert (made["ridge_pattern"].response_change["increase"] > 0).all()
+    assert (made["unedited"].response_change["increase"] == 0).all()
+    best = fitted.top_images(10).images
+    shown = made["natural_images"].images["increase"]
+    assert all((picture == best).flatten(1).all(1).any() for picture in shown)
+    assert fitted.visualize(images, "increase", method="edit", strength=0).settings["method"] == "edit"
+    by_object = fitted.visualize(images, "increase", method=RidgePattern(angle=5.0), strength=0)
+    assert by_object.settings["method"] == "RidgePattern"
+    turned = angle_between(by_object.images["increase"], images)
+    torch.testing.assert_close(turned, torch.full((3,), 5.0), atol=0.2, rtol=0)
+
+
+def test_what_baselines_are_refused(fitted, images, tmp_path):
+    with pytest.raises(ValueError, match="mode=0 names a mean of the landscape's prior, which 'centroids' does not"):
+        fitted.visualize(images, method="centroids", mode=0)
+    with pytest.raises(TypeError, match=r"method is a int; expected a name, or an object with fit and generate"):
+        fitted.visualize(images, method=3)
+    loaded = FeatureLens.load(fitted.save(tmp_path / "lens"), fitted.target.model)
+    with pytest.raises(ValueError, match="method='unedited' is fitted on the reference images, which a loaded lens"):
+        loaded.visualize(images, method="unedited", strength=0)
+
+
 def test_refinement_and_seeds(fitted, images):
     result = fitted.visualize(images[:2], "increase", strength=0.02, seeds=[1, 2])
     assert result.settings["strength"] == 0.02
@@ -151,7 +180,7 @@ def test_refinement_and_seeds(fitted, images):
 
 
 def test_the_same_seed_is_bit_identical(network, fitted, images):
-    again = FeatureLens(network, "conv", 2).fit(pictures(220), **QUICK)
+    again = FeatureLens(network, "conv", 2, backend="cifar10").fit(pictures(220), **QUICK)
     assert again.evidence_ == fitted.evidence_
     first, second = (one.visualize(images, strength=0) for one in (fitted, again))
     for key in first.images:
@@ -214,7 +243,7 @@ def test_one_of_several_units_moves_its_block_alone(pair, images):
 
 
 def test_the_mean_of_units_is_one_unit(network):
-    lens = FeatureLens(network, "conv", MeanOf([1, 4]))
+    lens = FeatureLens(network, "conv", MeanOf([1, 4]), backend="cifar10")
     assert len(lens.target.names) == 1
 
 
@@ -290,7 +319,7 @@ def test_summary(lens, fitted):
 
 def test_measured_responses(network):
     images = pictures(220)
-    lens = FeatureLens(network, "conv", 2)
+    lens = FeatureLens(network, "conv", 2, backend="cifar10")
     measured = images[:, 0].mean((1, 2))
     lens.fit(images, measured.double().numpy(), **QUICK)
     assert lens.reference_kind_ == "given images, measured responses"
@@ -348,7 +377,7 @@ def test_settings_are_checked(lens):
 
 
 def test_a_target_without_gradients(images):
-    lens = FeatureLens(Brightness()).fit(pictures(220), **QUICK)
+    lens = FeatureLens(Brightness(), backend="cifar10").fit(pictures(220), **QUICK)
     results = lens.visualize(images, {"all": "increase"}, strength=0)
     assert (results["all"].response_change["custom"] > 0).all()
     assert results["all"].model == "Brightness"
@@ -404,7 +433,11 @@ def test_several_units_survive_a_file(pair, network, images, tmp_path):
 
 
 def test_units_that_are_no_numbers_are_asked_for(network, tmp_path):
-    path = FeatureLens(network, "conv", (2, 3, 3)).fit(pictures(220), **QUICK).save(tmp_path / "lens.safetensors")
+    path = (
+        FeatureLens(network, "conv", (2, 3, 3), backend="cifar10")
+        .fit(pictures(220), **QUICK)
+        .save(tmp_path / "lens.safetensors")
+    )
     with pytest.raises(ValueError, match=r"holds the units .*; pass the same ones as unit="):
         FeatureLens.load(path, network)
     assert FeatureLens.load(path, network, unit=(2, 3, 3)).evidence_
@@ -475,7 +508,7 @@ def test_a_lens_on_nothing(network):
 def test_an_only_output_needs_no_unit():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1))
-    lens = FeatureLens(model, preprocess=Preprocess(32, [0.5], [0.5]))
+    lens = FeatureLens(model, preprocess=Preprocess(32, [0.5], [0.5]), backend="cifar10")
     assert lens.target.shape == (1,)
     assert lens.summary().splitlines()[0] == "Sequential, output, unit 0, backend cifar10"
 
@@ -486,7 +519,7 @@ def test_an_only_output_needs_no_unit():
         ({"direction": "up"}, "direction='up' is unknown; expected 'increase', 'decrease', 'both' or a dict"),
         ({"direction": {2: "up"}}, r"direction\[2\]='up' is unknown; expected one of"),
         ({"direction": {}}, r"direction=\{\} names no unit"),
-        ({"method": "dream"}, "method='dream' is unknown; expected 'edit' or 'optimize'"),
+        ({"method": "dream"}, "method='dream' is unknown; expected 'edit' or 'optimize', or one of ridge_direction"),
         ({"alpha": 1.5}, r"alpha=1.5 must lie in \[0, 1\]"),
         ({"alpha": -1.0}, r"alpha=-1.0 must lie in \[0, 1\]"),
         ({"strength": 2.0}, r"strength=2.0 must lie in \[0, 1\]"),
@@ -591,7 +624,7 @@ def training_model():
 
 def test_the_model_and_the_random_state_are_left_alone(training_model, images):
     before = state_of(training_model)
-    lens = FeatureLens(training_model, "conv", 2).fit(pictures(220), **QUICK, w_consistency=1.0)
+    lens = FeatureLens(training_model, "conv", 2, backend="cifar10").fit(pictures(220), **QUICK, w_consistency=1.0)
     lens.visualize(images, strength=0.02)
     lens.visualize(images, "increase", method="optimize", strength=0)
     lens.sweep(images, [1.0], strength=0)
@@ -616,7 +649,7 @@ class Refusing(nn.Module):
 def test_also_after_an_exception(training_model):
     training_model.last = Refusing(most=100)
     before = state_of(training_model)
-    lens = FeatureLens(training_model, "last", 2)
+    lens = FeatureLens(training_model, "last", 2, backend="cifar10")
     with pytest.raises(RuntimeError, match="too many images for me"):
         lens.fit(pictures(220), **QUICK)
     assert_untouched(before, state_of(training_model))
@@ -625,5 +658,5 @@ def test_also_after_an_exception(training_model):
 
 def test_a_later_module_is_never_reached(training_model, images):
     training_model.last = Refusing(most=2)  # lets the first pass of two images through
-    lens = FeatureLens(training_model, "conv", 2).fit(pictures(220), **QUICK)
+    lens = FeatureLens(training_model, "conv", 2, backend="cifar10").fit(pictures(220), **QUICK)
     assert lens.visualize(images, "increase", strength=0).images["increase"].shape == images.shape

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -37,7 +38,7 @@ def test_every_name_loads():
 
 
 def test_unknown_name():
-    with pytest.raises(KeyError, match=r"name='resnet50' is not in the zoo; expected one of \['cifar10_convnet'\]"):
+    with pytest.raises(KeyError, match=r"name='resnet50' is not in the zoo; expected one of \['cifar10_convnet'"):
         zoo.load("resnet50")
 
 
@@ -81,3 +82,27 @@ def test_every_shipped_file_is_whole():
         assert zoo.weights(name).is_file()
     data = {path.relative_to(zoo.WEIGHTS).as_posix() for path in zoo.WEIGHTS.rglob("*") if path.is_file()}
     assert {name for name in data if not name.endswith((".md", "checksums.json"))} == set(names)
+
+
+def test_vit_tiny64(installation):
+    """As its recipe writes it; the number of classes is the file's."""
+    from vislens_interp.training import vit_tiny64
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trained = vit_tiny64.build(7).eval()
+    path = vit_tiny64.save(trained, installation / "vit_tiny64")
+    sums = json.loads((installation / "checksums.json").read_text())
+    (installation / "checksums.json").write_text(
+        json.dumps(sums | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
+    )
+    assert zoo.available() == ["cifar10_convnet", "vit_tiny64"]
+    before = torch.get_rng_state()
+    model = zoo.load("vit_tiny64")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not model.training
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = trained(vit_tiny64.standardisation(trained)(images))
+        torch.testing.assert_close(model(model.preprocess(images)), expected, atol=0.02, rtol=0)
+    assert model.preprocess.size == 64

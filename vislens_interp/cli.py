@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vislens_interp.backends.base import DEFAULT_BACKEND
+
 if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     import torch
     from torch import nn
@@ -18,8 +20,11 @@ if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     from vislens_interp.lens import FeatureLens
     from vislens_interp.result import LensResult
 
-DEMO_MODEL = "zoo:cifar10_convnet"
+DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:vit_tiny64", "blocks.8", 0)}
+"""Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
 DEMO_IMAGES = 8
+DOSES = (0.5,)
+"""Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 _EXPECTED = (ValueError, KeyError, TypeError, OSError)
 """What our own checks raise, and what the file system does: one line says it all."""
 
@@ -75,8 +80,10 @@ def _parser() -> argparse.ArgumentParser:
         description="One unit of a shipped network, end to end. Needs no files: the reference images are synthetic.",
     )
     demo.add_argument("--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours")
-    demo.add_argument("--unit", type=int, default=16, help="channel or feature (default: 16)")
-    demo.add_argument("--layer", default="conv3", help="dotted name of the layer (default: conv3)")
+    demo.add_argument("--backend", choices=tuple(DEMOS), default=DEFAULT_BACKEND, help=f"default: {DEFAULT_BACKEND}")
+    model, layer, unit = DEMOS[DEFAULT_BACKEND]
+    demo.add_argument("--layer", help=f"dotted name of the layer of {model} (default: {layer})")
+    demo.add_argument("--unit", type=int, help=f"channel or feature (default: {unit})")
     demo.add_argument("--images", metavar="DIR", help="images to start from instead of 8 synthetic ones")
     demo.set_defaults(run=_demo)
 
@@ -97,9 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     visualize.add_argument("--direction", choices=("both", "increase", "decrease"), default="both")
     visualize.add_argument("--method", choices=("edit", "optimize"), default="edit")
     visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
+    visualize.add_argument(
+        "--doses",
+        type=float,
+        nargs="*",
+        metavar="ALPHA",
+        help="further weights for the report's dose-response; each makes every picture once more (default: 0.5)",
+    )
     visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
     visualize.add_argument(
-        "--backend", default="cifar10", help="cifar10 (32 px) or sd15 (512 px; first: vislens download sd15)"
+        "--backend",
+        default=DEFAULT_BACKEND,
+        help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
+        f" default: {DEFAULT_BACKEND}",
     )
     visualize.add_argument("--pool", choices=("mean", "max", "center"), default="mean", help="map to one number")
     visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
@@ -149,15 +166,18 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _demo(args: argparse.Namespace) -> None:
     _check_out(args.out)
     device = check_device(args.device)
-    lens = _lens(load_model(DEMO_MODEL), device, args.layer, args.unit, args.seed)
+    model, layer, unit = DEMOS[args.backend]
+    args.layer = layer if args.layer is None else args.layer
+    args.unit = unit if args.unit is None else args.unit
+    lens = _lens(load_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
     lens.fit(progress=True)
     if args.images is None:
         images, names = lens.example_images(DEMO_IMAGES)
-        result = lens.visualize(images, progress=True)
+        result = lens.visualize(images, doses=DOSES, progress=True)
         result.names = list(names)
     else:
-        result = lens.visualize(args.images, progress=True)
-    _finish(result, args, model=DEMO_MODEL, weights=None)
+        result = lens.visualize(args.images, doses=DOSES, progress=True)
+    _finish(result, args, model=model, weights=None)
 
 
 def _visualize(args: argparse.Namespace) -> None:
@@ -173,6 +193,7 @@ def _visualize(args: argparse.Namespace) -> None:
         args.direction,
         method=args.method,
         alpha=args.alpha,
+        doses=args.doses if args.doses is not None else DOSES if args.method == "edit" else (),
         strength=args.strength,
         seeds=args.noise_seed,
         on_error=on_error,
@@ -224,7 +245,7 @@ def _lens(
     unit: int,
     seed: int,
     pool: Any = "mean",
-    backend: str = "cifar10",
+    backend: str = DEFAULT_BACKEND,
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 
@@ -249,6 +270,7 @@ def _finish(result: "LensResult", args: argparse.Namespace, *, model: str, weigh
     folder = Path(args.out)
     result.save(folder)
     print(result.summary())
+    print(f"report: {folder / 'report.html'}")
     print(f"figure: {folder / 'figure.png'}")
     print(f"result: {folder / 'result.json'}")
 

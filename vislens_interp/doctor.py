@@ -4,6 +4,8 @@ import os
 import platform
 from importlib import metadata
 
+from vislens_interp import zoo
+from vislens_interp.backends.embedded import FILES
 from vislens_interp.backends.weights import Precision, missing_files, sd15_repositories
 from vislens_interp.download import gigabytes
 
@@ -85,7 +87,14 @@ def _weights() -> list[str]:
 def _backends() -> list[str]:
     lacking = min((_sd15_lacks(precision) for precision in ("fp16", "fp32")), key=len)
     state = "ready" if not lacking else f"lacks {', '.join(lacking)}; run `vislens download sd15`"
-    return ["cifar10: ready, its weights ship with the package", f"sd15: {state}"]
+    return [f"embedded: {_embedded()}", "cifar10: ready, its weights ship with the package", f"sd15: {state}"]
+
+
+def _embedded() -> str:
+    missing = [name for name in FILES if not (zoo.WEIGHTS / name).is_file()]
+    if missing:
+        return f"lacks {', '.join(missing)}; reinstall vislens_interp"
+    return "ready, its weights ship with the package"
 
 
 def _sd15_lacks(precision: Precision) -> list[str]:

@@ -1,6 +1,7 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,21 +10,45 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-import vislens_interp.backends.pixel  # noqa: F401 (registers its backend)
-from vislens_interp.backends.base import Backend, get_backend
+import vislens_interp.backends.embedded
+import vislens_interp.backends.embedding
+import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
+from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
+from vislens_interp.baselines.centroids import Centroids
+from vislens_interp.baselines.controls import Shuffled, Unedited
+from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
+from vislens_interp.baselines.natural_images import NaturalImages
+from vislens_interp.baselines.ridge_direction import RidgeDirection
+from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import load_state, save_state
-from vislens_interp.images import ImageFiles, holds_files, load_images
+from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.method import LandscapeMethod, Technique, refuse_without_gradients
-from vislens_interp.result import LensResult, Sweep, TopImages
+from vislens_interp.method import LandscapeMethod, Method, refuse_without_gradients
+from vislens_interp.report.background import Background, TopImages
+from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
+from vislens_interp.result import LensResult, Sweep, versions
+from vislens_interp.targets.selectors import unit_name
+from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
 
 PAPER_SEED = 42
+
+OURS = ("edit", "optimize")
+BASELINES: dict[str, Callable[[LandscapeMethod], Method]] = {
+    "ridge_direction": lambda ours: RidgeDirection(),
+    "ridge_pattern": lambda ours: RidgePattern(),
+    "difference_of_means": lambda ours: DifferenceOfMeans(),
+    "centroids": lambda ours: Centroids(),
+    "natural_images": lambda ours: NaturalImages(),
+    "unedited": lambda ours: Unedited(),
+    "shuffled": lambda ours: Shuffled(LandscapeMethod(shuffles=0, seed=ours.seed, **ours.settings), seed=ours.seed + 1),
+}
+"""What ``method=`` knows beside the landscape's own two, each made for a fitted landscape."""
 
 
 class FeatureLens:
@@ -44,7 +69,7 @@ class FeatureLens:
         ValueError, TypeError, KeyError: An argument does not fit the model; the message says how.
 
     >>> from vislens_interp import FeatureLens, zoo
-    >>> lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=16)
+    >>> lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=16, backend="cifar10")
     >>> print(lens.summary().splitlines()[0])
     ConvNet, layer conv3, unit 16 (mean over the map), backend cifar10
     """
@@ -58,7 +83,7 @@ class FeatureLens:
         pool: Literal["mean", "max", "center"] = "mean",
         layout: Literal["NCHW", "NHWC", "NLC", "NC"] | None = None,
         preprocess: Any = None,
-        backend: str | Backend = "cifar10",
+        backend: str | Backend = DEFAULT_BACKEND,
         seed: int = 0,
     ) -> None:
         if isinstance(model, Target):
@@ -77,6 +102,8 @@ class FeatureLens:
         self.method_: LandscapeMethod | None = None
         self.reference_kind_: str | None = None
         self._reference: tuple[Any, list[str]] | None = None
+        self._baselines: dict[str, Method] = {}
+        self._learned: set[str] = set()
 
     def fit(
         self,
@@ -113,7 +140,7 @@ class FeatureLens:
                     f"images=None, and backend {self.backend.name!r} has no reference set of its own; pass at least "
                     f"{MIN_IMAGES} images."
                 )
-            pictures, names = reference, [f"synthetic-{row:04d}" for row in range(len(reference))]
+            pictures, names = reference, _synthetic_names(len(reference))
             kind = "synthetic reference"
         else:
             pictures, names = self._open(images, on_error)
@@ -129,6 +156,11 @@ class FeatureLens:
         checkpoint = None if checkpoint is None else Path(checkpoint)
         method.fit(self.target, self.backend, pictures, measured, progress=progress, checkpoint=checkpoint)
         self.method_, self.reference_kind_, self._reference = method, kind, (pictures, names)
+        self._baselines = {}
+        held_out = set(method.landscape_.held_out.tolist())
+        learned = [row for row in range(len(pictures)) if row not in held_out]
+        parts = [learned[row : row + FILES_AT_ONCE] for row in range(0, len(learned), FILES_AT_ONCE)]
+        self._learned = {key for rows in parts for key in image_keys(pictures[rows])}
         return self
 
     @property
@@ -146,12 +178,13 @@ class FeatureLens:
         images: Any = None,
         direction: str | Mapping[Any, Direction] = "both",
         *,
-        method: Technique = "edit",
+        method: str | Method = "edit",
         alpha: float | None = None,
         strength: float | None = None,
         seeds: int | Sequence[int] = PAPER_SEED,
         judge: Target | None = None,
         mode: int | None = None,
+        doses: Sequence[float] = (),
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
     ) -> Any:
@@ -164,18 +197,32 @@ class FeatureLens:
                 the fit never saw.
             direction: ``"increase"``, ``"decrease"``, ``"both"``, or unit to direction, for a lens on several.
             method: ``"edit"`` moves a latent to the prior mean (Algorithm 2); ``"optimize"`` runs Adam on it
-                (Algorithm 3).
+                (Algorithm 3). Or what they are compared with, fitted on the same images and responses:
+                ``"ridge_direction"`` (BrainACTIV), ``"ridge_pattern"``, ``"difference_of_means"``, ``"centroids"``,
+                ``"natural_images"``, ``"shuffled"``, ``"unedited"``; or one of them with settings of its own, such as
+                ``RidgePattern(angle=40)``.
             alpha: Weight of the edit, 0 to 1; None is the measured default.
             strength: SDEdit strength of the refinement: 0 is the bare decoding.
             seeds: Noise seed of every image, or one an image.
             judge: Another target to read the responses instead of the lens's own: as many units, in the same order.
             mode: Which of several prior means; None takes the nearest to each image.
+            doses: Further weights in (0, 1] for the report's dose-response; each makes every picture once more.
 
         Returns:
             The result; for a lens on several units a result for each, the same pictures read by every unit.
         """
-        if method not in ("edit", "optimize"):
-            raise ValueError(f"method={method!r} is unknown; expected 'edit' or 'optimize'.")
+        name_of = method if isinstance(method, str) else type(method).__name__
+        if isinstance(method, str) and method not in (*OURS, *BASELINES):
+            raise ValueError(
+                f"method={method!r} is unknown; expected 'edit' or 'optimize', or one of {', '.join(BASELINES)}."
+            )
+        if not isinstance(method, str) and not (hasattr(method, "fit") and hasattr(method, "generate")):
+            raise TypeError(
+                f"method is a {type(method).__name__}; expected a name, or an object with fit and generate such as "
+                "RidgePattern()."
+            )
+        if mode is not None and method not in OURS:
+            raise ValueError(f"mode={mode} names a mean of the landscape's prior, which {name_of!r} does not have.")
         if alpha is not None and method == "optimize":
             raise ValueError(
                 f"alpha={alpha} belongs to method='edit'; 'optimize' goes where Adam leads. Leave alpha out."
@@ -183,6 +230,10 @@ class FeatureLens:
         for name, value in (("alpha", alpha), ("strength", strength)):  # before a fit that takes minutes
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name}={value} must lie in [0, 1].")
+        if method != "edit" and len(doses) > 0:
+            raise ValueError(f"doses={list(doses)} are weights of method='edit', not of {name_of!r}. Leave doses out.")
+        if any(not 0 < dose <= 1 for dose in doses):
+            raise ValueError(f"doses={list(doses)} must lie in (0, 1]; each direction is taken at every one of them.")
         if method == "optimize":
             refuse_without_gradients(self.target, self.backend)
         if judge is not None and len(judge.names) != len(self.target.names):
@@ -199,24 +250,45 @@ class FeatureLens:
             pictures, names = load_images(images, size=self.backend.size, on_error=on_error)
             seed_list = _seed_list(seeds, len(pictures))
             self._fit_if_needed(pictures, progress)
+            self._warn_of_overlap(pictures)
         fitted = self._fitted()
-        fitted.technique = method
-        made = {"reference": pictures}
+        maker: Any = self._method(method)
+        chosen = {"mode": mode} if maker is fitted else {}
+        made, latents = {"reference": pictures}, {}
         for key, moves in wanted.items():
-            made[key] = fitted.generate(pictures, moves, seeds=seed_list, alpha=alpha, strength=strength, mode=mode)
+            made[key] = maker.generate(pictures, moves, seeds=seed_list, alpha=alpha, strength=strength, **chosen)
+            if maker is not fitted:  # where in the landscape a baseline's pictures lie
+                latents[key] = self.landscape_.encode(self.backend.encode(made[key]))[0]
+            elif method == "optimize" and moves:
+                latents[key] = fitted.optimized_.latents
+            else:
+                latents[key] = fitted.latents(pictures, moves, alpha=alpha, mode=mode)[1]
         reader, scaler = self.target, self.landscape_.scaler
+        judged = None
         if judge is not None:
             if self._reference is None:
                 raise ValueError(
                     "judge= needs the reference images, which a loaded lens does not have; call fit first."
                 )
             reader = judge
-            scaler = ResponseScaler.fit(_responses(judge, self._reference[0]), judge.names)
+            judged = _responses(judge, self._reference[0])
+            scaler = ResponseScaler.fit(judged, judge.names)
         read = {key: reader.responses(value.to(reader.device)) for key, value in made.items()}
         similarity = self._similarity(made)
-        described = self._describe(method, alpha, strength, seeds, direction)
+        described = self._describe(name_of, alpha, strength, seeds, direction, mode, doses)
         if judge is not None:
             described["judge"] = ", ".join(judge.names)
+        weight = described["alpha"] if method == "edit" else None
+        points: dict[float, Tensor] = {0.0: torch.zeros_like(read["unedited"])}
+        for key, moves in list(wanted.items())[1:]:
+            sign = -1 if key == "decrease" else 1
+            if weight:
+                points[sign * weight] = scaler.standardise(read[key]) - scaler.standardise(read["unedited"])
+            for dose in set(doses) - {weight}:
+                dosed = fitted.generate(pictures, moves, seeds=seed_list, alpha=dose, strength=strength, mode=mode)
+                responses = reader.responses(dosed.to(reader.device))
+                points[sign * dose] = scaler.standardise(responses) - scaler.standardise(read["unedited"])
+        shown, shown_names = (None, None) if self._reference is None else self._reference
         results = {
             name: LensResult(
                 unit=name,
@@ -230,6 +302,15 @@ class FeatureLens:
                 evidence=self.evidence_.get(name),
                 names=names,
                 settings=described,
+                background=Background.of(
+                    self.landscape_,
+                    unit,
+                    latents,
+                    responses=None if judged is None else judged[:, unit],
+                    pictures=shown,
+                    names=shown_names,
+                    doses={dose: change[:, unit] for dose, change in points.items()} if method == "edit" else None,
+                ),
             )
             for unit, name in enumerate(self.target.names)
         }
@@ -257,6 +338,7 @@ class FeatureLens:
         else:
             pictures, _ = load_images(images, size=self.backend.size)
             self._fit_if_needed(pictures, False)
+            self._warn_of_overlap(pictures)
         fitted, index = self._fitted(), self._index(unit)
         fitted.technique = "edit"
         seed_list = _seed_list(seeds, len(pictures))
@@ -294,7 +376,7 @@ class FeatureLens:
         (moves,) = wanted.values()
         z = sample_latents(self.landscape_, count, moves, seed=seed).to(self.backend.device)
         x = self.landscape_.decode(z)
-        strength = self.backend.defaults.strength if strength is None else strength
+        strength = self.backend.defaults.strength_of("edit") if strength is None else strength
         seeds = [seed + row for row in range(count)]
         return self.backend.decode(x, reference=None, strength=strength, seeds=seeds).cpu()
 
@@ -341,6 +423,155 @@ class FeatureLens:
         lines.append(f"fitted on {size} images ({self.reference_kind_})")
         return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
 
+    def contact_sheet(
+        self,
+        units: Sequence[Any],
+        images: Any = None,
+        *,
+        reference: Any = None,
+        count: int = 3,
+        top: int = 4,
+        alpha: float | None = None,
+        strength: float | None = None,
+        seed: int = PAPER_SEED,
+        progress: bool = False,
+        **settings: Any,
+    ) -> ContactSheet:
+        """Many units of the lens's layer on one sheet: evidence, top images, preferred and suppressed pictures.
+
+        The reference set is encoded once and read by the whole layer once. All units share one latent, a block each, in
+        which they disturb one another a little; a lens of its own shows a unit better.
+
+        Args:
+            units: Units of the layer, or names of the units of a target. Unknown, dead and constant ones are listed.
+            images: What to edit, the first ``count`` of it; None takes reference pictures that the fit holds out.
+            reference: Reference images; None takes those of this lens's fit, else the backend's own.
+            count: Inputs, edited in both directions for every unit.
+            top: Top images of a unit.
+            alpha: Weight of the edit; None is the measured default.
+            strength: SDEdit strength of the refinement; None is the measured default.
+            seed: Noise seed of every picture.
+            progress: Show progress bars.
+            settings: Of the fit, as for :meth:`fit`.
+
+        Returns:
+            The sheet: ``.figure()``, ``.html()``, ``.save("sheet.html")``, ``.rows``.
+
+        Raises:
+            ValueError: There are no reference images, or none of the units can be shown.
+        """
+        if count < 1 or top < 1:
+            raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
+        if reference is not None:
+            pictures, names = load_images(reference, size=self.backend.size)
+            kind = "given images"
+        elif self._reference is not None:
+            (pictures, names), kind = self._reference, str(self.reference_kind_)
+        elif (own := self.backend.reference()) is not None:
+            pictures, names, kind = own, _synthetic_names(len(own)), "synthetic reference"
+        else:
+            raise ValueError(
+                f"reference=None, this lens is not fitted, and backend {self.backend.name!r} has no reference set; "
+                f"pass at least {MIN_IMAGES} images as reference=."
+            )
+        target, left_out = self._many(units)
+        responses = torch.zeros(0) if target is None else _responses(target, pictures, progress=progress)
+        alive = []
+        for column, name in enumerate([] if target is None else target.names):
+            try:
+                ResponseScaler.fit(responses[:, [column]], [name])
+                alive.append(column)
+            except ValueError as error:  # dead, constant or not finite
+                left_out[name] = str(error)
+        if target is None or not alive:
+            raise ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
+        chosen, responses = UnitsOf(target, alive), responses[:, alive]
+        fitted = LandscapeMethod(seed=self.seed, **settings)
+        fitted.fit(chosen, self.backend, pictures, responses, progress=progress)
+        scaler, held_out = fitted.landscape_.scaler, fitted.landscape_.held_out[:count]
+        if images is None:
+            inputs, input_names = pictures[held_out], [names[row] for row in held_out.tolist()]
+        else:
+            inputs, input_names = load_images(images, size=self.backend.size)
+            inputs, input_names = inputs[:count], input_names[:count]
+
+        def make(moves: dict[int, Direction]) -> Tensor:
+            return fitted.generate(inputs, moves, seeds=[seed] * len(inputs), alpha=alpha, strength=strength)
+
+        unedited = make({})
+        start = scaler.standardise(chosen.responses(unedited))
+        standard = scaler.standardise(responses)
+        rows = []
+        for unit, name in enumerate(tqdm(chosen.names, desc="units", disable=not progress)):
+            made = {way: make({unit: way}) for way in DIRECTIONS}
+            best = standard[:, unit].argsort(descending=True, stable=True)[:top]
+            rows.append(
+                ContactRow(
+                    unit=name,
+                    evidence=fitted.evidence_[name],
+                    top=TopImages(pictures[best], standard[best, unit], [names[row] for row in best.tolist()]),
+                    images=made,
+                    response_change={
+                        way: scaler.standardise(chosen.responses(value))[:, unit] - start[:, unit]
+                        for way, value in made.items()
+                    },
+                )
+            )
+        described = fitted.describe()
+        said = {name: value for name, value in self._target_description().items() if name != "units"}
+        layer = f"layer {said['layer']}" if said.get("layer") else "output"
+        return ContactSheet(
+            title=f"{said['model']}, {layer}",
+            inputs=inputs,
+            unedited=unedited,
+            names=input_names,
+            rows=rows,
+            left_out=left_out,
+            settings={
+                "units": chosen.names,
+                "backend": self.backend.name,
+                "reference_set": kind,
+                "reference_images": len(pictures),
+                "alpha": alpha,
+                "strength": strength,
+                "seed": seed,
+                "target": said,
+                "settings": described,
+                "versions": versions(),
+            },
+        )
+
+    def _many(self, units: Sequence[Any]) -> tuple[Target | None, dict[str, str]]:
+        """One target that reads all of these units that there are, and why the others are not."""
+        ours, left_out, known = self.target, {}, []
+        unlike = {str(unit) if isinstance(unit, str) else unit_name(unit): unit for unit in units}
+        if not isinstance(ours, LayerTarget):
+            for name in unlike:
+                if name in ours.names:
+                    known.append(ours.names.index(name))
+                else:
+                    left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
+            return (UnitsOf(ours, known) if known else None), left_out
+
+        def aim(chosen: list[Any]) -> LayerTarget:
+            return LayerTarget(
+                ours.model,
+                ours.layer or None,
+                chosen,
+                pool=ours.pool,
+                layout=ours.layout,
+                preprocess=ours.preprocess,
+                batch_size=ours.batch_size,
+            )
+
+        for name, unit in unlike.items():
+            try:
+                aim([unit])
+                known.append(unit)
+            except (ValueError, TypeError) as error:
+                left_out[name] = str(error)
+        return (aim(known) if known else None), left_out
+
     def save(self, path: str | Path) -> Path:
         """Write the fitted lens, without the model and without images, to one file."""
         method = self._fitted()
@@ -353,6 +584,7 @@ class FeatureLens:
                 "settings": method.settings,
                 "seed": self.seed,
                 "reference_kind": self.reference_kind_,
+                "learned": sorted(self._learned),
                 "backend": self.backend.name,
                 "target": self._target_description(),
             },
@@ -401,6 +633,7 @@ class FeatureLens:
         items = [Evidence(**{k: v for k, v in item.items() if k != "weak"}) for item in state["evidence"]]
         method.evidence_ = {item.unit: item for item in items}
         lens.method_, lens.reference_kind_ = method, state["reference_kind"]
+        lens._learned = set(state.get("learned", []))  # files of 0.1.0 have none
         return lens
 
     def _open(self, images: Any, on_error: Literal["raise", "skip"]) -> tuple[Any, list[str]]:
@@ -415,6 +648,30 @@ class FeatureLens:
             raise ValueError("this lens is not fitted; call fit() or visualize() first.")
         return self.method_
 
+    def _method(self, method: str | Method) -> Method:
+        """What generates: the lens's own landscape, or a baseline fitted on what the landscape was fitted on."""
+        ours = self._fitted()
+        if method in OURS:
+            ours.technique = method  # pyright: ignore[reportAttributeAccessIssue] (one of the two)
+            return ours
+        if isinstance(method, str) and method in self._baselines:
+            return self._baselines[method]
+        if self._reference is None:
+            raise ValueError(
+                f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
+                "first, or use 'edit'."
+            )
+        baseline = BASELINES[method](ours) if isinstance(method, str) else method
+        if isinstance(baseline, NaturalImages) and (self.reference_kind_ or "").startswith("synthetic"):
+            raise ValueError(
+                f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
+                "on photographs first, or look at top_images()."
+            )
+        baseline.fit(self.target, self.backend, self._reference[0], self.landscape_.responses)
+        if isinstance(method, str):
+            self._baselines[method] = baseline
+        return baseline
+
     def _fit_if_needed(self, images: Tensor | None, progress: bool) -> None:
         if self.method_ is not None:
             return
@@ -427,6 +684,16 @@ class FeatureLens:
             raise ValueError(
                 f"this lens is not fitted, backend {self.backend.name!r} has no reference set, and {given} images were "
                 f"given, of which {MIN_IMAGES} are needed. Call fit(images) first."
+            )
+
+    def _warn_of_overlap(self, pictures: Tensor) -> None:
+        count = sum(key in self._learned for key in image_keys(pictures))
+        if count:
+            warnings.warn(
+                f"{count} of {len(pictures)} images to edit are among those that the landscape was fitted on "
+                f"({self.reference_kind_}); their changes may be better than those of other images. Edit images that "
+                "the fit has not seen, or fit on others.",
+                stacklevel=3,
             )
 
     def _index(self, unit: Any) -> int:
@@ -469,7 +736,14 @@ class FeatureLens:
         return {"model": type(self.target).__name__, "units": list(self.target.names)}
 
     def _describe(
-        self, method: str, alpha: float | None, strength: float | None, seeds: Any, direction: Any
+        self,
+        method: str,
+        alpha: float | None,
+        strength: float | None,
+        seeds: Any,
+        direction: Any,
+        mode: int | None,
+        doses: Sequence[float],
     ) -> dict[str, Any]:
         described = self._fitted().describe()
         edit = described["edit"]
@@ -477,8 +751,10 @@ class FeatureLens:
             "method": method,
             # By angle every image has a weight of its own; the angle is under "settings".
             "alpha": alpha if method != "edit" or alpha is not None or edit["angle"] is not None else edit["alpha"],
-            "strength": self.backend.defaults.strength if strength is None else strength,
+            "strength": self.backend.defaults.strength_of(method) if strength is None else strength,
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "mode": mode,
+            "doses": list(doses),
             "direction": {str(k): v for k, v in direction.items()} if isinstance(direction, Mapping) else direction,
             "backend": self.backend.name,
             "reference_set": self.reference_kind_,
@@ -498,6 +774,10 @@ def _responses(target: Target, pictures: Tensor | ImageFiles, *, progress: bool 
             found.append(target.responses(part))
             bar.update(len(part))
     return torch.cat(found)
+
+
+def _synthetic_names(count: int) -> list[str]:
+    return [f"synthetic-{row:04d}" for row in range(count)]
 
 
 def _seed_list(seeds: int | Sequence[int], count: int) -> list[int]:

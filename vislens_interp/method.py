@@ -25,6 +25,10 @@ Directions = Mapping[int, Direction]
 """Position of a unit in the target to the wanted direction; empty is the α = 0 control."""
 
 
+RENDERED = 16
+"""Pictures rendered at a time where a refinement starts from them."""
+
+
 class Method(Protocol):
     """What makes preferred images: ours, and every baseline."""
 
@@ -46,6 +50,7 @@ class PriorSettings:
         reach: SDs of the predicted response at which the prior means lie, where the fit starts in closed form.
         isolation: Several units: how much an edit for one avoids the others' responses, where the fit starts.
         organise: Start in closed form: each block's axis is the ridge prediction of its unit (``landscape/start.py``).
+        gradients: That start uses the target's gradients where there are any, which a generator makes expensive.
     """
 
     block_dim: int | None = None
@@ -57,6 +62,7 @@ class PriorSettings:
     reach: float = 4.0
     isolation: float = 0.0
     organise: bool = True
+    gradients: bool = True
 
     def build(self, latent_dim: int, units: int) -> ActivationPrior:
         """The prior of ``units`` units over a latent."""
@@ -78,10 +84,14 @@ class EditSettings:
     Args:
         alpha: Weight of the prior mean, 0 to 1.
         interpolation: ``"lerp"`` or ``"slerp"``.
-        angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows.
+        angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows. An embedding's
+            angle is measured from the image's own; that of pixels from the unedited decoding, beside whose own distance
+            an edit is small.
         hold: Several units: Gauss-Newton steps after the edit that bring the others' responses back, picture by
             picture, where there are gradients.
         keep_norm: Give every decoded x the length of the image's own x, edited or not: for embeddings.
+        residual: Add the change of the decoding to the image's own x, x + decode(z′) - decode(z), instead of decoding
+            anew: what the VAE cannot reconstruct is kept. For embeddings.
     """
 
     alpha: float = 1.0
@@ -89,6 +99,7 @@ class EditSettings:
     angle: float | None = None
     hold: int = 0
     keep_norm: bool = False
+    residual: bool = False
 
     def __post_init__(self) -> None:
         if self.hold < 0:
@@ -186,7 +197,7 @@ class LandscapeMethod:
             # Several means need room beside the common axis; one dimension, enough for one mean, has none.
             shape = replace(shape, block_dim=max(shape.block_dim, 2 * shape.modes))
         prior = shape.build(vae.latent_dim, responses.shape[1])
-        differentiable = self.target.differentiable and backend.differentiable
+        differentiable = self.target.differentiable and backend.differentiable and shape.gradients
         if shape.organise:
             training, _ = split_rows(len(x), settings)  # the evidence is read from what the start has not seen either
             organise(
@@ -258,7 +269,12 @@ class LandscapeMethod:
             weight: Tensor | float = edit.alpha if alpha is None else alpha
             if edit.angle is not None and alpha is None:
                 weight, _ = alpha_for_angle(
-                    z, goal, edit.angle, interpolation=edit.interpolation, decode=self.landscape_.decode
+                    z,
+                    goal,
+                    edit.angle,
+                    interpolation=edit.interpolation,
+                    decode=lambda latent: self._decode(x, z, latent, edit),
+                    start=x if x.ndim == 2 else None,
                 )
             moved = interpolate(z, goal, weight, edit.interpolation)
             differentiable = self.target.differentiable and self.backend.differentiable
@@ -273,8 +289,25 @@ class LandscapeMethod:
                     spread=self.landscape_.latents.std(0).to(z),
                 )
             return z, moved
-        self.optimized_ = self.optimize(z, sigma, goal, directions)
+        self.optimized_ = self.optimize(z, sigma, goal, directions, x=x)
         return z, self.optimized_.latents
+
+    def _decode(self, x: Tensor, before: Tensor, after: Tensor, edit: EditSettings) -> Tensor:
+        """The x of latents ``after``, for images x whose own latents are ``before``."""
+        return self._restore(x, before, self.landscape_.decode(after), edit)
+
+    def _restore(self, x: Tensor, before: Tensor, decoded: Tensor, edit: EditSettings) -> Tensor:
+        """What a decoding lost of x, as far as the settings say; gradients flow to ``decoded``."""
+        if edit.residual:
+            decoded = x + decoded - self.landscape_.decode(before)
+        return keep_norm(decoded, x) if edit.keep_norm else decoded
+
+    def embeddings(
+        self, x: Tensor, directions: Directions, *, alpha: float | None = None, mode: int | None = None
+    ) -> Tensor:
+        """The x (N, ...) that pictures are made of, moved in these directions."""
+        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+        return self._decode(x, *self._latents(x, directions, alpha, mode), edit)
 
     def optimize(
         self,
@@ -283,15 +316,22 @@ class LandscapeMethod:
         goal: Tensor,
         directions: Directions,
         *,
+        x: Tensor | None = None,
         trace: Callable[[int, Tensor], None] | None = None,
     ) -> Optimized:
-        """Algorithm 3 from latents ``z``, all (N, latent_dim)."""
+        """Algorithm 3 from latents ``z``, all (N, latent_dim); the edit's ``residual`` and ``keep_norm`` need ``x``.
+
+        Without the images' own ``x`` (N, ...) the bare decoding is optimised.
+        """
         refuse_without_gradients(self.target, self.backend)
         respond_to_x = self._respond_to_x(self.landscape_.scaler)
         signs = {unit: 1.0 if direction == "increase" else -1.0 for unit, direction in directions.items()}
+        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
 
         def respond(latent: Tensor, rows: Tensor) -> Tensor:
-            responses = respond_to_x(self.landscape_.vae.decode(latent))
+            rows = rows.to(z.device)
+            decoded = self.landscape_.vae.decode(latent)
+            responses = respond_to_x(decoded if x is None else self._restore(x[rows], z[rows], decoded, edit))
             return torch.stack([sign * responses[:, unit] for unit, sign in signs.items()]).sum(0)
 
         return optimize(
@@ -316,14 +356,17 @@ class LandscapeMethod:
         strength: float | None = None,
         mode: int | None = None,
     ) -> Tensor:
-        """Images at the backend's size, moved in these directions; (N, 3, S, S) in [0, 1]."""
-        x = self.backend.encode(images)
-        _, z = self._latents(x, directions, alpha, mode)
-        strength = self.backend.defaults.strength if strength is None else strength
-        decoded = self.landscape_.decode(z)
-        if self._settings(EditSettings, self.backend.defaults.edit).keep_norm:
-            decoded = keep_norm(decoded, x)
-        return self.backend.decode(decoded, reference=images, strength=strength, seeds=seeds).cpu()
+        """Images at the backend's size, moved in these directions; (N, 3, S, S) in [0, 1].
+
+        An edit is refined from the image itself, an optimisation from the picture that was optimised (Table S2's form).
+        """
+        x = self.embeddings(self.backend.encode(images), directions, alpha=alpha, mode=mode)
+        strength = self.backend.defaults.strength_of(self.technique) if strength is None else strength
+        start = images
+        if self.technique == "optimize":
+            with torch.no_grad():
+                start = torch.cat([self.backend.render(part) for part in x.split(RENDERED)])
+        return self.backend.decode(x, reference=start, strength=strength, seeds=seeds).cpu()
 
     def _settings(self, kind: type, defaults: dict[str, Any], prefix: str = "") -> Any:
         names = {field.name for field in fields(kind)}

@@ -19,6 +19,7 @@ from torch import Tensor
 from vislens_interp.files import write_text
 from vislens_interp.images import check_images, load_images, to_pil
 from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.report.background import Background, TopImages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,7 @@ COLUMNS = (
     "similarity",
     "seed",
 )
+REFERENCE_COLUMNS = ("name", "response", "response_sd", "axis_1", "axis_2")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -63,6 +65,7 @@ class LensResult:
             ``seeds`` (one for all, or one an image), ``direction`` (unit to direction, for ``"custom"``), ``judge``
             (what read the responses, if not the model itself) and ``similarity_network``. ``versions`` of the libraries
             are added if they are not there.
+        background: The reference set's responses and the landscape, for the report; None leaves those parts of it out.
 
     Raises:
         ValueError: Keys, shapes or counts do not fit together, or ``response_std`` is not above 0.
@@ -80,6 +83,7 @@ class LensResult:
     evidence: Evidence | None = None
     names: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    background: Background | None = None
 
     def __post_init__(self) -> None:
         keys = list(self.images)
@@ -246,8 +250,18 @@ class LensResult:
 
         return result_figure(self, max_images=max_images)
 
+    def html(self, max_images: int = 8) -> str:
+        """The report: one page that needs no other file and no network, light or dark as its reader's screen is.
+
+        Args:
+            max_images: The first so many inputs are shown; plots and numbers are of all.
+        """
+        from vislens_interp.report.page import result_page
+
+        return result_page(self, max_images=max_images)
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write images, figure, ``manifest.csv`` and ``result.json`` into a folder, all of them or none.
+        """Write images, ``report.html``, figure, ``manifest.csv`` and ``result.json`` into a folder, all or none.
 
         Everything is written beside the folder first and renamed when it is whole. An earlier result of ours there is
         replaced; it survives a full disk or a kill.
@@ -291,11 +305,15 @@ class LensResult:
             for file, picture in zip(files[key], to_pil(images), strict=True):
                 picture.save(folder / file)
         self.figure().savefig(folder / "figure.png")
+        (folder / "report.html").write_text(self.html(), encoding="utf-8")
+        behind = self.background
+        shown = {} if behind is None else _write_background(folder, behind, self.response_mean, self.response_std)
         with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(self._rows(files))
-        pictures = [file for row in files.values() for file in row]
+        pictures = [file for row in [*files.values(), *shown.values()] for file in row]
+        tables = ["manifest.csv"] if behind is None else ["manifest.csv", "reference.csv"]
         content = {
             "kind": KIND,
             "format_version": FORMAT_VERSION,
@@ -311,7 +329,8 @@ class LensResult:
             "images": files,
             "responses": {key: value.tolist() for key, value in self.responses.items()},
             "similarity": {key: value.tolist() for key, value in self.similarity.items()},
-            "files": [*pictures, "figure.png", "manifest.csv", "result.json"],
+            "background": None if behind is None else {**behind.numbers(), "images": shown},
+            "files": [*pictures, "figure.png", "report.html", *tables, "result.json"],
         }
         # Last, so that a folder with a result.json is a whole result.
         write_text(folder / "result.json", json.dumps(_json(content, "result"), indent=1, ensure_ascii=False) + "\n")
@@ -366,6 +385,7 @@ class LensResult:
             evidence=evidence,
             names=content["names"],
             settings=content["settings"],
+            background=_read_background(folder, content),
         )
 
 
@@ -391,21 +411,6 @@ class Sweep:
 
         flag = "WEAK EVIDENCE: " if self.evidence is None or self.evidence.weak else ""
         return sweep_figure(self.alphas, self.response_change, title=f"{flag}dose-response of unit {self.unit}")
-
-
-@dataclass(frozen=True)
-class TopImages:
-    """Images ranked by how strongly they drive a unit.
-
-    Args:
-        images: (n, 3, H, W), the strongest first.
-        responses: (n,) raw responses.
-        names: One an image.
-    """
-
-    images: Tensor
-    responses: Tensor
-    names: list[str]
 
 
 def versions() -> dict[str, str]:
@@ -467,6 +472,52 @@ def _read(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ValueError(f"{str(path)!r} was not written by vislens_interp; expected a folder of LensResult.save().")
     return content
+
+
+def _write_background(folder: Path, behind: Background, mean: float, std: float) -> dict[str, list[str]]:
+    """``reference.csv`` and the galleries' pictures; returns the names of their files."""
+    names = behind.names or [""] * len(behind.responses)
+    with (folder / "reference.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(REFERENCE_COLUMNS)
+        for name, response, place in zip(names, behind.responses.tolist(), behind.positions.tolist(), strict=True):
+            numbers = (response, (response - mean) / std, *place)
+            writer.writerow([name, *(f"{value:.9g}" for value in numbers)])  # nine digits bring a float32 back
+    files = {}
+    for key, row in behind.galleries.items():
+        files[key] = [_file_name(f"reference_{key}", index, name) for index, name in enumerate(row.names)]
+        (folder / "images" / f"reference_{key}").mkdir(parents=True)
+        for file, picture in zip(files[key], to_pil(row.images) if files[key] else [], strict=True):
+            picture.save(folder / file)
+    return files
+
+
+def _read_background(folder: Path, content: dict[str, Any]) -> Background | None:
+    said = content.get("background")  # results of earlier versions have none
+    if said is None:
+        return None
+    with (folder / "reference.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: torch.tensor([float(row[name]) for row in rows]) for name in REFERENCE_COLUMNS[1:]}
+    names = [row["name"] for row in rows]
+    galleries = {
+        key: TopImages(
+            load_images([folder / file for file in files])[0] if files else torch.zeros(0, 3, 1, 1),
+            _tensor(said["galleries"][key]["responses"]),
+            said["galleries"][key]["names"],
+        )
+        for key, files in said["images"].items()
+    }
+    return Background(
+        responses=columns["response"],
+        positions=torch.stack([columns["axis_1"], columns["axis_2"]], 1),
+        names=names if any(names) else [],
+        means={key: torch.tensor(value) for key, value in said["means"].items()},
+        moves={key: torch.tensor(value) for key, value in said["moves"].items()},
+        galleries=galleries,
+        alphas=said["alphas"],
+        changes=torch.stack([_tensor(row) for row in said["changes"]]) if said["changes"] else torch.zeros(0, 0),
+    )
 
 
 def _file_name(key: str, row: int, name: str) -> str:

@@ -46,3 +46,19 @@ def textless(sd15, tmp_path_factory):
     )
     pictures = torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     return EmbeddingBackend(sd15.embedder, generator, name="textless", reference=pictures)
+
+
+@pytest.fixture(scope="session")
+def own_folder(tmp_path_factory):
+    """What the recipes at 64 px write: untrained embedder and generator, a reference set; not to be changed."""
+    from checkpoints import write_embedded
+
+    return write_embedded(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="session")
+def own(own_folder):
+    """The embedded backend on these files."""
+    from vislens_interp.backends.embedded import embedded
+
+    return embedded(folder=own_folder, name="embedded", steps=5)

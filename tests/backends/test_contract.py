@@ -9,13 +9,14 @@ from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.images import check_images
 from vislens_interp.method import LandscapeMethod
 
-STRENGTH = {"cifar10": 0.02, "sd15": 0.5, "textless": 0.4}
+STRENGTH = {"cifar10": 0.02, "sd15": 0.5, "textless": 0.4, "embedded": 0.4}
 """Of a refinement that takes a step or two."""
 
 
 @pytest.fixture(scope="module", params=list(STRENGTH))
 def backend(request):
-    return get_backend("cifar10") if request.param == "cifar10" else request.getfixturevalue(request.param)
+    fixture = {"embedded": "own"}.get(request.param, request.param)
+    return get_backend("cifar10") if request.param == "cifar10" else request.getfixturevalue(fixture)
 
 
 @pytest.fixture

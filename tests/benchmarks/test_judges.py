@@ -1,6 +1,8 @@
+import zipfile
+
 import pytest
 import torch
-from judges import CifarResNet, data_folder, load_judge
+from judges import CifarResNet, data_folder, load_judge, load_squeezenet
 from torch.nn.functional import interpolate
 
 from vislens_interp.training.data import pixels, read_images
@@ -33,3 +35,15 @@ def test_accuracy_on_every_tenth_test_image(data):
     images, labels, _ = read_images(data / "cifar10" / "test.zip", 32)
     accuracy = (load_judge(data).classify(pixels(images[::10])) == labels[::10]).double().mean().item()
     assert accuracy == pytest.approx(0.81, abs=0.04)
+
+
+@pytest.mark.data
+def test_squeezenet_knows_a_few_photographs(data):
+    photos = data / "photos" / "imagenet500.zip"
+    images, _, _ = read_images(photos, 224)
+    names = sorted(zipfile.ZipFile(photos).namelist())[:40]  # each starts with its class number
+    numbers = torch.tensor([int(name.rpartition("/")[2][:4]) for name in names])
+    network = load_squeezenet(data)
+    with torch.no_grad():
+        top5 = network(network.preprocess(pixels(images[:40]))).topk(5).indices
+    assert (top5 == numbers[:, None]).any(1).double().mean() > 0.6  # 0.83 of all 500

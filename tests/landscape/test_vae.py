@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from vislens_interp.landscape.prior import kl_divergence
 from vislens_interp.landscape.vae import BottleneckCVAE, EmbeddingVAE, build, restore, sample_posterior, state
 
 
@@ -91,3 +92,36 @@ def test_errors():
         BottleneckCVAE(image_size=30)
     with pytest.raises(ValueError, match=r"kind='VQVAE' .*'BottleneckCVAE', 'EmbeddingVAE'"):
         build("VQVAE", {})
+
+
+@pytest.mark.parametrize("latent_dim", [6, 3])
+def test_the_principal_start_is_where_the_loss_is_flat(latent_dim):
+    """Eq. 4 under N(0, 1), its posterior noise integrated out, has no slope at the closed form's weights."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 6, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 2.0, 1.5, 1.0, 0.7, 0.05])
+    x = x @ torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q + 1
+    w_kld = 0.4
+    before = torch.get_rng_state()
+    vae = EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), latent_dim, w_kld / 2).double()
+    assert torch.equal(torch.get_rng_state(), before)
+
+    def loss():
+        mean, log_variance = vae.encode(x)
+        noise = (log_variance.exp() * vae.fc_decode.weight.square().sum(0)).sum(1)
+        kld = kl_divergence(mean, log_variance, torch.zeros(1).double(), torch.ones(1).double())
+        return ((vae.decode(mean) - x).square().sum(1) + noise + w_kld * kld).mean()
+
+    best = loss()
+    slopes = torch.autograd.grad(best, list(vae.parameters()))
+    assert max(slope.abs().max() for slope in slopes) < 1e-5
+    with torch.no_grad():
+        for weight in vae.parameters():
+            weight += 0.02 * torch.randn(weight.shape, generator=generator)
+        assert loss() > best
+
+
+def test_a_principal_start_out_of_range():
+    with pytest.raises(ValueError, match="latent_dim=7 must lie from 1 to 6, the dimensions of an embedding"):
+        EmbeddingVAE.principal(torch.zeros(6), torch.eye(6), 7, 0.1)
+    with pytest.raises(ValueError, match="noise=0 must be greater than 0: a variance in each direction"):
+        EmbeddingVAE.principal(torch.zeros(6), torch.eye(6), 6, 0)

@@ -20,6 +20,7 @@ class Defaults:
         edit: ``alpha`` and ``interpolation`` of an edit.
         optimize: Arguments of :class:`~vislens_interp.landscape.optimize.OptimizeSettings`.
         strength: SDEdit strength of the decoding.
+        optimize_strength: The same after an optimisation, which starts from what was optimised; None is ``strength``.
         shuffles: Shuffled fits behind the evidence.
     """
 
@@ -28,7 +29,13 @@ class Defaults:
     edit: dict[str, Any] = field(default_factory=dict)
     optimize: dict[str, Any] = field(default_factory=dict)
     strength: float = 1.0
+    optimize_strength: float | None = None
     shuffles: int = 2
+
+    def strength_of(self, technique: str) -> float:
+        """The strength of ``"edit"`` or ``"optimize"``."""
+        optimized = technique == "optimize" and self.optimize_strength is not None
+        return self.optimize_strength if optimized else self.strength  # pyright: ignore[reportReturnType]
 
 
 @runtime_checkable
@@ -39,7 +46,7 @@ class Backend(Protocol):
         name: What the registry knows it by.
         size: Side of its images in pixels.
         shape: Shape of one x.
-        differentiable: Whether gradients flow from images to x through :meth:`render`.
+        differentiable: Whether gradients flow from rendered images to x, through :meth:`render`.
         device: Where it computes.
         defaults: Measured settings.
     """
@@ -56,13 +63,14 @@ class Backend(Protocol):
         ...
 
     def render(self, x: Tensor) -> Tensor:
-        """x to images at once, without refinement; differentiable where the backend says so."""
+        """x to images without refinement: what an optimisation sees. Differentiable where the backend says so."""
         ...
 
     def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         """x to images, refined at ``strength`` with one noise seed an image.
 
-        ``reference`` are the images that x was made from; None where there are none, as in a sample.
+        ``reference`` are the images that x was made from, or what an optimisation saw; None where there are none, as
+        in a sample.
         """
         ...
 
@@ -78,6 +86,9 @@ class Backend(Protocol):
         """Features of an unrelated network for targets without gradients, x to (N, F), or None."""
         ...
 
+
+DEFAULT_BACKEND = "cifar10"
+"""What a lens, ``vislens visualize`` and ``vislens demo`` use where no backend is named; the one place that says so."""
 
 _registry: dict[str, Callable[..., Backend]] = {}
 

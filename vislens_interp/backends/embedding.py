@@ -10,6 +10,7 @@ from torch import Tensor
 from vislens_interp.backends.adapters import AdapterState
 from vislens_interp.backends.base import Defaults, register_backend
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
+from vislens_interp.backends.reference_set import ReferenceSet
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
@@ -49,15 +50,18 @@ class EmbeddingBackend:
         generator: Embeddings to images.
         name: What results and files call it.
         defaults: Settings of a fit and an edit.
-        reference: The backend's own reference images (N, 3, H, W) in [0, 1], or None.
+        reference: The backend's own reference images (N, 3, H, W) in [0, 1], a
+            :class:`~vislens_interp.backends.reference_set.ReferenceSet`, whose embeddings are then not computed again,
+            or None.
+        start: Makes the VAE that every fit starts from; None: fresh weights, as in the paper.
+        render_steps: Sampling steps of :meth:`render`, which then has gradients, for optimisation; None: it is a whole
+            generation, without.
 
     Raises:
         ValueError: The adapter takes other embeddings than the embedder makes.
 
     Source: Algorithm 2.
     """
-
-    differentiable = False
 
     def __init__(
         self,
@@ -66,7 +70,9 @@ class EmbeddingBackend:
         *,
         name: str,
         defaults: Defaults = PAPER,
-        reference: Tensor | None = None,
+        reference: Tensor | ReferenceSet | None = None,
+        start: Callable[[], VAE] | None = None,
+        render_steps: int | None = None,
     ) -> None:
         if embedder.dim != generator.embedding_dim:
             raise ValueError(
@@ -78,15 +84,21 @@ class EmbeddingBackend:
         self.size = generator.size
         self.shape: tuple[int, ...] = (embedder.dim,)
         self.device = generator.device
-        self._reference = None if reference is None else check_images(reference, "reference")
+        self._reference = check_images(reference, "reference") if isinstance(reference, Tensor) else reference
+        self._start, self.render_steps = start, render_steps
+        self.differentiable = render_steps is not None
 
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
-        parts = images.split(FILES_AT_ONCE) if isinstance(images, ImageFiles) else (images,)
-        return torch.cat([self.embedder(part) for part in parts]).to(self.device)
+        if isinstance(images, ImageFiles):
+            return torch.cat([self.encode(part) for part in images.split(FILES_AT_ONCE)])
+        known = self._reference.known(images) if isinstance(self._reference, ReferenceSet) else None
+        return (self.embedder(images) if known is None else known).to(self.device)
 
     def render(self, x: Tensor) -> Tensor:
-        """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, without gradients."""
+        """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, or a few steps."""
+        if self.render_steps is not None:
+            return self.generator.few_steps(x, steps=self.render_steps, seeds=[RENDER_SEED] * len(x))
         return self.decode(x, reference=None, strength=1.0, seeds=[RENDER_SEED] * len(x))
 
     def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
@@ -95,10 +107,12 @@ class EmbeddingBackend:
 
     def reference(self) -> Tensor | None:
         """The backend's own reference images, or None."""
-        return self._reference
+        return self._reference.images if isinstance(self._reference, ReferenceSet) else self._reference
 
     def vae(self) -> VAE:
-        """A fresh embedding VAE, the same each time."""
+        """The embedding VAE that every fit starts from, the same each time."""
+        if self._start is not None:
+            return self._start().to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return EmbeddingVAE(*self.shape).to(self.device)

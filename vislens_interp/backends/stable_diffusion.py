@@ -313,6 +313,55 @@ class StableDiffusionGenerator:
             raise self._memory_error(error) from error
         return torch.cat(made)
 
+    def few_steps(self, embeddings: Tensor, *, steps: int, seeds: list[int]) -> Tensor:
+        """Images of embeddings in a few DDIM steps without guidance, through which gradients flow to the embeddings.
+
+        Each step is computed again for its gradient instead of being kept, so that memory holds one step at a time.
+
+        Args:
+            embeddings: (N, embedding_dim).
+            steps: DDIM steps; two to four are enough for the layout of a picture, not for its detail.
+            seeds: Noise seed of each image.
+
+        Returns:
+            (N, 3, size, size) in [0, 1]: what a call with ``guidance=1`` and as many steps makes.
+        """
+        from torch.utils.checkpoint import checkpoint
+
+        from vislens_interp.backends.pipelines import draw_noise
+
+        check_loaded(self.unet)
+        if steps < 1:
+            raise ValueError(f"steps={steps} must be at least 1; 2 to 4 are usual.")
+        scheduler: Any = self.text_to_image.scheduler.from_config(self.text_to_image.scheduler.config)
+        scheduler.set_timesteps(steps)
+        text, _ = self._text
+        condition = embeddings[:, None].to(self.device, self.dtype)
+        side = self.size // self.text_to_image.vae_scale_factor
+        noise = draw_noise(
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            torch.Size([self.unet.config.in_channels, side, side]),
+        )
+
+        def predict(latents: Tensor, embeds: Tensor, time: Tensor) -> Tensor:
+            return self.unet(
+                latents,
+                time,
+                encoder_hidden_states=text.expand(len(latents), -1, -1),
+                added_cond_kwargs={"image_embeds": [embeds]},
+            ).sample
+
+        latents = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
+        for time in scheduler.timesteps:
+            predicted: Any = checkpoint(predict, latents, condition, time.to(self.device), use_reentrant=False)
+            latents = scheduler.step(predicted, time, latents).prev_sample
+
+        def show(code: Tensor) -> Tensor:
+            return self.vae.decode(code / self.vae.config.scaling_factor).sample
+
+        made: Any = checkpoint(show, latents, use_reentrant=False)
+        return (made.float() / 2 + 0.5).clamp(0, 1)
+
     def _batch(self, embeddings: Tensor, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         from vislens_interp.backends.pipelines import draw_noise
 

@@ -1,14 +1,11 @@
 """BrainACTIV: embeddings turned along the direction in which ridge regression predicts a region's response."""
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend
-from vislens_interp.landscape.edit import interpolate, keep_norm
-from vislens_interp.landscape.prior import ResponseScaler
-from vislens_interp.targets.target import Target
+from vislens_interp.baselines.embedding_edit import DirectionEdit, unit_rows
 
 if TYPE_CHECKING:
     from vislens_interp.method import Directions
@@ -19,7 +16,7 @@ PENALTY = 10.0
 PENALTIES = torch.logspace(-1, 5, 13, dtype=torch.float64)
 
 
-class RidgeDirection:
+class RidgeDirection(DirectionEdit):
     """Turn an image's embedding towards where a unit's response grows, and generate from that (BrainACTIV).
 
     The direction is a unit's ridge weights on l2-normalised embeddings, brought to unit length: w to increase, -w to
@@ -32,7 +29,8 @@ class RidgeDirection:
             leave-one-out error, as in the present code.
         penalty: λ of the closed form; 10 in the release.
         alpha: Place on the arc, 0 the image, 1 the direction. Released: 0.5 (class), 0.7 (demo), 0.75 (experiment 1).
-        strength: SDEdit strength γ of the generation; 0.6 in all of them.
+        angle: Degrees to turn by instead of ``alpha``.
+        strength: SDEdit strength γ of the generation; 0.6 in all of them. None is the backend's.
         project: Whether the direction is projected onto natural embeddings.
         temperature: Of that projection's softmax; 0.01.
         natural: (M, ...) embeddings to project onto; None takes those of the images that it was fitted on.
@@ -60,110 +58,45 @@ class RidgeDirection:
         *,
         penalty: float = PENALTY,
         alpha: float = 0.75,
-        strength: float = 0.6,
+        angle: float | None = None,
+        strength: float | None = 0.6,
         project: bool = True,
         temperature: float = 0.01,
         natural: Tensor | None = None,
     ) -> None:
         if variant not in ("closed_form", "ridge_cv"):
             raise ValueError(f"variant={variant!r} is unknown; expected 'closed_form' or 'ridge_cv'.")
-        for name, value in (("alpha", alpha), ("strength", strength)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value} must lie in [0, 1].")
+        super().__init__(alpha=alpha, angle=angle, strength=strength)
         for name, value in (("penalty", penalty), ("temperature", temperature)):
             if value <= 0:
                 raise ValueError(f"{name}={value} must be greater than 0.")
         self.variant: Variant = variant
-        self.penalty, self.alpha, self.strength = penalty, alpha, strength
+        self.penalty = penalty
         self.project, self.temperature, self.natural = project, temperature, natural
 
-    def fit(
-        self,
-        target: Target,
-        backend: Backend,
-        images: Tensor,
-        responses: Tensor | None = None,
-        *,
-        progress: bool = False,
-        checkpoint: Any = None,
-    ) -> Self:
-        """Find each unit's direction.
-
-        Args:
-            target: Read for responses if None are given.
-            backend: Carries images to embeddings and back.
-            images: (N, 3, H, W) reference images.
-            responses: (N, K) measured responses instead of the target's.
-            progress: Show a bar.
-            checkpoint: Not used; the fit takes a second.
-
-        Returns:
-            Itself.
-
-        Raises:
-            ValueError: Responses of another shape, or a unit that never varies.
-        """
-        self.target, self.backend = target, backend
-        x = backend.encode(images).flatten(1)
-        if responses is None:
-            responses = target.responses(images, progress=progress)
-        if responses.shape != (len(images), len(target.names)):
-            raise ValueError(
-                f"responses has shape {tuple(responses.shape)}; expected ({len(images)}, {len(target.names)}): a row "
-                "for each image and a column for each unit."
-            )
-        scaler = ResponseScaler.fit(responses, list(target.names))  # refuses units that never vary
-        codes = _unit(x.double())
+    def learn(self, x: Tensor, responses: Tensor, standard: Tensor) -> None:
+        codes = unit_rows(x.double())
         if self.variant == "closed_form":
-            raw = responses.to(codes)
             gram = codes.T @ codes + self.penalty * torch.eye(codes.shape[1]).to(codes)
-            weights = torch.linalg.solve(gram, codes.T @ raw)
-            self.penalties_ = torch.full((raw.shape[1],), self.penalty, dtype=torch.float64)
+            weights = torch.linalg.solve(gram, codes.T @ responses.to(codes))
+            self.penalties_ = torch.full((responses.shape[1],), self.penalty, dtype=torch.float64)
         else:
-            weights, self.penalties_ = ridge_cv(codes, scaler.standardise(responses).to(codes))
-        self.directions_ = _unit(weights.T).to(x)
+            weights, self.penalties_ = ridge_cv(codes, standard.to(codes))
+        self.directions_ = unit_rows(weights.T).to(x)
         natural = x if self.natural is None else self.natural.flatten(1).to(x)
         if natural.shape[1] != x.shape[1]:
             raise ValueError(
                 f"natural has shape {tuple(natural.shape)}; expected (M, {x.shape[1]}), embeddings of this backend."
             )
-        self.natural_ = _unit(natural)
-        return self
+        self.natural_ = unit_rows(natural)
 
     def towards(self, directions: "Directions") -> Tensor:
         """The unit vector (D,) that an edit in these directions turns to, projected if that was asked for."""
-        chosen = [
-            self.directions_[unit] * (1.0 if direction == "increase" else -1.0)
-            for unit, direction in directions.items()
-        ]
-        goal = _unit(torch.stack(chosen).mean(0, keepdim=True))
-        if self.project:
-            scores = torch.log_softmax((goal @ self.natural_.T) / self.temperature, dim=1).exp()
-            goal = _unit(scores @ self.natural_)
-        return goal[0]
-
-    def embeddings(self, x: Tensor, directions: "Directions", *, alpha: float | None = None) -> Tensor:
-        """Embeddings (N, D) moved by slerp, each as long as it was."""
-        if not directions:
-            return x
-        flat = x.flatten(1)
-        goal = self.towards(directions) * flat.norm(dim=1, keepdim=True)
-        moved = interpolate(flat, goal, self.alpha if alpha is None else alpha, "slerp")
-        return keep_norm(moved, flat).view_as(x)  # within 0.001 rad of 0° and 180° the arc is a line, and shorter
-
-    def generate(
-        self,
-        images: Tensor,
-        directions: "Directions",
-        *,
-        seeds: list[int],
-        alpha: float | None = None,
-        strength: float | None = None,
-    ) -> Tensor:
-        """Images at the backend's size, moved in these directions: (N, 3, S, S) in [0, 1]."""
-        x = self.embeddings(self.backend.encode(images), directions, alpha=alpha)
-        strength = self.strength if strength is None else strength
-        return self.backend.decode(x, reference=images, strength=strength, seeds=seeds).cpu()
+        goal = super().towards(directions)
+        if not self.project:
+            return goal
+        scores = torch.log_softmax((goal[None] @ self.natural_.T) / self.temperature, dim=1).exp()
+        return unit_rows(scores @ self.natural_)[0]
 
 
 def ridge_cv(x: Tensor, responses: Tensor, penalties: Tensor = PENALTIES) -> tuple[Tensor, Tensor]:
@@ -193,7 +126,3 @@ def ridge_cv(x: Tensor, responses: Tensor, penalties: Tensor = PENALTIES) -> tup
     chosen = penalties.to(s)[best]
     weights = vt.T @ (s[:, None] / (s[:, None] ** 2 + chosen) * projected)
     return weights, chosen.cpu()
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -73,6 +73,7 @@ def alpha_for_angle(
     *,
     interpolation: Interpolation = "lerp",
     decode: Callable[[Tensor], Tensor] | None = None,
+    start: Tensor | None = None,
     steps: int = 20,
 ) -> tuple[Tensor, Tensor]:
     """The weight at which each edit has turned by ``degrees``: what methods are compared at, for α means other things.
@@ -82,6 +83,8 @@ def alpha_for_angle(
         goal: (N, D) or (D,) prior means.
         degrees: Wanted angle, from 0 to 180.
         decode: Where the angle is measured: between decoded latents, or between the latents themselves if None.
+        start: (N, ...) where the angle is measured from; None is ``z`` itself, decoded. A decoding that is not quite
+            ``start`` at α = 0 has turned before it moves; so many degrees are then the least.
         steps: Halvings of the interval.
 
     Returns:
@@ -90,7 +93,7 @@ def alpha_for_angle(
     if not 0 <= degrees <= 180:
         raise ValueError(f"degrees={degrees} must lie between 0 and 180.")
     measure = decode or (lambda latent: latent)
-    start = measure(z)
+    start = measure(z) if start is None else start
     low, high = torch.zeros(len(z)).to(z), torch.ones(len(z)).to(z)
     reached = angle_between(measure(interpolate(z, goal, 1.0, interpolation)), start)
     too_near = reached <= degrees

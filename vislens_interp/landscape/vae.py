@@ -91,6 +91,44 @@ class EmbeddingVAE(nn.Module):
         self.fc_encode = nn.Linear(dim, 2 * self.latent_dim)
         self.fc_decode = nn.Linear(self.latent_dim, dim)
 
+    @classmethod
+    def principal(cls, mean: Tensor, covariance: Tensor, latent_dim: int, noise: float) -> "EmbeddingVAE":
+        """The best such VAE under N(0, 1) for Gaussian embeddings, in closed form.
+
+        Args:
+            mean: (dim,) mean of the embeddings.
+            covariance: (dim, dim) covariance.
+            latent_dim: Dimensions of the latent, the principal components of the largest variances.
+            noise: Variance in each direction that is taken for noise; w_kld / (2 · w_recon) of Eq. 4. Components below
+                it are left out of the decoder.
+
+        Raises:
+            ValueError: ``latent_dim`` or ``noise`` is out of range.
+
+        Source: Lucas et al. 2019, Don't Blame the ELBO, Sec. 4 (the optimum is that of probabilistic PCA).
+        """
+        if not 1 <= latent_dim <= len(mean):
+            raise ValueError(f"latent_dim={latent_dim} must lie from 1 to {len(mean)}, the dimensions of an embedding.")
+        if noise <= 0:
+            raise ValueError(f"noise={noise} must be greater than 0: a variance in each direction.")
+        with torch.random.fork_rng(devices=[]):
+            vae = cls(len(mean), latent_dim)
+        variances, directions = torch.linalg.eigh(covariance.double().cpu())
+        variances, directions = variances.flip(0)[:latent_dim].clamp_min(0), directions.flip(1)[:, :latent_dim]
+        # The largest entry of each direction is positive, which a solver leaves open.
+        largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+        directions = directions * largest.sign()
+        length = (variances - noise).clamp_min(0).sqrt()
+        read = (length / (length**2 + noise))[:, None] * directions.T
+        spread = (noise / (length**2 + noise)).log()
+        centre = mean.double().cpu()
+        with torch.no_grad():
+            vae.fc_encode.weight.copy_(torch.cat([read, torch.zeros_like(read)]))
+            vae.fc_encode.bias.copy_(torch.cat([-read @ centre, spread]))
+            vae.fc_decode.weight.copy_(directions * length)
+            vae.fc_decode.bias.copy_(centre)
+        return vae
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (N, dim) to the posterior's mean and log variance, (N, latent_dim) each."""
         mean, log_variance = self.fc_encode(x).chunk(2, dim=-1)

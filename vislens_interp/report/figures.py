@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from vislens_interp.report.contact_sheet import ContactSheet
     from vislens_interp.result import LensResult
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
@@ -201,6 +202,66 @@ def _dots(axes: "Axes", result: "LensResult") -> None:
     every = f"All {len(result)} images" if len(result) > 1 else "The one image"
     axes.set_title(f"{every}; bar and number: mean", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def contact_figure(sheet: "ContactSheet") -> "Figure":
+    """Many units, a row each: name and evidence, top images, preferred and suppressed versions of the same inputs.
+
+    Args:
+        sheet: What to draw.
+
+    Returns:
+        A figure with a canvas of its own.
+    """
+    from vislens_interp.report.contact_sheet import change_text, evidence_text
+
+    label, gap, group = 2.0, 0.06, 0.3
+    keys = list(sheet.rows[0].images) if sheet.rows else []
+    counts = {"top": max((len(row.top.names) for row in sheet.rows), default=0)}
+    counts |= dict.fromkeys(keys, len(sheet.inputs))
+    left, starts = _MARGIN + label, {}
+    for key, count in counts.items():
+        starts[key] = left
+        left += count * (_SMALL + gap) + group
+    width = max(left - group + _MARGIN, 6.0)
+    row_height = _SMALL + 0.34
+    missing = [
+        line for unit, why in sheet.left_out.items() for line in _wrap(f"{unit}: {why}", width - 2 * _MARGIN, 8.5)
+    ]
+    foot = [("Left out", "bold"), *((line, "normal") for line in missing)] if missing else []
+    height = 0.95 + row_height * (len(sheet.rows) + 1) + _LINE * len(foot) + 0.3
+    page = _Page(width, height)
+    page.text(_MARGIN, 0.12, sheet.title, fontsize=13, fontweight="bold", va="top")
+    kind = sheet.settings.get("reference_set", "a reference set that nobody named")
+    page.text(_MARGIN, 0.4, f"fitted on: {kind}", fontsize=9, color="#333333", va="top")
+    titles = {"top": "top images", **{key: LABELS[key] for key in keys}}
+    for key, start in starts.items():
+        page.text(start, 0.7, titles[key], fontsize=9.5, fontweight="bold", color=COLOURS.get(key, "#222222"), va="top")
+    y = 0.95
+    page.text(_MARGIN, y + _SMALL / 2, "reconstruction,\nα = 0", fontsize=9, color=COLOURS["unedited"], va="center")
+    for key in keys:
+        for column, image in enumerate(sheet.unedited):
+            _picture(page, image, starts[key] + column * (_SMALL + gap), y, _SMALL, COLOURS["unedited"])
+    y += row_height
+    for row in sheet.rows:
+        weak = row.evidence.weak
+        page.text(_MARGIN, y, f"unit {_shorten(row.unit, 20)}", fontsize=10, fontweight="bold", va="top")
+        said = _wrap(f"{'WEAK: ' if weak else ''}{evidence_text(row.evidence)}", label - 0.1, 7.5)[:5]
+        colour = WARNING if weak else "#333333"
+        page.text(_MARGIN, y + 0.2, "\n".join(said), fontsize=7.5, color=colour, va="top", linespacing=1.25)
+        shown = {"top": (row.top.images, [f"{_number(value)} SD" for value in row.top.responses])}
+        for key in keys:
+            shown[key] = (row.images[key], [change_text(key, value) for value in row.response_change[key].tolist()])
+        for key, (images, texts) in shown.items():
+            for column, (image, text) in enumerate(zip(images, texts, strict=True)):
+                at = starts[key] + column * (_SMALL + gap)
+                _picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
+                page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center", va="top")
+        y += row_height
+    for line, weight in foot:
+        page.text(_MARGIN, y, line, fontsize=8.5, fontweight=weight, va="top")
+        y += _LINE
+    return page.figure
 
 
 def sweep_figure(alphas: Sequence[float] | Tensor, changes: Tensor, *, title: str = "Dose-response") -> "Figure":

@@ -26,6 +26,7 @@ RECIPES = (
     "generator64",
     "vit_tiny64",
     "simclr_resnet50",
+    "reference64",
 )
 DATA_HELP = (
     "folder with train.zip and test.zip, or train/, test/; the recipes at 64 px also take val, train_0.zip and on, and "
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grayscale", action="store_true", help="grey images, as in the paper (cifar10_convnet)")
-    parser.add_argument("--weights", type=Path, help="folder of embedder64 and autoencoder64; default: --out")
+    parser.add_argument("--weights", type=Path, help="folder of what a recipe begins with, embedder64; default: --out")
     parser.add_argument("--shard-mib", type=float, help="also write the checkpoint in parts of at most so many MiB")
     parser.add_argument("--shard-half", action="store_true", help="those parts in half precision, half the size")
     parser.add_argument("--terms", help="under which terms the images are, for the model card")
@@ -83,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = importlib.import_module(f"vislens_interp.training.{args.name}")
     parameters = inspect.signature(recipe.run).parameters
     options = {"device": args.device, "seed": args.seed, "minutes": args.minutes}
-    options |= {"steps": args.steps} if args.steps is not None else {}
+    if args.steps is not None:
+        if "steps" not in parameters:
+            parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
+        options["steps"] = args.steps
     known = {name: parameter.default for name, parameter in parameters.items()}
     for setting in args.set:
         try:
@@ -130,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 about=recipe.ABOUT,
                 data=progress.data,
                 terms=args.terms,
-                parameters=sum(weight.numel() for weight in model.parameters()),
+                parameters=sum(weight.numel() for weight in getattr(model, "parameters", list)()),
                 options=settings | {key: value for key, value in options.items() if type(value) in (int, float)},
                 progress=progress,
                 device=args.device,

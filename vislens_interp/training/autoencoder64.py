@@ -65,8 +65,7 @@ def run(
         out: Folder for the checkpoint.
         weights: Folder of ``embedder64.safetensors``; None is two above ``out``.
         w_kld: Weight of the KLD, a mean over a latent's numbers as the pixel error is over pixels.
-        w_perception: Weight of the squared distance between directions of maps, a mean over places; 0 needs no
-            embedder.
+        w_perception: Weight of the squared distance between directions of maps, a mean over places; 0 needs none.
         crop: Side in pixels of the random crops that it is trained on; 32 costs a quarter of 64. Divisible by 4.
         perception: A trained embedder; None for the one in ``weights``.
         settings: Of :func:`build`.

@@ -38,7 +38,7 @@ def write_card(
         about: What the network is, one sentence.
         data: What it was trained on.
         terms: Under which terms those images are.
-        parameters: How many it has.
+        parameters: How many it has; 0 of what is no network.
         options: The recipe's settings.
         progress: Steps, seconds and the history, whose last entry are the figures.
         device: What it was trained on, a name of torch's.
@@ -56,7 +56,7 @@ def write_card(
     lines = [
         f"# {path.stem}",
         "",
-        f"{about} {parameters / 1e6:.2f} M parameters.",
+        about + (f" {parameters / 1e6:.2f} M parameters." if parameters else ""),
         "",
         f"- **Data**: {data}",
         f"- **Terms of the data**: {terms or NO_TERMS}.",

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,19 +19,43 @@ __all__ = ["ConvNet", "available", "load", "weights"]
 WEIGHTS = Path(__file__).parent / "weights"
 
 
+def _convnet(state: dict[str, Tensor]) -> nn.Module:
+    model = ConvNet()
+    model.preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return model
+
+
+def _vit_tiny64(state: dict[str, Tensor]) -> nn.Module:
+    import timm
+
+    model: Any = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, patch_size=8, num_classes=len(state["head.bias"])
+    )
+    model.preprocess = Preprocess(64, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    return model
+
+
+_NETWORKS: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = {
+    "cifar10_convnet": _convnet,
+    "vit_tiny64": _vit_tiny64,
+}
+
+
 def available() -> list[str]:
-    """Names that :func:`load` takes."""
-    return ["cifar10_convnet"]
+    """Names that :func:`load` takes: the networks whose weights ship."""
+    shipped = json.loads((WEIGHTS / "checksums.json").read_text(encoding="utf-8"))
+    return [name for name in _NETWORKS if f"{name}.safetensors" in shipped]
 
 
 def load(name: str) -> nn.Module:
     """A trained network in evaluation mode, on the CPU, with ``.preprocess`` attached.
 
     Args:
-        name: One of :func:`available`; ``cifar10_convnet`` is the paper's classifier, trained on colour images.
+        name: One of :func:`available`; ``cifar10_convnet`` is the paper's classifier, trained on colour images at 32
+            px, ``vit_tiny64`` a supervised vision transformer at 64 px.
 
     Returns:
-        The network; it takes (N, 3, 32, 32) after ``.preprocess``, which takes RGB in [0, 1].
+        The network; it takes images after ``.preprocess``, which takes RGB in [0, 1].
 
     Raises:
         KeyError: There is no such network.
@@ -42,10 +67,10 @@ def load(name: str) -> nn.Module:
     """
     if name not in available():
         raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.")
+    state = load_file(weights(f"{name}.safetensors"))
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
-        model = ConvNet()
-    model.load_state_dict(load_file(weights(f"{name}.safetensors")))
-    model.preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        model = _NETWORKS[name](state)
+    model.load_state_dict(state)
     return model.eval()
 
 

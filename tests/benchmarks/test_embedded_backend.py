@@ -1,0 +1,207 @@
+"""The benchmark of the embedded backend: what it measures on known answers, and all its parts on tiny networks."""
+
+import json
+import sys
+
+import embedded_backend as bench
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vislens_interp.zoo.embedder import Embedder64
+
+
+def test_the_units_are_those_that_were_drawn():
+    assert bench.load_units() == bench.draw_units()
+    for layers in bench.load_units().values():
+        for units in layers.values():
+            assert len(set(units)) == len(units) > bench.TUNING_UNITS
+
+
+def test_tuning_and_test_units_are_apart_and_alive():
+    reference = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    reference[:, 9] = 0
+    reference[:195, 10] = 0  # answers to 2.5 %
+    chosen = [bench.Bench.units(None, "", "", reference, tune=tune, count=99) for tune in (True, False)]
+    assert chosen == [list(range(8)), [8, 11, 12, 13, 14, 15]]
+
+
+def test_the_five_nearest_leave_the_image_itself_out():
+    angles = torch.deg2rad(torch.arange(0.0, 80.0, 10.0))
+    gallery = torch.stack([angles.cos(), angles.sin()], 1) * torch.arange(1.0, 9.0)[:, None]
+    cosine, rows = bench.nearest(gallery[[0]], gallery, torch.tensor([0]))
+    assert rows.tolist() == [[1, 2, 3, 4, 5]]
+    torch.testing.assert_close(cosine[0], angles[1:6].cos())
+    assert bench.nearest(gallery[[0]], gallery)[1].tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_the_kernel_distance_is_its_formula_and_unbiased():
+    a, b = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    k = lambda p, q: (float(p @ q) / 2 + 1) ** 3  # noqa: E731
+    own_a = k(a[0], a[1])
+    own_b = (k(b[0], b[1]) + k(b[0], b[2]) + k(b[1], b[2])) / 3
+    cross = np.mean([k(p, q) for p in a for q in b])
+    assert bench.kernel_distance(a, b) == pytest.approx(own_a + own_b - 2 * cross)
+    draws = torch.randn(200, 2, 20, 6, generator=torch.Generator().manual_seed(0))
+    alike = [bench.kernel_distance(p, q) for p, q in draws]
+    assert abs(np.mean(alike)) < 3 * np.std(alike) / 200**0.5
+    assert np.mean([bench.kernel_distance(p, q + 1) for p, q in draws]) > 1
+
+
+def test_spread():
+    same, apart = torch.ones(4, 3), torch.eye(3)
+    assert bench.spread_of(same, torch.zeros(3)) == pytest.approx(0, abs=1e-6)
+    assert bench.spread_of(apart, torch.zeros(3)) == pytest.approx(1)
+    assert bench.spread_of(apart, torch.full((3,), 1 / 3)) == pytest.approx(1.5)
+
+
+def records(method, up, down, units=4, images=6):
+    """A method that changes every picture of a unit by so much, and a little more from unit to unit."""
+    return [
+        {
+            "method": method,
+            "direction": way,
+            "angle": 40.0,
+            "unit": ("net", "layer", unit),
+            "seed": 0,
+            "change": [value + 0.01 * unit] * images,
+            "natural": [0.5] * images,
+            "reached": [40.0] * images,
+        }
+        for unit in range(units)
+        for way, value in (("increase", up), ("decrease", down))
+    ]
+
+
+def test_methods_are_compared_on_what_all_of_them_have():
+    edits = bench.Edits([*records(bench.OURS, 1.0, 0.5), *records(bench.PATTERN, 0.8, 0.5, units=3)])
+    assert len(edits.units) == 3
+    one = edits.against(bench.OURS, bench.PATTERN, 40.0)
+    assert [one.mean, one.low, one.high] == pytest.approx([0.1, 0.1, 0.1])
+    assert edits.values(bench.OURS, "increase", 40.0).shape == (3, 6, 1)
+
+
+def test_the_right_way_is_above_the_control():
+    edits = bench.Edits([*records(bench.OURS, 1.0, 0.1), *records(bench.SHUFFLED, 0.5, 0.2)])
+    assert edits.right(bench.OURS, 40.0) == 1.0
+    assert edits.right(bench.OURS, 40.0, bench.SHUFFLED) == 0.5
+    half = bench.Edits(records(bench.OURS, 1.0, -0.015))  # of the units above the second, half of the directions less
+    assert half.right(bench.OURS, 40.0) == 0.75
+    assert half.right(bench.OURS, 40.0, only=np.array([True, True, False, False])) == 0.5
+
+
+def test_evidence_is_the_correlation_of_the_fit():
+    made = records(bench.OURS, 1.0, 1.0)
+    for record, value in zip(made, (0.5, 0.5, 0.05, 0.05, None, None, 0.2, 0.2), strict=True):
+        record["correlation"] = value
+    assert bench.Edits(made).evident(bench.OURS, 40.0).tolist() == [True, False, False, True]
+
+
+def test_what_fails_is_said_first(tmp_path):
+    made = [*records(bench.OURS, 1.0, 0.5), *records(bench.PATTERN, 1.5, 0.6), *records(bench.BRAINACTIV, 0.2, 0.1)]
+    made += records(bench.SHUFFLED, 0.0, 0.0)
+    for record in made:
+        record["correlation"] = 0.5
+        record["network"], record["layer"], record["unit"] = record["unit"]
+    said = {"commit": "c" * 40, "dirty": False, "device": "a CPU", "command": "python x", "cpus": 2, "threads": 1}
+    said |= {"torch": "2", "seed": 0, "date": "today"}
+    bench.save_cell(tmp_path / "retrieval-net-layer.json", made, said)
+    text = bench.report(tmp_path, said)
+    failed, held = text.split("**What holds.**")
+    assert "minus ridge pattern -0.300 SD [-0.300, -0.300]" in failed
+    assert "minus BrainACTIV's ridge +0.600 SD" in held
+    assert "100% of directions of the 4 units with evidence" in held
+    assert "Cells were run at cccccccccc on a CPU" in text
+    assert json.loads((tmp_path / "embedded.json").read_text())["retrieval"]["units"] == 4
+
+
+def test_an_angle_is_set_for_every_method():
+    for label, build in bench.METHODS.items():
+        method = build()
+        bench.set_angle(method, 33.0)
+        inner = getattr(method, "method", method)
+        assert (inner.settings["angle"] if hasattr(inner, "settings") else inner.angle) == 33.0, label
+
+
+def run(places, out, *words):
+    data, weights = places
+    before = sys.argv, torch.get_num_threads()
+    sys.argv = ["embedded_backend.py", *words, "--data", str(data), "--weights", str(weights), "--out", str(out)]
+    try:
+        bench.main()
+    finally:
+        sys.argv = before[0]
+        torch.set_num_threads(before[1])
+
+
+@pytest.fixture(scope="module")
+def done(places, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    networks = ["--networks", "cifar10_resnet20"]
+    run(places, out, "retrieval", "--units", "1", "--images", "4", *networks)
+    run(places, out, "retrieval", "--tune", "--units", "1", "--images", "4", *networks)
+    before = bench.NETWORKS["cifar10_resnet20"]
+    bench.NETWORKS["cifar10_resnet20"] = bench.Network(before.build, {"layer1": 16})  # one layer's pictures will do
+    try:
+        run(places, out, "job", "--units", "1", "--images", "3", *networks)
+    finally:
+        bench.NETWORKS["cifar10_resnet20"] = before
+    run(places, out, "quality", "--images", "20", "--bank", "100")
+    run(places, out, "cost", "--stage", "embed")
+    return out
+
+
+def test_every_part_runs_and_is_reported(places, done, capsys):
+    run(places, done, "report", "--tune")
+    assert "ours, residual, 3 modes" in capsys.readouterr().out
+    run(places, done, "report")
+    text = capsys.readouterr().out
+    for title in ("## Quality", "## Edits judged by natural images", "## The job", "## Cost"):
+        assert title in text
+    found = json.loads((done / "embedded.json").read_text())
+    assert found["retrieval"]["units"] == 3
+    assert found["job"]["pictures"] == 1 * 3 * 2 * len(bench.JOB_METHODS)
+    assert text.index("What fails, first") < text.index("What holds")
+
+
+def test_edits_turn_as_far_as_was_asked(done):
+    cells = json.loads((done / "retrieval-cifar10_resnet20-layer1.json").read_text())["found"]
+    for cell in cells:
+        if cell["method"] in (bench.PATTERN, bench.MEANS):
+            assert cell["reached"] == pytest.approx([cell["angle"]] * 4, abs=0.2)
+    tuned = json.loads((done / "tuning-cifar10_resnet20-layer1.json").read_text())["found"]
+    assert {cell["unit"] for cell in cells}.isdisjoint({cell["unit"] for cell in tuned})
+
+
+def test_what_is_done_is_not_done_again(places, done):
+    files = sorted(done.glob("*.json"))
+    before = {file: file.stat().st_mtime_ns for file in files if not file.name.startswith("embedded")}
+    run(places, done, "retrieval", "--units", "1", "--images", "4", "--networks", "cifar10_resnet20")
+    run(places, done, "quality", "--images", "20", "--bank", "100")
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_an_empty_folder_is_nothing_to_report(tmp_path):
+    with pytest.raises(SystemExit, match="nothing to report in .*: run quality, retrieval, job or cost first"):
+        bench.report(tmp_path, {})
+
+
+def test_the_figure(places, tmp_path):
+    pytest.importorskip("matplotlib")
+    before = dict(bench.NETWORKS)
+    network = before["cifar10_resnet20"]
+    bench.NETWORKS.clear()
+    bench.NETWORKS["cifar10_resnet20"] = bench.Network(network.build, {"layer1": 16})
+    try:
+        data, weights = places
+        bench.figure(bench.Bench(data, weights, tmp_path), tmp_path / "figure.png", pictures=2)
+    finally:
+        bench.NETWORKS.update(before)
+    assert Image.open(tmp_path / "figure.png").size[1] > 400
+
+
+def test_no_generator_is_said(places):
+    backend = bench.EmbedderOnly(bench.Remembered(Embedder64.load(places[1] / "embedder64.safetensors")), torch.eye(3))
+    with pytest.raises(ValueError, match="x cannot be rendered: --weights holds no generator64"):
+        backend.decode(torch.zeros(1, 512), reference=None, strength=1.0, seeds=[0])

@@ -1,0 +1,107 @@
+"""Controls: what a method makes of responses that mean nothing, and what generation does without an edit."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from vislens_interp.backends.base import Backend
+from vislens_interp.baselines.embedding_edit import decode, read_responses
+from vislens_interp.targets.target import Target
+
+if TYPE_CHECKING:
+    from vislens_interp.method import Directions
+
+
+class Shuffled:
+    """Another method, fitted on responses that were dealt out to the wrong images.
+
+    What it changes, any edit of that size changes: a method has to beat it. With ``LandscapeMethod`` it is the
+    shuffled-response landscape.
+
+    Args:
+        method: The method to fit, not fitted yet.
+        seed: Of the permutation, the same for all units, so that what units have in common is kept.
+
+    Source: permutation control, Vis-Lens does not report one.
+    """
+
+    def __init__(self, method: Any, *, seed: int = 0) -> None:
+        if not (hasattr(method, "fit") and hasattr(method, "generate")):
+            raise TypeError(
+                f"method is a {type(method).__name__}; expected an object with fit and generate, such as "
+                "LandscapeMethod()."
+            )
+        self.method, self.seed = method, seed
+
+    def fit(
+        self,
+        target: Target,
+        backend: Backend,
+        images: Tensor,
+        responses: Tensor | None = None,
+        *,
+        progress: bool = False,
+        checkpoint: Any = None,
+    ) -> Self:
+        """Fit the method on permuted responses; arguments as for every method."""
+        responses = read_responses(target, images, responses, progress=progress)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
+        self.method.fit(target, backend, images, responses[order.to(responses.device)], progress=progress)
+        return self
+
+    def embeddings(self, x: Tensor, directions: "Directions", **settings: Any) -> Tensor:
+        """As the method's."""
+        return self.method.embeddings(x, directions, **settings)
+
+    def generate(self, images: Tensor, directions: "Directions", *, seeds: list[int], **settings: Any) -> Tensor:
+        """As the method's."""
+        return self.method.generate(images, directions, seeds=seeds, **settings)
+
+
+class Unedited:
+    """α = 0: the image's own embedding through the same generator, whatever the direction.
+
+    Everything that generation does by itself is in here; a response change is counted from it.
+
+    Args:
+        strength: SDEdit strength γ; None is the backend's.
+    """
+
+    def __init__(self, *, strength: float | None = None) -> None:
+        if strength is not None and not 0 <= strength <= 1:
+            raise ValueError(f"strength={strength} must lie in [0, 1].")
+        self.strength = strength
+
+    def fit(
+        self,
+        target: Target,
+        backend: Backend,
+        images: Tensor,
+        responses: Tensor | None = None,
+        *,
+        progress: bool = False,
+        checkpoint: Any = None,
+    ) -> Self:
+        """Nothing is learned; arguments as for every method, and checked as by all."""
+        if responses is not None:
+            read_responses(target, images, responses)
+        self.target, self.backend = target, backend
+        return self
+
+    def embeddings(self, x: Tensor, directions: "Directions", *, alpha: float | None = None) -> Tensor:
+        """The embeddings as they are."""
+        return x
+
+    def generate(
+        self,
+        images: Tensor,
+        directions: "Directions",
+        *,
+        seeds: list[int],
+        alpha: float | None = None,
+        strength: float | None = None,
+    ) -> Tensor:
+        """Images of the images' own embeddings: (N, 3, S, S) in [0, 1]."""
+        strength = self.strength if strength is None else strength
+        return decode(self.backend, self.backend.encode(images), images, strength, seeds)

@@ -1,0 +1,47 @@
+"""Some of the units of a target, as a target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vislens_interp.targets.target import Target
+
+
+class UnitsOf(Target):
+    """Columns of another target: what is read is the same, what is not asked for is left out.
+
+    Args:
+        target: The other one.
+        columns: Positions of the wanted units in it, at least one.
+
+    Raises:
+        ValueError: No column is named, or one is not there.
+    """
+
+    def __init__(self, target: Target, columns: Sequence[int]) -> None:
+        count = len(target.names)
+        if not columns or any(not 0 <= column < count for column in columns):
+            raise ValueError(
+                f"columns={list(columns)} for a target with {count} units; expected at least one of 0..{count - 1}."
+            )
+        self.target, self.columns = target, list(columns)
+        self.names = [target.names[column] for column in columns]
+        self.differentiable = target.differentiable
+        self.batch_size = target.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
+
+    @property
+    def layout(self) -> Any:
+        """Where the channels of :meth:`features` are, if the other target says so."""
+        return getattr(self.target, "layout", None)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.target(images)[:, self.columns]
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.target.features(images)
