@@ -187,6 +187,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, residual, 6 modes": {"residual": True, "modes": 6},
     "ours, residual, reach 8": {"residual": True, "reach": 8.0},
     "the paper's landscape, residual": {**PAPER, "residual": True},
+    "the paper's landscape, fading residual": {**PAPER, "residual": "fade"},
+    "the paper's landscape, fading residual, 3 modes": {**PAPER, "residual": "fade", "modes": 3},
 }
 """What `retrieval --tune` compares beside the methods; the best becomes the backend's default."""
 VARIANT_METHODS: dict[str, Callable[[], Any]] = {
@@ -394,7 +396,6 @@ def retrieval_cell(
     units: int,
     images: int,
     methods: dict[str, Callable[[], Any]],
-    angles: tuple[float, ...] = ANGLES,
 ) -> Iterator[dict[str, Any]]:
     """One record for each unit, method, direction and angle; edits are judged by the images they come to lie among."""
     gallery_images = bench.tuning if tune else bench.test
@@ -416,7 +417,7 @@ def retrieval_cell(
             method = build()
             fit_with_fewer_modes(method, Recorded([str(candidates[column])]), backend, bench.reference, responses)
             seconds = time.monotonic() - began
-            for angle in angles:
+            for angle in ANGLES:
                 set_angle(method, angle)
                 for way in SIGN:
                     moved = method.embeddings(x, {0: way})
@@ -1010,7 +1011,7 @@ def report(out: Path, said: dict[str, Any]) -> str:
         numbers["cost"] = stages
     if not checks:
         raise SystemExit(f"nothing to report in {out}: run quality, retrieval, job or cost first.")
-    failed, held = ([f"- {text}" for text, ok in checks.items() if ok is wanted] for wanted in (False, True))
+    failed, held = ([f"- {text}" for text, ok in checks.items() if bool(ok) is wanted] for wanted in (False, True))
     head = ["# The embedded backend", "", "**What fails, first.**", "", *(failed or ["- Nothing of what was asked."])]
     head += ["", "**What holds.**", "", *(held or ["- Nothing."]), ""]
     made = sorted({(one["commit"] or "none")[:10] + ("+" if one["dirty"] else "") for one in sources})
@@ -1019,7 +1020,7 @@ def report(out: Path, said: dict[str, Any]) -> str:
         "",
         f"Cells were run at {', '.join(made)} on {', '.join(sorted({one['device'] for one in sources}))}.",
     ]
-    numbers |= {"checks": checks, "provenance": said}
+    numbers |= {"checks": {text: bool(ok) for text, ok in checks.items()}, "provenance": said}
     write_text(out / "embedded.json", json.dumps(numbers, indent=1))
     text = "\n".join([*head, *lines]) + "\n"
     write_text(out / "embedded.md", text)

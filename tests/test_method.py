@@ -161,16 +161,37 @@ def test_an_edit_does_not_depend_on_its_batch(fitted):
         )
 
 
-def test_edit_by_angle(target):
-    method = LandscapeMethod("edit", angle=2.0, shuffles=0, epochs=1, reach=1.0).fit(
-        target, SmallPixels(), gradients(240)
-    )
-    images = gradients(10, seed=1)
-    start, z = method.latents(images, {0: "increase"})
-    turned = angle_between(method.landscape_.decode(z), method.landscape_.decode(start))
+def test_edit_by_angle_is_counted_from_the_image_itself(target):
+    backend = SmallPixels()
+    method = LandscapeMethod("edit", angle=6.0, shuffles=0, epochs=1, reach=1.0).fit(target, backend, gradients(240))
+    x = backend.encode(gradients(10, seed=1))
+    start = method.landscape_.encode(x)[0]
     furthest = method.landscape_.decode(method.landscape_.goal(start, {0: "increase"}))
-    possible = angle_between(furthest, method.landscape_.decode(start))
-    torch.testing.assert_close(turned, possible.clamp(max=2.0), atol=0.05, rtol=0)
+    least, possible = (angle_between(other, x) for other in (method.landscape_.decode(start), furthest))
+    turned = angle_between(method.embeddings(x, {0: "increase"}), x)
+    assert (possible > least).all()
+    torch.testing.assert_close(turned, torch.minimum(least.clamp(min=6.0), possible), atol=0.05, rtol=0)
+
+
+def test_what_the_vae_cannot_reconstruct(target):
+    backend = SmallPixels()
+    method = LandscapeMethod(shuffles=0, epochs=1, block_dim=None).fit(target, backend, gradients(240))
+    x = backend.encode(torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(5)))  # noise: mostly lost
+    decode, (z, _) = method.landscape_.decode, method.landscape_.encode(x)
+    goal = method.landscape_.goal(z, {0: "increase"})
+
+    def edited(alpha, residual):
+        method.settings = {**method.settings, "residual": residual}
+        return method.embeddings(x, {0: "increase"}, alpha=alpha)
+
+    torch.testing.assert_close(edited(0.0, False), decode(z))
+    torch.testing.assert_close(edited(0.5, True), x + decode((z + goal) / 2) - decode(z))
+    torch.testing.assert_close(edited(0.5, "fade"), (x + decode(goal)) / 2, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(edited(0.0, "fade"), x)
+    torch.testing.assert_close(edited(1.0, "fade"), decode(goal), atol=1e-4, rtol=1e-4)
+    for residual, unedited in ((False, decode(z)), (True, x), ("fade", x)):
+        method.settings = {**method.settings, "residual": residual}
+        torch.testing.assert_close(method.embeddings(x, {}), unedited)
 
 
 def test_the_start_and_the_fit_never_see_the_held_out_responses(target):

@@ -26,6 +26,9 @@ METHODS = {
     ),
     "ridge, closed form": lambda: RidgeDirection("closed_form", penalty=0.1),
     "edit, residual": lambda: LandscapeMethod("edit", shuffles=0, epochs=2, w_kld=0.03, block_dim=1, residual=True),
+    "edit, fading": lambda: LandscapeMethod(
+        "edit", shuffles=0, solver="alternating", organise=False, w_kld=1.0, residual="fade"
+    ),
     "ridge, cross-validated": lambda: RidgeDirection("ridge_cv"),
     "ridge by angle": lambda: RidgeDirection("ridge_cv", angle=30.0),
     "ridge pattern": lambda: RidgePattern(angle=30.0),

@@ -90,8 +90,10 @@ class EditSettings:
         hold: Several units: Gauss-Newton steps after the edit that bring the others' responses back, picture by
             picture, where there are gradients.
         keep_norm: Give every decoded x the length of the image's own x, edited or not: for embeddings.
-        residual: Add the change of the decoding to the image's own x, x + decode(z′) - decode(z), instead of decoding
-            anew: what the VAE cannot reconstruct is kept. For embeddings.
+        residual: What becomes of x - decode(z), the part of an embedding that the VAE cannot give back: lost if False;
+            added again if True, so that x changes by decode(z′) - decode(z) alone; ``"fade"``: the less of it, the
+            further the latent has gone to its goal. Then α = 0 is the image itself and α = 1 the decoded goal, and no
+            edit angle is spent on reconstruction. For embeddings.
     """
 
     alpha: float = 1.0
@@ -99,7 +101,7 @@ class EditSettings:
     angle: float | None = None
     hold: int = 0
     keep_norm: bool = False
-    residual: bool = False
+    residual: bool | Literal["fade"] = False
 
     def __post_init__(self) -> None:
         if self.hold < 0:
@@ -273,7 +275,7 @@ class LandscapeMethod:
                     goal,
                     edit.angle,
                     interpolation=edit.interpolation,
-                    decode=lambda latent: self._decode(x, z, latent, edit),
+                    decode=lambda latent: self._decode(x, z, latent, edit, goal),
                     start=x if x.ndim == 2 else None,
                 )
             moved = interpolate(z, goal, weight, edit.interpolation)
@@ -292,14 +294,21 @@ class LandscapeMethod:
         self.optimized_ = self.optimize(z, sigma, goal, directions, x=x)
         return z, self.optimized_.latents
 
-    def _decode(self, x: Tensor, before: Tensor, after: Tensor, edit: EditSettings) -> Tensor:
-        """The x of latents ``after``, for images x whose own latents are ``before``."""
-        return self._restore(x, before, self.landscape_.decode(after), edit)
+    def _decode(self, x: Tensor, before: Tensor, after: Tensor, edit: EditSettings, goal: Tensor | None) -> Tensor:
+        """The x of latents ``after``, on the way to ``goal``, for images x whose own latents are ``before``."""
+        left: Tensor | float = 1.0
+        if edit.residual == "fade" and goal is not None:
+            way = goal - before
+            gone = ((after - before) * way).sum(1) / (way**2).sum(1).clamp_min(1e-12)  # α, where the edit is a lerp
+            left = (1 - gone.clamp(0, 1)).view(-1, *[1] * (x.ndim - 1))
+        return self._restore(x, before, self.landscape_.decode(after), edit, left)
 
-    def _restore(self, x: Tensor, before: Tensor, decoded: Tensor, edit: EditSettings) -> Tensor:
-        """What a decoding lost of x, as far as the settings say; gradients flow to ``decoded``."""
+    def _restore(
+        self, x: Tensor, before: Tensor, decoded: Tensor, edit: EditSettings, left: Tensor | float = 1.0
+    ) -> Tensor:
+        """Add what a decoding lost of x, as far as the settings say; gradients flow to ``decoded``."""
         if edit.residual:
-            decoded = x + decoded - self.landscape_.decode(before)
+            decoded = decoded + left * (x - self.landscape_.decode(before))
         return keep_norm(decoded, x) if edit.keep_norm else decoded
 
     def embeddings(
@@ -307,7 +316,10 @@ class LandscapeMethod:
     ) -> Tensor:
         """The x (N, ...) that pictures are made of, moved in these directions."""
         edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
-        return self._decode(x, *self._latents(x, directions, alpha, mode), edit)
+        before, after = self._latents(x, directions, alpha, mode)
+        leads = self.technique == "edit" and directions
+        goal = self.landscape_.goal(before, dict(directions), mode) if leads else None
+        return self._decode(x, before, after, edit, goal)
 
     def optimize(
         self,

@@ -22,6 +22,7 @@ def places(tmp_path_factory):
     from judges import CifarResNet
 
     from vislens_interp.training import autoencoder64, embedder64, generator64
+    from vislens_interp.training.data import read_images
     from vislens_interp.zoo.embedder import Embedder64
 
     autoencoder = autoencoder64.AUTOENCODER | {"block_out_channels": (16, 16, 16, 16), "norm_num_groups": 8}
@@ -49,7 +50,8 @@ def places(tmp_path_factory):
             ("cifar10_resnet20", CifarResNet()),
         ):
             save_file(network.state_dict(), data / "networks" / f"{name}.safetensors")
-        embedder64.save(Embedder64(), weights / "embedder64")
+        images = torch.cat([read_images(data / "tiny_imagenet" / f"train_{part}.zip", 64)[0] for part in (0, 1)])
+        embedder64.save(embedder64.settle(Embedder64(), images), weights / "embedder64")
         model = generator64.Generator64(generator64.build(unet), autoencoder64.build(autoencoder))
         generator64.save(model.eval(), weights / "generator64")
     return data, weights
