@@ -44,7 +44,9 @@ Read = Callable[[Tensor], Tensor]
 
 
 class Reader(Protocol):
-    """A tool that reads units."""
+    """A tool that reads units. ``changes``: whether its passes see an output that is changed."""
+
+    changes: bool
 
     def version(self) -> str: ...
 
@@ -60,7 +62,17 @@ class Reader(Protocol):
 
 
 class VislensReader:
-    """This library, a target for each layer, told nothing but layer and unit."""
+    """This library, a target for each layer, told nothing but layer and unit.
+
+    Args:
+        each: Let every target trace the network itself. Otherwise one trace of all layers is handed to all of them: the
+            same function on the same two images, but once a network instead of once a layer.
+    """
+
+    changes = True
+
+    def __init__(self, *, each: bool = False) -> None:
+        self.each = each
 
     def version(self) -> str:
         import vislens_interp
@@ -68,7 +80,25 @@ class VislensReader:
         return vislens_interp.__version__
 
     def open(self, model: nn.Module, size: int) -> None:
+        import vislens_interp.targets.target as target
+
         self.model, self.size = model, size
+        self.module, self.survey = target, target.survey
+        seen: dict[str, Any] = {}
+        traced: list[Tensor] = []
+
+        def once(model: nn.Module, names: Any, inputs: Tensor, **settings: Any) -> dict[str, Any]:
+            if settings != {"keep": True, "before": False}:
+                return self.survey(model, names, inputs, **settings)
+            if not traced:
+                seen.update(self.survey(model, [name for name, _ in model.named_modules()], inputs, **settings))
+                traced.append(inputs.detach().clone())
+            if not traced[0].equal(inputs):
+                return self.survey(model, names, inputs, **settings)
+            return {name: seen[name] for name in names}
+
+        if not self.each:
+            target.survey = once
 
     def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
         from vislens_interp.images import Preprocess
@@ -85,11 +115,16 @@ class VislensReader:
         return lambda images: target.responses(images)
 
     def close(self) -> None:
-        pass
+        self.module.survey = self.survey
 
 
 class LucentReader:
-    """torch-lucent's ``objectives.channel``: hooks on every layer, dots of names written as underscores."""
+    """torch-lucent's ``objectives.channel``: hooks on every layer, dots of names written as underscores.
+
+    One pass serves all cells, as it was written for, so that its values are compared but no output is changed.
+    """
+
+    changes = False
 
     def version(self) -> str:
         from importlib.metadata import version
@@ -101,7 +136,7 @@ class LucentReader:
 
         before = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
         self.model = model
-        self.images = torch.zeros(ROWS, 3, size, size)
+        self.images: Tensor | None = None
         self.layers = hook_model(model, lambda: self.images)
         self.hooks = [
             (module, key)
@@ -116,9 +151,10 @@ class LucentReader:
         name = layer.replace(".", "_") or "labels"
 
         def read(images: Tensor) -> Tensor:
-            self.images = images
             with torch.no_grad():
-                self.model((images - 0.5) / 0.5)
+                if self.images is not images:
+                    self.model((images - 0.5) / 0.5)
+                    self.images = images
                 return torch.tensor(
                     [[-float(channel(name, unit, batch=row)(self.layers)) for unit in units] for row in range(ROWS)]
                 )
@@ -130,7 +166,7 @@ class LucentReader:
             del module._forward_hooks[key]
 
 
-READERS: dict[str, Callable[[], Reader]] = {"vislens_interp": VislensReader, "lucent": LucentReader}
+READERS = {"vislens_interp": VislensReader, "lucent": LucentReader}
 
 
 # ---- what is true ---------------------------------------------------------------------------------------------------
@@ -256,6 +292,8 @@ def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: i
                 if not layouts:
                     return
                 truth.layout = layouts[0]
+                if "C" not in truth.layout and not truth.missing:  # one window: nothing is folded
+                    truth.missing = MISSING["heads"]
                 axis = layouts[0].index("C" if "C" in layouts[0] else "H")
                 size = tensor.shape[axis]
                 generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {architecture.key} {name}".encode()))
@@ -265,11 +303,12 @@ def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: i
                 busy[0] = True
                 truth.parameters = own_parameters(module, args, tensor, axis) if place is None and not word else ""
                 busy[0] = False
-            elif truth.layout and not truth.missing.startswith(("attention", "token", "images", "no ")):
+            elif truth.layout and truth.missing in CHOOSABLE:
                 truth.missing = "called several times"
             axes = [layout.index("C" if "C" in layout else "H") for layout in layouts]
-            if layouts and (not unfolded or tensor.shape[0] % ROWS == 0):
-                truth.values.append([by_hand(tensor, axis, truth.units) for axis in axes])
+            # A later call may have fewer units; then no hand value, and nobody may read the unit from it.
+            fits = all(tensor.shape[axis] > max(truth.units) for axis in axes) and tensor.shape[0] % ROWS == 0
+            truth.values.append([by_hand(tensor, axis, truth.units) for axis in axes] if fits else [])
 
         return hook
 
@@ -299,8 +338,9 @@ def changed(module: nn.Module, truth: Truth, call: int) -> Iterator[Tensor]:
             return None
         tensor = output if truth.place is None else output[truth.place]
         tensor = tensor.clone()
+        rows = len(tensor) // ROWS  # windows of an image, one after the other
         for row, unit in enumerate(truth.units, start=1):
-            tensor.select(axis, unit)[row] += step
+            tensor.select(axis, unit)[row * rows : (row + 1) * rows] += step
         if truth.place is None:
             return tensor
         parts = list(output)
@@ -331,6 +371,9 @@ def judge(values: Tensor, truth: Truth, expected: Tensor, call: int) -> list[str
         elif truth.missing:
             outcomes.append(f"wrong: read where there is none ({truth.missing})")
         else:
+            if len(truth.values) <= call or not truth.values[call]:
+                outcomes.append("wrong: read from a call that has no such unit")
+                continue
             still = (values[:, column].double() - truth.values[call][0][:, column])[[0, -1]].abs().amax().item()
             outcomes.append("wrong: another value" if still > tolerance else "wrong: moves with another unit")
     return outcomes
@@ -352,15 +395,15 @@ def remedy(message: str, truth: Truth) -> tuple[dict[str, Any], int]:
 
 def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images: Tensor) -> dict[str, Any]:
     """One layer's cells."""
-    can_change = bool(truth.layout) and "C" in truth.layout and truth.missing in CHOOSABLE
+    can_change = reader.changes and "C" in truth.layout and truth.missing in CHOOSABLE
     module = model.get_submodule(name)
     cell: dict[str, Any] = {}
 
-    def attempt(call: int, **told: Any) -> tuple[list[str], str]:
+    def attempt(wanted: int, **told: Any) -> tuple[list[str], str]:
         try:
             read = reader.prepare(name, truth.units, **told)
             if can_change:
-                with changed(module, truth, call) as expected:
+                with changed(module, truth, wanted) as expected:
                     values = read(images)
             else:
                 expected, values = torch.zeros(ROWS, len(truth.units), dtype=torch.double), read(images)
@@ -368,9 +411,9 @@ def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images:
             return ["refused"] * len(truth.units), f"{type(error).__name__}: {error}"
         if values.shape != expected.shape:
             return [f"wrong: gives shape {tuple(values.shape)} for {ROWS} images"] * len(truth.units), ""
-        if call == 0 and not told and truth.calls > 1:
+        if "call" not in told and truth.calls > 1:
             return ["wrong: took one of several calls without a word"] * len(truth.units), ""
-        return judge(values, truth, expected, call), ""
+        return judge(values, truth, expected, wanted), ""
 
     cell["outcomes"], cell["message"] = attempt(0)
     if cell["message"]:
@@ -386,8 +429,8 @@ def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images:
     return cell
 
 
-CHOOSABLE = ("", "in a tuple", "called several times")
-"""A unit exists: at once, or when it is said which tensor or which call is meant."""
+CHOOSABLE = ("", "in a tuple", "called several times", "images share an axis")
+"""A unit exists: at once, when it is said which tensor or which call is meant, or when windows are put together again."""
 
 
 def cover(architecture: Architecture, reader: Reader, seed: int) -> dict[str, Any]:
@@ -607,11 +650,12 @@ def main() -> None:
     parser.add_argument("--reader", choices=list(READERS), default="vislens_interp")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
     parser.add_argument("--again", action="store_true", help="also those that are there already")
+    parser.add_argument("--each", action="store_true", help="trace the network anew for every layer, as a user would")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # of a hundred networks' constructors
     chosen = [one for one in ARCHITECTURES if not args.only or any(part in one.key for part in args.only)]
-    reader = READERS[args.reader]()
+    reader: Reader = VislensReader(each=args.each) if args.reader == "vislens_interp" else LucentReader()
     folder = args.out / "cells" / args.reader
     about = {"version": reader.version(), "provenance": provenance(seed=args.seed)}
     write_text(folder / "about.json", json.dumps(about))

@@ -14,8 +14,7 @@ from torch import nn
 # several, the one of the output's rank holds. Four words in front of it, or alone:
 #   folded  the images share an axis with windows, patches or heads, so that no axis is theirs alone;
 #   heads   attention weights: (images, heads, queries, keys); a head may be read, there are no channels;
-#   open    hidden units of a mixer's token-mixing layers: those units, or the channels that they are mixed in, both may
-#           be meant, so that either may be read, or neither;
+#   open    a linear layer over tokens, the channels on another axis: both may be meant, either may be read, or neither;
 #   none    there are no images in it: tables of relative positions.
 MAPS = (("", "NC NCHW"),)
 TOKENS = (
@@ -25,12 +24,12 @@ TOKENS = (
     (r"q_norm|k_norm", "NHLC"),
     ("", "NC NLC NHWC"),  # patch_embed without a fixed size gives NHWC
 )
-SQUEEZED = ((r"attn_last\.(conv|gate)", "NCL"), *MAPS)  # ECA: a convolution along the channels has one channel
+SQUEEZED = ((r"attn_last\.(conv|gate)", "NCL NCHW"), *MAPS)  # ECA: a convolution along the channels has one channel
 CONVNEXT = ((r"blocks\.\d+\.(norm|mlp)", "NHWC"), *MAPS)
 SWIN = (
     (r"patch_embed\.proj|^features\.0\.0$|^permute$|^avgpool$", "NCHW"),
     (r"cpb_mlp|meta_mlp", "none"),
-    (r"blocks\.\d+\.attn\.(softmax|attn_drop)", "heads NHQK"),
+    (r"blocks\.\d+\.attn\.(softmax|attn_drop)", "folded NHQK"),
     (r"blocks\.\d+\.attn", "folded NLC"),
     (r"global_pool\.pool", "NC NCHW"),
     (r"^head", "NC NHWC"),
@@ -48,9 +47,7 @@ MAXVIT = (
     *MAPS,
 )
 MIXER = (
-    # Token mixing: a linear layer over tokens, the channels waiting on axis 1.
-    (r"mlp_tokens\.(fc1|act|drop1|gate|norm)", "open NCL NLC"),
-    (r"mlp_tokens|linear_tokens|gate\.proj", "NCL"),
+    (r"mlp_tokens|linear_tokens|gate\.proj", "open NCL NLC"),
     *TOKENS,
 )
 MAXVIT_TV = ((r"departition_op", "NCHW"), *MAXVIT)
@@ -139,13 +136,12 @@ ARCHITECTURES: list[Architecture] = [
     *_family(
         "ConvNeXt",
         CONVNEXT,
-        "convnext_atto",
-        "convnextv2_atto",
         "test_convnext",
         ("convnext_tiny", {"depths": ONE, "dims": (48, 64, 96, 128)}),
+        ("convnextv2_tiny", {"depths": ONE, "dims": (48, 64, 96, 128)}),
     ),
-    *_family("ConvNeXt", MAPS, ("convnext_atto_ols", {"depths": ONE, "conv_mlp": True})),
-    *_family("ConvNeXt", ((r"block\.[2345]$", "NHWC"), *MAPS), "torchvision:convnext_tiny"),
+    *_family("ConvNeXt", MAPS, ("convnext_atto", {"depths": ONE}), ("convnextv2_atto", {"depths": ONE})),
+    *_family("ConvNeXt", ((r"block\.[12345]$", "NHWC"), *MAPS), "torchvision:convnext_tiny"),
     *_family(
         "EfficientNet",
         MAPS,
@@ -330,8 +326,8 @@ ARCHITECTURES: list[Architecture] = [
     *_family(
         "NFNet",
         SQUEEZED,
-        ("eca_nfnet_l0", {"depths": ONE, "channels": (32, 64, 64, 96)}),
-        ("dm_nfnet_f0", {"depths": ONE, "channels": (32, 64, 64, 96)}),
+        ("eca_nfnet_l0", {"depths": ONE, "channels": (256, 256, 256, 256)}),
+        ("dm_nfnet_f0", {"depths": ONE, "channels": (256, 256, 256, 256)}),
         ("nf_regnet_b1", {"depths": ONE}),
         "test_nfnet",
     ),
@@ -351,6 +347,7 @@ ARCHITECTURES: list[Architecture] = [
             (r"pos_embd\.token_projection", "none"),
             (r"attn_drop", "heads NHQK"),
             (r"blocks\.\d+\.(norm_xca|xca)", "NLC"),
+            (r"drop_path$", "NLC NCHW"),
             *CONVNEXT,
         ),
         "edgenext_xx_small",
@@ -372,14 +369,14 @@ ARCHITECTURES: list[Architecture] = [
             (r"^pixel_embed\.proj", "folded NCHW"),
             (r"^pixel_embed\.unfold", "NCL"),
             (r"attn_in\.attn_drop", "folded NHQK"),
-            (r"^pixel_embed|_in(\.|$)|blocks\.\d+\.drop_path", "folded NLC"),
+            (r"^pixel_embed|_in(\.|$)|blocks\.\d+(\.drop_path)?$", "folded NLC"),
             *TOKENS,
         ),
         ("tnt_s_patch16_224", _vit()),
     ),
     *_family(
         "PiT",
-        ((r"^patch_embed|pool\.conv", "NCHW"), *TOKENS),
+        ((r"^patch_embed|^pos_drop$|pool\.conv", "NCHW"), *TOKENS),
         ("pit_ti_224", {"depth": (1, 1, 1), "img_size": 64}),
     ),
     *_family(
@@ -397,7 +394,7 @@ ARCHITECTURES: list[Architecture] = [
     ),
     *_family(
         "Sequencer",
-        ((r"stem\.proj|downsample\.down$", "NCHW"), ("", "NC NHWC")),
+        ((r"stem\.proj|downsample\.down$", "NCHW"), (r"rnn_[vh]$", "folded NLC"), ("", "NC NHWC")),
         ("sequencer2d_s", {"layers": ONE, "embed_dims": (32, 32, 32, 32), "hidden_sizes": (8, 8, 8, 8)}),
     ),
     *_family(
