@@ -11,8 +11,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Kind: TypeAlias = Literal["N", "C", "S", "M", "?", "X"]
-"""N images, C channels, S positions, M positions mixed by weights, ? weights or constants, X not known."""
+Kind: TypeAlias = Literal["N", "C", "S", "M", "H", "K", "?", "X"]
+"""N images, C channels, S positions, ? weights or constants, X not known; and mixed by weights, neither fish nor fowl:
+M positions (by a Linear of tokens), H heads (talking heads), K channels (by a convolution along them)."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def kinds(axis: Axis) -> set[Kind]:
 
 def is_whole(axis: Axis, axes: Axes) -> bool:
     """Whether an axis of channels is not just a factor of them, such as the heads of (N, heads, L, features)."""
-    own = {atom.key for atom in axis}
+    channels = [atom for atom in axis if atom.kind == "C"]
     elsewhere = {atom.key for other in axes if other is not axis for atom in other}
-    return not own & elsewhere and min((atom.stride for atom in axis), default=1) == 1
+    return not any(atom.key in elsewhere for atom in channels) and min((a.stride for a in channels), default=1) == 1
 
 
 class AxisTracer(TorchDispatchMode):
@@ -208,7 +209,7 @@ def _is_list(result: Any) -> bool:
 
 
 def _is_pointwise(func: Any, base: str) -> bool:
-    if torch.Tag.pointwise in func.tags:
+    if torch.Tag.pointwise in func.tags or base in _POINTWISE:
         return True
     packet = getattr(torch.ops.aten, base, None)
     if packet is None or not func._schema.is_mutable:
@@ -262,7 +263,8 @@ def _part(axis: Axis, size: int, axes: Axes, *, start: int | None = None) -> Axi
     if len(found) != 1:
         return axis_of("X", size) if axis else axis_of("?", size)
     (kind,) = found
-    if kind == "N" or (kind == "C" and not is_whole(axis, axes)):
+    # Features of each head may be divided among queries, keys and values; heads themselves may not.
+    if kind == "N" or (kind == "C" and axis[-1].stride > 1):
         return axis_of("X", size)
     parts = []
     source = axis[0].source
@@ -289,11 +291,16 @@ def _merged(ours: Axis, theirs: Axis) -> Axis:
     if size != size_of(theirs):
         return axis_of("X", size)
     if [(atom.kind, atom.size) for atom in ours] == [(atom.kind, atom.size) for atom in theirs]:
-        return ours if any(atom.source.parts for atom in ours) else theirs if _has_parts(theirs) else ours
+        return theirs if _has_parts(theirs) and not _has_parts(ours) else ours
+    if len(ours) > 1 and [atom.size for atom in ours] == [atom.size for atom in theirs]:  # images with heads, say
+        return _joined(atom for one, other in zip(ours, theirs, strict=True) for atom in _merged((one,), (other,)))
     if first | second <= {"S", "M", "?"} and "S" in first | second:
         return theirs if second == {"S"} else ours if first == {"S"} else axis_of("S", size)
     if first | second == {"C"}:
         return axis_of("C", size)
+    for mixed in ("H", "K"):  # heads weighted by talking heads, channels by channel attention
+        if {mixed} in (first, second) and first | second == {mixed, "C"}:
+            return ours if first == {"C"} else theirs
     return axis_of("X", size)
 
 
@@ -317,8 +324,8 @@ def _from_weights(axis: Axis, axes: Axes, size: int) -> Axis:
         return axis_of("X", size)
     if found and found <= {"S", "M"}:
         return axis_of("M", size)
-    if found == {"C"} and not is_whole(axis, axes):
-        return axis_of("X", size)
+    if found == {"H"} or (found == {"C"} and not is_whole(axis, axes)):
+        return axis_of("H", size)
     return axis_of("C", size)
 
 
@@ -337,6 +344,17 @@ def _pointwise(call: Call) -> Callable[[Tensor, int], Axes]:
 
 def _same(call: Call) -> Axes:
     return call.axes(_first(call))
+
+
+def _as_strided(call: Call) -> Callable[[Tensor, int], Axes]:
+    """Only another spelling of the same: adaptive pooling writes the strides of axes of length 1 anew."""
+    tensor = _first(call)
+    axes, shape, stride = call.axes(tensor), tuple(tensor.shape), tuple(tensor.stride())
+    size, steps = tuple(call.get(1, "size")), tuple(call.get(2, "stride"))
+    same = all(old == new for old, new, length in zip(stride, steps, shape, strict=True) if length > 1)
+    if size != shape or not same or call.get(3, "storage_offset") not in (None, tensor.storage_offset()):
+        raise _UnknownError
+    return lambda output, number: axes
 
 
 def _same_all(call: Call) -> Callable[[Tensor, int], Axes]:
@@ -617,7 +635,8 @@ def _convolution(call: Call) -> Callable[[Tensor, int], Axes]:
                 same = size == size_of(axis) and kinds(axis) == {"S"}
                 rest.append(axis if same else axis_of("S", size))
             else:
-                rest.append(axis if size == size_of(axis) else axis_of("X", size))
+                along = size == size_of(axis) and kinds(axis) <= {"C", "K"}
+                rest.append(axis_of("K" if along else "X", size))
         return (axes[0], first, *rest)
 
     return made
@@ -697,6 +716,10 @@ def _pixel_shuffle(call: Call) -> Callable[[Tensor, int], Axes]:
     )
 
 
+_POINTWISE = frozenset(  # those that torch does not tag
+    {"hardswish", "hardsigmoid", "hardtanh", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu", "softplus", "celu"}
+    | {"_prelu_kernel", "log_sigmoid_forward", "threshold", "rrelu_with_noise", "selu", "clamp", "where"}
+)
 Rule: TypeAlias = Callable[[Call], Axes | Callable[[Tensor, int], Axes | None]]
 _FACTORIES = frozenset(
     [
@@ -829,6 +852,7 @@ RULES: dict[str, Rule] = {
         _attention,
     ),
     **dict.fromkeys(["pixel_shuffle", "pixel_unshuffle"], _pixel_shuffle),
+    "as_strided": _as_strided,
     "copy_": _copy,
     "permute": _permute,
     "unsqueeze": _unsqueeze,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from vislens_interp.targets.axes import Axes, Axis, is_whole, kinds
+from vislens_interp.targets.axes import Axes, Axis, axis_of, is_whole, kinds, size_of
 
 Layout: TypeAlias = Literal["NCHW", "NHWC", "NLC", "LNC", "NCL", "NC"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -124,8 +124,14 @@ def establish(shape: Sequence[int], axes: Axes | None, layer: nn.Module | None =
         raise _open(shape, "the images are spread over their axis")
     if any("M" in kinds(axis) for axis in axes):
         raise _open(shape, "a layer that runs over positions, not channels, made it")
-    channels = _channels(shape, axes, images[0])
     leaf = leaf_axis(layer, len(shape))
+    if (
+        len(shape) == 2 or leaf == len(shape) - 1
+    ):  # a Linear over heads makes what its leaf says; so does a K without map
+        axes = tuple(_accepted(axis) if place == len(shape) - 1 else axis for place, axis in enumerate(axes))
+    if any(kinds(axis) & {"H", "K"} for axis in axes):
+        raise _open(shape, "weights mixed heads or neighbouring channels on an axis that is not theirs alone")
+    channels = _channels(shape, axes, images[0])
     if leaf is not None and leaf != channels:
         raise _open(
             shape, f"{type(layer).__name__} makes axis {leaf}, but the channels before it are on axis {channels}"
@@ -135,6 +141,11 @@ def establish(shape: Sequence[int], axes: Axes | None, layer: nn.Module | None =
         raise _open(shape, f"images on axis {images[0]} and channels on axis {channels} are none of the known layouts")
     rows, windows_first = folded
     return _arrangement(raw, rows, windows_first, [axes[place] for place in _positions(raw)])
+
+
+def _accepted(axis: Axis) -> Axis:
+    mixed = kinds(axis) in ({"H"}, {"K"})
+    return axis_of("C", size_of(axis)) if mixed else axis
 
 
 def _folded(axis: Axis) -> tuple[int, bool] | None:
@@ -149,6 +160,8 @@ def _folded(axis: Axis) -> tuple[int, bool] | None:
 
 def _channels(shape: tuple[int, ...], axes: Axes, images: int) -> int:
     found = [place for place, axis in enumerate(axes) if "C" in kinds(axis)]
+    if len(found) == 2 and found[1] == len(shape) - 1 and _are_heads(axes[found[0]], axes[found[1]]):
+        return found[1]  # (N, heads, L, features), as queries and keys are normalised: a feature of every head
     if len(found) > 1:
         raise _open(shape, f"axes {found} share the channels between them, as heads and their features do")
     if found:
@@ -160,6 +173,14 @@ def _channels(shape: tuple[int, ...], axes: Axes, images: int) -> int:
     if single and all(not axis or kinds(axis) == {"S"} for place, axis in enumerate(axes) if place != images):
         return 1 if 1 in single else single[-1]
     raise _open(shape, "no axis holds channels")
+
+
+def _are_heads(heads: Axis, features: Axis) -> bool:
+    """Whether two axes are the two factors of the same channels, heads and the features of each."""
+    if len(heads) != 1 or len(features) != 1:
+        return False
+    (head,), (feature,) = heads, features
+    return head.key == feature.key and feature.stride == 1 and head.stride == feature.size
 
 
 def _layout(rank: int, images: int, channels: int) -> Layout | None:
@@ -180,7 +201,7 @@ def _arrangement(raw: Layout, rows: int, windows_first: bool, positions: list[Ax
     prefix = token = None
     if layout == "NLC" and rows == 1 and raw in ("NLC", "LNC"):
         prefix, token = _prefix(positions[0])
-    is_map = layout in ("NCHW", "NHWC") and all(len(axis) <= 1 for axis in positions)
+    is_map = layout in ("NCHW", "NHWC") and all(len(axis) <= 1 and kinds(axis) <= {"S"} for axis in positions)
     return Arrangement(layout, raw, rows, windows_first, prefix, token, is_map)
 
 

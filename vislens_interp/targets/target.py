@@ -151,8 +151,8 @@ class LayerTarget(Target):
         preprocess: From pixels in [0, 1] to what the network takes; None asks the model. See
             :func:`~vislens_interp.images.as_preprocess` for what may be given.
         labels: Names of the layer's channels, for ``unit=`` by name: see
-            :func:`~vislens_interp.targets.selectors.labels_of`. None takes transformers' ``config.id2label``, if the
-            layer is the model's output.
+            :func:`~vislens_interp.targets.selectors.labels_of`. None takes the model's own ``labels`` or
+            transformers' ``config.id2label``, if the layer is the model's output.
         batch_size: Images in a pass of :meth:`responses`.
         image_size: Side of the images for the first pass, in pixels, where ``preprocess`` does not say it.
 
@@ -198,7 +198,10 @@ class LayerTarget(Target):
         self.layer, module = find_layer(model, _unprefixed(layer))
         refuse_script(model, self.layer)
         if labels is None and self.layer == "":
-            labels = getattr(getattr(model, "config", None), "id2label", None)
+            own = getattr(model, "labels", None)
+            labels = (
+                own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
+            )
         names = labels_of(labels)
         self.units: list[OneUnit] = unit_list(by_label(unit, names))
         self.names = [
