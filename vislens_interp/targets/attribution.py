@@ -12,17 +12,10 @@ from vislens_interp.targets.target import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METHODS = (
-    "NeuronIntegratedGradients",
-    "NeuronGradient",
-    "NeuronGradientShap",
-    "NeuronDeconvolution",
-    "NeuronGuidedBackprop",
-    "NeuronFeatureAblation",
-)
-"""Captum's neuron methods that take nothing but a network, a neuron and images."""
+METHODS = ("NeuronIntegratedGradients", "NeuronGradient", "NeuronFeatureAblation")
+"""Captum's neuron methods that take nothing but a network, a neuron and images, and draw no random numbers."""
 
-_WITHOUT_GRADIENTS = ("NeuronFeatureAblation",)
+_WITHOUT_GRADIENTS = "NeuronFeatureAblation"
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ def attribute(
         images: (N, 3, H, W) in [0, 1].
         unit: Place of the unit among the target's.
         method: One of :data:`METHODS`.
-        settings: For the method's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
+        settings: For the method's ``attribute``: ``n_steps=``, ``baselines=`` (None is black), ``feature_mask=``, ...
 
     Returns:
         The attribution, on the CPU.
@@ -108,30 +101,25 @@ def attribute(
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(map(repr, METHODS))}.")
     check_images(images)
-    if not target.differentiable and method not in _WITHOUT_GRADIENTS:
+    if not target.differentiable and method != _WITHOUT_GRADIENTS:
         raise ValueError(
             f"method={method!r} needs gradients, and {type(target).__name__} gives none; expected a differentiable"
-            f" target. Pass method={_WITHOUT_GRADIENTS[0]!r}, which only runs the target."
+            f" target. Pass method={_WITHOUT_GRADIENTS!r}, which only runs the target."
         )
     import captum.attr
 
     images = images.detach().to(target.device)
+    if method == "NeuronIntegratedGradients":
+        settings.setdefault("internal_batch_size", max(target.batch_size, len(images)))
     reader = _Reader(target)
-    neuron = getattr(captum.attr, method)(*((reader,) if "Backprop" in method or "Deconv" in method else ()), reader)
-    if method in ("NeuronGradientShap", "NeuronFeatureAblation") and method == "NeuronGradientShap":
-        settings.setdefault("baselines", torch.zeros_like(images[:1]))
-    with torch.inference_mode(False):
-        given = images.clone() if images.is_inference() else images
-        if method in _WITHOUT_GRADIENTS:
-            with torch.no_grad():
-                values = neuron.attribute(given, unit, **settings)
-        else:
-            with torch.enable_grad():
-                values = neuron.attribute(given.requires_grad_(), unit, **settings)
+    neuron = getattr(captum.attr, method)(reader, reader)
+    with torch.inference_mode(False), torch.set_grad_enabled(method != _WITHOUT_GRADIENTS):
+        # A clone: gradients cannot be asked of a tensor that inference mode made.
+        values = neuron.attribute(images.clone().requires_grad_(), unit, **settings)
     return Attribution(
         unit=target.names[unit],
         method=method,
-        images=images.detach().cpu(),
+        images=images.cpu(),
         values=values.detach().cpu(),
         responses=target.responses(images)[:, unit],
     )
@@ -143,8 +131,6 @@ class _Reader(nn.Module):
     def __init__(self, target: Target) -> None:
         super().__init__()
         self.target = target
-        # Methods that change how ReLUs pass gradients look for them among the modules.
-        self.network = getattr(target, "model", None)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.target(images)

@@ -292,8 +292,8 @@ def _merged(ours: Axis, theirs: Axis) -> Axis:
         return axis_of("X", size)
     if [(atom.kind, atom.size) for atom in ours] == [(atom.kind, atom.size) for atom in theirs]:
         return theirs if _has_parts(theirs) and not _has_parts(ours) else ours
-    if len(ours) > 1 and [atom.size for atom in ours] == [atom.size for atom in theirs]:  # images with heads, say
-        return _joined(atom for one, other in zip(ours, theirs, strict=True) for atom in _merged((one,), (other,)))
+    if len(ours) > 1 or len(theirs) > 1:  # images with heads, say: each with its own
+        return _pairwise(ours, theirs)
     if first | second <= {"S", "M", "?"} and "S" in first | second:
         return theirs if second == {"S"} else ours if first == {"S"} else axis_of("S", size)
     if first | second == {"C"}:
@@ -302,6 +302,25 @@ def _merged(ours: Axis, theirs: Axis) -> Axis:
         if {mixed} in (first, second) and first | second == {mixed, "C"}:
             return ours if first == {"C"} else theirs
     return axis_of("X", size)
+
+
+def _pairwise(ours: Axis, theirs: Axis) -> Axis:
+    """Two axes of one size merged factor by factor, the coarser one split as the finer one is."""
+    left, right = list(ours[::-1]), list(theirs[::-1])
+    made: list[Atom] = []
+    while left and right:
+        one, other = left.pop(), right.pop()
+        size = min(one.size, other.size)
+        pair: list[Axis] = []
+        for atom, rest in ((one, left), (other, right)):
+            if atom.size % size:
+                return axis_of("X", size_of(ours))
+            if atom.size > size:
+                rest.append(Atom(atom.source, atom.key, atom.size // size, atom.stride))
+                atom = Atom(atom.source, atom.key, size, atom.stride * (atom.size // size))
+            pair.append((atom,))
+        made += _merged(*pair)
+    return _joined(made)
 
 
 def _has_parts(axis: Axis) -> bool:
@@ -606,7 +625,8 @@ def _product(call: Call, one: Tensor, other: Tensor) -> Axes:
         columns = _from_weights(left[-1], left, other.shape[-1])
     elif call.is_constant(one):
         rows = _from_weights(right[-2], right, one.shape[-2])
-    lead = _broadcast([left[:-2], right[:-2]], one.shape[:-2]) if one.ndim == 3 else ()
+    # The right one first: of attention and values, the values' heads still belong to their features.
+    lead = _broadcast([right[:-2], left[:-2]], one.shape[:-2]) if one.ndim == 3 else ()
     return (*lead, rows, columns)
 
 
@@ -616,14 +636,17 @@ def _linear(call: Call) -> Callable[[Tensor, int], Axes]:
 
 
 def _convolution(call: Call) -> Callable[[Tensor, int], Axes]:
-    axes = call.axes(_first(call))
-    if not call.is_constant(call.get(1, "weight")):  # dynamic convolutions fold the images into the channels
+    tensor, weight = _first(call), call.get(1, "weight")
+    axes = call.axes(tensor)
+    if not call.is_constant(weight):  # dynamic convolutions fold the images into the channels
         raise _UnknownError
 
     def made(output: Tensor, number: int) -> Axes:
         channels = axes[1]
         found = kinds(channels)
-        if found and found <= {"S", "M"}:
+        if weight.shape[1] == 1 and weight.shape[0] == tensor.shape[1] and output.shape[1] == tensor.shape[1]:
+            first = channels  # depthwise: whatever they are, each stays by itself
+        elif found and found <= {"S", "M"}:
             first = axis_of("M", output.shape[1])
         elif "N" in found or (found == {"C"} and not is_whole(channels, axes)):
             first = axis_of("X", output.shape[1])

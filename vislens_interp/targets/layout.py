@@ -1,7 +1,7 @@
 """Where a layer's output holds images, channels and positions: established from how it was made, never assumed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ class Arrangement:
         prefix: Tokens before the patches, where that is established.
         class_token: Which of them is the class token, where the name of its parameter says so.
         is_map: Whether the two axes of positions are a picture's height and width.
+        flat: Whether the layer gives more axes of positions than :attr:`raw` has, which become one.
     """
 
     layout: Layout
@@ -55,11 +56,14 @@ class Arrangement:
     prefix: int | None = None
     class_token: int | None = None
     is_map: bool = True
+    flat: bool = False
 
     def arrange(self, output: Tensor) -> Tensor:
         """The output with the images first, (N, ...) of :attr:`layout`; gradients flow."""
         if self.raw == "LNC":
             output = output.movedim(1, 0)
+        if self.flat:
+            output = output.flatten(1, -2) if self.raw == "NLC" else output.flatten(2)
         if self.folded == 1:
             return output
         if self.windows_first:
@@ -136,6 +140,9 @@ def establish(shape: Sequence[int], axes: Axes | None, layer: nn.Module | None =
         raise _open(
             shape, f"{type(layer).__name__} makes axis {leaf}, but the channels before it are on axis {channels}"
         )
+    flat = len(shape) > 4 and images[0] == 0 and channels in (1, len(shape) - 1)
+    if flat:
+        return replace(_arrangement("NLC" if channels > 1 else "NCL", *folded, [()]), flat=True, prefix=None)
     raw = _layout(len(shape), images[0], channels)
     if raw is None:
         raise _open(shape, f"images on axis {images[0]} and channels on axis {channels} are none of the known layouts")

@@ -529,7 +529,7 @@ def _arrangement(
 
 
 def _check_labels(names: list[str], raw: Tensor, arrangement: Arrangement) -> None:
-    channels = raw.shape[channel_axis(arrangement.raw)]
+    channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
     if len(names) != channels:
         raise ValueError(
             f"labels has {len(names)} names for a layer with {channels} channels; expected one a channel. Pass layer=None"
