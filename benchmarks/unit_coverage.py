@@ -203,6 +203,7 @@ class Truth:
 
 MISSING = {
     "heads": "attention weights",
+    "split": "channels divided over heads",
     "open": "token mixing: two meanings",
     "none": "no images in it",
     "folded": "images share an axis",

@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 # A layout has a letter for each axis: N the images, C the units, anything else what is averaged. Where a pattern names
-# several, the one of the output's rank holds. Four words in front of it, or alone:
+# several, the one of the output's rank holds. Five words in front of it, or alone:
 #   folded  the images share an axis with windows, patches or heads, so that no axis is theirs alone;
 #   heads   attention weights: (images, heads, queries, keys); a head may be read, there are no channels;
+#   split   (images, heads, tokens, features of a head): channels are a head and a feature, on two axes;
 #   open    a linear layer over tokens, the channels on another axis: both may be meant, either may be read, or neither;
 #   none    there are no images in it: tables of relative positions.
 MAPS = (("", "NC NCHW"),)
@@ -21,7 +22,7 @@ TOKENS = (
     (r"patch_embed.*\.proj|^(stem\.proj|conv_proj)$", "NCHW"),
     (r"attn_drop", "heads NHQK"),
     (r"rel_pos\.", "none"),
-    (r"q_norm|k_norm", "NHLC"),
+    (r"q_norm|k_norm", "split NHLC"),
     ("", "NC NLC NHWC"),  # patch_embed without a fixed size gives NHWC
 )
 SQUEEZED = ((r"attn_last\.(conv|gate)", "NCL NCHW"), *MAPS)  # ECA: a convolution along the channels has one channel
@@ -292,7 +293,7 @@ ARCHITECTURES: list[Architecture] = [
         "MViTv2",
         (
             (r"attn\.pool_[qkv]", "folded NCHW"),
-            (r"attn\.norm_[qkv]", "NHLC"),
+            (r"attn\.norm_[qkv]", "split NHLC"),
             (r"patch_embed\.proj|shortcut_pool", "NCHW"),
             *TOKENS,
         ),
@@ -316,7 +317,7 @@ ARCHITECTURES: list[Architecture] = [
         "CoaT",
         (
             (r"^patch_embed\d\.proj|^cpe\d\.proj|conv_list", "NCHW"),
-            (r"^crpe\d$", "NHLC"),
+            (r"^crpe\d$", "split NHLC"),
             (r"^aggregate$", "NCL"),
             *TOKENS,
         ),
