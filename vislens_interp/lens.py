@@ -20,6 +20,7 @@ from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.method import LandscapeMethod, Technique, refuse_without_gradients
 from vislens_interp.result import LensResult, Sweep, TopImages
+from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.capture import Output
 from vislens_interp.targets.layout import Layout
@@ -345,6 +346,32 @@ class FeatureLens:
         responses = self.target.responses(pictures)[:, index]
         order = responses.argsort(descending=True, stable=True)[:count]
         return TopImages(pictures[order], responses[order], [names[row] for row in order.tolist()])
+
+    def attribute(
+        self,
+        images: Any = None,
+        *,
+        unit: Any = None,
+        method: str = "NeuronIntegratedGradients",
+        **settings: Any,
+    ) -> Attribution:
+        """Where in images a unit looks, computed and drawn by Captum; needs no fit for images that are given.
+
+        Args:
+            images: A tensor, PIL images, paths or a folder, such as a result's ``images["increase"]``; None takes
+                reference pictures that the fit never saw.
+            unit: Which unit of a lens on several.
+            method: ``"NeuronIntegratedGradients"``, ``"NeuronGradient"`` or ``"NeuronFeatureAblation"``.
+            settings: For Captum's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
+
+        Returns:
+            What each pixel contributes; ``figure()`` shows it.
+        """
+        if images is None:
+            pictures, _ = self.example_images()
+        else:
+            pictures, _ = load_images(images, size=self.backend.size)
+        return attribute(self.target, pictures, self._index(unit), method=method, **settings)
 
     def example_images(self, count: int = 8) -> tuple[Tensor, list[str]]:
         """Reference pictures that the fit held out, and their names."""
