@@ -714,7 +714,8 @@ def _col2im(call: Call) -> Callable[[Tensor, int], Axes]:
 
     def made(output: Tensor, number: int) -> Axes:
         channels = _reshaped((axes[1],), (output.shape[1], size_of(axes[1]) // output.shape[1]))
-        if kinds(channels[0]) != {"C"} or kinds(channels[1]) != {"S"} or kinds(axes[2]) != {"S"}:
+        # What stands behind the channels are places in a window, even if a Linear made weights for them (VOLO).
+        if kinds(channels[0]) != {"C"} or not kinds(channels[1]) <= {"S", "C"} or kinds(axes[2]) != {"S"}:
             raise _UnknownError
         return (axes[0], channels[0], axis_of("S", output.shape[2]), axis_of("S", output.shape[3]))
 
