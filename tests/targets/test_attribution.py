@@ -37,7 +37,8 @@ def test_responses_are_captums_activations(model, layer):
 
 
 @pytest.mark.parametrize(
-    ("layer", "unit"), [("conv3", (5, 2, 1)), ("conv3", (slice(0, 3), 1, slice(0, 2))), ("conv2", (1, slice(2, 4))), ("fc2", (4,))]
+    ("layer", "unit"),
+    [("conv3", (5, 2, 1)), ("conv3", (slice(0, 3), 1, slice(0, 2))), ("conv2", (1, slice(2, 4))), ("fc2", (4,))],
 )
 def test_captums_selectors_give_captums_numbers(model, layer, unit):
     """The same tuple, handed to both: value, gradient and attribution agree."""
@@ -73,7 +74,9 @@ def test_a_unit_that_looks_at_one_corner():
     conv = nn.Conv2d(3, 2, 1, bias=False)
     nn.init.ones_(conv.weight)
     model = nn.Sequential(conv)
-    target = LayerTarget(model, "0", lambda output: output[:, 0, :2, :2].sum((1, 2)), preprocess=Preprocess(8, [0], [1]))
+    target = LayerTarget(
+        model, "0", lambda output: output[:, 0, :2, :2].sum((1, 2)), preprocess=Preprocess(8, [0], [1])
+    )
     images = torch.rand(2, 3, 8, 8)
     values = attribute(target, images, n_steps=4).values
     assert torch.allclose(values[..., :2, :2], images[..., :2, :2], atol=1e-5)

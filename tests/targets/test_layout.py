@@ -144,7 +144,9 @@ def test_messages_say_what_to_pass():
         establish((2, 8, 8, 16), None)
     with pytest.raises(ValueError, match="Choose a layer of rank 2 to 4"):
         establish((2, 8, 8, 16, 4), None)
-    with pytest.raises(ValueError, match="layout='CHW'; expected None or one of 'NCHW', 'NHWC', 'NLC', 'LNC', 'NCL', 'NC'"):
+    with pytest.raises(
+        ValueError, match="layout='CHW'; expected None or one of 'NCHW', 'NHWC', 'NLC', 'LNC', 'NCL', 'NC'"
+    ):
         check_layout("CHW")
     with pytest.raises(ValueError, match="layout='NHWC' has 4 axes, the layer's output has 3"):
         declared("NHWC", (2, 8, 8), 2)

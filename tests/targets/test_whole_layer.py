@@ -90,7 +90,9 @@ def test_another_runs_rows_are_not_taken(model, tmp_path):
         read_layer(model, "conv1", IMAGES, path, preprocess=Stops(6), batch_size=3)
     others = IMAGES.flip(0)
     table = read_layer(model, "conv1", others, path, preprocess=Stops(-1), batch_size=3)
-    assert torch.equal(table.responses, read_layer(model, "conv1", others, preprocess=PREPROCESS, batch_size=3).responses)
+    assert torch.equal(
+        table.responses, read_layer(model, "conv1", others, preprocess=PREPROCESS, batch_size=3).responses
+    )
 
 
 def test_damaged_and_foreign_files_are_refused(model, tmp_path):
