@@ -468,7 +468,8 @@ def _from_compose(steps: Sequence[Any]) -> Preprocess:
         if name not in _FILE_STEPS:
             raise ValueError(
                 f"preprocess: the step {name} of its Compose is none of {', '.join(_FILE_STEPS)}; expected resizing,"
-                " cropping, conversion and Normalize. Pass a function from (N, 3, H, W) in [0, 1] to what the model takes."
+                " cropping, conversion and Normalize. Pass a function from (N, 3, H, W) in [0, 1] to what the model"
+                " takes."
             )
         if name == "Normalize":
             mean, std = (torch.as_tensor(getattr(step, key)).flatten().tolist() for key in ("mean", "std"))

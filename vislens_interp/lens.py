@@ -83,7 +83,8 @@ class FeatureLens:
             given = [name for name, value in reading.items() if value is not None]
             if given:
                 raise ValueError(
-                    f"{', '.join(given)}: the model is a {type(model).__name__}, which says itself what it reads; expected"
+                    f"{', '.join(given)}: the model is a {type(model).__name__}, which says itself what it reads;"
+                    " expected"
                     " a network. Leave them out."
                 )
             self.target: Target = model

@@ -114,7 +114,8 @@ class CallableTarget(Target):
         wait = self.wait
         for attempt in range(self.retries + 1):
             try:
-                answer = self.function(images.numpy().copy() if self.numpy else images)
+                given = images.clone()  # the function may write into it
+                answer = self.function(given.numpy() if self.numpy else given)
                 break
             except Exception:
                 if attempt == self.retries:
@@ -136,7 +137,8 @@ class CallableTarget(Target):
         if tuple(values.shape) != (count, len(self.names)):
             raise ValueError(
                 f"function returned shape {tuple(values.shape)} for {count} images and the units"
-                f" {', '.join(self.names)}; expected ({count}, {len(self.names)}), images first. Pass names=, one a unit."
+                f" {', '.join(self.names)}; expected ({count}, {len(self.names)}), images first. Pass names=, one a"
+                " unit."
             )
         values = values.float()
         if not values.isfinite().all():

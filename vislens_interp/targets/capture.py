@@ -131,8 +131,10 @@ def refuse_script(model: nn.Module, layer_name: str) -> None:
         path = path if part is None else f"{path}.{part}".lstrip(".")
         if isinstance(_submodule(model, path), torch.jit.ScriptModule) and path != layer_name:
             raise ValueError(
-                f"layer {layer_name!r} is inside {path or 'the model'}, which is scripted or traced: TorchScript calls no"
-                f" hooks; expected a layer that Python calls. Pass layer={path or None!r}, or the model before scripting."
+                f"layer {layer_name!r} is inside {path or 'the model'}, which is scripted or traced: TorchScript"
+                " calls no"
+                f" hooks; expected a layer that Python calls. Pass layer={path or None!r}, or the model before"
+                " scripting."
             )
 
 
@@ -140,9 +142,10 @@ def refuse_script(model: nn.Module, layer_name: str) -> None:
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Inside, the model is in eval mode and its parameters need no gradients; afterwards all is as it was.
 
-    The training flag of every module, ``requires_grad`` of every parameter, flags of gradient checkpointing (off inside:
-    it would call layers again) and the random state of the CPU and of CUDA are restored, also after an exception. Flags
-    are set directly, because a model's own ``train`` may do more (merge adapters, say). Only what differs is touched.
+    The training flag of every module, ``requires_grad`` of every parameter, flags of gradient checkpointing (off
+    inside: it would call layers again) and the random state of the CPU and of CUDA are restored, also after an
+    exception. Flags are set directly, because a model's own ``train`` may do more (merge adapters, say). Only what
+    differs is touched.
 
     Args:
         model: The network; its parameters stay where they are.
@@ -304,8 +307,8 @@ def pick(result: Any, output: Output | None, model: nn.Module, layer_name: str) 
 
     Args:
         result: What the layer returned.
-        output: A place in a tuple, a name in a dict or dataclass, or a tuple of these, one inside the other; None is the
-            only tensor there.
+        output: A place in a tuple, a name in a dict or dataclass, or a tuple of these, one inside the other; None is
+            the only tensor there.
         model: For messages.
         layer_name: For messages.
 
@@ -346,7 +349,8 @@ def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name
     if call is None:
         raise ValueError(
             f"layer {layer_name!r} is called {len(seen)} times in one pass of {type(model).__name__}; expected once,"
-            f" because its response would be ambiguous. Pass call=0 to call={len(seen) - 1}, or choose a layer before or"
+            f" because its response would be ambiguous. Pass call=0 to call={len(seen) - 1}, or choose a layer"
+            " before or"
             " after it."
         )
     if isinstance(call, bool) or not isinstance(call, int) or not 0 <= call < len(seen):
@@ -356,7 +360,8 @@ def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name
 
 def _calls(model: nn.Module, layer_name: str, calls: int, call: Any) -> str:
     return (
-        f"call={call!r}, but layer {layer_name!r} is called {calls} times in one pass of {type(model).__name__}; expected"
+        f"call={call!r}, but layer {layer_name!r} is called {calls} times in one pass of {type(model).__name__};"
+        " expected"
         f" 0..{calls - 1}. Pass one of these."
     )
 

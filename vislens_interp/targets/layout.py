@@ -104,8 +104,8 @@ def declared(layout: Layout, shape: Sequence[int], count: int) -> Arrangement:
 def establish(shape: Sequence[int], axes: Axes | None, layer: nn.Module | None = None) -> Arrangement:
     """The arrangement of a layer's output, from what its axes are.
 
-    Exactly one axis holds the images (alone, or with windows), exactly one the channels, the rest positions; the kind of
-    a leaf module has to agree.
+    Exactly one axis holds the images (alone, or with windows), exactly one the channels, the rest positions; the kind
+    of a leaf module has to agree.
 
     Args:
         shape: The output's shape.

@@ -149,7 +149,8 @@ def labels_of(labels: Any) -> list[str] | None:
         found = [found.get(number, found.get(str(number))) for number in range(len(found))]
     if isinstance(found, (str, bytes)) or not isinstance(found, Sequence) or not all(isinstance(x, str) for x in found):
         raise TypeError(
-            f"labels is a {type(labels).__name__}; expected one name a channel, in their order, or torchvision's weights."
+            f"labels is a {type(labels).__name__}; expected one name a channel, in their order, or torchvision's"
+            " weights."
         )
     return list(found)
 
@@ -329,7 +330,8 @@ def _read_head(output: Tensor, unit: Head, how: _Positions) -> Tensor:
     channels = output.shape[axis]
     if unit.heads is None or channels % unit.heads:
         raise ValueError(
-            f"unit={unit!r} for an output of shape {tuple(output.shape)} with layout {how.layout!r}; expected heads that"
+            f"unit={unit!r} for an output of shape {tuple(output.shape)} with layout {how.layout!r}; expected heads"
+            " that"
             f" divide its {channels} channels. Pass layer= an attention module, or Head(k, heads=) of their outputs."
         )
     width = channels // unit.heads

@@ -137,8 +137,8 @@ class LayerTarget(Target):
     layer.
 
     Args:
-        model: The network. Images are moved to its device, never the other way. Of a compiled model the module inside is
-            read.
+        model: The network. Images are moved to its device, never the other way. Of a compiled model the module inside
+            is read.
         layer: Dotted name, module, or None for the model's own output.
         unit: A unit or a list of them, see :func:`~vislens_interp.targets.selectors.pool_unit`; or labels.
         pool: How a channel's positions become one number: ``"mean"``, ``"max"``, ``"center"``, and on tokens ``"cls"``,
@@ -259,7 +259,8 @@ class LayerTarget(Target):
         want[axis] = two.shape[axis] // _PROBE_IMAGES * (_PROBE_IMAGES + 1)
         if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != _PROBE_IMAGES):
             raise ValueError(
-                f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for {_PROBE_IMAGES}"
+                f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for"
+                f" {_PROBE_IMAGES}"
                 f" images and {tuple(three.shape)} for {_PROBE_IMAGES + 1}; expected the images on"
                 f" {'the first axis' if axis == 0 else f'axis {axis}'}. Choose a layer before or after it."
             )
@@ -267,7 +268,8 @@ class LayerTarget(Target):
             same, again = (self._arrangement.arrange(one.detach())[:_PROBE_IMAGES].float() for one in (two, three))
             if not (same - again).abs().max() <= _CLOSE * same.abs().max():
                 raise ValueError(
-                    f"layer {self.layer!r} of {type(self.model).__name__} gives {self._arrangement.folded} rows an image,"
+                    f"layer {self.layer!r} of {type(self.model).__name__} gives {self._arrangement.folded} rows an"
+                    " image,"
                     " and what an image gives depends on the others; expected rows of their own. Choose a layer before"
                     " or after it."
                 )
@@ -489,14 +491,16 @@ def _resolve_pool(pool: Pool, arrangement: Arrangement | None, shape: tuple[int,
         )
     if pool == "patch_mean" and arrangement.prefix is None:
         raise ValueError(
-            f"pool='patch_mean' on an output of shape {shape}, of whose tokens it is not known how many stand before the"
+            f"pool='patch_mean' on an output of shape {shape}, of whose tokens it is not known how many stand before"
+            " the"
             " patches; expected a layer where it can be established. Pass unit= a function of the output."
         )
     if pool == "cls":
         if arrangement.class_token is None:
             raise ValueError(
                 f"pool='cls' on an output of shape {shape} with {arrangement.prefix} tokens before the patches, none of"
-                " which is known to be the class token; expected a layer where it can be established. Pass pool='token:k'"
+                " which is known to be the class token; expected a layer where it can be established. Pass"
+                " pool='token:k'"
                 " if you know its place."
             )
         return f"token:{arrangement.class_token}"
@@ -532,7 +536,8 @@ def _check_labels(names: list[str], raw: Tensor, arrangement: Arrangement) -> No
     channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
     if len(names) != channels:
         raise ValueError(
-            f"labels has {len(names)} names for a layer with {channels} channels; expected one a channel. Pass layer=None"
+            f"labels has {len(names)} names for a layer with {channels} channels; expected one a channel. Pass"
+            " layer=None"
             " for the model's own output, or the labels of this layer."
         )
 
@@ -547,8 +552,10 @@ def _resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[
     )
     if not isinstance(heads, int) or projection is None or not all(isinstance(one, Head) for one in units):
         raise ValueError(
-            f"unit={', '.join(map(unit_name, units))} of layer {name!r} ({type(module).__name__}); expected heads alone, of"
-            " an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k, heads=) of a layer"
+            f"unit={', '.join(map(unit_name, units))} of layer {name!r} ({type(module).__name__}); expected heads"
+            " alone, of"
+            " an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k, heads=) of a"
+            " layer"
             " that holds the heads' outputs side by side."
         )
     filled: list[OneUnit] = [replace(one, heads=heads) for one in units if isinstance(one, Head)]
@@ -568,7 +575,8 @@ def _check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
         if (one.heads, width) not in seen.factors.get(path, frozenset()):
             raise ValueError(
                 f"unit=Head({one.index}): it cannot be established that the channels of shape {seen.shapes[path]} are"
-                f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer where"
+                f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer"
+                " where"
                 " you know it."
             )
 
