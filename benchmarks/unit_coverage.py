@@ -5,8 +5,8 @@
 Two truths that know nothing of the tool. A person declared in ``unit_layouts.py`` where each layer has its units: the
 reading must be the mean, by hand, over the other axes of what the layer returned. And a hook changes one unit of the
 layer's output in one image: that reading must move by as much as was added, and no other may move. The declarations are
-tested themselves: where a layer is a convolution, a linear layer or a normalisation, one of its own parameters is changed,
-and what moves has to be the declared unit.
+tested themselves: where a layer is a convolution, a linear layer or a normalisation, one of its own parameters is
+changed, and what moves has to be the declared unit.
 
 An architecture's cells are written as they are done, and a second run goes on with those that are missing. Readers have
 different needs, so that ``lucent`` may be run in an environment of its own (``pip install torch-lucent timm``); any run
@@ -282,7 +282,9 @@ def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: i
             try:
                 layouts, word = pick_layout(architecture.declared(name), tensor.ndim)
             except ValueError as error:
-                raise ValueError(f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)}: {error}") from error
+                raise ValueError(
+                    f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)}: {error}"
+                ) from error
             unfolded = tensor.shape[0] != ROWS
             if unfolded and word not in ("folded", "none"):
                 raise ValueError(f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)} is not {layouts}")
@@ -431,7 +433,7 @@ def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images:
 
 
 CHOOSABLE = ("", "in a tuple", "called several times", "images share an axis")
-"""A unit exists: at once, when it is said which tensor or which call is meant, or when windows are put together again."""
+"""A unit exists: at once, when it is said which tensor or which call is meant, or when windows are put together."""
 
 
 def cover(architecture: Architecture, reader: Reader, seed: int) -> dict[str, Any]:
@@ -510,8 +512,8 @@ def family_rows(records: list[dict[str, Any]]) -> list[str]:
     """Table by family, and in total."""
     families = sorted({record["family"] for record in records}, key=str.lower)
     lines = [
-        "| family | architectures | layers | units tried | right | share | refused | wrong (anywhere) | right when told |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| family | nets | layers | units | right | share | refused | wrong (anywhere) | right when told | share |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for family in [*families, None]:
         counts = tally([one for one in records if family is None or one["family"] == family])
@@ -525,7 +527,8 @@ def family_rows(records: list[dict[str, Any]]) -> list[str]:
             share(counts["unit right"], units),
             counts["unit refused"],
             counts["wrong"],
-            f"{counts['choosable right']} of {counts['choosable']} ({share(counts['choosable right'], counts['choosable'])})",
+            f"{counts['choosable right']} of {counts['choosable']}",
+            share(counts["choosable right"], counts["choosable"]),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
@@ -557,13 +560,16 @@ def section(name: str, held: dict[str, Any]) -> list[str]:
     counts = tally(records)
     units = sum(counts[f"unit {word}"] for word in ("right", "refused", "wrong"))
     seconds = sum(record["cpu_seconds"] for record in records)
-    lines = [
+    summary = (
+        f"{counts['architectures']} architectures, {counts['layers']} named layers, {counts['cells']} cells. Of "
+        f"{units} cells where a unit exists, **{share(counts['unit right'], units)} right**, {counts['unit refused']} refused, "
+        f"{counts['unit wrong']} wrong. Wrong anywhere, counting cells in which there is no unit or it has to be said "
+        f"which: **{counts['wrong']}**. {seconds / 60:.1f} CPU minutes."
+    )
+    return [
         f"## {name} {held['version']}",
         "",
-        f"{counts['architectures']} architectures, {counts['layers']} named layers, {counts['cells']} cells. Of {units} "
-        f"cells where a unit exists, **{share(counts['unit right'], units)} right**, {counts['unit refused']} refused, "
-        f"{counts['unit wrong']} wrong; wrong anywhere, counting cells in which there is no unit or it has to be said "
-        f"which: **{counts['wrong']}**. {seconds / 60:.0f} CPU minutes.",
+        summary,
         "",
         *family_rows(records),
         "",
@@ -589,17 +595,17 @@ def section(name: str, held: dict[str, Any]) -> list[str]:
         "",
         provenance_line(held["provenance"]),
     ]
-    return lines
 
 
 INTRODUCTION = """# Reading units: coverage
 
 A cell is a unit, drawn at random, of a named layer of a network with random weights. *Right*: the mean by hand over the
-declared axes, in two images, and it moves when that unit of the layer's output is changed and with nothing else. *Refused*:
-an error. *Wrong*: a number that is not this. A unit exists where a pass calls the layer once and it gives a tensor with an
-axis for the images and one for the units; *right when told* adds what is given in tuples and by layers that are called
-several times, and what is right once the argument that the error asks for is passed. The declarations are a person's
-(`benchmarks/unit_layouts.py`); most networks have fewer blocks than published (also there), the same kinds of layers."""
+declared axes, in two images, and it moves when that unit of the layer's output is changed and with nothing else.
+*Refused*: an error. *Wrong*: a number that is not this. A unit exists where a pass calls the layer once and it gives a
+tensor with an axis for the images and one for the units; *right when told* adds what is given in tuples, by layers that
+are called several times and by those that fold windows into the images, and what is right once the argument that the
+error asks for is passed. The declarations are a person's (`benchmarks/unit_layouts.py`); many networks have fewer
+blocks than published (also there), the same kinds of layers."""
 
 
 def report(folder: Path) -> str:

@@ -129,7 +129,10 @@ ARCHITECTURES: list[Architecture] = [
         ("resnetv2_50", {"layers": ONE}),
         "test_resnet",
         "torchvision:resnet18",
-        ("torchvision.models.resnet:ResNet", {"block": "Bottleneck", "layers": [1, 1, 1, 1], "groups": 32, "width_per_group": 4}),
+        (
+            "torchvision.models.resnet:ResNet",
+            {"block": "Bottleneck", "layers": [1, 1, 1, 1], "groups": 32, "width_per_group": 4},
+        ),
     ),
     # Selective kernels: the attention has an axis for the two paths.
     *_family("ResNet", ((r"\.attn$", "NPCHW"), *MAPS), ("skresnet18", {"layers": ONE})),
@@ -339,9 +342,7 @@ ARCHITECTURES: list[Architecture] = [
         ((r"^stem|^stages.*\.conv", "NCHW"), (r"^stages.*\.bn$", "folded NC"), *TOKENS),
         ("levit_128s", {"img_size": 64}),
     ),
-    *_family(
-        "MetaFormer", MAPS, ("timm.models.metaformer:MetaFormer", {"depths": ONE, "dims": (16, 32, 64, 64)})
-    ),
+    *_family("MetaFormer", MAPS, ("timm.models.metaformer:MetaFormer", {"depths": ONE, "dims": (16, 32, 64, 64)})),
     *_family(
         "EdgeNeXt",
         (

@@ -4,9 +4,10 @@
 # A unit is whatever a layer of a network says with one number a picture: a channel of a map, a feature of a token, a
 # class score, a direction that you found yourself. Here five of them are read and shown, each in a line or two.
 #
-# The convolution network travels with this package and is trained. The vision transformer here is made on the spot with
-# **random weights**, because nothing is downloaded: what it prefers means little, where to point a lens is the same. For a
-# trained one write `timm.create_model("vit_small_patch16_224", pretrained=True)`, and leave `preprocess=` out.
+# The convolution network travels with this package and is trained. The vision transformer here is made on the spot
+# with **random weights**, because nothing is downloaded: what it prefers means little, where to point a lens is the
+# same. For a trained one write `timm.create_model("vit_small_patch16_224", pretrained=True)`, and leave `preprocess=`
+# out.
 #
 # Figures go to the folder that `VISLENS_TUTORIALS` names, or to a new temporary one.
 
@@ -34,8 +35,9 @@ pixels = Preprocess(32, [0.5], [0.5])
 # %% [markdown]
 # ## What is where
 #
-# `list_units` runs the network once and follows what each axis of each layer's output holds. A transformer's layers give
-# tokens, (images, tokens, features): `NLC`, the channels last. One token before the patches is the class token's.
+# `list_units` runs the network once and follows what each axis of each layer's output holds. A transformer's layers
+# give tokens, (images, tokens, features): `NLC`, the channels last. One token, before those of the patches, is the
+# class token.
 
 # %%
 for info in list_units(vit, preprocess=pixels):
@@ -60,12 +62,12 @@ print("correlation with the pictures' warmth", round(torch.corrcoef(torch.stack(
 # %% [markdown]
 # ## Five lenses
 #
-# An int is a channel, pooled over the map or the tokens. `token=` reads one token instead: a number, or `"cls"`. A tuple
-# such as `(0, 17)` means what Captum's neuron selectors mean: here token 0, feature 17. A class score has a name if the
-# labels are known.
+# An int is a channel, pooled over the map or the tokens. `token=` reads one token instead: a number, or `"cls"`. A
+# tuple such as `(0, 17)` means what Captum's neuron selectors mean: here token 0, feature 17. A class score has a name
+# if the labels are known.
 
 # %%
-LABELS = "airplane automobile bird cat deer dog frog horse ship truck".split()
+LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 lenses = {
     "CNN channel\nconv3, 16": FeatureLens(convnet, "conv3", unit=16),
     "ViT channel\nblocks.1, 17": FeatureLens(vit, "blocks.1", unit=17, preprocess=pixels),

@@ -26,8 +26,8 @@ class Attribution:
         unit: Name of the unit.
         method: Captum's class.
         images: (N, 3, H, W) in [0, 1].
-        values: (N, 3, H, W), what the method gives: of ``NeuronIntegratedGradients``, shares of the response that add up
-            to its difference from the response to the baseline (black).
+        values: (N, 3, H, W), what the method gives: of ``NeuronIntegratedGradients``, shares of the response that add
+            up to its difference from the response to the baseline (black).
         responses: (N,) of the unit.
     """
 
@@ -76,8 +76,8 @@ def attribute(
 ) -> Attribution:
     """Attribute a unit's response to the pixels of images.
 
-    The unit as this library reads it (pooled, of any layout, any call) is the neuron that Captum is shown, and the pixels
-    are those before the network's preprocessing.
+    The unit as this library reads it (pooled, of any layout, any call) is the neuron that Captum is shown, and the
+    pixels are those before the network's preprocessing.
 
     Args:
         target: What is read; needs gradients, except by ``"NeuronFeatureAblation"``.

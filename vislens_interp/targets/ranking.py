@@ -133,8 +133,8 @@ def sparsity(responses: Tensor) -> Tensor:
     Returns:
         (K,), float64: (1 - (Σr/N)² / (Σr²/N)) / (1 - 1/N), lifetime sparseness.
 
-    Source: Vinje and Gallant, Science 287, 2000, after Rolls and Tovee 1995. Deviation: a unit whose responses go below 0,
-    as they do before a rectification, is first lifted so that its lowest response is 0.
+    Source: Vinje and Gallant, Science 287, 2000, after Rolls and Tovee 1995. Deviation: a unit whose responses go
+    below 0, as they do before a rectification, is first lifted so that its lowest response is 0.
 
     >>> sparsity(torch.eye(4)[:, :1])
     tensor([1.], dtype=torch.float64)

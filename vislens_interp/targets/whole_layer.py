@@ -75,9 +75,9 @@ def read_layer(
 ) -> LayerTable:
     """Responses of all units of a layer, in one pass over the images.
 
-    With ``path`` every batch goes to a hidden file beside it, which is renamed when the last row is written: the table is
-    whole or absent. Called again after an interruption, with the same model, layer, images and arguments, it goes on
-    where it was.
+    With ``path`` every batch goes to a hidden file beside it, which is renamed when the last row is written: the table
+    is whole or absent. Called again after an interruption, with the same model, layer, images and arguments, it goes
+    on where it was.
 
     Args:
         model: The network; left as it was.
@@ -153,8 +153,8 @@ def open_table(path: str | os.PathLike[str]) -> LayerTable:
             shape = tuple(header[_TENSOR]["shape"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"path={str(path)!r} is not a {_KIND} of vislens_interp ({type(error).__name__}: {error}); expected a file"
-                " that read_layer wrote. Read the layer again, or restore a copy."
+                f"path={str(path)!r} is not a {_KIND} of vislens_interp ({type(error).__name__}: {error}); expected a"
+                " file that read_layer wrote. Read the layer again, or restore a copy."
             ) from error
     offset = _LENGTH + length
     if version > FORMAT_VERSION or said["kind"] != _KIND:
