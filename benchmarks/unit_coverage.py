@@ -562,9 +562,9 @@ def section(name: str, held: dict[str, Any]) -> list[str]:
     seconds = sum(record["cpu_seconds"] for record in records)
     summary = (
         f"{counts['architectures']} architectures, {counts['layers']} named layers, {counts['cells']} cells. Of "
-        f"{units} cells where a unit exists, **{share(counts['unit right'], units)} right**, {counts['unit refused']} refused, "
-        f"{counts['unit wrong']} wrong. Wrong anywhere, counting cells in which there is no unit or it has to be said "
-        f"which: **{counts['wrong']}**. {seconds / 60:.1f} CPU minutes."
+        f"{units} cells where a unit exists, **{share(counts['unit right'], units)} right**, "
+        f"{counts['unit refused']} refused, {counts['unit wrong']} wrong. Wrong anywhere, counting cells in which "
+        f"there is no unit or it has to be said which: **{counts['wrong']}**. {seconds / 60:.1f} CPU minutes."
     )
     return [
         f"## {name} {held['version']}",

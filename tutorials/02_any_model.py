@@ -107,7 +107,7 @@ print("red less blue:", {way: round(value, 3) for way, value in redness.items()}
 
 # %%
 import matplotlib.pyplot as plt  # noqa: E402
-from captum.attr.visualization import visualize_image_attr  # noqa: E402
+from captum.attr import visualization  # noqa: E402
 
 from vislens_interp.images import to_pil  # noqa: E402
 
@@ -118,7 +118,7 @@ for line, (name, lens) in zip(axes, lenses.items(), strict=True):
     for axis, picture in zip(line, to_pil(top.images), strict=False):
         axis.imshow(picture)
     heat = look.values[0].permute(1, 2, 0).numpy()
-    visualize_image_attr(heat, sign="absolute_value", plt_fig_axis=(figure, line[-1]), use_pyplot=False)
+    visualization.visualize_image_attr(heat, sign="absolute_value", plt_fig_axis=(figure, line[-1]), use_pyplot=False)
     for axis in line:
         axis.set(xticks=[], yticks=[])
     line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")

@@ -47,7 +47,7 @@ class Attribution:
         Returns:
             A figure to save or show.
         """
-        from captum.attr.visualization import visualize_image_attr
+        from captum.attr import visualization
         from matplotlib.figure import Figure
 
         count = len(self.images)
@@ -57,7 +57,7 @@ class Attribution:
             pixels = self.images[column].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
             values = self.values[column].permute(1, 2, 0).cpu().numpy()
             for row, how in enumerate(("original_image", "heat_map")):
-                visualize_image_attr(
+                visualization.visualize_image_attr(
                     values,
                     pixels,
                     method=how,
