@@ -28,7 +28,7 @@ def network():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), Raises(), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten()
     )
-    model.preprocess = Preprocess(32, [0.5], [0.5])
+    model.__dict__["preprocess"] = Preprocess(32, [0.5], [0.5])  # no module of it, which a Sequential would call
     model[1].eval()
     model[0].weight.requires_grad_(False)
     model[0].grad_checkpointing = True

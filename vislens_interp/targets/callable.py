@@ -132,15 +132,14 @@ class CallableTarget(Target):
                 f"function returned a {type(answer).__name__} that is no array of numbers; expected"
                 f" ({count},) or ({count}, {len(self.names)}). Return a tensor, an array or lists."
             ) from error
-        if values.ndim == 1 and len(self.names) == 1:
-            values = values[:, None]
-        if tuple(values.shape) != (count, len(self.names)):
+        column = values[:, None] if values.ndim == 1 and len(self.names) == 1 else values
+        if tuple(column.shape) != (count, len(self.names)):
             raise ValueError(
                 f"function returned shape {tuple(values.shape)} for {count} images and the units"
                 f" {', '.join(self.names)}; expected ({count}, {len(self.names)}), images first. Pass names=, one a"
                 " unit."
             )
-        values = values.float()
+        values = column.float()
         if not values.isfinite().all():
             raise ValueError(
                 f"function returned NaN or infinite responses for {int((~values.isfinite()).any(1).sum())} of {count}"
