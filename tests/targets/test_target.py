@@ -290,7 +290,7 @@ def test_neurons_and_heads_of_a_vit(vit):
     images = IMAGES.clone().requires_grad_()
     target(images).sum().backward()
     assert images.grad is not None
-    with pytest.raises(ValueError, match=r"unit=Head\(3\) is out of range; expected 0..2"):
+    with pytest.raises(ValueError, match=r"index=3 in Head is out of range; expected 0..2"):
         LayerTarget(vit, "blocks.0.attn", Head(3))
     with pytest.raises(ValueError, match="expected heads alone, of an attention module"):
         LayerTarget(vit, "blocks.0.mlp", Head(0))
@@ -361,6 +361,7 @@ def test_compiled_half_and_scripted(model):
     assert torch.allclose(half.responses(IMAGES), expected, atol=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch's own, of reentrant ones
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointed_blocks(reentrant):
     class Saves(nn.Module):

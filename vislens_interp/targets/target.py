@@ -559,9 +559,6 @@ def _resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[
             " that holds the heads' outputs side by side."
         )
     filled: list[OneUnit] = [replace(one, heads=heads) for one in units if isinstance(one, Head)]
-    for one in filled:
-        if isinstance(one, Head) and one.index >= heads:
-            raise ValueError(f"unit=Head({one.index}) is out of range; expected 0..{heads - 1}.")
     return f"{name}.{projection}".lstrip("."), True, filled
 
 
