@@ -295,7 +295,7 @@ def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: i
                 if not layouts:
                     return
                 truth.layout = layouts[0]
-                if "C" not in truth.layout and not truth.missing:  # one window: nothing is folded
+                if "C" not in truth.layout:  # of one window or of many
                     truth.missing = MISSING["heads"]
                 axis = layouts[0].index("C" if "C" in layouts[0] else "H")
                 size = tensor.shape[axis]

@@ -65,7 +65,9 @@ def test_the_library_is_right():
 def test_wrong_readers_are_found():
     assert words(cover(SMALL, Planted(pooled), 0)) == {"right"}
     neighbours = Planted(lambda output, units: pooled(output, [(unit + 1) % output.shape[1] for unit in units]))
-    assert words(cover(SMALL, neighbours, 0)) == {"wrong: another value"}
+    found = words(cover(SMALL, neighbours, 0))
+    assert "wrong: another value" in found
+    assert all(word.startswith("wrong") for word in found)
     blurred = Planted(lambda output, units: pooled(output, units) + 1e-2 * output.flatten(1).mean(1, keepdim=True))
     assert all(word.startswith("wrong") for word in words(cover(SMALL, blurred, 0)))
     rows = words(cover(SMALL, Planted(lambda output, units: pooled(output, units)[:2]), 0))
@@ -85,10 +87,12 @@ def test_a_value_that_does_not_follow_the_output_is_wrong():
     model = SMALL.build()
     kept = {}
     pair = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def keep(name):
+        return lambda module, args, output: kept.update({name: pooled(output, slice(None)).clone()})
+
     for name, module in model.named_modules():
-        module.register_forward_hook(
-            lambda m, a, out, name=name: kept.setdefault(name, pooled(out, slice(None)).clone())
-        )
+        module.register_forward_hook(keep(name))
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
@@ -124,7 +128,7 @@ def test_a_wrong_declaration_is_found_by_the_layers_own_parameters():
     kept = conv.weight.clone()
     own_parameters(conv, (images,), conv(images), 1)
     assert torch.equal(conv.weight, kept)
-    with pytest.raises(ValueError, match="layer 'fc1.0' of shape .* the table declares 'NCHW'"):
+    with pytest.raises(ValueError, match="layer 'flatten' of shape .* the table declares 'NCHW'"):
         cover(Architecture("x", SMALL.name, (("", "NCHW"),), size=32), Planted(pooled), 0)
 
 

@@ -111,13 +111,18 @@ def test_refused(model):
 
 def test_a_lens_shows_where_its_unit_looks():
     lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=[16, 3])
-    found = lens.attribute(IMAGES, unit=3, n_steps=4)
+    pictures = lens.backend.reference()[:40]
+    strongest = lens.target.responses(pictures)[:, 1].argmax()
+    found = lens.attribute(torch.stack([pictures[strongest], torch.zeros(3, 32, 32)]), unit=3, n_steps=4)
     assert (found.unit, found.method) == ("3", "NeuronIntegratedGradients")
-    assert found.values.shape == IMAGES.shape
+    assert found.values.shape == (2, 3, 32, 32)
+    assert found.values[0].abs().max() > 0
+    assert found.values[1].abs().max() == 0  # black is the baseline
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = found.figure()
-    assert len(figure.axes) == 6
-    drawn = figure.axes[3].images[0].get_array()
+    assert len(figure.axes) == 4
+    drawn = figure.axes[2].images[0].get_array()
     assert drawn.shape == (32, 32)
     assert 0 < drawn.max() <= 1
+    assert figure.axes[3].texts[0].get_text() == "nowhere"

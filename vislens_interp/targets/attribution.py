@@ -57,6 +57,10 @@ class Attribution:
             pixels = self.images[column].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
             values = self.values[column].permute(1, 2, 0).cpu().numpy()
             for row, how in enumerate(("original_image", "heat_map")):
+                if how == "heat_map" and not values.any():  # nothing to scale, which Captum refuses
+                    axes[row, column].text(0.5, 0.5, "nowhere", ha="center", va="center", fontsize=8)
+                    axes[row, column].set_axis_off()
+                    continue
                 visualization.visualize_image_attr(
                     values,
                     pixels,
