@@ -103,8 +103,8 @@ print("red less blue:", {way: round(value, 3) for way, value in redness.items()}
 # ## All five
 #
 # For each unit the four pictures of the reference set that drive it most, and where in the first of them it looks:
-# integrated gradients, which Captum computes (`lens.attribute`) and draws. The transformer's rows show its 4 x 4 patches:
-# random weights look everywhere alike.
+# integrated gradients, which Captum computes (`lens.attribute`) and draws. The transformer's rows show its 4 x 4
+# patches: random weights look everywhere alike.
 
 # %%
 import matplotlib.pyplot as plt  # noqa: E402
