@@ -56,21 +56,17 @@ class Attribution:
         for column in range(count):
             pixels = self.images[column].permute(1, 2, 0).clamp(0, 1).cpu().numpy()
             values = self.values[column].permute(1, 2, 0).cpu().numpy()
-            for row, how in enumerate(("original_image", "heat_map")):
-                if how == "heat_map" and not values.any():  # nothing to scale, which Captum refuses
-                    axes[row, column].text(0.5, 0.5, "nowhere", ha="center", va="center", fontsize=8)
-                    axes[row, column].set_axis_off()
-                    continue
+            above, below = axes[:, column]
+            above.imshow(pixels)
+            if values.any():
                 visualization.visualize_image_attr(
-                    values,
-                    pixels,
-                    method=how,
-                    sign=sign,
-                    plt_fig_axis=(figure, axes[row, column]),
-                    use_pyplot=False,
-                    **settings,
+                    values, sign=sign, plt_fig_axis=(figure, below), use_pyplot=False, **settings
                 )
-            axes[0, column].set_title(f"{self.responses[column]:.3g}", fontsize=8)
+            else:  # Captum refuses to scale it
+                below.text(0.5, 0.5, "nowhere", ha="center", va="center", fontsize=8)
+            for axis in (above, below):
+                axis.set_axis_off()
+            above.set_title(f"{self.responses[column]:.3g}", fontsize=8)
         figure.suptitle(f"unit {self.unit}: {self.method}", fontsize=9)
         return figure
 
