@@ -1,4 +1,4 @@
-"""What editing saves over optimisation, what the warm start saves over training anew, and what a hook costs.
+"""What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost.
 
     python benchmarks/speed.py --data DIR --out DIR [--quick]
 
@@ -34,12 +34,15 @@ from vislens_interp.landscape.vae import VAE, BottleneckCVAE, sample_posterior
 from vislens_interp.method import LandscapeMethod
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.capture import run_to_layer, undisturbed
+from vislens_interp.targets.whole_layer import all_units
 from vislens_interp.training.data import pixels, read_images
 
 LAYER, UNIT = "conv3", 16
 TOWARDS: dict[int, Direction] = {0: "increase"}
 HOOK_LIMIT = 1.03
-"""What a hook may cost: 3 % of a bare forward pass."""
+"""What a hook may cost: 3 % of a bare forward pass. And reading a unit: 3 % of a bare pass as far as its layer."""
+LAYER_LIMIT = 1.2
+"""What all units of a layer may cost, in readings of one unit."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +94,23 @@ QUICK = Size(
 )
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one call, with what it left running on a GPU."""
+def seconds_of(work: Callable[[], Any], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Wall time of one call, or another clock's, with what it left running on a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def in_turn(
-    works: dict[str, Callable[[], Any]], repeats: int, device: torch.device, label: str
+    works: dict[str, Callable[[], Any]],
+    repeats: int,
+    device: torch.device,
+    label: str,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each work in each round. Every round runs all of them, each time starting with another one."""
     names = list(works)
@@ -113,7 +120,7 @@ def in_turn(
     for turn in tqdm(range(repeats), desc=label, file=sys.stderr):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(seconds_of(works[name], device))
+            seconds[name].append(seconds_of(works[name], device, clock))
     return seconds
 
 
@@ -424,6 +431,7 @@ class Reading:
         side: Pixels of its images.
         late: The last layer before the output, where stopping saves nothing and what is left is overhead.
         early: A layer near the input, where stopping saves most.
+        path: The modules, one after the other, that a pass runs through as far as the last of them.
     """
 
     name: str
@@ -431,6 +439,7 @@ class Reading:
     side: int
     late: str
     early: str
+    path: tuple[str, ...]
 
 
 def readings() -> list[Reading]:
@@ -440,8 +449,15 @@ def readings() -> list[Reading]:
     torch.manual_seed(0)
     resnet = timm.create_model("resnet50", pretrained=False).eval()
     return [
-        Reading("ConvNet", zoo.load("cifar10_convnet"), 32, "fc2", "conv1"),
-        Reading("timm resnet50", resnet, 96, "fc", "layer1"),
+        Reading("ConvNet", zoo.load("cifar10_convnet"), 32, "fc2", "conv1", ("conv1", "conv2", "conv3")),
+        Reading(
+            "timm resnet50",
+            resnet,
+            96,
+            "fc",
+            "layer1",
+            ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"),
+        ),
     ]
 
 
@@ -456,7 +472,7 @@ def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
     works: dict[str, Callable[[], Any]] = {
         "bare": lambda: network(inputs),
         "bare again": lambda: network(inputs),
-        "full": lambda: run_to_layer(network, reading.late, inputs, stop=False),
+        "full": lambda: run_to_layer(network, "", inputs),
         "late": lambda: run_to_layer(network, reading.late, inputs),
         "early": lambda: run_to_layer(network, reading.early, inputs),
         "bare with preprocessing": lambda: network(preprocess(images)),
@@ -509,8 +525,72 @@ def hooks_lines(found: list[dict[str, Any]]) -> list[str]:
     return [*lines, "", " ".join(verdicts)]
 
 
+# ---- (d) units ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
+    """One unit and all units of a layer, as ratios to the modules before it called by hand, without any hook."""
+    network = reading.network.to(device).requires_grad_(False)
+    images = torch.rand(batch, 3, reading.side, reading.side, generator=torch.Generator().manual_seed(0)).to(device)
+    preprocess = Preprocess(None, (0.5,), (0.5,)).to(device)
+    layer = reading.path[-1]
+    settings: dict[str, Any] = {"preprocess": preprocess, "image_size": reading.side}
+    one = LayerTarget(network, layer, 1, **settings)
+    every = all_units(network, layer, **settings)
+    path = nn.Sequential(*(network.get_submodule(name) for name in reading.path)).eval()
+    if not torch.allclose(path(preprocess(images)).mean((2, 3)), every(images), atol=1e-5):
+        raise ValueError(f"path={reading.path} is not what a pass of {reading.name} runs through; mend readings().")
+    works: dict[str, Callable[[], Any]] = {
+        "bare": lambda: path(preprocess(images)),
+        "bare again": lambda: path(preprocess(images)),
+        "one": lambda: one(images),
+        "all": lambda: every(images),
+    }
+    # What other processes take from this one is not on this clock.
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds = in_turn(works, repeats, device, f"{reading.name}, units", clock)
+    pairs = {"bare again": ("bare again", "bare"), "one": ("one", "bare"), "all": ("all", "one")}
+    return {
+        "network": reading.name,
+        "batch": batch,
+        "side": reading.side,
+        "layer": layer,
+        "units": len(every.names),
+        "bare_seconds": statistics.median(seconds["bare"]),
+        "ratios": {name: ratio(seconds, *pair) for name, pair in pairs.items()},
+    }
+
+
+def units_lines(found: list[dict[str, Any]]) -> list[str]:
+    """The markdown of :func:`units`."""
+    columns = ("bare pass to the layer, ms", "bare again (the noise)", "one unit / bare", "all units / one unit")
+    lines = [
+        f"## (d) Units: median ratios of CPU seconds (quartiles); at most {HOOK_LIMIT} and {LAYER_LIMIT} wanted",
+        "",
+        f"| network and layer | {' | '.join(columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    verdicts = []
+    for one in found:
+        ratios = one["ratios"]
+        cells = [_quartiles(ratios[name]) for name in ("bare again", "one", "all")]
+        lines.append(
+            f"| {one['network']} `{one['layer']}`, {one['units']} units, {one['batch']} × {one['side']} px, "
+            f"{ratios['one']['rounds']} rounds | {1000 * one['bare_seconds']:.2f} | {' | '.join(cells)} |"
+        )
+        limits = {"one": HOOK_LIMIT, "all": LAYER_LIMIT}
+        over = [name for name, limit in limits.items() if ratios[name]["median"] > limit]
+        if abs(ratios["bare again"]["median"] - 1) > HOOK_LIMIT - 1:
+            verdict = "TOO NOISY TO SAY: two bare passes differ by more than the limit"
+        else:
+            verdict = f"OVER THE LIMIT: {', '.join(over)}" if over else "within the limits"
+        verdicts.append(f"{one['network']}: {verdict}.")
+    return [*lines, "", " ".join(verdicts)]
+
+
 def main() -> None:
-    """Run all three and write ``speed.md`` and ``speed.json``."""
+    """Run all four and write ``speed.md`` and ``speed.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder of real files; default: what VISLENS_DATA names")
     parser.add_argument("--out", type=Path, required=True, help="folder for speed.md and speed.json")
@@ -518,7 +598,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, help=f"seconds for the plain loop; default {Size.budget:.0f}")
-    parser.add_argument("--only", choices=["a", "b", "c"], nargs="+", default=["a", "b", "c"], help="parts to run")
+    parser.add_argument("--only", choices=list("abcd"), nargs="+", default=list("abcd"), help="parts to run")
     args = parser.parse_args()
     size = QUICK if args.quick else Size()
     size = size if args.budget is None else replace(size, budget=args.budget)
@@ -547,6 +627,12 @@ def main() -> None:
             hooks(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
         ]
         sections.append(hooks_lines(found["hooks"]))
+    if "d" in args.only:
+        repeats = (size.small_repeats, size.large_repeats)
+        found["units"] = [
+            units(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
+        ]
+        sections.append(units_lines(found["units"]))
     title = "# Speed" + (" (quick run: it works, and measures nothing)" if args.quick else "")
     text = "\n\n".join([title, *("\n".join(lines) for lines in sections), provenance_line(source)]) + "\n"
     write_text(args.out / "speed.json", json.dumps(found, indent=1))

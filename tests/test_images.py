@@ -10,9 +10,12 @@ from torchvision.transforms import v2
 from vislens_interp.images import (
     ImageFiles,
     Preprocess,
+    as_preprocess,
     check_images,
     check_shape,
+    describe_preprocess,
     load_images,
+    normalises,
     preprocess_for,
     preprocess_size,
     resize,
@@ -278,6 +281,56 @@ def test_preprocess_size():
     assert preprocess_size(Preprocess(None, [0], [1])) is None
     assert preprocess_size(ImageClassification(crop_size=64)) == 64
     assert preprocess_size(lambda images: images) is None
+
+
+def test_preprocess_for_reads_open_clips_settings():
+    tower = nn.Identity()
+    tower.preprocess_cfg = {"size": (64, 64), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}  # pyright: ignore
+    model = nn.Module()
+    model.visual = tower
+    said = "resize to 64, mean (0.1, 0.2, 0.3), std (0.4, 0.5, 0.6)"
+    assert preprocess_for(model).describe() == preprocess_for(tower).describe() == said
+    tower.preprocess_cfg["size"] = (64, 32)  # pyright: ignore
+    with pytest.raises(ValueError, match="preprocess_cfg makes images of size .64, 32.; expected a square"):
+        preprocess_for(model)
+
+
+IMAGENET = "resize to 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
+
+
+def test_as_preprocess_reads_published_transforms():
+    from torchvision.models import ResNet18_Weights
+    from torchvision.transforms import CenterCrop, Compose, Normalize, RandomRotation, Resize, ToTensor
+    from transformers import CLIPImageProcessor
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    steps = [Resize(256), CenterCrop(224), ToTensor(), Normalize(mean, std)]
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, image_mean=mean, image_std=std
+    )
+    given = [ResNet18_Weights.DEFAULT, ResNet18_Weights.DEFAULT.transforms(), Compose(steps), processor]
+    assert [as_preprocess(one).describe() for one in given] == [IMAGENET] * 4  # pyright: ignore
+    own = Preprocess(8, [0], [1])
+    assert as_preprocess(own) is own
+    assert as_preprocess(torch.sigmoid) is torch.sigmoid
+    with pytest.raises(ValueError, match="preprocess: the step RandomRotation of its Compose is none of Resize"):
+        as_preprocess(Compose([RandomRotation(3), *steps]))
+    with pytest.raises(ValueError, match="preprocess: Resize makes images of size .3, 4.; expected a square"):
+        as_preprocess(Compose([Resize((3, 4)), ToTensor()]))
+    with pytest.raises(ValueError, match="CLIPImageProcessor rescales by 0.5; expected 1/255"):
+        as_preprocess(CLIPImageProcessor(rescale_factor=0.5))
+    with pytest.raises(TypeError, match="preprocess is a int; expected Preprocess"):
+        as_preprocess(224)
+
+
+def test_what_a_preprocessing_does():
+    assert describe_preprocess(Preprocess(8, [0], [1])) == "resize to 8, mean (0.0,), std (1.0,)"
+    assert describe_preprocess(torch.sigmoid) == "sigmoid"
+    assert [normalises(one) for one in (Preprocess(8, [0], [1]), Preprocess(8, [0.5], [1]), torch.sigmoid)] == [
+        False,
+        True,
+        False,
+    ]
 
 
 # Files that stay where they are

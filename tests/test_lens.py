@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from vislens_interp import FeatureLens, LensResult, MeanOf, Preprocess, zoo
+from vislens_interp import CallableTarget, Direction, FeatureLens, LensResult, MeanOf, Preprocess, zoo
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import save_state
@@ -660,3 +660,57 @@ def test_a_later_module_is_never_reached(training_model, images):
     training_model.last = Refusing(most=2)  # lets the first pass of two images through
     lens = FeatureLens(training_model, "conv", 2, backend="cifar10").fit(pictures(220), **QUICK)
     assert lens.visualize(images, "increase", strength=0).images["increase"].shape == images.shape
+
+
+# What a lens points at
+
+
+def test_a_lens_says_how_it_reads(network):
+    lens = FeatureLens(network, "conv", Direction([1.0, 0, 0, 0, 0, -1.0], name="contrast"), pool="max", backend=Bare())
+    assert lens.summary().splitlines()[0] == "SmallNet, layer conv, unit contrast (max over the map), backend bare"
+    named = FeatureLens(network, "conv", "c", labels=list("abcdef"), backend=Bare())
+    assert named.target.names == ["c"]
+    with pytest.raises(ValueError, match="layer, unit: the model is a Brightness, which says itself what it reads"):
+        FeatureLens(Brightness(), "conv", 2)
+
+
+def test_a_lens_on_which_call_and_which_output_survives_a_file(tmp_path):
+    class Twice(SmallNet):
+        def forward(self, x):
+            made = self.last(self.conv(self.stem(x)))
+            return {"first": made, "second": self.last(made * 2)}
+
+    torch.manual_seed(0)
+    model = Twice()
+    lens = FeatureLens(model, "last", 2, call=1, backend=Bare()).fit(pictures(220), **QUICK)
+    again = FeatureLens.load(lens.save(tmp_path / "lens.safetensors"), model, backend=Bare())
+    assert again.target.describe() == lens.target.describe()
+    assert lens.target.describe()["call"] == 1
+    with pytest.raises(ValueError, match="call=0, but the lens in .* was fitted with 1"):
+        FeatureLens.load(tmp_path / "lens.safetensors", model, backend=Bare(), call=0)
+    target = FeatureLens(model, None, 2, output="second", backend=Bare()).target
+    assert torch.allclose(target.responses(pictures(3)), lens.target.responses(pictures(3)), atol=1e-6)
+
+
+def test_a_lens_on_a_function(tmp_path):
+    def redness(images):
+        return images[:, 0].mean((1, 2)) - images[:, 1].mean((1, 2))
+
+    images = pictures(220)
+    lens = FeatureLens(CallableTarget(redness, ["red"], name="camera"), backend=Bare())
+    lens.fit(images, **QUICK, w_consistency=0)
+    result = lens.visualize(images[:3], strength=0)
+    assert torch.allclose(result.responses["reference"], redness(images[:3]), atol=1e-5)
+    assert result.model == "camera"
+    with pytest.raises(
+        ValueError, match="method='optimize' needs gradients .* this target has none. Use method='edit'"
+    ):
+        lens.visualize(images[:3], method="optimize")
+    path = lens.save(tmp_path / "lens.safetensors")
+    again = FeatureLens.load(path, CallableTarget(redness, ["red"], name="camera"), backend=Bare())
+    assert torch.equal(again.sample(1, strength=0), lens.sample(1, strength=0))
+    with pytest.raises(ValueError, match="model='eye', but the lens in .* was fitted with 'camera'"):
+        FeatureLens.load(path, CallableTarget(redness, ["red"], name="eye"), backend=Bare())
+    lens.target.name = None  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match="CallableTarget without a name.*Pass name= to CallableTarget"):
+        lens.save(path)

@@ -5,12 +5,15 @@ from vislens_interp.backends.base import register_backend
 from vislens_interp.images import Preprocess, load_images
 from vislens_interp.lens import FeatureLens
 from vislens_interp.result import LensResult
-from vislens_interp.targets import LayerTarget, MeanOf, list_units, read_responses
+from vislens_interp.targets import CallableTarget, Direction, Head, LayerTarget, MeanOf, list_units, read_responses
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallableTarget",
+    "Direction",
     "FeatureLens",
+    "Head",
     "LayerTarget",
     "LensResult",
     "MeanOf",

@@ -449,10 +449,11 @@ def preprocess_for(model: nn.Module) -> Preprocess:
     """The preprocessing that a model carries with it; never guessed.
 
     Args:
-        model: A network of our zoo (``model.preprocess``) or of timm (``model.pretrained_cfg``, ``model.default_cfg``).
+        model: A network of our zoo (``model.preprocess``), of timm (``model.pretrained_cfg``, ``model.default_cfg``) or
+            of open_clip (``model.visual.preprocess_cfg``, also of the tower alone).
 
     Returns:
-        The model's own :class:`Preprocess`, or a new one from timm's settings.
+        The model's own :class:`Preprocess`, or a new one from its settings.
 
     Raises:
         ValueError: The model carries none, or one for other than three channels.
@@ -477,11 +478,126 @@ def preprocess_for(model: nn.Module) -> Preprocess:
                 " and a square. Pass preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
             )
         return Preprocess(int(shape[1]), mean, std)
+    for tower in (getattr(model, "visual", None), model):
+        settings = getattr(tower, "preprocess_cfg", None)
+        if isinstance(settings, Mapping) and {"size", "mean", "std"} <= settings.keys():
+            return Preprocess(_square(settings["size"], "preprocess_cfg"), settings["mean"], settings["std"])
     raise ValueError(
         f"model: {type(model).__name__} does not say how its inputs are prepared (no .preprocess, no timm"
-        " .pretrained_cfg). Pass preprocess=, such as Preprocess(224, mean, std) or torchvision's weights.transforms();"
-        " Preprocess(size, [0], [1]) if it takes pixels in [0, 1]."
+        " .pretrained_cfg, no open_clip .preprocess_cfg). Pass preprocess=, such as Preprocess(224, mean, std),"
+        " torchvision's weights, or transformers' image processor; Preprocess(size, [0], [1]) if it takes pixels in"
+        " [0, 1]."
     )
+
+
+def as_preprocess(given: Any) -> Callable[[Tensor], Tensor]:
+    """What a person passes as ``preprocess=``, as a function of pixels in [0, 1].
+
+    Published transforms read files; here their size, mean and standard deviation become a :class:`Preprocess`, which
+    shows the image whole.
+
+    Args:
+        given: A :class:`Preprocess`; torchvision's weights (``ResNet50_Weights.DEFAULT``) or their ``transforms()``; an
+            image processor of transformers; a torchvision ``Compose`` such as timm's and open_clip's, of resizing,
+            cropping, conversion and ``Normalize``; or any function of (N, 3, H, W) in [0, 1], used as it is.
+
+    Raises:
+        TypeError: It is no function and none of the above.
+        ValueError: It does what cannot be done to pixels in [0, 1] here; the message names it.
+
+    >>> from torchvision.models import ResNet18_Weights
+    >>> as_preprocess(ResNet18_Weights.DEFAULT).describe()
+    'resize to 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)'
+    """
+    if isinstance(given, Preprocess):
+        return given
+    transforms = getattr(given, "transforms", None)
+    if callable(transforms) and hasattr(given, "meta"):  # torchvision's weights
+        given, transforms = transforms(), None
+    if type(given).__name__ == "ImageClassification" and hasattr(given, "crop_size"):
+        return Preprocess(_square(given.crop_size, "crop_size"), given.mean, given.std)
+    if hasattr(given, "image_mean") and hasattr(given, "do_rescale"):
+        return _from_processor(given)
+    if isinstance(transforms, (list, tuple)):
+        return _from_compose(transforms)
+    if not callable(given):
+        raise TypeError(
+            f"preprocess is a {type(given).__name__}; expected Preprocess(size, mean, std), torchvision's weights or"
+            " transforms, transformers' image processor, or a function of (N, 3, H, W) in [0, 1]."
+        )
+    return given
+
+
+def _from_processor(processor: Any) -> Preprocess:
+    """Of transformers' image processor."""
+    factor = getattr(processor, "rescale_factor", 1 / 255)
+    if processor.do_rescale and (abs(factor * 255 - 1) > 1e-6 or getattr(processor, "rescale_offset", False)):
+        raise ValueError(
+            f"preprocess: {type(processor).__name__} rescales by {factor}; expected 1/255, pixels in [0, 1]. Pass"
+            " preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
+        )
+    cropped = getattr(processor, "do_center_crop", False)
+    size: Any = processor.crop_size if cropped else processor.size if getattr(processor, "do_resize", True) else None
+    if size is not None:
+        size = {key: size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
+        size = _square(list(size.values()), type(processor).__name__)
+    mean, std = ([0.0], [1.0])
+    if processor.do_normalize:
+        mean, std = processor.image_mean, processor.image_std
+    return Preprocess(size, mean, std)
+
+
+_FILE_STEPS = ("Resize", "CenterCrop", "ToTensor", "MaybeToTensor", "PILToTensor", "ToImage", "ToDtype", "Normalize")
+_FILE_STEPS += ("ConvertImageDtype", "MaybePILToTensor", "_convert_to_rgb", "ResizeKeepRatio", "CenterCropOrPad", "RGB")
+
+
+def _from_compose(steps: Sequence[Any]) -> Preprocess:
+    """Of torchvision's Compose: the last size that it makes, and its normalisation."""
+    size, mean, std = None, [0.0], [1.0]
+    for step in steps:
+        name = getattr(step, "__name__", type(step).__name__)
+        if name not in _FILE_STEPS:
+            raise ValueError(
+                f"preprocess: the step {name} of its Compose is none of {', '.join(_FILE_STEPS)}; expected resizing,"
+                " cropping, conversion and Normalize. Pass a function from (N, 3, H, W) in [0, 1] to what the model"
+                " takes."
+            )
+        if name == "Normalize":
+            mean, std = (torch.as_tensor(getattr(step, key)).flatten().tolist() for key in ("mean", "std"))
+        elif hasattr(step, "size"):
+            size = _square(step.size, name)
+    return Preprocess(size, mean, std)
+
+
+def _square(size: Any, source: str) -> int:
+    sides = list(size) if isinstance(size, (list, tuple)) else [size]
+    if not sides or any(side != sides[0] for side in sides):
+        raise ValueError(
+            f"preprocess: {source} makes images of size {size}; expected a square. Pass a function from (N, 3, H, W) in"
+            " [0, 1] to what the model takes."
+        )
+    return int(sides[0])
+
+
+def describe_preprocess(preprocess: Callable[[Tensor], Tensor]) -> str:
+    """One line that says what a preprocessing does, as far as it says so itself.
+
+    Args:
+        preprocess: What :func:`as_preprocess` gave.
+    """
+    said = getattr(preprocess, "describe", None)
+    if callable(said):
+        return str(said())
+    return getattr(preprocess, "__name__", None) or repr(preprocess)
+
+
+def normalises(preprocess: Callable[[Tensor], Tensor]) -> bool:
+    """Whether a preprocessing is known to subtract a mean or to divide by a standard deviation.
+
+    Args:
+        preprocess: What :func:`as_preprocess` gave.
+    """
+    return isinstance(preprocess, Preprocess) and bool((preprocess.mean != 0).any() or (preprocess.std != 1).any())
 
 
 def preprocess_size(preprocess: Callable[[Tensor], Tensor]) -> int | None:

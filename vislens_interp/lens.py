@@ -32,7 +32,11 @@ from vislens_interp.method import LandscapeMethod, Method, refuse_without_gradie
 from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.result import LensResult, Sweep, versions
-from vislens_interp.targets.selectors import unit_name
+from vislens_interp.targets.attribution import Attribution, attribute
+from vislens_interp.targets.callable import CallableTarget
+from vislens_interp.targets.capture import Output
+from vislens_interp.targets.layout import Layout
+from vislens_interp.targets.selectors import Pool, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -57,11 +61,19 @@ class FeatureLens:
     Args:
         model: The network, or a :class:`~vislens_interp.targets.Target`. It is never changed or moved.
         layer: Dotted name of a layer, the module itself, or None for the model's own output.
-        unit: A channel or feature (int); a tuple, slice or callable with the meaning of Captum's neuron selectors; a
-            list of units, which share one latent, a block each; or ``MeanOf([...])``. None: the model's only output.
-        pool: How a channel's map becomes one response: ``"mean"``, ``"max"`` or ``"center"``.
-        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
-        preprocess: From RGB in [0, 1] to what the model takes; None asks the model.
+        unit: A channel or feature (int), or its label; a tuple or callable with the meaning of Captum's neuron
+            selectors; ``MeanOf([...])``, ``Direction(vector)`` or ``Head(k)``; or a list of units, which share one
+            latent, a block each. None: the model's only output.
+        pool: How a channel's positions become one response: ``"mean"``, ``"max"``, ``"center"``, and on tokens
+            ``"cls"``, ``"token:k"`` or ``"patch_mean"``.
+        token: Short for a pool: 3 for ``"token:3"``, ``"cls"`` for ``"cls"``.
+        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"LNC"``,
+            ``"NCL"``, ``"NC"``.
+        output: Which tensor of a layer that gives several: its place in a tuple, its name in a dict or dataclass.
+        call: Which call of a layer that a pass calls several times, from 0.
+        preprocess: From RGB in [0, 1] to what the model takes: ``Preprocess``, torchvision's weights or transforms, an
+            image processor of transformers, or a function; None asks the model.
+        labels: Names of the layer's channels, for ``unit=`` by name: a list, or torchvision's weights.
         backend: Name of a backend, or a backend: what carries images to latents and back.
         seed: Of the fit.
 
@@ -80,17 +92,39 @@ class FeatureLens:
         layer: str | nn.Module | None = None,
         unit: Any = None,
         *,
-        pool: Literal["mean", "max", "center"] = "mean",
-        layout: Literal["NCHW", "NHWC", "NLC", "NC"] | None = None,
+        pool: Pool = "mean",
+        token: int | str | None = None,
+        layout: Layout | None = None,
+        output: Output | None = None,
+        call: int | None = None,
         preprocess: Any = None,
+        labels: Any = None,
         backend: str | Backend = DEFAULT_BACKEND,
         seed: int = 0,
     ) -> None:
         if isinstance(model, Target):
+            reading = {"layer": layer, "unit": unit, "token": token, "layout": layout, "output": output, "call": call}
+            reading |= {"preprocess": preprocess, "labels": labels, "pool": None if pool == "mean" else pool}
+            given = [name for name, value in reading.items() if value is not None]
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)}: the model is a {type(model).__name__}, which says itself what it reads;"
+                    " expected"
+                    " a network. Leave them out."
+                )
             self.target: Target = model
         else:
             self.target = LayerTarget(
-                model, layer, 0 if unit is None else unit, pool=pool, layout=layout, preprocess=preprocess
+                model,
+                layer,
+                0 if unit is None else unit,
+                pool=pool,
+                token=token,
+                layout=layout,
+                output=output,
+                call=call,
+                preprocess=preprocess,
+                labels=labels,
             )
             if unit is None and self.target.shape != (1,):
                 raise ValueError(
@@ -399,6 +433,32 @@ class FeatureLens:
         order = responses.argsort(descending=True, stable=True)[:count]
         return TopImages(pictures[order], responses[order], [names[row] for row in order.tolist()])
 
+    def attribute(
+        self,
+        images: Any = None,
+        *,
+        unit: Any = None,
+        method: str = "NeuronIntegratedGradients",
+        **settings: Any,
+    ) -> Attribution:
+        """Where in images a unit looks, computed and drawn by Captum; needs no fit for images that are given.
+
+        Args:
+            images: A tensor, PIL images, paths or a folder, such as a result's ``images["increase"]``; None takes
+                reference pictures that the fit never saw.
+            unit: Which unit of a lens on several.
+            method: ``"NeuronIntegratedGradients"``, ``"NeuronGradient"`` or ``"NeuronFeatureAblation"``.
+            settings: For Captum's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
+
+        Returns:
+            What each pixel contributes; ``figure()`` shows it.
+        """
+        if images is None:
+            pictures, _ = self.example_images()
+        else:
+            pictures, _ = load_images(images, size=self.backend.size)
+        return attribute(self.target, pictures, self._index(unit), method=method, **settings)
+
     def example_images(self, count: int = 8) -> tuple[Tensor, list[str]]:
         """Reference pictures that the fit held out, and their names."""
         self._fit_if_needed(None, False)
@@ -410,7 +470,10 @@ class FeatureLens:
     def summary(self) -> str:
         """What the lens points at, what it applies to images, and what its fit is worth."""
         said = self._target_description()
-        pool = f" ({said['pool']} over the map)" if len(said.get("shape", [])) > 1 else ""
+        pool = ""
+        if len(said.get("shape", [])) > 1:
+            over = "the map" if said["layout"] in ("NCHW", "NHWC", None) else "the positions"
+            pool = f" ({said['pool']} over {over})" if said["pool"] in ("mean", "max") else f" ({said['pool']})"
         layer = f"layer {said['layer']}" if said.get("layer") else "output"
         units = ", ".join(self.target.names)
         lines = [
@@ -559,7 +622,9 @@ class FeatureLens:
                 ours.layer or None,
                 chosen,
                 pool=ours.pool,
-                layout=ours.layout,
+                layout=ours.declared_layout,
+                output=ours.output,
+                call=ours.call,
                 preprocess=ours.preprocess,
                 batch_size=ours.batch_size,
             )
@@ -575,6 +640,11 @@ class FeatureLens:
     def save(self, path: str | Path) -> Path:
         """Write the fitted lens, without the model and without images, to one file."""
         method = self._fitted()
+        if isinstance(self.target, CallableTarget) and self.target.name is None:
+            raise ValueError(
+                "the lens's target is a CallableTarget without a name; expected one, by which a loaded lens knows its"
+                " function again. Pass name= to CallableTarget."
+            )
         return save_state(
             path,
             "lens",
@@ -612,10 +682,13 @@ class FeatureLens:
                 if len(numbers) != len(names):
                     raise ValueError(f"path={str(path)!r} holds the units {names}; pass the same ones as unit=.")
                 arguments["unit"] = numbers if len(numbers) > 1 else numbers[0]
-            arguments = {"layer": said["layer"] or None, "pool": said["pool"], "layout": said["layout"], **arguments}
+            reading = {"layer": said["layer"] or None, "pool": said["pool"], "layout": said.get("declared_layout")}
+            reading["output"] = tuple(said["output"]) if isinstance(said.get("output"), list) else said.get("output")
+            arguments = {**reading, "call": said.get("call"), **arguments}
         lens = cls(model, backend=arguments.pop("backend", state["backend"]), seed=state["seed"], **arguments)
         now = lens._target_description()
-        for name in ("layer", "units", "pool", "layout"):
+        names = ("layer", "units", "pool", "layout", "output", "call")
+        for name in (*names, *(() if isinstance(model, nn.Module) else ("model",))):
             if now.get(name) != said.get(name):
                 raise ValueError(
                     f"{name}={now.get(name)!r}, but the lens in {str(path)!r} was fitted with {said.get(name)!r}; pass "
@@ -731,9 +804,7 @@ class FeatureLens:
         return {key: cosine_similarity(value, seen["reference"]) for key, value in seen.items()}
 
     def _target_description(self) -> dict[str, Any]:
-        if isinstance(self.target, LayerTarget):
-            return self.target.describe()
-        return {"model": type(self.target).__name__, "units": list(self.target.names)}
+        return self.target.describe()
 
     def _describe(
         self,

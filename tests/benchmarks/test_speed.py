@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from speed import QUICK, ValidationLoss, hooks_lines, in_turn, plain_loop, ratio, same_loss_lines
+from speed import (
+    QUICK,
+    Reading,
+    ValidationLoss,
+    hooks_lines,
+    in_turn,
+    plain_loop,
+    ratio,
+    same_loss_lines,
+    units,
+    units_lines,
+)
 
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
@@ -101,6 +112,41 @@ def test_hooks_are_judged(again, full, verdict):
     assert "saves 75%" in last
 
 
+def test_units_are_timed_against_their_own_path():
+    convnet = zoo.load("cifar10_convnet")
+    reading = Reading("ConvNet", convnet, 32, "fc2", "conv1", ("conv1", "conv2", "conv3"))
+    found = units(reading, torch.device("cpu"), 2, 4)
+    assert (found["layer"], found["units"]) == ("conv3", 128)
+    assert all(one["median"] > 0 for one in found["ratios"].values())
+    wrong = replace(reading, path=("conv1", "conv2"))
+    assert units(wrong, torch.device("cpu"), 1, 4)["layer"] == "conv2"
+    with pytest.raises(ValueError, match="is not what a pass of ConvNet runs through"):
+        units(replace(reading, path=("conv1", "conv2", "conv2.1", "conv3")), torch.device("cpu"), 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("again", "one", "every", "verdict"),
+    [
+        (1.0, 1.01, 1.1, "within the limits"),
+        (1.0, 1.2, 1.1, "OVER THE LIMIT: one."),
+        (1.0, 1.0, 1.3, "OVER THE LIMIT: all."),
+        (1.1, 1.0, 1.0, "TOO NOISY TO SAY"),
+    ],
+)
+def test_units_are_judged(again, one, every, verdict):
+    values = {"bare again": again, "one": one, "all": every}
+    found = {
+        "network": "Net",
+        "batch": 2,
+        "side": 8,
+        "layer": "conv1",
+        "units": 3,
+        "bare_seconds": 0.001,
+        "ratios": {k: {"median": v, "quartile_1": v, "quartile_3": v, "rounds": 4} for k, v in values.items()},
+    }
+    assert verdict in units_lines([found])[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_the_quick_run_writes_its_figures(data, tmp_path):
@@ -112,5 +158,5 @@ def test_the_quick_run_writes_its_figures(data, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
-    assert {"provenance", "end_to_end", "same_loss", "hooks"} <= set(found)
+    assert {"provenance", "end_to_end", "same_loss", "hooks", "units"} <= set(found)
     assert (tmp_path / "speed.md").read_text(encoding="utf-8") == done.stdout.removesuffix("\n")

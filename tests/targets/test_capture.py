@@ -1,5 +1,6 @@
 import gc
 import weakref
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -7,11 +8,14 @@ from torch import nn
 
 from vislens_interp.targets.capture import (
     LayerReached,
+    chosen_call,
     find_layer,
-    probe,
+    pick,
+    plain,
     refuse_scattered,
+    refuse_script,
     run_to_layer,
-    single_output,
+    survey,
     undisturbed,
 )
 
@@ -89,9 +93,14 @@ def test_both_names_of_a_shared_module_are_found():
 def test_output_is_the_layers():
     model = network().eval()
     expected = model[1](model[0](IMAGES))
-    for stop in (True, False):  # the ReLU in place behind the layer must not reach the result
-        assert torch.equal(run_to_layer(model, "1", IMAGES, stop=stop), expected)
-        assert torch.equal(run_to_layer(model, "", IMAGES, stop=stop), model(IMAGES))
+    assert torch.equal(run_to_layer(model, "1", IMAGES), expected)
+    assert torch.equal(run_to_layer(model, "2", IMAGES, before=True), expected)
+    assert torch.equal(run_to_layer(model, "", IMAGES), model(IMAGES))
+    # The ReLU in place behind the layer must not reach what a survey keeps.
+    seen = survey(model, ["1", ""], IMAGES, keep=True)
+    assert torch.equal(seen["1"][0].output, expected)
+    assert seen["1"][0].shapes == {(): (2, 4, 6, 6)}
+    assert torch.equal(seen[""][0].output, model(IMAGES))
     assert hooks(model) == 0
 
 
@@ -99,7 +108,7 @@ def test_pass_stops_at_the_layer():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), Raises())
     assert torch.equal(run_to_layer(model, "1", IMAGES), model[:2](IMAGES))
     with pytest.raises(RuntimeError, match="was reached"):
-        run_to_layer(model, "1", IMAGES, stop=False)
+        survey(model, ["1"], IMAGES)
     assert hooks(model) == 0
 
 
@@ -131,10 +140,15 @@ def test_a_stop_of_another_reader_passes_through():
 
 def test_hooks_are_gone_after_an_exception():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Raises(), nn.ReLU())
-    for run in (run_to_layer, probe):
-        with pytest.raises(RuntimeError, match="was reached"):
-            run(model, "2", IMAGES)
-        assert hooks(model) == 0
+    with pytest.raises(RuntimeError, match="was reached"):
+        run_to_layer(model, "2", IMAGES)
+    assert hooks(model) == 0
+    with pytest.raises(RuntimeError, match="was reached"):
+        survey(model, ["0", "2"], IMAGES)
+    assert hooks(model) == 0
+    with pytest.raises(ValueError, match="'7' not found"):
+        survey(model, ["0", "7"], IMAGES)
+    assert hooks(model) == 0
 
 
 def test_hooks_of_the_caller_stay():
@@ -148,24 +162,62 @@ def test_hooks_of_the_caller_stay():
 
 def test_repeated_and_absent_calls():
     model = Shared()
-    probed = probe(model, "conv", IMAGES)
-    assert probed.n_calls == 2
-    assert probed.output is not None
-    assert torch.equal(probed.output, model.conv(IMAGES))
-    with pytest.raises(ValueError, match="layer 'conv' is called 2 times in one pass of Shared"):
-        single_output(probed, model, "conv")
-    with pytest.raises(ValueError, match="called 2 times"):
-        run_to_layer(model, "conv", IMAGES, stop=False)
-    for stop in (True, False):
-        with pytest.raises(ValueError, match="layer 'unused' is never called in a forward pass of Shared"):
-            run_to_layer(model, "unused", IMAGES, stop=stop)
-        with pytest.raises(TypeError, match="layer 'pair' of Shared gives a tuple; expected one tensor"):
-            run_to_layer(model, "pair", IMAGES, stop=stop)
-        with pytest.raises(TypeError, match="the model's own output.*gives a tuple"):
-            run_to_layer(Pair(), "", IMAGES, stop=stop)
-        with pytest.raises(ValueError, match="'uned' not found in Shared. Closest: 'unused'"):
-            run_to_layer(model, "uned", IMAGES, stop=stop)
+    seen = survey(model, ["conv", "unused"], IMAGES, keep=True)
+    assert len(seen["conv"]) == 2
+    first = model.conv(IMAGES)
+    for call, expected in enumerate([first, model.conv(first)]):
+        assert chosen_call(seen["conv"], call, model, "conv") == call
+        assert torch.equal(seen["conv"][call].output, expected)
+        assert torch.equal(run_to_layer(model, "conv", IMAGES, call=call), expected)
+    with pytest.raises(ValueError, match="'conv' is called 2 times in one pass of Shared.*Pass call=0 to call=1"):
+        chosen_call(seen["conv"], None, model, "conv")
+    for wrong in (2, -1, True):
+        with pytest.raises(ValueError, match=rf"call={wrong}, but layer 'conv' is called 2 times.*expected 0..1"):
+            chosen_call(seen["conv"], wrong, model, "conv")
+    with pytest.raises(ValueError, match="call=5, but layer 'conv' is called 2 times"):
+        run_to_layer(model, "conv", IMAGES, call=5)
+    with pytest.raises(ValueError, match="layer 'unused' is never called in a forward pass of Shared"):
+        run_to_layer(model, "unused", IMAGES)
+    with pytest.raises(ValueError, match="layer 'unused' is never called in a forward pass of Shared"):
+        chosen_call(seen["unused"], None, model, "unused")
+    with pytest.raises(ValueError, match="'uned' not found in Shared. Closest: 'unused'"):
+        run_to_layer(model, "uned", IMAGES)
     assert hooks(model) == 0
+
+
+def test_which_tensor():
+    model = Shared()
+    with pytest.raises(
+        TypeError, match=r"'pair' of Shared gives a tuple; expected one tensor. Pass output= for one of 0"
+    ):
+        run_to_layer(model, "pair", IMAGES)
+    with pytest.raises(TypeError, match="the model's own output.*gives a tuple"):
+        run_to_layer(Pair(), "", IMAGES)
+    assert torch.equal(run_to_layer(model, "pair", IMAGES, output=1), IMAGES)
+    with pytest.raises(ValueError, match="output=2: layer 'pair' of Shared gives a tuple, in which no tensor is there"):
+        run_to_layer(model, "pair", IMAGES, output=2)
+    with pytest.raises(ValueError, match="output=0: layer 'conv'.*gives a Tensor.*Leave output= out"):
+        run_to_layer(model, "conv", IMAGES, output=0)
+    assert hooks(model) == 0
+
+    @dataclass
+    class Made:
+        logits: torch.Tensor
+        hidden: tuple
+
+    value = torch.ones(2)
+    for result, output in (
+        ((value, None), None),
+        ({"a": value}, None),
+        ({"a": value, "b": torch.zeros(2)}, "a"),
+        (Made(value, (torch.zeros(2),)), "logits"),
+        (Made(torch.zeros(2), (None, value)), ("hidden", 1)),
+    ):
+        assert pick(result, output, model, "pair") is value
+    with pytest.raises(TypeError, match="gives a NoneType; expected one tensor. Choose a layer"):
+        pick(None, None, model, "pair")
+    with pytest.raises(ValueError, match="expected an ordinary one .quantised"):
+        pick(torch.ones(2, 2).to_sparse(), None, model, "pair")
 
 
 def test_gradients_flow():
@@ -252,3 +304,28 @@ def test_scattered_models_are_refused_by_name():
     with pytest.raises(ValueError, match="'0.weight' is on the 'meta' device"):
         refuse_scattered(network().to("meta"))
     refuse_scattered(network())
+
+
+def test_compiled_and_scripted_models():
+    model = network()
+    assert plain(torch.compile(model)) is model
+    model[5].compile()
+    with pytest.raises(ValueError, match="5 .Linear. is compiled by torch.compile inside Sequential"):
+        plain(model)
+    with pytest.raises(ValueError, match="0 .OptimizedModule. is compiled"):
+        plain(nn.Sequential(torch.compile(network())))
+    scripted = torch.jit.trace(network().eval(), IMAGES)
+    refuse_script(scripted, "")
+    refuse_script(nn.Sequential(scripted), "0")
+    with pytest.raises(ValueError, match="layer '1' is inside the model, which is scripted or traced.*layer=None"):
+        refuse_script(scripted, "1")
+    with pytest.raises(ValueError, match="layer '0.1' is inside 0, which is scripted.*layer='0'"):
+        refuse_script(nn.Sequential(scripted), "0.1")
+
+
+def test_gradient_checkpointing_is_off_inside():
+    model = network()
+    model[0].grad_checkpointing = True
+    with undisturbed(model):
+        assert not model[0].grad_checkpointing
+    assert model[0].grad_checkpointing

@@ -3,7 +3,18 @@ import pytest
 import torch
 from captum._utils.common import _verify_select_neuron
 
-from vislens_interp.targets.selectors import POOLS, MeanOf, check_pool, pool_unit, unit_list, unit_name
+from vislens_interp.targets.selectors import (
+    Direction,
+    Head,
+    MeanOf,
+    by_label,
+    check_pool,
+    labels_of,
+    pool_unit,
+    token_of,
+    unit_list,
+    unit_name,
+)
 
 MAPS = torch.randn(3, 5, 4, 6)
 
@@ -50,7 +61,7 @@ def test_tuples_and_functions_mean_what_captum_means(unit):
 
 
 def test_gradient_of_each_pool():
-    for pool in POOLS:
+    for pool in ("mean", "max", "center"):
         maps = MAPS.clone().requires_grad_()
         pool_unit(maps, 2, pool=pool, layout="NCHW").sum().backward()
         assert maps.grad is not None
@@ -93,6 +104,12 @@ def test_selectors_of_wrong_types():
 def test_pool_names():
     with pytest.raises(ValueError, match="pool='sum'; expected one of 'mean', 'max', 'center'"):
         check_pool("sum")
+    for wrong in ("token:", "token:x", "token:-1", "tokens:1"):
+        with pytest.raises(ValueError, match="or 'token:k', such as 'token:0'"):
+            check_pool(wrong)
+    for pool in ("cls", "patch_mean", "token:0"):
+        with pytest.raises(ValueError, match=f"pool='{pool}' on an output of layout 'NCHW', which has no tokens"):
+            check_pool(pool, "NCHW")
     with pytest.raises(ValueError, match=r"pool='center' on tokens.*unit=\(token, feature\)"):
         check_pool("center", "NLC")
 
@@ -119,3 +136,78 @@ def test_mean_of_refuses(units):
 def test_mean_of_is_a_value():
     assert MeanOf([1, 2]) == MeanOf((1, 2))
     assert len({MeanOf([1, 2]), MeanOf([1, 2])}) == 1
+
+
+def test_pools_of_tokens():
+    tokens = torch.randn(3, 7, 5)
+    for unit, expected in ((1, tokens[..., 1]), ([1, 4], tokens[..., [1, 4]].transpose(1, 2))):
+        assert torch.equal(pool_unit(tokens, unit, pool="token:2", layout="NLC"), expected[..., 2])
+        got = pool_unit(tokens, unit, pool="patch_mean", layout="NLC", prefix=2)
+        assert torch.allclose(got, expected[..., 2:].mean(-1))
+    assert (token_of("token:12"), token_of("cls"), token_of("token:")) == (12, None, None)
+    with pytest.raises(ValueError, match=r"pool='token:7' is out of range; expected 'token:0'..'token:6'"):
+        pool_unit(tokens, 1, pool="token:7", layout="NLC")
+    with pytest.raises(ValueError, match="pool='patch_mean', but the number of prefix tokens is not known"):
+        pool_unit(tokens, 1, pool="patch_mean", layout="NLC")
+    with pytest.raises(ValueError, match="pool='cls', but which token"):
+        pool_unit(tokens, 1, pool="cls", layout="NLC")
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "center"])
+def test_direction_is_a_dot_product_over_channels(pool):
+    vector = [0.5, 0.0, -2.0, 0.0, 1.0]
+    mapped = (MAPS * torch.tensor(vector)[:, None, None]).sum(1, keepdim=True)
+    expected = pool_unit(mapped, 0, pool=pool, layout="NCHW")
+    assert torch.allclose(pool_unit(MAPS, Direction(vector), pool=pool, layout="NCHW"), expected, atol=1e-6)
+    last = MAPS.movedim(1, -1)
+    assert torch.allclose(pool_unit(last, Direction(vector), pool=pool, layout="NHWC"), expected, atol=1e-6)
+    one_hot = [Direction(np.eye(5)[3], name="three"), 3]
+    both = pool_unit(MAPS, one_hot, pool=pool, layout="NCHW")
+    assert torch.allclose(both[:, 0], both[:, 1])
+
+
+def test_direction_refuses():
+    for wrong in ([], [0.0, 0.0], [1.0, float("nan")], [[1.0]]):
+        with pytest.raises(ValueError, match="in Direction; expected one finite weight a channel, not all 0"):
+            Direction(wrong)
+    with pytest.raises(ValueError, match=r"unit=Direction.'d', 2 channels.*expected 5 weights, one a channel"):
+        pool_unit(MAPS, Direction([1, 2], "d"), layout="NCHW")
+    assert Direction([1, 2]) == Direction(torch.tensor([1.0, 2.0])) != Direction([2, 1])
+    assert len({Direction([1, 2]), Direction([1, 2])}) == 1
+    assert unit_name(Direction([1, 2])) != unit_name(Direction([2, 1]))
+
+
+def test_head_is_the_length_of_its_output():
+    tokens = torch.randn(3, 7, 6)
+    expected = tokens[..., 2:4].norm(dim=-1)
+    assert torch.allclose(pool_unit(tokens, Head(1, heads=3), layout="NLC"), expected.mean(1))
+    assert torch.allclose(pool_unit(tokens, Head(1, 3), pool="token:0", layout="NLC"), expected[:, 0])
+    for head in (Head(1), Head(1, heads=4)):
+        with pytest.raises(ValueError, match=r"unit=Head.*expected heads that divide its 6 channels"):
+            pool_unit(tokens, head, layout="NLC")
+    with pytest.raises(ValueError, match="index=-1 in Head"):
+        Head(-1)
+    with pytest.raises(ValueError, match="heads=0 in Head"):
+        Head(0, heads=0)
+    with pytest.raises(ValueError, match=r"index=3 in Head is out of range; expected 0..2"):
+        Head(3, heads=3)
+
+
+def test_labels():
+    from torchvision.models import ResNet18_Weights
+
+    names = labels_of(ResNet18_Weights.DEFAULT)
+    assert names is not None
+    assert len(names) == 1000
+    assert by_label("goldfish", names) == 1
+    assert by_label(["tench", 5, "goldfish"], names) == [0, 5, 1]
+    assert labels_of({"0": "cat", "1": "dog"}) == labels_of({0: "cat", 1: "dog"}) == ["cat", "dog"]
+    with pytest.raises(KeyError, match="unit='gold fish' is none of the 1000 labels.*Closest: 'goldfish'"):
+        by_label("gold fish", names)
+    with pytest.raises(KeyError, match=r"unit='crane' is the label of units \[0, 2\]"):
+        by_label("crane", ["crane", "heron", "crane"])
+    for wrong in ("cat", 3, [1, 2]):
+        with pytest.raises(TypeError, match="expected one name a channel"):
+            labels_of(wrong)
+    with pytest.raises(TypeError, match="unit is a str .'cat'.*pass labels="):
+        unit_list("cat")

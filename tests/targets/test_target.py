@@ -6,9 +6,10 @@ import pytest
 import torch
 from captum.attr import LayerActivation
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from vislens_interp.images import Preprocess
-from vislens_interp.targets import LayerTarget, MeanOf, Target, list_units, read_responses
+from vislens_interp.targets import Direction, Head, LayerTarget, MeanOf, Target, list_units, read_responses
 from vislens_interp.targets.target import LayerInfo
 from vislens_interp.zoo.convnet import ConvNet
 
@@ -163,7 +164,7 @@ def test_validated_at_construction(model):
         make(batch_size=0)
     with pytest.raises(ValueError, match="ConvNet does not say how its inputs are prepared"):
         make(preprocess=None)
-    with pytest.raises(ValueError, match="image_size: neither it nor preprocess .function. says.*Pass image_size="):
+    with pytest.raises(ValueError, match="image_size: neither it nor preprocess ..lambda.. says.*Pass image_size="):
         make(preprocess=lambda images: images)
     with pytest.raises(TypeError, match="model is a str; expected a torch.nn.Module"):
         make(model="resnet50")
@@ -172,29 +173,216 @@ def test_validated_at_construction(model):
     assert make(preprocess=lambda images: images, image_size=32).shape == (128, 4, 4)
 
 
-def test_first_axis_must_be_the_images():
-    class Tokens(nn.Module):
-        def forward(self, images):
-            return images.flatten(2).permute(2, 0, 1)
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
 
-    with pytest.raises(ValueError, match=r"gives shape \(64, 2, 3\) for 2 images"):
-        LayerTarget(nn.Sequential(Tokens()), "0", 0, preprocess=PIXELS)
+    def forward(self, images):
+        return self.function(images)
 
 
-def test_channels_last_has_to_be_declared():
-    class Last(nn.Module):
-        def forward(self, images):
-            return images.permute(0, 2, 3, 1)
+def test_tokens_first_are_read():
+    model = nn.Sequential(Function(lambda images: images.flatten(2).permute(2, 0, 1)), nn.Linear(3, 4))
+    images = torch.rand(3, 3, 8, 8)
+    target = LayerTarget(model, "1", [0, (5, 2)], preprocess=PIXELS)
+    assert (target.layout, target.shape, target.n_units) == ("NLC", (64, 4), 4)
+    output = model(images)
+    assert torch.allclose(target.responses(images), torch.stack([output[..., 0].mean(0), output[5, :, 2]], 1))
 
-    model = nn.Sequential(Last(), nn.LayerNorm(3), nn.Linear(3, 5))
-    with pytest.raises(ValueError, match="cannot be established.*Pass layout='NCHW' or 'NHWC'"):
-        LayerTarget(model, "2", 4, preprocess=PIXELS)
+
+def test_images_that_share_an_axis_with_something_else():
+    model = nn.Sequential(Function(lambda images: images.flatten(0, 1)))
+    with pytest.raises(ValueError, match="no axis holds the images"):
+        LayerTarget(model, "0", 0, preprocess=PIXELS)
+    with pytest.raises(
+        ValueError, match=r"gives shape \(6, 8, 8\) for 2 images and \(9, 8, 8\) for 3; expected the images on"
+    ):
+        LayerTarget(model, "0", (0, 0), preprocess=PIXELS)
+
+
+def test_channels_last_are_established_or_declared():
+    last = Function(lambda images: images.permute(0, 2, 3, 1))
+    model = nn.Sequential(last, nn.LayerNorm(3), nn.Linear(3, 5))
     images = torch.rand(2, 3, 8, 8)
-    got = read_responses(model, "2", 4, images, layout="NHWC", preprocess=PIXELS)
-    assert torch.allclose(got, model(images)[..., 4].mean((1, 2)))
-    neuron = read_responses(model, "2", (3, 2, 4), images, preprocess=PIXELS)  # needs no layout
-    assert torch.allclose(neuron, model(images)[:, 3, 2, 4])
-    assert [info.n_units for info in list_units(model, preprocess=PIXELS)] == [None] * 4
+    expected = model(images)[..., 4].mean((1, 2))
+    assert torch.allclose(read_responses(model, "2", 4, images, preprocess=PIXELS), expected)
+    assert [info.n_units for info in list_units(model, preprocess=PIXELS)] == [5, 3, 3, 5]
+
+    # What leaves PyTorch cannot be followed.
+    model = nn.Sequential(last, Function(lambda x: torch.from_numpy(x.detach().numpy().copy())))
+    with pytest.raises(ValueError, match="cannot be established.*Pass layout='NCHW' or 'NHWC'"):
+        LayerTarget(model, "1", 2, preprocess=PIXELS)
+    got = read_responses(model, "1", 2, images, layout="NHWC", preprocess=PIXELS)
+    assert torch.allclose(got, images[:, 2].mean((1, 2)))
+    neuron = read_responses(model, "1", (3, 2, 1), images, preprocess=PIXELS)  # needs no layout
+    assert torch.equal(neuron, images[:, 1, 3, 2])
+    assert [info.n_units for info in list_units(model, preprocess=PIXELS)] == [None, 3, None]
+
+
+def tiny_vit(**settings):
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=24, num_heads=3, **settings
+    ).eval()
+    model.preprocess = Preprocess(32, [0.5], [0.5])
+    return model
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return tiny_vit(reg_tokens=4)
+
+
+def captured(model, layer, images):
+    kept = []
+    hook = model.get_submodule(layer).register_forward_hook(lambda module, args, output: kept.append((args[0], output)))
+    with torch.no_grad():
+        model(model.preprocess(images))
+    hook.remove()
+    return kept[0]
+
+
+def test_tokens_of_a_vit(vit):
+    _, output = captured(vit, "blocks.1", IMAGES)
+    assert output.shape == (7, 9, 24)
+    for settings, expected in (
+        ({}, output.mean(1)),
+        ({"pool": "max"}, output.amax(1)),
+        ({"pool": "cls"}, output[:, 0]),
+        ({"token": "cls"}, output[:, 0]),
+        ({"token": 6}, output[:, 6]),
+        ({"pool": "token:6"}, output[:, 6]),
+        ({"pool": "patch_mean"}, output[:, 5:].mean(1)),
+    ):
+        target = LayerTarget(vit, "blocks.1", [5, 17], **settings)
+        assert target.prefix == 5
+        assert torch.allclose(target.responses(IMAGES), expected[:, [5, 17]], atol=1e-6)
+    with pytest.raises(ValueError, match=r"pool='token:9' is out of range; expected 'token:0'..'token:8'"):
+        LayerTarget(vit, "blocks.1", 5, token=9)
+    with pytest.raises(ValueError, match="token=3 with pool='max'; expected one of the two"):
+        LayerTarget(vit, "blocks.1", 5, token=3, pool="max")
+    with pytest.raises(ValueError, match="token=-1; expected a whole number of at least 0, or 'cls'"):
+        LayerTarget(vit, "blocks.1", 5, token=-1)
+    with pytest.raises(ValueError, match="unit=24 is out of range"):
+        LayerTarget(vit, "blocks.1", 24)
+
+
+def test_a_register_is_no_class_token():
+    model = tiny_vit(reg_tokens=2, class_token=False, global_pool="avg")
+    with pytest.raises(ValueError, match="pool='cls' .* with 2 tokens before the patches, none of which is known"):
+        LayerTarget(model, "blocks.1", 5, pool="cls")
+    assert LayerTarget(model, "blocks.1", 5, pool="patch_mean").prefix == 2
+
+
+def test_neurons_and_heads_of_a_vit(vit):
+    _, output = captured(vit, "blocks.0.mlp.act", IMAGES)
+    neuron = read_responses(vit, "blocks.0.mlp.act", 95, IMAGES, pool="cls")
+    assert torch.allclose(neuron, output[:, 0, 95], atol=1e-6)
+    inputs, _ = captured(vit, "blocks.0.attn.proj", IMAGES)
+    target = LayerTarget(vit, "blocks.0.attn", [Head(0), Head(2)], pool="patch_mean")
+    lengths = inputs.unflatten(2, (3, 8)).norm(dim=3)[:, 5:].mean(1)
+    assert torch.allclose(target.responses(IMAGES), lengths[:, [0, 2]], atol=1e-6)
+    assert target.names == ["head 0", "head 2"]
+    assert target.layer == "blocks.0.attn"
+    images = IMAGES.clone().requires_grad_()
+    target(images).sum().backward()
+    assert images.grad is not None
+    with pytest.raises(ValueError, match=r"index=3 in Head is out of range; expected 0..2"):
+        LayerTarget(vit, "blocks.0.attn", Head(3))
+    with pytest.raises(ValueError, match="expected heads alone, of an attention module"):
+        LayerTarget(vit, "blocks.0.mlp", Head(0))
+    with pytest.raises(ValueError, match="expected heads alone"):
+        LayerTarget(vit, "blocks.0.attn", [Head(0), 3])
+
+
+def test_direction_of_a_layer(vit):
+    _, output = captured(vit, "norm", IMAGES)
+    vector = torch.randn(24, generator=torch.Generator().manual_seed(1))
+    got = read_responses(vit, "norm", Direction(vector, "probe"), IMAGES, pool="cls")
+    assert torch.allclose(got, output[:, 0] @ vector, atol=1e-5)
+
+
+def test_labels_of_the_output(vit, model):
+    names = [f"class {number}" for number in range(10)]
+    target = LayerTarget(model, None, ["class 3", 4], labels=names, preprocess=PREPROCESS)
+    assert target.names == ["class 3", "4"]
+    expected = LayerTarget(model, None, [3, 4], preprocess=PREPROCESS).responses(IMAGES)
+    assert torch.equal(target.responses(IMAGES), expected)
+    with pytest.raises(ValueError, match="labels has 10 names for a layer with 256 channels"):
+        LayerTarget(model, "fc1", "class 3", labels=names, preprocess=PREPROCESS)
+    with pytest.raises(KeyError, match="Closest: 'class 3'"):
+        LayerTarget(model, None, "class  3", labels=names, preprocess=PREPROCESS)
+    model.labels = names
+    assert LayerTarget(model, None, "class 3", preprocess=PREPROCESS).units == [3]
+
+
+def test_call_and_output():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.pair = Function(lambda x: {"twice": x * 2, "thrice": (x * 3, None)})
+
+        def forward(self, x):
+            return self.pair(self.conv(self.conv(x)))["twice"]
+
+    model = Odd()
+    images = torch.rand(2, 3, 8, 8)
+    first = model.conv(images)
+    for call, expected in enumerate([first, model.conv(first)]):
+        target = LayerTarget(model, "conv", 1, call=call, preprocess=PIXELS)
+        assert torch.allclose(target.responses(images)[:, 0], expected[:, 1].mean((1, 2)))
+        assert target.describe()["call"] == call
+    with pytest.raises(ValueError, match="'conv' is called 2 times.*Pass call=0 to call=1"):
+        LayerTarget(model, "conv", 1, preprocess=PIXELS)
+    thrice = read_responses(model, "pair", 1, images, output=("thrice", 0), preprocess=PIXELS)
+    assert torch.allclose(thrice, model.conv(first)[:, 1].mean((1, 2)) * 3)
+    with pytest.raises(TypeError, match=r"Pass output= for one of 'twice' of shape \(2, 3, 8, 8\), \('thrice', 0\)"):
+        LayerTarget(model, "pair", 1, preprocess=PIXELS)
+
+
+def test_never_normalised_twice():
+    model = nn.Sequential(Preprocess(None, [0.5], [0.5]), nn.Conv2d(3, 4, 1))
+    with pytest.raises(ValueError, match="Sequential normalises its inputs itself in '0'; expected one normalisation"):
+        LayerTarget(model, "1", 0, preprocess=Preprocess(8, [0.5], [0.5]))
+    assert LayerTarget(model, "1", 0, preprocess=PIXELS).differentiable
+
+
+def test_compiled_half_and_scripted(model):
+    expected = LayerTarget(model, "conv3", 3, preprocess=PREPROCESS).responses(IMAGES)
+    compiled = torch.compile(model)
+    for layer in ("conv3", "_orig_mod.conv3", model.conv3):
+        assert torch.equal(LayerTarget(compiled, layer, 3, preprocess=PREPROCESS).responses(IMAGES), expected)
+    half = LayerTarget(model.bfloat16(), "conv3", 3, preprocess=PREPROCESS)
+    assert half(IMAGES).dtype == torch.bfloat16
+    assert torch.allclose(half.responses(IMAGES), expected, atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch's own, of reentrant ones
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_blocks(reentrant):
+    class Saves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, 3))
+
+        def forward(self, x):
+            return checkpoint(self.block, x, use_reentrant=reentrant)
+
+    model = Saves()
+    target = LayerTarget(model, "block.1", 2, preprocess=PIXELS)
+    images = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(target.responses(images)[:, 0], model.block[:2](images)[:, 2].mean((1, 2)))
+    assert target.differentiable is not reentrant  # a reentrant block runs without gradients until it ends
+    if not reentrant:
+        images.requires_grad_()
+        target(images).sum().backward()
+        (expected,) = torch.autograd.grad(model.block[:2](images)[:, 2].mean((1, 2)).sum(), images)
+        assert torch.allclose(images.grad, expected, atol=1e-6)  # pyright: ignore[reportArgumentType]
 
 
 def test_images_are_checked(model):
@@ -271,11 +459,10 @@ def test_list_units_leaves_out_what_cannot_be_read():
             return {"out": self.once(self.twice(self.twice(images)))}
 
     model = Odd()
-    assert [info.name for info in list_units(model, preprocess=PIXELS)] == ["once"]
+    assert [info.name for info in list_units(model, preprocess=PIXELS)] == ["", "once"]
     with pytest.raises(ValueError, match="layer 'twice' is called 2 times"):
         LayerTarget(model, "twice", 0, preprocess=PIXELS)
-    with pytest.raises(TypeError, match="own output.*gives a dict"):
-        LayerTarget(model, None, 0, preprocess=PIXELS)
+    assert LayerTarget(model, None, 0, preprocess=PIXELS).shape == (4, 8, 8)  # the only tensor of its dict
     assert hooks(model) == 0
 
 

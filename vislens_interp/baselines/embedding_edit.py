@@ -142,9 +142,12 @@ def read_responses(target: Target, images: Tensor, responses: Tensor | None, *, 
 
 
 def decode(backend: Backend, x: Tensor, images: Tensor, strength: float | None, seeds: list[int]) -> Tensor:
-    """Images of embeddings, at the backend's own strength where none is given; on the CPU."""
+    """Images of embeddings, at the backend's own strength where none is given; on the CPU.
+
+    Where x is the picture itself, a straight edit leaves the range of pictures, and is clipped to it.
+    """
     strength = backend.defaults.strength if strength is None else strength
-    return backend.decode(x, reference=images, strength=strength, seeds=seeds).cpu()
+    return backend.decode(x, reference=images, strength=strength, seeds=seeds).clamp(0, 1).cpu()
 
 
 def unit_rows(rows: Tensor) -> Tensor:

@@ -1,15 +1,22 @@
 """Read one layer by one hook that is always removed, stop there, and leave the model as it was."""
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.targets.axes import Axes, AxisTracer
+
+Output: TypeAlias = int | str | tuple[int | str, ...]
+"""Which tensor of a tuple, dict or dataclass: a place, a name, or several, one inside the other."""
+
 _SHARDED = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
+# Flags of timm and transformers: recompute in the backward pass, in which no hook of ours may stand.
+_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
 
 
 class LayerReached(BaseException):
@@ -17,16 +24,20 @@ class LayerReached(BaseException):
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What one full pass showed of a layer.
+class Seen:
+    """One call of a layer, as a full pass showed it.
 
     Args:
-        n_calls: How often the pass called the layer.
-        output: What its first call returned (a copy, safe from later in-place operations); None without a call.
+        axes: What the axes of each tensor that it returned are, by its place in the output (``()`` for the only one).
+        shapes: Shape of each.
+        factors: Of each, how its channels were taken apart on the way: (how many, how far apart).
+        output: What it returned, tensors copied (safe from later in-place operations); None unless that was asked for.
     """
 
-    n_calls: int
-    output: Tensor | None
+    axes: dict[tuple, Axes | None]
+    shapes: dict[tuple, tuple[int, ...]]
+    factors: dict[tuple, frozenset[tuple[int, int]]]
+    output: Any
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module | None) -> tuple[str, nn.Module]:
@@ -92,30 +103,74 @@ def refuse_scattered(model: nn.Module) -> None:
             )
 
 
+def plain(model: nn.Module) -> nn.Module:
+    """The module whose layers Python calls one by one: what ``torch.compile`` wraps, or the model itself.
+
+    Raises:
+        ValueError: Parts of it are compiled in place, so that hooks on their layers would not be called.
+    """
+    model = getattr(model, "_orig_mod", model)
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or module.__dict__.get("_compiled_call_impl") is not None:
+            raise ValueError(
+                f"model: {name or 'the model'} ({type(module).__name__}) is compiled by torch.compile inside"
+                f" {type(model).__name__}, where hooks are not called; expected a plain module, or one that is compiled"
+                " as a whole. Pass the model before compiling; its weights are the same."
+            )
+    return model
+
+
+def refuse_script(model: nn.Module, layer_name: str) -> None:
+    """Refuse a layer inside TorchScript, which calls no hooks; a scripted model's own output can be read.
+
+    Raises:
+        ValueError: Naming the scripted module.
+    """
+    path = ""
+    for part in [None, *layer_name.split(".")] if layer_name else []:
+        path = path if part is None else f"{path}.{part}".lstrip(".")
+        if isinstance(_submodule(model, path), torch.jit.ScriptModule) and path != layer_name:
+            raise ValueError(
+                f"layer {layer_name!r} is inside {path or 'the model'}, which is scripted or traced: TorchScript"
+                " calls no"
+                f" hooks; expected a layer that Python calls. Pass layer={path or None!r}, or the model before"
+                " scripting."
+            )
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Inside, the model is in eval mode and its parameters need no gradients; afterwards all is as it was.
 
-    The training flag of every module, ``requires_grad`` of every parameter and the random state of the CPU and of CUDA
-    are restored, also after an exception. Flags are set directly, because a model's own ``train`` may do more (merge
-    adapters, say). Only what differs is touched.
+    The training flag of every module, ``requires_grad`` of every parameter, flags of gradient checkpointing (off
+    inside: it would call layers again) and the random state of the CPU and of CUDA are restored, also after an
+    exception. Flags are set directly, because a model's own ``train`` may do more (merge adapters, say). Only what
+    differs is touched.
 
     Args:
         model: The network; its parameters stay where they are.
     """
-    training = [module for module in model.modules() if module.training]
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
+    checkpointing = [
+        (module, flag) for module in modules for flag in _CHECKPOINTING if module.__dict__.get(flag) is True
+    ]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     cpu_state = torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
         for module in training:
             module.training = False
+        for module, flag in checkpointing:
+            setattr(module, flag, False)
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
         for module in training:
             module.training = True
+        for module, flag in checkpointing:
+            setattr(module, flag, True)
         for parameter in trainable:
             parameter.requires_grad_(True)
         torch.set_rng_state(cpu_state)
@@ -123,36 +178,48 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
 
 
-def run_to_layer(model: nn.Module, layer_name: str, inputs: Tensor, *, stop: bool = True) -> Tensor:
+def run_to_layer(
+    model: nn.Module,
+    layer_name: str,
+    inputs: Tensor,
+    *,
+    call: int = 0,
+    output: Output | None = None,
+    before: bool = False,
+) -> Tensor:
     """Run a model as far as one layer, and return that layer's output; gradients flow.
 
     Args:
         model: The network, in whatever mode it is: see :func:`undisturbed`.
         layer_name: Dotted name; ``""`` is the model's own output.
         inputs: What the model takes, already preprocessed.
-        stop: End the pass at the layer's first output. False runs the whole pass, as :func:`probe` does, and checks
-            that the layer was called once.
+        call: Which call of the layer in the pass, from 0.
+        output: Which tensor of a tuple, dict or dataclass; see :func:`pick`.
+        before: Read the layer's first input instead of its output.
 
     Returns:
         The layer's output, of its own shape.
 
     Raises:
-        ValueError: There is no such layer, the pass did not call it, or it called it several times (``stop=False``).
-        TypeError: The layer's output is no tensor.
+        ValueError: There is no such layer or tensor, or the pass did not call it (so often).
+        TypeError: The layer's output holds no tensor, or several.
     """
-    if not stop:
-        return single_output(probe(model, layer_name, inputs), model, layer_name)
     if layer_name == "":
-        return _tensor(model(inputs), model, layer_name)
+        return pick(model(inputs), output, model, layer_name)
     layer = _submodule(model, layer_name)
     outputs: list[Tensor] = []
     reached = LayerReached()
+    left = call
 
-    def keep_and_stop(module: nn.Module, args: Any, output: Any) -> None:
-        outputs.append(_tensor(output, model, layer_name))
+    def keep_and_stop(module: nn.Module, args: Any, result: Any = None) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            return
+        outputs.append(pick(args[0] if before else result, output, model, layer_name))
         raise reached
 
-    hook = layer.register_forward_hook(keep_and_stop)
+    hook = layer.register_forward_pre_hook(keep_and_stop) if before else layer.register_forward_hook(keep_and_stop)
     try:
         model(inputs)
     except LayerReached as caught:
@@ -162,61 +229,179 @@ def run_to_layer(model: nn.Module, layer_name: str, inputs: Tensor, *, stop: boo
         hook.remove()
         reached.__traceback__ = None  # it holds the frames of the pass, and with them every activation
     if not outputs:
+        if left < call:
+            raise ValueError(_calls(model, layer_name, call - left, call))
         raise _never_called(model, layer_name)
     return outputs[0]
 
 
-def probe(model: nn.Module, layer_name: str, inputs: Tensor) -> Probe:
-    """Run one full pass and count the calls of one layer.
+def survey(
+    model: nn.Module,
+    layer_names: Iterable[str],
+    inputs: Tensor,
+    *,
+    keep: bool = False,
+    before: bool = False,
+) -> dict[str, list[Seen]]:
+    """Run one full pass, and see every call of these layers and what the axes of their outputs are.
 
     Args:
         model: The network.
-        layer_name: Dotted name; ``""`` is the model's own output.
-        inputs: What the model takes, already preprocessed.
+        layer_names: Dotted names; ``""`` is the model's own output.
+        inputs: (N, 3, H, W), what the model takes, already preprocessed.
+        keep: Copy the outputs too.
+        before: See the layers' first inputs instead of their outputs.
 
     Returns:
-        The number of calls and the first output.
+        For each name its calls, in their order; none for a layer that the pass does not call.
 
     Raises:
         ValueError: There is no such layer.
-        TypeError: The layer's output is no tensor.
     """
-    if layer_name == "":
-        return Probe(1, _tensor(model(inputs), model, layer_name))
-    layer = _submodule(model, layer_name)
-    outputs: list[Tensor] = []
-    n_calls = 0
+    found: dict[str, list[Seen]] = {name: [] for name in layer_names}
+    # Keyed as the tracer asks; views of a parameter have its storage.
+    names = {parameter.untyped_storage()._cdata: name for name, parameter in _stored(model)}
+    tracer = AxisTracer(inputs, names)
 
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal n_calls
-        n_calls += 1
-        if not outputs:
-            # A copy: a ReLU(inplace=True) further on would overwrite it.
-            outputs.append(_tensor(output, model, layer_name).clone())
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any = None) -> None:
+            output = args[0] if before else output
+            tensors = tensors_in(output)
+            found[name].append(
+                Seen(
+                    {path: tracer.axes(tensor) for path, tensor in tensors.items()},
+                    {path: tuple(tensor.shape) for path, tensor in tensors.items()},
+                    {path: tracer.factors(tensor) for path, tensor in tensors.items()},
+                    _copied(output) if keep else None,
+                )
+            )
 
-    hook = layer.register_forward_hook(keep)
-    try:
-        model(inputs)
-    finally:
-        hook.remove()
-    return Probe(n_calls, outputs[0] if outputs else None)
+        return hook
+
+    with ExitStack() as hooks:
+        for name in found:
+            if name:
+                layer = _submodule(model, name)
+                register = layer.register_forward_pre_hook if before else layer.register_forward_hook
+                hooks.callback(register(note(name)).remove)
+        with tracer:
+            output = model(inputs)
+            if "" in found:
+                note("")(model, (inputs,), output)
+    return found
 
 
-def single_output(probed: Probe, model: nn.Module, layer_name: str) -> Tensor:
-    """The output of a layer that was called exactly once.
+def tensors_in(output: Any) -> dict[tuple, Tensor]:
+    """Every tensor of a layer's output by its place: ``()`` for a tensor itself, ``("logits",)`` or ``(0, 1)`` inside.
+
+    >>> list(tensors_in((torch.zeros(2), {"a": torch.zeros(2), "b": None})))
+    [(0,), (1, 'a')]
+    """
+    if isinstance(output, Tensor):
+        return {(): output}
+    return {(key, *path): tensor for key, part in _parts(output) for path, tensor in tensors_in(part).items()}
+
+
+def pick(result: Any, output: Output | None, model: nn.Module, layer_name: str) -> Tensor:
+    """One tensor of what a layer returned: the only one, or the chosen one.
+
+    Args:
+        result: What the layer returned.
+        output: A place in a tuple, a name in a dict or dataclass, or a tuple of these, one inside the other; None is
+            the only tensor there.
+        model: For messages.
+        layer_name: For messages.
 
     Raises:
-        ValueError: It was called several times, or never.
+        TypeError: There is no tensor, or there are several and none is chosen.
+        ValueError: Nothing is at the chosen place.
     """
-    if probed.output is None:
-        raise _never_called(model, layer_name)
-    if probed.n_calls > 1:
-        raise ValueError(
-            f"layer {layer_name!r} is called {probed.n_calls} times in one pass of {type(model).__name__}; expected"
-            " once, because its response would be ambiguous. Choose a layer before or after it; list_units(model)"
-            " shows those that are called once."
+    if output is None and isinstance(result, Tensor):
+        return _dense(result, model, layer_name)
+    tensors = tensors_in(result)
+    if output is None and len(tensors) == 1:
+        return _dense(next(iter(tensors.values())), model, layer_name)
+    where = f"layer {layer_name!r}" if layer_name else "the model's own output (layer=None)"
+    where += f" of {type(model).__name__} gives a {type(result).__name__}"
+    listed = ", ".join(f"{_shown(path)} of shape {tuple(tensor.shape)}" for path, tensor in tensors.items())
+    if output is None:
+        remedy = f"Pass output= for one of {listed}" if tensors else "Choose a layer whose output is a tensor"
+        raise TypeError(
+            f"{where}; expected one tensor. {remedy} (list_units(model) shows the layers), or wrap the model."
         )
-    return probed.output
+    path = output if isinstance(output, tuple) else (output,)
+    if path not in tensors or path == ():
+        remedy = "Leave output= out" if isinstance(result, Tensor) else f"Choose one of {listed or 'another layer'}"
+        raise ValueError(f"output={output!r}: {where}, in which no tensor is there; expected its place. {remedy}.")
+    return _dense(tensors[path], model, layer_name)
+
+
+def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name: str) -> int:
+    """Which call of a layer is read: the only one, or the chosen one.
+
+    Raises:
+        ValueError: The layer was called several times and none is chosen, or not so often, or never.
+    """
+    if not seen:
+        raise _never_called(model, layer_name)
+    if call is None and len(seen) == 1:
+        return 0
+    if call is None:
+        raise ValueError(
+            f"layer {layer_name!r} is called {len(seen)} times in one pass of {type(model).__name__}; expected once,"
+            f" because its response would be ambiguous. Pass call=0 to call={len(seen) - 1}, or choose a layer"
+            " before or"
+            " after it."
+        )
+    if isinstance(call, bool) or not isinstance(call, int) or not 0 <= call < len(seen):
+        raise ValueError(_calls(model, layer_name, len(seen), call))
+    return call
+
+
+def _calls(model: nn.Module, layer_name: str, calls: int, call: Any) -> str:
+    return (
+        f"call={call!r}, but layer {layer_name!r} is called {calls} times in one pass of {type(model).__name__};"
+        " expected"
+        f" 0..{calls - 1}. Pass one of these."
+    )
+
+
+def _parts(output: Any) -> list[tuple[Any, Any]]:
+    if isinstance(output, Mapping):
+        return list(output.items())
+    if isinstance(output, (list, tuple)):
+        return list(enumerate(output))
+    if is_dataclass(output) and not isinstance(output, type):
+        return [(field.name, getattr(output, field.name)) for field in fields(output)]
+    return []
+
+
+def _shown(path: tuple) -> str:
+    return repr(path[0] if len(path) == 1 else path)
+
+
+def _copied(output: Any) -> Any:
+    # Copies: a ReLU(inplace=True) further on would overwrite the tensors.
+    if isinstance(output, Tensor):
+        return output.clone()
+    copies = {key: _copied(part) for key, part in _parts(output)}
+    return copies if isinstance(output, Mapping) or is_dataclass(output) else tuple(copies.values())
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        if parameter.layout is torch.strided and not parameter.is_mkldnn:
+            yield name, parameter
+
+
+def _dense(tensor: Tensor, model: nn.Module, layer_name: str) -> Tensor:
+    if tensor.is_quantized or tensor.is_sparse or tensor.is_mkldnn or tensor.is_nested:
+        raise ValueError(
+            f"layer {layer_name!r} of {type(model).__name__} gives a tensor of type {tensor.dtype} and layout"
+            f" {tensor.layout}; expected an ordinary one (quantised, sparse and nested ones have no channels to read)."
+            " Choose a layer after its dequantisation, or pass the model before quantising."
+        )
+    return tensor
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
@@ -226,18 +411,8 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         return find_layer(model, name)[1]  # whose message lists near names
 
 
-def _tensor(output: Any, model: nn.Module, layer_name: str) -> Tensor:
-    if not isinstance(output, Tensor):
-        where = f"layer {layer_name!r}" if layer_name else "the model's own output (layer=None)"
-        raise TypeError(
-            f"{where} of {type(model).__name__} gives a {type(output).__name__}; expected one tensor."
-            " Choose a layer whose output is a tensor (list_units(model) shows them), or wrap the model."
-        )
-    return output
-
-
 def _never_called(model: nn.Module, layer_name: str) -> ValueError:
     return ValueError(
         f"layer {layer_name!r} is never called in a forward pass of {type(model).__name__}; expected one call."
-        " list_units(model) shows the layers that are called; of a compiled model, pass the one before compiling."
+        " list_units(model) shows the layers that are called."
     )

@@ -1,17 +1,21 @@
 """From a layer's output to one number an image: what a unit is."""
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from vislens_interp.files import fingerprint
 from vislens_interp.targets.layout import Layout, channel_axis
 
-Pool: TypeAlias = Literal["mean", "max", "center"]
-POOLS: tuple[Pool, ...] = get_args(Pool)
+Pool: TypeAlias = str
+"""How a channel's positions become one number: one of ``POOLS``, or ``"token:k"`` for the k-th token."""
+POOLS = ("mean", "max", "center", "cls", "patch_mean")
+_TOKEN_POOLS = ("cls", "patch_mean", "token:")
 
 
 @dataclass(frozen=True, init=False)
@@ -34,8 +38,72 @@ class MeanOf:
         object.__setattr__(self, "units", tuple(int(unit) for unit in units))
 
 
-OneUnit: TypeAlias = int | tuple[int | slice, ...] | MeanOf | Callable[[Tensor], Tensor]
-Unit: TypeAlias = OneUnit | list[OneUnit]
+class Direction:
+    """A linear read-out of a layer's channels as one unit: a probe, a concept vector, a sparse autoencoder's feature.
+
+    The dot product is taken at every position and then pooled, so that ``pool="max"`` is the best position's.
+
+    Args:
+        vector: One finite weight a channel, not all 0; used as it is, not normalised.
+        name: Its name in results and files; None makes one from the weights.
+
+    Raises:
+        ValueError: The vector is none of this.
+
+    >>> Direction([0.0, 1.0], name="stripes")
+    Direction('stripes', 2 channels)
+    """
+
+    def __init__(self, vector: Any, name: str | None = None) -> None:
+        values = torch.as_tensor(vector).detach().to("cpu", torch.float64)
+        if values.ndim != 1 or not len(values) or not values.isfinite().all() or not values.any():
+            raise ValueError(
+                f"vector of shape {tuple(values.shape)} in Direction; expected one finite weight a channel, not all 0."
+                " For several directions pass a list of Direction."
+            )
+        self.vector = values.clone()
+        self.name = f"direction({fingerprint({'vector': self.vector})[:8]})" if name is None else str(name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Direction) and self.name == other.name and torch.equal(self.vector, other.vector)
+
+    def __hash__(self) -> int:
+        return hash((self.name, len(self.vector)))
+
+    def __repr__(self) -> str:
+        return f"Direction({self.name!r}, {len(self.vector)} channels)"
+
+
+@dataclass(frozen=True)
+class Head:
+    """An attention head as one unit: the length of its output vector, pooled over the tokens.
+
+    The layer is the attention module (``"blocks.3.attn"``) or the concatenation of its heads' outputs.
+
+    Args:
+        index: Which head, from 0.
+        heads: How many there are; None asks the attention module.
+
+    >>> Head(2)
+    Head(index=2, heads=None)
+    """
+
+    index: int
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("index", self.index, 0), ("heads", self.heads, 1)):
+            if (value is None and name == "heads") or (_is_int(value) and value >= least):  # type: ignore[operator]
+                continue
+            raise ValueError(f"{name}={value!r} in Head; expected a whole number of at least {least}.")
+        if self.heads is not None and self.index >= self.heads:
+            raise ValueError(f"index={self.index} in Head is out of range; expected 0..{self.heads - 1}.")
+
+
+OneUnit: TypeAlias = int | tuple[int | slice, ...] | MeanOf | Direction | Head | Callable[[Tensor], Tensor]
+Unit: TypeAlias = OneUnit | str | list[OneUnit | str] | list[OneUnit] | list[int]
+CHANNEL_UNITS = (int, MeanOf, Direction, Head)
+"""Units that are made of channels, so that the axis of the channels has to be known."""
 
 
 def unit_list(unit: Unit) -> list[OneUnit]:
@@ -49,16 +117,62 @@ def unit_list(unit: Unit) -> list[OneUnit]:
     if not units:
         raise ValueError("unit=[]; expected at least one unit.")
     for one in units:
-        if not (_is_int(one) or isinstance(one, (tuple, MeanOf)) or callable(one)):
+        if not (_is_int(one) or isinstance(one, (tuple, MeanOf, Direction, Head)) or callable(one)):
+            remedy = " For names pass labels=, one a channel." if isinstance(one, str) else ""
             raise TypeError(
                 f"unit is a {type(one).__name__} ({one!r}); expected an int (a channel), a tuple of ints and slices (a"
-                " neuron), MeanOf([...]), a function of the layer's output, or a list of these."
+                f" neuron), MeanOf([...]), Direction(vector), Head(k), a function of the layer's output, or a list of"
+                f" these.{remedy}"
             )
     names = [unit_name(one) for one in units]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"unit names {', '.join(twice)} more than once; expected each unit once, with its own name.")
-    return [int(one) if isinstance(one, Integral) else one for one in units]
+    return [int(one) if isinstance(one, Integral) else one for one in units]  # type: ignore[misc]
+
+
+def labels_of(labels: Any) -> list[str] | None:
+    """Names of a layer's channels, from what holds them.
+
+    Args:
+        labels: A sequence of names; torchvision's weights (``ResNet50_Weights.IMAGENET1K_V2``, whose metadata has
+            them); a mapping from number to name, as transformers' ``config.id2label``; or None.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    if labels is None:
+        return None
+    meta = getattr(labels, "meta", None)
+    found: Any = meta.get("categories") if isinstance(meta, Mapping) else labels
+    if isinstance(found, Mapping):
+        found = [found.get(number, found.get(str(number))) for number in range(len(found))]
+    if isinstance(found, (str, bytes)) or not isinstance(found, Sequence) or not all(isinstance(x, str) for x in found):
+        raise TypeError(
+            f"labels is a {type(labels).__name__}; expected one name a channel, in their order, or torchvision's"
+            " weights."
+        )
+    return list(found)
+
+
+def by_label(unit: Any, labels: list[str] | None) -> Any:
+    """A unit, or a list of them, with names replaced by the numbers of their channels.
+
+    Raises:
+        KeyError: A name is not among the labels, or stands there twice.
+    """
+    if isinstance(unit, list):
+        return [by_label(one, labels) for one in unit]
+    if not isinstance(unit, str) or labels is None:
+        return unit
+    places = [place for place, label in enumerate(labels) if label == unit]
+    if len(places) == 1:
+        return places[0]
+    if places:
+        raise KeyError(f"unit={unit!r} is the label of units {places}; expected one unit. Pass its number.")
+    near = difflib.get_close_matches(unit, labels, n=3)
+    closest = f" Closest: {', '.join(map(repr, near))}." if near else ""
+    raise KeyError(f"unit={unit!r} is none of the {len(labels)} labels; expected one of them.{closest}")
 
 
 def unit_name(unit: OneUnit) -> str:
@@ -69,6 +183,10 @@ def unit_name(unit: OneUnit) -> str:
     """
     if isinstance(unit, MeanOf):
         return f"mean({', '.join(map(str, unit.units))})"
+    if isinstance(unit, Direction):
+        return unit.name
+    if isinstance(unit, Head):
+        return f"head {unit.index}"
     if isinstance(unit, tuple):
         return f"({', '.join(_slice_name(index) if isinstance(index, slice) else str(index) for index in unit)})"
     if callable(unit):
@@ -81,7 +199,7 @@ def _slice_name(index: slice) -> str:
     return ":".join(parts if index.step is not None else parts[:2])
 
 
-def pool_unit(output: Tensor, unit: Unit, *, pool: Pool = "mean", layout: Layout) -> Tensor:
+def pool_unit(output: Tensor, unit: Any, *, pool: Pool = "mean", layout: Layout, prefix: int | None = None) -> Tensor:
     """Read one unit, or several, from a layer's output; gradients flow.
 
     Args:
@@ -89,10 +207,12 @@ def pool_unit(output: Tensor, unit: Unit, *, pool: Pool = "mean", layout: Layout
         unit: An int is a channel, pooled over space or tokens (a feature where there are none: our extension of
             Captum's meaning). A tuple of ints and slices indexes the output behind the batch axis, and slices are
             summed, both as in Captum's neuron selectors. A function takes the output and returns (N,).
-            :class:`MeanOf` is the mean of several ints. A list holds several of these.
-        pool: How a channel's map becomes one number: ``"mean"``, ``"max"``, or ``"center"``, the value at
-            (H // 2, W // 2).
+            :class:`MeanOf` is the mean of several ints, :class:`Direction` a linear read-out of the channels,
+            :class:`Head` the length of an attention head's output. A list holds several of these.
+        pool: How a channel's positions become one number: ``"mean"``, ``"max"``, ``"center"``, the value at
+            (H // 2, W // 2), ``"token:k"``, the k-th token's, or ``"patch_mean"``, the mean without the prefix.
         layout: Where the channels are.
+        prefix: Tokens before the patches.
 
     Returns:
         (N,) for one unit, (N, K) for a list of K.
@@ -107,38 +227,115 @@ def pool_unit(output: Tensor, unit: Unit, *, pool: Pool = "mean", layout: Layout
     tensor([[1.5000, 5.5000]])
     """
     check_pool(pool, layout)
+    how = _Positions(pool, layout, prefix)
     if not isinstance(unit, list):
-        return _read_one(output, unit, pool, layout)
+        return _read_one(output, unit, how)
     if all(_is_int(one) for one in unit):
-        return _read_channels(output, [_checked(one, output, layout) for one in unit], pool, layout)
-    return torch.stack([_read_one(output, one, pool, layout) for one in unit], dim=1)
+        return _read_channels(output, [_checked(one, output, layout) for one in unit], how)
+    return torch.stack([_read_one(output, one, how) for one in unit], dim=1)
 
 
 def check_pool(pool: str, layout: Layout | None = None) -> None:
-    """Refuse a name that is no pooling, or a centre where there is no map.
+    """Refuse a name that is no pooling, a centre where there is no map, or a token where there are none.
 
     Raises:
         ValueError: Naming the poolings that there are.
     """
-    if pool not in POOLS:
-        raise ValueError(f"pool={pool!r}; expected one of {', '.join(map(repr, POOLS))}.")
-    if pool == "center" and layout == "NLC":
+    if pool not in POOLS and token_of(pool) is None:
         raise ValueError(
-            "pool='center' on tokens (layout 'NLC'), which have no centre; expected 'mean' or 'max'."
+            f"pool={pool!r}; expected one of {', '.join(map(repr, POOLS))} or 'token:k', such as 'token:0'."
+        )
+    if pool == "center" and layout in ("NLC", "NCL"):
+        raise ValueError(
+            f"pool='center' on tokens (layout {layout!r}), which have no centre; expected 'mean' or 'max'."
             " For one token pass unit=(token, feature)."
+        )
+    if layout not in (None, "NLC") and pool.startswith(_TOKEN_POOLS):
+        raise ValueError(
+            f"pool={pool!r} on an output of layout {layout!r}, which has no tokens; expected 'mean', 'max' or 'center'."
+            " Choose a layer of layout 'NLC'."
         )
 
 
-def _read_one(output: Tensor, unit: Any, pool: Pool, layout: Layout) -> Tensor:
+def token_of(pool: str) -> int | None:
+    """The k of ``"token:k"``.
+
+    >>> token_of("token:3"), token_of("mean")
+    (3, None)
+    """
+    name, _, number = pool.partition(":") if isinstance(pool, str) else ("", "", "")
+    return int(number) if name == "token" and number.isdecimal() else None
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """How positions are pooled."""
+
+    pool: Pool
+    layout: Layout
+    prefix: int | None
+
+    def __call__(self, values: Tensor, lead: int = 1) -> Tensor:
+        """Reduce everything behind the first ``lead`` axes."""
+        if self.layout == "NC":
+            return values
+        if self.pool == "center":
+            return values[..., values.shape[-2] // 2, values.shape[-1] // 2]
+        flat = values.flatten(lead)
+        token = token_of(self.pool)
+        if token is not None:
+            if token >= flat.shape[-1]:
+                raise ValueError(
+                    f"pool={self.pool!r} is out of range; expected 'token:0'..'token:{flat.shape[-1] - 1}'."
+                )
+            return flat[..., token]
+        if self.pool == "patch_mean":
+            if self.prefix is None:
+                raise ValueError("pool='patch_mean', but the number of prefix tokens is not known; pass prefix=.")
+            return flat[..., self.prefix :].mean(-1)
+        if self.pool == "cls":
+            raise ValueError("pool='cls', but which token it is is not known here; pass pool='token:k'.")
+        return flat.mean(-1) if self.pool == "mean" else flat.amax(-1)
+
+
+def _read_one(output: Tensor, unit: Any, how: _Positions) -> Tensor:
+    layout = how.layout
     if _is_int(unit):
-        return _pool(output.select(channel_axis(layout), _checked(unit, output, layout)), pool, layout)
+        return how(output.select(channel_axis(layout), _checked(unit, output, layout)))
     if isinstance(unit, MeanOf):
-        return _read_channels(output, [_checked(one, output, layout) for one in unit.units], pool, layout).mean(1)
+        return _read_channels(output, [_checked(one, output, layout) for one in unit.units], how).mean(1)
+    if isinstance(unit, Direction):
+        return _read_direction(output, unit, how)
+    if isinstance(unit, Head):
+        return _read_head(output, unit, how)
     if isinstance(unit, tuple):
         return _read_neuron(output, unit)
     if not callable(unit):
         raise TypeError(f"unit is a {type(unit).__name__} ({unit!r}); expected an int, a tuple, MeanOf or a function.")
     return _call(unit, output)
+
+
+def _read_direction(output: Tensor, unit: Direction, how: _Positions) -> Tensor:
+    axis = channel_axis(how.layout)
+    if len(unit.vector) != output.shape[axis]:
+        raise ValueError(
+            f"unit={unit!r} for an output of shape {tuple(output.shape)} with layout {how.layout!r}; expected"
+            f" {output.shape[axis]} weights, one a channel. Pass a vector of this layer."
+        )
+    return how(torch.tensordot(output, unit.vector.to(output), dims=([axis], [0])))
+
+
+def _read_head(output: Tensor, unit: Head, how: _Positions) -> Tensor:
+    axis = channel_axis(how.layout)
+    channels = output.shape[axis]
+    if unit.heads is None or channels % unit.heads:
+        raise ValueError(
+            f"unit={unit!r} for an output of shape {tuple(output.shape)} with layout {how.layout!r}; expected heads"
+            " that"
+            f" divide its {channels} channels. Pass layer= an attention module, or Head(k, heads=) of their outputs."
+        )
+    width = channels // unit.heads
+    return how(torch.linalg.vector_norm(output.narrow(axis, unit.index * width, width), dim=axis))
 
 
 def _call(unit: Any, output: Tensor) -> Tensor:
@@ -153,20 +350,10 @@ def _call(unit: Any, output: Tensor) -> Tensor:
     return values
 
 
-def _read_channels(output: Tensor, units: list[int], pool: Pool, layout: Layout) -> Tensor:
-    axis = channel_axis(layout)
+def _read_channels(output: Tensor, units: list[int], how: _Positions) -> Tensor:
+    axis = channel_axis(how.layout)
     index = torch.tensor(units, device=output.device)
-    return _pool(output.index_select(axis, index).movedim(axis, 1), pool, layout, lead=2)
-
-
-def _pool(values: Tensor, pool: Pool, layout: Layout, lead: int = 1) -> Tensor:
-    """Reduce everything behind the first ``lead`` axes."""
-    if layout == "NC":
-        return values
-    if pool == "center":
-        return values[..., values.shape[-2] // 2, values.shape[-1] // 2]
-    flat = values.flatten(lead)
-    return flat.mean(-1) if pool == "mean" else flat.amax(-1)
+    return how(output.index_select(axis, index).movedim(axis, 1), lead=2)
 
 
 def _read_neuron(output: Tensor, unit: tuple[int | slice, ...]) -> Tensor:

@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -11,12 +10,47 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
-from vislens_interp.images import check_images, check_shape, preprocess_for, preprocess_size
-from vislens_interp.targets.capture import find_layer, probe, refuse_scattered, run_to_layer, single_output, undisturbed
-from vislens_interp.targets.layout import Layout, channel_axis, check_layout, resolve_layout
-from vislens_interp.targets.selectors import MeanOf, OneUnit, Pool, Unit, check_pool, pool_unit, unit_list, unit_name
+from vislens_interp.images import (
+    Preprocess,
+    as_preprocess,
+    check_images,
+    check_shape,
+    describe_preprocess,
+    normalises,
+    preprocess_for,
+    preprocess_size,
+)
+from vislens_interp.targets.capture import (
+    Output,
+    Seen,
+    chosen_call,
+    find_layer,
+    pick,
+    plain,
+    refuse_scattered,
+    refuse_script,
+    run_to_layer,
+    survey,
+    undisturbed,
+)
+from vislens_interp.targets.layout import Arrangement, Layout, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.selectors import (
+    CHANNEL_UNITS,
+    Head,
+    OneUnit,
+    Pool,
+    Unit,
+    by_label,
+    check_pool,
+    labels_of,
+    pool_unit,
+    token_of,
+    unit_list,
+    unit_name,
+)
 
-_PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen
+_PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen; then one more
+_CLOSE = 0.02  # of an output's largest value: what batches of different sizes may differ by, in half precision too
 
 
 class Target(ABC):
@@ -65,6 +99,10 @@ class Target(ABC):
             " LayerTarget. Pass a network to take them from instead."
         )
 
+    def describe(self) -> dict[str, Any]:
+        """What a saved result says of its target, as JSON values."""
+        return {"model": type(self).__name__, "units": list(self.names)}
+
     def responses(self, images: Tensor, *, batch_size: int | None = None, progress: bool = False) -> Tensor:
         """Responses to any number of images, without gradients.
 
@@ -94,21 +132,40 @@ class Target(ABC):
 class LayerTarget(Target):
     """Units of one layer of a network, which is left as it was: mode, gradients, device, hooks and random state.
 
-    Everything is checked at construction, by one full pass of two grey images; after that a pass stops at the layer.
+    Everything is checked at construction: one full pass of two images finds how often the layer is called and what the
+    axes of its output are, a pass of three that the images are where they seem to be. After that a pass stops at the
+    layer.
 
     Args:
-        model: The network. Images are moved to its device, never the other way.
+        model: The network. Images are moved to its device, never the other way. Of a compiled model the module inside
+            is read.
         layer: Dotted name, module, or None for the model's own output.
-        unit: A unit or a list of them, see :func:`~vislens_interp.targets.selectors.pool_unit`.
-        pool: How a channel's map becomes one number: ``"mean"``, ``"max"`` or ``"center"``.
-        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"NC"``.
-        preprocess: From pixels in [0, 1] to what the network takes; None asks the model.
+        unit: A unit or a list of them, see :func:`~vislens_interp.targets.selectors.pool_unit`; or labels.
+        pool: How a channel's positions become one number: ``"mean"``, ``"max"``, ``"center"``, and on tokens ``"cls"``,
+            ``"token:k"`` or ``"patch_mean"``, which leaves the tokens before the patches out.
+        token: Short for a pool: 3 for ``"token:3"``, ``"cls"`` for ``"cls"``.
+        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"LNC"``,
+            ``"NCL"``, ``"NC"``.
+        output: Which tensor of a layer that gives several: its place in a tuple, its name in a dict or dataclass.
+        call: Which call of a layer that a pass calls several times, from 0.
+        preprocess: From pixels in [0, 1] to what the network takes; None asks the model. See
+            :func:`~vislens_interp.images.as_preprocess` for what may be given.
+        labels: Names of the layer's channels, for ``unit=`` by name: see
+            :func:`~vislens_interp.targets.selectors.labels_of`. None takes the model's own ``labels`` or
+            transformers' ``config.id2label``, if the layer is the model's output.
         batch_size: Images in a pass of :meth:`responses`.
         image_size: Side of the images for the first pass, in pixels, where ``preprocess`` does not say it.
 
+    Attributes:
+        shape: Shape of the layer's output for one image, images first and windows joined: what a tuple indexes.
+        layout: Its layout; None where no unit needs one and it could not be established.
+        prefix: Tokens before the patches, where there are tokens and it could be established.
+        n_units: Channels, where the layout is known.
+
     Raises:
         ValueError: Layer, unit, pool, layout or preprocessing do not fit the model; the message says how.
-        TypeError: The layer or the unit is of a wrong type, or the layer gives no tensor.
+        TypeError: The layer or the unit is of a wrong type, or the layer gives no tensor, or several.
+        KeyError: A unit's name is not among the labels.
 
     >>> from vislens_interp.images import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
@@ -124,40 +181,98 @@ class LayerTarget(Target):
         unit: Unit,
         *,
         pool: Pool = "mean",
+        token: int | str | None = None,
         layout: Layout | None = None,
-        preprocess: Callable[[Tensor], Tensor] | None = None,
+        output: Output | None = None,
+        call: int | None = None,
+        preprocess: Any = None,
+        labels: Any = None,
         batch_size: int = 256,
         image_size: int | None = None,
     ) -> None:
-        _check_model(model)
+        model = _checked_model(model)
         _check_batch_size(batch_size)
-        check_pool(pool)
+        pool = _pool_of(pool, token)
         check_layout(layout)
         self.model = model
-        self.layer, module = find_layer(model, layer)
-        self.units: list[OneUnit] = unit_list(unit)
-        self.names = [unit_name(one) for one in self.units]
+        self.layer, module = find_layer(model, _unprefixed(layer))
+        refuse_script(model, self.layer)
+        if labels is None and self.layer == "":
+            own = getattr(model, "labels", None)
+            labels = (
+                own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
+            )
+        names = labels_of(labels)
+        self.units: list[OneUnit] = unit_list(by_label(unit, names))
+        self.names = [
+            names[one]
+            if names and isinstance(one, int) and 0 <= one < len(names) and _is_named(unit, names[one])
+            else unit_name(one)
+            for one in self.units
+        ]
         self.pool: Pool = pool
+        self.output, self.call, self.declared_layout = output, call, layout
         self.batch_size = batch_size
-        self.preprocess = preprocess_for(model) if preprocess is None else preprocess
+        self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
+        self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
 
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
-            images = _probe_images(model, self.preprocess, image_size).requires_grad_()
-            probed = probe(model, self.layer, self._prepare(images))
-            output = single_output(probed, model, self.layer)
-            if output.ndim < 2 or len(output) != _PROBE_IMAGES:
+            images = _probe_images(model, self.preprocess, image_size)
+            inputs = self._prepare(images[:_PROBE_IMAGES].requires_grad_())
+            twice = _normalising(model) if normalises(self.preprocess) else []
+            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before)
+            for name in twice:
+                if found[name]:
+                    raise ValueError(
+                        f"preprocess={describe_preprocess(self.preprocess)}, but {type(model).__name__} normalises its"
+                        f" inputs itself in {name!r}; expected one normalisation. Pass preprocess=Preprocess(size, [0],"
+                        " [1])."
+                    )
+            self._call = chosen_call(found[self._read], call, model, self._read)
+            seen = found[self._read][self._call]
+            raw = pick(seen.output, output, model, self._read)
+            self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
+            if names and self._arrangement is not None:
+                _check_labels(names, raw, self._arrangement)
+            _check_heads(seen, self.units, self._before)
+            with torch.no_grad():
+                self._check_batch_axis(raw, self._run(self._prepare(images)))
+            arranged = self._arrange(raw)
+            self.shape = tuple(arranged.shape[1:])
+            self.layout: Layout | None = None if self._arrangement is None else self._arrangement.layout
+            self.prefix = None if self._arrangement is None else self._arrangement.prefix
+            self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
+            self._pool = _resolve_pool(pool, self._arrangement, self.shape, self.units)
+            self.differentiable = self._select(arranged).requires_grad
+
+    def _run(self, inputs: Tensor) -> Tensor:
+        return run_to_layer(self.model, self._read, inputs, call=self._call, output=self.output, before=self._before)
+
+    def _arrange(self, output: Tensor) -> Tensor:
+        return output if self._arrangement is None else self._arrangement.arrange(output)
+
+    def _check_batch_axis(self, two: Tensor, three: Tensor) -> None:
+        """Refuse an output whose images are not where they seem: three have to give half as much again as two."""
+        axis = 0 if self._arrangement is None else self._arrangement.raw.index("N")
+        want = list(two.shape)
+        want[axis] = two.shape[axis] // _PROBE_IMAGES * (_PROBE_IMAGES + 1)
+        if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != _PROBE_IMAGES):
+            raise ValueError(
+                f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for"
+                f" {_PROBE_IMAGES}"
+                f" images and {tuple(three.shape)} for {_PROBE_IMAGES + 1}; expected the images on"
+                f" {'the first axis' if axis == 0 else f'axis {axis}'}. Choose a layer before or after it."
+            )
+        if self._arrangement is not None and self._arrangement.folded > 1:
+            same, again = (self._arrangement.arrange(one.detach())[:_PROBE_IMAGES].float() for one in (two, three))
+            if not (same - again).abs().max() <= _CLOSE * same.abs().max():
                 raise ValueError(
-                    f"layer {self.layer!r} of {type(model).__name__} gives shape {tuple(output.shape)} for"
-                    f" {_PROBE_IMAGES} images; expected the images on the first axis and at least one more. Choose a"
-                    " layer before or after it."
+                    f"layer {self.layer!r} of {type(self.model).__name__} gives {self._arrangement.folded} rows an"
+                    " image,"
+                    " and what an image gives depends on the others; expected rows of their own. Choose a layer before"
+                    " or after it."
                 )
-            self.shape = tuple(output.shape[1:])
-            self.layout: Layout | None = None
-            if layout is not None or any(isinstance(one, (int, MeanOf)) for one in self.units):
-                self.layout = resolve_layout(output.shape, layout, layer=module, model=model)
-            check_pool(pool, self.layout)
-            self.differentiable = self._select(output).requires_grad
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +285,7 @@ class LayerTarget(Target):
     def features(self, images: Tensor) -> Tensor:
         check_shape(images)
         with undisturbed(self.model):
-            return run_to_layer(self.model, self.layer, self._prepare(images))
+            return self._arrange(self._run(self._prepare(images)))
 
     def _prepare(self, images: Tensor) -> Tensor:
         anchor = _anchor(self.model)
@@ -178,7 +293,7 @@ class LayerTarget(Target):
 
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.
-        return pool_unit(output, self.units, pool=self.pool, layout=self.layout or "NC")
+        return pool_unit(output, self.units, pool=self._pool, layout=self.layout or "NC", prefix=self.prefix)
 
     def fingerprint(self) -> str:
         """A short hash of the model's weights as they are now."""
@@ -186,7 +301,7 @@ class LayerTarget(Target):
 
     def describe(self) -> dict[str, Any]:
         """What a saved result says of its target, as JSON values."""
-        said = getattr(self.preprocess, "describe", None)
+        chosen = {"output": self.output, "call": self.call, "declared_layout": self.declared_layout}
         return {
             "model": type(self.model).__name__,
             "layer": self.layer,
@@ -194,8 +309,9 @@ class LayerTarget(Target):
             "pool": self.pool,
             "layout": self.layout,
             "shape": list(self.shape),
-            "preprocess": str(said()) if callable(said) else repr(self.preprocess),
+            "preprocess": describe_preprocess(self.preprocess),
             "fingerprint": self.fingerprint(),
+            **{name: value for name, value in chosen.items() if value is not None},
         }
 
 
@@ -208,17 +324,19 @@ class LayerInfo:
         kind: Class of the module.
         shape: Shape of its output for one image.
         n_units: Channels or features that an int selects; None where ``layout=`` has to be passed first.
+        layout: Layout of its output, images first; None where it has to be passed.
+        prefix: Tokens before the patches, where there are tokens and it could be established.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     n_units: int | None
+    layout: Layout | None = field(default=None, compare=False)
+    prefix: int | None = field(default=None, compare=False)
 
 
-def list_units(
-    model: nn.Module, *, image_size: int | None = None, preprocess: Callable[[Tensor], Tensor] | None = None
-) -> list[LayerInfo]:
+def list_units(model: nn.Module, *, image_size: int | None = None, preprocess: Any = None) -> list[LayerInfo]:
     """The layers that a lens can point at, found by one pass.
 
     Left out are layers that the pass does not call, calls several times, or that give no tensor with the images first.
@@ -240,36 +358,29 @@ def list_units(
     LayerInfo(name='', kind='Sequential', shape=(4, 6, 6), n_units=4)
     LayerInfo(name='0', kind='Conv2d', shape=(4, 6, 6), n_units=4)
     """
-    _check_model(model)
-    preprocess = preprocess_for(model) if preprocess is None else preprocess
-    calls: dict[str, list[tuple[int, ...] | None]] = {}
+    model = _checked_model(model)
+    preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
     modules = dict(model.named_modules())
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            calls.setdefault(name, []).append(tuple(output.shape) if isinstance(output, Tensor) else None)
-
-        return hook
-
-    with ExitStack() as hooks, torch.no_grad(), undisturbed(model):
-        images = _probe_images(model, preprocess, image_size)
-        inputs = preprocess(images).to(_anchor(model))
-        for name, module in modules.items():
-            handle = module.register_forward_hook(note(name))
-            hooks.callback(handle.remove)
-        model(inputs)
+    names = [name for name in modules if not _is_scripted_inside(model, name)]
+    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
+        images = _probe_images(model, preprocess, image_size)[:_PROBE_IMAGES].requires_grad_()
+        found = survey(model, names, preprocess(images).to(_anchor(model)))
 
     infos: list[LayerInfo] = []
-    for name, module in modules.items():
-        shapes = calls.get(name, [])
-        shape = shapes[0] if len(shapes) == 1 else None
-        if shape is None or len(shape) < 2 or shape[0] != _PROBE_IMAGES:
+    for name in names:
+        if len(found[name]) != 1 or len(found[name][0].shapes) != 1:
             continue
+        ((path, shape),) = found[name][0].shapes.items()
+        kind = type(modules[name]).__name__
         try:
-            n_units = shape[channel_axis(resolve_layout(shape, layer=module, model=model))]
+            arrangement = establish(shape, found[name][0].axes[path], modules[name])
         except ValueError:
-            n_units = None
-        infos.append(LayerInfo(name, type(module).__name__, shape[1:], n_units))
+            if len(shape) > 1 and shape[0] == _PROBE_IMAGES:
+                infos.append(LayerInfo(name, kind, shape[1:], None))
+            continue
+        arranged = tuple(arrangement.arrange(torch.empty(shape, device="meta")).shape)
+        layout = arrangement.layout
+        infos.append(LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix))
     return infos
 
 
@@ -280,8 +391,12 @@ def read_responses(
     images: Tensor,
     *,
     pool: Pool = "mean",
+    token: int | str | None = None,
     layout: Layout | None = None,
-    preprocess: Callable[[Tensor], Tensor] | None = None,
+    output: Output | None = None,
+    call: int | None = None,
+    preprocess: Any = None,
+    labels: Any = None,
     batch_size: int = 256,
 ) -> Tensor:
     """Responses of a unit to images: :class:`LayerTarget` in one call.
@@ -291,9 +406,7 @@ def read_responses(
         layer: Dotted name, module, or None for the model's own output.
         unit: A unit or a list of them.
         images: (N, 3, H, W) in [0, 1].
-        pool: How a channel's map becomes one number: ``"mean"``, ``"max"`` or ``"center"``.
-        layout: Layout of the layer's output where it cannot be established.
-        preprocess: From pixels in [0, 1] to what the network takes; None asks the model.
+        pool, token, layout, output, call, preprocess, labels: As :class:`LayerTarget`.
         batch_size: Images in a pass.
 
     Returns:
@@ -313,8 +426,12 @@ def read_responses(
         layer,
         unit,
         pool=pool,
+        token=token,
         layout=layout,
+        output=output,
+        call=call,
         preprocess=preprocess,
+        labels=labels,
         batch_size=batch_size,
         image_size=min(images.shape[-2:]),
     )
@@ -322,10 +439,152 @@ def read_responses(
     return responses if isinstance(unit, list) else responses[:, 0]
 
 
-def _check_model(model: nn.Module) -> None:
+def _checked_model(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
+    model = plain(model)
     refuse_scattered(model)
+    return model
+
+
+def _unprefixed(layer: Any) -> Any:
+    """A layer's name without what ``torch.compile`` puts before it, and what it wraps."""
+    if isinstance(layer, nn.Module):
+        return getattr(layer, "_orig_mod", layer)
+    return layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
+
+
+def _is_scripted_inside(model: nn.Module, name: str) -> bool:
+    try:
+        refuse_script(model, name)
+    except ValueError:
+        return True
+    return False
+
+
+def _is_named(unit: Any, label: str) -> bool:
+    return label in unit if isinstance(unit, list) else unit == label
+
+
+def _pool_of(pool: Pool, token: int | str | None) -> Pool:
+    check_pool(pool)
+    if token is None:
+        return pool
+    if pool != "mean":
+        raise ValueError(f"token={token!r} with pool={pool!r}; expected one of the two. Leave pool= out.")
+    if token == "cls":
+        return "cls"
+    if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+        raise ValueError(f"token={token!r}; expected a whole number of at least 0, or 'cls'.")
+    return f"token:{token}"
+
+
+def _resolve_pool(pool: Pool, arrangement: Arrangement | None, shape: tuple[int, ...], units: list[OneUnit]) -> Pool:
+    """The pool with the class token's place in it; refuses what does not fit the layer."""
+    if not any(isinstance(one, CHANNEL_UNITS) for one in units) or arrangement is None:
+        return pool
+    check_pool(pool, arrangement.layout)
+    if pool == "center" and len(shape) == 3 and not arrangement.is_map:
+        raise ValueError(
+            f"pool='center' on an output of shape {shape} whose positions are no map; expected 'mean' or 'max'."
+            " Pass layout= if its axes are height and width."
+        )
+    if pool == "patch_mean" and arrangement.prefix is None:
+        raise ValueError(
+            f"pool='patch_mean' on an output of shape {shape}, of whose tokens it is not known how many stand before"
+            " the"
+            " patches; expected a layer where it can be established. Pass unit= a function of the output."
+        )
+    if pool == "cls":
+        if arrangement.class_token is None:
+            raise ValueError(
+                f"pool='cls' on an output of shape {shape} with {arrangement.prefix} tokens before the patches, none of"
+                " which is known to be the class token; expected a layer where it can be established. Pass"
+                " pool='token:k'"
+                " if you know its place."
+            )
+        return f"token:{arrangement.class_token}"
+    token = token_of(pool)
+    if token is not None and token >= shape[0]:
+        raise ValueError(
+            f"pool={pool!r} is out of range; expected 'token:0'..'token:{shape[0] - 1}'. Pass one of these."
+        )
+    return pool
+
+
+def _arrangement(
+    seen: Seen,
+    raw: Tensor,
+    layout: Layout | None,
+    units: list[OneUnit],
+    module: nn.Module | None,
+    output: Output | None,
+) -> Arrangement | None:
+    path = next(iter(seen.shapes)) if output is None else output if isinstance(output, tuple) else (output,)
+    found: Arrangement | None = None
+    try:
+        found = establish(raw.shape, seen.axes[path], module)
+    except ValueError:
+        if layout is None and any(isinstance(one, CHANNEL_UNITS) for one in units):
+            raise
+    if layout is None or (found is not None and found.raw == layout):
+        return found
+    return declared(layout, raw.shape, _PROBE_IMAGES)
+
+
+def _check_labels(names: list[str], raw: Tensor, arrangement: Arrangement) -> None:
+    channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
+    if len(names) != channels:
+        raise ValueError(
+            f"labels has {len(names)} names for a layer with {channels} channels; expected one a channel. Pass"
+            " layer=None"
+            " for the model's own output, or the labels of this layer."
+        )
+
+
+def _resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[str, bool, list[OneUnit]]:
+    """Where to read: heads of an attention module are what its projection takes in."""
+    if not any(isinstance(one, Head) and one.heads is None for one in units):
+        return name, False, units
+    heads = getattr(module, "num_heads", None)
+    projection = next(
+        (child for child in ("proj", "out_proj") if type(getattr(module, child, None)) is nn.Linear), None
+    )
+    if not isinstance(heads, int) or projection is None or not all(isinstance(one, Head) for one in units):
+        raise ValueError(
+            f"unit={', '.join(map(unit_name, units))} of layer {name!r} ({type(module).__name__}); expected heads"
+            " alone, of"
+            " an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k, heads=) of a"
+            " layer"
+            " that holds the heads' outputs side by side."
+        )
+    filled: list[OneUnit] = [replace(one, heads=heads) for one in units if isinstance(one, Head)]
+    return f"{name}.{projection}".lstrip("."), True, filled
+
+
+def _check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
+    """Refuse heads that do not lie side by side in the channels as (heads, features)."""
+    for one in units:
+        if not before or not isinstance(one, Head) or one.heads is None:
+            continue
+        (path,) = seen.shapes
+        width = seen.shapes[path][-1] // one.heads
+        if (one.heads, width) not in seen.factors.get(path, frozenset()):
+            raise ValueError(
+                f"unit=Head({one.index}): it cannot be established that the channels of shape {seen.shapes[path]} are"
+                f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer"
+                " where"
+                " you know it."
+            )
+
+
+def _normalising(model: nn.Module) -> list[str]:
+    """Names of modules that normalise pixels if the pass calls them."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if name and ((isinstance(module, Preprocess) and normalises(module)) or type(module).__name__ == "Normalize")
+    ]
 
 
 def _check_batch_size(batch_size: int) -> None:
@@ -345,7 +604,9 @@ def _probe_images(model: nn.Module, preprocess: Callable[[Tensor], Tensor], imag
     size = preprocess_size(preprocess) or image_size
     if size is None:
         raise ValueError(
-            f"image_size: neither it nor preprocess ({type(preprocess).__name__}) says what size of images"
+            f"image_size: neither it nor preprocess ({describe_preprocess(preprocess)}) says what size of images"
             f" {type(model).__name__} takes. Pass image_size=, or preprocess=Preprocess(size, mean, std)."
         )
-    return torch.full((_PROBE_IMAGES, 3, size, size), 0.5, device=_anchor(model).device)
+    # Unlike one another, and the same whatever the caller's random state is.
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((_PROBE_IMAGES + 1, 3, size, size), generator=generator).to(_anchor(model).device)

@@ -1,0 +1,199 @@
+"""All units of a layer in one pass, streamed to a table on disk that is mapped into memory, not read."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vislens_interp.files import FORMAT_VERSION, write_text
+from vislens_interp.images import check_images
+from vislens_interp.targets.target import LayerTarget
+
+_KIND = "layer table"
+_TENSOR = "responses"
+_LENGTH = 8  # bytes of a safetensors file that say how long its header is
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Responses of all units of a layer to a set of images.
+
+    Args:
+        responses: (N, K), float32. Rows are read from the file when they are looked at; what is written into the tensor
+            stays in memory.
+        target: What was read: model, layer, pool, layout, preprocessing and a fingerprint of the weights.
+        path: The file; None for a table that was made in memory.
+    """
+
+    responses: Tensor
+    target: dict[str, Any]
+    path: Path | None = None
+
+    @property
+    def n_units(self) -> int:
+        """Units, numbered from 0."""
+        return self.responses.shape[1]
+
+
+def all_units(model: nn.Module, layer: str | nn.Module | None, **arguments: Any) -> LayerTarget:
+    """A target on every unit of a layer, in their order.
+
+    Args:
+        model: The network; left as it was.
+        layer: Dotted name, module, or None for the model's own output.
+        arguments: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``, ...
+
+    Raises:
+        ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`; also where the channels of the layer are
+            not known.
+
+    >>> from vislens_interp.images import Preprocess
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    >>> all_units(model, "0", preprocess=Preprocess(8, [0], [1])).names
+    ['0', '1', '2', '3']
+    """
+    if "unit" in arguments:
+        raise ValueError(f"unit={arguments['unit']!r}, but all units are read; leave it out, or use LayerTarget.")
+    first = LayerTarget(model, layer, 0, **arguments)
+    return LayerTarget(model, layer, list(range(first.n_units or 1)), **arguments)
+
+
+def read_layer(
+    model: nn.Module,
+    layer: str | nn.Module | None,
+    images: Tensor,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = False,
+    **arguments: Any,
+) -> LayerTable:
+    """Responses of all units of a layer, in one pass over the images.
+
+    With ``path`` every batch goes to a hidden file beside it, which is renamed when the last row is written: the table
+    is whole or absent. Called again after an interruption, with the same model, layer, images and arguments, it goes
+    on where it was.
+
+    Args:
+        model: The network; left as it was.
+        layer: Dotted name, module, or None for the model's own output.
+        images: (N, 3, H, W) in [0, 1].
+        path: File of the table, a safetensors file; None keeps it in memory.
+        progress: Show a progress bar.
+        arguments: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``,
+            ``batch_size=``, ...
+
+    Returns:
+        The table, (N, K).
+
+    Raises:
+        ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`.
+
+    >>> from vislens_interp.images import Preprocess
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    >>> read_layer(model, "0", torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0], [1])).responses.shape
+    torch.Size([5, 4])
+    """
+    check_images(images)
+    if "preprocess" in arguments:
+        arguments.setdefault("image_size", min(images.shape[-2:]))
+    target = all_units(model, layer, **arguments)
+    described = target.describe()
+    if path is None:
+        return LayerTable(target.responses(images, progress=progress), described)
+    path = Path(path)
+    key = hashlib.sha256(f"{json.dumps(described)} {_digest(images)}".encode()).hexdigest()[:16]
+    shape = (len(images), len(target.names))
+    file, notes = path.parent / f".{path.name}.partial", path.parent / f".{path.name}.partial.json"
+    header = _header(shape, {"target": described, "key": key})
+    done = _rows_done(notes, key, file, len(header) + 4 * shape[0] * shape[1])
+    if done == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as empty:
+            empty.write(header)
+            empty.truncate(len(header) + 4 * shape[0] * shape[1])
+    table = np.memmap(file, np.float32, "r+", offset=len(header), shape=shape)
+    batches = range(done, len(images), target.batch_size)
+    if progress:
+        from tqdm import tqdm
+
+        batches = tqdm(batches, desc=f"units of {target.layer or 'the output'}", unit="batch")
+    for start in batches:
+        end = min(start + target.batch_size, len(images))
+        table[start:end] = target.responses(images[start:end]).numpy()
+        table.flush()  # before the note that says so
+        write_text(notes, json.dumps({"key": key, "rows": end}))
+    del table
+    os.replace(file, path)
+    notes.unlink(missing_ok=True)
+    return open_table(path)
+
+
+def open_table(path: str | os.PathLike[str]) -> LayerTable:
+    """Map a table that :func:`read_layer` wrote into memory.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path={str(path)!r}: no such file; expected a {_KIND}. read_layer writes one.")
+    with path.open("rb") as file:
+        try:
+            length = int.from_bytes(file.read(_LENGTH), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+            said = json.loads(header["__metadata__"]["vislens_interp"])
+            state, version = dict(said["state"]["$dict"]), said["version"]
+            shape = tuple(header[_TENSOR]["shape"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"path={str(path)!r} is not a {_KIND} of vislens_interp ({type(error).__name__}: {error}); expected a"
+                " file that read_layer wrote. Read the layer again, or restore a copy."
+            ) from error
+    offset = _LENGTH + length
+    if version > FORMAT_VERSION or said["kind"] != _KIND:
+        raise ValueError(
+            f"path={str(path)!r} holds a {said['kind']} of format version {version}; expected a {_KIND} of version"
+            f" {FORMAT_VERSION} at most. Upgrade vislens_interp, or pass another file."
+        )
+    if path.stat().st_size != offset + 4 * shape[0] * shape[1]:
+        raise ValueError(
+            f"path={str(path)!r} has {path.stat().st_size} bytes; expected {offset + 4 * shape[0] * shape[1]} for"
+            f" {shape[0]} images and {shape[1]} units. It is truncated: read the layer again, or restore a copy."
+        )
+    # Copy on write: torch wants memory that may be written to, and the file has to stay as it is.
+    mapped = np.memmap(path, np.float32, "c", offset=offset, shape=shape)
+    return LayerTable(torch.from_numpy(mapped), json.loads(state["target"]), path)
+
+
+def _header(shape: tuple[int, int], said: dict[str, Any]) -> bytes:
+    """The beginning of a safetensors file with one float32 tensor, as ``files.load_state`` reads it."""
+    state = {"$dict": [[_TENSOR, {"$tensor": _TENSOR}], ["target", json.dumps(said["target"])], ["key", said["key"]]]}
+    header = {
+        "__metadata__": {"vislens_interp": json.dumps({"kind": _KIND, "version": FORMAT_VERSION, "state": state})},
+        _TENSOR: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0] * shape[1]]},
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the tensor starts at a multiple of eight
+    return len(text).to_bytes(_LENGTH, "little") + text
+
+
+def _rows_done(notes: Path, key: str, file: Path, size: int) -> int:
+    try:
+        said = json.loads(notes.read_text(encoding="utf-8"))
+        return said["rows"] if said["key"] == key and file.stat().st_size == size else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # nothing is there, or nothing of use: begin
+
+
+def _digest(images: Tensor) -> str:
+    digest = hashlib.sha256(f"{tuple(images.shape)} {images.dtype}".encode())
+    for part in images.split(64):
+        digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
