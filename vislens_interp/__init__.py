@@ -5,7 +5,17 @@ from vislens_interp.backends.base import register_backend
 from vislens_interp.images import Preprocess, load_images
 from vislens_interp.lens import FeatureLens
 from vislens_interp.result import LensResult
-from vislens_interp.targets import CallableTarget, Direction, Head, LayerTarget, MeanOf, list_units, read_responses
+from vislens_interp.targets import (
+    CallableTarget,
+    Direction,
+    Head,
+    LayerTarget,
+    MeanOf,
+    list_units,
+    read_layer,
+    read_responses,
+    top_units,
+)
 
 __version__ = "0.1.0"
 
@@ -20,7 +30,9 @@ __all__ = [
     "Preprocess",
     "list_units",
     "load_images",
+    "read_layer",
     "read_responses",
     "register_backend",
+    "top_units",
     "zoo",
 ]
