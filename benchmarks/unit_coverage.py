@@ -44,9 +44,15 @@ Read = Callable[[Tensor], Tensor]
 
 
 class Reader(Protocol):
-    """A tool that reads units. ``changes``: whether its passes see an output that is changed."""
+    """A tool that reads units.
+
+    Attributes:
+        changes: Whether its passes see an output that is changed.
+        note: For the table.
+    """
 
     changes: bool
+    note: str
 
     def version(self) -> str: ...
 
@@ -70,6 +76,10 @@ class VislensReader:
     """
 
     changes = True
+    note = (
+        "One trace of all layers serves the targets of a network (`--each` traces anew for every layer, as a user"
+        " would: the same result, several times the cost)."
+    )
 
     def __init__(self, *, each: bool = False) -> None:
         self.each = each
@@ -125,6 +135,15 @@ class LucentReader:
     """
 
     changes = False
+    note = (
+        "In an environment of its own: `python -m venv ENV; ENV/bin/pip install torch-lucent timm`, then this script"
+        " with `ENV/bin/python -W ignore`. It asks for kornia 0.4.1 or older (of 2020) and takes the newest torch;"
+        " nothing had to be changed to run it. `objectives.channel(layer, n)` is axis 1, whatever that is: in (images,"
+        " tokens, features) it is a token, and where there are fewer tokens than n an IndexError. It keeps what a layer"
+        " returned without copying it, so that an activation or an addition in place behind it overwrites the reading"
+        " (most of the wrong cells of convolution networks). Names have underscores for dots; the model's own output is"
+        " `labels`, its last module. Values of one pass are compared; no output is changed, which could only find more."
+    )
 
     def version(self) -> str:
         from importlib.metadata import version
@@ -248,8 +267,10 @@ def own_parameters(module: nn.Module, inputs: Any, output: Tensor, axis: int) ->
         return ""
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     parameter = bias if isinstance(bias, Tensor) else weight
-    if not isinstance(parameter, Tensor) or len(parameter) != output.shape[axis]:
-        return "contradicted" if isinstance(parameter, Tensor) and isinstance(module, (nn.Linear, _ConvNd)) else ""
+    if not isinstance(parameter, Tensor) or (isinstance(module, nn.LayerNorm) and parameter.ndim != 1):
+        return ""
+    if len(parameter) != output.shape[axis]:
+        return "contradicted"
     unit = len(parameter) // 2
     kept = parameter.data[unit].clone()
     before = module.forward(*inputs)
@@ -572,6 +593,8 @@ def section(name: str, held: dict[str, Any]) -> list[str]:
         "",
         summary,
         "",
+        held["note"],
+        "",
         *family_rows(records),
         "",
         "Refused although a unit exists:",
@@ -665,7 +688,7 @@ def main() -> None:
     chosen = [one for one in ARCHITECTURES if not args.only or any(part in one.key for part in args.only)]
     reader: Reader = VislensReader(each=args.each) if args.reader == "vislens_interp" else LucentReader()
     folder = args.out / "cells" / args.reader
-    about = {"version": reader.version(), "provenance": provenance(seed=args.seed)}
+    about = {"version": reader.version(), "note": reader.note, "provenance": provenance(seed=args.seed)}
     write_text(folder / "about.json", json.dumps(about))
     for architecture in tqdm(chosen, desc=args.reader, file=sys.stderr):
         path = folder / f"{architecture.key}.json"

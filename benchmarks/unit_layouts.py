@@ -37,7 +37,7 @@ SWIN = (
     ("", "NC NLC NHWC"),
 )
 SWIN_CR = (
-    (r"^patch_embed|^stages(\.\d+)?$|^head|^stages\.\d+\.blocks$", "NC NCHW NLC"),
+    (r"^patch_embed(\.proj)?$|^stages(\.\d+)?$|^head|^stages\.\d+\.blocks$", "NC NCHW NLC"),
     *SWIN,
 )
 MAXVIT = (

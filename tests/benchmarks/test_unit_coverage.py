@@ -14,6 +14,7 @@ class Planted:
     """A reader of one's own choosing."""
 
     changes = True
+    note = ""
 
     def __init__(self, read):
         self.read = read

@@ -195,5 +195,5 @@ def _rows_done(notes: Path, key: str, file: Path, size: int) -> int:
 def _digest(images: Tensor) -> str:
     digest = hashlib.sha256(f"{tuple(images.shape)} {images.dtype}".encode())
     for part in images.split(64):
-        digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
