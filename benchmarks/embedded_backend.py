@@ -186,6 +186,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, residual, 3 modes": {"residual": True, "modes": 3},
     "ours, residual, 6 modes": {"residual": True, "modes": 6},
     "ours, residual, reach 8": {"residual": True, "reach": 8.0},
+    "ours, residual, reach 16": {"residual": True, "reach": 16.0},
     "the paper's landscape, residual": {**PAPER, "residual": True},
     "the paper's landscape, fading residual": {**PAPER, "residual": "fade"},
     "the paper's landscape, fading residual, 3 modes": {**PAPER, "residual": "fade", "modes": 3},

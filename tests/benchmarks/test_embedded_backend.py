@@ -197,7 +197,8 @@ def test_the_figure(places, tmp_path):
         bench.figure(bench.Bench(data, weights, tmp_path), tmp_path / "figure.png", pictures=2)
     finally:
         bench.NETWORKS.update(before)
-    assert Image.open(tmp_path / "figure.png").size[1] > 400
+    with Image.open(tmp_path / "figure.png") as drawn:
+        assert drawn.size[1] > 400
 
 
 def test_no_generator_is_said(places):

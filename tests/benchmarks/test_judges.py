@@ -41,7 +41,8 @@ def test_accuracy_on_every_tenth_test_image(data):
 def test_squeezenet_knows_a_few_photographs(data):
     photos = data / "photos" / "imagenet500.zip"
     images, _, _ = read_images(photos, 224)
-    names = sorted(zipfile.ZipFile(photos).namelist())[:40]  # each starts with its class number
+    with zipfile.ZipFile(photos) as archive:
+        names = sorted(archive.namelist())[:40]  # each starts with its class number
     numbers = torch.tensor([int(name.rpartition("/")[2][:4]) for name in names])
     network = load_squeezenet(data)
     with torch.no_grad():
