@@ -247,7 +247,9 @@ def fit_lines(found: dict[str, Any]) -> list[str]:
         for recipe, words in (("adam", "Table S3: Adam"), ("alternating", "exact rounds")):
             row = one[recipe]
             to_goal = (
-                f"{row['epochs_to_goal']} ({row['seconds_to_goal']:.1f})" if row["epochs_to_goal"] else "not reached"
+                f"{row['epochs_to_goal']} ({row['seconds_to_goal']:.1f})"
+                if row["seconds_to_goal"] is not None
+                else "not reached"
             )
             cells = [
                 f"{one['name']}, {one['images']:,} × {one['dim']:,}",
