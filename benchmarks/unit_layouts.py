@@ -378,7 +378,7 @@ ARCHITECTURES: list[Architecture] = [
     ),
     *_family(
         "PiT",
-        ((r"^patch_embed|^pos_drop$|pool\.conv", "NCHW"), *TOKENS),
+        ((r"^patch_embed|^pos_drop$|pool\.conv|\.pool$|^transformers(\.\d+)?$", "NCHW"), *TOKENS),
         ("pit_ti_224", {"depth": (1, 1, 1), "img_size": 64}),
     ),
     *_family(
