@@ -99,7 +99,7 @@ def network():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.Tanh(), nn.Conv2d(4, 3, 3))
-    model.preprocess = Preprocess(32, [0.5], [0.25])
+    model.__dict__["preprocess"] = Preprocess(32, [0.5], [0.25])  # carried, no layer of the Sequential
     return model.eval()
 
 

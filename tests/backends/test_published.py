@@ -138,7 +138,7 @@ def test_two_steps_at_512_pixels_through_a_lens():
     assert (backend.size, backend.shape) == (512, (1024,))
 
     model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU())
-    model.preprocess = Preprocess(64, [0.5], [0.5])
+    model.__dict__["preprocess"] = Preprocess(64, [0.5], [0.5])  # carried, no layer of the Sequential
     coarse = torch.rand(200, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     pictures = nn.functional.interpolate(coarse, size=224, mode="bilinear")
     lens = FeatureLens(model, "1", unit=2, backend=backend).fit(pictures, epochs=1, shuffles=1)

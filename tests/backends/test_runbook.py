@@ -31,7 +31,7 @@ def test_the_code_of_the_runbook_runs(tiny, tmp_path, monkeypatch, capsys):
             picture.save(tmp_path / folder / f"{row}.png")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
-    model.preprocess = Preprocess(16, [0.5], [0.5])
+    model.__dict__["preprocess"] = Preprocess(16, [0.5], [0.5])  # carried, no layer of the Sequential
     known = {"model": model, "layer": "1", "unit": 2}
     blocks = re.findall(r"^```python\n(.*?)^```$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
