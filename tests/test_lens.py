@@ -235,9 +235,18 @@ def test_several_units_share_pictures(pair, images):
 
 
 def test_one_of_several_units_moves_its_block_alone(pair, images):
-    method = pair.method_
+    method, block = pair.method_, pair.landscape_.mask([1])
+    held = method.latents(images, {1: "increase"})[1]
+    settings, method.settings = method.settings, {**method.settings, "hold": 0}
     before, after = method.latents(images, {1: "increase"})
-    assert torch.equal(before[:, ~pair.landscape_.mask([1])], after[:, ~pair.landscape_.mask([1])])
+    method.settings = settings
+    assert torch.equal(before[:, ~block], after[:, ~block])
+
+    def respond(latents):
+        return pair.target(pair.landscape_.vae.decode(latents)).detach()
+
+    start, free, kept = (respond(latents) for latents in (before, after, held))
+    assert (kept - start)[:, 0].abs().max() < 0.5 * (free - start)[:, 0].abs().max()  # what the default holds
     both = pair.visualize(images, "increase", strength=0)
     assert list(both["4"].images) == ["reference", "unedited", "increase"]
 
@@ -325,7 +334,8 @@ def test_measured_responses(network):
     assert lens.reference_kind_ == "given images, measured responses"
     assert torch.equal(lens.landscape_.responses, measured[:, None])
     assert lens.evidence_["2"].correlation > 0.5
-    redder = lens.visualize(images[:5], "increase", strength=0).images
+    with pytest.warns(UserWarning, match="5 of 5 images to edit are among those"):
+        redder = lens.visualize(images[:5], "increase", strength=0).images
     assert (redder["increase"][:, 0].mean((1, 2)) > redder["unedited"][:, 0].mean((1, 2))).all()
 
 
@@ -696,9 +706,10 @@ def test_a_lens_on_a_function(tmp_path):
     def redness(images):
         return images[:, 0].mean((1, 2)) - images[:, 1].mean((1, 2))
 
-    images = pictures(220)
+    everything = pictures(223)
+    images, fitted_on = everything[:3], everything[3:]
     lens = FeatureLens(CallableTarget(redness, ["red"], name="camera"), backend=Bare())
-    lens.fit(images, **QUICK, w_consistency=0)
+    lens.fit(fitted_on, **QUICK, w_consistency=0)
     result = lens.visualize(images[:3], strength=0)
     assert torch.allclose(result.responses["reference"], redness(images[:3]), atol=1e-5)
     assert result.model == "camera"

@@ -355,8 +355,8 @@ def list_units(model: nn.Module, *, image_size: int | None = None, preprocess: A
     >>> from vislens_interp.images import Preprocess
     >>> for info in list_units(nn.Sequential(nn.Conv2d(3, 4, 3)), preprocess=Preprocess(8, [0], [1])):
     ...     print(info)
-    LayerInfo(name='', kind='Sequential', shape=(4, 6, 6), n_units=4)
-    LayerInfo(name='0', kind='Conv2d', shape=(4, 6, 6), n_units=4)
+    LayerInfo(name='', kind='Sequential', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
+    LayerInfo(name='0', kind='Conv2d', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
     """
     model = _checked_model(model)
     preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
