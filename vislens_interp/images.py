@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -525,7 +525,7 @@ def as_preprocess(given: Any) -> Callable[[Tensor], Tensor]:
             f"preprocess is a {type(given).__name__}; expected Preprocess(size, mean, std), torchvision's weights or"
             " transforms, transformers' image processor, or a function of (N, 3, H, W) in [0, 1]."
         )
-    return given
+    return cast(Callable[[Tensor], Tensor], given)
 
 
 def _from_processor(processor: Any) -> Preprocess:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -188,7 +188,8 @@ class FeatureLens:
             measured = _responses(self.target, pictures, progress=progress)
         method = LandscapeMethod(seed=self.seed, **settings)
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        method.fit(self.target, self.backend, pictures, measured, progress=progress, checkpoint=checkpoint)
+        everything = cast(Any, pictures)  # a tensor, or files that only an embedding backend is given
+        method.fit(self.target, self.backend, everything, measured, progress=progress, checkpoint=checkpoint)
         self.method_, self.reference_kind_, self._reference = method, kind, (pictures, names)
         self._baselines = {}
         held_out = set(method.landscape_.held_out.tolist())

@@ -216,9 +216,9 @@ def _prefix(axis: Axis) -> tuple[int | None, int | None]:
     """How many tokens stand before the patches, and which is the class token."""
     if kinds(axis) != {"S"}:
         return None, None
-    if len(axis) > 1 or not axis[0].source.parts:
+    atom, *others = axis
+    if others or not atom.source.parts:
         return 0, None
-    atom = axis[0]
     names: list[str] = []
     patches = 0
     for name, length in atom.source.parts:

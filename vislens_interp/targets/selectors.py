@@ -113,7 +113,7 @@ def unit_list(unit: Unit) -> list[OneUnit]:
         ValueError: The list is empty or names a unit twice.
         TypeError: Something in it is no unit.
     """
-    units = list(unit) if isinstance(unit, list) else [unit]
+    units: list[Any] = list(unit) if isinstance(unit, list) else [unit]
     if not units:
         raise ValueError("unit=[]; expected at least one unit.")
     for one in units:
@@ -322,7 +322,7 @@ def _read_direction(output: Tensor, unit: Direction, how: _Positions) -> Tensor:
             f"unit={unit!r} for an output of shape {tuple(output.shape)} with layout {how.layout!r}; expected"
             f" {output.shape[axis]} weights, one a channel. Pass a vector of this layer."
         )
-    return how(torch.tensordot(output, unit.vector.to(output), dims=([axis], [0])))
+    return how(output.movedim(axis, -1) @ unit.vector.to(output))
 
 
 def _read_head(output: Tensor, unit: Head, how: _Positions) -> Tensor:

@@ -211,7 +211,8 @@ class LayerTarget(Target):
             for one in self.units
         ]
         self.pool: Pool = pool
-        self.output, self.call, self.declared_layout = output, call, layout
+        self.output, self.call = output, call
+        self.declared_layout: Layout | None = layout
         self.batch_size = batch_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
