@@ -71,7 +71,7 @@ def test_missing_weights(installation):
     (installation / "cifar10_convnet.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"'cifar10_convnet.safetensors' is not in this .*reinstall"):
         zoo.load("cifar10_convnet")
-    with pytest.raises(FileNotFoundError, match="'unheard_of.safetensors' is not in this installation"):
+    with pytest.raises(FileNotFoundError, match="'unheard_of.safetensors' does not come with this version.*Train it"):
         zoo.weights("unheard_of.safetensors")
 
 

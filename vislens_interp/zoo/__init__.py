@@ -94,7 +94,12 @@ def weights(name: str) -> Path:
     """
     path = WEIGHTS / name
     checksums = json.loads((WEIGHTS / "checksums.json").read_text(encoding="utf-8"))
-    if name not in checksums or not path.is_file():
+    if name not in checksums:
+        raise FileNotFoundError(
+            f"weights file {name!r} does not come with this version of vislens_interp; expected one of"
+            f" {', '.join(sorted(checksums))}. Train it (docs/training64.md), or choose another backend."
+        )
+    if not path.is_file():
         raise FileNotFoundError(
             f"weights file {name!r} is not in this installation ({WEIGHTS}); reinstall vislens_interp."
         )
