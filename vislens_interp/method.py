@@ -282,10 +282,17 @@ class LandscapeMethod:
             differentiable = self.target.differentiable and self.backend.differentiable
             if edit.hold and differentiable and len(directions) < len(self.landscape_.names):
                 respond_to_x = self._respond_to_x(self.landscape_.scaler)
+
+                def respond(latent: Tensor, rows: Tensor) -> Tensor:
+                    rows = rows.to(z.device)
+                    left = _residual_left(x[rows], z[rows], latent, edit, goal[rows])
+                    decoded = self.landscape_.vae.decode(latent)
+                    return respond_to_x(self._restore(x[rows], z[rows], decoded, edit, left))
+
                 moved = hold(
                     moved,
                     z,
-                    lambda latent: respond_to_x(self.landscape_.vae.decode(latent)),
+                    respond,
                     list(directions),
                     steps=edit.hold,
                     spread=self.landscape_.latents.std(0).to(z),
@@ -296,11 +303,7 @@ class LandscapeMethod:
 
     def _decode(self, x: Tensor, before: Tensor, after: Tensor, edit: EditSettings, goal: Tensor | None) -> Tensor:
         """The x of latents ``after``, on the way to ``goal``, for images x whose own latents are ``before``."""
-        left: Tensor | float = 1.0
-        if edit.residual == "fade" and goal is not None:
-            way = goal - before
-            gone = ((after - before) * way).sum(1) / (way**2).sum(1).clamp_min(1e-12)  # α, where the edit is a lerp
-            left = (1 - gone.clamp(0, 1)).view(-1, *[1] * (x.ndim - 1))
+        left = _residual_left(x, before, after, edit, goal)
         return self._restore(x, before, self.landscape_.decode(after), edit, left)
 
     def _restore(
@@ -396,6 +399,15 @@ class LandscapeMethod:
             "edit": asdict(self._settings(EditSettings, defaults.edit)),
             "optimize": asdict(self._settings(OptimizeSettings, defaults.optimize, "optimize_")),
         }
+
+
+def _residual_left(x: Tensor, before: Tensor, after: Tensor, edit: EditSettings, goal: Tensor | None) -> Tensor | float:
+    """How much of what a decoding loses is added again, for latents ``after`` on the way to ``goal``."""
+    if edit.residual != "fade" or goal is None:
+        return 1.0
+    way = goal - before
+    gone = ((after - before) * way).sum(1) / (way**2).sum(1).clamp_min(1e-12)  # α, where the edit is a lerp
+    return (1 - gone.clamp(0, 1)).view(-1, *[1] * (x.ndim - 1))
 
 
 def refuse_without_gradients(target: Target, backend: Backend) -> None:

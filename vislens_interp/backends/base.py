@@ -34,8 +34,9 @@ class Defaults:
 
     def strength_of(self, technique: str) -> float:
         """The strength of ``"edit"`` or ``"optimize"``."""
-        optimized = technique == "optimize" and self.optimize_strength is not None
-        return self.optimize_strength if optimized else self.strength  # pyright: ignore[reportReturnType]
+        if technique == "optimize" and self.optimize_strength is not None:
+            return self.optimize_strength
+        return self.strength
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.baselines.embedding_edit import decode, read_responses
+from vislens_interp.baselines.embedding_edit import check_weights, decode, read_responses
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class Unedited:
     """
 
     def __init__(self, *, strength: float | None = None) -> None:
-        if strength is not None and not 0 <= strength <= 1:
-            raise ValueError(f"strength={strength} must lie in [0, 1].")
+        check_weights(strength=strength)
         self.strength = strength
 
     def fit(

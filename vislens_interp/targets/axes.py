@@ -102,11 +102,10 @@ class AxisTracer(TorchDispatchMode):
 
     def axes(self, tensor: Tensor) -> Axes | None:
         """The axes of a tensor; None for one that no image entered."""
-        try:
-            storage, key = _place(tensor)
-        except (RuntimeError, NotImplementedError):  # it has no storage: oneDNN's own format, some sparse ones
+        storage = _storage(tensor)
+        if storage is None:
             return _unknown(tensor.shape)
-        found = self._known.get(key)
+        found = self._known.get(_view_key(storage, tensor))
         if found is None and storage in self._storages:
             return _unknown(tensor.shape)  # a view by other means, or a buffer that images were written into
         return found
@@ -118,11 +117,10 @@ class AxisTracer(TorchDispatchMode):
         return frozenset((size, stride) for key, size, stride in self._factors if key in keys)
 
     def _keep(self, tensor: Tensor, axes: Axes) -> None:
-        try:
-            storage, key = _place(tensor)
-        except (RuntimeError, NotImplementedError):
+        storage = _storage(tensor)
+        if storage is None:
             return
-        self._known[key] = axes
+        self._known[_view_key(storage, tensor)] = axes
         self._factors.update((atom.key, atom.size, atom.stride) for axis in axes for atom in axis if atom.kind == "C")
         if storage not in self._storages:
             self._storages[storage] = StorageWeakRef(tensor.untyped_storage())
@@ -188,16 +186,21 @@ class Call:
 
     def name(self, tensor: Tensor) -> str:
         """Name of the parameter that a tensor shows, or ``""``."""
-        try:
-            return self.tracer._names.get(tensor.untyped_storage()._cdata, "")
-        except (RuntimeError, NotImplementedError):
-            return ""
+        storage = _storage(tensor)
+        return "" if storage is None else self.tracer._names.get(storage, "")
 
 
-def _place(tensor: Tensor) -> tuple[int, tuple]:
+def _storage(tensor: Tensor) -> int | None:
+    """Address of a tensor's memory; None where torch says that it has none: oneDNN's own format, some sparse ones."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):  # what torch raises there, by layout
+        return None
+
+
+def _view_key(storage: int, tensor: Tensor) -> tuple:
     # By what a tensor shows, not by object: autograd wraps views anew.
-    storage = tensor.untyped_storage()._cdata
-    return storage, (storage, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()))
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _unknown(shape: Sequence[int]) -> Axes:
