@@ -43,6 +43,7 @@ from vislens_interp.method import LandscapeMethod
 from vislens_interp.metrics.bootstrap import interval
 from vislens_interp.metrics.realism import frechet_distance
 from vislens_interp.metrics.response import interpolate_at
+from vislens_interp.precision import mixed_precision
 from vislens_interp.targets import LayerTarget
 from vislens_interp.training.data import pixels, read_images
 
@@ -244,7 +245,7 @@ def trajectories(
 
     # For every row alike; what is scored is decoded and read in fp32. Without a cache: autocast keeps the cast of a
     # leaf that needs gradients, which the latent is, and would go on decoding the first step's.
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+    with mixed_precision("cpu", cache_enabled=False):
         method.optimize(z, sigma, goal, {unit: way}, trace=trace)
     return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
 

@@ -14,7 +14,7 @@ NAME = PACKAGE.name
 
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
-    {"files", "images"},
+    {"files", "images", "precision"},
     {"zoo"},
     {"targets", "landscape", "backends"},
     {"brain", "baselines", "metrics", "method"},

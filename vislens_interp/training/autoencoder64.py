@@ -10,6 +10,7 @@ from torch.nn.functional import l1_loss, mse_loss, normalize
 
 from vislens_interp.landscape.prior import kl_divergence
 from vislens_interp.landscape.vae import sample_posterior
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.cifar10_ddpm import write_folder
 from vislens_interp.training.data import TEST, TUNING, augment, pixels, read_splits
 from vislens_interp.training.loop import Progress, add_test_figures, train
@@ -86,7 +87,7 @@ def run(
     model: Any = nn.Module.to(build(settings), device).to(memory_format=torch.channels_last)
 
     def errors(network: Any, clean: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with torch.autocast(clean.device.type, torch.bfloat16):
+        with mixed_precision(clean.device):
             posterior = network.encode(clean.contiguous(memory_format=torch.channels_last)).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
             latents = mean if noise is None else sample_posterior(mean, log_variance, noise)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.data import augment, pixels, read_images
 from vislens_interp.training.loop import Progress, train
 from vislens_interp.zoo.convnet import ConvNet
@@ -46,7 +47,7 @@ def run(
     def loss(step: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(0, len(images), (batch_size,), generator=generator).to(images.device)
         batch = normalise(pixels(augment(images[rows], generator)))
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with mixed_precision(images.device):
             return criterion(model(batch.to(memory_format=torch.channels_last)), labels[rows])
 
     def evaluate(average: nn.Module) -> dict[str, float]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vislens_interp.landscape.prior import kl_divergence
 from vislens_interp.landscape.vae import BottleneckCVAE, sample_posterior
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.cifar10_convnet import normalise, split
 from vislens_interp.training.data import augment, pixels, read_images
 from vislens_interp.training.loop import Progress, train
@@ -73,7 +74,7 @@ def run(
 
     def errors(network: BottleneckCVAE, batch: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         batch = batch.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(batch.device.type, torch.bfloat16):
+        with mixed_precision(batch.device):
             mean, log_variance = network.encode(batch)
             mean, log_variance = mean.float(), log_variance.float()
             decoded = network.decode(mean if noise is None else sample_posterior(mean, log_variance, noise)).float()

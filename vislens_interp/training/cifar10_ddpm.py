@@ -10,6 +10,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pixel_unshuffle
 
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.cifar10_convnet import split
 from vislens_interp.training.data import augment, pixels, read_images
 from vislens_interp.training.loop import Progress, train
@@ -96,7 +97,7 @@ def run(
         clean = pixel_unshuffle(2 * pixels(batch) - 1, PATCH)
         noisy = noise_schedule.add_noise(clean, noise, times).to(memory_format=torch.channels_last)
         wanted = noise_schedule.get_velocity(clean, noise, times)
-        with torch.autocast(clean.device.type, torch.bfloat16):
+        with mixed_precision(clean.device):
             predicted = network(noisy, times).sample
         return mse_loss(predicted.float(), wanted)
 

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
 
 from vislens_interp.files import write_atomically
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.data import TEST, TUNING, Splits, pixels, read_splits, views
 from vislens_interp.training.loop import Progress, add_test_figures, train
 from vislens_interp.training.probe import knn_accuracy, linear_probe, retrieval
@@ -80,7 +82,7 @@ def run(
         rows = torch.randint(0, len(images), (batch_size,), generator=generator).to(device)
         side = small if step < small_share * total else images.shape[-1]
         model.embedder.preprocess.size = side  # of this model's alone; what is measured and kept sees whole images
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with mixed_precision(images.device):
             both = model.embedder(torch.cat([views(images[rows], generator, size=side) for _ in range(2)]))
             logits, projected = model.classify(both), model.project(both)
         one, other = projected.float().chunk(2)
@@ -88,7 +90,7 @@ def run(
         return w_labels * named + weight * contrast(one, other)
 
     def evaluate(average: nn.Module) -> dict[str, float]:
-        return figures(cast(Pupil, average).embedder, splits, TUNING)
+        return figures(settle(cast(Pupil, average).embedder, splits.train), splits, TUNING)
 
     average, progress = train(
         model,
@@ -111,18 +113,19 @@ def run(
 
 @torch.no_grad()
 def settle(embedder: Embedder64, images: Tensor) -> Embedder64:
-    """A copy that standardises by its own outputs for clean images, no longer by a training network's for views.
+    """A copy whose batch norms know its own outputs for clean images, no longer a training network's for views.
 
     Args:
         embedder: The averaged embedder.
         images: Bytes (N, 3, H, W), of which 10,000 evenly chosen are seen.
     """
-    embedder = copy.deepcopy(embedder).eval()
-    layer = embedder.standardise
-    mean, variance = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)
-    raw = embed(embedder, evenly(images, 10_000)) * (variance + layer.eps).sqrt() + mean
-    mean.copy_(raw.mean(0))
-    variance.copy_(raw.var(0, unbiased=False))
+    embedder = copy.deepcopy(embedder)
+    seen = evenly(images, 10_000)
+    update_bn([pixels(part) for part in seen.split(500)], embedder, next(embedder.parameters()).device)
+    embedder.eval()
+    raw = torch.cat([embedder.features(pixels(part)) for part in seen.split(500)])
+    cast(Tensor, embedder.standardise.running_mean).copy_(raw.mean(0))
+    cast(Tensor, embedder.standardise.running_var).copy_(raw.var(0, unbiased=False))
     return embedder
 
 

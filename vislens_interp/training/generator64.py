@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 from vislens_interp.backends.adapters import TOKENS, AdapterState
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.files import fingerprint, write_atomically, write_text
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training import autoencoder64
 from vislens_interp.training.cifar10_ddpm import write_folder
 from vislens_interp.training.data import TEST, TUNING, read_splits
@@ -194,7 +195,7 @@ def run(
 
     def error(network: Any, clean: Tensor, condition: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         noisy = schedule.add_noise(clean, noise, times).contiguous(memory_format=order)
-        with torch.autocast(clean.device.type, torch.bfloat16):
+        with mixed_precision(clean.device):
             predicted = network(
                 noisy,
                 times,

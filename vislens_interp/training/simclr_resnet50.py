@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vislens_interp.images import to_pil
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
 from vislens_interp.training.embedder64 import probes
 from vislens_interp.training.embedder64 import save as save  # half precision, as every shipped network
@@ -96,7 +97,7 @@ def run(
             workers = min(16, os.cpu_count() or 1) if device.startswith("cuda") else 0
             batches.append(iter(DataLoader(Views(splits.train, transform), batch_sampler=keys, num_workers=workers)))
         both = torch.cat(next(batches[0])).to(device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(both.device.type, torch.bfloat16):
+        with mixed_precision(both.device):
             projected = model.project(model.backbone(both))
         return contrast(*projected.float().chunk(2))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vislens_interp.images import Preprocess
+from vislens_interp.precision import mixed_precision
 from vislens_interp.training.data import TEST, TUNING, Splits, pixels, read_splits, views
 from vislens_interp.training.embedder64 import save as save  # half precision, as every shipped network
 from vislens_interp.training.loop import Progress, add_test_figures, train
@@ -70,7 +71,7 @@ def run(
         # torch's Beta takes no generator; the loop seeds the global one at each step.
         share = torch.distributions.Beta(mixup, mixup).sample().item()
         mixed = share * seen + (1 - share) * seen.flip(0)
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with mixed_precision(images.device):
             logits = model(standardise(mixed))
         truths = labels[rows]
         one, other = (cross_entropy(logits.float(), truth, label_smoothing=0.1) for truth in (truths, truths.flip(0)))
