@@ -36,7 +36,7 @@ class StableDiffusionGenerator:
 
     Args:
         unet: diffusers' UNet2DConditionModel; the adapter is put into it.
-        vae: diffusers' AutoencoderKL.
+        vae: diffusers' AutoencoderKL, or our PatchAutoencoder.
         scheduler: The noise schedule, as ``scheduler_config.json`` says it, of whichever scheduler: DDIM is made of it.
         adapter: The adapter's weights (:func:`~vislens_interp.backends.adapters.read_adapter`).
         text_encoder: CLIP's text encoder, or None for a model without text.
@@ -395,11 +395,11 @@ class StableDiffusionGenerator:
 
 
 def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     parts: dict[str, Any] = {
         "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=_has_accelerate()),
-        "vae": _read_network(AutoencoderKL, folder, "vae", low_cpu_mem_usage=_has_accelerate()),
+        "vae": _read_network(_autoencoder_kind(folder), folder, "vae", low_cpu_mem_usage=_has_accelerate()),
     }
     if text:
         from transformers import CLIPTextModel
@@ -407,6 +407,22 @@ def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
         parts["text_encoder"] = _read_network(CLIPTextModel, folder, "text_encoder")
         parts["tokenizer"] = _read_tokenizer(folder)
     return parts
+
+
+def _autoencoder_kind(folder: Path) -> Any:
+    """Stable Diffusion's kind of autoencoder, or ours, as the folder's configuration says."""
+    place = folder / "vae/config.json"
+    try:
+        kind = json.loads(place.read_text(encoding="utf-8")).get("_class_name")
+    except json.JSONDecodeError as error:
+        raise damaged("model", place, error) from error
+    if kind == "PatchAutoencoder":
+        from vislens_interp.zoo.autoencoder import PatchAutoencoder
+
+        return PatchAutoencoder
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL
 
 
 def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
