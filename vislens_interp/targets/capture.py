@@ -155,7 +155,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     checkpointing = [
         (module, flag) for module in modules for flag in _CHECKPOINTING if module.__dict__.get(flag) is True
     ]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Not model.parameters(), which would build every name: this is done for each pass.
+    held = (parameter for module in modules for parameter in module._parameters.values())
+    trainable = [parameter for parameter in held if parameter is not None and parameter.requires_grad]
     cpu_state = torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:

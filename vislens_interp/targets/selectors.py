@@ -230,7 +230,7 @@ def pool_unit(output: Tensor, unit: Any, *, pool: Pool = "mean", layout: Layout,
     how = _Positions(pool, layout, prefix)
     if not isinstance(unit, list):
         return _read_one(output, unit, how)
-    if all(_is_int(one) for one in unit):
+    if len(unit) > 1 and all(_is_int(one) for one in unit):  # one alone is a view, several are gathered
         return _read_channels(output, [_checked(one, output, layout) for one in unit], how)
     return torch.stack([_read_one(output, one, how) for one in unit], dim=1)
 
