@@ -457,11 +457,11 @@ def _write(path: Path, text: str) -> None:
 
 
 # The embedded backend's own files: a small generator with random weights, by the recipes' own functions.
-SMALL_AUTOENCODER = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
+SMALL_AUTOENCODER = {"block_out_channels": (8, 8, 8, 8)}
 SMALL_UNET = {
     "sample_size": 8,
-    "in_channels": 8,
-    "out_channels": 8,
+    "in_channels": 12,
+    "out_channels": 12,
     "layers_per_block": 1,
     "block_out_channels": (16, 32),
     "norm_num_groups": 4,

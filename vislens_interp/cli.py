@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislens_interp.backends.base import DEFAULT_BACKEND
+from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
 
 if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     import torch
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
 
 DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:vit_tiny64", "blocks.8", 0)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
+CACHED = ("embedded", "sd15")
+"""Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
 DOSES = (0.5,)
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
@@ -118,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
         f" default: {DEFAULT_BACKEND}",
     )
+    visualize.add_argument(
+        "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
+    )
     visualize.add_argument("--pool", choices=("mean", "max", "center"), default="mean", help="map to one number")
     visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
     visualize.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
@@ -184,7 +189,14 @@ def _visualize(args: argparse.Namespace) -> None:
     _check_out(args.out)
     device = check_device(args.device)
     model = load_model(args.model, args.weights, args.seed)
-    lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, args.backend)
+    backend: Any = args.backend
+    if args.cache is not None:
+        if backend not in CACHED:
+            raise ValueError(f"--cache {args.cache} is for {' and '.join(CACHED)}, not {backend!r}. Leave it out.")
+        from vislens_interp import backends as backends  # registers them
+
+        backend = get_backend(backend, device, cache=args.cache)
+    lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
     on_error = "skip" if args.skip_bad else "raise"
     if args.reference is not None:
         lens.fit(args.reference, on_error=on_error, progress=True)
@@ -245,7 +257,7 @@ def _lens(
     unit: int,
     seed: int,
     pool: Any = "mean",
-    backend: str = DEFAULT_BACKEND,
+    backend: Any = DEFAULT_BACKEND,
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 

@@ -191,6 +191,48 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     assert judged.response_mean == pytest.approx(lens.landscape_.scaler.mean.item(), rel=1e-5)
 
 
+class CountingModule(nn.Module):
+    """An embedder with weights, which notes how many pictures came."""
+
+    def __init__(self, embedder):
+        super().__init__()
+        self.embedder, self.count = embedder, 0
+        self.dim, self.size, self.device = embedder.dim, embedder.size, embedder.device
+        self.preprocess = embedder.preprocess
+
+    def forward(self, images):
+        self.count += len(images)
+        return self.embedder(images)
+
+
+def test_with_a_cache_no_picture_is_embedded_twice(network, folder, pictures, sd15, tmp_path):
+    files = ImageFiles(folder, sd15.size)
+    for round_, count in enumerate((len(files) + 3, 0)):  # a second process finds the first one's rows
+        embedder = CountingModule(sd15.embedder)
+        backend = EmbeddingBackend(embedder, sd15.generator, name="counting", cache=tmp_path / "cache")
+        torch.testing.assert_close(backend.encode(files), sd15.encode(files), atol=1e-5, rtol=0)
+        FeatureLens(network, "2", unit=1, backend=backend).fit(folder, epochs=1, shuffles=1)
+        torch.testing.assert_close(backend.encode(pictures[:3]), sd15.encode(pictures[:3]), atol=1e-5, rtol=0)
+        assert embedder.count == count, round_
+    wanted = pictures[:2].clone().requires_grad_()
+    backend.encode(wanted).sum().backward()  # what needs gradients is computed
+    assert wanted.grad.abs().sum() > 0
+    assert embedder.count == 2
+    with torch.no_grad():
+        next(embedder.parameters()).mul_(1.5)
+    backend.encode(pictures[:3])  # other weights, other rows
+    assert embedder.count == 5
+    with torch.no_grad():
+        next(embedder.parameters()).div_(1.5)  # they are the session's
+
+
+def test_a_cache_needs_weights_to_tell_apart(sd15, tmp_path):
+    with pytest.raises(
+        TypeError, match="cache=.* a hash of the embedder's weights, and a Counting is no nn.Mod"
+    ):
+        EmbeddingBackend(Counting(sd15.embedder), sd15.generator, name="counting", cache=tmp_path)
+
+
 def test_by_name_a_lens_runs_whole(cache, tiny, network, folder):
     """As a person types it, with fifty steps, from the hub's cache."""
     write_hub_cache(cache, tiny)
@@ -210,8 +252,13 @@ def test_the_readmes_command_runs_whole(cache, tiny, folder, tmp_path, capsys):
     shutil.copy(folder / "003.png", tmp_path / "photos")
     model = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "sd15"]
     paths = ["--reference", str(folder), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "unit16")]
-    assert main(["visualize", *model, *paths, "--direction", "increase"]) == 0, capsys.readouterr().err
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert main(["visualize", *model, *paths, *cache, "--direction", "increase"]) == 0, capsys.readouterr().err
     assert (tmp_path / "unit16" / "result.json").is_file()
+    assert list((tmp_path / "cache").glob("embeddings-*/*.safetensors"))
+    model[-1] = "cifar10"
+    assert main(["visualize", *model, *paths, *cache]) == 1
+    assert "cache is for embedded and sd15, not 'cifar10'. Leave it out." in capsys.readouterr().err
 
 
 def test_measured_responses_to_files(network, folder, sd15):

@@ -25,7 +25,7 @@ def places(tmp_path_factory):
     from vislens_interp.training.data import read_images
     from vislens_interp.zoo.embedder import Embedder64
 
-    autoencoder = autoencoder64.AUTOENCODER | {"block_out_channels": (16, 16, 16, 16), "norm_num_groups": 8}
+    autoencoder = autoencoder64.AUTOENCODER | {"block_out_channels": (16, 16, 16, 16)}
     unet = generator64.UNET | {
         "sample_size": 8,
         "block_out_channels": (32, 64),

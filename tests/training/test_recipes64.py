@@ -18,12 +18,7 @@ from vislens_interp.zoo.embedder import Embedder64
 
 STEPS = 2
 SETTINGS = {
-    "autoencoder64": {
-        "block_out_channels": (8, 8, 8),
-        "norm_num_groups": 4,
-        "layers_per_block": 1,
-        "latent_channels": 8,
-    },
+    "autoencoder64": {"block_out_channels": (8, 8, 8), "latent_channels": 8, "blocks": 1},
     "generator64": {
         "sample_size": 16,
         "in_channels": 8,
@@ -54,9 +49,9 @@ def weights(pictures, tmp_path_factory):
 def train(name, pictures, weights, out):
     options = {"batch_size": 4, "steps": STEPS}
     if name in SETTINGS:
-        options |= {"settings": SETTINGS[name], "weights": weights}
+        options |= {"settings": SETTINGS[name]}
     if name == "generator64":
-        options["sampling_steps"] = 2
+        options |= {"weights": weights, "sampling_steps": 2}
     torch.manual_seed(torch.seed() % 2**31)  # a new process starts from any state
     return importlib.import_module(f"vislens_interp.training.{name}").run(pictures, out, **options)
 
@@ -109,7 +104,7 @@ def test_command_in_slices_through_shards(pictures, tmp_path, capsys, monkeypatc
     torch.testing.assert_close(embedder(images[1:2]), embedder(images)[1:2], atol=1e-4, rtol=1e-4)
     card = (tmp_path / "whole/embedder64.md").read_text()
     record = json.loads((tmp_path / "whole/embedder64.json").read_text())
-    assert "6.55 M parameters" in card
+    assert "5.95 M parameters" in card
     assert "4 images of 2 classes to train on, 8 held out (val)" in card
     assert "drawn by this test" in card
     assert "threads of a CPU" in card

@@ -105,8 +105,8 @@ def register_backend(name: str, build: Callable[..., Backend]) -> None:
     _registry[name] = build
 
 
-def get_backend(backend: "str | Backend", device: torch.device | str = "cpu") -> Backend:
-    """A backend by name, or the given one as it is."""
+def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: Any) -> Backend:
+    """A backend by name, built with these options, or the given one as it is."""
     if not isinstance(backend, str):
         if not isinstance(backend, Backend):
             raise TypeError(
@@ -116,4 +116,4 @@ def get_backend(backend: "str | Backend", device: torch.device | str = "cpu") ->
         return backend
     if backend not in _registry:
         raise KeyError(f"backend={backend!r} is unknown; expected one of {sorted(_registry)}.")
-    return _registry[backend](device=torch.device(device))
+    return _registry[backend](device=torch.device(device), **options)

@@ -45,7 +45,12 @@ RENDER_STEPS = 2
 
 
 def embedded(
-    device: torch.device | str = "cpu", *, folder: str | Path | None = None, name: str | None = None, **options: Any
+    device: torch.device | str = "cpu",
+    *,
+    folder: str | Path | None = None,
+    name: str | None = None,
+    cache: str | Path | None = None,
+    **options: Any,
 ) -> EmbeddingBackend:
     """Images at 64 px through ``embedder64`` and ``generator64``: the same classes as the path to 512 px, smaller.
 
@@ -54,6 +59,7 @@ def embedded(
         folder: A person's own, with what the recipes ``embedder64``, ``generator64`` and, if it is there,
             ``reference64`` wrote; None is what the package brings, by its checksums.
         name: What results and files call the backend; None is ``"embedded"``, or the name of the folder.
+        cache: Folder where embeddings are kept; see :class:`~vislens_interp.backends.embedding.EmbeddingBackend`.
         options: For :class:`~vislens_interp.backends.stable_diffusion.StableDiffusionGenerator`: ``steps=``,
             ``guidance=``, ``batch_size=``.
 
@@ -102,6 +108,7 @@ def embedded(
         reference=reference,
         start=start,
         render_steps=RENDER_STEPS,
+        cache=cache,
     )
 
 

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vislens_interp.backends.adapters import AdapterState
 from vislens_interp.backends.base import Defaults, register_backend
+from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_set import ReferenceSet
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
-from vislens_interp.images import ImageFiles, check_images
+from vislens_interp.images import ImageFiles, check_images, describe_preprocess
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE
 
 RENDER_SEED = 42
@@ -56,6 +57,8 @@ class EmbeddingBackend:
         start: Makes the VAE that every fit starts from; None: fresh weights, as in the paper.
         render_steps: Sampling steps of :meth:`render`, which then has gradients, for optimisation; None: it is a whole
             generation, without.
+        cache: Folder where embeddings are kept (``backends/cache.py``), so that no image is embedded twice by the same
+            weights, whatever lens, unit or process asks; None keeps none.
 
     Raises:
         ValueError: The adapter takes other embeddings than the embedder makes.
@@ -73,11 +76,17 @@ class EmbeddingBackend:
         reference: Tensor | ReferenceSet | None = None,
         start: Callable[[], VAE] | None = None,
         render_steps: int | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         if embedder.dim != generator.embedding_dim:
             raise ValueError(
                 f"embedder makes {embedder.dim}-d embeddings, but the generator takes {generator.embedding_dim}; "
                 "expected the same. Use the adapter that was trained on this embedder."
+            )
+        if cache is not None and not isinstance(embedder, nn.Module):
+            raise TypeError(
+                f"cache={str(cache)!r} is kept under a hash of the embedder's weights, and a {type(embedder).__name__} "
+                "is no nn.Module; expected one. Leave cache out."
             )
         self.embedder, self.generator = embedder, generator
         self.name, self.defaults = name, defaults
@@ -87,13 +96,28 @@ class EmbeddingBackend:
         self._reference = check_images(reference, "reference") if isinstance(reference, Tensor) else reference
         self._start, self.render_steps = start, render_steps
         self.differentiable = render_steps is not None
+        self.cache = cache
 
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
+        if self.cache is not None and not (isinstance(images, Tensor) and images.requires_grad):
+            return self._from_cache(images)
         if isinstance(images, ImageFiles):
             return torch.cat([self.encode(part) for part in images.split(FILES_AT_ONCE)])
         known = self._reference.known(images) if isinstance(self._reference, ReferenceSet) else None
         return (self.embedder(images) if known is None else known).to(self.device)
+
+    def _from_cache(self, images: Tensor | ImageFiles) -> Tensor:
+        size = images.size if isinstance(images, ImageFiles) else None  # what files are read at before they are seen
+        network = cast(nn.Module, self.embedder)
+        preprocess = getattr(network, "preprocess", None)
+        seen_as = None if preprocess is None else describe_preprocess(preprocess)
+        fingerprint = weights_fingerprint(network, kind=type(network).__name__, size=size, preprocess=seen_as)
+        source = images.paths if isinstance(images, ImageFiles) else images
+        rows = RowCache(cast(Path, self.cache), "embeddings", fingerprint).rows(
+            source, self.embedder, size=size, batch_size=FILES_AT_ONCE
+        )
+        return rows.tensor().to(self.device)
 
     def render(self, x: Tensor) -> Tensor:
         """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, or a few steps."""
@@ -136,6 +160,7 @@ def sd15(
     local_files_only: bool = True,
     dtype: torch.dtype | None = None,
     reference: Tensor | None = None,
+    cache: str | Path | None = None,
     **options: Any,
 ) -> EmbeddingBackend:
     """The paper's full path: CLIP ViT-H/14, IP-Adapter and Stable Diffusion 1.5 at 512 px.
@@ -151,6 +176,7 @@ def sd15(
         local_files_only: Never download; `vislens download sd15` does that.
         dtype: Precision of both; None is float16 on CUDA and float32 elsewhere.
         reference: Reference images of the backend; None: a lens is fitted on images that are given to it.
+        cache: Folder where embeddings are kept; see :class:`EmbeddingBackend`.
         options: For :meth:`StableDiffusionGenerator.load`, such as ``steps=``, ``guidance=``, ``batch_size=``.
 
     Raises:
@@ -188,7 +214,7 @@ def sd15(
         dtype=precision,
         **options,
     )
-    return EmbeddingBackend(embedder, generator, name="sd15", reference=reference)
+    return EmbeddingBackend(embedder, generator, name="sd15", reference=reference, cache=cache)
 
 
 def _check_present(sources: dict[str, tuple[Any, Needs, str | None]], local_files_only: bool) -> None:

@@ -41,8 +41,8 @@ UNET: dict[str, Any] = {
     "attention_head_dim": 4,  # how many heads: diffusers' name for it is an old mistake
     "cross_attention_dim": 256,
 }
-"""Small enough for a processor core, 13 ms an image in training: thin where maps are large, and the embedding is read at
-4 x 4 only, where attention is cheap."""
+"""Small enough for a processor core, 13 ms an image in training: thin where maps are large, and the embedding is read
+at 4 x 4 only, where attention is cheap."""
 
 
 class Generator64(nn.Module):
