@@ -116,13 +116,14 @@ ROWS = [
     Row("standard-VAE optimisation, same consistency loss", "consistent", "standard", "optimize", None, "standard"),
     Row("N(0, 1) optimisation in our landscape (ablation)", "consistent", "shipped", "optimize", None, "standard"),
 ]
+PAIRS_TITLE = "## Two units in one latent"
 OURS, RIVAL, ABLATION = ROWS[5], ROWS[7], ROWS[8]
 
 
 class Bench:
     """The data, the network, the judge and the shared VAEs, loaded once a process."""
 
-    def __init__(self, data: Path, pixel_vae: Path) -> None:
+    def __init__(self, data: Path, pixel_vae: Path | None) -> None:
         archive = data / "cifar10"
         images, _, _ = read_images(archive / "train.zip", 32)
         rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
@@ -142,6 +143,8 @@ class Bench:
         """The pixel backend with one of the two shared VAEs."""
         backend = PixelBackend()
         if start == "pixel":
+            if self.pixel_vae is None:
+                raise ValueError("--pixel-vae is not given; expected a standard CVAE trained with w_consistency=0.")
             vae = BottleneckCVAE().to(memory_format=torch.channels_last)
             vae.load_state_dict(load_file(self.pixel_vae))
             backend.vae = lambda: vae  # type: ignore[method-assign]
@@ -798,11 +801,10 @@ structured {tuned["structured"]}, standard {tuned["standard"]}.
                 found = table.matched(way, "decoded", one, other)
                 numbers.setdefault("ablation", {})[f"{label}, {way}"] = found
                 lines += [f"| {label} {line}" for line in matched_lines(way, "decoded", found) if "mean over" in line]
-    pair_files = sorted(out.glob("pairs-*.json"))
-    pair_entries: list[dict[str, Any]] = [entry for path in pair_files for entry in json.loads(path.read_text())]
+    pair_entries = read_pairs(out)
     if pair_entries:
         numbers["pairs"] = pair_numbers(pair_entries)
-        lines += ["", "## Two units in one latent", "", *pair_lines(numbers["pairs"])]
+        lines += ["", PAIRS_TITLE, "", *pair_lines(numbers["pairs"])]
     seconds = {row.label: np.mean([e["seconds"] for e in entries if e["row"] == row.label]) for row in ROWS}
     lines += ["", "Seconds a unit and direction (" + f"{TEST_IMAGES // 3} images, one thread): "]
     lines[-1] += ", ".join(f"{label}: {value:.1f}" for label, value in seconds.items()) + "."
@@ -812,6 +814,30 @@ structured {tuned["structured"]}, standard {tuned["standard"]}.
     lines[2:2] = verdict(numbers)
     write_text(out / "table3.json", json.dumps(numbers, indent=1))
     text = "\n".join(lines) + "\n"
+    write_text(out / "table3.md", text)
+    return text
+
+
+def read_pairs(out: Path) -> list[dict[str, Any]]:
+    return [entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())]
+
+
+def report_pairs(out: Path, provenance_: dict[str, Any]) -> str:
+    """Pairs that were run anew, in the table that is in ``out``: its other cells stay as they are, and say so."""
+    entries = read_pairs(out)
+    if not entries:
+        raise FileNotFoundError(f"out={str(out)!r} holds no finished pairs; run --only pairs without --report first.")
+    numbers = json.loads((out / "table3.json").read_text())
+    lines = (out / "table3.md").read_text().split("\n")
+    numbers["pairs"] = {**pair_numbers(entries), "provenance": provenance_}
+    start = lines.index(PAIRS_TITLE)
+    end = next(row for row in range(start, len(lines)) if lines[row].startswith("Seconds a unit"))
+    said = f"Run anew after the cells above, at {', '.join(sorted({entry['commit'] for entry in entries}))}:"
+    lines[start:end] = [PAIRS_TITLE, "", said, provenance_line(provenance_), "", *pair_lines(numbers["pairs"]), ""]
+    head = next(row for row, line in enumerate(lines) if line.startswith("`python"))
+    lines[2:head] = verdict(numbers)
+    write_text(out / "table3.json", json.dumps(numbers, indent=1))
+    text = "\n".join(lines)
     write_text(out / "table3.md", text)
     return text
 
@@ -1001,7 +1027,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pixel-vae", type=Path, required=True, help="standard CVAE trained with w_consistency=0")
+    parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0; pairs need none")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.png")
@@ -1033,10 +1059,13 @@ def main() -> None:
         if args.workers == 1:
             merge_tuning(args.out)
         return
+    if args.report and args.only == "pairs":
+        print(report_pairs(args.out, said))
+        return
     if args.report:
         print(report(bench, args.out, said))
         return
-    tuned = json.loads((args.out / "tuned.json").read_text())
+    tuned = {} if args.only == "pairs" else json.loads((args.out / "tuned.json").read_text())
     if args.figure:
         figure(bench, tuned, args.out / "figure5.png")
         return
