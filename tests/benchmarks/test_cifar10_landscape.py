@@ -1,7 +1,12 @@
+import json
+import shutil
+from pathlib import Path
+
 import cifar10_landscape as table
 import numpy as np
 import pytest
 import torch
+from provenance import provenance
 
 
 def test_change_where_similarity_was_given_up():
@@ -76,6 +81,30 @@ def test_each_prior_and_direction_has_its_best_setting():
     assert chosen["structured"] == {"increase": {**settings, "lr": 0.2}, "decrease": {**settings, "lr": 0.3}}
     assert chosen["standard"] == {"increase": settings, "decrease": {**settings, "lr": 0.3}}
     assert chosen["grid"] == rows
+
+
+def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
+    results = Path(table.__file__).parent / "results"
+    for name in ("table3.json", "table3.md"):
+        shutil.copy(results / name, tmp_path)
+    before = (tmp_path / "table3.md").read_text()
+    with pytest.raises(FileNotFoundError, match="holds no finished pairs; run --only pairs without --report first"):
+        table.report_pairs(tmp_path, provenance(seed=0))
+    made = [
+        {"kind": kind, "unit": 1, "direction": way, "target": [sign * 2.0] * 4, "other": [sign * other] * 4}
+        for kind, other in (("single", 1.0), ("both", 0.1))
+        for way, sign in table.SIGN.items()
+    ]
+    pairs = [{"units": [1, 2], "correlation": 0.25, "edits": made, "commit": "abc"}] * 3
+    (tmp_path / "pairs-0-of-1.json").write_text(json.dumps(pairs))
+    text = table.report_pairs(tmp_path, provenance(seed=0))
+    assert "3 pairs: cross-talk of single pictures is 0.10 [0.10, 0.10]" in text.split("**What holds.**")[1]
+    assert "Run anew after the cells above, at abc:" in text
+    numbers = json.loads((tmp_path / "table3.json").read_text())
+    assert numbers["pairs"]["of mean changes"]["both over single"] == pytest.approx(0.1)
+    rows = [line for line in before.splitlines() if line.startswith(("| increase", "| decrease"))]
+    assert all(row in text for row in rows)
+    assert table.report_pairs(tmp_path, provenance(seed=0)).count("## Two units") == 1  # as often as one likes
 
 
 def test_what_fails_is_said_first():
