@@ -1,7 +1,7 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -15,12 +15,8 @@ import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
-from vislens_interp.baselines.centroids import Centroids
-from vislens_interp.baselines.controls import Shuffled, Unedited
-from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
+from vislens_interp.baselines import method as method_by_name
 from vislens_interp.baselines.natural_images import NaturalImages
-from vislens_interp.baselines.ridge_direction import RidgeDirection
-from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
 from vislens_interp.landscape.evidence import Evidence
@@ -43,16 +39,6 @@ from vislens_interp.targets.target import LayerTarget, Target
 PAPER_SEED = 42
 
 OURS = ("edit", "optimize")
-BASELINES: dict[str, Callable[[LandscapeMethod], Method]] = {
-    "ridge_direction": lambda ours: RidgeDirection(),
-    "ridge_pattern": lambda ours: RidgePattern(),
-    "difference_of_means": lambda ours: DifferenceOfMeans(),
-    "centroids": lambda ours: Centroids(),
-    "natural_images": lambda ours: NaturalImages(),
-    "unedited": lambda ours: Unedited(),
-    "shuffled": lambda ours: Shuffled(LandscapeMethod(shuffles=0, seed=ours.seed, **ours.settings), seed=ours.seed + 1),
-}
-"""What ``method=`` knows beside the landscape's own two, each made for a fitted landscape."""
 
 
 class FeatureLens:
@@ -247,10 +233,8 @@ class FeatureLens:
             The result; for a lens on several units a result for each, the same pictures read by every unit.
         """
         name_of = method if isinstance(method, str) else type(method).__name__
-        if isinstance(method, str) and method not in (*OURS, *BASELINES):
-            raise ValueError(
-                f"method={method!r} is unknown; expected 'edit' or 'optimize', or one of {', '.join(BASELINES)}."
-            )
+        if isinstance(method, str) and method not in OURS:
+            method_by_name(method)  # before a fit that takes minutes
         if not isinstance(method, str) and not (hasattr(method, "fit") and hasattr(method, "generate")):
             raise TypeError(
                 f"method is a {type(method).__name__}; expected a name, or an object with fit and generate such as "
@@ -735,7 +719,11 @@ class FeatureLens:
                 f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
                 "first, or use 'edit'."
             )
-        baseline = BASELINES[method](ours) if isinstance(method, str) else method
+        baseline: Any = method
+        if isinstance(method, str):
+            # A control of this very landscape takes its settings; everything else has its own.
+            settings = {"seed": ours.seed, **ours.settings} if method == "shuffled" else {}
+            baseline = method_by_name(method, **settings)
         if isinstance(baseline, NaturalImages) and (self.reference_kind_ or "").startswith("synthetic"):
             raise ValueError(
                 f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "

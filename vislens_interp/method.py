@@ -17,6 +17,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
 from vislens_interp.landscape.start import organise
+from vislens_interp.targets.cost import counted
 from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import Target
 
@@ -37,7 +38,10 @@ class Method(Protocol):
         ...
 
     def generate(self, images: Tensor, directions: Directions, *, seeds: list[int]) -> Tensor:
-        """Move images (N, 3, H, W) in these directions; one noise seed an image."""
+        """Move images (N, 3, H, W) in these directions; one noise seed an image.
+
+        Afterwards ``cost_``, a :class:`~vislens_interp.targets.cost.Cost`, says what it took.
+        """
         ...
 
 
@@ -361,6 +365,7 @@ class LandscapeMethod:
             trace=trace,
         )
 
+    @counted
     def generate(
         self,
         images: Tensor,

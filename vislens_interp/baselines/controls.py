@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.baselines.embedding_edit import check_weights, decode, read_responses
+from vislens_interp.targets.cost import Cost, counted
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -58,6 +59,23 @@ class Shuffled:
         """As the method's."""
         return self.method.generate(images, directions, seeds=seeds, **settings)
 
+    @property
+    def cost_(self) -> Cost:
+        """As the method's."""
+        return self.method.cost_
+
+
+def shuffled_landscape(*, seed: int = 0, **settings: Any) -> Shuffled:
+    """The landscape of these settings (:class:`~vislens_interp.method.LandscapeMethod`) on shuffled responses.
+
+    Args:
+        seed: Of the fit; the permutation's is the next one.
+        settings: Of the landscape.
+    """
+    from vislens_interp.method import LandscapeMethod
+
+    return Shuffled(LandscapeMethod(**{"shuffles": 0, "seed": seed, **settings}), seed=seed + 1)
+
 
 class Unedited:
     """α = 0: the image's own embedding through the same generator, whatever the direction.
@@ -92,6 +110,7 @@ class Unedited:
         """The embeddings as they are."""
         return x
 
+    @counted
     def generate(
         self,
         images: Tensor,

@@ -9,6 +9,7 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.baselines.embedding_edit import SIGN, read_responses
 from vislens_interp.images import resize
 from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.targets.cost import counted
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class NaturalImages:
         score = torch.stack([SIGN[direction] * self.standard_[:, unit] for unit, direction in directions.items()])
         return score.sum(0).argsort(descending=True, stable=True)[: self.count]
 
+    @counted
     def generate(
         self,
         images: Tensor,
