@@ -189,6 +189,11 @@ class LandscapeMethod:
         self.evidence_: dict[str, Evidence] = {item.unit: item for item in found}
         return self
 
+    def refuse(self, target: Target, backend: Backend) -> None:
+        """Raise ValueError where the technique cannot work, before anything is computed."""
+        if self.technique == "optimize":
+            refuse_without_gradients(target, backend)
+
     def bind(self, target: Target, backend: Backend) -> Self:
         """Take target and backend without fitting, for a landscape that was loaded."""
         self.target, self.backend = target, backend

@@ -38,9 +38,24 @@ METHODS: dict[str, Entry] = {
     "ridge_pattern": Entry("baselines.ridge_pattern", "RidgePattern"),
     "difference_of_means": Entry("baselines.difference_of_means", "DifferenceOfMeans"),
     "centroids": Entry("baselines.centroids", "Centroids"),
+    # an embedding or latent moved by what the target answers
+    "standard_vae": Entry("baselines.standard_vae", "StandardVAE"),
+    "cma_es": Entry("baselines.cma_es", "EmbeddingSearch"),
+    # pixels moved by the target's gradient
+    "activation_maximization": Entry("baselines.activation_maximization", "ActivationMaximization"),
+    "pixel_maximization": Entry(
+        "baselines.activation_maximization", "ActivationMaximization", {"parametrization": "pixel"}
+    ),
+    "deepdream": Entry("baselines.deepdream", "DeepDream"),
+    "maco": Entry("baselines.maco", "MACO"),
+    "feature_accentuation": Entry("baselines.feature_accentuation", "FeatureAccentuation"),
+    # a diffusion model pulled by it
+    "guided_diffusion": Entry("baselines.guided_diffusion", "GuidedDiffusion"),
     # nothing generated
     "natural_images": Entry("baselines.natural_images", "NaturalImages"),
     # controls
+    "random_images": Entry("baselines.natural_images", "RandomImages"),
+    "noise": Entry("baselines.controls", "Noise"),
     "unedited": Entry("baselines.controls", "Unedited"),
     "shuffled": Entry("baselines.controls", "shuffled_landscape"),
 }
