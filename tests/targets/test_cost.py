@@ -9,7 +9,8 @@ from torch import nn
 from vislens_interp.images import Preprocess
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.cost import Cost, CountedTarget, counted
-from vislens_interp.targets.target import LayerTarget
+from vislens_interp.targets.subset import UnitsOf
+from vislens_interp.targets.target import LayerTarget, Target
 
 
 @pytest.fixture
@@ -27,6 +28,30 @@ def test_passes_are_counted_by_image(target):
     meter(images[:3].requires_grad_()).sum().backward()
     meter.features(images[:1].detach().requires_grad_()).sum().backward()
     assert (meter.forward, meter.backward) == (13, 4)
+
+
+def test_responses_and_features_are_one_pass_where_they_can_be(target):
+    meter, images = CountedTarget(target), torch.rand(3, 3, 6, 6).requires_grad_()
+    responses, features = meter.with_features(images)
+    assert torch.equal(responses, target(images))
+    assert torch.equal(features, target.features(images))
+    (responses.sum() + features.sum()).backward()
+    assert (meter.forward, meter.backward) == (3, 3)
+    some = UnitsOf(target, [1])
+    assert torch.equal(some.with_features(images)[0], responses[:, [1]])
+
+    class Function(Target):
+        names, differentiable = ["mean"], True
+
+        def __call__(self, images):
+            return images.mean((1, 2, 3))[:, None]
+
+        def features(self, images):
+            return images
+
+    meter = CountedTarget(Function())
+    meter.with_features(images)
+    assert meter.forward == 6
 
 
 def test_everything_else_is_the_targets_own(target):

@@ -104,7 +104,11 @@ class ImageAscent(ABC):
 
     def wanted(self, pictures: Tensor, directions: "Directions") -> Tensor:
         """Response in the wanted directions, in SDs and summed over units: (N,)."""
-        read = self.scaler_.standardise(self.target(pictures))
+        return self.signed(self.target(pictures), directions)
+
+    def signed(self, responses: Tensor, directions: "Directions") -> Tensor:
+        """Raw responses (N, K) to what is wanted of them: in SDs, large where they lie in the directions, (N,)."""
+        read = self.scaler_.standardise(responses)
         return torch.stack([SIGN[direction] * read[:, unit] for unit, direction in directions.items()]).sum(0)
 
 

@@ -93,13 +93,15 @@ class FeatureAccentuation(ImageAscent):
             both = [picture()] + ([images] if self.regularization else [])
             seen = crops(torch.cat(both, 1), generators, count=self.crops, box=self.box).split(3, 1)
             seen = [noise(one, generators, self.noise) for one in seen]
-            response = self.wanted(seen[0], directions).view(len(images), -1).mean(1)
             if not self.regularization:
+                response = self.wanted(seen[0], directions).view(len(images), -1).mean(1)
                 return response, torch.zeros_like(response)
             with torch.no_grad():
-                before = self.target.features(seen[1]).flatten(1)
-            moved = self.target.features(seen[0]).flatten(1) - before
-            return response, (moved**2).mean(1).view(len(images), -1).mean(1)
+                before = self.target.features(seen[1])
+            responses, after = self.target.with_features(seen[0])
+            moved = ((after - before) ** 2).flatten(1).mean(1)
+            wanted = self.signed(responses, directions)
+            return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
 
         weight = self._balance(parameters, *look()) if self.regularization else 0.0
 

@@ -72,6 +72,12 @@ class CountedTarget(Target):
     def features(self, images: Tensor) -> Tensor:
         return self._count(self.target.features(images), len(images))
 
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if type(self.target).with_features is Target.with_features:  # two passes, each counted
+            return super().with_features(images)
+        responses, features = self.target.with_features(images)
+        return responses, self._count(features, len(images))  # on their way back, responses pass through the features
+
     def describe(self) -> dict[str, Any]:
         return self.target.describe()
 
