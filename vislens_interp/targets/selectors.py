@@ -230,7 +230,7 @@ def pool_unit(output: Tensor, unit: Any, *, pool: Pool = "mean", layout: Layout,
     how = _Positions(pool, layout, prefix)
     if not isinstance(unit, list):
         return _read_one(output, unit, how)
-    if len(unit) > 1 and all(_is_int(one) for one in unit):  # one alone is a view, several are gathered
+    if all(_is_int(one) for one in unit):
         return _read_channels(output, [_checked(one, output, layout) for one in unit], how)
     return torch.stack([_read_one(output, one, how) for one in unit], dim=1)
 
@@ -281,6 +281,9 @@ class _Positions:
             return values
         if self.pool == "center":
             return values[..., values.shape[-2] // 2, values.shape[-1] // 2]
+        if self.pool in ("mean", "max"):
+            places = tuple(range(lead, values.ndim))
+            return values.mean(places) if self.pool == "mean" else values.amax(places)
         flat = values.flatten(lead)
         token = token_of(self.pool)
         if token is not None:
@@ -293,9 +296,7 @@ class _Positions:
             if self.prefix is None:
                 raise ValueError("pool='patch_mean', but the number of prefix tokens is not known; pass prefix=.")
             return flat[..., self.prefix :].mean(-1)
-        if self.pool == "cls":
-            raise ValueError("pool='cls', but which token it is is not known here; pass pool='token:k'.")
-        return flat.mean(-1) if self.pool == "mean" else flat.amax(-1)
+        raise ValueError(f"pool={self.pool!r}, but which token it is is not known here; pass pool='token:k'.")
 
 
 def _read_one(output: Tensor, unit: Any, how: _Positions) -> Tensor:
@@ -352,8 +353,11 @@ def _call(unit: Any, output: Tensor) -> Tensor:
 
 def _read_channels(output: Tensor, units: list[int], how: _Positions) -> Tensor:
     axis = channel_axis(how.layout)
-    index = torch.tensor(units, device=output.device)
-    return how(output.index_select(axis, index).movedim(axis, 1), lead=2)
+    if len(units) == 1:  # a view; several are gathered
+        chosen = output.narrow(axis, units[0], 1)
+    else:
+        chosen = output.index_select(axis, torch.tensor(units, device=output.device))
+    return how(chosen.movedim(axis, 1) if axis != 1 else chosen, lead=2)
 
 
 def _read_neuron(output: Tensor, unit: tuple[int | slice, ...]) -> Tensor:
@@ -393,4 +397,4 @@ def _checked(unit: Any, output: Tensor, layout: Layout) -> int:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
