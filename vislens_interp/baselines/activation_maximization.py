@@ -67,11 +67,10 @@ class ActivationMaximization(ImageAscent):
         return self.picture(self._initial(generators))
 
     def ascend(self, images: Tensor, directions: "Directions", generators: list[torch.Generator]) -> Tensor:
-        parameters = self.awake(self._initial, self.picture, directions, generators).requires_grad_()
+        parameters = self.awake(self._initial, self._look, directions, generators).requires_grad_()
 
         def loss() -> Tensor:
-            picture = self.picture(parameters)
-            return -self.wanted(wobble(picture, generators) if self.robust else picture, directions)
+            return -self.wanted(self._look(parameters, generators), directions)
 
         climb([parameters], torch.optim.Adam([parameters], lr=self.lr), loss, self.steps)
         return self.picture(parameters)
@@ -81,6 +80,10 @@ class ActivationMaximization(ImageAscent):
         shape = (3, size, size) if self.parametrization == "pixel" else (3, size, size // 2 + 1, 2)
         drawn = [torch.randn(shape, generator=one) for one in generators]
         return INITIAL_SD * 2**attempt * torch.stack(drawn).to(self.target.device)
+
+    def _look(self, parameters: Tensor, generators: list[torch.Generator]) -> Tensor:
+        picture = self.picture(parameters)
+        return wobble(picture, generators) if self.robust else picture
 
     def picture(self, parameters: Tensor) -> Tensor:
         """Parameters to pictures (N, 3, S, S) in [0, 1]."""

@@ -109,7 +109,7 @@ class ImageAscent(ABC):
     def awake(
         self,
         draw: Callable[[list[torch.Generator], int], Tensor],
-        picture: Callable[[Tensor], Tensor],
+        look: Callable[[Tensor, list[torch.Generator]], Tensor],
         directions: "Directions",
         generators: list[torch.Generator],
     ) -> Tensor:
@@ -119,14 +119,16 @@ class ImageAscent(ABC):
 
         Args:
             draw: Generators and the number of the attempt to parameters.
-            picture: Parameters to pictures.
+            look: Parameters and generators to what the target sees of the pictures.
             directions: What is wanted.
             generators: One a picture.
         """
         parameters = draw(generators, 0)
         for attempt in range(1, ATTEMPTS):
             parameters.requires_grad_()
-            (gradient,) = torch.autograd.grad(self.wanted(picture(parameters), directions).sum(), parameters)
+            same = [torch.Generator().manual_seed(attempt) for _ in generators]  # their own draws are for the ascent
+            seen = look(parameters, same)
+            (gradient,) = torch.autograd.grad(self.wanted(seen, directions).sum(), parameters)
             parameters = parameters.detach()
             silent = (gradient.flatten(1) == 0).all(1).nonzero()[:, 0].tolist()
             if not silent:

@@ -68,15 +68,17 @@ class MACO(ImageAscent):
         return self.picture(self._initial(generators))
 
     def ascend(self, images: Tensor, directions: "Directions", generators: list[torch.Generator]) -> Tensor:
-        phase = self.awake(self._initial, self.picture, directions, generators).requires_grad_()
+        phase = self.awake(self._initial, self._look, directions, generators).requires_grad_()
 
         def loss() -> Tensor:
-            seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
-            seen = noise(seen, generators, self.noise)
-            return -self.wanted(seen, directions).view(len(phase), self.crops).mean(1)
+            return -self.wanted(self._look(phase, generators), directions).view(len(phase), self.crops).mean(1)
 
         climb([phase], torch.optim.NAdam([phase], lr=self.lr), loss, self.steps)
         return self.picture(phase)
+
+    def _look(self, phase: Tensor, generators: list[torch.Generator]) -> Tensor:
+        seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
+        return noise(seen, generators, self.noise)
 
     def _initial(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
         size = self.backend.size
