@@ -167,6 +167,11 @@ def test_what_baselines_are_refused(fitted, images, tmp_path):
         fitted.visualize(images, method="centroids", mode=0)
     with pytest.raises(TypeError, match=r"method is a int; expected a name, or an object with fit and generate"):
         fitted.visualize(images, method=3)
+    blind = FeatureLens(CallableTarget(lambda images: images.mean((1, 2, 3))), backend="cifar10")
+    for name in ("deepdream", "standard_vae"):
+        with pytest.raises(ValueError, match="needs gradients from the .* this target has none. Use "):
+            blind.visualize(images, method=name)
+    assert blind.method_ is None  # refused before a fit
     loaded = FeatureLens.load(fitted.save(tmp_path / "lens"), fitted.target.model)
     with pytest.raises(ValueError, match="method='unedited' is fitted on the reference images, which a loaded lens"):
         loaded.visualize(images, method="unedited", strength=0)
