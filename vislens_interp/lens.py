@@ -33,7 +33,6 @@ from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.result import LensResult, Sweep, versions
 from vislens_interp.targets.attribution import Attribution, attribute
-from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.capture import Output
 from vislens_interp.targets.layout import Layout
 from vislens_interp.targets.selectors import Pool, unit_name
@@ -641,10 +640,11 @@ class FeatureLens:
     def save(self, path: str | Path) -> Path:
         """Write the fitted lens, without the model and without images, to one file."""
         method = self._fitted()
-        if isinstance(self.target, CallableTarget) and self.target.name is None:
+        if "fingerprint" not in self._target_description() and getattr(self.target, "name", "") is None:
+            kind = type(self.target).__name__
             raise ValueError(
-                "the lens's target is a CallableTarget without a name; expected one, by which a loaded lens knows its"
-                " function again. Pass name= to CallableTarget."
+                f"the lens's target is a {kind} without a name; expected one, by which a loaded lens knows its"
+                f" function again. Pass name= to {kind}."
             )
         return save_state(
             path,

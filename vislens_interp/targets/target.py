@@ -194,9 +194,12 @@ class LayerTarget(Target):
         _check_batch_size(batch_size)
         pool = _pool_of(pool, token)
         check_layout(layout)
+        self.declared_layout: Layout | None = layout
         self.model = model
         self.layer, module = find_layer(model, _unprefixed(layer))
         refuse_script(model, self.layer)
+        if self.layer == "" and layout is None:
+            layout = _own_layout(model)
         if labels is None and self.layer == "":
             own = getattr(model, "labels", None)
             labels = (
@@ -212,7 +215,6 @@ class LayerTarget(Target):
         ]
         self.pool: Pool = pool
         self.output, self.call = output, call
-        self.declared_layout: Layout | None = layout
         self.batch_size = batch_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
@@ -577,6 +579,15 @@ def _check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
                 " where"
                 " you know it."
             )
+
+
+def _own_layout(model: nn.Module) -> Layout | None:
+    """What a model says of its own output (``output_layout = "NC"``), as our in-silico encoders do."""
+    said = getattr(model, "output_layout", None)
+    if isinstance(said, str):
+        check_layout(said)  # pyright: ignore[reportArgumentType]
+        return said  # pyright: ignore[reportReturnType]
+    return None
 
 
 def _normalising(model: nn.Module) -> list[str]:
