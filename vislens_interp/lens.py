@@ -311,7 +311,7 @@ class FeatureLens:
         similarity = self._similarity(made)
         described = self._describe(name_of, alpha, strength, seeds, direction, mode, doses)
         if judge is not None:
-            described["judge"] = ", ".join(judge.names)
+            described["judge"] = self._judge_said(judge)
         weight = described["alpha"] if method == "edit" else None
         points: dict[float, Tensor] = {0.0: torch.zeros_like(read["unedited"])}
         for key, moves in list(wanted.items())[1:]:
@@ -806,6 +806,15 @@ class FeatureLens:
 
     def _target_description(self) -> dict[str, Any]:
         return self.target.describe()
+
+    def _judge_said(self, judge: Target) -> str:
+        """Who judged, in a line; its own maker is called that."""
+        said, own = judge.describe(), self._target_description()
+        model = f"{said['model']} ({said['name']})" if "name" in said else said["model"]
+        line = f"{', '.join(judge.names)} of {model}"
+        if said.get("fingerprint") is not None and said["fingerprint"] == own.get("fingerprint"):
+            line += ", the network that guided them"
+        return line
 
     def _describe(
         self,

@@ -182,6 +182,9 @@ class LandscapeMethod:
             for _ in range(shuffles)
         ]
         found = evidence(self.landscape_, x, self.shuffled_, seed=self.seed)
+        for item in found:
+            if item.unit in target.doubts:
+                item.reasons.append(target.doubts[item.unit])
         self.evidence_: dict[str, Evidence] = {item.unit: item for item in found}
         return self
 

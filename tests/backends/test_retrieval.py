@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.backends.retrieval import NetworkEmbedder, Retrieved, RetrievalBackend
+from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend, Retrieved
 from vislens_interp.images import ImageFiles, Preprocess, to_pil
 from vislens_interp.lens import FeatureLens
 from vislens_interp.targets.callable import CallableTarget
