@@ -171,7 +171,7 @@ def test_an_ensemble_says_how_sure_it_is(dataset, backbone):
         alone.spread(images)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -187,13 +187,13 @@ def test_an_interrupted_training_goes_on(dataset, backbone, tmp_path, monkeypatc
         path = save(*arguments)
         written += 1
         if written == 2:
-            raise Killed
+            raise KilledError
         return path
 
     save = readouts.save_state
     monkeypatch.setattr(readouts, "save_state", kill)
     again = InSilicoEncoder(backbone, "transformer", seeds=2, **settings)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         again.fit(dataset, checkpoint=tmp_path)
     monkeypatch.undo()
     again.fit(dataset, checkpoint=tmp_path)
@@ -240,7 +240,8 @@ def test_copies_of_a_picture_stay_together():
     again, _ = split_images(images, 0.25, seed=3)
     assert torch.equal(drawn, again)
     inside, _ = split_images(images, 0.5, rows=torch.arange(10))
-    assert len(inside) == 5 and inside.max() < 10
+    assert len(inside) == 5
+    assert inside.max() < 10
     with pytest.raises(ValueError, match="share=1 must lie between 0 and 1"):
         split_images(images, 1)
 

@@ -155,8 +155,8 @@ class RetrievalBackend:
         """Natural images (N, 3, S, S), of each embedding's k nearest the one at its seed mod k."""
         if not 0 <= strength <= 1:
             raise ValueError(
-                f"strength={strength} must lie in [0, 1]: 0 keeps the reference, 1 ignores it; retrieval refines nothing "
-                "and ignores it always."
+                f"strength={strength} must lie in [0, 1]: 0 keeps the reference, 1 ignores it; retrieval refines "
+                "nothing and ignores it always."
             )
         if len(seeds) != len(x):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(x)} images; expected one an image.")
@@ -216,7 +216,7 @@ class NetworkEmbedder(nn.Module):
         return torch.device("cpu") if first is None else first.device
 
     def standardise_on(self, images: Tensor) -> "NetworkEmbedder":
-        """Make every dimension have mean 0 and variance 1 over these images (N, 3, H, W); one that never varies is 0."""
+        """Make every dimension have mean 0 and variance 1 over images (N, 3, H, W); one that never varies is 0."""
         self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         with torch.no_grad():
             x = self(images)

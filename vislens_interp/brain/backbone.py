@@ -76,9 +76,10 @@ class Backbone(nn.Module):
         names = _blocks(network, known) if layers is None else list(layers)
         for name in names:
             if name not in known or known[name].layout is None:
+                why = "not there" if name not in known else "of unknown layout"
                 raise ValueError(
-                    f"layers: {name!r} of {self.source} is {'not there' if name not in known else 'of unknown layout'}; "
-                    f"expected layers such as {', '.join(list(known)[1:4])}. list_units(network) shows all."
+                    f"layers: {name!r} of {self.source} is {why}; expected layers such as "
+                    f"{', '.join(list(known)[1:4])}. list_units(network) shows all."
                 )
         if not names:
             raise ValueError(

@@ -28,7 +28,7 @@ class InSilicoEncoder(nn.Module):
 
     Args:
         backbone: A network, which is copied and never changed; timm's name of one, such as
-            :data:`~vislens_interp.brain.backbone.DINOV2` (the paper's); or a :class:`Backbone`, which encoders may share.
+            :data:`~vislens_interp.brain.backbone.DINOV2` (the paper's); or a :class:`Backbone`, which several share.
         readout: ``"ridge"``, a penalty for each target by cross-validation; or ``"transformer"``, the paper's.
         layers: Names of the layers to read; None is all blocks.
         preprocess: What the backbone wants done to pixels; None asks it.
@@ -46,7 +46,7 @@ class InSilicoEncoder(nn.Module):
         predictivity_: R, R² and noise ceiling of every target on held-out images.
         doubts: Target to the reason why it is not to be trusted, of those not predicted above chance.
 
-    Source: Sec. 4.2 and App. D. The backbone is not CLIP, so that the estimate does not come from what made the pictures.
+    Source: Sec. 4.2 and App. D. The backbone is not CLIP, so that the estimate is not that of what made the pictures.
     """
 
     output_layout = "NC"
@@ -194,8 +194,8 @@ class InSilicoEncoder(nn.Module):
     ) -> tuple[Self, Self]:
         """Maker and judge: two encoders on disjoint halves of the images, each tested on the other's half.
 
-        A picture made for the maker has to move the judge as well, which never saw what the maker learnt from. They share
-        the backbone, so that a third network's encoder is a stricter judge still.
+        A picture made for the maker has to move the judge as well, which never saw what the maker learnt from. They
+        share the backbone, so that a third network's encoder is a stricter judge still.
 
         Args:
             backbone, dataset, readout, rows, features, cache, checkpoint, progress: As :meth:`fit` and the constructor.
@@ -252,17 +252,17 @@ class InSilicoEncoder(nn.Module):
         """Mean and SD of every target over the images that it learns from."""
         recorded = responses.isfinite()
         if (few := recorded.sum(0) < 10).any():
-            name = self.targets[int(few.nonzero()[0])]
+            column = int(few.nonzero()[0])
             raise ValueError(
-                f"dataset: target {name!r} has {int(recorded[:, int(few.nonzero()[0])].sum())} responses among the images "
-                "to learn from; expected at least 10. Leave it out, or give more images."
+                f"dataset: target {self.targets[column]!r} has {int(recorded[:, column].sum())} responses among the "
+                "images to learn from; expected at least 10. Leave it out, or give more images."
             )
         shift = responses.nanmean(0)
         scale = ((responses - shift) ** 2).nanmean(0).sqrt()
         if (still := scale <= 1e-6 * shift.abs().clamp_min(1e-6)).any():
             raise ValueError(
-                f"dataset: target {self.targets[int(still.nonzero()[0])]!r} never varies over the images to learn from; "
-                "expected responses that differ. Leave it out."
+                f"dataset: target {self.targets[int(still.nonzero()[0])]!r} never varies over the images to learn "
+                "from; expected responses that differ. Leave it out."
             )
         self.register_buffer("shift", shift)
         self.register_buffer("scale", scale)
@@ -272,7 +272,8 @@ class InSilicoEncoder(nn.Module):
         for argument, chosen in (("rows", rows), ("held_out", held_out)):
             if len(chosen) < 3 or chosen.min() < 0 or chosen.max() >= count:
                 raise ValueError(
-                    f"{argument} holds {len(chosen)} rows for {count} images; expected at least 3, from 0 to {count - 1}."
+                    f"{argument} holds {len(chosen)} rows for {count} images; expected at least 3, from 0 to "
+                    f"{count - 1}."
                 )
         keys = _keys(images)
         shared = {keys[row] for row in rows.tolist()} & {keys[row] for row in held_out.tolist()}
@@ -307,10 +308,11 @@ class InSilicoEncoder(nn.Module):
     def summary(self) -> str:
         """What it is and how well it predicts, in a few lines."""
         card = self.card
+        several = "s" if card["seeds"] > 1 else ""
+        what = f"{card['readout']} read-out of {len(card['layers'])} layers of {card['backbone']}"
+        learnt = f"learnt from {card['learnt_from']} images, held out {card['held_out']}"
         lines = [
-            f"{self.name or 'in-silico encoder'}: {card['readout']} read-out of {len(card['layers'])} layers of "
-            f"{card['backbone']}, {card['seeds']} member{'s' if card['seeds'] > 1 else ''}; learnt from "
-            f"{card['learnt_from']} images, held out {card['held_out']}",
+            f"{self.name or 'in-silico encoder'}: {what}, {card['seeds']} member{several}; {learnt}",
             f"subject {card['subject']}; responses in {card['units']}; input: {card['input']}",
         ]
         for item in self.predictivity_:

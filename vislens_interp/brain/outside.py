@@ -1,4 +1,4 @@
-"""Encoders from elsewhere as targets: what they take and what they give is declared, and gradients flow where they can."""
+"""Encoders from elsewhere as targets: what they take and give is declared, and gradients flow where they can."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,16 +31,16 @@ class OutsideEncoder(Target):
         input_range: What black and white are to it: (0, 1), (0, 255), (-1, 1), ...
         mean: Subtracted after that, one number a colour; None subtracts nothing.
         std: Divided by after that; None divides by nothing.
-        output: What the axes of its output are, each once: ``N`` images, ``R`` repetitions, ``C`` channels, ``T`` times.
-            ``"N"`` alone is one channel; ``"NRCT"`` are EEG responses as BERG gives them.
+        output: What the axes of its output are, each once: ``N`` images, ``R`` repetitions, ``C`` channels, ``T``
+            times. ``"N"`` alone is one channel; ``"NRCT"`` are EEG responses as BERG gives them.
         times: Of an output with times: seconds after the picture's onset, one a point.
         window: (first, last) second to average over, both inclusive; None is all times.
         targets: Names of the wanted channels; None is all.
         numpy: The encoder takes and gives NumPy arrays: rounded to uint8 where ``input_range`` is (0, 255). It then has
             no gradients.
         gradients: Whether gradients flow through it; None: from torch modules, unless ``numpy``.
-        name: What results call it; None is the class of the module. Without a module, a lens can be saved only if it has
-            a name.
+        name: What results call it; None is the class of the module. Without a module, a lens can be saved only if it
+            has a name.
         batch_size: Images in a call.
 
     Raises:
@@ -86,8 +86,8 @@ class OutsideEncoder(Target):
             )
         if "C" not in output and len(self.channels) > 1:
             raise ValueError(
-                f"output={output!r} has no axis of channels, but channels names {len(self.channels)}; expected one. Add "
-                "C to output."
+                f"output={output!r} has no axis of channels, but channels names {len(self.channels)}; expected one. "
+                "Add C to output."
             )
         low, high = input_range
         if not low < high:
@@ -179,8 +179,8 @@ class OutsideEncoder(Target):
         inside = ((self.times >= first - 1e-9) & (self.times <= last + 1e-9)).nonzero()[:, 0]
         if not len(inside):
             raise ValueError(
-                f"window={window} holds none of the times, which go from {self.times.min():g} to {self.times.max():g} s; "
-                "expected (first, last) in seconds."
+                f"window={window} holds none of the times, which go from {self.times.min():g} to "
+                f"{self.times.max():g} s; expected (first, last) in seconds."
             )
         return inside
 

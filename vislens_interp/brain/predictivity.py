@@ -36,8 +36,8 @@ class Predictivity:
         if self.p_value < CHANCE_P:
             return None
         return (
-            f"its encoder does not predict it above chance (held-out R = {self.r:.2f}, p = {self.p_value:.2f} by t-test, "
-            f"{self.images} images)"
+            f"its encoder does not predict it above chance (held-out R = {self.r:.2f}, p = {self.p_value:.2f} by "
+            f"t-test, {self.images} images)"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def predictivity(
     """
     if predicted.shape != recorded.shape or predicted.shape[1] != len(names):
         raise ValueError(
-            f"predicted has shape {tuple(predicted.shape)} and recorded {tuple(recorded.shape)} for {len(names)} names; "
-            f"expected (N, {len(names)}) twice."
+            f"predicted has shape {tuple(predicted.shape)} and recorded {tuple(recorded.shape)} for {len(names)} "
+            f"names; expected (N, {len(names)}) twice. Compare the same images and targets."
         )
     found = []
     for column, name in enumerate(names):
@@ -75,8 +75,8 @@ def predictivity(
         truth, guess = recorded[there, column].double(), predicted[there, column].double()
         if len(truth) < 3:
             raise ValueError(
-                f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3 to correlate. Hold more "
-                "images out, or leave this target out."
+                f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3 to correlate. Hold "
+                "more images out, or leave this target out."
             )
         r = _correlation(guess, truth)
         r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-24)

@@ -216,8 +216,8 @@ class TransformerReadout(nn.Module):
             saved = load_state(checkpoint, "readout checkpoint")
             if saved["settings"] != said | {"seed": seed} or saved["data"] != data:
                 raise ValueError(
-                    f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings, images or responses; expected "
-                    "those of this fit. Delete it, or use those."
+                    f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings, images or responses; "
+                    "expected those of this fit. Delete it, or use those."
                 )
             self.load_state_dict(saved["weights"])
             optimizer.load_state_dict(saved["optimizer"])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -22,8 +23,8 @@ LAYERS, STRIDED, KERNEL = 5, (1, 2), 5
 class CompactNetwork(nn.Module):
     """The network of one neuron: RGB from 0 to 255, (N, 3, 112, 112), to its response (N, 1).
 
-    A 5 x 5 convolution, then four of depthwise 5 x 5 and pointwise 1 x 1, each with batch norm and ReLU; a linear map of
-    all positions and channels to one number.
+    A 5 x 5 convolution, then four of depthwise 5 x 5 and pointwise 1 x 1, each with batch norm and ReLU; a linear map
+    of all positions and channels to one number.
 
     Args:
         widths: Channels of the five layers.
@@ -40,7 +41,7 @@ class CompactNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.layer0_conv = nn.Conv2d(3, widths[0], KERNEL, padding=KERNEL // 2)
         self.layer0_bn = nn.BatchNorm2d(widths[0])
-        for layer, (before, after) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for layer, (before, after) in enumerate(pairwise(widths), start=1):
             strided = layer in STRIDED
             depthwise = nn.Conv2d(
                 before,
