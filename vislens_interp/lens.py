@@ -312,6 +312,8 @@ class FeatureLens:
         described = self._describe(name_of, alpha, strength, seeds, direction, mode, doses)
         if judge is not None:
             described["judge"] = self._judge_said(judge)
+        elif "judge" in described["target"]:  # no network: what was recorded
+            described["judge"] = described["target"]["judge"]
         weight = described["alpha"] if method == "edit" else None
         points: dict[float, Tensor] = {0.0: torch.zeros_like(read["unedited"])}
         for key, moves in list(wanted.items())[1:]:

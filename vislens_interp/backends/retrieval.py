@@ -15,12 +15,12 @@ from vislens_interp.landscape.vae import EmbeddingVAE
 FILES_AT_ONCE = 64
 DEFAULTS = Defaults(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
-    prior={"block_dim": 1, "reach": 4.0, "gradients": False},
-    edit={"alpha": 1.0, "interpolation": "lerp", "keep_norm": True},
+    prior={"block_dim": 1, "reach": 2.0, "gradients": False},
+    edit={"alpha": 1.0, "interpolation": "lerp", "keep_norm": True, "residual": "fade", "driven": 3.0},
     strength=1.0,
     shuffles=2,
 )
-"""The embedded backend's, whose x is an embedding too; benchmarks/v4_recorded.py compares others."""
+"""Chosen on recordings of one monkey's V4 neurons (benchmarks/v4_recorded.py, tune), reported on another's."""
 
 
 @dataclass(frozen=True)
