@@ -83,8 +83,8 @@ class BrainDataset:
         """A data set of what is in memory.
 
         Args:
-            images: (N, 3, H, W) in [0, 1]; files that are read when needed (:class:`~vislens_interp.images.ImageFiles`);
-                or a folder or paths.
+            images: (N, 3, H, W) in [0, 1]; files that are read when needed
+                (:class:`~vislens_interp.images.ImageFiles`); or a folder or paths.
             responses: (N, K) averaged, or (N, R, K) with repetitions; NaN where absent.
             targets: K names.
             subject, units, names: As :class:`BrainDataset`.
@@ -106,8 +106,8 @@ class BrainDataset:
             names = found if names is None else names
         else:
             raise TypeError(
-                f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths. load_images "
-                "reads PIL images."
+                f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths. "
+                "load_images reads PIL images."
             )
         return cls(pictures, _as_responses(responses), targets, subject=subject, units=units, names=names)
 
@@ -188,9 +188,7 @@ class BrainDataset:
             KeyError: There is no such target; near names are listed.
         """
         chosen = [targets] if isinstance(targets, str) else list(targets)
-        columns = [
-            self.targets.index(name) if name in self.targets else _unknown(name, self.targets) for name in chosen
-        ]
+        columns = [_position(name, self.targets) for name in chosen]
         return self._with(self.images, self.responses[:, :, columns], chosen, self.names)
 
     def take(self, rows: Rows) -> Self:
@@ -268,8 +266,8 @@ class BrainDataset:
             if given.dtype == torch.bool:
                 if given.shape != (len(self),):
                     raise ValueError(
-                        f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), a truth value for each "
-                        "image."
+                        f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), a truth value "
+                        "for each image."
                     )
                 given = given.nonzero()[:, 0]
             places = [int(row) for row in given.tolist()]
@@ -368,7 +366,9 @@ def _check_targets(targets: Sequence[str]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise ValueError(
-            f"targets names {', '.join(twice) or 'nothing'} {'twice' if twice else ''}; expected each once."
+            f"targets={names[:20]} "
+            + (f"has {', '.join(twice)} more than once" if twice else "is empty")
+            + "; expected names, each once. Name a target for each column of responses."
         )
     return names
 
@@ -389,8 +389,8 @@ def _check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
     empty = [name for name, seen in zip(targets, (~responses.isnan()).any(1).any(0).tolist(), strict=True) if not seen]
     if empty:
         raise ValueError(
-            f"responses: every value of target {', '.join(map(repr, empty))} is NaN in these {count} images; expected at "
-            "least one number. Leave it out: dataset.select of the others."
+            f"responses: every value of target {', '.join(map(repr, empty))} is NaN in these {count} images; expected "
+            "at least one number. Leave it out: dataset.select of the others."
         )
 
 
@@ -409,12 +409,14 @@ def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     if min(sizes) < 1:
         raise ValueError(
-            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each."
+            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each. Ask for more."
         )
     return sizes
 
 
-def _unknown(name: str, targets: list[str]) -> int:
+def _position(name: str, targets: list[str]) -> int:
+    if name in targets:
+        return targets.index(name)
     near = difflib.get_close_matches(name, targets, 3, cutoff=0.4)
     raise KeyError(
         f"target {name!r} is not in this data set. "

@@ -58,14 +58,15 @@ def read_table(
         lines = [row for row in csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",") if row]
     if len(lines) < 2 or len(lines[0]) < 2:
         raise ValueError(
-            f"path={str(path)!r} holds {len(lines)} lines of {len(lines[0]) if lines else 0} cells; expected a header and "
-            "at least one row, a column of paths and one of responses. A file with tabs has to end in .tsv."
+            f"path={str(path)!r} holds {len(lines)} lines of {len(lines[0]) if lines else 0} cells; expected a header "
+            "and at least one row, a column of paths and one of responses. A file with tabs has to end in .tsv."
         )
     header = lines[0]
     for number, row in enumerate(lines[1:], 2):
         if len(row) != len(header):
             raise ValueError(
-                f"path={str(path)!r}, row {number}: {len(row)} cells; expected {len(header)} as in its header."
+                f"path={str(path)!r}, row {number}: {len(row)} cells; expected {len(header)}, as in its header. Quote "
+                "cells that hold the separator."
             )
     image = _column(header[0] if image_column is None else image_column, header)
     names = [name for place, name in enumerate(header) if place != image] if targets is None else list(targets)
@@ -77,15 +78,14 @@ def read_table(
     missing = [str(picture) for picture in order if not picture.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"path={str(path)!r} names {len(missing)} pictures that are not there, such as {missing[0]!r}; expected paths "
-            f"below {str(start)!r}. Pass folder=, where they start."
+            f"path={str(path)!r} names {len(missing)} pictures that are not there, such as {missing[0]!r}; expected "
+            f"paths below {str(start)!r}. Pass folder=, where they start."
         )
-    cells = [[_number(row[column], number, header[column], path) for column in columns] for number, row in _rows(lines)]
+    cells = [
+        [_number(row[column], number, header[column], path) for column in columns]
+        for number, row in enumerate(lines[1:], 2)
+    ]
     return Table(list(order), torch.tensor(cells, dtype=torch.float32), shown, names)
-
-
-def _rows(lines: list[list[str]]) -> list[tuple[int, list[str]]]:
-    return list(enumerate(lines[1:], 2))
 
 
 def _column(name: str, header: list[str]) -> int:
