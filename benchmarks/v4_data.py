@@ -1,4 +1,4 @@
-"""Recordings of macaque V4 for the benchmarks: pictures, responses, and splits that were fixed before anything was fitted.
+"""Recordings of macaque V4 for the benchmarks: pictures, responses, and splits fixed before anything was fitted.
 
 Every split is a permutation of a session's distinct pictures, in the order of their file names, seeded by the session's
 number. Some sessions show a picture several times under several names: copies are one picture here, their responses

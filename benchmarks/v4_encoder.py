@@ -3,13 +3,13 @@
     python benchmarks/v4_encoder.py fit --data $VISLENS_DATA --out runs/v4
     python benchmarks/v4_encoder.py report --data $VISLENS_DATA --out runs/v4
 
-All neurons of both test sessions; one split of the pictures (benchmarks/v4_data.py), fixed before anything was fitted. What
-may be chosen (the grid, what features are divided by, the transformer's width, penalty and patience) was chosen on the other
-two sessions. The published networks stand beside: half of the pictures of a session were used to map the authors' ensemble
-to its neurons, which half is not recorded, so that they may have been fitted to what is held out here.
+All neurons of both test sessions; one split of the pictures (benchmarks/v4_data.py), fixed before anything was fitted.
+What may be chosen (the grid, what features are divided by) was chosen on another session (190925). The published
+networks stand beside: half of the pictures of a session were used to map the authors' ensemble to its neurons, which
+half is not recorded, so that they may have been fitted to what is held out here.
 
-Every cell is a file in `--out`, with the predictions, written when it is done and skipped when the command is run again;
-features are kept there too, and an interrupted training goes on.
+Every cell is a file in `--out`, with the predictions, written when it is done and skipped when the command is run
+again; features are kept there too, and an interrupted training goes on.
 """
 
 import argparse
@@ -180,13 +180,17 @@ def report(data: Path, out: Path, said: dict[str, Any]) -> tuple[str, dict[str, 
             beaten = [medians[best][0] > medians[label][0] for label in BASELINES if label in medians]
             verdict = "met" if medians[best][0] >= AIM and all(beaten) else "MISSED"
             lines += [
-                f"Aim, median held-out R over all {recorded.shape[1]} neurons of {name} at least {AIM:.2f} and above both "
-                f"baselines: **{verdict}** ({best}: {medians[best][0]:.3f}).",
+                (
+                    f"Aim, median held-out R over all {recorded.shape[1]} neurons of {name} at least {AIM:.2f} and "
+                    f"above both baselines: **{verdict}** ({best}: {medians[best][0]:.3f})."
+                ),
                 "",
             ]
         lines += [
-            f"## Session {name}: {recorded.shape[1]} neurons, {len(session.images) - len(held_out)} pictures learnt, "
-            f"{len(held_out)} held out",
+            (
+                f"## Session {name}: {recorded.shape[1]} neurons, {len(session.images) - len(held_out)} pictures "
+                f"learnt, {len(held_out)} held out"
+            ),
             "",
             "| read-out and backbone | median R [95 %] | mean R | quartiles | median R² | not above chance | seconds |",
             "|---|---|---|---|---|---|---|",
@@ -212,9 +216,11 @@ def report(data: Path, out: Path, said: dict[str, Any]) -> tuple[str, dict[str, 
         }
         lines.append("")
     lines += [
-        "Interval: bootstrap, neurons drawn first, then held-out pictures (the same for every row). Not above chance: "
-        "one-sided t-test of R, p ≥ 0.05. The responses here are averages over repetitions, so that no noise ceiling can "
-        "be computed. Seconds include features that were not in the cache yet.",
+        (
+            "Interval: bootstrap, neurons drawn first, then held-out pictures (the same for every row). Not above "
+            "chance: one-sided t-test of R, p ≥ 0.05. The responses are averages over repetitions, so that no noise "
+            "ceiling can be computed. Seconds include features that were not in the cache yet, on a busy core."
+        ),
         "",
         provenance_line(said),
         "",

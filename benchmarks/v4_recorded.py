@@ -4,14 +4,15 @@
     python benchmarks/v4_recorded.py fit --data $VISLENS_DATA --out runs/v4
     python benchmarks/v4_recorded.py report --out runs/v4 [--tune]
 
-The generator is retrieval: an edited embedding becomes the five natural images nearest to it, and the neuron's *recorded*
-responses to these are the outcome. A method learns from one half of a session's pictures and their recorded responses; the
-pictures it edits, and those that an edit may become, are the other half; then the halves are swapped. Methods are compared
-at the same edit angle, for α means something else to each of them. All neurons of both test sessions, in an order that is
-fixed (`neuron_order`); settings were chosen on neurons of the other two sessions.
+The generator is retrieval: an edited embedding becomes the five natural images nearest to it, and the neuron's
+*recorded* responses to these are the outcome. A method learns from one half of a session's pictures and their recorded
+responses; the pictures it edits, and those that an edit may become, are the other half; then the halves are swapped.
+Methods are compared at the same edit angle, for α means something else to each of them. All neurons of both test
+sessions, in an order that is fixed (`neuron_order`); settings were chosen on neurons of the other two sessions.
 
-Embedding: SqueezeNet's last maps, averaged, 512 numbers, each standardised over the half that is learnt from. Its features
-are shared with v4_encoder.py where `--out` is the same. Every neuron is a file in `--out`, written when it is done and skipped when the command is run again.
+Embedding: SqueezeNet's last maps, averaged, 512 numbers, each standardised over the half that is learnt from. Its
+features are shared with v4_encoder.py where `--out` is the same. Every neuron is a file in `--out`, written when it is
+done and skipped when the command is run again.
 """
 
 import argparse
@@ -77,8 +78,8 @@ BRAINACTIV, SHUFFLED = "ridge direction (BrainACTIV)", "shuffled landscape (ours
 RANDOM = "a random direction"
 METHODS: dict[str, Callable[[], Any]] = {
     OURS: landscape(),
-    LANDSCAPE: landscape(**PAPER),
-    FADE: landscape(**{**PAPER, "residual": "fade"}),
+    LANDSCAPE: landscape(**{**PAPER, "driven": 0.0}),
+    FADE: landscape(**{**PAPER, "driven": 0.0, "residual": "fade"}),
     TWIN: lambda: Centroids(),
     MEANS: lambda: DifferenceOfMeans(),
     PATTERN: lambda: RidgePattern(),
@@ -258,8 +259,10 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
     if not tune:
         lines += verdict(changes, labels)
     lines += [
-        f"{len(cells)} neurons ({counts}). Signed change of the recorded response in SDs, positive is the wanted way, with "
-        f"a 95 % interval (bootstrap over neurons; each neuron is a mean over {EDITED} pictures of either half).",
+        (
+            f"{len(cells)} neurons ({counts}). Signed change of the recorded response in SDs, positive is the wanted "
+            f"way, with a 95 % interval (bootstrap over neurons; a neuron is a mean over {EDITED} pictures of either half)."
+        ),
         "",
     ]
     kept: dict[str, Any] = {"provenance": said, "neurons": {}, "changes": {}}
@@ -272,7 +275,9 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
             for angle in ANGLES:
                 values = changes[label, way, angle]
                 short = table_of(cells, label, way, angle, "short").mean()
-                shown.append(f"{interval(values, levels=('unit',))}" + (f" ({short:.0%} short)" if short > 0.05 else ""))
+                shown.append(
+                    f"{interval(values, levels=('unit',))}" + (f" ({short:.0%} short)" if short > 0.05 else "")
+                )
                 kept["changes"].setdefault(label, {}).setdefault(way, {})[f"{angle:.0f}"] = [
                     round(value, 4) for value in values.tolist()
                 ]
@@ -284,7 +289,7 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
             "| α = 0 | 0 by definition" + " |" * len(ANGLES),
             f"| nearest to the ten best pictures learnt from (no picture is edited) | {interval(top, levels=('unit',))}"
             + " |" * len(ANGLES),
-            f"| the ten best held-out pictures themselves (chosen by their recorded response: a bound, noise included) | "
+            "| the ten best held-out pictures themselves (chosen by their recorded response: a bound) | "
             f"{interval(oracle, levels=('unit',))}" + " |" * len(ANGLES),
             f"| random held-out pictures | {interval(SIGN[way] * natural, levels=('unit',))}" + " |" * len(ANGLES),
             "",
@@ -349,8 +354,17 @@ def main() -> None:
     tune = args.part == "tune"
     sessions = args.sessions or list(TUNING_SESSIONS if tune else TEST_SESSIONS)
     if not set(sessions) <= set(TUNING_SESSIONS if tune else TEST_SESSIONS):
-        parser.error(f"--sessions {' '.join(sessions)}: tuning is for {' '.join(TUNING_SESSIONS)} alone, testing for others")
-    run(args.data, args.out, said, tune=tune, neurons=args.neurons or (TUNING_NEURONS if tune else None), sessions=sessions)
+        parser.error(
+            f"--sessions {' '.join(sessions)}: tuning is for {' '.join(TUNING_SESSIONS)} alone, testing for others"
+        )
+    run(
+        args.data,
+        args.out,
+        said,
+        tune=tune,
+        neurons=args.neurons or (TUNING_NEURONS if tune else None),
+        sessions=sessions,
+    )
 
 
 if __name__ == "__main__":

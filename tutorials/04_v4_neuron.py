@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A neuron of macaque V4
 #
-# A neuron is a unit like any other, if there are pictures and its responses to them. Here the pictures that a lens makes are
-# natural ones of the same recording session, so that the neuron's own *recorded* responses say whether they are right: no
-# model judges, and nothing is hallucinated.
+# A neuron is a unit like any other, if there are pictures and its responses to them. Here the pictures that a lens
+# makes are natural ones of the same recording session, so that the neuron's own *recorded* responses say whether they
+# are right: no model judges, and nothing is hallucinated.
 #
 # The recordings (Cowley et al. 2023) are not part of this package; `VISLENS_DATA` names the folder that holds
 # `macaque_v4` and SqueezeNet (README, Data). The neuron below is the first of its session, not a chosen one.
@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import squeezenet1_0
 
-from vislens_interp import FeatureLens, Preprocess, load_images
+from vislens_interp import FeatureLens, Preprocess
 from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
 from vislens_interp.brain.recorded import RecordedResponses
 from vislens_interp.brain.v4 import v4_encoder
@@ -35,8 +35,8 @@ session, neuron = data / "macaque_v4" / "201025", 0
 # %% [markdown]
 # ## Pictures and recordings
 #
-# 1,200 pictures and the neuron's mean spike count to each. The lens learns from one half; what it shows comes from the
-# other.
+# 1,200 pictures and the neuron's mean spike count to each. The lens learns from one half; what it shows comes from
+# the other.
 
 # %%
 from vislens_interp.training.data import pixels, read_images  # noqa: E402
@@ -49,8 +49,8 @@ learnt, held_out = pictures[order[:600]], pictures[order[600:]]
 # %% [markdown]
 # ## A lens on the recordings
 #
-# The target looks recordings up. The backend embeds pictures by SqueezeNet (trained on ImageNet, not on the neuron), and
-# turns an edited embedding into the held-out picture that lies nearest to it.
+# The target looks recordings up. The backend embeds pictures by SqueezeNet (trained on ImageNet, not on the neuron),
+# and turns an edited embedding into the held-out picture that lies nearest to it.
 
 # %%
 network = squeezenet1_0()
@@ -66,8 +66,8 @@ print(lens.summary())
 # %% [markdown]
 # ## What it prefers
 #
-# Twelve held-out pictures, each moved both ways. Every picture below was shown to the animal, and the numbers are what the
-# neuron answered, in SDs of its responses.
+# Twelve held-out pictures, each moved both ways. Every picture below was shown to the animal, and the numbers are
+# what the neuron answered, in SDs of its responses.
 
 # %%
 result = lens.visualize(held_out[:12])
@@ -77,9 +77,9 @@ result.figure(max_images=8).savefig(folder / "preferred.png", dpi=150)
 # %% [markdown]
 # ## A second judge, and the reality check
 #
-# The published network of this very neuron reads the same pictures. It was trained by others, on recordings of its own, but
-# half of this session's pictures were used to map it to the neuron, so that it is no stranger to the noise. And the ten
-# pictures that drive the neuron most, among those that the lens learnt from:
+# The published network of this very neuron reads the same pictures. It was trained by others, on recordings of its
+# own, but half of this session's pictures were used to map it to the neuron, so that it is no stranger to the noise.
+# And the ten pictures that drive the neuron most, among those that the lens learnt from:
 
 # %%
 published = v4_encoder(session / "compact_models.safetensors", [neuron])

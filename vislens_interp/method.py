@@ -94,10 +94,10 @@ class EditSettings:
             added again if True, so that x changes by decode(z′) - decode(z) alone; ``"fade"``: the less of it, the
             further the latent has gone to its goal. Then α = 0 is the image itself and α = 1 the decoded goal, and no
             edit angle is spent on reconstruction. For embeddings.
-        driven: Dimensions of the latent that are no unit's go along, to the mean code of the reference images that drive
-            the unit that way, each weighted by its response (in SDs) to this power: what strongly driven images have in
-            common beyond what a linear prediction sees, and other things upwards than downwards. 0, the paper's, keeps
-            the image's own. ``benchmarks/v4_recorded.py`` compares.
+        driven: Dimensions of the latent that are no unit's go along, to the mean code of the reference images that
+            drive the unit that way, each weighted by its response (in SDs) to this power: what strongly driven images
+            have in common beyond what a linear prediction sees, and other things upwards than downwards. 0, the
+            paper's, keeps the image's own. ``benchmarks/v4_recorded.py`` compares.
     """
 
     alpha: float = 1.0

@@ -75,7 +75,8 @@ def test_planted_targets_are_predicted_and_noise_is_doubted(encoder):
     assert upper.r > 0.85
     assert red.images == 80
     assert red.r2 > 0.7
-    assert red.ceiling is None or red.ceiling > red.r - 0.1
+    assert red.ceiling == pytest.approx((1 / (1 + 0.3**2 / 3)) ** 0.5, abs=0.02)  # SD 2 of signal, 0.6 of noise
+    assert red.r > red.ceiling - 0.1
     assert abs(noise.r) < 0.25
     assert list(encoder.doubts) == ["noise"]
     assert "NOT ABOVE CHANCE" in encoder.summary().splitlines()[-1]
@@ -209,6 +210,20 @@ def test_features_are_kept_on_disk(dataset, backbone, tmp_path, monkeypatch):
     assert first.card["predictivity"] == second.card["predictivity"]
 
 
+def test_files_are_read_where_they_are_needed(backbone, dataset, tmp_path):
+    from vislens_interp.images import ImageFiles, to_pil
+
+    (tmp_path / "pictures").mkdir()
+    for row, picture in enumerate(to_pil(dataset.images[:120])):
+        picture.save(tmp_path / "pictures" / f"{row:03d}.png")
+    files = ImageFiles(tmp_path / "pictures", SIZE)
+    some = BrainDataset.from_arrays(files, dataset.responses[:120], targets=dataset.targets)
+    whole = backbone.read(some.images)
+    kept = backbone.read(some.images, cache=tmp_path / "cache")
+    assert torch.equal(whole.rows, kept.rows)
+    assert InSilicoEncoder(backbone).fit(some, features=kept).predictivity_[0].r > 0.6
+
+
 def test_missing_responses(backbone):
     images = pictures()
     red = images[:, 0].mean((1, 2))
@@ -234,16 +249,17 @@ def test_himalayas_backend_is_left_as_it_was(dataset, backbone):
 
 def test_copies_of_a_picture_stay_together():
     images = pictures(20)[torch.arange(20).repeat(2)]
-    drawn, rest = split_images(images, 0.25, seed=3)
+    data = BrainDataset.from_arrays(images, torch.rand(40, 1), targets=["a"])
+    drawn, rest = split_images(data, 0.25, seed=3)
     assert len(drawn) == 10
     assert {row % 20 for row in drawn.tolist()}.isdisjoint(row % 20 for row in rest.tolist())
-    again, _ = split_images(images, 0.25, seed=3)
+    again, _ = split_images(data, 0.25, seed=3)
     assert torch.equal(drawn, again)
-    inside, _ = split_images(images, 0.5, rows=torch.arange(10))
+    inside, _ = split_images(data, 0.5, rows=torch.arange(10))
     assert len(inside) == 5
     assert inside.max() < 10
     with pytest.raises(ValueError, match="share=1 must lie between 0 and 1"):
-        split_images(images, 1)
+        split_images(data, 1)
 
 
 def test_chance():

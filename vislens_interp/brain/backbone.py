@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.files import fingerprint
-from vislens_interp.images import Preprocess, as_preprocess, check_shape, preprocess_for, preprocess_size
+from vislens_interp.images import ImageFiles, Preprocess, as_preprocess, check_shape, preprocess_for, preprocess_size
 from vislens_interp.targets.target import LayerInfo, list_units
 
 DINOV2 = "vit_base_patch14_dinov2.lvd142m"
@@ -120,17 +120,24 @@ class Backbone(nn.Module):
                 hook.remove()
         return [seen[name] for name in self.layers]
 
-    def read(self, images: Tensor, *, cache: str | Path | None = None, progress: bool = False) -> "Features":
+    def read(
+        self, images: Tensor | ImageFiles, *, cache: str | Path | None = None, progress: bool = False
+    ) -> "Features":
         """All layers of many images, computed once and kept: in memory, or in a folder that later runs read.
 
         Args:
-            images: (N, 3, H, W) in [0, 1].
-            cache: Folder; every image is found in it by its pixels.
+            images: (N, 3, H, W) in [0, 1], or files.
+            cache: Folder; every image is found in it by its content.
             progress: Show a bar.
         """
         if cache is not None:
-            store = RowCache(cache, "backbone", self.key(), rows_per_file=256)
-            return Features(store.rows(images, self._rows, batch_size=BATCH, progress=progress).tensor(), self.shapes)
+            size = None if isinstance(images, Tensor) else images.size
+            store = RowCache(
+                cache, "backbone", self.key() if size is None else f"{self.key()}-{size}", rows_per_file=256
+            )
+            source = images if isinstance(images, Tensor) else images.paths
+            rows = store.rows(source, self._rows, size=size, batch_size=BATCH, progress=progress)
+            return Features(rows.tensor(), self.shapes)
         parts: Any = images.split(BATCH)
         if progress:
             from tqdm import tqdm

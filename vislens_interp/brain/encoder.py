@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import GRID, Backbone, Features
+from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
 from vislens_interp.files import load_state, save_state
-from vislens_interp.images import Preprocess, image_keys
+from vislens_interp.images import Preprocess
 
 Readout = Literal["ridge", "transformer"]
 READOUTS: dict[str, Any] = {"ridge": RidgeReadout, "transformer": TransformerReadout}
@@ -102,7 +103,7 @@ class InSilicoEncoder(nn.Module):
 
     def fit(
         self,
-        dataset: Any,
+        dataset: BrainDataset,
         *,
         rows: Tensor | None = None,
         held_out: Tensor | None = None,
@@ -114,7 +115,7 @@ class InSilicoEncoder(nn.Module):
         """Fit the read-out to recordings, and see on held-out images how well it predicts.
 
         Args:
-            dataset: A :class:`~vislens_interp.brain.dataset.BrainDataset`.
+            dataset: Images and recordings; files are read to make features, never all at once.
             rows: Images to learn from; None is all but the held-out ones.
             held_out: Images that only :attr:`predictivity_` is read from; None draws a fifth. Never chosen by response,
                 and the copies of one picture stay together.
@@ -132,13 +133,13 @@ class InSilicoEncoder(nn.Module):
         count = len(dataset.images)
         if held_out is None:
             chosen = torch.arange(count) if rows is None else torch.as_tensor(rows)
-            held_out, drawn = split_images(dataset.images, HELD_OUT, seed=self.seed, rows=chosen)
+            held_out, drawn = split_images(dataset, HELD_OUT, seed=self.seed, rows=chosen)
             rows = drawn
         held_out = torch.as_tensor(held_out)
         rows = (
             torch.tensor(sorted(set(range(count)) - set(held_out.tolist()))) if rows is None else torch.as_tensor(rows)
         )
-        self._check_rows(rows, held_out, dataset.images)
+        self._check_rows(rows, held_out, dataset.keys)
         if features is None:
             features = self.backbone.read(dataset.images, cache=cache, progress=progress)
         if len(features) != count:
@@ -172,7 +173,7 @@ class InSilicoEncoder(nn.Module):
         self.to(self.backbone.device)
         with torch.no_grad():
             read = [self._combine([t.to(self.backbone.device) for t in features[part]]) for part in held_out.split(64)]
-        ceilings = _ceilings(dataset, len(self.targets))
+        ceilings = _ceilings(dataset)
         self.predictivity_ = predictivity(torch.cat(read).cpu(), responses[held_out], self.targets, ceilings)
         self.card = self._describe(dataset, rows, held_out)
         return self.eval()
@@ -181,7 +182,7 @@ class InSilicoEncoder(nn.Module):
     def fit_pair(
         cls,
         backbone: nn.Module | str | Backbone,
-        dataset: Any,
+        dataset: BrainDataset,
         readout: Readout = "ridge",
         *,
         rows: Tensor | None = None,
@@ -209,7 +210,7 @@ class InSilicoEncoder(nn.Module):
         if not isinstance(backbone, Backbone):
             chosen = {key: arguments.pop(key) for key in ("layers", "preprocess", "grid") if key in arguments}
             backbone = Backbone(backbone, **chosen)
-        first, second = split_images(dataset.images, 0.5, seed=seed, rows=rows)
+        first, second = split_images(dataset, 0.5, seed=seed, rows=rows)
         if features is None:
             features = backbone.read(dataset.images, cache=cache, progress=progress)
         pair = []
@@ -267,15 +268,14 @@ class InSilicoEncoder(nn.Module):
         self.register_buffer("shift", shift)
         self.register_buffer("scale", scale)
 
-    def _check_rows(self, rows: Tensor, held_out: Tensor, images: Any) -> None:
-        count = len(images)
+    def _check_rows(self, rows: Tensor, held_out: Tensor, keys: list[str]) -> None:
+        count = len(keys)
         for argument, chosen in (("rows", rows), ("held_out", held_out)):
             if len(chosen) < 3 or chosen.min() < 0 or chosen.max() >= count:
                 raise ValueError(
                     f"{argument} holds {len(chosen)} rows for {count} images; expected at least 3, from 0 to "
                     f"{count - 1}."
                 )
-        keys = _keys(images)
         shared = {keys[row] for row in rows.tolist()} & {keys[row] for row in held_out.tolist()}
         if shared:
             raise ValueError(
@@ -283,11 +283,11 @@ class InSilicoEncoder(nn.Module):
                 "learnt says nothing of others. Split with split_images."
             )
 
-    def _describe(self, dataset: Any, rows: Tensor, held_out: Tensor) -> dict[str, Any]:
+    def _describe(self, dataset: BrainDataset, rows: Tensor, held_out: Tensor) -> dict[str, Any]:
         return {
             "name": self.name,
-            "subject": getattr(dataset, "subject", None),
-            "units": getattr(dataset, "units", None),
+            "subject": dataset.subject,
+            "units": dataset.units or "units of the recording",
             "images": len(dataset.images),
             "learnt_from": len(rows),
             "held_out": len(held_out),
@@ -392,25 +392,27 @@ def _fresh(readout: Readout, backbone: Backbone, targets: int, settings: dict[st
         return READOUTS[readout](backbone.shapes, targets, **settings)
 
 
-def split_images(images: Any, share: float, *, seed: int = 0, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def split_images(
+    dataset: BrainDataset, share: float, *, seed: int = 0, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Draw a share of the images by picture: rows of the drawn, and of the others; copies of one picture stay together.
 
     Args:
-        images: (N, 3, H, W), or files.
+        dataset: Whose images.
         share: Of the pictures, between 0 and 1.
         seed: Of the draw.
         rows: Those to divide; None is all.
 
-    >>> drawn, rest = split_images(torch.rand(10, 3, 4, 4), 0.3)
+    >>> data = BrainDataset.from_arrays(torch.rand(10, 3, 4, 4), torch.rand(10, 1), targets=["V4"])
+    >>> drawn, rest = split_images(data, 0.3)
     >>> len(drawn), len(rest)
     (3, 7)
     """
     if not 0 < share < 1:
-        raise ValueError(f"share={share} must lie between 0 and 1.")
-    keys = _keys(images)
+        raise ValueError(f"share={share} must lie between 0 and 1: of the pictures, how many are drawn.")
     places: dict[str, list[int]] = {}
-    for row in range(len(keys)) if rows is None else torch.as_tensor(rows).tolist():
-        places.setdefault(keys[row], []).append(row)
+    for row in range(len(dataset)) if rows is None else torch.as_tensor(rows).tolist():
+        places.setdefault(dataset.keys[row], []).append(row)
     groups = list(places.values())
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     count = max(1, round(share * len(groups)))
@@ -418,15 +420,10 @@ def split_images(images: Any, share: float, *, seed: int = 0, rows: Tensor | Non
     return torch.tensor(parts[0], dtype=torch.long), torch.tensor(parts[1], dtype=torch.long)
 
 
-def _keys(images: Any) -> list[str]:
-    parts = (images,) if isinstance(images, Tensor) else images.split(64)
-    return [key for part in parts for key in image_keys(part)]
-
-
-def _ceilings(dataset: Any, count: int) -> list[float | None]:
+def _ceilings(dataset: BrainDataset) -> list[float | None]:
     """Noise ceilings as correlations, None where repetitions do not tell."""
-    found = dataset.noise_ceiling() if hasattr(dataset, "noise_ceiling") else None
-    if found is None:
-        return [None] * count
-    values = torch.as_tensor(found, dtype=torch.float64).tolist()
-    return [None if value != value else value for value in values]
+    known = [
+        name for name, images in zip(dataset.targets, (dataset.counts >= 2).sum(0).tolist(), strict=True) if images > 2
+    ]
+    found = dict(zip(known, dataset.select(known).noise_ceiling().r.tolist(), strict=True)) if known else {}
+    return [found.get(name) for name in dataset.targets]

@@ -31,12 +31,14 @@ class RecordedResponses(Target):
 
     differentiable = False
 
-    def __init__(self, images: Tensor, responses: Tensor, names: list[str], *, name: str = "recorded responses") -> None:
+    def __init__(
+        self, images: Tensor, responses: Tensor, names: list[str], *, name: str = "recorded responses"
+    ) -> None:
         check_images(images)
         if responses.shape != (len(images), len(names)):
             raise ValueError(
-                f"responses has shape {tuple(responses.shape)} for {len(images)} images and {len(names)} names; expected "
-                f"({len(images)}, {len(names)}): a row for each image and a column for each unit."
+                f"responses has shape {tuple(responses.shape)} for {len(images)} images and {len(names)} names; "
+                f"expected ({len(images)}, {len(names)}): a row for each image and a column for each unit."
             )
         if not responses.isfinite().all():
             raise ValueError(
@@ -55,8 +57,8 @@ class RecordedResponses(Target):
         if unknown := sum(key not in self._known for key in keys):
             raise ValueError(
                 f"images: {unknown} of {len(images)} were never shown, so that nothing was recorded to them; expected "
-                "pictures of the recordings, pixel by pixel. Use a retrieval backend on these pictures, or an in-silico "
-                "encoder."
+                "pictures of the recordings, pixel by pixel. Use a retrieval backend on these pictures, or an "
+                "in-silico encoder."
             )
         return torch.stack([self._known[key] for key in keys])
 
