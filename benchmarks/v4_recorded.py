@@ -261,7 +261,8 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
     lines += [
         (
             f"{len(cells)} neurons ({counts}). Signed change of the recorded response in SDs, positive is the wanted "
-            f"way, with a 95 % interval (bootstrap over neurons; a neuron is a mean over {EDITED} pictures of either half)."
+            f"way, with a 95 % interval (bootstrap over neurons; a neuron is a mean over {EDITED} pictures of each "
+            "half)."
         ),
         "",
     ]
