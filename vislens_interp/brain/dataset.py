@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
+from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets
 from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
 
 Images: TypeAlias = Tensor | ImageFiles
@@ -58,9 +59,9 @@ class BrainDataset:
     ) -> None:
         self.images = images
         self.responses = responses
-        self.targets = _check_targets(targets)
+        self.targets = check_targets(targets)
         self.subject, self.units = subject, units
-        _check_responses(responses, len(images), self.targets)
+        check_responses(responses, len(images), self.targets)
         self.names = _numbered(images) if names is None else [str(name) for name in names]
         if len(self.names) != len(images):
             raise ValueError(
@@ -109,7 +110,7 @@ class BrainDataset:
                 f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths. "
                 "load_images reads PIL images."
             )
-        return cls(pictures, _as_responses(responses), targets, subject=subject, units=units, names=names)
+        return cls(pictures, as_responses(responses), targets, subject=subject, units=units, names=names)
 
     @classmethod
     def from_trials(
@@ -130,7 +131,7 @@ class BrainDataset:
         Raises:
             ValueError: Counts differ, or ``shown`` names an image that there is not.
         """
-        return cls.from_arrays(images, _by_image(_array(responses), shown, len(_sized(images))), **given)
+        return cls.from_arrays(images, by_image(as_numbers(responses), shown, len(_sized(images))), **given)
 
     @classmethod
     def from_table(cls, path: str | os.PathLike[str], **given: Any) -> Self:
@@ -317,83 +318,6 @@ def _take(images: Images, places: list[int]) -> Images:
     return ImageFiles([Path(images.paths[row]) for row in places], images.size)
 
 
-def _array(responses: Tensor | np.ndarray) -> Tensor:
-    if not isinstance(responses, (Tensor, np.ndarray)):
-        raise TypeError(
-            f"responses is a {type(responses).__name__}; expected a tensor or an array, (N, K) or (N, R, K)."
-        )
-    if isinstance(responses, np.ndarray) and responses.dtype.kind not in "fiu":
-        raise TypeError(f"responses has type {responses.dtype}; expected numbers, with NaN where one is absent.")
-    return torch.as_tensor(responses).detach().cpu().float()
-
-
-def _as_responses(responses: Tensor | np.ndarray) -> Tensor:
-    """(N, R, K) float32."""
-    values = _array(responses)
-    if values.ndim == 2:
-        return values[:, None]
-    if values.ndim != 3:
-        raise ValueError(
-            f"responses has shape {tuple(values.shape)}; expected (N, K), a row an image and a column a target, or "
-            "(N, R, K) with repetitions. For one target pass responses[:, None]."
-        )
-    return values
-
-
-def _by_image(trials: Tensor, shown: Any, count: int) -> Tensor:
-    """Trials (T, K) as (N, R, K), NaN where an image was shown less often than another."""
-    rows = torch.as_tensor(shown).long().cpu()
-    if trials.ndim != 2 or rows.shape != (len(trials),):
-        raise ValueError(
-            f"responses has shape {tuple(trials.shape)} and shown {tuple(rows.shape)}; expected (T, K) and (T,), a row "
-            "for each trial."
-        )
-    if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
-        raise ValueError(f"shown names images outside 0 to {count - 1}; expected positions in images ({count}).")
-    counts = torch.bincount(rows, minlength=count)
-    order = rows.argsort(stable=True)
-    first = counts.cumsum(0) - counts
-    repetition = torch.arange(len(rows)) - first[rows[order]]
-    responses = torch.full((count, int(counts.max()), trials.shape[1]), torch.nan)
-    responses[rows[order], repetition] = trials[order]
-    return responses
-
-
-def _check_targets(targets: Sequence[str]) -> list[str]:
-    if isinstance(targets, str):
-        raise TypeError(f"targets={targets!r} is one string; expected a list of names. Pass [{targets!r}].")
-    names = [str(name) for name in targets]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise ValueError(
-            f"targets={names[:20]} "
-            + (f"has {', '.join(twice)} more than once" if twice else "is empty")
-            + "; expected names, each once. Name a target for each column of responses."
-        )
-    return names
-
-
-def _check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
-    shape = tuple(responses.shape)
-    if shape[0] != count:
-        raise ValueError(
-            f"images and responses have unequal counts: {count} images, responses of shape {shape}; expected a row for "
-            "each image. BrainDataset.from_trials takes trials and which image each showed."
-        )
-    if shape[2] != len(targets):
-        raise ValueError(
-            f"responses has shape {shape}, {shape[2]} columns, for {len(targets)} targets; expected one column each."
-        )
-    if responses.isinf().any():
-        raise ValueError("responses holds infinite values; expected numbers, with NaN where one is absent. Mend them.")
-    empty = [name for name, seen in zip(targets, (~responses.isnan()).any(1).any(0).tolist(), strict=True) if not seen]
-    if empty:
-        raise ValueError(
-            f"responses: every value of target {', '.join(map(repr, empty))} is NaN in these {count} images; expected "
-            "at least one number. Leave it out: dataset.select of the others."
-        )
-
-
 def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
     values = list(parts)
     shares = any(isinstance(value, float) for value in values)
@@ -409,7 +333,8 @@ def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     if min(sizes) < 1:
         raise ValueError(
-            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each. Ask for more."
+            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each. "
+            "Ask for more."
         )
     return sizes
 
