@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sessions", nargs="+", default=list(TEST_SESSIONS), choices=TEST_SESSIONS)
+    parser.add_argument("--until", type=int, help="stop after so many ways, the cheap ones first; all by default")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -249,7 +250,7 @@ def main() -> None:
         write_text(RESULTS.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
         print(text)
         return
-    for label in ORDER:
+    for label in ORDER[: args.until]:
         for name in args.sessions:
             path = cell_path(args.out, name, label)
             if path.exists():
