@@ -1,0 +1,349 @@
+"""Images and what a brain answered to them: repetitions, targets, splits by image, noise ceilings."""
+
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
+from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets
+from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
+
+Images: TypeAlias = Tensor | ImageFiles
+Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
+
+
+class BrainDataset:
+    """Images and recorded responses to them.
+
+    A row is an image, whatever the number of times that it was shown: what parts rows parts images, never trials.
+
+    Args:
+        images: N pictures, (N, 3, H, W) in [0, 1], or files that are read where they are asked for.
+        responses: (N, R, K): image, repetition, target; NaN where absent.
+        targets: K names, each once.
+        subject: Whose responses they are.
+        units: What a response is measured in: ``"z-scored beta"``, ``"µV"``, ``"spikes a bin"``.
+        names: N names of the images; None numbers them, or takes the files'.
+
+    Attributes:
+        images, responses, targets, subject, units, names: As given; ``responses`` in float32.
+
+    Raises:
+        TypeError: ``images`` or ``responses`` are of a kind that cannot be read.
+        ValueError: Counts differ, a name comes twice, a target has no response at all, or one is infinite.
+
+    >>> data = BrainDataset.from_arrays(torch.rand(8, 3, 4, 4), torch.randn(8, 5, 2), targets=["FFA-1", "PPA"])
+    >>> data.select(["PPA"]).mean_responses().shape
+    torch.Size([8, 1])
+    >>> [len(part) for part in data.split([0.75, 0.25], seed=0)]
+    [6, 2]
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        responses: Tensor,
+        targets: Sequence[str],
+        *,
+        subject: str | None = None,
+        units: str = "",
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.images = images
+        self.responses = responses
+        self.targets = check_targets(targets)
+        self.subject, self.units = subject, units
+        check_responses(responses, len(images), self.targets)
+        self.names = _numbered(images) if names is None else [str(name) for name in names]
+        if len(self.names) != len(images):
+            raise ValueError(
+                f"names holds {len(self.names)} for {len(images)} images; expected one each. Leave names out to number "
+                "the images."
+            )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Images | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        responses: Tensor | np.ndarray,
+        *,
+        targets: Sequence[str],
+        subject: str | None = None,
+        units: str = "",
+        size: int | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Self:
+        """A data set of what is in memory.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1]; files that are read when needed
+                (:class:`~vislens_interp.images.ImageFiles`); or a folder or paths.
+            responses: (N, K) averaged, or (N, R, K) with repetitions; NaN where absent.
+            targets: K names.
+            subject, units, names: As :class:`BrainDataset`.
+            size: Side in pixels to which pictures in ``images`` are resized and cropped. Files then stay on the disk;
+                without it they are read at once and need to have one size.
+
+        Raises:
+            TypeError: ``images`` or ``responses`` are of a kind that cannot be read.
+            ValueError: As :class:`BrainDataset`.
+        """
+        if isinstance(images, (Tensor, np.ndarray)):
+            pictures, _ = load_images(check_images(torch.as_tensor(images)), size=size)
+        elif isinstance(images, ImageFiles):
+            pictures = images
+        elif holds_files(images) and size is not None:
+            pictures = ImageFiles(images, size)  # type: ignore[arg-type]
+        elif holds_files(images):
+            pictures, found = load_images(images)  # type: ignore[arg-type]
+            names = found if names is None else names
+        else:
+            raise TypeError(
+                f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths. "
+                "load_images reads PIL images."
+            )
+        return cls(pictures, as_responses(responses), targets, subject=subject, units=units, names=names)
+
+    @classmethod
+    def from_trials(
+        cls,
+        images: Images | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        responses: Tensor | np.ndarray,
+        shown: Sequence[int] | Tensor | np.ndarray,
+        **given: Any,
+    ) -> Self:
+        """A data set of trials in the order in which they were recorded.
+
+        Args:
+            images: N pictures, as :meth:`from_arrays`.
+            responses: (T, K), a row for each trial.
+            shown: (T,) the image of each trial, 0 to N - 1.
+            **given: What :meth:`from_arrays` takes besides.
+
+        Raises:
+            ValueError: Counts differ, or ``shown`` names an image that there is not.
+        """
+        return cls.from_arrays(images, by_image(as_numbers(responses), shown, len(_sized(images))), **given)
+
+    @classmethod
+    def from_table(cls, path: str | os.PathLike[str], **given: Any) -> Self:
+        """A data set of a CSV or TSV of paths and responses; see :func:`~vislens_interp.brain.table.read_table`."""
+        from vislens_interp.brain.table import read_table
+
+        table = read_table(
+            path, **{key: given.pop(key) for key in ("image_column", "targets", "folder") if key in given}
+        )
+        return cls.from_trials(table.paths, table.responses, table.shown, targets=table.targets, **given)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        repetitions = f", up to {self.repetitions} repetitions" if self.repetitions > 1 else ", averaged"
+        whose = f" of {self.subject}" if self.subject else ""
+        return f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}, {self.units or '?'})"
+
+    @property
+    def repetitions(self) -> int:
+        """R, the largest number of repetitions; 1 if responses are averaged."""
+        return self.responses.shape[1]
+
+    @property
+    def counts(self) -> Tensor:
+        """(N, K) repetitions that there are."""
+        return (~self.responses.isnan()).sum(1)
+
+    def mean_responses(self) -> Tensor:
+        """(N, K) responses averaged over the repetitions that there are; NaN where there is none."""
+        return self.responses.nanmean(1)
+
+    def noise_ceiling(self, form: Form = "split_half", *, draws: int = 100, seed: int = 0) -> NoiseCeiling:
+        """How well a perfect model could predict :meth:`mean_responses`.
+
+        Args:
+            form: ``"split_half"`` with Spearman and Brown's correction, or ``"ncsnr"``, NSD's.
+            draws: Random partings of the first.
+            seed: Of these.
+
+        Raises:
+            ValueError: There are no repetitions.
+        """
+        return noise_ceiling(self.responses, self.targets, form, draws=draws, seed=seed)
+
+    def averaged(self) -> Self:
+        """The same with responses averaged over repetitions, (N, 1, K)."""
+        return self._with(self.images, self.mean_responses()[:, None], self.targets, self.names)
+
+    def select(self, targets: Sequence[str] | str) -> Self:
+        """The same images with some of the targets, in this order.
+
+        Raises:
+            KeyError: There is no such target; near names are listed.
+        """
+        chosen = [targets] if isinstance(targets, str) else list(targets)
+        columns = [_position(name, self.targets) for name in chosen]
+        return self._with(self.images, self.responses[:, :, columns], chosen, self.names)
+
+    def take(self, rows: Rows) -> Self:
+        """Some of the images, in this order.
+
+        Args:
+            rows: Positions, a slice, or a mask of N truth values.
+
+        Raises:
+            IndexError: There is no such row.
+            ValueError: Nothing is left, or a target has no response there.
+        """
+        places = self._places(rows)
+        return self._with(
+            _take(self.images, places), self.responses[places], self.targets, [self.names[row] for row in places]
+        )
+
+    def split(self, parts: Sequence[float] | Sequence[int], seed: int = 0) -> tuple[Self, ...]:
+        """Part the images at random.
+
+        Args:
+            parts: The share of each part (floats that add up to at most 1), or its number of images (integers). What is
+                left over is in none.
+            seed: Of the random order.
+
+        Returns:
+            A data set a part. The same picture in several rows (equal pixels, or the same file) is never in two of
+            them; only then can the sizes differ by the number of copies.
+
+        Raises:
+            ValueError: ``parts`` asks for more than there is, or for an empty part.
+        """
+        sizes = _sizes(parts, len(self))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
+        copies: dict[str, list[int]] = {}
+        for row in order:
+            copies.setdefault(self.keys[row], []).append(row)
+        rows: list[list[int]] = [[] for _ in sizes]
+        part = 0
+        for same in copies.values():
+            while part < len(sizes) and len(rows[part]) >= sizes[part]:
+                part += 1
+            if part == len(sizes):
+                break
+            rows[part].extend(same)
+        return self.split_rows(*rows)
+
+    def split_rows(self, *rows: Rows) -> tuple[Self, ...]:
+        """Part the images as somebody decided, such as a committed list.
+
+        Args:
+            *rows: The rows of each part, as :meth:`take`.
+
+        Raises:
+            ValueError: An image is in two parts.
+        """
+        parts = tuple(self.take(part) for part in rows)
+        for first in range(len(parts)):
+            for second in range(first + 1, len(parts)):
+                refuse_shared_images(parts[first], parts[second], f"parts {first} and {second}")
+        return parts
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """What tells pictures apart: a hash of their pixels, or the path of a file."""
+        if isinstance(self.images, Tensor):
+            return image_keys(self.images)
+        return [os.path.realpath(path) for path in self.images.paths]
+
+    def _places(self, rows: Rows) -> list[int]:
+        if isinstance(rows, slice):
+            places = list(range(len(self))[rows])
+        else:
+            given = torch.as_tensor(rows)
+            if given.dtype == torch.bool:
+                if given.shape != (len(self),):
+                    raise ValueError(
+                        f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), a truth value "
+                        "for each image."
+                    )
+                given = given.nonzero()[:, 0]
+            places = [int(row) for row in given.tolist()]
+        for row in places:
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"rows holds {row}; expected rows of {len(self)} images, 0 to {len(self) - 1}.")
+        if not places:
+            raise ValueError("rows is empty; expected at least one image. Ask for a larger part.")
+        return [row % len(self) for row in places]
+
+    def _with(self, images: Images, responses: Tensor, targets: Sequence[str], names: Sequence[str]) -> Self:
+        return type(self)(images, responses, targets, subject=self.subject, units=self.units, names=names)
+
+
+def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = "the two data sets") -> None:
+    """Raise ValueError if a picture is in both.
+
+    Args:
+        first: For instance, what an encoder is fitted on.
+        second: What it is judged on. Pictures in memory are compared by their pixels, files by their paths.
+        what: What they are, in the message.
+    """
+    places = {key: row for row, key in enumerate(first.keys)}
+    shared = [(places[key], row) for row, key in enumerate(second.keys) if key in places]
+    if shared:
+        names = ", ".join(f"{first.names[one]!r} ({second.names[other]!r})" for one, other in shared[:3])
+        raise ValueError(
+            f"{what} share {len(shared)} images, such as {names}; expected each image in one of them. Split by image: "
+            "dataset.split([0.8, 0.2])."
+        )
+
+
+def _sized(images: Any) -> Any:
+    """Something with the length of ``images`` (a folder has to be read for it)."""
+    return ImageFiles(images, 1) if isinstance(images, (str, os.PathLike)) else images
+
+
+def _numbered(images: Images) -> list[str]:
+    if isinstance(images, Tensor):
+        return [f"image_{row:05d}" for row in range(len(images))]
+    return list(images.names)
+
+
+def _take(images: Images, places: list[int]) -> Images:
+    if isinstance(images, Tensor):
+        return images[places]
+    return ImageFiles([Path(images.paths[row]) for row in places], images.size)
+
+
+def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
+    values = list(parts)
+    shares = any(isinstance(value, float) for value in values)
+    total = math.fsum(values)
+    if not values or min(values) <= 0 or total > (1 + 1e-9 if shares else count):
+        raise ValueError(
+            f"parts={values} of {count} images; expected shares above 0 that add up to at most 1 (floats), or counts "
+            f"that add up to at most {count} (integers). Pass such as [0.8, 0.2]."
+        )
+    if not shares:
+        return [int(value) for value in values]
+    ends = [round(count * math.fsum(values[: end + 1])) for end in range(len(values))]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    if min(sizes) < 1:
+        raise ValueError(
+            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each. "
+            "Ask for more."
+        )
+    return sizes
+
+
+def _position(name: str, targets: list[str]) -> int:
+    if name in targets:
+        return targets.index(name)
+    near = difflib.get_close_matches(name, targets, 3, cutoff=0.4)
+    raise KeyError(
+        f"target {name!r} is not in this data set. "
+        + (f"Closest: {', '.join(near)}." if near else f"It has {', '.join(targets[:20])}.")
+    )

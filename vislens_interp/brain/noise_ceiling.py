@@ -1,0 +1,137 @@
+"""How well a perfect model could do: the share of averaged responses that is not noise, from repetitions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Form = Literal["split_half", "ncsnr"]
+
+
+@dataclass(frozen=True)
+class NoiseCeiling:
+    """The ceiling of each target, for responses averaged over their repetitions.
+
+    Args:
+        targets: K names.
+        r2: (K,) the share of the averaged responses' variance that is signal, 0 to 1: the largest R² of a model with
+            them, and their reliability.
+        ncsnr: (K,) SD of the signal over SD of one repetition's noise (NSD's noise ceiling signal-to-noise ratio).
+        form: ``"split_half"`` or ``"ncsnr"``, how it was estimated.
+        images: (K,) images with at least two repetitions, behind the estimate.
+    """
+
+    targets: tuple[str, ...]
+    r2: Tensor
+    ncsnr: Tensor
+    form: Form
+    images: Tensor
+
+    @property
+    def r(self) -> Tensor:
+        """(K,) the largest correlation of a model with the averaged responses, 0 to 1: √r2."""
+        return self.r2.sqrt()
+
+    def __str__(self) -> str:
+        pairs = zip(self.targets, self.r.tolist(), strict=True)
+        return ", ".join(f"{name} {value:.2f}" for name, value in pairs) + f" (largest R, {self.form})"
+
+
+def noise_ceiling(
+    responses: Tensor, targets: list[str], form: Form = "split_half", *, draws: int = 100, seed: int = 0
+) -> NoiseCeiling:
+    """Estimate each target's ceiling from the repetitions of images.
+
+    ``"split_half"``: each image's repetitions are parted at random into two halves (one is left out where their number
+    is odd), the halves' means are correlated over images, and the correlation, averaged over ``draws`` partings, is
+    carried from half to all repetitions by Spearman and Brown's formula. ``"ncsnr"``: the noise variance is the mean
+    over images of the variance among repetitions, the signal variance what is left of the variance of all single
+    responses (none, if that is negative), and the ceiling signal / (signal + noise · mean(1 / repetitions)).
+
+    Args:
+        responses: (N, R, K), NaN where absent.
+        targets: K names.
+        form: Which of the two.
+        draws: Random partings of the first.
+        seed: Of these.
+
+    Returns:
+        The ceiling of responses averaged over all their repetitions, images with one repetition included.
+
+    Raises:
+        ValueError: ``form`` is unknown, ``draws`` below 1, or a target has fewer than three images with two
+            repetitions.
+
+    Source: Spearman 1910 and Brown 1910; Allen et al. 2022 (NSD), Methods, "Noise ceiling estimation". Deviation: NSD
+    takes a total variance of 1, because its betas are z-scored; here it is measured, so that other units do too.
+
+    >>> signal = torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    >>> str(noise_ceiling(signal[:, None, None].expand(-1, 2, -1), ["V4"]))
+    'V4 1.00 (largest R, split_half)'
+    """
+    if form not in ("split_half", "ncsnr"):
+        raise ValueError(f"form={form!r} is unknown; expected 'split_half' or 'ncsnr'.")
+    if draws < 1:
+        raise ValueError(f"draws={draws}; expected at least 1. 100 make the parting's chance small.")
+    present = ~responses.isnan()
+    counts = present.sum(1)
+    repeated = (counts >= 2).sum(0)
+    for name, images in zip(targets, repeated.tolist(), strict=True):
+        if images < 3:
+            raise ValueError(
+                f"responses: target {name!r} has {images} images with two repetitions or more; expected at least 3 for "
+                "a noise ceiling. Load the trials one by one (not averaged), or take a published ceiling."
+            )
+    values = responses.double()
+    share = torch.where(counts > 0, 1 / counts.double(), torch.nan).nanmean(0)  # noise left in an average
+    if form == "ncsnr":
+        noise, signal = _variances(values, counts)
+        ratio = (signal / noise).sqrt()
+        r2 = signal / (signal + noise * share)
+    else:
+        r, halves = _split_half(values, draws, seed)
+        # Spearman-Brown at a length of 1 / share repetitions, from halves of 1 / halves; at equal counts 2r / (1 + r).
+        length = halves / share
+        r = r.clamp(0, 1)
+        r2 = length * r / (1 + (length - 1) * r)
+        ratio = (r2 * share / (1 - r2)).sqrt()
+    return NoiseCeiling(tuple(targets), r2.nan_to_num(0.0).float(), ratio.float(), form, repeated)
+
+
+def _variances(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of one repetition's noise, and of the signal; (K,) each."""
+    centred = values - values.nanmean(1, keepdim=True)
+    within = (centred**2).nansum(1) / (counts - 1).clamp_min(1)
+    noise = torch.where(counts >= 2, within, torch.nan).nanmean(0)
+    total = ((values - values.nanmean((0, 1))) ** 2).nanmean((0, 1))
+    return noise, (total - noise).clamp_min(0)
+
+
+def _split_half(values: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean correlation of random halves, and the noise left in a half's average; (K,) each."""
+    generator = torch.Generator().manual_seed(seed)
+    present = ~values.isnan()
+    half = present.sum(1, keepdim=True) // 2
+    filled = values.nan_to_num(0.0)
+    used = half[:, 0] > 0
+    correlations = []
+    for _ in range(draws):
+        # A random order of each image's repetitions, absent ones last; the first halves against the second.
+        order = torch.rand(values.shape, generator=generator).masked_fill(~present, 2).argsort(1).argsort(1)
+        means = [
+            (filled * ((order >= start) & (order < start + half))).sum(1) / half[:, 0].clamp_min(1)
+            for start in (torch.zeros_like(half), half)
+        ]
+        correlations.append(_correlation(*means, used))
+    left = torch.where(used, 1 / half[:, 0].double(), torch.nan).nanmean(0)
+    return torch.stack(correlations).mean(0), left
+
+
+def _correlation(first: Tensor, second: Tensor, used: Tensor) -> Tensor:
+    """Pearson's r of each column over the rows in use; 0 where one is constant."""
+    weights = used.double()
+    total = weights.sum(0)
+    first, second = ((part - (part * weights).sum(0) / total) * weights for part in (first, second))
+    scale = (first.square().sum(0) * second.square().sum(0)).sqrt()
+    return torch.where(scale > 0, (first * second).sum(0) / scale.clamp_min(1e-300), 0.0)

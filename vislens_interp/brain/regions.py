@@ -1,0 +1,134 @@
+"""Regions of the brain: vertices standardised within sessions, then averaged."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+Rois: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
+Standard = Literal["session", "all", "none"]
+CHUNK = 256
+"""Images whose vertices are in memory at a time."""
+
+
+def region_weights(
+    rois: Rois | None, masks: Mapping[str, Mapping[str, np.ndarray]], where: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Each vertex's share in its region's mean.
+
+    Args:
+        rois: Names, new regions out of several, or None for all that have vertices.
+        masks: Hemisphere to region to (V,) truth values.
+        where: Whose they are, in messages.
+
+    Returns:
+        Hemisphere to region to (V,) weights; those of both hemispheres together add up to 1.
+
+    Raises:
+        KeyError: There is no such region; near names are listed.
+        ValueError: A region has no vertex.
+    """
+    known = sorted({name for side in masks.values() for name in side})
+    filled = [name for name in known if any(side[name].any() for side in masks.values() if name in side)]
+    chosen = filled if rois is None else [rois] if isinstance(rois, str) else rois
+    parts = chosen if isinstance(chosen, Mapping) else {name: [name] for name in chosen}
+    weights: dict[str, dict[str, np.ndarray]] = {side: {} for side in masks}
+    for region, names in parts.items():
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 3, cutoff=0.4) or known[:20]
+                raise KeyError(
+                    f"ROI {name!r} is not in {where}. Closest: {', '.join(near)}. Regions of the HCP atlas (TE2p, IP0, "
+                    "...) are in NSD's HCP_MMP1 labels alone: write their masks beside the others."
+                )
+        union = {
+            side: np.any([of[name] for name in names if name in of] or [np.zeros_like(next(iter(of.values())))], axis=0)
+            for side, of in masks.items()
+        }
+        total = sum(int(mask.sum()) for mask in union.values())
+        if total == 0:
+            raise ValueError(
+                f"ROI {region!r} has no vertex in {where}; expected at least one. Take another region, both "
+                "hemispheres or a lower t_threshold."
+            )
+        for side, mask in union.items():
+            weights[side][region] = mask / total
+    return weights
+
+
+def region_means(
+    betas: Mapping[str, np.ndarray],
+    weights: Mapping[str, Mapping[str, np.ndarray]],
+    names: Sequence[str],
+    session: np.ndarray | None,
+    standard: Standard,
+) -> np.ndarray:
+    """Average each region's vertices, each of which is standardised first; a few images are in memory at a time.
+
+    Args:
+        betas: Hemisphere to (N, R, V) or (N, V), NaN where there was no trial.
+        weights: What :func:`region_weights` gave.
+        names: K regions.
+        session: (N, R) the session of each trial, below 0 where there was none; None takes all trials together.
+        standard: ``"none"`` leaves values as they are.
+
+    Returns:
+        (N, R, K), NaN where there was no trial.
+
+    Raises:
+        ValueError: A region has no vertex without a gap.
+    """
+    sums, shares, recorded = 0.0, 0.0, True
+    for side, data in betas.items():
+        matrix = np.stack([weights[side][name] for name in names], 1)
+        used = matrix.any(1)
+        vertices = np.flatnonzero(used)
+        label = np.zeros(data.shape[: data.ndim - 1], int) if session is None else session.astype(int)
+        label = label.reshape(len(data), -1)
+        mean, scale, present, whole = _moments(data, label, vertices)
+        if standard == "none":
+            mean, scale = np.zeros_like(mean), np.ones_like(scale)
+        matrix = matrix[vertices] * whole[:, None]
+        found = np.full((*label.shape, len(names)), np.nan)
+        for rows, trials in _parts(data, vertices):
+            values = (np.where(whole, trials, 0.0) - mean[label[rows]]) / scale[label[rows]]
+            found[rows] = np.where(present[rows][..., None], values @ matrix, np.nan)
+        sums, shares = sums + np.nan_to_num(found), shares + matrix.sum(0)
+        recorded = recorded & present
+    lost = [name for name, share in zip(names, np.atleast_1d(shares), strict=True) if share == 0]
+    if lost:
+        raise ValueError(
+            f"ROI {lost[0]!r}: every vertex has missing values in recorded trials; expected at least one without. Get "
+            "the responses again from where they were published, or leave the region out."
+        )
+    return np.where(np.asarray(recorded)[..., None], sums / shares, np.nan)
+
+
+def _parts(data: np.ndarray, vertices: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """A few images at a time: their rows, and (n, R, V) values of these vertices."""
+    for start in range(0, len(data), CHUNK):
+        rows = slice(start, min(start + CHUNK, len(data)))
+        trials = np.asarray(data[rows])[..., vertices].astype(np.float64)
+        yield rows, trials.reshape(trials.shape[0], -1, len(vertices))
+
+
+def _moments(
+    data: np.ndarray, label: np.ndarray, vertices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and SD of vertices by label (labels, V), recorded trials (N, R), vertices without a gap in these (V,)."""
+    count = max(int(label.max()), 0) + 1
+    total, square, trials_of = np.zeros((count, len(vertices))), np.zeros((count, len(vertices))), np.zeros((count, 1))
+    present, whole = np.zeros(label.shape, bool), np.ones(len(vertices), bool)
+    for rows, trials in _parts(data, vertices):
+        missing = np.isnan(trials)
+        present[rows] = ~missing.all(-1) & (label[rows] >= 0)
+        whole &= ~missing[present[rows]].any(0)
+        for number in np.unique(label[rows][present[rows]]):
+            values = np.nan_to_num(trials[present[rows] & (label[rows] == number)])
+            total[number] += values.sum(0)
+            square[number] += (values**2).sum(0)
+            trials_of[number] += len(values)
+    mean = total / np.maximum(trials_of, 1)
+    variance = np.maximum(square / np.maximum(trials_of, 1) - mean**2, 0)
+    return mean, np.where(variance > 1e-12, np.sqrt(variance), 1.0), present, whole

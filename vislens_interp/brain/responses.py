@@ -1,0 +1,88 @@
+"""What people have as responses, brought to (image, repetition, target), and what is refused."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
+    """A float32 tensor of them, in memory."""
+    if not isinstance(responses, (Tensor, np.ndarray)):
+        raise TypeError(
+            f"responses is a {type(responses).__name__}; expected a tensor or an array, (N, K) or (N, R, K)."
+        )
+    if isinstance(responses, np.ndarray) and responses.dtype.kind not in "fiu":
+        raise TypeError(f"responses has type {responses.dtype}; expected numbers, with NaN where one is absent.")
+    return torch.as_tensor(responses).detach().cpu().float()
+
+
+def as_responses(responses: Tensor | np.ndarray) -> Tensor:
+    """(N, R, K) float32."""
+    values = as_numbers(responses)
+    if values.ndim == 2:
+        return values[:, None]
+    if values.ndim != 3:
+        raise ValueError(
+            f"responses has shape {tuple(values.shape)}; expected (N, K), a row an image and a column a target, or "
+            "(N, R, K) with repetitions. For one target pass responses[:, None]."
+        )
+    return values
+
+
+def by_image(trials: Tensor, shown: Any, count: int) -> Tensor:
+    """Trials (T, K) as (N, R, K), NaN where an image was shown less often than another."""
+    rows = torch.as_tensor(shown).long().cpu()
+    if trials.ndim != 2 or rows.shape != (len(trials),):
+        raise ValueError(
+            f"responses has shape {tuple(trials.shape)} and shown {tuple(rows.shape)}; expected (T, K) and (T,), a row "
+            "for each trial."
+        )
+    if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
+        raise ValueError(f"shown names images outside 0 to {count - 1}; expected positions in images ({count}).")
+    counts = torch.bincount(rows, minlength=count)
+    order = rows.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    repetition = torch.arange(len(rows)) - first[rows[order]]
+    responses = torch.full((count, int(counts.max()), trials.shape[1]), torch.nan)
+    responses[rows[order], repetition] = trials[order]
+    return responses
+
+
+def check_targets(targets: Sequence[str]) -> list[str]:
+    """Refuse no names, and names that come twice."""
+    if isinstance(targets, str):
+        raise TypeError(f"targets={targets!r} is one string; expected a list of names. Pass [{targets!r}].")
+    names = [str(name) for name in targets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise ValueError(
+            f"targets={names[:20]} "
+            + (f"has {', '.join(twice)} more than once" if twice else "is empty")
+            + "; expected names, each once. Name a target for each column of responses."
+        )
+    return names
+
+
+def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
+    """Refuse what is not (N, R, K) of ``count`` images and these targets, or says nothing of one of them."""
+    shape = tuple(responses.shape)
+    if shape[0] != count:
+        raise ValueError(
+            f"images and responses have unequal counts: {count} images, responses of shape {shape}; expected a row for "
+            "each image. BrainDataset.from_trials takes trials and which image each showed."
+        )
+    if shape[2] != len(targets):
+        raise ValueError(
+            f"responses has shape {shape}, {shape[2]} columns, for {len(targets)} targets; expected one column each."
+        )
+    if responses.isinf().any():
+        raise ValueError("responses holds infinite values; expected numbers, with NaN where one is absent. Mend them.")
+    empty = [name for name, seen in zip(targets, (~responses.isnan()).any(1).any(0).tolist(), strict=True) if not seen]
+    if empty:
+        raise ValueError(
+            f"responses: every value of target {', '.join(map(repr, empty))} is NaN in these {count} images; expected "
+            "at least one number. Leave it out: dataset.select of the others."
+        )

@@ -1,0 +1,107 @@
+"""A table of image paths and responses, as people keep it: CSV or TSV, a row for each trial or image."""
+
+import csv
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table said.
+
+    Args:
+        paths: N pictures, in the order of their first row.
+        responses: (T, K), NaN where a cell is empty.
+        shown: T positions in ``paths``.
+        targets: K names, the columns'.
+    """
+
+    paths: list[Path]
+    responses: Tensor
+    shown: list[int]
+    targets: list[str]
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    image_column: str | None = None,
+    targets: Sequence[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> Table:
+    """Read a table with a header; several rows with the same path are repetitions of that image.
+
+    Args:
+        path: The file: tabs between cells if its name ends in ``.tsv`` or ``.tab``, else commas.
+        image_column: The column of paths; None takes the first.
+        targets: The columns of responses; None takes all others.
+        folder: Where relative paths start; None is the table's own folder.
+
+    Raises:
+        FileNotFoundError: There is no such table, or pictures that it names are not there.
+        KeyError: There is no such column; near names are listed.
+        ValueError: It has no rows, a row of another length, or a cell that is no number (empty, NaN and NA are absent).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path={str(path)!r}: no such file; expected a CSV or TSV of paths and responses.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = [row for row in csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",") if row]
+    if len(lines) < 2 or len(lines[0]) < 2:
+        raise ValueError(
+            f"path={str(path)!r} holds {len(lines)} lines of {len(lines[0]) if lines else 0} cells; expected a header "
+            "and at least one row, a column of paths and one of responses. A file with tabs has to end in .tsv."
+        )
+    header = lines[0]
+    for number, row in enumerate(lines[1:], 2):
+        if len(row) != len(header):
+            raise ValueError(
+                f"path={str(path)!r}, row {number}: {len(row)} cells; expected {len(header)}, as in its header. Quote "
+                "cells that hold the separator."
+            )
+    image = _column(header[0] if image_column is None else image_column, header)
+    names = [name for place, name in enumerate(header) if place != image] if targets is None else list(targets)
+    columns = [_column(name, header) for name in names]
+    start = path.parent if folder is None else Path(folder)
+
+    order: dict[Path, int] = {}
+    shown = [order.setdefault(start / row[image], len(order)) for row in lines[1:]]
+    missing = [str(picture) for picture in order if not picture.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"path={str(path)!r} names {len(missing)} pictures that are not there, such as {missing[0]!r}; expected "
+            f"paths below {str(start)!r}. Pass folder=, where they start."
+        )
+    cells = [
+        [_number(row[column], number, header[column], path) for column in columns]
+        for number, row in enumerate(lines[1:], 2)
+    ]
+    return Table(list(order), torch.tensor(cells, dtype=torch.float32), shown, names)
+
+
+def _column(name: str, header: list[str]) -> int:
+    if name in header:
+        return header.index(name)
+    near = difflib.get_close_matches(name, header, 3, cutoff=0.4) or header[:20]
+    raise KeyError(f"column {name!r} is not in the table. Closest: {', '.join(near)}.")
+
+
+def _number(cell: str, row: int, column: str, path: Path) -> float:
+    if cell.strip().lower() in ABSENT:
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(
+            f"path={str(path)!r}, row {row}, column {column!r}: {cell!r} is no number; expected one, or an empty cell "
+            "where it is absent."
+        ) from None
