@@ -408,7 +408,7 @@ def test_what_can_be_refused_is_refused_before_the_fit(images):
 def test_another_judge(fitted, images):
     judge = LayerTarget(small_network(seed=3), "conv", 0)
     result = fitted.visualize(images, "increase", strength=0, judge=judge)
-    assert result.settings["judge"] == "0"
+    assert result.settings["judge"].startswith("0 of ")
     assert result.unit == "2"  # the lens's own: its landscape and its evidence are behind the pictures
     assert result.evidence is fitted.evidence_["2"]
     torch.testing.assert_close(result.responses["increase"], judge.responses(result.images["increase"])[:, 0])

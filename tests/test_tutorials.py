@@ -12,7 +12,15 @@ def test_there_are_tutorials():
     assert TUTORIALS
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+NEED_DATA = {"04_v4_neuron"}
+"""Tutorials that read files of VISLENS_DATA."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.data if path.stem in NEED_DATA else ()) for path in TUTORIALS],
+    ids=lambda path: path.stem,
+)
 def test_tutorial_runs(path, tmp_path, monkeypatch, capsys):
     import matplotlib
 

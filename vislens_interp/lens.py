@@ -33,7 +33,6 @@ from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.result import LensResult, Sweep, versions
 from vislens_interp.targets.attribution import Attribution, attribute
-from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.capture import Output
 from vislens_interp.targets.layout import Layout
 from vislens_interp.targets.selectors import Pool, unit_name
@@ -312,7 +311,9 @@ class FeatureLens:
         similarity = self._similarity(made)
         described = self._describe(name_of, alpha, strength, seeds, direction, mode, doses)
         if judge is not None:
-            described["judge"] = ", ".join(judge.names)
+            described["judge"] = self._judge_said(judge)
+        elif "judge" in described["target"]:  # no network: what was recorded
+            described["judge"] = described["target"]["judge"]
         weight = described["alpha"] if method == "edit" else None
         points: dict[float, Tensor] = {0.0: torch.zeros_like(read["unedited"])}
         for key, moves in list(wanted.items())[1:]:
@@ -641,10 +642,11 @@ class FeatureLens:
     def save(self, path: str | Path) -> Path:
         """Write the fitted lens, without the model and without images, to one file."""
         method = self._fitted()
-        if isinstance(self.target, CallableTarget) and self.target.name is None:
+        if "fingerprint" not in self._target_description() and getattr(self.target, "name", "") is None:
+            kind = type(self.target).__name__
             raise ValueError(
-                "the lens's target is a CallableTarget without a name; expected one, by which a loaded lens knows its"
-                " function again. Pass name= to CallableTarget."
+                f"the lens's target is a {kind} without a name; expected one, by which a loaded lens knows its"
+                f" function again. Pass name= to {kind}."
             )
         return save_state(
             path,
@@ -806,6 +808,15 @@ class FeatureLens:
 
     def _target_description(self) -> dict[str, Any]:
         return self.target.describe()
+
+    def _judge_said(self, judge: Target) -> str:
+        """Who judged, in a line; its own maker is called that."""
+        said, own = judge.describe(), self._target_description()
+        model = f"{said['model']} ({said['name']})" if "name" in said else said["model"]
+        line = f"{', '.join(judge.names)} of {model}"
+        if said.get("fingerprint") is not None and said["fingerprint"] == own.get("fingerprint"):
+            line += ", the network that guided them"
+        return line
 
     def _describe(
         self,

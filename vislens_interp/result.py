@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -297,6 +298,31 @@ class LensResult:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
+
+    def export_stimuli(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        levels: Sequence["LensResult"] = (),
+        size: int = 512,
+        spread: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+    ) -> Path:
+        """Write the pictures for an experiment, with matched controls, in a balanced order.
+
+        Args:
+            folder: A folder that is not there yet.
+            levels: Results of the same unit and inputs at other weights: ``[lens.visualize(images, alpha=0.5)]``.
+            size: Side of the PNGs in pixels.
+            spread: How sure a prediction is, images to (N,), such as an ensemble's ``spread``.
+            seed: Of the order and the random controls.
+
+        Returns:
+            The folder; :func:`~vislens_interp.brain.stimuli.load_stimuli` reads it back.
+        """
+        from vislens_interp.brain.stimuli import export_stimuli
+
+        return export_stimuli([self, *levels], folder, size=size, spread=spread, seed=seed)
 
     def _write(self, folder: Path) -> None:
         files = {key: [_file_name(key, row, name) for row, name in enumerate(self.names)] for key in self.images}

@@ -62,3 +62,16 @@ def own(own_folder):
     from vislens_interp.backends.embedded import embedded
 
     return embedded(folder=own_folder, name="embedded", steps=5)
+
+
+@pytest.fixture(scope="session")
+def retrieval():
+    """Natural images by a small network's features; two neighbours, which seeds tell apart."""
+    from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
+    from vislens_interp.images import Preprocess
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        embedder = NetworkEmbedder(torch.nn.Conv2d(3, 6, 3), Preprocess(16, [0.5], [0.5]))
+    pictures = torch.rand(420, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    return RetrievalBackend(embedder, pictures[200:], count=2, reference=pictures[:200])

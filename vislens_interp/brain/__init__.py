@@ -1,23 +1,39 @@
 """Brain data and the models that predict it: a region, a channel or a neuron as a unit."""
 
+from vislens_interp.brain.backbone import DINOV2, Backbone
 from vislens_interp.brain.dataset import BrainDataset, refuse_shared_images
 from vislens_interp.brain.eeg import load_things_eeg
+from vislens_interp.brain.encoder import InSilicoEncoder, split_images
 from vislens_interp.brain.fmri import load_algonauts, load_brainactiv
 from vislens_interp.brain.noise_ceiling import NoiseCeiling
+from vislens_interp.brain.outside import OutsideEncoder
 from vislens_interp.brain.planted import GaborBank, PlantedTruth, Tuning
+from vislens_interp.brain.recorded import RecordedResponses
 from vislens_interp.brain.simulate import simulate_algonauts, simulate_brainactiv, simulate_things_eeg
+from vislens_interp.brain.stimuli import export_stimuli, load_stimuli
+from vislens_interp.brain.v4 import CompactNetworks, v4_encoder
 
 __all__ = [
+    "DINOV2",
+    "Backbone",
     "BrainDataset",
+    "CompactNetworks",
     "GaborBank",
+    "InSilicoEncoder",
     "NoiseCeiling",
+    "OutsideEncoder",
     "PlantedTruth",
+    "RecordedResponses",
     "Tuning",
+    "export_stimuli",
     "load_algonauts",
     "load_brainactiv",
+    "load_stimuli",
     "load_things_eeg",
     "refuse_shared_images",
     "simulate_algonauts",
     "simulate_brainactiv",
     "simulate_things_eeg",
+    "split_images",
+    "v4_encoder",
 ]

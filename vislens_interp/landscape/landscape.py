@@ -85,18 +85,26 @@ class Landscape:
             mask[self.block(unit)] = True
         return mask
 
-    def goal(self, z: Tensor, directions: dict[int, Direction], mode: int | None = None) -> Tensor:
+    def goal(
+        self, z: Tensor, directions: dict[int, Direction], mode: int | None = None, *, driven: float = 0.0
+    ) -> Tensor:
         """Where an edit leads: ``z`` with the blocks of these units at their prior means.
 
         Args:
             z: (N, latent_dim).
             directions: Unit to direction.
             mode: Which of several means; None for the one nearest to each image's own code.
+            driven: The dimensions that are no unit's go to the mean code of the images that drive these units that way,
+                each weighted by its response to this power; 0 leaves them as they are.
 
         Returns:
             (N, latent_dim).
         """
         goal = z.clone()
+        if driven > 0:
+            rest = ~self.mask(list(range(len(self.names))))
+            codes = [self.driven(unit, direction, driven) for unit, direction in directions.items()]
+            goal[:, rest] = torch.stack(codes).mean(0)[rest].to(z)
         for unit, direction in directions.items():
             block = self.block(unit)
             if mode is None:
@@ -106,6 +114,18 @@ class Landscape:
             else:
                 goal[:, block] = self.prior.goal(unit, direction, mode).to(z)
         return goal
+
+    def driven(self, unit: int, direction: Direction, power: float) -> Tensor:
+        """(latent_dim,) mean code of the images that drive a unit up (or down), weighted by |response|^power.
+
+        At power 2 the weights are those that the prior's precision, ((r + ε) / λ)², gives to strong responses.
+        Images that the fit held out have no part in it.
+        """
+        learnt = torch.ones(len(self.latents), dtype=torch.bool)
+        learnt[self.held_out] = False
+        standard = self.scaler.standardise(self.responses)[learnt, unit]
+        weights = (standard if direction == "increase" else -standard).clamp_min(0) ** power
+        return (weights[:, None] * self.latents[learnt]).sum(0) / weights.sum().clamp_min(1e-12)
 
     def axis(self, unit: int, z: Tensor) -> Tensor:
         """Position of latents (N, latent_dim) along a unit's axis: -1 at its suppressed mean, +1 at its preferred."""

@@ -30,6 +30,7 @@ class UnitsOf(Target):
         self.names = [target.names[column] for column in columns]
         self.differentiable = target.differentiable
         self.batch_size = target.batch_size
+        self.doubts = {name: target.doubts[name] for name in self.names if name in target.doubts}
 
     @property
     def device(self) -> torch.device:

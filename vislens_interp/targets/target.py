@@ -1,9 +1,10 @@
 """What a lens points at: images in, one response a unit out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,11 +61,13 @@ class Target(ABC):
         names: A name for each of the K units.
         differentiable: Whether gradients of responses reach the images.
         batch_size: Images in a pass of :meth:`responses`, unless that is told otherwise.
+        doubts: Unit name to why its responses are not to be trusted; every result on it then says so.
     """
 
     names: list[str]
     differentiable: bool
     batch_size: int = 256
+    doubts: Mapping[str, str] = MappingProxyType({})
 
     @property
     def device(self) -> torch.device:
@@ -194,9 +197,12 @@ class LayerTarget(Target):
         _check_batch_size(batch_size)
         pool = _pool_of(pool, token)
         check_layout(layout)
+        self.declared_layout: Layout | None = layout
         self.model = model
         self.layer, module = find_layer(model, _unprefixed(layer))
         refuse_script(model, self.layer)
+        if self.layer == "" and layout is None:
+            layout = _own_layout(model)
         if labels is None and self.layer == "":
             own = getattr(model, "labels", None)
             labels = (
@@ -211,8 +217,8 @@ class LayerTarget(Target):
             for one in self.units
         ]
         self.pool: Pool = pool
+        self._ask_model()
         self.output, self.call = output, call
-        self.declared_layout: Layout | None = layout
         self.batch_size = batch_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
@@ -246,6 +252,17 @@ class LayerTarget(Target):
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
             self._pool = _resolve_pool(pool, self._arrangement, self.shape, self.units)
             self.differentiable = self._select(arranged).requires_grad
+
+    def _ask_model(self) -> None:
+        """Take over what a model says of its own outputs: those that it refuses to be read by, and its doubts."""
+        if self.layer == "":
+            for name, why in _said_of(self.model, "refused").items():
+                if name in self.names:
+                    raise ValueError(
+                        f"unit={name!r} of {type(self.model).__name__}: {why}. Expected one that can be trusted."
+                    )
+            doubts = _said_of(self.model, "doubts")
+            self.doubts = {name: doubts[name] for name in self.names if name in doubts}
 
     def _run(self, inputs: Tensor) -> Tensor:
         return run_to_layer(self.model, self._read, inputs, call=self._call, output=self.output, before=self._before)
@@ -303,6 +320,8 @@ class LayerTarget(Target):
     def describe(self) -> dict[str, Any]:
         """What a saved result says of its target, as JSON values."""
         chosen = {"output": self.output, "call": self.call, "declared_layout": self.declared_layout}
+        name = getattr(self.model, "name", None)
+        chosen["name"] = name if isinstance(name, str) else None
         return {
             "model": type(self.model).__name__,
             "layer": self.layer,
@@ -577,6 +596,20 @@ def _check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
                 " where"
                 " you know it."
             )
+
+
+def _said_of(model: nn.Module, attribute: str) -> dict[str, str]:
+    said = getattr(model, attribute, None)
+    return said if isinstance(said, dict) else {}
+
+
+def _own_layout(model: nn.Module) -> Layout | None:
+    """What a model says of its own output (``output_layout = "NC"``), as our in-silico encoders do."""
+    said = getattr(model, "output_layout", None)
+    if isinstance(said, str):
+        check_layout(said)  # pyright: ignore[reportArgumentType]
+        return said  # pyright: ignore[reportReturnType]
+    return None
 
 
 def _normalising(model: nn.Module) -> list[str]:

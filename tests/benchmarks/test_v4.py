@@ -1,0 +1,132 @@
+"""The V4 benchmarks on small made-up sessions: splits, judging, and reports that say what is true."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import v4_data
+import v4_encoder
+import v4_recorded
+from PIL import Image
+
+from vislens_interp.brain.backbone import Backbone
+from vislens_interp.images import Preprocess
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two sessions of 320 pictures, one shown twice; two neurons that like red and bottom-up brightness."""
+    folder = tmp_path_factory.mktemp("v4")
+    draw = np.random.default_rng(0)
+    for name in v4_data.TEST_SESSIONS:
+        place = folder / "macaque_v4" / name
+        place.mkdir(parents=True)
+        coarse = draw.integers(0, 256, (320, 4, 4, 3), dtype=np.uint8)
+        coarse[7] = coarse[3]
+        with zipfile.ZipFile(place / "images.zip", "w") as archive:
+            for row, picture in enumerate(coarse):
+                file = folder / "picture.png"
+                Image.fromarray(picture).resize((112, 112), Image.Resampling.BICUBIC).save(file)
+                archive.write(file, f"image{row:04d}.png")
+        red, below = coarse[..., 0].mean((1, 2)), coarse[:, 2:].mean((1, 2, 3)) - coarse[:, :2].mean((1, 2, 3))
+        np.save(place / "responses.npy", np.stack([red, below]) + draw.normal(size=(2, 320)) * 3)
+    return folder
+
+
+def test_copies_are_one_picture_and_splits_are_fixed(data):
+    session = v4_data.load_session(data, "201025")
+    assert len(session.images) == 319
+    assert session.copies == 1
+    raw = np.load(data / "macaque_v4" / "201025" / "responses.npy")
+    torch.testing.assert_close(session.responses[3], torch.from_numpy(raw[:, [3, 7]].mean(1)).float())
+    rows, held_out = session.split()
+    assert len(held_out) == 64
+    assert sorted([*rows.tolist(), *held_out.tolist()]) == list(range(319))
+    first, second = session.halves()
+    assert not set(first.tolist()) & set(second.tolist())
+    assert torch.equal(v4_data.load_session(data, "201025").split()[1], held_out)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A backbone of one layer in the place of SqueezeNet."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1))
+    network.__dict__["preprocess"] = Preprocess(16, [0.5], [0.5])
+    monkeypatch.setattr(v4_encoder, "load_squeezenet", lambda data: network)
+    monkeypatch.setattr(v4_recorded, "load_squeezenet", lambda data: network)
+    return network
+
+
+def test_encoders_are_compared_on_held_out_pictures(data, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(v4_encoder, "DRAWS", 50)
+    for label in (v4_encoder.OURS, v4_encoder.EMBEDDING, v4_encoder.PIXELS):
+        found = v4_encoder.cell(label, data, v4_data.load_session(data, "201025"), tmp_path)
+        v4_encoder.cell_path(tmp_path, "201025", label).write_text(json.dumps({"found": found}))
+        assert found["held_out"] == 64
+        assert found["neurons"][0]["r"] > 0.9  # redness is in the mean of every channel
+    said = v4_encoder.provenance(seed=0)
+    text, kept = v4_encoder.report(data, tmp_path, said)
+    assert "Aim, median held-out R over all 2 neurons of 201025 at least 0.50" in text
+    ours = kept["sessions"]["201025"][v4_encoder.OURS]
+    low, high = ours["median_r"][1:]
+    assert low <= ours["median_r"][0] <= high
+    assert ours["median_r"][0] == pytest.approx(np.median(list(ours["r"].values())), abs=1e-3)
+    embedding = kept["sessions"]["201025"][v4_encoder.EMBEDDING]
+    assert embedding["r"]["neuron1"] < ours["r"]["neuron1"] - 0.3  # a mean over positions does not know where
+
+
+def test_recordings_judge_edits(data, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(v4_recorded, "ANGLES", (25.0, 60.0))
+    monkeypatch.setattr(v4_recorded, "EDITED", 20)
+    monkeypatch.setattr(v4_recorded, "LATENT_DIM", 8)
+    kept = (v4_recorded.OURS, v4_recorded.MEANS, v4_recorded.RANDOM)
+    monkeypatch.setattr(v4_recorded, "METHODS", {label: v4_recorded.METHODS[label] for label in kept})
+    said = v4_recorded.provenance(seed=0)
+    v4_recorded.run(data, tmp_path, said, tune=False, neurons=None, sessions=["201025"])
+    paths = sorted(tmp_path.glob("neuron-*.json"))
+    assert [path.name for path in paths] == ["neuron-201025-0.json", "neuron-201025-1.json"]
+    cells = [json.loads(paths[0].read_text())]
+    for way in v4_recorded.SIGN:
+        change = [
+            v4_recorded.table_of(cells, label, way, 60.0, "change")[0]
+            for label in (v4_recorded.OURS, v4_recorded.MEANS)
+        ]
+        assert min(change) > 0.3
+    text, numbers = v4_recorded.report(tmp_path, said, tune=False)
+    assert text.index("**Ours loses**") < text.index("**Ours wins**") < text.index("## Increase")
+    assert numbers["neurons"] == {"201025": [0, 1]}
+    before = paths[0].stat().st_mtime_ns
+    v4_recorded.run(data, tmp_path, said, tune=False, neurons=None, sessions=["201025"])
+    assert paths[0].stat().st_mtime_ns == before
+
+
+def test_a_lookup_is_by_the_very_pictures():
+    images, x = torch.rand(6, 3, 4, 4), torch.rand(6, 5)
+    known = v4_recorded.KnownEmbeddings(images, x)
+    part = known.part(images, torch.tensor([4, 1]))
+    assert torch.equal(known(part), x[[4, 1]])
+    assert torch.equal(known(images), x)
+
+
+def test_what_loses_is_said_first():
+    rng = np.random.default_rng(0)
+    changes = {}
+    for label in (v4_recorded.OURS, *v4_recorded.RIVALS):
+        for way in v4_recorded.SIGN:
+            for angle in v4_recorded.ANGLES:
+                shift = 1.0 if label == v4_recorded.PATTERN else 0.0
+                changes[label, way, angle] = rng.normal(size=30) * 0.1 + shift
+    lines = v4_recorded.verdict(changes, list(v4_recorded.METHODS))
+    assert lines[0].startswith("**Ours loses** in 10 of 40")
+    assert all("ridge pattern" in line for line in lines[1:11])
+
+
+def test_pixels_are_the_picture_itself():
+    images = torch.rand(2, 3, 112, 112)
+    (tokens,) = Backbone(v4_encoder.pixels_only(), ["0"], grid=28)(images)
+    expected = torch.nn.functional.avg_pool2d(images * 2 - 1, 4).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tokens, expected)

@@ -1,0 +1,99 @@
+"""How well responses are predicted: correlation and explained variance a target, and whether that is above chance."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+CHANCE_P = 0.05
+"""One-sided, for each target by itself: of targets that cannot be predicted, so many pass."""
+
+
+@dataclass(frozen=True)
+class Predictivity:
+    """What held-out images say of one target's predictions.
+
+    Args:
+        target: Its name.
+        r: Pearson correlation of predicted and recorded responses over images.
+        r2: Share of the recorded responses' variance that is explained; negative where the mean predicts better.
+        p_value: One-sided, of a correlation as large if the two had nothing to do with each other (t-test with n - 2
+            degrees of freedom).
+        images: n, held-out images with a recorded response.
+        ceiling: The correlation that a perfect prediction would have, for the responses' own noise; None if not known.
+    """
+
+    target: str
+    r: float
+    r2: float
+    p_value: float
+    images: int
+    ceiling: float | None = None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why pictures made for this target cannot be trusted; None where nothing speaks against them."""
+        if self.p_value < CHANCE_P:
+            return None
+        return (
+            f"its encoder does not predict it above chance (held-out R = {self.r:.2f}, p = {self.p_value:.2f} by "
+            f"t-test, {self.images} images)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {"target": self.target, "r": self.r, "r2": self.r2, "p_value": self.p_value, "images": self.images}
+        return values | {"ceiling": self.ceiling}
+
+
+def predictivity(
+    predicted: Tensor, recorded: Tensor, names: list[str], ceilings: list[float | None] | None = None
+) -> list[Predictivity]:
+    """Compare predictions with recordings, target by target.
+
+    Args:
+        predicted: (N, K).
+        recorded: (N, K), NaN where nothing was recorded.
+        names: K names.
+        ceilings: K noise ceilings, as correlations.
+
+    Raises:
+        ValueError: The shapes differ, or a target has fewer than three responses.
+
+    >>> recorded = torch.tensor([[1.0], [2.0], [4.0], [5.0]])
+    >>> found = predictivity(2 * recorded + 1, recorded, ["a"])[0]
+    >>> round(found.r, 3), found.images, found.doubt
+    (1.0, 4, None)
+    """
+    if predicted.shape != recorded.shape or predicted.shape[1] != len(names):
+        raise ValueError(
+            f"predicted has shape {tuple(predicted.shape)} and recorded {tuple(recorded.shape)} for {len(names)} "
+            f"names; expected (N, {len(names)}) twice. Compare the same images and targets."
+        )
+    found = []
+    for column, name in enumerate(names):
+        there = recorded[:, column].isfinite()
+        truth, guess = recorded[there, column].double(), predicted[there, column].double()
+        if len(truth) < 3:
+            raise ValueError(
+                f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3 to correlate. Hold "
+                "more images out, or leave this target out."
+            )
+        r = _correlation(guess, truth)
+        r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-24)
+        ceiling = None if ceilings is None else ceilings[column]
+        found.append(Predictivity(name, r, r2, _chance(r, len(truth)), len(truth), ceiling))
+    return found
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-24)).item()
+
+
+def _chance(r: float, count: int) -> float:
+    """One-sided p of a Pearson correlation r of ``count`` pairs."""
+    from scipy.stats import t
+
+    if abs(r) >= 1:
+        return 0.0 if r > 0 else 1.0
+    return float(t.sf(r * ((count - 2) / (1 - r * r)) ** 0.5, count - 2))

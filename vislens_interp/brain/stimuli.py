@@ -1,0 +1,235 @@
+"""Pictures for the next experiment: numbered, with matched controls, in a balanced order, and a table of it all."""
+
+import csv
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vislens_interp.images import check_images, load_images, resize, to_pil
+
+TABLE = "stimuli.tsv"
+COLUMNS = (
+    "number",
+    "file",
+    "block",
+    "kind",
+    "target",
+    "direction",
+    "alpha",
+    "source",
+    "predicted_response",
+    "spread",
+    "seed",
+    "luminance",
+    "contrast",
+)
+KINDS = ("edited", "unedited", "random")
+_LUMA = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
+_ROUNDS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Stimuli:
+    """What :func:`export_stimuli` wrote.
+
+    Args:
+        images: (M, 3, S, S) in [0, 1], in the order in which they are to be shown.
+        rows: M rows of the table, by column: ``kind`` is ``"edited"``, ``"unedited"`` or ``"random"``, ``alpha``,
+            ``predicted_response``, ``spread``, ``luminance`` and ``contrast`` are numbers or None, ``number``,
+            ``block`` and ``seed`` integers or None.
+    """
+
+    images: Tensor
+    rows: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def luminance_and_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and SD over pixels of the luminance (Rec. 709 weights on the stored values), (N,) each."""
+    luma = (images * _LUMA.to(images)).sum(1).flatten(1)
+    return luma.mean(1), luma.std(1, correction=0)
+
+
+def match(images: Tensor, luminance: Tensor, contrast: Tensor) -> Tensor:
+    """The same pictures with these luminances and contrasts (N,), as far as [0, 1] leaves room; colours keep their hue.
+
+    >>> grey = torch.rand(1, 1, 16, 16).expand(1, 3, 16, 16)
+    >>> mean, spread = luminance_and_contrast(match(grey, torch.tensor([0.5]), torch.tensor([0.1])))
+    >>> round(mean.item(), 3), round(spread.item(), 3)
+    (0.5, 0.1)
+    """
+    made = images.clone()
+    for _ in range(_ROUNDS):  # what is clipped moves both, so that one step does not do
+        mean, spread = luminance_and_contrast(made)
+        gain = (contrast / spread.clamp_min(1e-6)).view(-1, 1, 1, 1)
+        made = ((made - mean.view(-1, 1, 1, 1)) * gain + luminance.view(-1, 1, 1, 1)).clamp(0, 1)
+    return made
+
+
+def export_stimuli(
+    results: Any,
+    folder: str | os.PathLike[str],
+    *,
+    size: int = 512,
+    spread: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write a result's pictures for an experiment: PNGs named by their place in the order, and ``stimuli.tsv``.
+
+    Beside the edited pictures of every input stand two controls, matched to their mean luminance and contrast: the
+    unedited picture, which went through the same generator, and the unedited picture of another input, drawn at random.
+    An input's pictures are a block; blocks come in random order, and within them the conditions in the orders of a
+    balanced Latin square, so that over the blocks each comes equally often at each place and after each other one, as
+    far as the number of blocks allows.
+
+    Args:
+        results: A :class:`~vislens_interp.result.LensResult`, or several of the same unit and inputs at different α.
+        folder: A folder that is not there yet.
+        size: Side of the PNGs in pixels.
+        spread: Images (N, 3, H, W) to (N,) or (N, 1): how sure a prediction is, such as an ensemble's ``spread``.
+        seed: Of the order and the random controls.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: The folder is there already, the results are not of one unit and the same inputs, or there are fewer
+            than two inputs.
+    """
+    several = list(results) if isinstance(results, Sequence) else [results]
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"folder={str(folder)!r} is there already; expected a new one. Name another.")
+    first = several[0]
+    for other in several:
+        if other.unit != first.unit or other.names != first.names:
+            raise ValueError(
+                f"results are of units {first.unit!r} and {other.unit!r} with {len(first)} and {len(other)} inputs; "
+                "expected one unit and the same inputs. Export them to folders of their own."
+            )
+    if len(first) < 2:
+        raise ValueError(
+            f"results hold {len(first)} input; expected at least 2, for a random control is another input's picture. "
+            "Give more images."
+        )
+    draw = torch.Generator().manual_seed(seed)
+    conditions = [("edited", result, key) for result in several for key in result.directions]
+    conditions += [("unedited", first, "unedited"), ("random", first, "unedited")]
+    partner = _derangement(len(first), draw)
+    edited = torch.stack([result.images[key] for kind, result, key in conditions if kind == "edited"])
+    luminance, contrast = (torch.stack(part).mean(0) for part in zip(*map(luminance_and_contrast, edited), strict=True))
+    shown: list[Tensor] = []
+    for kind, result, key in conditions:
+        images = result.images[key] if kind != "random" else result.images[key][partner]
+        shown.append(images if kind == "edited" else match(images, luminance, contrast))
+    spreads = (
+        None if spread is None else [torch.as_tensor(spread(images)).reshape(len(first), -1)[:, 0] for images in shown]
+    )
+    orders = _balanced_orders(len(conditions))
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir(parents=True)
+    try:
+        rows: list[dict[str, Any]] = []
+        for block, row in enumerate(torch.randperm(len(first), generator=draw).tolist()):
+            for place in orders[block % len(orders)]:
+                kind, result, key = conditions[place]
+                source = int(partner[row]) if kind == "random" else row
+                picture = resize(shown[place][row : row + 1], size)
+                number = len(rows) + 1
+                file = f"{number:04d}.png"
+                to_pil(picture)[0].save(temporary / file)
+                bright, strong = luminance_and_contrast(picture)
+                seeds = result.settings.get("seeds")
+                # A control was changed after it was read, by its luminance: nothing is predicted for that.
+                predicted = result.standardised[key][row].item() if kind == "edited" else None
+                rows.append(
+                    {
+                        "number": number,
+                        "file": file,
+                        "block": block + 1,
+                        "kind": kind,
+                        "target": result.unit,
+                        "direction": key if kind == "edited" else "",
+                        "alpha": result.settings.get("alpha") if kind == "edited" else 0.0,
+                        "source": result.names[source],
+                        "predicted_response": predicted,
+                        "spread": None if spreads is None else spreads[place][row].item(),
+                        "seed": seeds[source] if isinstance(seeds, list) else seeds,
+                        "luminance": bright.item(),
+                        "contrast": strong.item(),
+                    }
+                )
+        with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def load_stimuli(folder: str | os.PathLike[str]) -> Stimuli:
+    """Read what :func:`export_stimuli` wrote.
+
+    Raises:
+        FileNotFoundError: There is no table, or a picture is missing.
+        ValueError: The table has other columns.
+    """
+    folder = Path(folder)
+    table = folder / TABLE
+    if not table.is_file():
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no {TABLE}; expected a folder of export_stimuli.")
+    with table.open(newline="", encoding="utf-8") as file:
+        read = csv.DictReader(file, delimiter="\t")
+        found = list(read)
+        if tuple(read.fieldnames or ()) != COLUMNS:
+            raise ValueError(
+                f"{str(table)!r} has the columns {read.fieldnames}; expected {list(COLUMNS)}. Export again."
+            )
+    missing = [row["file"] for row in found if not (folder / row["file"]).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"folder={str(folder)!r} lacks {', '.join(missing[:5])} of {len(found)} pictures of its table. Copy them "
+            "again."
+        )
+    rows: list[dict[str, Any]] = []
+    for row in found:
+        values: dict[str, Any] = dict(row)
+        for key in ("number", "block", "seed"):
+            values[key] = int(row[key]) if row[key] else None
+        for key in ("alpha", "predicted_response", "spread", "luminance", "contrast"):
+            values[key] = float(row[key]) if row[key] else None
+        rows.append(values)
+    images, _ = load_images([folder / row["file"] for row in found])
+    return Stimuli(check_images(images), rows)
+
+
+def _derangement(count: int, draw: torch.Generator) -> Tensor:
+    """Another input for each: (count,), none its own."""
+    order = torch.randperm(count, generator=draw)
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)
+    return partner
+
+
+def _balanced_orders(count: int) -> list[list[int]]:
+    """A Williams square: each condition once at every place, and after every other equally often.
+
+    Source: Williams 1949; odd numbers take the square and its mirror.
+    """
+    first, low, high = [0], 1, count - 1
+    while len(first) < count:
+        first.append(low if len(first) % 2 else high)
+        low, high = (low + 1, high) if len(first) % 2 == 0 else (low, high - 1)
+    square = [[(place + shift) % count for place in first] for shift in range(count)]
+    return square if count % 2 == 0 else square + [row[::-1] for row in square]
