@@ -90,7 +90,8 @@ def load_things_eeg(
         )
     several = not isinstance(windows, str) and not _is_interval(windows)
     wanted: list[Any] = list(windows) if several else [windows]
-    inside = [(_label(window), _inside(window, times)) for window in wanted]
+    masks = [_inside(window, times) for window in wanted]
+    inside = list(zip(map(_label, wanted), masks, strict=True))
     _warn_late({label: float(times[mask].max()) for label, mask in inside})
     responses = np.stack([_mean(data, columns, mask) for _, mask in inside], -1)
     targets = [f"{name} {label}" if several else name for name in chosen for label, _ in inside]

@@ -119,11 +119,9 @@ def _split_half(values: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     for _ in range(draws):
         # A random order of each image's repetitions, absent ones last; the first halves against the second.
         order = torch.rand(values.shape, generator=generator).masked_fill(~present, 2).argsort(1).argsort(1)
-        means = [
-            (filled * ((order >= start) & (order < start + half))).sum(1) / half[:, 0].clamp_min(1)
-            for start in (torch.zeros_like(half), half)
-        ]
-        correlations.append(_correlation(*means, used))
+        first = (filled * (order < half)).sum(1) / half[:, 0].clamp_min(1)
+        second = (filled * ((order >= half) & (order < 2 * half))).sum(1) / half[:, 0].clamp_min(1)
+        correlations.append(_correlation(first, second, used))
     left = torch.where(used, 1 / half[:, 0].double(), torch.nan).nanmean(0)
     return torch.stack(correlations).mean(0), left
 

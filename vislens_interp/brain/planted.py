@@ -24,7 +24,8 @@ FEATURES = (
 SIDE, POOLED = 48, 12
 WAVELENGTHS = (4.0, 9.0)
 """Of the two scales, in pixels of the picture at ``SIDE``."""
-SMALL = 1e-6
+SMALL = 1e-3
+"""Of energies: below it the root is smooth, so that flat pictures have gradients."""
 
 
 class GaborBank(nn.Module):
@@ -59,7 +60,7 @@ class GaborBank(nn.Module):
             filters = self.get_buffer(f"filters{scale}")
             border = filters.shape[-1] // 2
             even, odd = F.conv2d(F.pad(centred[:, None], [border] * 4, "reflect"), filters).chunk(2, 1)
-            energy = F.adaptive_avg_pool2d((even**2 + odd**2 + SMALL).sqrt(), POOLED)
+            energy = F.adaptive_avg_pool2d((even**2 + odd**2 + SMALL**2).sqrt() - SMALL, POOLED)
             maps.append(energy / (energy.mean(1, keepdim=True) + 0.02))
         opponent = torch.stack([red - green, green - red, blue - (red + green) / 2, (red + green) / 2 - blue], 1)
         colours = F.adaptive_avg_pool2d(torch.cat([opponent.relu(), luminance[:, None]], 1), POOLED)

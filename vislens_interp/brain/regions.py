@@ -79,30 +79,31 @@ def region_means(
     Raises:
         ValueError: A region has no vertex without a gap.
     """
-    sums, shares, recorded = 0.0, 0.0, True
+    chosen = {side: np.stack([weights[side][name] for name in names], 1) for side in betas}
+    vertices = {side: np.flatnonzero(matrix.any(1)) for side, matrix in chosen.items()}
+    first = next(iter(betas.values()))
+    label = np.zeros(first.shape[: first.ndim - 1], int) if session is None else session.astype(int)
+    label = label.reshape(len(first), -1)
+    seen = [_seen(data, vertices[side], label.shape) for side, data in betas.items()]
+    present = np.any(seen, axis=0) & (label >= 0)
+    sums, shares = np.zeros((*label.shape, len(names))), np.zeros(len(names))
     for side, data in betas.items():
-        matrix = np.stack([weights[side][name] for name in names], 1)
-        used = matrix.any(1)
-        vertices = np.flatnonzero(used)
-        label = np.zeros(data.shape[: data.ndim - 1], int) if session is None else session.astype(int)
-        label = label.reshape(len(data), -1)
-        mean, scale, present, whole = _moments(data, label, vertices)
+        mean, scale, whole = _moments(data, vertices[side], label, present)
         if standard == "none":
             mean, scale = np.zeros_like(mean), np.ones_like(scale)
-        matrix = matrix[vertices] * whole[:, None]
-        found = np.full((*label.shape, len(names)), np.nan)
-        for rows, trials in _parts(data, vertices):
-            values = (np.where(whole, trials, 0.0) - mean[label[rows]]) / scale[label[rows]]
-            found[rows] = np.where(present[rows][..., None], values @ matrix, np.nan)
-        sums, shares = sums + np.nan_to_num(found), shares + matrix.sum(0)
-        recorded = recorded & present
-    lost = [name for name, share in zip(names, np.atleast_1d(shares), strict=True) if share == 0]
+        matrix = chosen[side][vertices[side]] * whole[:, None]
+        for rows, trials in _parts(data, vertices[side]):
+            # What is absent or has gaps counts as 0 here: its weight is 0, or it is set to NaN below.
+            values = (np.nan_to_num(trials) - mean[label[rows]]) / scale[label[rows]]
+            sums[rows] += values @ matrix
+        shares += matrix.sum(0)
+    lost = [name for name, share in zip(names, shares, strict=True) if share == 0]
     if lost:
         raise ValueError(
             f"ROI {lost[0]!r}: every vertex has missing values in recorded trials; expected at least one without. Get "
             "the responses again from where they were published, or leave the region out."
         )
-    return np.where(np.asarray(recorded)[..., None], sums / shares, np.nan)
+    return np.where(present[..., None], sums / shares, np.nan)
 
 
 def _parts(data: np.ndarray, vertices: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -113,22 +114,28 @@ def _parts(data: np.ndarray, vertices: np.ndarray) -> Iterator[tuple[slice, np.n
         yield rows, trials.reshape(trials.shape[0], -1, len(vertices))
 
 
-def _moments(
-    data: np.ndarray, label: np.ndarray, vertices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and SD of vertices by label (labels, V), recorded trials (N, R), vertices without a gap in these (V,)."""
-    count = max(int(label.max()), 0) + 1
-    total, square, trials_of = np.zeros((count, len(vertices))), np.zeros((count, len(vertices))), np.zeros((count, 1))
-    present, whole = np.zeros(label.shape, bool), np.ones(len(vertices), bool)
+def _seen(data: np.ndarray, vertices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Trials (N, R) in which any of these vertices has a value."""
+    seen = np.zeros(shape, bool)
     for rows, trials in _parts(data, vertices):
-        missing = np.isnan(trials)
-        present[rows] = ~missing.all(-1) & (label[rows] >= 0)
-        whole &= ~missing[present[rows]].any(0)
+        seen[rows] = ~np.isnan(trials).all(-1)
+    return seen
+
+
+def _moments(
+    data: np.ndarray, vertices: np.ndarray, label: np.ndarray, present: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and SD of vertices by label (labels, V), and those without a gap in trials that are present (V,)."""
+    labels = max(int(label.max()), 0) + 1
+    total, square = np.zeros((labels, len(vertices))), np.zeros((labels, len(vertices)))
+    count, whole = np.zeros((labels, 1)), np.ones(len(vertices), bool)
+    for rows, trials in _parts(data, vertices):
+        whole &= ~np.isnan(trials[present[rows]]).any(0)
         for number in np.unique(label[rows][present[rows]]):
             values = np.nan_to_num(trials[present[rows] & (label[rows] == number)])
             total[number] += values.sum(0)
             square[number] += (values**2).sum(0)
-            trials_of[number] += len(values)
-    mean = total / np.maximum(trials_of, 1)
-    variance = np.maximum(square / np.maximum(trials_of, 1) - mean**2, 0)
-    return mean, np.where(variance > 1e-12, np.sqrt(variance), 1.0), present, whole
+            count[number] += len(values)
+    mean = total / np.maximum(count, 1)
+    variance = np.maximum(square / np.maximum(count, 1) - mean**2, 0)
+    return mean, np.where(variance > 1e-12, np.sqrt(variance), 1.0), whole

@@ -1,0 +1,105 @@
+"""The published protocol on simulated files in the published layouts, end to end, with small backends."""
+
+import json
+import sys
+from pathlib import Path
+
+import paper_table_1 as table
+import pytest
+import torch
+
+from vislens_interp.brain import simulate_algonauts, simulate_brainactiv, simulate_things_eeg
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def clouds(count, seed=0):
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size=32, mode="bicubic").clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def nsd(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nsd")
+    simulate_brainactiv(folder, clouds(230), shared=10, snr=3.0)
+    return folder
+
+
+SMALL = ["--backbone", "cifar10_convnet", "--readout", "ridge"]
+
+
+def test_nsd_from_end_to_end(nsd, tmp_path, capsys):
+    command = ["--nsd", str(nsd), "--out", str(tmp_path), "--backend", "cifar10", *SMALL]
+    command += ["--test", "3", "--epochs", "1", "--targets", "OFA", "--methods", table.LANDSCAPE, table.BRAINACTIV]
+    table.main(command)
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if line.startswith("| OFA")]
+    assert len(rows) == 2
+    assert "/ +1.052" in rows[0]
+    assert "/ -0.660" in rows[0]
+    assert "not measured / 173.7" in rows[0]
+    assert "/ +1.155" in rows[1]
+    assert "220 training images, 3 test images (the images that all subjects saw are the test part)" in text
+    assert (tmp_path / "table_1.md").read_text(encoding="utf-8") in text
+    found = json.loads((tmp_path / "OFA-0.json").read_text(encoding="utf-8"))["responses"]
+    assert {len(values) for values in found.values()} == {3}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("OFA-*.json")}
+    table.main(command)  # nothing is done twice
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("OFA-*.json")} == before
+    with pytest.raises(ValueError, match="was begun with alpha=1.0, now 0.5; expected the same settings"):
+        table.main([*command, "--alpha", "0.5"])
+
+
+def test_things_eeg_on_the_papers_pipeline(tmp_path, tiny_sd15):
+    simulate_things_eeg(tmp_path / "data", clouds(210), test_images=clouds(2, seed=1), channels=["Oz", "Pz"], snr=2.0)
+    args = table.parse(
+        ["--things-eeg", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--epochs", "2", *SMALL]
+    )
+    text = table.run(args, tiny_sd15)
+    rows = [line for line in text.splitlines() if line.startswith("| Oz")]
+    assert len(rows) == len(table.METHODS)
+    assert "/ +0.146" in rows[0]
+    assert "/ –" in rows[1]
+    assert "| Pz" not in text  # no channel of Table 1b
+    assert "noise-normalised EEG" in text
+    assert "beyond the next image's onset" in text
+
+
+@pytest.fixture(scope="module")
+def tiny_sd15(tmp_path_factory):
+    from checkpoints import write_checkpoints
+
+    from vislens_interp.backends.embedding import sd15
+
+    tiny = write_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+    return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, steps=2)
+
+
+def test_algonauts_parts(tmp_path):
+    simulate_algonauts(tmp_path, clouds(40))
+    training, testing, said = table.load("nsd", tmp_path, 1, 32, None)
+    assert (len(training), len(testing)) == (36, 4)
+    assert "4 of the Algonauts training images, drawn by seed 0" in said
+
+
+def test_fid_is_torchmetrics_with_the_originals_twice():
+    class Means(torch.nn.Module):
+        def forward(self, images):
+            return images.double().mean((2, 3)) / 255
+
+    same = table.frechet(Means())
+    images = clouds(30)
+    for _ in range(2):
+        same.update(images, real=True)
+        same.update(images, real=False)
+    assert float(same.compute()) == pytest.approx(0, abs=1e-6)
+    moved = table.frechet(Means())
+    for change in (0.1, -0.1):  # both means together: the same mean, more variance
+        moved.update(images * 0.5 + 0.25, real=True)
+        moved.update(images * 0.5 + 0.25 + change, real=False)
+    assert float(moved.compute()) > 1e-3
+
+
+def test_no_weights_for_fid(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--inception .*none.pth: no such file; expected torch-fidelity's"):
+        table.main(["--nsd", "x", "--out", str(tmp_path), "--inception", str(tmp_path / "none.pth")])

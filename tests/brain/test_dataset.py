@@ -1,0 +1,211 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vislens_interp.brain import BrainDataset, refuse_shared_images
+from vislens_interp.images import ImageFiles
+
+
+def pictures(count=12, side=4, seed=0):
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def recorded(count=12, repetitions=3, targets=2, seed=0):
+    return torch.randn(count, repetitions, targets, generator=torch.Generator().manual_seed(seed))
+
+
+def dataset(count=12, **given):
+    return BrainDataset.from_arrays(pictures(count), recorded(count), targets=["FFA-1", "PPA"], **given)
+
+
+@pytest.fixture
+def files(tmp_path):
+    draw = np.random.default_rng(0)
+    paths = []
+    for index in range(6):
+        path = tmp_path / f"picture{index}.png"
+        Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_what_is_given_comes_back():
+    data = dataset(subject="subj01", units="z-scored beta")
+    assert len(data) == 12
+    assert torch.equal(data.images, pictures())
+    assert torch.equal(data.responses, recorded())
+    assert data.targets == ["FFA-1", "PPA"]
+    assert (data.subject, data.units, data.repetitions) == ("subj01", "z-scored beta", 3)
+    assert repr(data) == "BrainDataset(12 images, 2 targets of subj01, up to 3 repetitions, z-scored beta)"
+    averaged = data.averaged()
+    assert averaged.responses.shape == (12, 1, 2)
+    assert "averaged" in repr(averaged)
+    assert torch.equal(averaged.mean_responses(), data.mean_responses())
+
+
+def test_mean_leaves_out_what_is_absent():
+    responses = recorded()
+    responses[0, 1, 0] = torch.nan
+    responses[3, :, 1] = torch.nan
+    data = BrainDataset.from_arrays(pictures(), responses, targets=["a", "b"])
+    mean = data.mean_responses()
+    assert mean[0, 0] == pytest.approx(((responses[0, 0, 0] + responses[0, 2, 0]) / 2).item())
+    assert mean[3, 1].isnan()
+    assert mean.isnan().sum() == 1
+    assert data.counts[0].tolist() == [2, 3]
+    assert data.counts[3].tolist() == [3, 0]
+
+
+def test_arrays_and_averaged_responses():
+    data = BrainDataset.from_arrays(pictures().numpy(), np.arange(24.0).reshape(12, 2), targets=["a", "b"])
+    assert data.responses.shape == (12, 1, 2)
+    assert data.responses.dtype == torch.float32
+    assert data.mean_responses()[5].tolist() == [10, 11]
+
+
+def test_trials_are_gathered_by_image():
+    shown = [2, 0, 2, 1, 2, 0]
+    trials = np.array([[10.0], [1.0], [11.0], [5.0], [12.0], [2.0]])
+    data = BrainDataset.from_trials(pictures(3), trials, shown, targets=["V4"])
+    assert data.responses[0, :, 0].tolist()[:2] == [1, 2]
+    assert data.responses[2, :, 0].tolist() == [10, 11, 12]
+    assert data.counts[:, 0].tolist() == [2, 1, 3]
+    assert data.responses[1, 1:].isnan().all()
+
+
+def test_files_stay_on_the_disk(files):
+    data = BrainDataset.from_arrays(files, recorded(6), targets=["a", "b"], size=4)
+    assert isinstance(data.images, ImageFiles)
+    assert data.images.shape == (6, 3, 4, 4)
+    some = data.take([4, 1])
+    assert some.names == ["picture4.png", "picture1.png"]
+    assert torch.equal(some.images[:], data.images[[4, 1]])
+    at_once = BrainDataset.from_arrays(files, recorded(6), targets=["a", "b"])
+    assert isinstance(at_once.images, torch.Tensor)
+    assert at_once.names == data.names
+    folder = BrainDataset.from_trials(files[0].parent, recorded(6)[:, 0], range(6), targets=["a", "b"], size=4)
+    assert folder.names == data.names
+
+
+def test_take_and_select():
+    data = dataset()
+    assert torch.equal(data.take(slice(2, 5)).images, data.images[2:5])
+    assert torch.equal(data.take(torch.arange(12) % 2 == 0).responses, data.responses[::2])
+    assert data.take(np.array([-1])).names == ["image_00011"]
+    assert data.select(["PPA", "FFA-1"]).targets == ["PPA", "FFA-1"]
+    assert torch.equal(data.select("PPA").responses, data.responses[:, :, 1:])
+    with pytest.raises(KeyError, match="target 'FFA1' is not in this data set. Closest: FFA-1."):
+        data.select("FFA1")
+    with pytest.raises(KeyError, match="It has FFA-1, PPA"):
+        data.select("zzz")
+    with pytest.raises(IndexError, match="rows holds 12; expected rows of 12 images"):
+        data.take([12])
+    with pytest.raises(ValueError, match="rows is empty"):
+        data.take([])
+    with pytest.raises(ValueError, match=r"rows is a mask of shape \(3,\); expected \(12,\)"):
+        data.take(torch.tensor([True, False, True]))
+
+
+@pytest.mark.parametrize(("parts", "sizes"), [([0.5, 0.25], [6, 3]), ([5, 3, 4], [5, 3, 4]), ([1 / 3] * 3, [4, 4, 4])])
+def test_splits_are_disjoint_and_repeatable(parts, sizes):
+    data = dataset()
+    split = data.split(parts, seed=3)
+    assert [len(part) for part in split] == sizes
+    names = [name for part in split for name in part.names]
+    assert len(set(names)) == len(names)
+    assert [part.names for part in data.split(parts, seed=3)] == [part.names for part in split]
+    assert [part.names for part in data.split(parts, seed=4)] != [part.names for part in split]
+    for part in split:
+        assert torch.equal(part.responses, data.responses[[data.names.index(name) for name in part.names]])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_a_picture_stay_together(seed):
+    images = pictures(6).repeat(3, 1, 1, 1)
+    data = BrainDataset.from_arrays(images, recorded(18), targets=["a", "b"])
+    first, second = data.split([9, 9], seed=seed)
+    assert len(first) + len(second) == 18
+    assert not set(first.keys) & set(second.keys)
+
+
+@pytest.mark.parametrize("parts", [[], [0.8, 0.3], [0, 12], [13], [-1.0, 0.5]])
+def test_impossible_splits(parts):
+    with pytest.raises(ValueError, match="parts=.* of 12 images; expected shares above 0"):
+        dataset().split(parts)
+
+
+def test_empty_part():
+    with pytest.raises(ValueError, match=r"gives parts of \[12, 0\]; expected at least one image"):
+        dataset().split([0.99, 0.01])
+
+
+def test_an_image_in_two_parts_is_refused(files):
+    data = dataset()
+    with pytest.raises(ValueError, match="parts 0 and 2 share 1 images, such as 'image_00001'"):
+        data.split_rows([0, 1], [2, 3], [1, 5])
+    first, second = data.split_rows([0, 1], [2, 3])
+    refuse_shared_images(first, second)
+    # The same pixels under another name are the same image, and so is the same file.
+    other = BrainDataset.from_arrays(data.images[1:2].clone(), recorded(1), targets=["a", "b"], names=["copy"])
+    with pytest.raises(ValueError, match=r"fit and test share 1 images, such as 'image_00001' \('copy'\)"):
+        refuse_shared_images(first, other, "fit and test")
+    on_disk = BrainDataset.from_arrays(files, recorded(6), targets=["a", "b"], size=4)
+    with pytest.raises(ValueError, match="share 2 images"):
+        refuse_shared_images(on_disk, on_disk.take([3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"responses": recorded(11)}, "images and responses have unequal counts: 12 images, responses of shape"),
+        ({"responses": recorded(12, 3, 5)}, "5 columns, for 2 targets; expected one column each"),
+        ({"responses": recorded()[:, 0, 0]}, r"responses has shape \(12,\); expected \(N, K\)"),
+        ({"responses": recorded() / 0}, "responses holds infinite values"),
+        ({"responses": recorded() * torch.tensor([1, torch.nan])}, "every value of target 'PPA' is NaN"),
+        ({"targets": ["a", "a"]}, "has a more than once; expected names, each once"),
+        ({"targets": []}, "is empty; expected names"),
+        ({"images": pictures() * 255}, "They look like 0..255"),
+        ({"names": ["one"]}, "names holds 1 for 12 images"),
+    ],
+)
+def test_wrong_values(change, message):
+    given = {"images": pictures(), "responses": recorded(), "targets": ["FFA-1", "PPA"]} | change
+    with pytest.raises(ValueError, match=message):
+        BrainDataset.from_arrays(**given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [1, 2]}, "images is a list; expected"),
+        ({"responses": [[1.0]]}, "responses is a list; expected a tensor or an array"),
+        ({"responses": np.array([["a"] * 2] * 12)}, "responses has type <U1; expected numbers"),
+        ({"targets": "PPA"}, "targets='PPA' is one string; expected a list of names"),
+    ],
+)
+def test_wrong_kinds(change, message):
+    given = {"images": pictures(), "responses": recorded(), "targets": ["FFA-1", "PPA"]} | change
+    with pytest.raises(TypeError, match=message):
+        BrainDataset.from_arrays(**given)
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        ([0, 1, 2], r"responses has shape \(4, 2\) and shown \(3,\)"),
+        ([0, 1, 2, 3], "shown names images outside 0 to 2"),
+    ],
+)
+def test_wrong_trials(shown, message):
+    with pytest.raises(ValueError, match=message):
+        BrainDataset.from_trials(pictures(3), recorded(4)[:, 0], shown, targets=["a", "b"])
+
+
+def test_a_part_without_a_response_says_so():
+    responses = recorded()
+    responses[:6, :, 0] = torch.nan
+    data = BrainDataset.from_arrays(pictures(), responses, targets=["FFA-1", "PPA"])
+    with pytest.raises(ValueError, match="every value of target 'FFA-1' is NaN in these 6 images"):
+        data.take(range(6))
+    assert len(data.select("PPA").take(range(6))) == 6

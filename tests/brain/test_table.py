@@ -1,0 +1,60 @@
+import pytest
+import torch
+from PIL import Image
+
+from vislens_interp.brain import BrainDataset
+from vislens_interp.brain.table import read_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for index, name in enumerate("abc"):
+        Image.new("RGB", (6, 6), (80 * index, 10, 200)).save(tmp_path / "pictures" / f"{name}.png")
+    return tmp_path
+
+
+def write(folder, text, name="table.csv"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_repeated_paths_are_repetitions(folder):
+    path = write(folder, "path,V1,V4\npictures/b.png,1,2\npictures/a.png,3,\npictures/b.png,5,nan\n")
+    data = BrainDataset.from_table(path, size=4, units="spikes a bin", subject="PE")
+    assert data.names == ["b.png", "a.png"]
+    assert data.targets == ["V1", "V4"]
+    assert data.responses[0, :, 0].tolist() == [1, 5]
+    assert data.mean_responses()[:, 0].tolist() == [3, 3]
+    assert data.counts.tolist() == [[2, 1], [1, 0]]
+    assert (data.subject, data.units) == ("PE", "spikes a bin")
+
+
+def test_tabs_columns_and_folder(folder):
+    path = write(folder, "x\tfile\ty\n1\ta.png\t2\n3\tc.png\t4\n", "table.tsv")
+    table = read_table(path, image_column="file", targets=["y"], folder=folder / "pictures")
+    assert [file.name for file in table.paths] == ["a.png", "c.png"]
+    assert torch.equal(table.responses, torch.tensor([[2.0], [4.0]]))
+    data = BrainDataset.from_table(path, image_column="file", targets=["y"], folder=folder / "pictures")
+    assert data.targets == ["y"]
+    assert data.images.shape == (2, 3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "error", "message"),
+    [
+        ("path,V1\n", {}, ValueError, "holds 1 lines of 2 cells; expected a header and at least one row"),
+        ("path,V1\npictures/a.png,1,2\n", {}, ValueError, "row 2: 3 cells; expected 2, as in its header"),
+        ("path,V1\npictures/a.png,many\n", {}, ValueError, "row 2, column 'V1': 'many' is no number"),
+        ("path,FFA-1\npictures/a.png,1\n", {"targets": ["FFA1"]}, KeyError, "Closest: FFA-1"),
+        ("path,V1\npictures/z.png,1\n", {}, FileNotFoundError, "names 1 pictures that are not there, such as"),
+    ],
+)
+def test_errors(folder, text, given, error, message):
+    with pytest.raises(error, match=message):
+        read_table(write(folder, text), **given)
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file; expected a CSV or TSV"):
+        read_table(tmp_path / "none.csv")
