@@ -119,8 +119,8 @@ class LocalSteps:
         self,
         *,
         angle: float | None = None,
-        neighbours: int | None = 500,
-        step: float = 5.0,
+        neighbours: int | None = None,
+        step: float = 7.5,
         hidden: int = 64,
         seed: int = 0,
     ) -> None:
@@ -137,8 +137,8 @@ class LocalSteps:
             net = nn.Sequential(nn.Linear(x.shape[1], self.hidden), nn.GELU(), nn.Linear(self.hidden, 1))
         optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
         best, kept, since = float("inf"), {}, 0
-        for _ in range(60):
-            for part in rows[torch.randperm(len(rows), generator=draw)].split(64):
+        for _ in range(30):
+            for part in rows[torch.randperm(len(rows), generator=draw)].split(128):
                 blurred = x[part] + 0.3 * torch.randn(x[part].shape, generator=draw)
                 loss = ((net(blurred)[:, 0] - y[part]) ** 2).mean()
                 optimizer.zero_grad()
@@ -150,7 +150,7 @@ class LocalSteps:
             if error < best:
                 best, since = error, 0
                 kept = {name: value.clone() for name, value in net.state_dict().items()}
-            if since > 5:
+            if since > 3:
                 break
         net.load_state_dict(kept)
         self.net_, self.x_ = net.requires_grad_(False), x
@@ -194,13 +194,10 @@ PAPER = {"organise": False, "block_dim": None, "modes": 1}
 METHODS: dict[str, Callable[[], Any]] = {
     "landscape (paper: one mode, linear)": _landscape(**PAPER),
     "landscape, default start": _landscape(),
-    "landscape, residual fades": _landscape(residual="fade"),
-    "landscape, two modes, residual fades": _landscape(modes=2, residual="fade", **{"organise": False, "block_dim": None}),
-    "landscape, three modes, residual fades": _landscape(
-        modes=3, residual="fade", **{"organise": False, "block_dim": None}
-    ),
+    "landscape, two modes, residual fades": _landscape(modes=2, residual="fade"),
     "landscape, non-linear": _landscape(residual="fade", organise=False, block_dim=None),
     "local steps": LocalSteps,
+    "landscape, goal near": _landscape(goal="near", residual="fade", **PAPER),
     "ridge (BrainACTIV)": lambda: RidgeDirection("ridge_cv"),
     "ridge, not projected": lambda: RidgeDirection("ridge_cv", project=False),
     "ridge pattern": RidgePattern,
@@ -211,7 +208,7 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 """Label to what makes the method."""
 
-SHIPPED = "landscape, default start"
+SHIPPED = "landscape, goal near"
 SINGLE = ("ridge (BrainACTIV)", "ridge, not projected", "ridge pattern", "difference of means", "algebraic twin")
 """Methods that know one direction."""
 

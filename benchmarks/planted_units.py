@@ -101,8 +101,12 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     inputs = space.tune if args.set == "tune" else space.test
     seeds, conditions, families = plan["seeds"][args.set], plan["conditions"], list(plan["families"])
     labels = list(METHODS) if args.only is None else [label for label in METHODS if label in args.only]
+    if args.conditions:
+        conditions = [conditions[number] for number in args.conditions]
+    if args.seeds:
+        seeds = [seed for seed in seeds if seed in args.seeds]
     if args.quick:
-        seeds, conditions, inputs = seeds[:1], conditions[3:4], inputs[:20]
+        seeds, conditions, inputs = seeds[:1], plan["conditions"][3:4], inputs[:20]
     where = args.out / f"{args.set}{'_quick' if args.quick else ''}_{name_of_space(space)[:8]}"
     rows = []
     for seed in seeds:
@@ -134,7 +138,10 @@ def verdicts(rows: list[dict[str, Any]]) -> list[tuple[bool, str]]:
     found = []
     mixtures = [family for family in load_plan()["families"] if family.startswith("mixture")]
     measure = f"realism {load_plan()['realism']['levels'][0]}"
-    for rival in SINGLE:
+    present = {row["method"] for row in rows}
+    for rival in SINGLE if SHIPPED in present else ():
+        if rival not in present:
+            continue
         ours, theirs = (
             per_unit(rows, method, measure, family=mixtures, direction=["increase"]) for method in (SHIPPED, rival)
         )
@@ -202,6 +209,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder of real files; VISLENS_DATA if left out")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", choices=("test", "tune"), default="test")
+    parser.add_argument("--conditions", nargs="+", type=int, help="positions in the plan's list; all if left out")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
     parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods alone")
     parser.add_argument("--quick", action="store_true", help="one unit a family, one condition, 20 images")
     parser.add_argument("--publish", action="store_true", help="write benchmarks/results too")
