@@ -19,6 +19,7 @@ LEVELS = [
     {"targets", "landscape", "backends"},
     {"brain", "baselines", "metrics", "method"},
     {"result", "report"},
+    {"comparison"},
     {"compare", "download", "lens"},
     {"doctor"},
     {"training", "cli"},

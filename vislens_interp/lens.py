@@ -1,7 +1,7 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -16,6 +16,8 @@ import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
 from vislens_interp.baselines import method as method_by_name
+from vislens_interp.compare import compare
+from vislens_interp.comparison import Comparison
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
 from vislens_interp.landscape.evidence import Evidence
@@ -332,6 +334,58 @@ class FeatureLens:
             for unit, name in enumerate(self.target.names)
         }
         return results if len(results) > 1 else next(iter(results.values()))
+
+    def compare(
+        self,
+        images: Any,
+        methods: Sequence[str | Method] | Mapping[str, str | Method],
+        seeds: Sequence[int] = (0, 1, 2),
+        *,
+        folder: str | Path | None = None,
+        angle: float | None = None,
+        features: Callable[[Tensor], Tensor] | None = None,
+        second: Callable[[Tensor], Tensor] | None = None,
+        progress: bool = False,
+    ) -> Comparison:
+        """Let methods move the same images with the same seeds, both ways, and have one judge score all of them.
+
+        Every method is fitted on the reference images that this lens's landscape learned from; those that its fit held
+        out are the natural images that results are judged by. Changes are in SDs, against each method's own α = 0.
+
+        Args:
+            images: What is edited: a tensor, PIL images, paths or a folder; None takes reference pictures that the fit
+                never saw.
+            methods: Names (``"edit"``, ``"optimize"``, ``"ridge_pattern"``, ...) and methods of your own settings, or
+                label to one of these. The first is what the others are compared with.
+            seeds: Of generation: each makes every picture anew. The fits have the lens's own seed.
+            folder: Where each finished method x seed is kept, whole or not at all; called again, it goes on from there.
+            angle: Degrees by which edits turn, in every method that has such a setting; None takes the mean angle of
+                the lens's own edit of these images.
+            features: Images (N, 3, S, S) in [0, 1] to (N, D), of any network but the target's own and the landscape's:
+                similarity, diversity, kernel distance and predictivity are measured in it, and left out without it.
+            second: The same of a network that is asked whether the change transfers to it.
+            progress: Show a bar.
+
+        Returns:
+            The comparison: ``to_markdown()``, ``to_csv()``, ``figure()``, ``scores_figure()``, ... Several lenses' are
+            put together by ``Comparison.join``, and then the intervals are over units.
+
+        Raises:
+            ValueError: A method is unknown, seeds repeat, or the folder holds another comparison.
+            TypeError: ``methods`` is no list of methods.
+        """
+        self._fit_if_needed(None if images is None or not isinstance(images, Tensor) else images, progress)
+        return compare(
+            self,
+            images,
+            methods,
+            seeds,
+            folder=folder,
+            angle=angle,
+            features=features,
+            second=second,
+            progress=progress,
+        )
 
     def sweep(
         self,

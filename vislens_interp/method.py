@@ -14,6 +14,7 @@ from vislens_interp.landscape.evidence import Evidence, evidence
 from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
 from vislens_interp.landscape.hold import hold
 from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.near import near_goal
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
 from vislens_interp.landscape.start import organise
@@ -102,6 +103,9 @@ class EditSettings:
             drive the unit that way, each weighted by its response (in SDs) to this power: what strongly driven images
             have in common beyond what a linear prediction sees, and other things upwards than downwards. 0, the
             paper's, keeps the image's own. ``benchmarks/v4_recorded.py`` compares.
+        goal: Where an edit leads: ``"mean"``, the prior mean, the paper's; ``"near"``, each image's own mean of the
+            preferred reference images near it, for units with unlike preferences (``landscape/near.py``). The whole
+            latent then moves, not the unit's block alone.
     """
 
     alpha: float = 1.0
@@ -111,10 +115,17 @@ class EditSettings:
     keep_norm: bool = False
     residual: bool | Literal["fade"] = False
     driven: float = 0.0
+    goal: Literal["mean", "near"] = "mean"
 
     def __post_init__(self) -> None:
         if self.driven < 0:
             raise ValueError(f"driven={self.driven} must not be negative: a power of the response; 0 is none.")
+        if self.goal not in ("mean", "near"):
+            raise ValueError(f"goal={self.goal!r} is unknown; expected 'mean' or 'near'. 'mean' is the paper's.")
+        if self.driven and self.goal == "near":
+            raise ValueError(
+                f"driven={self.driven} belongs to goal='mean'; 'near' moves the whole latent. Leave one out."
+            )
         if self.hold < 0:
             raise ValueError(f"hold={self.hold} must not be negative; 0 leaves the other units to the landscape.")
 
@@ -284,9 +295,9 @@ class LandscapeMethod:
         z, sigma = self.landscape_.encode(x)
         if not directions:
             return z, z
-        goal = self._goal(z, directions, mode)
+        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+        goal = self._goal(z, directions, mode, edit)
         if self.technique == "edit":
-            edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
             weight: Tensor | float = edit.alpha if alpha is None else alpha
             if edit.angle is not None and alpha is None:
                 weight, _ = alpha_for_angle(
@@ -320,11 +331,14 @@ class LandscapeMethod:
         self.optimized_ = self.optimize(z, sigma, goal, directions, x=x)
         return z, self.optimized_.latents
 
-    def _goal(self, z: Tensor, directions: Directions, mode: int | None) -> Tensor:
-        driven = 0.0
-        if self.technique == "edit":
-            driven = self._settings(EditSettings, self.backend.defaults.edit).driven
-        return self.landscape_.goal(z, dict(directions), mode, driven=driven)
+    def _goal(self, z: Tensor, directions: Directions, mode: int | None, edit: EditSettings) -> Tensor:
+        if self.technique == "optimize":
+            return self.landscape_.goal(z, dict(directions), mode)
+        if edit.goal == "near":
+            if mode is not None:
+                raise ValueError(f"mode={mode} names a prior mean, to which goal='near' does not lead. Leave it out.")
+            return near_goal(self.landscape_, z, directions)
+        return self.landscape_.goal(z, dict(directions), mode, driven=edit.driven)
 
     def _decode(self, x: Tensor, before: Tensor, after: Tensor, edit: EditSettings, goal: Tensor | None) -> Tensor:
         """The x of latents ``after``, on the way to ``goal``, for images x whose own latents are ``before``."""
@@ -346,7 +360,7 @@ class LandscapeMethod:
         edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
         before, after = self._latents(x, directions, alpha, mode)
         leads = self.technique == "edit" and directions
-        goal = self._goal(before, directions, mode) if leads else None
+        goal = self._goal(before, directions, mode, edit) if leads else None
         return self._decode(x, before, after, edit, goal)
 
     def optimize(

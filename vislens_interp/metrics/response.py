@@ -57,6 +57,63 @@ def share_right_way(signed: Tensor, control: Tensor | float = 0.0) -> float:
     return (better > 0).double().mean().item()
 
 
+def percentile_among(responses: Tensor, natural: Tensor) -> Tensor:
+    """Where responses would stand among those to natural images that nothing was fitted on: 0 below all, 1 above all.
+
+    Args:
+        responses: To generated images, any shape.
+        natural: (M,) to held-out natural images, in the same unit.
+
+    Returns:
+        The same shape, float64: the share of natural responses below, and half of those that are equal.
+
+    Raises:
+        ValueError: There is no natural response, or a value is NaN.
+
+    >>> percentile_among(torch.tensor([0.5, 3.0, 9.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist()
+    [0.0, 0.625, 1.0]
+    """
+    if natural.ndim != 1 or natural.numel() == 0:
+        raise ValueError(
+            f"natural has shape {tuple(natural.shape)}; expected (M,) responses to held-out images. Pass one unit's."
+        )
+    for name, values in (("responses", responses), ("natural", natural)):
+        if torch.isnan(values).any():
+            raise ValueError(f"{name} holds NaN; expected numbers. Leave those images out.")
+    ordered = natural.double().sort().values
+    wanted = responses.double().contiguous()
+    below = torch.searchsorted(ordered, wanted) + torch.searchsorted(ordered, wanted, right=True)
+    return below.double() / (2 * len(ordered))
+
+
+def monotonicity(responses: Tensor) -> Tensor:
+    """Whether responses rise with the edit weight: Kendall's τ of each image's dose-response curve.
+
+    Args:
+        responses: (A, ...) at A edit weights in ascending order, A at least 2.
+
+    Returns:
+        (...) from -1 (falls at every pair of weights) to 1 (rises at every pair); ties count as neither. float64.
+
+    Raises:
+        ValueError: There are fewer than two weights, or a response is NaN.
+
+    Source: Kendall 1938, τ_a.
+
+    >>> monotonicity(torch.tensor([[0.0, 2.0], [1.0, 1.0], [3.0, 1.0]])).tolist()
+    [1.0, -0.6666666666666666]
+    """
+    if responses.ndim == 0 or len(responses) < 2:
+        raise ValueError(
+            f"responses has shape {tuple(responses.shape)}; expected (A, ...) at two or more edit weights. Generate at "
+            "more weights."
+        )
+    if torch.isnan(responses).any():
+        raise ValueError("responses holds NaN; expected numbers. Leave those images out.")
+    first, second = torch.triu_indices(len(responses), len(responses), 1)
+    return torch.sign(responses[second].double() - responses[first].double()).mean(0)
+
+
 def interpolate_at(curve_x: Tensor, curve_y: Tensor, x: Tensor | float) -> Tensor:
     """Read y where a trajectory first reaches x: methods compared at matched similarity, or at matched change.
 
