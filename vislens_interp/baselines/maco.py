@@ -25,8 +25,8 @@ class MACO(ImageAscent):
     The image to edit has no say: a picture's seed makes it.
 
     Args:
-        steps: 256 in the paper and in deel-ai/xplique; 1,000 in serre-lab/Horama.
-        lr: NAdam's learning rate, 1.0 in all of them.
+        steps: 256 in deel-ai/xplique, 1,000 in serre-lab/Horama, the authors' two releases.
+        lr: NAdam's learning rate, 1.0 in both.
         crops: Crops that the target sees in a step; 6 in Horama, 32 in xplique.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.2 and 0.25 in Horama.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.05 in Horama, 0.08 in xplique.
