@@ -2,8 +2,8 @@
 
     python benchmarks/planted_units.py --data $VISLENS_DATA --out runs/planted [--set test] [--quick]
 
-Does a landscape know more than one direction does? ``planted_units.json`` holds families, SNRs, sizes, seeds, angles and
-both measures, committed before the first run. Embeddings of real photographs are edited by every method at the same
+Does a landscape know more than one direction does? ``planted_units.json`` holds families, SNRs, sizes, seeds,
+angles and both measures, committed before the first run. Embeddings of real photographs are edited by every method at the same
 angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the truth of
 the natural image that lies nearest, which cannot be hallucinated.
 
@@ -54,7 +54,13 @@ def furthest(change: list[float], real: list[float], level: float) -> float:
 
 
 def measure_unit(
-    family: str, seed: int, condition: dict[str, Any], space: Space, inputs: Tensor, plan: dict[str, Any], labels: list[str]
+    family: str,
+    seed: int,
+    condition: dict[str, Any],
+    space: Space,
+    inputs: Tensor,
+    plan: dict[str, Any],
+    labels: list[str],
 ) -> list[dict[str, Any]]:
     """All methods on one unit under one condition: a row for each method and direction."""
     unit = plant(family, seed, space, plan)
@@ -182,13 +188,13 @@ def report(rows: list[dict[str, Any]], source: dict[str, Any]) -> str:
     said = sorted(verdicts(rows), key=lambda item: item[0])
     lines = ["# Planted units", "", *[f"- {text}" for _, text in said], ""]
     units = len({(row["family"], row["seed"]) for row in rows})
-    lines += [
+    about = (
         f"{units} units; true response change in SDs of the noiseless response, the wanted way positive, against the "
         "unedited embedding; mean over inputs and conditions, 95 % bootstrap interval over units (few, so too narrow). "
         f"Matched angle: {plan['matched_angle']:g}°. Realism: {plan['realism']['measure']}; {plan['realism']['read']}. "
-        f"Level: {plan['realism']['level']}. Retrieval: {plan['retrieval']}.",
-        "",
-    ]
+        f"Level: {plan['realism']['level']}. Retrieval: {plan['retrieval']}."
+    )
+    lines += [about, ""]
     for direction in DIRECTIONS:
         for measure, title in MEASURES.items():
             lines += [f"## {direction}, {title}", "", *table(rows, measure, direction), ""]
@@ -199,7 +205,12 @@ def report(rows: list[dict[str, Any]], source: dict[str, Any]) -> str:
             title = f"increase, SNR {condition['snr']:g}, {condition['images']} images, {MEASURES[first]}"
             lines += [f"## {title}", "", *table(rows, first, "increase", **chosen), ""]
     seconds = {label: [row["seconds"] for row in rows if row["method"] == label] for label in METHODS}
-    lines += ["## Seconds for a fit and its edits (both directions, all angles), mean", "", "| method | s |", "|---|---|"]
+    lines += [
+        "## Seconds for a fit and its edits (both directions, all angles), mean",
+        "",
+        "| method | s |",
+        "|---|---|",
+    ]
     lines += [f"| {label} | {sum(spent) / len(spent):.2f} |" for label, spent in seconds.items() if spent]
     return "\n".join([*lines, "", provenance_line(source), ""])
 

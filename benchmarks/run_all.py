@@ -3,7 +3,7 @@
     python benchmarks/run_all.py --data $VISLENS_DATA --out runs/all [--quick] [--weights DIR] [--only NAME ...]
     python benchmarks/run_all.py --out runs/all --readme README.md     # the headline table, between its two marks
 
-Each benchmark is its own program with its own folder below OUT, where what is finished stays: called again, each goes on.
+Each benchmark is its own program with its own folder below OUT, where what is finished stays: called again, it goes on.
 One that fails or cannot run is named with the reason, and the others run. ``results.json`` has one form whatever ran
 (:data:`SCHEMA`); ``RESULTS.md`` is made from it and from nothing else. ``--quick`` takes those that have a quick mode.
 """
@@ -27,7 +27,7 @@ SCHEMA = {
     "schema": "int: version of this form, 1",
     "quick": "bool: tiny sizes that show that everything runs and measure nothing",
     "environment": "dict: command, commit, dirty, device, cpus, threads, torch, python, seed, date",
-    "benchmarks": "list of name, status (done, failed, skipped), why, seconds, commands, table (Markdown), results (JSON)",
+    "benchmarks": "list of name, status (done, failed, skipped), why, seconds, commands, table, results",
 }
 MARKS = ("<!-- results: begin (benchmarks/run_all.py) -->", "<!-- results: end -->")
 HERE = Path(__file__).resolve().parent
@@ -196,7 +196,9 @@ def replace_between(text: str, table: str) -> str:
     """
     begin, end = MARKS
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"the text has no one pair of marks; expected {begin} and {end}, each on a line of its own. Add them.")
+        raise ValueError(
+            f"the text has no one pair of marks; expected {begin} and {end}, each on a line of its own. Add them."
+        )
     return f"{text[: text.index(begin)]}{begin}\n{table}\n{text[text.index(end) :]}"
 
 
@@ -207,7 +209,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="what the recipes wrote, for benchmarks that need it")
     parser.add_argument("--quick", action="store_true", help="those with a quick mode, tiny")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in BENCHMARKS])
-    parser.add_argument("--readme", type=Path, help="write the headline table of OUT/results.json into this file, and end")
+    parser.add_argument(
+        "--readme", type=Path, help="write the headline table of OUT/results.json into this file, and end"
+    )
     args = parser.parse_args(argv)
     file = args.out / "results.json"
     if args.readme is not None:

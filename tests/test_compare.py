@@ -1,4 +1,4 @@
-"""Every method on one bench: known answers on a unit that reads brightness, the table's form, and going on after a stop."""
+"""Methods on one bench: known answers on a unit that reads brightness, the table's form, going on after a stop."""
 
 import csv
 import io
@@ -122,7 +122,9 @@ def test_the_table_is_tidy(found):
     for row in rows:
         assert float(row["ci_low"]) <= float(row["mean"]) + 1e-9
         assert float(row["mean"]) <= float(row["ci_high"]) + 1e-9
-    one = next(r for r in rows if (r["method"], r["direction"], r["measure"]) == ("edit", "increase", "response_change"))
+    one = next(
+        r for r in rows if (r["method"], r["direction"], r["measure"]) == ("edit", "increase", "response_change")
+    )
     assert float(one["mean"]) == found.values["edit", "increase", "response_change"].mean()
     assert (one["units"], one["images"], one["seeds"], one["difference"]) == ("1", "6", "2", "")
     assert {"forward", "backward", "seconds", "memory", "fit_seconds"} <= {row["measure"] for row in rows}

@@ -67,8 +67,8 @@ class Comparison:
         methods: Labels, in the order asked for; the first is what the others are compared with.
         units: Names of the units.
         seeds: Noise seeds.
-        values: (method, direction, measure) to (units, images, seeds), or (units, 1, seeds) where a measure belongs to a
-            whole set of pictures.
+        values: (method, direction, measure) to (units, images, seeds), or (units, 1, seeds) where a measure belongs to
+            a whole set of pictures.
         matched: Method to whether its edits turn by ``settings["angle"]``.
         pictures: Method, then direction, to (n, 3, S, S) of the first unit and seed, for the figure.
         inputs: (n, 3, S, S) that these were made from.
@@ -139,11 +139,13 @@ class Comparison:
             unlike = {key for key in first.values if key not in one.values} ^ {
                 key for key in one.values if key not in first.values
             }
-            unlike |= {k for k in first.values if k in one.values and first.values[k].shape[1] != one.values[k].shape[1]}
+            unlike |= {
+                k for k in first.values if k in one.values and first.values[k].shape[1] != one.values[k].shape[1]
+            }
             if unlike:
                 raise ValueError(
-                    f"comparisons differ in measures or numbers of images ({', '.join(sorted({k[2] for k in unlike}))}); "
-                    "expected the same. Compare as many images with the same features= and second=."
+                    "comparisons differ in measures or numbers of images "
+                    f"({', '.join(sorted({k[2] for k in unlike}))}); expected the same. Compare as many images with the same features= and second=."
                 )
         values = {key: np.concatenate([one.values[key] for one in comparisons]) for key in first.values}
         units = [name for one in comparisons for name in one.units]
@@ -195,9 +197,7 @@ class Comparison:
         found = {}
         for method in self.methods:
             each = [
-                self.values[key].mean()
-                for key in self.values
-                if key[0] == method and key[2] in ("forward", "backward")
+                self.values[key].mean() for key in self.values if key[0] == method and key[2] in ("forward", "backward")
             ]
             found[method] = float(sum(each)) / 2  # two directions
         return found
@@ -216,14 +216,17 @@ class Comparison:
         angle = self.settings.get("angle")
         if angle is not None:
             lines.append(
-                f"Edits turn by {angle:g}°" + (f", except where there is no such setting: {', '.join(free)}." if free else ".")
+                f"Edits turn by {angle:g}°"
+                + (f", except where there is no such setting: {', '.join(free)}." if free else ".")
             )
         if len(self.units) == 1:
             lines.append("One unit: intervals are over images and seeds, and say nothing about other units.")
         else:
             lines.append(f"Intervals: 95 %, bootstrap over {len(self.units)} units, then images and seeds.")
         if not any(key[2] == "similarity" for key in self.values):
-            lines.append("No features= were given: similarity, diversity, kernel distance and predictivity are left out.")
+            lines.append(
+                "No features= were given: similarity, diversity, kernel distance and predictivity are left out."
+            )
         return lines
 
     def table(self) -> list[dict[str, Any]]:

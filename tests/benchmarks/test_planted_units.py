@@ -31,7 +31,9 @@ def test_families_are_what_the_plan_says(space):
             assert (cosines @ cosines.T).fill_diagonal_(-1).max() < said["cosine_below"]
     mixture = plant("mixture of two", 0, space, plan)
     for preferred in mixture.filters:  # either preference alone drives it as much as it is strong
-        assert mixture(20 * preferred[None] / preferred.norm() ** 2).item() == pytest.approx(19 / mixture.scale, rel=1e-3)
+        assert mixture(20 * preferred[None] / preferred.norm() ** 2).item() == pytest.approx(
+            19 / mixture.scale, rel=1e-3
+        )
     inhibited = plant("inhibited", 0, space, plan)
     assert inhibited(20 * inhibited.filters[1:]).item() < 0
     rare = plant("rare", 0, space, plan)(space.fit)
@@ -79,4 +81,6 @@ def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
     assert unit(moved["increase"][0]).mean() > before + 0.3
     assert unit(moved["decrease"][0]).mean() < before - 0.3
     if label in ("landscape, goal near", "ridge pattern"):
-        assert angle_between(moved["increase"][0], space.test).mean().item() == pytest.approx(30, abs=2)  # a goal may lie nearer
+        assert angle_between(moved["increase"][0], space.test).mean().item() == pytest.approx(
+            30, abs=2
+        )  # a goal may lie nearer

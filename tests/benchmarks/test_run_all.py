@@ -20,7 +20,14 @@ def ran():
     source = {"command": "python x", "commit": None, "dirty": None, "device": "a CPU", "cpus": 1, "threads": 1}
     source |= {"torch": "2", "python": "3", "seed": [0], "date": "today"}
     results = {"rows": rows, "provenance": source, "verdicts": ["ours loses to x", "ours beats y"]}
-    done = {"name": "planted_units", "status": "done", "why": None, "seconds": 3.0, "commands": [], "table": "# Planted\n"}
+    done = {
+        "name": "planted_units",
+        "status": "done",
+        "why": None,
+        "seconds": 3.0,
+        "commands": [],
+        "table": "# Planted\n",
+    }
     other = {**done, "name": "speed", "status": "failed", "why": "no disk", "table": "", "results": None}
     return {"schema": 1, "quick": False, "environment": source, "benchmarks": [{**done, "results": results}, other]}
 
