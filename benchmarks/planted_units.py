@@ -3,8 +3,8 @@
     python benchmarks/planted_units.py --data $VISLENS_DATA --out runs/planted [--set test] [--quick]
 
 Does a landscape know more than one direction does? ``planted_units.json`` holds families, SNRs, sizes, seeds,
-angles and both measures, committed before the first run. Embeddings of real photographs are edited by every method at the same
-angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the truth of
+angles and both measures, committed before the first run. Embeddings of real photographs are edited by every method at
+the same angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the truth of
 the natural image that lies nearest, which cannot be hallucinated.
 
 Every unit x condition is written when it is done and skipped when the command is run again. ``--set tune`` uses other

@@ -2,8 +2,8 @@
 # # Which method should I believe?
 #
 # A picture of what a unit prefers is worth what it was compared with. Here one unit is asked by several methods: the
-# same pictures, the same seeds, the same judge. Two move pictures as the unit's responses say; two are controls, one of
-# which knows the wrong responses and the other none.
+# same pictures, the same seeds, the same judge. Three move pictures as the unit's responses say; the last is a control that
+# knows nothing.
 #
 # Figures go to the folder that `VISLENS_TUTORIALS` names, or to a new temporary one.
 
@@ -21,7 +21,7 @@ folder.mkdir(parents=True, exist_ok=True)
 print("figures go to", folder)
 
 lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=16, backend="cifar10")
-lens.fit(epochs=1, shuffles=1)
+lens.fit(epochs=1, shuffles=0)  # no shuffled fit: quick, and said in every figure as weak evidence
 print(lens.summary())
 
 # %% [markdown]
@@ -40,8 +40,8 @@ def colours(images):
 # %% [markdown]
 # ## Compare
 #
-# `methods` are names, or methods with settings of their own; add `"optimize"`, which climbs the unit's gradient and
-# takes longer. One seed and six pictures make this quick, and the intervals wide. Each finished method is kept in
+# `methods` are names, or methods with settings of their own; `"optimize"`, which climbs the unit's gradient,
+# and `"shuffled"`, a landscape of responses that belong to other pictures, take longer: add them. One seed and six pictures make this quick, and the intervals wide. Each finished method is kept in
 # `folder`: interrupt this, run it again, and it goes on.
 #
 # `natural_images`, the top pictures that drive the unit most, belongs into every such table. It is not in this one: the
@@ -51,7 +51,7 @@ def colours(images):
 pictures, _ = lens.example_images(6)
 comparison = lens.compare(
     pictures,
-    ["edit", "ridge_pattern", "shuffled", "unedited"],
+    ["edit", "ridge_pattern", "difference_of_means", "unedited"],
     seeds=(0,),
     features=colours,
     folder=folder / "kept",
@@ -62,8 +62,8 @@ print(comparison.to_markdown(folder / "table.md"))
 # ## Read it
 #
 # The notes below the table come first. Are the budgets equal? An optimiser asks the network for every picture again and
-# again; an edit never does. How far did the edits turn? Then the controls: what `shuffled` reaches, a fit on responses
-# that belong to other pictures reaches too.
+# again; an edit never does. How far did the edits turn? Then the control: what `unedited`
+# reaches, the pipeline does by itself.
 #
 # A difference is paired: the same picture and the same seed. One unit says nothing about other units, and the notes say
 # so. `Comparison.join([...])` puts several lenses together; the intervals are then over units.

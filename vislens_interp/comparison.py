@@ -145,7 +145,8 @@ class Comparison:
             if unlike:
                 raise ValueError(
                     "comparisons differ in measures or numbers of images "
-                    f"({', '.join(sorted({k[2] for k in unlike}))}); expected the same. Compare as many images with the same features= and second=."
+                    f"({', '.join(sorted({k[2] for k in unlike}))}); expected the same. Compare as "
+                    "many images with the same features= and second=."
                 )
         values = {key: np.concatenate([one.values[key] for one in comparisons]) for key in first.values}
         units = [name for one in comparisons for name in one.units]

@@ -54,7 +54,8 @@ def predictivity(preferred: Tensor, suppressed: Tensor | None, natural: Tensor, 
         ValueError: Shapes do not fit, a value is not finite, or all images drive the unit alike.
 
     Source: the task is that of Borowski et al. 2021 and Zimmermann et al. 2021, in which people chose; here an
-    embedding does, as a stand-in that has no eyes. Their bar is that of natural top images, to be passed here in the same way.
+    embedding does, as a stand-in that has no eyes. Their bar is that of natural top images,
+    to be passed here in the same way.
 
     >>> natural = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
     >>> predictivity(natural[:1], natural[2:3], natural, torch.tensor([3.0, 2.0, 1.0, 2.0])).accuracy
