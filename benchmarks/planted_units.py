@@ -4,8 +4,8 @@
 
 Does a landscape know more than one direction does? ``planted_units.json`` holds families, SNRs, sizes, seeds,
 angles and both measures, committed before the first run. Embeddings of real photographs are edited by every method at
-the same angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the truth of
-the natural image that lies nearest, which cannot be hallucinated.
+the same angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the
+truth of the natural image that lies nearest, which cannot be hallucinated.
 
 Every unit x condition is written when it is done and skipped when the command is run again. ``--set tune`` uses other
 units and other images; only these may choose settings. ``--publish`` writes benchmarks/results/planted_units.md.
