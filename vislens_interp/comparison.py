@@ -18,7 +18,7 @@ from vislens_interp.metrics import Interval, resampled_means
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "method",
     "direction",
     "measure",
