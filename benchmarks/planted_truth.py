@@ -1,4 +1,4 @@
-"""Units whose preference is known: functions of real images' embeddings, and what noisy recordings of them would say."""
+"""Units whose preference is known: functions of real embeddings, and what noisy recordings of them would say."""
 
 import json
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def plant(family: str, seed: int, space: Space, plan: dict[str, Any]) -> Planted
 
 
 def record(unit: Planted, x: Tensor, snr: float, seed: int) -> Tensor:
-    """Noisy responses (N, 1) to embeddings (N, D): variance 1 of signal over the fitted images, 1 / ``snr`` of noise."""
+    """Noisy responses (N, 1) to embeddings (N, D): variance 1 of signal, 1 / ``snr`` of noise."""
     noise = torch.randn(len(x), generator=torch.Generator().manual_seed(seed * 7919 + 1))
     return (unit(x) + noise / snr**0.5)[:, None]
 

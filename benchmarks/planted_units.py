@@ -2,10 +2,10 @@
 
     python benchmarks/planted_units.py --data $VISLENS_DATA --out runs/planted [--set test] [--quick]
 
-Does a landscape know more than one direction does? ``planted_units.json`` holds families, SNRs, sizes, seeds, angles and
-both measures, committed before the first run. Embeddings of real photographs are edited by every method at the same
-angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the truth of
-the natural image that lies nearest, which cannot be hallucinated.
+Does a landscape know more than one direction does? ``planted_units.json`` holds families, SNRs, sizes, seeds,
+angles and both measures, committed before the first run. Embeddings of real photographs are edited by every method at
+the same angles, and judged (a) by the truth on the edited embedding, at one angle and at equal realism, and (b) by the
+truth of the natural image that lies nearest, which cannot be hallucinated.
 
 Every unit x condition is written when it is done and skipped when the command is run again. ``--set tune`` uses other
 units and other images; only these may choose settings. ``--publish`` writes benchmarks/results/planted_units.md.
@@ -188,13 +188,13 @@ def report(rows: list[dict[str, Any]], source: dict[str, Any]) -> str:
     said = sorted(verdicts(rows), key=lambda item: item[0])
     lines = ["# Planted units", "", *[f"- {text}" for _, text in said], ""]
     units = len({(row["family"], row["seed"]) for row in rows})
-    lines += [
+    about = (
         f"{units} units; true response change in SDs of the noiseless response, the wanted way positive, against the "
         "unedited embedding; mean over inputs and conditions, 95 % bootstrap interval over units (few, so too narrow). "
         f"Matched angle: {plan['matched_angle']:g}°. Realism: {plan['realism']['measure']}; {plan['realism']['read']}. "
-        f"Level: {plan['realism']['level']}. Retrieval: {plan['retrieval']}.",
-        "",
-    ]
+        f"Level: {plan['realism']['level']}. Retrieval: {plan['retrieval']}."
+    )
+    lines += [about, ""]
     for direction in DIRECTIONS:
         for measure, title in MEASURES.items():
             lines += [f"## {direction}, {title}", "", *table(rows, measure, direction), ""]

@@ -44,6 +44,9 @@ METHODS = {
     "edit, fading": lambda: LandscapeMethod(
         "edit", shuffles=0, solver="alternating", organise=False, w_kld=1.0, residual="fade"
     ),
+    "edit, near": lambda: LandscapeMethod(
+        "edit", shuffles=0, epochs=1, w_kld=0.03, block_dim=1, goal="near", residual="fade"
+    ),
     "ridge, cross-validated": lambda: RidgeDirection("ridge_cv"),
     "ridge by angle": lambda: RidgeDirection("ridge_cv", angle=30.0),
     "ridge pattern": lambda: RidgePattern(angle=30.0),

@@ -1,5 +1,6 @@
 """Every method on one unit: the same images, seeds and scorers, and what each picture cost."""
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -103,7 +104,7 @@ class _Bench:
         fitted = lens._fitted()
         if lens._reference is None:
             raise ValueError(
-                "this lens was loaded without reference images, on which every method is fitted; call fit(images) first."
+                "this lens was loaded without reference images, on which methods are fitted; call fit(images) first."
             )
         reference, responses = lens._reference[0], fitted.landscape_.responses
         held_out = fitted.landscape_.held_out
@@ -254,7 +255,8 @@ class _Bench:
                 found["kernel_distance"] = torch.tensor([kernel_distance(features, self.natural_features)])
         if self.readers:
             edited, plain = self._see(self.second, made), self._see(self.second, unedited)
-            assert edited is not None and plain is not None
+            assert edited is not None
+            assert plain is not None
             found["transfer"] = transfer(self.readers[unit], edited, plain, way)
         return found
 
@@ -297,10 +299,8 @@ class _PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        try:
+        with contextlib.suppress(OSError):  # the peak is then that of the whole run
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            pass  # the peak is then that of the whole run
 
     def peak(self) -> float | None:
         if self.device.type == "cuda":
@@ -331,8 +331,8 @@ def _labelled(methods: Any) -> dict[str, str | Method]:
             method_by_name(one)  # says what is near
         if not isinstance(one, str) and not (hasattr(one, "fit") and hasattr(one, "generate")):
             raise TypeError(
-                f"methods[{label!r}] is a {type(one).__name__}; expected a name, or an object with fit and generate such "
-                "as RidgePattern()."
+                f"methods[{label!r}] is a {type(one).__name__}; expected a name, or an object with fit and generate "
+                "such as RidgePattern()."
             )
     return dict(pairs)
 

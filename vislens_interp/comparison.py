@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vislens_interp.files import write_text
-from vislens_interp.metrics import Interval, interval, paired_difference
+from vislens_interp.metrics import Interval, resampled_means
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "method",
     "direction",
     "measure",
@@ -52,6 +53,8 @@ MEASURES = {
 """Name of each measure to what a table's head calls it; every signed change is positive where it is the wanted way."""
 COST = ("forward", "backward", "seconds", "memory", "fit_seconds")
 
+DRAWS, CONFIDENCE = 2000, 0.95
+
 Key = tuple[str, str, str]
 """Method, direction and measure."""
 
@@ -64,8 +67,8 @@ class Comparison:
         methods: Labels, in the order asked for; the first is what the others are compared with.
         units: Names of the units.
         seeds: Noise seeds.
-        values: (method, direction, measure) to (units, images, seeds), or (units, 1, seeds) where a measure belongs to a
-            whole set of pictures.
+        values: (method, direction, measure) to (units, images, seeds), or (units, 1, seeds) where a measure belongs to
+            a whole set of pictures.
         matched: Method to whether its edits turn by ``settings["angle"]``.
         pictures: Method, then direction, to (n, 3, S, S) of the first unit and seed, for the figure.
         inputs: (n, 3, S, S) that these were made from.
@@ -141,8 +144,9 @@ class Comparison:
             }
             if unlike:
                 raise ValueError(
-                    f"comparisons differ in measures or numbers of images ({', '.join(sorted({k[2] for k in unlike}))}); "
-                    "expected the same. Compare as many images with the same features= and second=."
+                    "comparisons differ in measures or numbers of images "
+                    f"({', '.join(sorted({k[2] for k in unlike}))}); expected the same. Compare as "
+                    "many images with the same features= and second=."
                 )
         values = {key: np.concatenate([one.values[key] for one in comparisons]) for key in first.values}
         units = [name for one in comparisons for name in one.units]
@@ -155,25 +159,38 @@ class Comparison:
 
     def interval(self, method: str, direction: str, measure: str) -> Interval:
         """Mean and 95 % interval; units are drawn first, then images, then seeds."""
-        return interval(self._of(method, direction, measure), levels=self._levels, same_images=True)
+        means = self._drawn(method, direction, measure)
+        return _interval(float(self.values[method, direction, measure].mean()), means)
 
     def difference(self, method: str, other: str, direction: str, measure: str) -> Interval:
         """Mean and interval of ``method`` minus ``other``, paired: same unit, image and seed."""
-        a, b = self._of(method, direction, measure), self._of(other, direction, measure)
-        return paired_difference(a, b, levels=self._levels, same_images=True)
+        apart = self._drawn(method, direction, measure) - self._drawn(other, direction, measure)
+        own, theirs = (self.values[one, direction, measure].mean() for one in (method, other))
+        return _interval(float(own - theirs), apart)
+
+    @cached_property
+    def _means(self) -> dict[Key, NDArray[np.float64]]:
+        """Bootstrap means of everything; measures of one shape share their draws."""
+        found: dict[Key, NDArray[np.float64]] = {}
+        for shape in {values.shape for values in self.values.values()}:
+            keys = [key for key, values in self.values.items() if values.shape == shape]
+            stack = np.stack([self.values[key] for key in keys], 3)
+            means = resampled_means(stack, levels=self._levels, draws=DRAWS, same_images=True)
+            found |= dict(zip(keys, means.T, strict=True))
+        return found
 
     @property
     def _levels(self) -> tuple[str, ...]:
         return ("unit", "image", "seed") if len(self.units) > 1 else ("image", "seed")
 
-    def _of(self, method: str, direction: str, measure: str) -> NDArray[np.float64]:
+    def _drawn(self, method: str, direction: str, measure: str) -> NDArray[np.float64]:
         if (method, direction, measure) not in self.values:
             known = sorted({key[2] for key in self.values if key[:2] == (method, direction)})
             raise KeyError(
                 f"({method!r}, {direction!r}, {measure!r}) was not measured; methods are {self.methods}, directions "
                 f"'increase', 'decrease' and 'both', measures here {known}. table() shows all."
             )
-        return self.values[method, direction, measure]
+        return self._means[method, direction, measure]
 
     @property
     def budgets(self) -> dict[str, float]:
@@ -325,6 +342,12 @@ class Comparison:
         where = f"{said['model']}, {said.get('layer') or 'output'}, " if "model" in said else ""
         units = self.units[0] if len(self.units) == 1 else f"{len(self.units)} units"
         return f"{where}{'unit ' if len(self.units) == 1 else ''}{units}: {len(self.methods)} methods"
+
+
+def _interval(mean: float, means: NDArray[np.float64]) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high), CONFIDENCE, len(means))
 
 
 def _kept(text: str, path: str | Path | None) -> str:

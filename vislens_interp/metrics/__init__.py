@@ -1,7 +1,7 @@
 """What judges results: change of the response, similarity to the input, realism, and how sure any of them is."""
 
 from vislens_interp.landscape.edit import angle_between
-from vislens_interp.metrics.bootstrap import Interval, interval, paired_difference
+from vislens_interp.metrics.bootstrap import Interval, interval, paired_difference, resampled_means
 from vislens_interp.metrics.diversity import diversity
 from vislens_interp.metrics.fid import fid
 from vislens_interp.metrics.predictivity import Predictivity, predictivity
@@ -35,6 +35,7 @@ __all__ = [
     "paired_difference",
     "percentile_among",
     "predictivity",
+    "resampled_means",
     "share_right_way",
     "signed_change",
     "spectrum_distance",

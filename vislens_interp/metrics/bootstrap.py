@@ -116,6 +116,28 @@ def paired_difference(
     return interval(a - b, levels=levels, draws=draws, seed=seed, confidence=confidence, same_images=same_images)
 
 
+def resampled_means(
+    values: NDArray[np.float64],
+    *,
+    levels: Sequence[str] = AXES,
+    draws: int = 2000,
+    seed: int = 0,
+    same_images: bool = False,
+) -> NDArray[np.float64]:
+    """Bootstrap means of many measures at once, all from the same draws: their differences are then paired.
+
+    Args:
+        values: (units, images, seeds, K) of K measures.
+        levels: As :func:`interval`, and so on.
+
+    Returns:
+        (draws, K); column k has the quantiles that :func:`interval` gives for measure k alone with the same seed.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [axis in levels for axis in AXES]
+    return np.stack([_resample(values, drawn, rng, same_images).mean((0, 1, 2)) for _ in range(draws)])
+
+
 def _checked(values: ArrayLike, levels: Sequence[str], draws: int, confidence: float) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if not 1 <= array.ndim <= len(AXES) or array.size == 0:

@@ -37,8 +37,8 @@ def predictivity(preferred: Tensor, suppressed: Tensor | None, natural: Tensor, 
 
     Of two images that is chosen whose mean cosine to the preferred pictures, minus that to the suppressed ones, is
     larger. Features are centred on the natural images' mean first, which needs no response, so that what all images
-    share decides nothing. Every pair is asked once, so that nothing is drawn at random. Where the choice itself is a tie
-    it counts one half.
+    share decides nothing. Every pair is asked once, so that nothing is drawn at random. Where the choice itself is a
+    tie it counts one half.
 
     Args:
         preferred: (P, D) features of pictures made to drive the unit, in an embedding in which nothing was made.
@@ -53,8 +53,9 @@ def predictivity(preferred: Tensor, suppressed: Tensor | None, natural: Tensor, 
     Raises:
         ValueError: Shapes do not fit, a value is not finite, or all images drive the unit alike.
 
-    Source: the task is that of Borowski et al. 2021 and Zimmermann et al. 2021, in which people chose; here an embedding
-    does, as a stand-in that has no eyes. Their bar is that of natural top images, to be passed here in the same way.
+    Source: the task is that of Borowski et al. 2021 and Zimmermann et al. 2021, in which people chose; here an
+    embedding does, as a stand-in that has no eyes. Their bar is that of natural top images,
+    to be passed here in the same way.
 
     >>> natural = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
     >>> predictivity(natural[:1], natural[2:3], natural, torch.tensor([3.0, 2.0, 1.0, 2.0])).accuracy
@@ -65,8 +66,8 @@ def predictivity(preferred: Tensor, suppressed: Tensor | None, natural: Tensor, 
     for name, features in groups.items():
         if features.ndim != 2 or len(features) == 0 or features.shape[1] != natural.shape[-1]:
             raise ValueError(
-                f"{name} has shape {tuple(features.shape)}; expected (N, {natural.shape[-1]}), features of at least one "
-                "picture. Pool all of them in the same way."
+                f"{name} has shape {tuple(features.shape)}; expected (N, {natural.shape[-1]}), features of at least "
+                "one picture. Pool all of them in the same way."
             )
         if not torch.isfinite(features).all():
             raise ValueError(f"{name} holds values that are NaN or infinite; expected finite ones. Leave those out.")

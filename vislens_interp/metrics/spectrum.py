@@ -50,7 +50,7 @@ def spectrum_distance(images_a: Tensor, images_b: Tensor) -> float:
     Raises:
         ValueError: The pictures are not squares of one size.
 
-    Source: ours, after the 1/f amplitude of natural scenes (Field 1987), on which MACO rests (Fel et al. 2023).
+    Source: ours, after the 1/f amplitude of natural scenes (Field 1987).
 
     >>> images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     >>> round(spectrum_distance(images, images / 2), 4)
@@ -58,8 +58,8 @@ def spectrum_distance(images_a: Tensor, images_b: Tensor) -> float:
     """
     if images_a.shape[1:] != images_b.shape[1:]:
         raise ValueError(
-            f"images_a has shape {tuple(images_a.shape)} and images_b {tuple(images_b.shape)}; expected pictures of one "
-            "size. Resize one of them."
+            f"images_a has shape {tuple(images_a.shape)} and images_b {tuple(images_b.shape)}; expected pictures of "
+            "one size. Resize one of them."
         )
     logs = [amplitude_spectrum(images).clamp_min(FLOOR).log() for images in (images_a, images_b)]
     return ((logs[0] - logs[1]) ** 2).mean().sqrt().item()

@@ -39,8 +39,8 @@ class SecondNetwork:
         """
         if features.ndim != 2 or responses.shape != (len(features),):
             raise ValueError(
-                f"features has shape {tuple(features.shape)} and responses {tuple(responses.shape)}; expected (N, D) and "
-                "(N,), a row for each image. Pool the features, and pass one unit's responses."
+                f"features has shape {tuple(features.shape)} and responses {tuple(responses.shape)}; expected (N, D) "
+                "and (N,), a row for each image. Pool the features, and pass one unit's responses."
             )
         scaler = ResponseScaler.fit(responses[:, None])
         mean = features.double().mean(0)
@@ -69,6 +69,7 @@ def transfer(reader: SecondNetwork, edited: Tensor, unedited: Tensor, direction:
     Returns:
         (N,), positive where it went the wanted way.
 
+    >>> import torch
     >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     >>> reader = SecondNetwork.fit(x, x[:, 0])
     >>> step = torch.tensor([[2.0, 0.0, 0.0]]) * x[:, 0].std()
