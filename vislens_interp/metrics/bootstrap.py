@@ -71,14 +71,60 @@ def interval(
     '+1.00 [+1.00, +1.00]'
     """
     array = _checked(values, levels, draws, confidence)
-    axes = AXES[: array.ndim]
+    return _intervals(array[..., None], levels, draws, seed, confidence, same_images)[0]
+
+
+def intervals(
+    values: ArrayLike,
+    *,
+    levels: Sequence[str] = AXES,
+    draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    same_images: bool = False,
+) -> list[Interval]:
+    """:func:`interval` of many measures at once, all under the same draws: a table's rows in the time of one.
+
+    Args:
+        values: (measures, units, images) or (measures, units, images, seeds).
+
+    Returns:
+        An interval for each measure, as ``interval`` gives it.
+
+    Raises:
+        ValueError: As :func:`interval`.
+
+    >>> [str(one) for one in intervals([[[1.0, 1.0]], [[2.0, 2.0]]])]
+    ['+1.00 [+1.00, +1.00]', '+2.00 [+2.00, +2.00]']
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"values has shape {array.shape}; expected (measures, units, images) or (measures, units, images, seeds). "
+            "Use interval for one measure."
+        )
+    _checked(array[0], levels, draws, confidence)
+    if not np.isfinite(array).all():
+        raise ValueError("values holds some that are NaN or infinite; expected finite ones. Leave those measures out.")
+    return _intervals(np.moveaxis(array, 0, -1), levels, draws, seed, confidence, same_images)
+
+
+def _intervals(
+    array: NDArray[np.float64], levels: Sequence[str], draws: int, seed: int, confidence: float, same_images: bool
+) -> list[Interval]:
+    """Intervals of (units, ..., measures)."""
+    axes = AXES[: array.ndim - 1]
+    whole = tuple(range(len(axes)))
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
+    means = np.empty((draws, array.shape[-1]))
     for draw in range(draws):
-        means[draw] = _resample(array, [axis in levels for axis in axes], rng, same_images).mean()
+        means[draw] = _resample(array, [axis in levels for axis in axes], rng, same_images).mean(whole)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(array.mean()), float(low), float(high), confidence, draws)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return [
+        Interval(float(mean), float(one), float(other), confidence, draws)
+        for mean, one, other in zip(array.mean(whole), low, high, strict=True)
+    ]
 
 
 def paired_difference(

@@ -57,6 +57,82 @@ def share_right_way(signed: Tensor, control: Tensor | float = 0.0) -> float:
     return (better > 0).double().mean().item()
 
 
+def percentile_among(responses: Tensor, natural: Tensor) -> Tensor:
+    """Share of natural responses that lie below each response, in percent: is a picture beyond what nature offers?
+
+    Args:
+        responses: Responses to generated pictures, any shape.
+        natural: (M,) responses of the same unit to natural images that no fit has seen.
+
+    Returns:
+        The same shape, float64: 0 below all of them, 100 above all; a tie counts half, so that the median is 50 for a
+        unit that is mostly silent, too. For a decrease read 100 minus it. A monotone change of both changes nothing.
+
+    Raises:
+        ValueError: There is nothing to compare with, or a value is NaN.
+
+    >>> percentile_among(torch.tensor([0.0, 2.0, 9.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist()
+    [0.0, 37.5, 100.0]
+    """
+    if natural.ndim != 1 or len(natural) == 0:
+        raise ValueError(
+            f"natural has shape {tuple(natural.shape)}; expected (M,), the responses to at least one natural image. "
+            "Give one unit at a time."
+        )
+    for name, values in (("responses", responses), ("natural", natural)):
+        if torch.isnan(values).any():
+            raise ValueError(
+                f"{name} is NaN in {int(torch.isnan(values).sum())} places; expected numbers. Leave them out."
+            )
+    ordered = natural.detach().double().cpu().sort().values
+    wanted = responses.detach().double().cpu().contiguous()
+    below = torch.searchsorted(ordered, wanted)
+    up_to = torch.searchsorted(ordered, wanted, right=True)
+    return 50 * (below + up_to).double() / len(ordered)
+
+
+def monotonicity(doses: Tensor, changes: Tensor) -> Tensor:
+    """Rank correlation of dose and response, image by image: whether more of the edit is more of the response.
+
+    Args:
+        doses: (A,) weights or angles, at least two different ones.
+        changes: (A, N) responses, or their changes, at each.
+
+    Returns:
+        (N,) Spearman's ρ, float64: 1 where every step goes up, -1 where every step goes down, 0 where nothing changes.
+        Equal values share their mean rank. Any monotone change of doses or responses leaves it as it is.
+
+    Raises:
+        ValueError: The shapes do not fit, doses are all the same, or a value is NaN.
+
+    >>> monotonicity(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[0.0, 3.0], [1.0, 2.0], [9.0, 1.0]])).tolist()
+    [1.0, -1.0]
+    """
+    if doses.ndim != 1 or changes.ndim != 2 or len(doses) != len(changes) or len(doses.unique()) < 2:
+        raise ValueError(
+            f"doses has shape {tuple(doses.shape)} and changes {tuple(changes.shape)}; expected (A,) with at least two "
+            "different doses, and (A, N). Add a dose."
+        )
+    if torch.isnan(changes).any() or torch.isnan(doses).any():
+        raise ValueError("doses or changes is NaN somewhere; expected numbers. Leave those images out.")
+    rank = _ranks(doses.detach().double().cpu()[:, None]).expand(-1, changes.shape[1])
+    return pearson(rank, _ranks(changes.detach().double().cpu()))
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of two (N, ...) tensors over their first axis; 0 where either never varies."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    size = ((a**2).sum(0) * (b**2).sum(0)).sqrt()
+    return torch.where(size > 0, (a * b).sum(0) / size.clamp_min(1e-300), torch.zeros_like(size)).clamp(-1, 1)
+
+
+def _ranks(columns: Tensor) -> Tensor:
+    """Rank of each value in its column (A, N), ties at the mean of their places."""
+    below = (columns[:, None] > columns[None]).double().sum(1)
+    same = (columns[:, None] == columns[None]).double().sum(1)
+    return below + (same - 1) / 2
+
+
 def interpolate_at(curve_x: Tensor, curve_y: Tensor, x: Tensor | float) -> Tensor:
     """Read y where a trajectory first reaches x: methods compared at matched similarity, or at matched change.
 
