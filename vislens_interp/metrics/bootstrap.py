@@ -113,17 +113,18 @@ def _intervals(
     array: NDArray[np.float64], levels: Sequence[str], draws: int, seed: int, confidence: float, same_images: bool
 ) -> list[Interval]:
     """Intervals of (units, ..., measures)."""
-    axes = AXES[: array.ndim - 1]
-    whole = tuple(range(len(axes)))
+    drawn = [axis in levels for axis in AXES[: array.ndim - 1]]
+    values = array.reshape(-1, array.shape[-1])
+    places = np.arange(len(values)).reshape(array.shape[:-1])
     rng = np.random.default_rng(seed)
-    means = np.empty((draws, array.shape[-1]))
+    means = np.empty((draws, values.shape[1]))
     for draw in range(draws):
-        means[draw] = _resample(array, [axis in levels for axis in axes], rng, same_images).mean(whole)
+        means[draw] = values[_resample(places, drawn, rng, same_images).ravel()].mean(0)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return [
         Interval(float(mean), float(one), float(other), confidence, draws)
-        for mean, one, other in zip(array.mean(whole), low, high, strict=True)
+        for mean, one, other in zip(values.mean(0), low, high, strict=True)
     ]
 
 
@@ -186,9 +187,9 @@ def _checked(values: ArrayLike, levels: Sequence[str], draws: int, confidence: f
 
 
 def _resample(
-    array: NDArray[np.float64], drawn: list[bool], rng: np.random.Generator, same_images: bool
-) -> NDArray[np.float64]:
-    """One draw; each axis within what the axes before it have drawn."""
+    array: NDArray[np.intp], drawn: list[bool], rng: np.random.Generator, same_images: bool
+) -> NDArray[np.intp]:
+    """Places of one draw; each axis within what the axes before it have drawn."""
     for axis, again in enumerate(drawn):
         if not again:
             continue

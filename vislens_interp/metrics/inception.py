@@ -53,8 +53,8 @@ def inception_metric(weights: str | Path | None = None) -> Any:
     if not path.is_file():
         raise FileNotFoundError(
             f"weights={str(path)!r}: no such file; expected {WEIGHTS} of torch-fidelity's release, 92 MB, and nothing "
-            "is downloaded here. Put it there, pass weights=, or call frechet_distance or kernel_distance on the features "
-            "of a network that is here, under that name."
+            "is downloaded here. Put it there, pass weights=, or call frechet_distance or kernel_distance on "
+            "the features of a network that is here, under that name."
         )
     if find_spec("torch_fidelity") is None:
         raise ImportError(
