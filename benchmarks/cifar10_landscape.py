@@ -33,11 +33,11 @@ from provenance import provenance, provenance_line
 
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.baselines.standard_vae import StandardVAE
 from vislens_interp.files import write_text
 from vislens_interp.landscape.edit import interpolate
-from vislens_interp.landscape.fit import FitSettings, fit_landscape
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler
+from vislens_interp.landscape.prior import Direction, ResponseScaler
 from vislens_interp.landscape.vae import BottleneckCVAE
 from vislens_interp.method import LandscapeMethod
 from vislens_interp.metrics.bootstrap import interval
@@ -197,24 +197,8 @@ def landscapes(bench: Bench, layer: str, units: list[int], seed: int) -> dict[tu
 
 def standard(bench: Bench, method: LandscapeMethod, responses: Tensor, start: str, seed: int) -> Landscape:
     """The shared VAE trained on under N(0, 1) for as many epochs as the structured ones."""
-    backend = method.backend
-    scaler = ResponseScaler.fit(responses, method.target.names)
-    settings = FitSettings(
-        **{**backend.defaults.fit, **FIT, "seed": seed} | ({} if start == "consistent" else {"w_consistency": 0.0})
-    )
-    landscape = fit_landscape(
-        backend.vae(),
-        bench.reference,
-        torch.empty(len(responses), 0),
-        ActivationPrior(192, []),
-        settings,
-        scaler=ResponseScaler(torch.empty(0), torch.empty(0)),
-        consistency=method._see(bench.reference) if start == "consistent" else None,
-    )
-    # One-dimensional blocks that organise nothing, so that units can be named; the standard prior ignores them.
-    prior = ActivationPrior(192, [(unit, unit + 1) for unit in range(responses.shape[1])])
-    names = method.target.names
-    return Landscape(landscape.vae, prior, scaler, names, landscape.latents, responses, landscape.held_out)
+    rival = StandardVAE(seed=seed, **FIT, **({} if start == "consistent" else {"w_consistency": 0.0}))
+    return rival.fit(method.target, method.backend, bench.reference, responses).landscape_
 
 
 def centroids(landscape: Landscape, unit: int) -> dict[Direction, Tensor]:

@@ -5,6 +5,8 @@ import torch
 
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.baselines import method
+from vislens_interp.targets import LayerTarget
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*images to edit are among")]
 
@@ -35,3 +37,26 @@ def test_the_models_random_state_is_as_it_was():
     before = torch.cuda.get_rng_state()
     lens.visualize(PixelBackend().reference()[:2], strength=0)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("activation_maximization", {"steps": 3}),
+        ("pixel_maximization", {"steps": 3}),
+        ("deepdream", {"iterations": 2, "octaves": 2}),
+        ("maco", {"steps": 3, "crops": 2}),
+        ("feature_accentuation", {"steps": 3, "crops": 2}),
+        ("cma_es", {"generations": 2, "components": 8}),
+        ("standard_vae", {"epochs": 1, "optimize_steps": 2}),
+        ("random_images", {}),
+        ("noise", {}),
+    ],
+)
+def test_baselines_on_the_gpu_give_pictures_on_the_cpu(name, settings):
+    backend = PixelBackend("cuda")
+    target = LayerTarget(zoo.load("cifar10_convnet").to("cuda"), "conv3", [16])
+    pictures = backend.reference()[:300]
+    made = method(name, **settings).fit(target, backend, pictures).generate(pictures[:2], {0: "increase"}, seeds=[1, 2])
+    assert made.device.type == "cpu"
+    assert made.shape == (2, 3, 32, 32)

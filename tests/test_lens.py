@@ -162,11 +162,19 @@ def test_baselines_by_name_and_by_object(fitted, images):
     torch.testing.assert_close(turned, torch.full((3,), 5.0), atol=0.2, rtol=0)
 
 
-def test_what_baselines_are_refused(fitted, images, tmp_path):
+def test_what_baselines_are_refused(fitted, images, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="mode=0 names a mean of the landscape's prior, which 'centroids' does not"):
         fitted.visualize(images, method="centroids", mode=0)
     with pytest.raises(TypeError, match=r"method is a int; expected a name, or an object with fit and generate"):
         fitted.visualize(images, method=3)
+    monkeypatch.setattr(fitted, "reference_kind_", "synthetic reference")
+    with pytest.raises(ValueError, match="method='random_images' shows reference images as natural ones, and those of"):
+        fitted.visualize(images, method="random_images", strength=0)
+    blind = FeatureLens(CallableTarget(lambda images: images.mean((1, 2, 3))), backend="cifar10")
+    for name in ("deepdream", "standard_vae"):
+        with pytest.raises(ValueError, match="needs gradients from the .* this target has none. Use "):
+            blind.visualize(images, method=name)
+    assert blind.method_ is None  # refused before a fit
     loaded = FeatureLens.load(fitted.save(tmp_path / "lens"), fitted.target.model)
     with pytest.raises(ValueError, match="method='unedited' is fitted on the reference images, which a loaded lens"):
         loaded.visualize(images, method="unedited", strength=0)

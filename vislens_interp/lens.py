@@ -227,10 +227,9 @@ class FeatureLens:
                 the fit never saw.
             direction: ``"increase"``, ``"decrease"``, ``"both"``, or unit to direction, for a lens on several.
             method: ``"edit"`` moves a latent to the prior mean (Algorithm 2); ``"optimize"`` runs Adam on it
-                (Algorithm 3). Or what they are compared with, fitted on the same images and responses:
-                ``"ridge_direction"`` (BrainACTIV), ``"ridge_pattern"``, ``"difference_of_means"``, ``"centroids"``,
-                ``"natural_images"``, ``"shuffled"``, ``"unedited"``; or one of them with settings of its own, such as
-                ``RidgePattern(angle=40)``.
+                (Algorithm 3). Or what they are compared with, fitted on the same images and responses: any name of
+                :data:`vislens_interp.baselines.METHODS`, such as ``"ridge_direction"`` (BrainACTIV), ``"maco"`` or
+                ``"unedited"``; or one of them with settings of its own, such as ``RidgePattern(angle=40)``.
             alpha: Weight of the edit, 0 to 1; None is the measured default.
             strength: SDEdit strength of the refinement: 0 is the bare decoding.
             seeds: Noise seed of every image, or one an image.

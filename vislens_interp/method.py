@@ -420,12 +420,12 @@ def _residual_left(x: Tensor, before: Tensor, after: Tensor, edit: EditSettings,
     return (1 - gone.clamp(0, 1)).view(-1, *[1] * (x.ndim - 1))
 
 
-def refuse_without_gradients(target: Target, backend: Backend) -> None:
-    """Raise ValueError where ``method="optimize"`` cannot work."""
+def refuse_without_gradients(target: Target, backend: Backend, method: str = "optimize") -> None:
+    """Raise ValueError where ``method="optimize"``, or another that optimises latents, cannot work."""
     if not (target.differentiable and backend.differentiable):
         which = "target" if not target.differentiable else f"backend {backend.name!r}"
         raise ValueError(
-            f"method='optimize' needs gradients from the image to the response, and this {which} has none. "
+            f"method={method!r} needs gradients from the image to the response, and this {which} has none. "
             "Use method='edit'."
         )
 

@@ -38,13 +38,32 @@ def test_pixels_find_the_filters_signs(linear_unit, pixels, pictures, weight, di
     want = weight if direction == "increase" else -weight
     assert ((found - 0.5).sign() == want.sign()).all()
     assert (found - 0.5).abs().min() > 0.3  # Adam takes every pixel as far, however small its weight
-    assert method.cost_.forward == method.cost_.backward == 2 * 100
+    assert method.cost_.forward == method.cost_.backward == 2 * (1 + 100)  # one look at whether there is a gradient
 
 
 def test_a_chunk_is_filled_up(linear_unit, pixels, pictures, weight):
     method = ActivationMaximization(steps=3, chunk=4)
     made(method, linear_unit(weight), pixels(), pictures, count=5)
-    assert method.cost_.forward == 8 * 3
+    assert method.cost_.forward == 8 * (1 + 3)
+
+
+def test_a_silent_unit_is_woken_with_more_contrast(pixels, pictures, weight):
+    """Behind its ReLU a unit of the first grey picture has no gradient; only the silent rows are drawn again."""
+    linear = nn.Linear(weight.numel(), 1)
+    with torch.no_grad():
+        linear.weight.copy_((weight / weight.norm()).flatten()[None])
+        linear.bias.fill_(-0.5 * linear.weight.sum() - 0.05)
+    model = nn.Sequential(nn.Flatten(), linear, nn.ReLU())
+    target = LayerTarget(model, "2", [0], preprocess=Preprocess(8, [0], [1]))
+    assert (target.responses(pictures(60)) > 0).any()
+    method = ActivationMaximization("pixel", robust=False, steps=30, chunk=4).fit(target, pixels(), pictures(60))
+    images, seeds = pictures(4), [1, 2, 3, 4]
+    assert (target.responses(method.generate(images, {}, seeds=seeds)) == 0).all()
+    found = method.generate(images, {0: "increase"}, seeds=seeds)
+    assert (target.responses(found) > 0).all()
+    assert 4 * 32 < method.cost_.forward < 4 * 40
+    alone = method.generate(images[2:3], {0: "increase"}, seeds=[3])
+    torch.testing.assert_close(alone, found[2:3], atol=1e-5, rtol=0)
 
 
 def test_fourier_favours_low_frequencies_and_correlated_colours(linear_unit, pixels, pictures):
@@ -136,7 +155,7 @@ def test_accentuation_starts_at_the_image_and_keeps_to_it(pixels, pictures):
     target = LayerTarget(model, "1", [2], preprocess=Preprocess(8, [0.5], [0.5]))
     images = 0.1 + 0.8 * pictures(2, seed=3)
     distance, gained = [], []
-    for weight in (0.0, 1.0, 20.0):
+    for weight in (0.0, 0.5, 5.0):
         method = FeatureAccentuation(steps=15, crops=4, box=(0.5, 0.99), regularization=weight, chunk=2)
         method.fit(target, pixels(), pictures(60))
         assert torch.equal(method.generate(images, {}, seeds=[1, 2]), images)
@@ -145,8 +164,8 @@ def test_accentuation_starts_at_the_image_and_keeps_to_it(pixels, pictures):
         gained.append((target.responses(found) - target.responses(images)).mean().item())
     assert distance[0] > distance[1] > distance[2]
     assert gained[0] > gained[1] > 0
-    assert method.cost_.forward == 2 * 16 * 2 * 4  # with the balance at the start, image and reference, four crops
-    assert method.cost_.backward == 2 * 17 * 4  # the balance takes two gradients
+    assert method.cost_.forward == 2 * 15 * 2 * 4  # of each picture and its reference, four crops
+    assert method.cost_.backward == 2 * (15 + 2) * 4  # the balance at the start takes two gradients
 
 
 def test_accentuation_shrinks_amplitudes_only(linear_unit, pixels, pictures, smooth):

@@ -39,7 +39,9 @@ class ActivationMaximization(ImageAscent):
     (Fourier basis, decorrelated colours, robustness), with the defaults of tensorflow/lucid and greentfrapp/lucent:
     ``render_vis(thresholds=(512,), lr=0.05)``, ``param.image(fft=True, decorrelate=True, sd=0.01)``,
     ``standard_transforms``. Deviations: the transformations as :func:`~vislens_interp.baselines.robustness.wobble`
-    says; the picture is as large as the backend's, lucent's 128 px; to decrease, the response is descended.
+    says; the picture is as large as the backend's, lucent's 128 px; a start at which the unit is silent, and so has no
+    gradient, is drawn again at twice the contrast (lucid lets gradients through silent ReLUs for 16 steps); to
+    decrease, the response is descended.
     """
 
     def __init__(
@@ -65,20 +67,23 @@ class ActivationMaximization(ImageAscent):
         return self.picture(self._initial(generators))
 
     def ascend(self, images: Tensor, directions: "Directions", generators: list[torch.Generator]) -> Tensor:
-        parameters = self._initial(generators).requires_grad_()
+        parameters = self.awake(self._initial, self._look, directions, generators).requires_grad_()
 
         def loss() -> Tensor:
-            picture = self.picture(parameters)
-            return -self.wanted(wobble(picture, generators) if self.robust else picture, directions)
+            return -self.wanted(self._look(parameters, generators), directions)
 
         climb([parameters], torch.optim.Adam([parameters], lr=self.lr), loss, self.steps)
         return self.picture(parameters)
 
-    def _initial(self, generators: list[torch.Generator]) -> Tensor:
+    def _initial(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
         size = self.backend.size
         shape = (3, size, size) if self.parametrization == "pixel" else (3, size, size // 2 + 1, 2)
         drawn = [torch.randn(shape, generator=one) for one in generators]
-        return INITIAL_SD * torch.stack(drawn).to(self.target.device)
+        return INITIAL_SD * 2**attempt * torch.stack(drawn).to(self.target.device)
+
+    def _look(self, parameters: Tensor, generators: list[torch.Generator]) -> Tensor:
+        picture = self.picture(parameters)
+        return wobble(picture, generators) if self.robust else picture
 
     def picture(self, parameters: Tensor) -> Tensor:
         """Parameters to pictures (N, 3, S, S) in [0, 1]."""

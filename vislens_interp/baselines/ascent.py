@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vislens_interp.method import Directions
 
 
+ATTEMPTS = 10
+"""How often a start is drawn for a unit that stays silent."""
+
+
 class ImageAscent(ABC):
     """Optimises pictures at the backend's size by the target's gradient; a backend has no other say in it.
 
@@ -101,6 +105,36 @@ class ImageAscent(ABC):
     @abstractmethod
     def ascend(self, images: Tensor, directions: "Directions", generators: list[torch.Generator]) -> Tensor:
         """Pictures (N, 3, S, S) after the last step."""
+
+    def awake(
+        self,
+        draw: Callable[[list[torch.Generator], int], Tensor],
+        look: Callable[[Tensor, list[torch.Generator]], Tensor],
+        directions: "Directions",
+        generators: list[torch.Generator],
+    ) -> Tensor:
+        """Parameters (N, ...) to start from, drawn again where the unit is silent and so has no gradient.
+
+        Lucid sends gradients through silent ReLUs in the first steps; a target does not let anybody into its network.
+
+        Args:
+            draw: Generators and the number of the attempt to parameters.
+            look: Parameters and generators to what the target sees of the pictures.
+            directions: What is wanted.
+            generators: One a picture.
+        """
+        parameters = draw(generators, 0)
+        for attempt in range(1, ATTEMPTS):
+            parameters.requires_grad_()
+            same = [torch.Generator().manual_seed(attempt) for _ in generators]  # their own draws are for the ascent
+            seen = look(parameters, same)
+            (gradient,) = torch.autograd.grad(self.wanted(seen, directions).sum(), parameters)
+            parameters = parameters.detach()
+            silent = (gradient.flatten(1) == 0).all(1).nonzero()[:, 0].tolist()
+            if not silent:
+                break
+            parameters[silent] = draw([generators[row] for row in silent], attempt)
+        return parameters
 
     def wanted(self, pictures: Tensor, directions: "Directions") -> Tensor:
         """Response in the wanted directions, in SDs and summed over units: (N,)."""

@@ -40,9 +40,10 @@ class EmbeddingSearch:
 
     Source: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", as the package cmaes has it; for units, XDREAM (Ponce
     et al. 2019; Xiao and Kreiman 2020), and Wang and Ponce 2022, "High-performance evolutionary algorithms for online
-    neuron control", who found CMA-ES the best of twelve searches with default settings: 4,096 dimensions of a GAN, some
-    75 generations of 40 pictures, sigma 3. Deviations: the backend's x and its principal components in the place of the
-    GAN's code; the search starts from the image to edit; fewer pictures, for each is a generation here.
+    neuron control", who found CMA-ES the best of twelve searches at their default settings, in the 4,096 dimensions of
+    a GAN with fewer than 3,000 pictures. Deviations: the backend's x and its principal components in
+    the place of the GAN's code; the search starts from the image to edit; fewer pictures, for each is a generation
+    here.
     """
 
     def __init__(

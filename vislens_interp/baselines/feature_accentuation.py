@@ -22,8 +22,9 @@ GATE = 5.0
 class FeatureAccentuation(ImageAscent):
     """Optimise the phases of an image, and gates that may only shrink its amplitudes, from the image itself.
 
-    Maximised is f(x) - λ ‖h(x) - h(image)‖², where h is the layer that the unit is read from, both seen through the
-    same random crops. λ is in units of the ratio of both gradients' lengths at the start.
+    Maximised is f(x) - λ ‖h(x) - h(image)‖, where h is the layer that the unit is read from, both seen through the
+    same random crops. λ is in units of the ratio of both gradients' lengths at the start, or at the first step at which
+    the unit is not silent.
 
     Args:
         steps: 100 in the release.
@@ -37,8 +38,8 @@ class FeatureAccentuation(ImageAscent):
     Source: Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images",
     and chrishamblin7/faccent: ``render.render_vis``, ``param.fourrier_phase``, ``transform.standard_box_transforms``
     (commit b1e96ea5). Deviations: gates are scaled so that the first picture is the image itself (released: 0.7 % less
-    contrast); h is the unit's own layer (released: one to choose, and without one no regularisation); its distance is
-    a mean of squares; the picture is as large as the backend's (released: 512 px).
+    contrast); h is the unit's own layer (released: one to choose, and without one no regularisation); a unit that is
+    silent at the start waits for its λ; the picture is as large as the backend's (released: 512 px).
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class FeatureAccentuation(ImageAscent):
         box: tuple[float, float] = (0.05, 0.99),
         noise: float = 0.02,
         regularization: float = 1.0,
-        chunk: int = 8,
+        chunk: int = 4,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk)
         check_counts(crops=crops)
@@ -99,14 +100,16 @@ class FeatureAccentuation(ImageAscent):
             with torch.no_grad():
                 before = self.target.features(seen[1])
             responses, after = self.target.with_features(seen[0])
-            moved = ((after - before) ** 2).flatten(1).mean(1)
+            moved = (after - before).flatten(1).norm(dim=1)
             wanted = self.signed(responses, directions)
             return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
 
-        weight = self._balance(parameters, *look()) if self.regularization else 0.0
+        weight = torch.zeros(len(images), device=images.device)
 
         def loss() -> Tensor:
             response, distance = look()
+            if self.regularization and (weight == 0).any():
+                weight.copy_(torch.where(weight == 0, self._balance(parameters, response, distance), weight))
             return weight * distance - response
 
         climb(parameters, torch.optim.Adam(parameters, lr=self.lr), loss, self.steps)

@@ -33,7 +33,7 @@ class GuidedDiffusion:
     Attributes (after ``fit``):
         scaler_: The scale of the responses.
 
-    Source: Luo et al. 2023, "Brain Diffusion for Visual Exploration", NeurIPS, Eq. 4 and 5, and aluo-x/BrainDiVE:
+    Source: Luo et al. 2023, "Brain Diffusion for Visual Exploration", NeurIPS, and aluo-x/BrainDiVE:
     ``brain_guide_pipeline.py`` (``cond_fn``), ``run_brain_guidance_category.py`` (commits 37ddf584, 1a42c6e2).
     Deviations: the backend's generator and its DDIM in the place of Stable Diffusion 2.1 and DPM-Solver++; no
     self-attention guidance (released: 0.75); a step at which nothing of the picture is left (ᾱ = 0) is not guided, for

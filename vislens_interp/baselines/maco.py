@@ -25,8 +25,8 @@ class MACO(ImageAscent):
     The image to edit has no say: a picture's seed makes it.
 
     Args:
-        steps: 256 in the paper and in deel-ai/xplique; 1,000 in serre-lab/Horama.
-        lr: NAdam's learning rate, 1.0 in all of them.
+        steps: 256 in deel-ai/xplique, 1,000 in serre-lab/Horama, the authors' two releases.
+        lr: NAdam's learning rate, 1.0 in both.
         crops: Crops that the target sees in a step; 6 in Horama, 32 in xplique.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.2 and 0.25 in Horama.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.05 in Horama, 0.08 in xplique.
@@ -40,6 +40,7 @@ class MACO(ImageAscent):
     - φ starts uniform, as random phases are; the releases make it normal with SD 1 at every step.
     - φ is made odd where a real picture's is (:func:`~vislens_interp.baselines.fourier.odd`). The releases leave that
       to the inverse transform, which changes the amplitudes of two columns.
+    - Phases at which the unit is silent, and so has no gradient, are drawn again.
     - Crops are nearly the whole picture. The releases paint 1,280 (or 512) pixels for a network of 224 and show a
       quarter of the side; this picture is as large as the backend's and judged as a whole. ``box=(0.2, 0.25)`` is the
       published one.
@@ -53,7 +54,7 @@ class MACO(ImageAscent):
         crops: int = 6,
         box: tuple[float, float] = (0.8, 1.0),
         noise: float = 0.05,
-        chunk: int = 8,
+        chunk: int = 4,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk)
         check_counts(crops=crops)
@@ -67,17 +68,19 @@ class MACO(ImageAscent):
         return self.picture(self._initial(generators))
 
     def ascend(self, images: Tensor, directions: "Directions", generators: list[torch.Generator]) -> Tensor:
-        phase = self._initial(generators).requires_grad_()
+        phase = self.awake(self._initial, self._look, directions, generators).requires_grad_()
 
         def loss() -> Tensor:
-            seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
-            seen = noise(seen, generators, self.noise)
-            return -self.wanted(seen, directions).view(len(phase), self.crops).mean(1)
+            return -self.wanted(self._look(phase, generators), directions).view(len(phase), self.crops).mean(1)
 
         climb([phase], torch.optim.NAdam([phase], lr=self.lr), loss, self.steps)
         return self.picture(phase)
 
-    def _initial(self, generators: list[torch.Generator]) -> Tensor:
+    def _look(self, phase: Tensor, generators: list[torch.Generator]) -> Tensor:
+        seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
+        return noise(seen, generators, self.noise)
+
+    def _initial(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
         size = self.backend.size
         drawn = [torch.rand(3, size, size // 2 + 1, generator=one) for one in generators]
         return math.pi * (2 * torch.stack(drawn) - 1).to(self.target.device)

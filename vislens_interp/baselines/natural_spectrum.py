@@ -31,7 +31,7 @@ class NaturalSpectrum(NamedTuple):
 def measure(images: Tensor) -> NaturalSpectrum:
     """Mean amplitudes and mean of square photographs (N, 3, S, S) in [0, 1].
 
-    Source: Fel et al. 2023, Sec. 3: r = E|F(x)| over photographs. Deviation: in the logits that a picture is written
+    Source: Fel et al. 2023 (MACO): r = E|F(x)| over photographs. Deviation: in the logits that a picture is written
     in, instead of in pixels, so that what is rendered needs no rescaling.
     """
     signal = decorrelate(to_logits(images, EPS))

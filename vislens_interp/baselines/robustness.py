@@ -31,7 +31,7 @@ def wobble(pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
     picture's own size; shifts are shares of the side, as lucid's pixels are of its 128.
     """
     drawn = _draw(6, generators).to(pictures)
-    shift = sum((drawn[:, [2 * k, 2 * k + 1]] - 0.5) * JITTER[k] for k in range(2))
+    shift = (drawn[:, 0:2] - 0.5) * JITTER[0] + (drawn[:, 2:4] - 0.5) * JITTER[1]
     scale = torch.tensor(SCALES).to(pictures)[(drawn[:, 4] * len(SCALES)).long()]
     angle = torch.tensor(ANGLES).to(pictures)[(drawn[:, 5] * len(ANGLES)).long()] * math.pi / 180
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)

@@ -11,7 +11,7 @@ from vislens_interp.baselines.embedding_edit import read_responses
 from vislens_interp.landscape.fit import FitSettings, fit_landscape
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.method import LandscapeMethod, refuse_without_gradients
 from vislens_interp.targets.target import Target
 
 
@@ -34,6 +34,10 @@ class StandardVAE(LandscapeMethod):
 
     def __init__(self, *, seed: int = 0, **settings: Any) -> None:
         super().__init__("optimize", shuffles=0, seed=seed, **{"optimize_prior": "standard", **settings})
+
+    def refuse(self, target: Target, backend: Backend) -> None:
+        """Raise ValueError where there are no gradients, before anything is computed."""
+        refuse_without_gradients(target, backend, "standard_vae")
 
     def fit(
         self,
@@ -69,5 +73,5 @@ class StandardVAE(LandscapeMethod):
         self.landscape_ = Landscape(
             fitted.vae, prior, scaler, list(target.names), fitted.latents, responses, fitted.held_out
         )
-        self.shuffled_, self.evidence_ = [], {}
+        self.shuffled_, self.evidence_ = [], {}  # of a landscape that knows nothing of the unit
         return self
