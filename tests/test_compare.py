@@ -14,6 +14,7 @@ from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.comparison import COLUMNS
 from vislens_interp.images import image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.report.comparison import scores_figure
 
 SIZE, COUNT = 8, 240
 METHODS = ["edit", "ridge_pattern", "natural_images", "random_images", "unedited"]
@@ -222,6 +223,7 @@ def test_units_are_joined(found, inputs):
     assert mean(both, *key) == pytest.approx((mean(found, *key) + mean(red, *key)) / 2)
     assert not any("One unit" in note for note in both.notes)
     assert any("One unit" in note for note in found.notes)
+    assert not any("WEAK" in note for note in found.notes)
     with pytest.raises(ValueError, match="unit 'Bright read 0' twice"):
         Comparison.join([found, found])
     with pytest.raises(ValueError, match=r"comparisons\[1\] has methods .*Compare all"):
@@ -259,6 +261,8 @@ def test_figures_are_drawn(found, tmp_path):
     assert (tmp_path / "pictures.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="unit='x' has no pictures here"):
         found.pictures_figure("x")
+    with pytest.raises(ValueError, match="rows or labels is empty"):
+        scores_figure([], [], {}, title="")
 
 
 def test_every_method_learns_what_the_landscape_learned(lens, inputs):
@@ -300,6 +304,8 @@ def test_what_cannot_work_is_refused_before_anything_is_made(inputs, tmp_path):
     with pytest.raises(ValueError, match="needs gradients"):
         blind.compare(inputs, ["unedited", "activation_maximization"], (0,), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+    (said,) = [note for note in blind.compare(inputs, ["unedited"], (0,)).notes if "WEAK EVIDENCE" in note]
+    assert "no shuffled control was fitted" in said
 
 
 def test_a_score_of_another_shape_is_refused():

@@ -274,12 +274,13 @@ class Comparison:
             for way in ways
             if (key := (method, way, "response_change_from_input")) in self.scores
         }
-        notes = ["Under each picture: change against the input in SDs; ✗: not the wanted way.", *self.notes]
+        notes = ["Under each picture: change against the input in SDs; ✗: the other way than wanted.", *self.notes]
         title = f"{unit}: what each method makes of the same pictures"
         return pictures_figure(self.pictures[unit], self.methods, ways, changes, title=title, notes=notes)
 
     def _title(self) -> str:
-        return self.units[0] if len(self.units) == 1 else f"{len(self.units)} units"
+        few = ", ".join(self.units) if len(self.units) < 4 else f"{len(self.units)} units"
+        return f"{few}: how the methods compare"
 
     def _counted(self) -> str:
         counts = [(len(self.units), "unit"), (len(self.images), "image"), (len(self.seeds), "seed")]
@@ -306,17 +307,11 @@ ONE_UNIT = (
 
 
 def _digits(value: float) -> str:
-    """Three significant digits, without an exponent."""
+    """Two or three significant digits; an exponent only below 0.0001."""
     size = abs(value)
-    return (
-        f"{value:.0f}"
-        if size >= 100
-        else f"{value:.1f}"
-        if size >= 10
-        else f"{value:.2f}"
-        if size >= 0.1
-        else (f"{value:.4f}")
-    )
+    if size >= 10 or value == 0:
+        return f"{value:.0f}" if size >= 100 or value == 0 else f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
 
 
 def _tex(text: str) -> str:

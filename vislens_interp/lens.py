@@ -447,6 +447,9 @@ class FeatureLens:
             for label, maker in makers.items()
         }
         seen, notes = self._seen(embedding)
+        for name, item in self.evidence_.items():
+            if item.weak:
+                notes.append(f"WEAK EVIDENCE for unit {name}, doubt its pictures: {'; '.join(item.reasons)}.")
         transfer = None
         if second is not None:
             transfer = Transfer(second).fit(*learned())

@@ -227,9 +227,7 @@ def test_with_a_cache_no_picture_is_embedded_twice(network, folder, pictures, sd
 
 
 def test_a_cache_needs_weights_to_tell_apart(sd15, tmp_path):
-    with pytest.raises(
-        TypeError, match="cache=.* a hash of the embedder's weights, and a Counting is no nn.Mod"
-    ):
+    with pytest.raises(TypeError, match="cache=.* a hash of the embedder's weights, and a Counting is no nn.Mod"):
         EmbeddingBackend(Counting(sd15.embedder), sd15.generator, name="counting", cache=tmp_path)
 
 

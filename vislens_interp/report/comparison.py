@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLOURS = {**OF_KEYS, "both": OF_KEYS["custom"]}
 NAMES = {"increase": LABELS["increase"], "decrease": LABELS["decrease"], "both": "both together"}
+COSTS = ("forward", "backward", "seconds", "fit_seconds", "memory")
 _NAME = 1.75
 _MARGIN = 0.2
 _SIZE = 0.78
@@ -81,14 +82,13 @@ def _panel(axes: Any, rows: list[Mapping[str, Any]], methods: Sequence[str], dir
         colour = COLOURS[row["direction"]]
         axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, lw=2, alpha=0.55, zorder=2)
         axes.plot([row["mean"]], [place], "o", ms=5, mew=0, color=colour, zorder=3)
-    low, high = axes.get_xlim()
-    if low < 0 < high:
+    least = min((row["ci_low"] for row in rows), default=0.0)
+    if rows and rows[0]["measure"] in COSTS and least > 0:
+        axes.set_xscale("log")  # they differ by orders of magnitude
+    elif least < 0:
         axes.axvline(0, color="#555555", lw=0.8, ls="--", zorder=0)
     if rows and rows[0]["measure"].startswith("predictivity"):
         axes.axvline(50, color="#555555", lw=0.8, ls="--", zorder=0)
-    positive = [row["ci_low"] for row in rows]
-    if rows and rows[0]["measure"] in ("seconds", "fit_seconds", "memory", "forward", "backward") and min(positive) > 0:
-        axes.set_xscale("log")  # costs differ by orders of magnitude
     for place in range(len(methods)):
         axes.axhline(place, color="#e6e6e6", lw=0.7, zorder=0)
     axes.set_ylim(len(methods) - 0.5, -0.5)
@@ -145,7 +145,7 @@ def pictures_figure(
                 _picture(page, image, at, top, _SIZE, COLOURS[way])
                 change = changes[method, way][column]
                 drawn = change if way == "increase" else -change
-                text = f"{_number(drawn)}{'' if change > 0 else ' ✗'}"
+                text = f"{_number(drawn)}{' ✗' if change < 0 else ''}"
                 page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center", va="top")
     y = height - 0.1 - _LINE * len(said)
     for line in said:
