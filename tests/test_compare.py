@@ -1,4 +1,4 @@
-"""Methods on one bench: known answers on a unit that reads brightness, the table's form, going on after a stop."""
+"""All methods on one unit whose preference is planted: brightness, in pictures of 8 px."""
 
 import csv
 import io
@@ -6,32 +6,31 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from vislens_interp import FeatureLens
+from vislens_interp import CallableTarget, Comparison, FeatureLens, Preprocess
 from vislens_interp.backends.base import Defaults
 from vislens_interp.baselines.ridge_pattern import RidgePattern
-from vislens_interp.comparison import COLUMNS, Comparison
+from vislens_interp.comparison import COLUMNS
+from vislens_interp.images import image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
-from vislens_interp.metrics import interval, paired_difference
-from vislens_interp.targets import CallableTarget
+from vislens_interp.report.comparison import scores_figure
 
-SIZE = 6
-METHODS = ["edit", "ridge_pattern", "unedited", "random_images", "natural_images"]
+SIZE, COUNT = 8, 240
+METHODS = ["edit", "ridge_pattern", "natural_images", "random_images", "unedited"]
 
 
-def pictures(count, seed=0):
+def pictures(count=COUNT, seed=0):
     coarse = torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")
+    return nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")
 
 
 class Flat:
-    """x is the picture itself, around grey."""
+    """x is the picture around grey; decoding adds a little noise of each image's seed."""
 
     name, size, shape = "flat", SIZE, (3 * SIZE * SIZE,)
-    device, differentiable = torch.device("cpu"), False
-    defaults = Defaults(
-        fit={"epochs": 1, "w_kld": 0.03}, prior={"block_dim": 1, "gradients": False}, strength=0.05, shuffles=0
-    )
+    device, differentiable = torch.device("cpu"), True
+    defaults = Defaults(fit={"w_consistency": 0.0}, strength=0.5, shuffles=1)
 
     def encode(self, images):
         return images.flatten(1) - 0.5
@@ -41,196 +40,276 @@ class Flat:
 
     def decode(self, x, *, reference, strength, seeds):
         noise = [torch.randn(self.shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return self.render(x + 0.01 * strength * torch.stack(noise))
+        return self.render(x + 0.02 * strength * torch.stack(noise))
 
     def reference(self):
         return None
 
     def vae(self):
-        x = self.encode(pictures(500, seed=9))
-        return EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), 12, 1e-3)
+        """Trained in closed form: the principal components of pictures like those of the tests."""
+        x = self.encode(pictures(400, seed=9))
+        *_, components = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        with torch.random.fork_rng(devices=[]):
+            vae = EmbeddingVAE(*self.shape, latent_dim=12)
+        with torch.no_grad():
+            vae.fc_encode.weight.copy_(torch.cat([components[:12], torch.zeros(12, *self.shape)]))
+            vae.fc_encode.bias.copy_(torch.cat([-components[:12] @ x.mean(0), torch.full((12,), -4.0)]))
+            vae.fc_decode.weight.copy_(components[:12].T)
+            vae.fc_decode.bias.copy_(x.mean(0))
+        return vae
 
     def perception(self):
         return None
 
 
-def brightness(images):
-    return images.mean((1, 2, 3))
+def grid(images):
+    """An embedding without a network: colours on a grid of 2 x 2, around grey, and one number for all."""
+    seen = (nn.functional.adaptive_avg_pool2d(images, 2) - 0.5).flatten(1)
+    return torch.cat([seen, torch.full((len(seen), 1), 0.01)], 1)
 
 
-def redness(images):
-    return images[:, 0].mean((1, 2))
+class Bright(nn.Module):
+    """Two channels: how bright a picture is, and how red."""
+
+    preprocess = Preprocess(SIZE, [0.0], [1.0])
+
+    def __init__(self):
+        super().__init__()
+        self.read = nn.Conv2d(3, 2, 1)
+        with torch.no_grad():
+            self.read.weight.copy_(torch.tensor([[1.0, 1, 1], [1, -0.5, -0.5]])[:, :, None, None] / 3)
+            self.read.bias.zero_()
+
+    def forward(self, x):
+        return self.read(x)
 
 
-def layout(images):
-    """Colours of a 3 x 3 grid: an embedding in which nothing is made."""
-    return torch.nn.functional.adaptive_avg_pool2d(images, 3).flatten(1)
-
-
-def lens_on(function):
-    return FeatureLens(CallableTarget(function), backend=Flat()).fit(pictures(260))
+def bright_lens(unit=0, **settings):
+    chosen = {"shuffles": 1, "epochs": 1, "w_consistency": 0.0, "w_kld": 0.03, "block_dim": 1, **settings}
+    return FeatureLens(Bright(), "read", unit, backend=Flat()).fit(pictures(), **chosen)
 
 
 @pytest.fixture(scope="module")
 def lens():
-    return lens_on(brightness)
+    return bright_lens()
 
 
 @pytest.fixture(scope="module")
-def found(lens):
-    return lens.compare(pictures(6, seed=1), METHODS, seeds=(0, 1), angle=25.0, features=layout, second=layout)
+def inputs():
+    return pictures(4, seed=1)
 
 
-def test_who_moves_a_bright_unit(found):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("parts")
+
+
+@pytest.fixture(scope="module")
+def found(lens, inputs, folder):
+    return lens.compare(inputs, METHODS, (0, 1), angle=30, embedding=grid, second=grid, folder=folder)
+
+
+def mean(found, method, direction, measure):
+    (row,) = [row for row in found.table([measure]) if (row["method"], row["direction"]) == (method, direction)]
+    return row["mean"]
+
+
+def test_the_planted_preference_is_scored_as_planted(found):
     for way in ("increase", "decrease"):
-        for method in ("edit", "ridge_pattern"):
-            assert found.interval(method, way, "response_change").low > 0
-            assert found.interval(method, way, "right_way").mean == 1
-            # A linear read-out of the colours sees all of a change of brightness.
-            changes = [found.interval(method, way, name).mean for name in ("response_change", "transfer")]
-            assert changes[0] == pytest.approx(changes[1], rel=0.05)
-        assert abs(found.interval("unedited", way, "response_change").mean) < 1e-6
-        assert found.interval("unedited", way, "similarity").mean > 0.999
-    assert found.interval("natural_images", "both", "predictivity").mean > 0.8
-    assert found.interval("unedited", "both", "predictivity").mean == 0.5  # the same pictures twice: every choice a tie
-    assert found.difference("edit", "unedited", "increase", "response_change").excludes_zero
+        for method in ("edit", "ridge_pattern", "natural_images"):
+            assert mean(found, method, way, "response_change_from_input") > 0.3
+            assert mean(found, method, way, "right_way") > 0.8
+        assert abs(mean(found, "unedited", way, "response_change")) < 1e-6
+        assert mean(found, "natural_images", way, "percentile") > 90
+    assert mean(found, "natural_images", "both", "predictivity") > 85
+    assert mean(found, "ridge_pattern", "both", "predictivity") > 85
+    # both sets of pictures are the same, so that they tell nothing
+    assert mean(found, "unedited", "both", "predictivity") == 50
+    assert mean(found, "natural_images", "both", "predictivity_easy") > mean(
+        found, "natural_images", "both", "predictivity"
+    )
 
 
-def test_intervals_are_those_of_the_bootstrap(found):
-    key = ("edit", "increase", "response_change")
-    other = ("ridge_pattern", "increase", "response_change")
-    levels = {"levels": ("image", "seed"), "same_images": True}
-    assert str(found.interval(*key)) == str(interval(found.values[key], **levels))
-    apart = paired_difference(found.values[key], found.values[other], **levels)
-    assert str(found.difference("edit", "ridge_pattern", *key[1:])) == str(apart)
+def test_a_linear_unit_transfers(found):
+    """What the second network predicts is the unit itself: brightness is linear in its features."""
+    for method in ("ridge_pattern", "natural_images"):
+        assert mean(found, method, "increase", "transfer_change") == pytest.approx(
+            mean(found, method, "increase", "response_change_from_input"), abs=0.1
+        )
 
 
-def test_edits_turn_by_the_same_angle(found):
-    for method in ("edit", "ridge_pattern"):
-        assert found.matched[method]
-    assert not found.matched["natural_images"]
-    angle = found.interval("ridge_pattern", "increase", "edit_angle").mean
-    assert angle == pytest.approx(25, abs=2)  # clipping to pictures takes a little
-    assert "Edits turn by 25°, except where there is no such setting: unedited" in " ".join(found.notes)
+def test_edits_are_matched_in_angle(found):
+    assert mean(found, "ridge_pattern", "increase", "edit_angle") == pytest.approx(30, abs=0.5)
+    assert mean(found, "unedited", "increase", "edit_angle") == pytest.approx(0, abs=0.1)
+    assert ("natural_images", "increase", "edit_angle") not in found.scores
+    assert any("matched at 30°, except: natural_images, random_images, unedited" in note for note in found.notes)
 
 
 def test_the_table_is_tidy(found):
-    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
-    assert tuple(rows[0]) == COLUMNS
-    assert len({(row["method"], row["direction"], row["measure"]) for row in rows}) == len(rows)
+    rows = found.table()
+    assert all(tuple(row) == COLUMNS for row in rows)
+    assert all(row["ci_low"] <= row["mean"] + 1e-9 and row["mean"] <= row["ci_high"] + 1e-9 for row in rows)
+    assert len({(row["method"], row["direction"], row["measure"]) for row in rows}) == len(rows) == len(found.scores)
     assert {row["method"] for row in rows} == set(METHODS)
-    for row in rows:
-        assert float(row["ci_low"]) <= float(row["mean"]) + 1e-9
-        assert float(row["mean"]) <= float(row["ci_high"]) + 1e-9
-    one = next(
-        r for r in rows if (r["method"], r["direction"], r["measure"]) == ("edit", "increase", "response_change")
+    assert rows[0]["images"] == 4
+    assert rows[0]["seeds"] == 2
+
+
+def test_costs_are_in_the_table(found):
+    assert mean(found, "ridge_pattern", "increase", "forward") == 0
+    assert mean(found, "ridge_pattern", "increase", "seconds") > 0
+    assert ("edit", "increase", "fit_seconds") in found.scores
+
+
+def test_equal_budgets_are_not_called_unequal_and_unequal_ones_are(found, lens, inputs):
+    assert not any("Budgets" in note for note in found.notes)
+    climbed = lens.compare(inputs, ["unedited", "cma_es"], (0,))
+    (said,) = [note for note in climbed.notes if "Budgets are unequal" in note]
+    assert "unedited 0 + 0" in said
+    assert "predictivity" not in climbed.measures
+    assert any("Pass embedding=" in note for note in climbed.notes)
+
+
+def test_it_goes_on_where_it_was(found, lens, inputs, folder, monkeypatch):
+    kept = sorted(folder.iterdir())
+    assert len(kept) == len(METHODS) * 2
+    times = [path.stat().st_mtime_ns for path in kept]
+    kept[0].unlink()
+
+    def refuse(*_, **__):
+        raise AssertionError("made again, though it was kept")
+
+    if not kept[0].name.startswith("ridge_pattern"):
+        monkeypatch.setattr(RidgePattern, "generate", refuse)
+    again = lens.compare(inputs, METHODS, (0, 1), angle=30, embedding=grid, second=grid, folder=folder)
+    assert [path.stat().st_mtime_ns for path in kept[1:]] == times[1:]
+    for key, values in found.scores.items():
+        if key[2] not in ("seconds", "fit_seconds", "memory"):
+            assert np.array_equal(again.scores[key], values), key
+
+
+def test_parts_of_another_comparison_are_refused(found, lens, folder):
+    with pytest.raises(
+        ValueError, match=r"folder holds 'edit-.*' of another comparison: its images was .*Name another"
+    ):
+        lens.compare(pictures(4, seed=5), ["edit"], (0,), angle=30, embedding=grid, folder=folder)
+    with pytest.raises(ValueError, match="its method was"):
+        lens.compare(pictures(4, seed=1), ["ridge_pattern"], (0,), angle=40, embedding=grid, folder=folder)
+
+
+def test_differences_are_paired(found):
+    (row,) = [
+        row
+        for row in found.difference("natural_images", "unedited", ["response_change_from_input"])
+        if row["direction"] == "increase"
+    ]
+    assert row["method"] == "natural_images - unedited"
+    assert row["mean"] == pytest.approx(
+        mean(found, "natural_images", "increase", "response_change_from_input")
+        - mean(found, "unedited", "increase", "response_change_from_input")
     )
-    assert float(one["mean"]) == found.values["edit", "increase", "response_change"].mean()
-    assert (one["units"], one["images"], one["seeds"], one["difference"]) == ("1", "6", "2", "")
-    assert {"forward", "backward", "seconds", "memory", "fit_seconds"} <= {row["measure"] for row in rows}
+    assert row["ci_low"] > 0
+    with pytest.raises(ValueError, match="other='nobody' is not in this comparison"):
+        found.difference("edit", "nobody")
 
 
-def test_text_forms(found, tmp_path):
-    markdown = found.to_markdown(tmp_path / "table.md")
-    assert (tmp_path / "table.md").read_text(encoding="utf-8") == markdown
-    assert markdown.count("| natural_images |") == 3  # increase, decrease, both
-    assert "Budgets are equal" in markdown  # nobody asked the target
-    latex = found.to_latex()
-    assert r"natural\_images &" in latex
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
-
-
-def test_figures_are_drawn(found, tmp_path):
-    found.figure().savefig(tmp_path / "pictures.png")
-    found.scores_figure().savefig(tmp_path / "scores.png")
-    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("pictures.png", "scores.png"))
-    with pytest.raises(ValueError, match=r"measures=\['beauty'\] were not measured; expected some of"):
-        found.scores_figure(["beauty"])
-
-
-def test_units_join_and_are_drawn_first(found):
-    other = lens_on(redness).compare(
-        pictures(6, seed=1), METHODS, seeds=(0, 1), angle=25.0, features=layout, second=layout
-    )
-    both = Comparison.join([found, other])
-    values = both.values["edit", "increase", "response_change"]
-    assert values.shape == (2, 6, 2)
-    assert np.array_equal(values[:1], found.values["edit", "increase", "response_change"])
-    assert both.units == [*found.units, *other.units]
-    assert "bootstrap over 2 units" in " ".join(both.notes)
-    assert {row["units"] for row in both.table()} == {2}
-    unlike = lens_on(redness).compare(pictures(6, seed=1), ["edit"], seeds=(0, 1), angle=25.0)
-    with pytest.raises(ValueError, match="comparisons differ in methods"):
-        Comparison.join([found, unlike])
-    fewer = lens_on(redness).compare(pictures(6, seed=1), METHODS, seeds=(0, 1), angle=25.0)
-    with pytest.raises(ValueError, match="comparisons differ in measures or numbers of images.*features="):
-        Comparison.join([found, fewer])
+def test_units_are_joined(found, inputs):
+    red = bright_lens(1).compare(inputs, METHODS, (0, 1), angle=30, embedding=grid, second=grid)
+    both = Comparison.join([found, red])
+    assert both.units == ["Bright read 0", "Bright read 1"]
+    assert both.same_images
+    key = ("edit", "increase", "response_change_from_input")
+    assert both.scores[key].shape == (2, 4, 2)
+    assert mean(both, *key) == pytest.approx((mean(found, *key) + mean(red, *key)) / 2)
+    assert not any("One unit" in note for note in both.notes)
+    assert any("One unit" in note for note in found.notes)
+    assert not any("WEAK" in note for note in found.notes)
+    with pytest.raises(ValueError, match="unit 'Bright read 0' twice"):
+        Comparison.join([found, found])
+    with pytest.raises(ValueError, match=r"comparisons\[1\] has methods .*Compare all"):
+        Comparison.join([found, Comparison(["edit"], ["x"], [0, 1], red.images, {})])
     with pytest.raises(ValueError, match="comparisons is empty"):
         Comparison.join([])
 
 
-def test_an_interrupted_comparison_goes_on(lens, tmp_path, monkeypatch):
-    folder, images = tmp_path / "kept", pictures(4, seed=1)
-    whole = lens.compare(images, ["edit", "ridge_pattern"], (0, 1), angle=20.0, folder=tmp_path / "whole")
-
-    def stop(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RidgePattern, "generate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            lens.compare(images, ["edit", "ridge_pattern"], (0, 1), angle=20.0, folder=folder)
-    kept = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert set(kept) == {"comparison.json", "edit-seed0.safetensors", "edit-seed1.safetensors"}
-    resumed = lens.compare(images, ["edit", "ridge_pattern"], (0, 1), angle=20.0, folder=folder)
-    assert {n: (folder / n).stat().st_mtime_ns for n in kept if n != "comparison.json"} == {
-        n: t for n, t in kept.items() if n != "comparison.json"
-    }
-    for key, values in whole.values.items():
-        if key[2] not in ("seconds", "memory", "fit_seconds"):
-            assert np.array_equal(values, resumed.values[key]), key
-    assert len(lens.compare(images, ["edit", "unedited"], (0, 1), angle=20.0, folder=folder).methods) == 2
-    with pytest.raises(ValueError, match="holds another comparison: angle differ. Pass a new folder"):
-        lens.compare(images, ["edit"], (0, 1), angle=30.0, folder=folder)
-    with pytest.raises(ValueError, match="holds something else; expected a new or empty one"):
-        lens.compare(images, ["edit"], (0, 1), angle=20.0, folder=tmp_path)
+def test_each_unit_of_a_lens_is_moved_alone(inputs):
+    several = bright_lens([0, 1], block_dim=2).compare(inputs, ["ridge_pattern"], (0,), embedding=grid)
+    assert several.units == ["Bright read 0", "Bright read 1"]
+    assert several.scores["ridge_pattern", "increase", "response_change_from_input"].shape == (2, 4, 1)
+    assert mean(several, "ridge_pattern", "increase", "response_change_from_input") > 0.3
 
 
-def test_unequal_budgets_are_said_and_the_callers_method_is_untouched(lens):
-    pytest.importorskip("cmaes")
-    mine = RidgePattern()
-    found = lens.compare(pictures(2, seed=1), {"search": "cma_es", "mine": mine}, (0,), angle=20.0)
-    assert found.budgets["search"] > 0
-    assert found.budgets["mine"] == 0
-    assert found.notes[0].startswith("Budgets are unequal: ")
-    assert "No features= were given" in " ".join(found.notes)
-    assert mine.angle is None
-    assert not hasattr(mine, "directions_")
+def test_what_is_written_can_be_read(found, tmp_path):
+    text = found.to_csv(tmp_path / "scores.csv", ["percentile"])
+    assert (tmp_path / "scores.csv").read_text() == text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [float(row["mean"]) for row in rows] == [row["mean"] for row in found.table(["percentile"])]
+    markdown = found.to_markdown(measures=["percentile"]).splitlines()
+    assert markdown[0] == "| method | direction | measure | mean | 95 % interval |"
+    assert len([line for line in markdown if line.startswith("| ")]) == 1 + len(rows)
+    assert "- 1 unit, 4 images, 2 seeds." in markdown
+    latex = found.to_latex(tmp_path / "scores.tex", ["percentile"])
+    assert r"ridge\_pattern & increase & percentile & $" in latex
+    assert latex.count(r"\\") == 1 + len(rows)
+    with pytest.raises(ValueError, match="measures names 'beauty', which was not measured"):
+        found.table(["beauty"])
 
 
-def test_by_default_edits_turn_as_far_as_the_lenss_own(lens):
-    found = lens.compare(pictures(3, seed=1), ["ridge_pattern"], (0,))
-    assert found.settings["angle"] > 1
+def test_figures_are_drawn(found, tmp_path):
+    found.figure().savefig(tmp_path / "scores.png")
+    found.pictures_figure().savefig(tmp_path / "pictures.png")
+    assert (tmp_path / "pictures.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="unit='x' has no pictures here"):
+        found.pictures_figure("x")
+    with pytest.raises(ValueError, match="rows or labels is empty"):
+        scores_figure([], [], {}, title="")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "says"),
-    [
-        ({"methods": "edit"}, TypeError, r"methods is a str; expected a list of names.*Pass \['edit'"),
-        ({"methods": []}, ValueError, r"methods names \[\]; expected at least one, each once"),
-        ({"methods": ["edit", "edit"]}, ValueError, "each once. Give labels"),
-        ({"methods": ["ridge_patern"]}, ValueError, "method='ridge_patern' is unknown.*Closest: ridge_pattern"),
-        ({"methods": {"x": 3}}, TypeError, r"methods\['x'\] is a int; expected a name, or an object with fit"),
-        ({"methods": ["edit"], "seeds": (1, 1)}, ValueError, r"seeds=\(1, 1\); expected at least one whole number"),
-        ({"methods": ["edit"], "angle": 0.0}, ValueError, "angle=0.0 must lie above 0 and up to 180"),
-        ({"methods": ["edit"], "features": lambda x: x[:1]}, ValueError, "gave 1 rows for"),
-    ],
-)
-def test_refused(lens, arguments, error, says):
-    with pytest.raises(error, match=says):
-        lens.compare(pictures(2, seed=1), **arguments)
+def test_every_method_learns_what_the_landscape_learned(lens, inputs):
+    class Seen(RidgePattern):
+        def fit(self, target, backend, images, responses=None, **settings):
+            self.keys_ = image_keys(images)
+            assert torch.allclose(responses, target.responses(images), atol=1e-6)
+            return super().fit(target, backend, images, responses, **settings)
+
+    method = Seen()
+    lens.compare(inputs, {"seen": method}, (0,), embedding=grid)
+    held_out = image_keys(pictures()[lens.landscape_.held_out])
+    assert len(method.keys_) == COUNT - len(held_out)
+    assert not set(method.keys_) & set(held_out)
 
 
-def test_what_was_not_measured_is_named(found):
-    with pytest.raises(KeyError, match="was not measured; methods are"):
-        found.interval("edit", "increase", "beauty")
+def test_compare_refuses(lens, inputs):
+    for arguments, error, message in (
+        ({"methods": "edit"}, TypeError, "methods='edit' is text"),
+        ({"methods": []}, ValueError, "methods is empty"),
+        ({"methods": ["edit", "edit"]}, ValueError, "'edit' twice.*Pass a dict"),
+        ({"methods": [3]}, TypeError, "methods holds a int"),
+        ({"methods": ["edt"]}, ValueError, "method='edt' is unknown"),
+        ({"seeds": ()}, ValueError, r"seeds=\[\]; expected different numbers"),
+        ({"seeds": (1, 1)}, ValueError, r"seeds=\[1, 1\]"),
+        ({"direction": "up"}, ValueError, "direction='up' is unknown"),
+        ({"angle": 200}, ValueError, r"angle=200 must lie in \[0, 180\]"),
+        ({"strength": 2}, ValueError, r"strength=2 must lie in \[0, 1\]"),
+        ({"natural": pictures(5, seed=3)}, ValueError, "natural has 5 images to judge by; expected at least 20"),
+        ({"natural": pictures()}, ValueError, r"natural holds \d+ images that the methods learn from"),
+    ):
+        with pytest.raises(error, match=message):
+            lens.compare(inputs, **{"methods": ["edit"], "seeds": (0,), **arguments})
+
+
+def test_what_cannot_work_is_refused_before_anything_is_made(inputs, tmp_path):
+    blind = FeatureLens(CallableTarget(lambda x: x.mean((1, 2, 3)), name="mean"), backend=Flat())
+    blind.fit(pictures(), shuffles=0, epochs=1, w_consistency=0.0, block_dim=1)
+    with pytest.raises(ValueError, match="needs gradients"):
+        blind.compare(inputs, ["unedited", "activation_maximization"], (0,), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (said,) = [note for note in blind.compare(inputs, ["unedited"], (0,)).notes if "WEAK EVIDENCE" in note]
+    assert "no shuffled control was fitted" in said
+
+
+def test_a_score_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"has shape \(1, 2, 1\); expected \(1, 1, 1\)"):
+        Comparison(["a"], ["u"], [0], ["k"], {("a", "increase", "percentile"): np.zeros((1, 2, 1))})
+    with pytest.raises(ValueError, match="a measure of"):
+        Comparison(["a"], ["u"], [0], ["k"], {("a", "increase", "beauty"): np.zeros((1, 1, 1))})

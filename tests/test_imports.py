@@ -18,15 +18,20 @@ LEVELS = [
     {"zoo"},
     {"targets", "landscape", "backends"},
     {"brain", "baselines", "metrics", "method"},
-    {"result", "report"},
-    {"comparison"},
+    {"comparison", "result", "report"},
     {"compare", "download", "lens"},
     {"doctor"},
     {"training", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What one room may take from its neighbour on the same level.
-NEIGHBOURS = {("backends", "landscape"), ("baselines", "method"), ("result", "report"), ("lens", "compare")}
+NEIGHBOURS = {
+    ("backends", "landscape"),
+    ("baselines", "method"),
+    ("result", "report"),
+    ("comparison", "report"),
+    ("lens", "compare"),
+}
 LEAVES = {"training", "cli"}  # nothing imports them
 HEAVY = ["diffusers", "open_clip", "lightly", "matplotlib", "torchmetrics", "captum", "timm", "cmaes"]
 

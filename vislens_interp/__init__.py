@@ -2,6 +2,7 @@
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import register_backend
+from vislens_interp.comparison import Comparison
 from vislens_interp.images import Preprocess, load_images
 from vislens_interp.lens import FeatureLens
 from vislens_interp.result import LensResult
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CallableTarget",
+    "Comparison",
     "Direction",
     "FeatureLens",
     "Head",

@@ -1,374 +1,307 @@
-"""Every method on one unit: the same images, seeds and scorers, and what each picture cost."""
+"""Every method on the same unit, inputs, noise seeds and scorer: fitted, run, kept, and scored."""
 
-import contextlib
-import copy
 import hashlib
+import inspect
 import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vislens_interp.backends.base import Backend
 from vislens_interp.baselines import METHODS
 from vislens_interp.baselines import method as method_by_name
-from vislens_interp.comparison import Comparison
-from vislens_interp.files import fingerprint, load_state, save_state, write_text
-from vislens_interp.images import image_keys, load_images
-from vislens_interp.landscape.edit import angle_between
-from vislens_interp.landscape.prior import DIRECTIONS, Direction
-from vislens_interp.method import LandscapeMethod, Method
-from vislens_interp.metrics import (
-    SecondNetwork,
-    cosine_similarity,
-    diversity,
-    kernel_distance,
-    percentile_among,
-    predictivity,
-    signed_change,
-    spectrum_distance,
-    transfer,
-)
-
-if TYPE_CHECKING:
-    from vislens_interp.lens import FeatureLens
-
-Features = Callable[[Tensor], Tensor]
-"""Images (N, 3, S, S) in [0, 1] to features (N, D)."""
+from vislens_interp.comparison import ONE_UNIT, Comparison
+from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.images import image_keys
+from vislens_interp.landscape.prior import Direction
+from vislens_interp.method import LandscapeMethod
+from vislens_interp.metrics.angle import edit_angle
+from vislens_interp.metrics.scorer import Scorer
+from vislens_interp.targets.memory import PeakMemory
+from vislens_interp.targets.target import Target
 
 OURS = ("edit", "optimize")
-MOST_NATURAL = 500
-"""Held-out natural images that judge; all pairs of them are asked."""
-SHOWN = 6
-"""Pictures of each method, direction and seed that are kept for the figure."""
+KIND = "comparison part"
 
 
-def compare(
-    lens: "FeatureLens",
-    images: Any,
-    methods: Sequence[str | Method] | Mapping[str, str | Method],
-    seeds: Sequence[int] = (0, 1, 2),
-    *,
-    folder: str | Path | None = None,
-    angle: float | None = None,
-    features: Features | None = None,
-    second: Features | None = None,
-    progress: bool = False,
-) -> Comparison:
-    """See :meth:`vislens_interp.lens.FeatureLens.compare`."""
-    chosen = _labelled(methods)
-    seed_list = _checked_seeds(seeds)
-    pictures, names = lens.example_images() if images is None else load_images(images, size=lens.backend.size)
-    bench = _Bench(lens, pictures, names, features, second)
-    if angle is None:
-        angle = bench.own_angle()
-    elif not 0 < angle <= 180:
-        raise ValueError(f"angle={angle} must lie above 0 and up to 180: degrees by which every edit turns.")
-    plan = bench.describe(chosen, angle)
-    where = None if folder is None else _open_folder(Path(folder), plan)
-    parts: dict[tuple[str, int], dict[str, Any]] = {}
-    bar = tqdm(total=len(chosen) * len(seed_list), desc="compare", unit="method x seed", disable=not progress)
-    for label, one in chosen.items():
-        fitted: Any = None
-        for seed in seed_list:
-            file = None if where is None else where / f"{_slug(label)}-seed{seed}.safetensors"
-            if file is not None and file.is_file():
-                parts[label, seed] = load_state(file, "comparison part")
-            else:
-                if fitted is None:
-                    fitted, seconds, matched = bench.fit(one, angle)
-                parts[label, seed] = bench.measure(fitted, seed) | {"fit_seconds": seconds, "matched": matched}
-                if file is not None:
-                    save_state(file, "comparison part", parts[label, seed])
-            bar.update()
-    bar.close()
-    return Comparison.of_parts(parts, list(chosen), seed_list, list(lens.target.names), plan)
+def name_methods(methods: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Label to method, from names and methods, or from a mapping as it is.
+
+    Raises:
+        TypeError: Something is neither a name nor a method.
+        ValueError: There are none, or two of one label.
+    """
+    if isinstance(methods, str):
+        raise TypeError(f"methods={methods!r} is text; expected several methods. Pass [{methods!r}].")
+    if isinstance(methods, Mapping):
+        named = [(str(label), method) for label, method in methods.items()]
+    else:
+        named = [(one if isinstance(one, str) else type(one).__name__, one) for one in methods]
+    if not named:
+        raise ValueError("methods is empty; expected at least one, such as ['edit', 'ridge_pattern', 'unedited'].")
+    found: dict[str, Any] = {}
+    for label, method in named:
+        if not isinstance(method, str) and not (hasattr(method, "fit") and hasattr(method, "generate")):
+            raise TypeError(
+                f"methods holds a {type(method).__name__}; expected names, or objects with fit and generate such as "
+                "RidgePattern()."
+            )
+        if label in found:
+            raise ValueError(
+                f"methods holds {label!r} twice; expected different labels. Pass a dict of label to method, such as "
+                "{'ridge, 40°': RidgePattern(angle=40)}."
+            )
+        found[label] = method
+    return found
 
 
-class _Bench:
-    """What is the same for every method: images, the pool of natural ones, and who judges."""
+def build(method: Any, ours: LandscapeMethod, angle: float | None) -> Any:
+    """The method of a name, at this edit angle where it has one; the lens's own landscape is not fitted again."""
+    if not isinstance(method, str):
+        return method
+    turned = {} if angle is None else {"angle": angle}
+    if method in OURS:
+        settings = {**ours.settings, **(turned if method == "edit" else {})}
+        mine = LandscapeMethod(method, shuffles=ours.shuffles, seed=ours.seed, **settings)  # pyright: ignore[reportArgumentType]
+        mine.bind(ours.target, ours.backend)
+        mine.landscape_, mine.shuffled_, mine.evidence_ = ours.landscape_, ours.shuffled_, ours.evidence_
+        return mine
+    if method == "shuffled":
+        return method_by_name(method, **{"seed": ours.seed, **ours.settings, **turned})
+    if method in METHODS and "angle" not in inspect.signature(METHODS[method].load()).parameters:
+        turned = {}
+    return method_by_name(method, **turned)
+
+
+def angle_of(maker: Any) -> float | None:
+    """The edit angle that a method is set to; None where it has none."""
+    inner = getattr(maker, "method", maker)
+    if isinstance(inner, LandscapeMethod):
+        return inner.settings.get("angle") if inner.technique == "edit" else None
+    return getattr(inner, "angle", None)
+
+
+def is_edit(maker: Any) -> bool:
+    """Whether a method's edited x costs nothing to compute again: neither search nor optimisation is behind it."""
+    from vislens_interp.baselines.controls import Unedited
+    from vislens_interp.baselines.embedding_edit import EmbeddingEdit
+
+    inner = getattr(maker, "method", maker)
+    return isinstance(inner, (EmbeddingEdit, Unedited)) or (
+        isinstance(inner, LandscapeMethod) and inner.technique == "edit"
+    )
+
+
+class Run:
+    """One comparison: methods are fitted on what the landscape learned from, and make pictures of the same inputs.
+
+    Args:
+        ours: The fitted landscape's method.
+        methods: Label to what :func:`build` made.
+        inputs: (N, 3, S, S) images to move.
+        learned: Makes the images (M, 3, S, S) and responses (M, K) that every method learns from.
+        directions: ``"increase"``, ``"decrease"`` or both.
+        strength: SDEdit strength of every generation; None is each method's own.
+        folder: Where each finished method and seed is kept, or None.
+    """
 
     def __init__(
         self,
-        lens: "FeatureLens",
-        pictures: Tensor,
-        names: list[str],
-        features: Features | None,
-        second: Features | None,
+        ours: LandscapeMethod,
+        methods: dict[str, Any],
+        inputs: Tensor,
+        learned: Callable[[], tuple[Tensor, Tensor]],
+        directions: Sequence[Direction],
+        *,
+        fit_seconds: float | None,
+        strength: float | None,
+        folder: Path | None,
     ) -> None:
-        self.lens, self.pictures, self.names = lens, pictures, names
-        fitted = lens._fitted()
-        if lens._reference is None:
-            raise ValueError(
-                "this lens was loaded without reference images, on which methods are fitted; call fit(images) first."
-            )
-        reference, responses = lens._reference[0], fitted.landscape_.responses
-        held_out = fitted.landscape_.held_out
-        training = torch.ones(len(responses), dtype=torch.bool)
-        training[held_out] = False
-        # Every method learns from the very images that the landscape learned from.
-        self.training = training.nonzero()[:, 0]
-        self.reference, self.responses = reference[self.training], responses[self.training]
-        pool = reference[held_out[:MOST_NATURAL]]
-        edited = set(image_keys(pictures))
-        fresh = [row for row, key in enumerate(image_keys(pool)) if key not in edited]
-        if len(fresh) < 2:
-            raise ValueError(
-                f"images holds all but {len(fresh)} of the {len(pool)} reference images that the fit held out, and at "
-                "least 2 others are needed to judge by. Compare on fewer images, or fit on more."
-            )
-        self.natural = pool[fresh]
-        self.natural_responses = responses[held_out[:MOST_NATURAL]][fresh]
-        self.natural_keys = image_keys(self.natural)
-        self.scaler = fitted.landscape_.scaler
-        self.features, self.second = features, second
-        self.natural_features = self._see(features, self.natural)
-        self.input_features = self._see(features, pictures)
-        self.readers: list[SecondNetwork] = []
-        if second is not None:
-            seen = self._see(second, self.natural)
-            assert seen is not None
-            self.readers = [SecondNetwork.fit(seen, column) for column in self.natural_responses.T]
+        self.ours, self.methods, self.inputs, self.directions = ours, methods, inputs, list(directions)
+        self.target: Target = ours.target
+        self.backend: Backend = ours.backend
+        self.learned, self.fit_seconds, self.strength, self.folder = learned, fit_seconds, strength, folder
+        self._fitted: dict[str, float | None] = {}
+        self._common = {
+            "target": self.target.describe(),
+            "backend": self.backend.name,
+            "landscape": fingerprint(ours.landscape_.vae.state_dict()),
+            "images": image_keys(inputs),
+            "directions": self.directions,
+            "strength": strength,
+        }
+        self._said = {label: _describe(maker) for label, maker in methods.items()}  # before a fit adds to them
 
-    @staticmethod
+    def part(self, label: str, seed: int) -> dict[str, Any]:
+        """What a method made with one seed, from the folder if it is there."""
+        identity = json.dumps({**self._common, "method": self._said[label], "seed": seed}, sort_keys=True, default=str)
+        path = None
+        if self.folder is not None:
+            # Labels may differ in what no file's name can hold; their hash tells those apart.
+            stem = re.sub(r"[^A-Za-z0-9_-]+", "_", label)[:60]
+            mark = hashlib.sha256(label.encode()).hexdigest()[:6]
+            path = self.folder / f"{stem}-{mark}-seed{seed}.safetensors"
+            if path.exists():
+                return self._read(path, identity)
+        part = self._make(label, seed)
+        if path is not None:
+            save_state(path, KIND, {"identity": identity, **part})
+        return part
+
+    def _read(self, path: Path, identity: str) -> dict[str, Any]:
+        kept = load_state(path, KIND)
+        was, now = json.loads(kept.pop("identity")), json.loads(identity)
+        for name in now:
+            if was.get(name) != now[name]:
+                raise ValueError(
+                    f"folder holds {path.name!r} of another comparison: its {name} was {_short(was.get(name))}, and is "
+                    f"{_short(now[name])} now; expected parts of this one. Name another folder, or delete that file."
+                )
+        return kept
+
+    def _make(self, label: str, seed: int) -> dict[str, Any]:
+        maker = self.methods[label]
+        fit_seconds = self._fit(label)
+        # A seed of its own for each image and repetition: methods that only read the seed show several pictures, too.
+        seeds = [seed * len(self.inputs) + row for row in range(len(self.inputs))]
+        # Kept in 8 bits, as a file would, and scored from them: a resumed comparison scores what another one does.
+        made = {"unedited": _to_8_bits(maker.generate(self.inputs, {}, seeds=seeds, strength=self.strength))}
+        costs: dict[str, dict[str, float]] = {}
+        angles: dict[str, Tensor] = {}
+        for unit in range(len(self.target.names)):
+            for way in self.directions:
+                key = f"{unit}/{way}"
+                with PeakMemory(self.backend.device) as memory:
+                    images = maker.generate(self.inputs, {unit: way}, seeds=seeds, strength=self.strength)
+                made[key] = _to_8_bits(images)
+                spent, count = maker.cost_, len(self.inputs)
+                costs[key] = {
+                    "forward": spent.forward / count,
+                    "backward": spent.backward / count,
+                    "seconds": spent.seconds / count,
+                }
+                if fit_seconds is not None:
+                    costs[key]["fit_seconds"] = fit_seconds
+                if memory.mebibytes is not None:
+                    costs[key]["memory"] = memory.mebibytes
+                if is_edit(maker):
+                    angles[key] = self._angles(maker, unit, way)
+        return {"images": made, "costs": costs, "angles": angles}
+
+    def _fit(self, label: str) -> float | None:
+        """Seconds of the fit, once for all seeds; the lens's own is not repeated."""
+        if label not in self._fitted:
+            maker = self.methods[label]
+            if getattr(maker, "landscape_", None) is self.ours.landscape_:
+                self._fitted[label] = self.fit_seconds
+            else:
+                images, responses = self.learned()
+                start = time.perf_counter()
+                maker.fit(self.target, self.backend, images, responses)
+                self._fitted[label] = time.perf_counter() - start
+        return self._fitted[label]
+
     @torch.no_grad()
-    def _see(network: Features | None, images: Tensor) -> Tensor | None:
-        if network is None:
-            return None
-        found = torch.cat([network(part).flatten(1).detach().cpu().float() for part in images.split(64)])
-        if len(found) != len(images):
-            raise ValueError(
-                f"features= or second= gave {len(found)} rows for {len(images)} images; expected (N, ...), a row for "
-                "each. Pool positions inside it."
-            )
-        return found
-
-    def own_angle(self) -> float:
-        """Degrees by which the lens's own edit turns these images, mean over directions and units."""
-        ours = self.lens._fitted()
-        technique, ours.technique = ours.technique, "edit"
-        try:
-            x = self.lens.backend.encode(self.pictures)
-            start = ours.embeddings(x, {})
-            angles = [
-                angle_between(ours.embeddings(x, {unit: way}), start).mean()
-                for unit in range(len(self.lens.target.names))
-                for way in DIRECTIONS
-            ]
-        finally:
-            ours.technique = technique
-        return max(torch.stack(angles).mean().item(), 1e-3)
-
-    def fit(self, method: str | Method, angle: float) -> tuple[Any, float, bool]:
-        """The fitted method, the seconds that it took, and whether its edit angle was set to ``angle``."""
-        ours = self.lens._fitted()
-        if isinstance(method, str) and method in OURS:
-            made = copy.copy(ours)
-            made.technique = method  # pyright: ignore[reportAttributeAccessIssue] (one of the two)
-            history = ours.landscape_.history
-            if method == "edit":
-                made.settings = {**ours.settings, "angle": angle}
-            return made, float(history[-1]["seconds"]) if history else 0.0, method == "edit"
-        made: Any = method
-        if isinstance(method, str):
-            settings = {"seed": ours.seed, **ours.settings} if method == "shuffled" else {}
-            made = method_by_name(method, **settings)
-        else:
-            made = copy.deepcopy(method)  # the caller's own stays as it was
-        if getattr(made, "shows_reference", False) and (self.lens.reference_kind_ or "").startswith("synthetic"):
-            raise ValueError(
-                f"methods holds {method!r}, which shows reference images as natural ones, and those of this lens are "
-                "synthetic. Fit on photographs first, or leave it out."
-            )
-        matched, editor = False, getattr(made, "method", made)
-        if isinstance(editor, LandscapeMethod):
-            if editor.technique == "edit":
-                editor.settings, matched = {**editor.settings, "angle": angle}, True
-        elif hasattr(editor, "angle"):
-            editor.angle, matched = angle, True
-        started = time.perf_counter()
-        made.fit(self.lens.target, self.lens.backend, self.reference, self.responses)
-        return made, time.perf_counter() - started, matched
-
-    def measure(self, method: Any, seed: int) -> dict[str, Any]:
-        """All measures of all units with pictures of one seed: {"scores", "cost", "pictures"}."""
-        count = len(self.pictures)
-        seeds = [seed * 10_000 + row for row in range(count)]
-        memory = _PeakMemory(self.lens.backend.device)
-        unedited = method.generate(self.pictures, {}, seeds=seeds)
-        scores: dict[str, dict[str, list[Tensor]]] = {}
-        spent: dict[str, dict[str, list[Tensor]]] = {}
-        shown: dict[str, list[Tensor]] = {way: [] for way in DIRECTIONS}
-        for unit in range(len(self.lens.target.names)):
-            made: dict[str, Tensor] = {}
-            for way in DIRECTIONS:
-                memory.reset()
-                started = time.perf_counter()
-                made[way] = method.generate(self.pictures, {unit: way}, seeds=seeds)
-                seconds = time.perf_counter() - started
-                cost = getattr(method, "cost_", None)
-                row = {"seconds": seconds / count, "memory": memory.peak()}
-                if cost is not None:
-                    row |= {"forward": cost.forward / count, "backward": cost.backward / count}
-                for name, value in row.items():
-                    if value is not None:
-                        spent.setdefault(way, {}).setdefault(name, []).append(torch.tensor([value]))
-                for name, value in self._score(unit, way, made[way], unedited).items():
-                    scores.setdefault(way, {}).setdefault(name, []).append(value)
-                shown[way].append(made[way][:SHOWN])
-            value = self._predictivity(unit, made)
-            if value is not None:
-                scores.setdefault("both", {}).setdefault("predictivity", []).append(torch.tensor([value]))
-        stack = {way: {name: torch.stack(rows).double() for name, rows in one.items()} for way, one in scores.items()}
-        costs = {way: {name: torch.stack(rows).double() for name, rows in one.items()} for way, one in spent.items()}
-        kept = {way: (torch.stack(rows) * 255).round().to(torch.uint8) for way, rows in shown.items()}
-        inputs = (self.pictures[:SHOWN].cpu() * 255).round().to(torch.uint8)
-        return {"scores": stack, "cost": costs, "pictures": kept, "inputs": inputs}
-
-    def _score(self, unit: int, way: Direction, made: Tensor, unedited: Tensor) -> dict[str, Tensor]:
-        """Measures of one direction: (images,) each, or (1,) where a measure belongs to the whole set."""
-        target, backend = self.lens.target, self.lens.backend
-        read, start, given = (
-            self.scaler.standardise(target.responses(part.to(target.device)))[:, unit].cpu()
-            for part in (made, unedited, self.pictures)
-        )
-        natural = self.scaler.standardise(self.natural_responses)[:, unit]
-        change = signed_change(read - start, way)
-        share = percentile_among(read, natural)
-        found = {
-            "response_change": change,
-            "response_change_from_input": signed_change(read - given, way),
-            "right_way": (change > 0).double(),
-            "percentile": share if way == "increase" else 1 - share,
-            "edit_angle": angle_between(backend.encode(made), backend.encode(self.pictures)).cpu(),
-            "spectrum_distance": torch.tensor([spectrum_distance(made, self.natural)]),
-        }
-        features = self._see(self.features, made)
-        if features is not None and self.natural_features is not None and self.input_features is not None:
-            found["similarity"] = cosine_similarity(features, self.input_features)
-            if len(made) > 1:
-                found["diversity"] = torch.tensor([diversity(features)])
-                found["kernel_distance"] = torch.tensor([kernel_distance(features, self.natural_features)])
-        if self.readers:
-            edited, plain = self._see(self.second, made), self._see(self.second, unedited)
-            assert edited is not None
-            assert plain is not None
-            found["transfer"] = transfer(self.readers[unit], edited, plain, way)
-        return found
-
-    def _predictivity(self, unit: int, made: dict[str, Tensor]) -> float | None:
-        if self.features is None or self.natural_features is None:
-            return None
-        shown = {key for part in made.values() for key in image_keys(part)}
-        rows = [row for row, key in enumerate(self.natural_keys) if key not in shown]  # nobody is asked for itself
-        preferred, suppressed = (self._see(self.features, made[way]) for way in DIRECTIONS)
-        assert preferred is not None
-        return predictivity(
-            preferred, suppressed, self.natural_features[rows], self.natural_responses[rows, unit]
-        ).accuracy
-
-    def describe(self, chosen: Mapping[str, str | Method], angle: float) -> dict[str, Any]:
-        """What an interrupted comparison must share with the one that goes on, as JSON values."""
-        return {
-            "methods": {label: one if isinstance(one, str) else _spelled(one) for label, one in chosen.items()},
-            "images": hashlib.sha256("".join(image_keys(self.pictures)).encode()).hexdigest()[:16],
-            "count": len(self.pictures),
-            "units": list(self.lens.target.names),
-            "target": self.lens._target_description(),
-            "backend": self.lens.backend.name,
-            "reference_set": self.lens.reference_kind_,
-            "landscape": fingerprint(self.lens.landscape_.vae.state_dict()),
-            "angle": round(angle, 4),
-            "natural": len(self.natural),
-            "features": self.features is not None,
-            "second": self.second is not None,
-        }
+    def _angles(self, maker: Any, unit: int, way: Direction) -> Tensor:
+        """Degrees (N,) that each x has turned: an embedding from the image's own, pixels from the unedited decoding."""
+        x = self.backend.encode(self.inputs)
+        edited = maker.embeddings(x, {unit: way})
+        return edit_angle(x if x.ndim == 2 else maker.embeddings(x, {}), edited).cpu()
 
 
-class _PeakMemory:
-    """Peak memory since the last reset in MB: the device's, or on Linux the process's; None where nobody counts."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def reset(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return
-        with contextlib.suppress(OSError):  # the peak is then that of the whole run
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-    def peak(self) -> float | None:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 1e6
-        status = Path("/proc/self/status")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii")) if status.is_file() else None
-        return None if found is None else int(found.group(1)) * 1024 / 1e6
-
-
-def _labelled(methods: Any) -> dict[str, str | Method]:
-    """Label to name or method."""
-    if isinstance(methods, str) or not isinstance(methods, (Sequence, Mapping)):
-        raise TypeError(
-            f"methods is a {type(methods).__name__}; expected a list of names and methods, or label to method. Pass "
-            "['edit', 'ridge_pattern']."
-        )
-    if isinstance(methods, Mapping):
-        pairs = [(str(label), one) for label, one in methods.items()]
-    else:
-        pairs = [(one if isinstance(one, str) else type(one).__name__, one) for one in methods]
-    labels = [label for label, _ in pairs]
-    if not labels or len({_slug(label) for label in labels}) < len(labels):
-        raise ValueError(
-            f"methods names {labels}; expected at least one, each once. Give labels: {{'at 20': RidgePattern(), ...}}."
-        )
-    for label, one in pairs:
-        if isinstance(one, str) and one not in METHODS:
-            method_by_name(one)  # says what is near
-        if not isinstance(one, str) and not (hasattr(one, "fit") and hasattr(one, "generate")):
-            raise TypeError(
-                f"methods[{label!r}] is a {type(one).__name__}; expected a name, or an object with fit and generate "
-                "such as RidgePattern()."
-            )
-    return dict(pairs)
+def collect(run: Run, scorer: Scorer, labels: Sequence[str], seeds: Sequence[int], *, progress: bool) -> Comparison:
+    """Make and score everything; what was made before is read."""
+    names = list(run.target.names)
+    values: dict[tuple[str, str, str], dict[tuple[int, int], Tensor]] = {}
+    pictures: dict[str, dict[Any, Tensor]] = {name: {"reference": run.inputs[:SHOWN].cpu()} for name in names}
+    for label, seed in tqdm([(m, s) for m in labels for s in seeds], desc="methods x seeds", disable=not progress):
+        part = run.part(label, seed)
+        images = {key: value.float() / 255 for key, value in part["images"].items()}
+        for unit, name in enumerate(names):
+            made = {way: images[f"{unit}/{way}"] for way in run.directions}
+            found = scorer.score(unit, {"unedited": images["unedited"], **made})
+            for way in run.directions:
+                key = f"{unit}/{way}"
+                found |= {(way, measure): torch.tensor([value]) for measure, value in part["costs"][key].items()}
+                if key in part["angles"]:
+                    found[way, "edit_angle"] = part["angles"][key]
+                if seed == seeds[0]:
+                    pictures[name][label, way] = made[way][:SHOWN]
+            for (way, measure), value in found.items():
+                values.setdefault((label, way, measure), {})[unit, seeds.index(seed)] = value.double()
+    whole = len(names) * len(seeds)
+    scores = {key: _stack(cells, len(names), len(seeds)) for key, cells in values.items() if len(cells) == whole}
+    said = run.target.describe()
+    where = " ".join(str(one) for one in (said.get("model"), said.get("layer")) if one)
+    units = [f"{where} {name}".strip() for name in names]
+    return Comparison(
+        methods=list(labels),
+        units=units,
+        seeds=list(seeds),
+        images=image_keys(run.inputs),
+        scores=scores,
+        pictures=dict(zip(units, pictures.values(), strict=True)),
+        notes=_budgets(scores, labels) + ([ONE_UNIT] if len(units) == 1 else []),
+        settings={**run._common, "methods": run._said, "seeds": list(seeds)},
+    )
 
 
-def _checked_seeds(seeds: Any) -> list[int]:
-    if isinstance(seeds, int) or len(list(seeds)) == 0 or len(set(seeds)) < len(list(seeds)):
-        raise ValueError(f"seeds={seeds!r}; expected at least one whole number, each once. Pass (0, 1, 2).")
-    return [int(seed) for seed in seeds]
+SHOWN = 4
+"""Pictures of each method that the figure shows."""
 
 
-def _open_folder(folder: Path, plan: dict[str, Any]) -> Path:
-    """The folder of finished parts, after a check that they belong to this comparison."""
-    file = folder / "comparison.json"
-    now = json.loads(json.dumps(plan))
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        kept, asked = before.pop("methods"), now.pop("methods")
-        unlike = [key for key in now if before.get(key) != now[key]]
-        unlike += [f"method {label!r}" for label in asked if label in kept and kept[label] != asked[label]]
-        if unlike:
-            raise ValueError(
-                f"folder={str(folder)!r} holds another comparison: {', '.join(unlike)} differ. Pass a new folder, or "
-                "compare as before."
-            )
-        now["methods"] = {**kept, **asked}
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"folder={str(folder)!r} holds something else; expected a new or empty one. Pass another.")
-    write_text(file, json.dumps(now, indent=1))
-    return folder
+def _budgets(scores: dict[tuple[str, str, str], Any], labels: Sequence[str]) -> list[str]:
+    """Said where methods ask the target unequally often; nothing where they do not."""
+    spent = {}
+    for label in labels:
+        passes = [
+            np.mean([values.mean() for (m, _, k), values in scores.items() if (m, k) == (label, kind)])
+            for kind in ("forward", "backward")
+        ]
+        spent[label] = (float(passes[0]), float(passes[1]))
+    if len({(round(one, 3), round(other, 3)) for one, other in spent.values()}) == 1:
+        return []
+    listed = ", ".join(f"{label} {one:.0f} + {other:.0f}" for label, (one, other) in spent.items())
+    return [f"Budgets are unequal. Passes through the target a picture, forward + backward: {listed}."]
 
 
-def _spelled(method: Any) -> str:
-    settings = {name: value for name, value in sorted(vars(method).items()) if not name.endswith("_")}
-    plain = {name: value for name, value in settings.items() if isinstance(value, (int, float, str, bool, dict))}
-    return f"{type(method).__name__}({json.dumps(plain, default=str)})"
+def _stack(cells: dict[tuple[int, int], Tensor], units: int, seeds: int) -> Any:
+    """(units, images or 1, seeds)."""
+    rows = [torch.stack([cells[unit, seed] for seed in range(seeds)], 1) for unit in range(units)]
+    return torch.stack(rows).numpy()
 
 
-def _slug(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_").lower() or "method"
+def _to_8_bits(images: Tensor) -> Tensor:
+    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def _describe(value: Any) -> Any:
+    """Class and settings of a method that is not fitted yet, as JSON values."""
+    if isinstance(value, LandscapeMethod):
+        return [type(value).__name__, {"technique": value.technique, "seed": value.seed, **value.settings}]
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(item) for item in value]
+    if hasattr(value, "generate"):
+        mine = {name: item for name, item in vars(value).items() if not name.endswith("_") and name[0] != "_"}
+        return [type(value).__name__, {name: _describe(item) for name, item in mine.items() if name not in _BOUND}]
+    return type(value).__name__
+
+
+_BOUND = ("target", "backend")
+"""What a method is bound to, not set to."""
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

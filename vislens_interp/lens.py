@@ -1,5 +1,6 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
 from vislens_interp.baselines import method as method_by_name
-from vislens_interp.compare import compare
+from vislens_interp.compare import Run, angle_of, build, collect, name_methods
 from vislens_interp.comparison import Comparison
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
@@ -26,6 +27,8 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.method import LandscapeMethod, Method
+from vislens_interp.metrics.scorer import Scorer
+from vislens_interp.metrics.transfer import Transfer
 from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.result import LensResult, Sweep, versions
@@ -39,6 +42,8 @@ from vislens_interp.targets.target import LayerTarget, Target
 PAPER_SEED = 42
 
 OURS = ("edit", "optimize")
+MIN_NATURAL = 20
+"""Natural images that judge a comparison, at least: a percentile of fewer says little."""
 
 
 class FeatureLens:
@@ -121,6 +126,7 @@ class FeatureLens:
         self.seed = seed
         self.method_: LandscapeMethod | None = None
         self.reference_kind_: str | None = None
+        self.fit_seconds_: float | None = None
         self._reference: tuple[Any, list[str]] | None = None
         self._baselines: dict[str, Method] = {}
         self._learned: set[str] = set()
@@ -175,7 +181,9 @@ class FeatureLens:
         method = LandscapeMethod(seed=self.seed, **settings)
         checkpoint = None if checkpoint is None else Path(checkpoint)
         everything = cast(Any, pictures)  # a tensor, or files that only an embedding backend is given
+        start = time.perf_counter()
         method.fit(self.target, self.backend, everything, measured, progress=progress, checkpoint=checkpoint)
+        self.fit_seconds_ = time.perf_counter() - start
         self.method_, self.reference_kind_, self._reference = method, kind, (pictures, names)
         self._baselines = {}
         held_out = set(method.landscape_.held_out.tolist())
@@ -337,55 +345,138 @@ class FeatureLens:
 
     def compare(
         self,
-        images: Any,
-        methods: Sequence[str | Method] | Mapping[str, str | Method],
+        images: Any = None,
+        methods: Sequence[str | Method] | Mapping[str, str | Method] = (
+            "edit",
+            "ridge_pattern",
+            "difference_of_means",
+            "shuffled",
+            "unedited",
+        ),
         seeds: Sequence[int] = (0, 1, 2),
         *,
-        folder: str | Path | None = None,
+        direction: Literal["increase", "decrease", "both"] = "both",
         angle: float | None = None,
-        features: Callable[[Tensor], Tensor] | None = None,
+        strength: float | None = None,
+        natural: Any = None,
+        embedding: Callable[[Tensor], Tensor] | None = None,
         second: Callable[[Tensor], Tensor] | None = None,
+        folder: str | Path | None = None,
         progress: bool = False,
     ) -> Comparison:
-        """Let methods move the same images with the same seeds, both ways, and have one judge score all of them.
+        """Run several methods on the same images, noise seeds and scorer, and say how sure the scores are.
 
-        Every method is fitted on the reference images that this lens's landscape learned from; those that its fit held
-        out are the natural images that results are judged by. Changes are in SDs, against each method's own α = 0.
+        Every method learns from the reference images and responses that the landscape learned from; what it held out
+        judges. Each image and repetition has a noise seed of its own, the same for all methods. Fits are not repeated.
 
         Args:
-            images: What is edited: a tensor, PIL images, paths or a folder; None takes reference pictures that the fit
-                never saw.
-            methods: Names (``"edit"``, ``"optimize"``, ``"ridge_pattern"``, ...) and methods of your own settings, or
-                label to one of these. The first is what the others are compared with.
-            seeds: Of generation: each makes every picture anew. The fits have the lens's own seed.
-            folder: Where each finished method x seed is kept, whole or not at all; called again, it goes on from there.
-            angle: Degrees by which edits turn, in every method that has such a setting; None takes the mean angle of
-                the lens's own edit of these images.
-            features: Images (N, 3, S, S) in [0, 1] to (N, D), of any network but the target's own and the landscape's:
-                similarity, diversity, kernel distance and predictivity are measured in it, and left out without it.
-            second: The same of a network that is asked whether the change transfers to it.
+            images: Images to move, which the fit has not seen; None takes eight of the held-out reference pictures.
+            methods: Names, or objects with fit and generate; a mapping of label to either gives them other labels.
+            seeds: Repetitions of the generation.
+            direction: Which way; each of a lens's units is moved alone.
+            angle: Edit angle in degrees at which methods are matched that have one, those given by name. A comparison
+                at unequal angles is one of how far was gone.
+            strength: SDEdit strength of all; None is the backend's.
+            natural: Natural images that judge: percentile, realism, predictivity. None takes the held-out reference
+                pictures, on which the fit of the landscape may have been stopped.
+            embedding: Images (N, 3, S, S) in [0, 1] to (N, ...) features, for similarity, realism, diversity and
+                predictivity: of a network that is neither the landscape's nor the target's. None takes the backend's
+                perception, unless the landscape was fitted in it.
+            second: Likewise, of a second network to which changes are transferred.
+            folder: Every finished method and seed is kept here, and read instead of made when called again.
             progress: Show a bar.
 
         Returns:
-            The comparison: ``to_markdown()``, ``to_csv()``, ``figure()``, ``scores_figure()``, ... Several lenses' are
-            put together by ``Comparison.join``, and then the intervals are over units.
+            A table with intervals, costs and figures; a unit a row where the lens has several.
 
         Raises:
-            ValueError: A method is unknown, seeds repeat, or the folder holds another comparison.
-            TypeError: ``methods`` is no list of methods.
+            ValueError: A method cannot work here, too few images are left to judge, they were learned from, or the
+                folder holds parts of another comparison.
+            TypeError: A method is none.
         """
-        self._fit_if_needed(None if images is None or not isinstance(images, Tensor) else images, progress)
-        return compare(
-            self,
-            images,
-            methods,
-            seeds,
-            folder=folder,
-            angle=angle,
-            features=features,
-            second=second,
-            progress=progress,
+        named, repetitions = name_methods(methods), [int(seed) for seed in seeds]
+        if not repetitions or len(set(repetitions)) < len(repetitions) or min(repetitions) < 0:
+            raise ValueError(f"seeds={list(seeds)}; expected different numbers from 0, at least one. Pass (0, 1, 2).")
+        if not isinstance(direction, str) or direction not in (*DIRECTIONS, "both"):
+            raise ValueError(f"direction={direction!r} is unknown; expected 'increase', 'decrease' or 'both'.")
+        if strength is not None and not 0 <= strength <= 1:
+            raise ValueError(f"strength={strength} must lie in [0, 1].")
+        if angle is not None and not 0 <= angle <= 180:
+            raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an edit turns.")
+        self._fit_if_needed(None, progress)
+        ours, reference = self._fitted(), self._reference
+        if reference is None:
+            raise ValueError(
+                "this lens holds no reference images, as a loaded one, and methods are fitted on them; expected a lens "
+                "that was fitted here. Call fit first."
+            )
+        makers = {label: build(method, ours, angle) for label, method in named.items()}
+        for maker in makers.values():
+            if hasattr(maker, "refuse"):
+                maker.refuse(self.target, self.backend)
+        if images is None:
+            inputs = self.example_images()[0]
+        else:
+            inputs = load_images(images, size=self.backend.size)[0]
+            self._warn_of_overlap(inputs)
+        held_out = self.landscape_.held_out.tolist()
+        if natural is None:
+            taken = set(image_keys(inputs))
+            judges = reference[0][held_out]
+            judges = judges[[row for row, key in enumerate(image_keys(judges)) if key not in taken]]
+        else:
+            judges = load_images(natural, size=self.backend.size)[0]
+            known = sum(key in self._learned for key in image_keys(judges))
+            if known:
+                raise ValueError(
+                    f"natural holds {known} images that the methods learn from; expected images that they have not "
+                    "seen. Leave those out."
+                )
+        if len(judges) < MIN_NATURAL:
+            raise ValueError(
+                f"natural has {len(judges)} images to judge by; expected at least {MIN_NATURAL}, none of them to be "
+                "moved. Pass more."
+            )
+        rows = sorted(set(range(len(self.landscape_.responses))) - set(held_out))
+
+        def learned() -> tuple[Tensor, Tensor]:
+            return reference[0][rows], self.landscape_.responses[rows]
+
+        synthetic = (self.reference_kind_ or "").startswith("synthetic")
+        makers = {
+            f"{label} (synthetic)" if synthetic and getattr(maker, "shows_reference", False) else label: maker
+            for label, maker in makers.items()
+        }
+        seen, notes = self._seen(embedding)
+        for name, item in self.evidence_.items():
+            if item.weak:
+                notes.append(f"WEAK EVIDENCE for unit {name}, doubt its pictures: {'; '.join(item.reasons)}.")
+        transfer = None
+        if second is not None:
+            transfer = Transfer(second).fit(*learned())
+            listed = ", ".join(f"{value:.2f}" for value in transfer.correlation_.tolist())
+            notes.append(f"The second network predicts natural responses with a correlation of {listed}.")
+        if synthetic:
+            notes.append(
+                "The reference pictures are synthetic, and so are the natural images that judge, unless given."
+            )
+        if angle is not None:
+            other = [label for label, maker in makers.items() if angle_of(maker) != angle]
+            notes.append(f"Edits are matched at {angle:g}°" + (f", except: {', '.join(other)}." if other else "."))
+        run = Run(
+            ours,
+            makers,
+            inputs,
+            learned,
+            [way for way in DIRECTIONS if direction in (way, "both")],
+            fit_seconds=self.fit_seconds_,
+            strength=strength,
+            folder=None if folder is None else Path(folder),
         )
+        scorer = Scorer(self.target, self.landscape_.scaler, inputs, judges, features=seen, transfer=transfer)
+        found = collect(run, scorer, list(makers), repetitions, progress=progress)
+        found.notes.extend(notes)
+        return found
 
     def sweep(
         self,
@@ -856,6 +947,22 @@ class FeatureLens:
         if said.get("fingerprint") is not None and said["fingerprint"] == own.get("fingerprint"):
             line += ", the network that guided them"
         return line
+
+    def _seen(
+        self, embedding: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Callable[[Tensor], Tensor] | None, list[str]]:
+        """What a comparison compares pictures in, and what a reader has to know of it."""
+        if embedding is not None:
+            return embedding, []
+        perception, backend = self.backend.perception(), self.backend
+        missing = "similarity, realism, diversity and predictivity are left out. Pass embedding= to have them."
+        if perception is None:
+            return None, [f"Backend {backend.name!r} has no network of its own besides the landscape's: {missing}"]
+        inside = not (self.target.differentiable and backend.differentiable)
+        if inside and self._fitted().describe()["fit"]["w_consistency"] > 0:
+            return None, [f"The landscape was fitted in the backend's own network: {missing}"]
+        name = getattr(backend, "perception_name", f"{backend.name} perception")
+        return lambda pictures: perception(backend.encode(pictures)), [f"Pictures are compared in {name}."]
 
     def _describe(
         self,

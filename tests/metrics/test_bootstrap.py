@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vislens_interp.metrics import interval, paired_difference
+from vislens_interp.metrics import interval, intervals, paired_difference
 
 
 def width(found):
@@ -105,3 +105,20 @@ def test_paired_difference_refuses_other_shapes():
 def test_refuses(values, arguments, message):
     with pytest.raises(ValueError, match=message):
         interval(values, **arguments)
+
+
+@pytest.mark.parametrize("same_images", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3, 2), (5, 4), (6,)])
+def test_many_measures_at_once_are_as_one_by_one(shape, same_images):
+    values = np.random.default_rng(0).normal(size=(3, *shape))
+    found = intervals(values, draws=50, same_images=same_images)
+    for one, measure in zip(found, values, strict=True):
+        expected = interval(measure, draws=50, same_images=same_images)
+        assert (one.mean, one.low, one.high) == pytest.approx((expected.mean, expected.low, expected.high))
+
+
+def test_intervals_refuse():
+    with pytest.raises(ValueError, match=r"values has shape \(3,\); expected \(measures, units, images\)"):
+        intervals([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="some that are NaN"):
+        intervals([[[1.0]], [[float("nan")]]])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.metrics import frechet_distance
+from vislens_interp.metrics import frechet_distance, kernel_distance
 
 
 def gaussian(count, dim, seed=0):
@@ -89,3 +89,38 @@ def test_agrees_with_torchmetrics():
 def test_refuses(a, b, message):
     with pytest.raises(ValueError, match=message):
         frechet_distance(a, b)
+
+
+def test_kernel_distance_is_known_in_closed_form():
+    """Features of one number, a at 0 and b at c: within each k = 1 and (c² + 1)³, between them 1."""
+    zero, c = torch.zeros(3, 1), 2.0
+    assert kernel_distance(zero, torch.full((4, 1), c)) == pytest.approx(1 + (c**2 + 1) ** 3 - 2)
+
+
+def test_kernel_distance_has_no_bias():
+    generator = torch.Generator().manual_seed(0)
+    found = torch.tensor([kernel_distance(*torch.randn(2, 10, 4, generator=generator)) for _ in range(400)])
+    assert abs(found.mean()) < 3 * found.std() / 20
+    assert (found < 0).any()
+
+
+def test_kernel_distance_knows_neither_order_nor_rotation():
+    a, b = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(1))
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2))).Q
+    expected = kernel_distance(a, b)
+    assert kernel_distance(b.flip(0), a) == pytest.approx(expected)
+    assert kernel_distance(a @ turn, b @ turn) == pytest.approx(expected, rel=1e-4)
+    assert kernel_distance(a, b + 1) > expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (torch.ones(2, 3), torch.ones(2, 4), r"features_a has shape \(2, 3\)"),
+        (torch.ones(2, 3), torch.ones(1, 3), "features_b holds 1 images"),
+        (torch.full((2, 3), float("nan")), torch.ones(2, 3), "features_a holds values"),
+    ],
+)
+def test_kernel_distance_refuses(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        kernel_distance(a, b)

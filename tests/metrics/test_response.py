@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vislens_interp.metrics import interpolate_at, share_right_way, signed_change
+from vislens_interp.metrics import interpolate_at, monotonicity, percentile_among, share_right_way, signed_change
 
 
 def test_signed_change():
@@ -84,3 +84,58 @@ def test_many_curves_at_once_are_the_same_as_one_by_one():
 def test_interpolate_refuses(x, y, level, message):
     with pytest.raises(ValueError, match=message):
         interpolate_at(x, y, level)
+
+
+def test_percentiles_count_what_lies_below():
+    natural = torch.arange(1.0, 11)
+    found = percentile_among(torch.tensor([[0.0, 5.5], [10.0, 11.0]]), natural)
+    assert found.tolist() == [[0, 50], [95, 100]]
+    assert percentile_among(natural, natural).mean().item() == 50
+
+
+def test_a_silent_unit_has_its_median_at_fifty():
+    assert percentile_among(torch.tensor([0.0, 1.0]), torch.zeros(9)).tolist() == [50, 100]
+
+
+def test_percentiles_know_the_order_alone():
+    responses, natural = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(percentile_among(responses.exp(), natural.exp()), percentile_among(responses, natural))
+    torch.testing.assert_close(percentile_among(-responses, -natural), 100 - percentile_among(responses, natural))
+
+
+def test_percentiles_refuse():
+    with pytest.raises(ValueError, match=r"natural has shape \(2, 2\); expected \(M,\)"):
+        percentile_among(torch.zeros(1), torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="responses is NaN in 1 places"):
+        percentile_among(torch.tensor([math.nan]), torch.zeros(2))
+
+
+def test_monotonicity_has_its_ends_and_middle():
+    doses = torch.tensor([1.0, 0.0, 0.5, 2.0])
+    up = doses.exp()
+    swapped = torch.tensor([2.0, 0.0, 1.0, 1.5])  # the two largest doses exchanged: 1 - 6 * 2 / (4 * 15)
+    found = monotonicity(doses, torch.stack([up, -up, torch.zeros(4), swapped], 1))
+    assert found.tolist() == pytest.approx([1, -1, 0, 0.8])
+
+
+def test_monotonicity_is_spearmans_correlation():
+    from scipy.stats import spearmanr
+
+    changes = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)).round()  # with ties
+    doses = torch.linspace(-1, 1, 7)
+    expected = [spearmanr(doses.numpy(), column.numpy()).statistic for column in changes.T]
+    torch.testing.assert_close(monotonicity(doses, changes), torch.tensor(expected).double())
+    torch.testing.assert_close(monotonicity(doses.exp(), 3 * changes + 1), monotonicity(doses, changes))
+
+
+@pytest.mark.parametrize(
+    ("doses", "changes", "message"),
+    [
+        (torch.ones(3), torch.zeros(3, 1), "at least two different doses"),
+        (torch.arange(3.0), torch.zeros(2, 1), r"doses has shape \(3,\) and changes \(2, 1\)"),
+        (torch.arange(2.0), torch.full((2, 1), math.nan), "NaN"),
+    ],
+)
+def test_monotonicity_refuses(doses, changes, message):
+    with pytest.raises(ValueError, match=message):
+        monotonicity(doses, changes)

@@ -1,63 +1,71 @@
 import pytest
 import torch
 
-from vislens_interp.metrics import SecondNetwork, angle_between, monotonicity, percentile_among, transfer
+from vislens_interp.metrics import Transfer
 
 
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def pictures(count, seed=0):
+    return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_linear_unit_transfers_whole():
-    x = draw(300, 5)
-    responses = x @ torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0])
-    reader = SecondNetwork.fit(x, responses)
-    step = torch.zeros(1, 5)
-    step[0, 1] = responses.std() / 2  # moves the response by one SD
-    assert transfer(reader, x + step, x, "increase") == pytest.approx([1.0] * 300, abs=1e-2)
-    assert transfer(reader, x + step, x, "decrease") == pytest.approx([-1.0] * 300, abs=1e-2)
+def colours(images):
+    """(N, 3) means, and nothing else of a picture."""
+    return images.mean((2, 3))
+
+
+def test_a_linear_unit_transfers_exactly():
+    images, other = pictures(100), pictures(50, seed=1)
+    unit = 5 * images.mean((2, 3))[:, :1] + 2
+    transfer = Transfer(colours, penalties=(1e-8,)).fit(images, unit)
+    assert transfer.correlation_.item() == pytest.approx(1, abs=1e-5)
+    expected = (5 * other.mean((2, 3))[:, :1] + 2 - unit.mean()) / unit.std()
+    torch.testing.assert_close(transfer.standardised(other), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_what_the_second_network_does_not_see_does_not_transfer():
-    x = draw(500, 6)
-    reader = SecondNetwork.fit(x[:, :5], x[:, 5])
-    moved = x.clone()
-    moved[:, 5] += 3
-    assert transfer(reader, moved[:, :5], x[:, :5], "increase").abs().max() == 0
+    """A checkerboard drives the first network's unit and leaves colours' means, and so the prediction, alone."""
+    images = pictures(100)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)
+
+    def unit(x):
+        return (x.mean((1, 2, 3)) + (x * board).mean((1, 2, 3)))[:, None]
+
+    transfer = Transfer(colours).fit(images, unit(images))
+    attacked = images + 0.5 * board
+    assert (unit(attacked) - unit(images)).min() > 0.4
+    torch.testing.assert_close(transfer.standardised(attacked), transfer.standardised(images), atol=1e-5, rtol=0)
+
+
+def test_the_correlation_is_that_of_leaving_each_image_out():
+    images = pictures(24)
+    responses = torch.randn(24, 1, generator=torch.Generator().manual_seed(2))
+    transfer = Transfer(lambda x: x.flatten(1)[:, :6], penalties=(0.5,)).fit(images, responses)
+    x = images.flatten(1)[:, :6].double()
+    y = (responses[:, 0].double() - responses.mean()) / responses.std()
+    penalty = 0.5 * (torch.linalg.svdvals(x - x.mean(0)) ** 2).mean()
+    predicted = []
+    for row in range(24):
+        rest = torch.arange(24) != row
+        a, b = x[rest] - x[rest].mean(0), y[rest] - y[rest].mean()
+        weight = torch.linalg.solve(a.T @ a + penalty * torch.eye(6).double(), a.T @ b)
+        predicted.append((x[row] - x[rest].mean(0)) @ weight + y[rest].mean())
+    expected = torch.corrcoef(torch.stack([torch.stack(predicted), y]))[0, 1]
+    assert transfer.correlation_.item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_noise_is_not_predicted_and_each_unit_has_a_penalty():
+    images = pictures(200)
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(3))
+    transfer = Transfer(lambda x: x.flatten(1)).fit(images, torch.stack([noise, images.mean((1, 2, 3))], 1))
+    assert abs(transfer.correlation_[0]) < 0.3
+    assert transfer.correlation_[1] > 0.95
+    assert transfer.penalty_[0] > transfer.penalty_[1]
 
 
 def test_transfer_refuses():
-    with pytest.raises(ValueError, match=r"features has shape \(5, 2\) and responses \(4,\); expected"):
-        SecondNetwork.fit(draw(5, 2), draw(4))
-    with pytest.raises(ValueError, match="never varies"):
-        SecondNetwork.fit(draw(5, 2), torch.ones(5))
-    reader = SecondNetwork.fit(draw(50, 2), draw(50, seed=1))
-    with pytest.raises(ValueError, match=r"features has shape \(3, 4\); expected \(N, 2\).*Pool"):
-        reader.predict(draw(3, 4))
-
-
-def test_percentiles_of_the_natural_images_themselves():
-    natural = torch.arange(10.0)
-    assert percentile_among(natural, natural).tolist() == pytest.approx([(rank + 0.5) / 10 for rank in range(10)])
-    assert percentile_among(torch.tensor([[-1.0], [99.0]]), natural).tolist() == [[0.0], [1.0]]
-    assert percentile_among(torch.tensor(1.0), torch.ones(7)).item() == 0.5
-    with pytest.raises(ValueError, match=r"natural has shape \(0,\); expected \(M,\)"):
-        percentile_among(natural, torch.empty(0))
-    with pytest.raises(ValueError, match="responses holds NaN"):
-        percentile_among(natural * float("nan"), natural)
-
-
-def test_monotonicity_in_closed_form():
-    rising = torch.arange(6.0)[:, None].expand(6, 3)
-    assert monotonicity(rising).tolist() == [1.0] * 3
-    assert monotonicity(-rising).tolist() == [-1.0] * 3
-    assert monotonicity(torch.ones(4)).item() == 0
-    assert monotonicity(rising.exp()).equal(monotonicity(rising))  # any rising function of the response
-    with pytest.raises(ValueError, match=r"responses has shape \(1, 3\); expected \(A, ...\) at two or more"):
-        monotonicity(rising[:1])
-    with pytest.raises(ValueError, match="responses holds NaN"):
-        monotonicity(rising * float("nan"))
-
-
-def test_edit_angle():
-    assert angle_between(torch.tensor([[1.0, 0]]), torch.tensor([[0, 5.0]])).item() == pytest.approx(90)
+    with pytest.raises(ValueError, match=r"shape \(19, 1\) for 19 images.*at least 20"):
+        Transfer(colours).fit(pictures(19), torch.rand(19, 1))
+    with pytest.raises(ValueError, match=r"expected \(N, K\)"):
+        Transfer(colours).fit(pictures(20), torch.rand(20))
+    with pytest.raises(ValueError, match="penalties=.* must be greater than 0"):
+        Transfer(colours, penalties=(0.0,))

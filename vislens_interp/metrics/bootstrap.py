@@ -71,14 +71,61 @@ def interval(
     '+1.00 [+1.00, +1.00]'
     """
     array = _checked(values, levels, draws, confidence)
-    axes = AXES[: array.ndim]
+    return _intervals(array[..., None], levels, draws, seed, confidence, same_images)[0]
+
+
+def intervals(
+    values: ArrayLike,
+    *,
+    levels: Sequence[str] = AXES,
+    draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    same_images: bool = False,
+) -> list[Interval]:
+    """:func:`interval` of many measures at once, all under the same draws: a table's rows in the time of one.
+
+    Args:
+        values: (measures, units, images) or (measures, units, images, seeds).
+
+    Returns:
+        An interval for each measure, as ``interval`` gives it.
+
+    Raises:
+        ValueError: As :func:`interval`.
+
+    >>> [str(one) for one in intervals([[[1.0, 1.0]], [[2.0, 2.0]]])]
+    ['+1.00 [+1.00, +1.00]', '+2.00 [+2.00, +2.00]']
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"values has shape {array.shape}; expected (measures, units, images) or (measures, units, images, seeds). "
+            "Use interval for one measure."
+        )
+    _checked(array[0], levels, draws, confidence)
+    if not np.isfinite(array).all():
+        raise ValueError("values holds some that are NaN or infinite; expected finite ones. Leave those measures out.")
+    return _intervals(np.moveaxis(array, 0, -1), levels, draws, seed, confidence, same_images)
+
+
+def _intervals(
+    array: NDArray[np.float64], levels: Sequence[str], draws: int, seed: int, confidence: float, same_images: bool
+) -> list[Interval]:
+    """Intervals of (units, ..., measures)."""
+    drawn = [axis in levels for axis in AXES[: array.ndim - 1]]
+    values = array.reshape(-1, array.shape[-1])
+    places = np.arange(len(values)).reshape(array.shape[:-1])
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
+    means = np.empty((draws, values.shape[1]))
     for draw in range(draws):
-        means[draw] = _resample(array, [axis in levels for axis in axes], rng, same_images).mean()
+        means[draw] = values[_resample(places, drawn, rng, same_images).ravel()].mean(0)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(array.mean()), float(low), float(high), confidence, draws)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return [
+        Interval(float(mean), float(one), float(other), confidence, draws)
+        for mean, one, other in zip(values.mean(0), low, high, strict=True)
+    ]
 
 
 def paired_difference(
@@ -116,28 +163,6 @@ def paired_difference(
     return interval(a - b, levels=levels, draws=draws, seed=seed, confidence=confidence, same_images=same_images)
 
 
-def resampled_means(
-    values: NDArray[np.float64],
-    *,
-    levels: Sequence[str] = AXES,
-    draws: int = 2000,
-    seed: int = 0,
-    same_images: bool = False,
-) -> NDArray[np.float64]:
-    """Bootstrap means of many measures at once, all from the same draws: their differences are then paired.
-
-    Args:
-        values: (units, images, seeds, K) of K measures.
-        levels: As :func:`interval`, and so on.
-
-    Returns:
-        (draws, K); column k has the quantiles that :func:`interval` gives for measure k alone with the same seed.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = [axis in levels for axis in AXES]
-    return np.stack([_resample(values, drawn, rng, same_images).mean((0, 1, 2)) for _ in range(draws)])
-
-
 def _checked(values: ArrayLike, levels: Sequence[str], draws: int, confidence: float) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if not 1 <= array.ndim <= len(AXES) or array.size == 0:
@@ -162,9 +187,9 @@ def _checked(values: ArrayLike, levels: Sequence[str], draws: int, confidence: f
 
 
 def _resample(
-    array: NDArray[np.float64], drawn: list[bool], rng: np.random.Generator, same_images: bool
-) -> NDArray[np.float64]:
-    """One draw; each axis within what the axes before it have drawn."""
+    array: NDArray[np.intp], drawn: list[bool], rng: np.random.Generator, same_images: bool
+) -> NDArray[np.intp]:
+    """Places of one draw; each axis within what the axes before it have drawn."""
     for axis, again in enumerate(drawn):
         if not again:
             continue

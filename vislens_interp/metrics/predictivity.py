@@ -1,116 +1,117 @@
-"""Predictivity: do a unit's pictures tell which of two natural images drives it more?"""
+"""Whether pictures explain a unit: from them alone, which of two natural images drives it more?"""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-DIFFICULTIES = {"hard": (0.0, 1 / 3), "middle": (1 / 3, 2 / 3), "easy": (2 / 3, 1.0)}
-"""Distance of a pair's two images in the ranking of their responses, from neighbours (0) to opposite ends (1)."""
+from vislens_interp.metrics.similarity import cosine_similarity
 
 
 @dataclass(frozen=True)
 class Predictivity:
-    """Share of pairs in which the image that looks more like the preferred pictures is the one that drives the unit.
+    """How often the pictures tell right.
 
     Args:
-        accuracy: Over all pairs, 0 to 1; 0.5 is chance.
-        by_difficulty: The same for hard, middle and easy pairs; None where there are none.
-        extremes: The same for pairs of one image of the strongest tenth and one of the weakest, as people are asked.
-        pairs: Number of pairs with an answer.
-        ties: Pairs whose two images drive the unit alike, which have no answer and are left out.
+        accuracy: Share of pairs told right, 0 to 1; chance is 0.5, and a tie of the similarities counts half.
+        pairs: Pairs that were asked.
+        gap: Mean difference of a pair's responses, in SDs of the natural images': how easy the pairs were.
     """
 
     accuracy: float
-    by_difficulty: dict[str, float | None]
-    extremes: float | None
     pairs: int
-    ties: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.__dict__}
+    gap: float
 
 
-def predictivity(preferred: Tensor, suppressed: Tensor | None, natural: Tensor, responses: Tensor) -> Predictivity:
-    """Two-alternative forced choice between held-out natural images, from generated pictures alone.
+def predictivity(
+    preferred: Tensor | None,
+    suppressed: Tensor | None,
+    natural: Tensor,
+    responses: Tensor,
+    *,
+    extreme: float | None = None,
+) -> Predictivity:
+    """Two-alternative forced choice between natural images, by similarity to what was made for the unit.
 
-    Of two images that is chosen whose mean cosine to the preferred pictures, minus that to the suppressed ones, is
-    larger. Features are centred on the natural images' mean first, which needs no response, so that what all images
-    share decides nothing. Every pair is asked once, so that nothing is drawn at random. Where the choice itself is a
-    tie it counts one half.
+    An image's score is its mean cosine to the preferred pictures minus that to the suppressed ones, and of two images
+    the one with the larger score is said to drive the unit more. Every pair is asked, none is drawn, so that there is
+    no seed. Pairs whose responses are equal have no answer and are left out: of a unit that is mostly silent, most.
 
     Args:
-        preferred: (P, D) features of pictures made to drive the unit, in an embedding in which nothing was made.
-        suppressed: (Q, D) of pictures made to silence it; None judges by the preferred ones alone.
-        natural: (M, D) of held-out natural images, M at least 2.
-        responses: (M,) of the unit to these.
+        preferred: (P, F) features of preferred pictures, or None to go by the suppressed ones alone.
+        suppressed: (S, F) features of suppressed pictures, or None.
+        natural: (N, F) features of natural images that had no part in fit and pictures. Top-k natural images in the
+            place of ``preferred`` are the bar, and must not be among these.
+        responses: (N,) the unit's responses to them.
+        extreme: Difficulty. None asks all pairs. 0.1 asks only pairs of one of the tenth that drives the unit most and
+            one of the tenth that does least; from 0 (easy) to 0.5 (upper against lower half).
 
     Returns:
-        Accuracy in all pairs, by difficulty (the distance of the two in the ranking of responses) and between the
-        extreme tenths.
+        Accuracy, number of pairs and how far apart they were. Exactly 0.5 where the pictures say nothing; accuracy and
+        1 - accuracy where preferred and suppressed are exchanged.
 
     Raises:
-        ValueError: Shapes do not fit, a value is not finite, or all images drive the unit alike.
+        ValueError: Shapes do not fit, both sets are None, ``extreme`` is out of range, or no pair has an answer.
 
-    Source: the task is that of Borowski et al. 2021 and Zimmermann et al. 2021, in which people chose; here an
-    embedding does, as a stand-in that has no eyes. Their bar is that of natural top images,
-    to be passed here in the same way.
+    Source: the task of Borowski et al. 2021, "Exemplary natural images explain CNN activations better than
+    state-of-the-art feature visualization", and Zimmermann et al. 2021, "How well do feature visualizations support
+    causal understanding of CNN activations?", where people chose; pair difficulty as in Borowski et al. Similarity in
+    an embedding takes the person's place, as in Zimmermann et al. 2024 ("Measuring mechanistic interpretability at
+    scale without humans", LPIPS there). The embedding must be neither the landscape's, in which the pictures were made,
+    nor the target's own, in which the answer lies.
 
-    >>> natural = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
-    >>> predictivity(natural[:1], natural[2:3], natural, torch.tensor([3.0, 2.0, 1.0, 2.0])).accuracy
+    >>> natural = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> predictivity(natural[:1], natural[2:], natural, torch.tensor([3.0, 2.0, 1.0])).accuracy
     1.0
     """
-    groups = {"preferred": preferred, "natural": natural}
-    groups |= {} if suppressed is None else {"suppressed": suppressed}
-    for name, features in groups.items():
-        if features.ndim != 2 or len(features) == 0 or features.shape[1] != natural.shape[-1]:
-            raise ValueError(
-                f"{name} has shape {tuple(features.shape)}; expected (N, {natural.shape[-1]}), features of at least "
-                "one picture. Pool all of them in the same way."
-            )
-        if not torch.isfinite(features).all():
-            raise ValueError(f"{name} holds values that are NaN or infinite; expected finite ones. Leave those out.")
-    if responses.shape != (len(natural),) or not torch.isfinite(responses).all():
+    if preferred is None and suppressed is None:
+        raise ValueError("preferred and suppressed are both None; expected pictures to go by. Pass at least one.")
+    if natural.ndim != 2 or responses.shape != (len(natural),):
         raise ValueError(
-            f"responses has shape {tuple(responses.shape)}; expected ({len(natural)},) finite values, one for each "
-            "natural image. Pass one unit's."
+            f"natural has shape {tuple(natural.shape)} and responses {tuple(responses.shape)}; expected (N, F) and "
+            "(N,), a response an image. Give one unit at a time."
         )
-    centre = natural.double().mean(0)
-
-    def directions(features: Tensor) -> Tensor:
-        moved = features.double() - centre
-        return moved / moved.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-    known = directions(natural)
-    score = known @ directions(preferred).mean(0)
-    if suppressed is not None:
-        score = score - known @ directions(suppressed).mean(0)
-    score = torch.where(score.abs() < 1e-12, torch.zeros_like(score), score)  # what rounding leaves is a tie
-    truth = responses.double()
-    first, second = torch.triu_indices(len(truth), len(truth), 1)
-    answer = torch.sign(truth[first] - truth[second])
-    asked = answer != 0
-    if not asked.any():
+    if extreme is not None and not 0 < extreme <= 0.5:
+        raise ValueError(f"extreme={extreme} must lie in (0, 0.5], or be None for all pairs.")
+    if not torch.isfinite(responses).all():
         raise ValueError(
-            f"responses are all {truth[0].item():.4g}: no two of the {len(truth)} natural images can be told apart. "
-            "Give images that drive the unit differently."
+            "responses holds values that are NaN or infinite; expected finite ones. Leave those images out."
         )
-    right = (torch.sign(score[first] - score[second]) * answer + 1) / 2
-    rank = truth.argsort(stable=True).argsort(stable=True).double()
-    apart = (rank[first] - rank[second]).abs() / (len(truth) - 1)
-    tenth = max(1, len(truth) // 10)
-    low, high = rank < tenth, rank >= len(truth) - tenth
-    extreme = (low[first] & high[second]) | (high[first] & low[second])
+    directions = _rows(natural, "natural", natural.shape[1])
+    score = torch.zeros(len(natural), dtype=torch.float64)
+    for name, pictures, sign in (("preferred", preferred, 1.0), ("suppressed", suppressed, -1.0)):
+        if pictures is not None:
+            score += sign * (directions @ _rows(pictures, name, natural.shape[1]).mean(0))
+    answers = responses.detach().double().cpu()
+    high = low = torch.arange(len(answers))
+    if extreme is not None:
+        count = max(1, int(extreme * len(answers)))
+        order = answers.argsort(descending=True, stable=True)
+        high, low = order[:count], order[-count:]
+    right = asked = gap = 0.0
+    for rows in high.split(256):  # pairs of 256 images with all others at a time: their number grows as a square
+        apart = answers[rows, None] - answers[low][None]
+        told = (score[rows, None] - score[low][None]).round(decimals=12)
+        counts = apart > 0
+        right += (counts * ((told > 0).double() + 0.5 * (told == 0))).sum().item()
+        asked += counts.sum().item()
+        gap += apart[counts].sum().item()
+    if asked == 0:
+        raise ValueError(
+            f"responses has no pair of images that differ, among {len(answers)}; expected a unit that varies. Give "
+            "more natural images."
+        )
+    return Predictivity(right / asked, int(asked), gap / asked / answers.std().item())
 
-    def share(chosen: Tensor) -> float | None:
-        chosen = chosen & asked
-        return right[chosen].mean().item() if chosen.any() else None
 
-    return Predictivity(
-        accuracy=right[asked].mean().item(),
-        by_difficulty={name: share((apart > start) & (apart <= end)) for name, (start, end) in DIFFICULTIES.items()},
-        extremes=share(extreme),
-        pairs=int(asked.sum()),
-        ties=int((~asked).sum()),
-    )
+def _rows(features: Tensor, name: str, dim: int) -> Tensor:
+    """Features (N, F) with rows of length 1, in float64."""
+    if features.ndim != 2 or features.shape[1] != dim or len(features) == 0:
+        raise ValueError(
+            f"{name} has shape {tuple(features.shape)}; expected (N, {dim}), N at least 1, features as those of "
+            "natural. Take both from one network."
+        )
+    features = features.detach().double().cpu()
+    cosine_similarity(features, features)  # refuses rows without a direction
+    features = features / features.abs().amax(1, keepdim=True)
+    return features / features.norm(dim=1, keepdim=True)

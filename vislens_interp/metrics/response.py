@@ -58,60 +58,79 @@ def share_right_way(signed: Tensor, control: Tensor | float = 0.0) -> float:
 
 
 def percentile_among(responses: Tensor, natural: Tensor) -> Tensor:
-    """Where responses would stand among those to natural images that nothing was fitted on: 0 below all, 1 above all.
+    """Share of natural responses that lie below each response, in percent: is a picture beyond what nature offers?
 
     Args:
-        responses: To generated images, any shape.
-        natural: (M,) to held-out natural images, in the same unit.
+        responses: Responses to generated pictures, any shape.
+        natural: (M,) responses of the same unit to natural images that no fit has seen.
 
     Returns:
-        The same shape, float64: the share of natural responses below, and half of those that are equal.
+        The same shape, float64: 0 below all of them, 100 above all; a tie counts half, so that the median is 50 for a
+        unit that is mostly silent, too. For a decrease read 100 minus it. A monotone change of both changes nothing.
 
     Raises:
-        ValueError: There is no natural response, or a value is NaN.
+        ValueError: There is nothing to compare with, or a value is NaN.
 
-    >>> percentile_among(torch.tensor([0.5, 3.0, 9.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist()
-    [0.0, 0.625, 1.0]
+    >>> percentile_among(torch.tensor([0.0, 2.0, 9.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist()
+    [0.0, 37.5, 100.0]
     """
-    if natural.ndim != 1 or natural.numel() == 0:
+    if natural.ndim != 1 or len(natural) == 0:
         raise ValueError(
-            f"natural has shape {tuple(natural.shape)}; expected (M,) responses to held-out images. Pass one unit's."
+            f"natural has shape {tuple(natural.shape)}; expected (M,), the responses to at least one natural image. "
+            "Give one unit at a time."
         )
     for name, values in (("responses", responses), ("natural", natural)):
         if torch.isnan(values).any():
-            raise ValueError(f"{name} holds NaN; expected numbers. Leave those images out.")
-    ordered = natural.double().sort().values
-    wanted = responses.double().contiguous()
-    below = torch.searchsorted(ordered, wanted) + torch.searchsorted(ordered, wanted, right=True)
-    return below.double() / (2 * len(ordered))
+            raise ValueError(
+                f"{name} is NaN in {int(torch.isnan(values).sum())} places; expected numbers. Leave them out."
+            )
+    ordered = natural.detach().double().cpu().sort().values
+    wanted = responses.detach().double().cpu().contiguous()
+    below = torch.searchsorted(ordered, wanted)
+    up_to = torch.searchsorted(ordered, wanted, right=True)
+    return 50 * (below + up_to).double() / len(ordered)
 
 
-def monotonicity(responses: Tensor) -> Tensor:
-    """Whether responses rise with the edit weight: Kendall's τ of each image's dose-response curve.
+def monotonicity(doses: Tensor, changes: Tensor) -> Tensor:
+    """Rank correlation of dose and response, image by image: whether more of the edit is more of the response.
 
     Args:
-        responses: (A, ...) at A edit weights in ascending order, A at least 2.
+        doses: (A,) weights or angles, at least two different ones.
+        changes: (A, N) responses, or their changes, at each.
 
     Returns:
-        (...) from -1 (falls at every pair of weights) to 1 (rises at every pair); ties count as neither. float64.
+        (N,) Spearman's ρ, float64: 1 where every step goes up, -1 where every step goes down, 0 where nothing changes.
+        Equal values share their mean rank. Any monotone change of doses or responses leaves it as it is.
 
     Raises:
-        ValueError: There are fewer than two weights, or a response is NaN.
+        ValueError: The shapes do not fit, doses are all the same, or a value is NaN.
 
-    Source: Kendall 1938, τ_a.
-
-    >>> monotonicity(torch.tensor([[0.0, 2.0], [1.0, 1.0], [3.0, 1.0]])).tolist()
-    [1.0, -0.6666666666666666]
+    >>> monotonicity(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[0.0, 3.0], [1.0, 2.0], [9.0, 1.0]])).tolist()
+    [1.0, -1.0]
     """
-    if responses.ndim == 0 or len(responses) < 2:
+    if doses.ndim != 1 or changes.ndim != 2 or len(doses) != len(changes) or len(doses.unique()) < 2:
         raise ValueError(
-            f"responses has shape {tuple(responses.shape)}; expected (A, ...) at two or more edit weights. Generate at "
-            "more weights."
+            f"doses has shape {tuple(doses.shape)} and changes {tuple(changes.shape)}; expected (A,) with at least two "
+            "different doses, and (A, N). Add a dose."
         )
-    if torch.isnan(responses).any():
-        raise ValueError("responses holds NaN; expected numbers. Leave those images out.")
-    first, second = torch.triu_indices(len(responses), len(responses), 1)
-    return torch.sign(responses[second].double() - responses[first].double()).mean(0)
+    if torch.isnan(changes).any() or torch.isnan(doses).any():
+        raise ValueError("doses or changes is NaN somewhere; expected numbers. Leave those images out.")
+    rank = _ranks(doses.detach().double().cpu()[:, None]).expand(-1, changes.shape[1])
+    return pearson(rank, _ranks(changes.detach().double().cpu()))
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of two (N, ...) tensors over their first axis; 0 where either never varies."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    size = ((a**2).sum(0) * (b**2).sum(0)).sqrt()
+    return torch.where(size > 0, (a * b).sum(0) / size.clamp_min(1e-300), torch.zeros_like(size)).clamp(-1, 1)
+
+
+def _ranks(columns: Tensor) -> Tensor:
+    """Rank of each value in its column (A, N), ties at the mean of their places."""
+    below = (columns[:, None] > columns[None]).double().sum(1)
+    same = (columns[:, None] == columns[None]).double().sum(1)
+    return below + (same - 1) / 2
 
 
 def interpolate_at(curve_x: Tensor, curve_y: Tensor, x: Tensor | float) -> Tensor:

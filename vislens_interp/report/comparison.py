@@ -1,129 +1,154 @@
-"""Figures of a comparison: what each method drew, and how each was scored."""
+"""Figures of a comparison: what the methods made, and how they score."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vislens_interp.report.figures import (
-    _LINE,
-    _MARGIN,
-    _SMALL,
-    COLOURS,
-    LABELS,
-    _Page,
-    _picture,
-    _shorten,
-    _wrap,
-)
+from vislens_interp.report.figures import COLOURS as OF_KEYS
+from vislens_interp.report.figures import LABELS, _number, _Page, _picture, _shorten, _wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from vislens_interp.metrics import Interval
-
-_NAMES = 1.9
-_GAP = 0.06
-_BLOCK = 0.35
+COLOURS = {**OF_KEYS, "both": OF_KEYS["custom"]}
+NAMES = {"increase": LABELS["increase"], "decrease": LABELS["decrease"], "both": "both together"}
+COSTS = ("forward", "backward", "seconds", "fit_seconds", "memory")
+_NAME = 1.75
+_MARGIN = 0.2
+_SIZE = 0.78
+_STEP = 0.86
+_LINE = 0.17
 _PANEL = 2.35
+_GAP = 0.35
 _ROW = 0.3
-_ACROSS = 3
-_OFFSETS = {"increase": -0.14, "decrease": 0.14, "both": 0.0}
-_BOTH = "#222222"
-
-
-def pictures_figure(inputs: Tensor, pictures: Mapping[str, Mapping[str, Tensor]], title: str) -> "Figure":
-    """Inputs above, then a row for each method: preferred pictures on the left, suppressed ones on the right.
-
-    Args:
-        inputs: (n, 3, S, S) in [0, 1].
-        pictures: Method, then direction, to the same shape, made from the inputs in their order.
-        title: Above all.
-    """
-    count = len(inputs)
-    block = count * (_SMALL + _GAP)
-    ways = [way for way in ("increase", "decrease") if any(way in one for one in pictures.values())]
-    width = _MARGIN + _NAMES + len(ways) * (block + _BLOCK) + _MARGIN
-    lines = _wrap(title, width - 2 * _MARGIN, 12, bold=True)
-    top = 0.15 + 0.24 * len(lines) + 0.3
-    page = _Page(width, top + (len(pictures) + 1) * (_SMALL + 0.1) + 0.15)
-    for row, line in enumerate(lines):
-        page.text(_MARGIN, 0.15 + 0.24 * row, line, fontsize=12, fontweight="bold", va="top")
-    starts = {way: _MARGIN + _NAMES + place * (block + _BLOCK) for place, way in enumerate(ways)}
-    for way, left in starts.items():
-        page.text(left, top - 0.24, LABELS[way], fontsize=10, fontweight="bold", color=COLOURS[way], va="top")
-    rows = [("input", dict.fromkeys(ways, inputs)), *pictures.items()]
-    for row, (method, made) in enumerate(rows):
-        y = top + row * (_SMALL + 0.1)
-        for number, line in enumerate(_label(method)):
-            page.text(_MARGIN, y + _SMALL / 2 + (number - 0.5) * _LINE, line, fontsize=9, va="center")
-        for way in ways:
-            for column, image in enumerate(made.get(way, ())):
-                colour = COLOURS["reference"] if method == "input" else COLOURS[way]
-                _picture(page, image, starts[way] + column * (_SMALL + _GAP), y, _SMALL, colour)
-    return page.figure
 
 
 def scores_figure(
+    rows: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
-    points: Mapping[str, Mapping[tuple[str, str], "Interval"]],
-    titles: Mapping[str, str],
+    labels: Mapping[str, str],
+    *,
     title: str,
-    notes: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> "Figure":
-    """A panel for each measure: every method's mean and interval, in each direction.
+    """A panel for each measure: a dot and its interval for each method and direction.
 
     Args:
-        methods: From the top down.
-        points: Measure to (method, direction) to what was found.
-        titles: Measure to what its panel is called.
+        rows: Of a comparison's table.
+        methods: From top to bottom.
+        labels: Measure to what stands under its panel, in the panels' order.
         title: Above all.
         notes: Below all.
+
+    Returns:
+        A figure with a canvas of its own.
+
+    Raises:
+        ValueError: There is nothing to draw.
     """
-    across = min(_ACROSS, len(points))
-    down = -(-len(points) // across)
-    tall = 0.25 + _ROW * len(methods)
-    width = _MARGIN + _NAMES + across * (_PANEL + 0.25) + _MARGIN
-    lines = _wrap(title, width - 2 * _MARGIN, 12, bold=True)
-    foot = [line for note in notes for line in _wrap(note, width - 2 * _MARGIN, 8.5)]
-    top = 0.15 + 0.24 * len(lines) + 0.55
-    height = top + down * (tall + 0.7) + len(foot) * _LINE + 0.1
+    if not rows or not labels:
+        raise ValueError("rows or labels is empty; expected at least one score. Name a measure that was measured.")
+    columns = min(4, len(labels))
+    lines = -(-len(labels) // columns)
+    panel_height = _ROW * len(methods) + 0.15
+    width = _MARGIN + _NAME + columns * (_PANEL + _GAP) + _MARGIN
+    said = [line for note in notes for line in _wrap(note, width - 2 * _MARGIN, 8.5)]
+    head = 0.75
+    height = head + lines * (panel_height + 0.8) + 0.1 + _LINE * len(said) + 0.1
     page = _Page(width, height)
-    for row, line in enumerate(lines):
-        page.text(_MARGIN, 0.15 + 0.24 * row, line, fontsize=12, fontweight="bold", va="top")
-    left = _MARGIN + _NAMES
-    for way, text in (("increase", "● preferred"), ("decrease", "● suppressed"), ("both", "● both")):
-        page.text(left, top - 0.5, text, fontsize=9, fontweight="bold", color=COLOURS.get(way, _BOTH), va="top")
-        left += 1.15
-    for number, (measure, found) in enumerate(points.items()):
-        row, column = divmod(number, across)
-        axes = page.axes(_MARGIN + _NAMES + column * (_PANEL + 0.25), top + row * (tall + 0.7), _PANEL, tall)
-        for place, method in enumerate(methods):
-            for way, offset in _OFFSETS.items():
-                if (method, way) not in found:
-                    continue
-                own, colour = found[method, way], COLOURS.get(way, _BOTH)
-                axes.plot([own.low, own.high], [place + offset] * 2, color=colour, lw=1.6, solid_capstyle="butt")
-                axes.plot([own.mean], [place + offset], "o", ms=4.5, mew=0, color=colour)
-        if measure == "seconds":
-            axes.set_xscale("log")
-        elif measure == "predictivity":
-            axes.axvline(0.5, color="#555555", lw=0.8, ls="--", zorder=0)
-        else:
-            axes.axvline(0, color="#555555", lw=0.8, ls="--", zorder=0)
-        axes.set_ylim(len(methods) - 0.5, -0.5)
-        names = [_shorten(method, 26) for method in methods] if column == 0 else [""] * len(methods)
-        axes.set_yticks(range(len(methods)), names, fontsize=8.5, parse_math=False)
-        axes.tick_params(axis="x", labelsize=7.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="y", color="#e4e4e4", lw=0.6)
-        axes.set_axisbelow(True)
-        axes.set_title(titles[measure], fontsize=9, loc="left")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    for row, line in enumerate(foot):
-        page.text(_MARGIN, height - 0.1 - (len(foot) - row) * _LINE, line, fontsize=8.5, color="#222222", va="top")
+    page.text(_MARGIN, 0.12, title, fontsize=13, fontweight="bold", va="top")
+    directions = [way for way in NAMES if any(row["direction"] == way for row in rows if row["measure"] in labels)]
+    for index, way in enumerate(directions):
+        left = _MARGIN + _NAME + 1.4 * index
+        page.text(left, 0.45, f"● {NAMES[way]}", fontsize=9.5, color=COLOURS[way], fontweight="bold", va="top")
+    for index, (measure, label) in enumerate(labels.items()):
+        left = _MARGIN + _NAME + (index % columns) * (_PANEL + _GAP)
+        axes = page.axes(left, head + (index // columns) * (panel_height + 0.8), _PANEL, panel_height)
+        _panel(axes, [row for row in rows if row["measure"] == measure], methods, directions)
+        axes.set_xlabel("\n".join(_wrap(label, _PANEL + 0.1, 8.5)), fontsize=8.5)
+        names = [_shorten(name, 26) for name in methods] if index % columns == 0 else [""] * len(methods)
+        axes.set_yticks(range(len(methods)), names, fontsize=9, parse_math=False)
+    y = height - 0.1 - _LINE * len(said)
+    for line in said:
+        page.text(_MARGIN, y, line, fontsize=8.5, color="#222222", va="top")
+        y += _LINE
     return page.figure
 
 
-def _label(method: str) -> list[str]:
-    return _wrap(method.replace("_", " "), _NAMES - 0.1, 9)[:3]
+def _panel(axes: Any, rows: list[Mapping[str, Any]], methods: Sequence[str], directions: Sequence[str]) -> None:
+    for row in rows:
+        place = methods.index(row["method"]) + 0.22 * (directions.index(row["direction"]) - (len(directions) - 1) / 2)
+        colour = COLOURS[row["direction"]]
+        axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, lw=2, alpha=0.55, zorder=2)
+        axes.plot([row["mean"]], [place], "o", ms=5, mew=0, color=colour, zorder=3)
+    least = min((row["ci_low"] for row in rows), default=0.0)
+    if rows and rows[0]["measure"] in COSTS and least > 0:
+        axes.set_xscale("log")  # they differ by orders of magnitude
+    elif least < 0:
+        axes.axvline(0, color="#555555", lw=0.8, ls="--", zorder=0)
+    if rows and rows[0]["measure"].startswith("predictivity"):
+        axes.axvline(50, color="#555555", lw=0.8, ls="--", zorder=0)
+    for place in range(len(methods)):
+        axes.axhline(place, color="#e6e6e6", lw=0.7, zorder=0)
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def pictures_figure(
+    pictures: Mapping[Any, Tensor],
+    methods: Sequence[str],
+    directions: Sequence[str],
+    changes: Mapping[tuple[str, str], Sequence[float]],
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+) -> "Figure":
+    """Inputs on top, then a row for each method, with its preferred and its suppressed pictures side by side.
+
+    Args:
+        pictures: ``"reference"`` and (method, direction) to (N, 3, S, S).
+        methods: From top to bottom.
+        directions: From left to right.
+        changes: (method, direction) to each picture's signed change in SDs, positive the wanted way.
+        title: Above all.
+        notes: Below all.
+
+    Returns:
+        A figure with a canvas of its own.
+    """
+    count = len(pictures["reference"])
+    block = count * _STEP + 0.3
+    width = max(_MARGIN + _NAME + block * len(directions) + _MARGIN, 7.0)
+    step = _SIZE + _LINE + 0.12
+    said = [line for note in notes for line in _wrap(note, width - 2 * _MARGIN, 8.5)]
+    head = 0.8
+    height = head + step * (len(methods) + 1) + _LINE * len(said) + 0.2
+    page = _Page(width, height)
+    lines = _wrap(title, width - 2 * _MARGIN, 13)
+    page.text(_MARGIN, 0.12, lines[0], fontsize=13, fontweight="bold", va="top")
+    page.text(_MARGIN, head + _SIZE / 2, "input", fontsize=10, fontweight="bold", va="center")
+    for index, way in enumerate(directions):
+        left = _MARGIN + _NAME + index * block
+        page.text(left, 0.5, NAMES[way], fontsize=11, fontweight="bold", color=COLOURS[way], va="top")
+        for column, image in enumerate(pictures["reference"]):
+            _picture(page, image, left + column * _STEP, head, _SIZE, COLOURS["reference"])
+        for line, method in enumerate(methods):
+            top = head + step * (line + 1)
+            if index == 0:
+                name = "\n".join(_wrap(method.replace("_", " "), _NAME - 0.1, 10, bold=True))
+                page.text(_MARGIN, top + _SIZE / 2, name, fontsize=10, fontweight="bold", va="center")
+            for column, image in enumerate(pictures.get((method, way), [])):
+                at = left + column * _STEP
+                _picture(page, image, at, top, _SIZE, COLOURS[way])
+                change = changes[method, way][column]
+                drawn = change if way == "increase" else -change
+                text = f"{_number(drawn)}{' ✗' if change < 0 else ''}"
+                page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center", va="top")
+    y = height - 0.1 - _LINE * len(said)
+    for line in said:
+        page.text(_MARGIN, y, line, fontsize=8.5, color="#222222", va="top")
+        y += _LINE
+    return page.figure

@@ -1,0 +1,113 @@
+# %% [markdown]
+# # Compare methods
+#
+# A picture that drives a unit proves little by itself: noise may drive it, too. What counts is how a method does beside
+# others on the same unit, from the same pictures, with the same noise and the same scorer. That is one call here.
+#
+# Figures and tables go to the folder that `VISLENS_TUTORIALS` names, or to a new temporary one.
+
+# %%
+import os
+import tempfile
+from pathlib import Path
+
+from vislens_interp import FeatureLens, zoo
+from vislens_interp.baselines import METHODS
+from vislens_interp.baselines.activation_maximization import ActivationMaximization
+
+folder = Path(os.environ.get("VISLENS_TUTORIALS") or tempfile.mkdtemp(prefix="vislens-")) / "05_compare_methods"
+folder.mkdir(parents=True, exist_ok=True)
+print("figures go to", folder)
+
+# %% [markdown]
+# ## Two units
+#
+# One unit says nothing about units, so this lens points at two, and each is moved alone; a result to publish needs
+# dozens. (`Comparison.join` puts comparisons by several lenses into one.)
+#
+# One epoch and no shuffled control, to be quick. Without the control the evidence counts as weak, which the summary
+# says, and every table and figure after it. Leave both settings out for a result.
+
+# %%
+lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=[16, 40]).fit(epochs=1, shuffles=0)
+print(lens.summary())
+
+# %% [markdown]
+# ## The methods
+#
+# All of these are known by name, and each can be given with settings of its own instead:
+
+# %%
+print(", ".join(METHODS))
+
+# %% [markdown]
+# Six of them are compared. `edit` is this library's; `difference_of_means` moves a picture along one direction;
+# activation maximisation climbs the unit's gradient from noise, here for 16 steps instead of its published 512.
+# `natural_images` shows the reference pictures that drive the unit most, which are synthetic in this package, and says
+# so. `random_images` and `unedited` are controls: what cannot beat them has shown nothing. (`"shuffled"`, this
+# library's edit after a fit on shuffled responses, is the hardest control, and takes another fit.)
+
+# %%
+methods = {
+    "edit": "edit",
+    "difference_of_means": "difference_of_means",
+    "activation_max": ActivationMaximization(steps=16, chunk=4),
+    "natural_images": "natural_images",
+    "random_images": "random_images",
+    "unedited": "unedited",
+}
+
+# %% [markdown]
+# ## Compare
+#
+# Four pictures that no fit has seen are moved both ways, twice with different noise. The rest of what the fit held out
+# judges. Pictures are finished before they are judged: refined, and rounded to 8 bits. `folder=` keeps every finished
+# method, so that the same call goes on after an interruption; `strength=0` leaves diffusion out.
+
+# %%
+start, _ = lens.example_images(4)
+comparison = lens.compare(start, methods, seeds=(0, 1), strength=0, folder=folder / "parts")
+print(comparison)
+
+# %% [markdown]
+# ## The table
+#
+# A row for each method, direction and measure, with a 95 % interval: units are drawn anew first, then pictures, then
+# seeds. A change is counted the wanted way, in SDs of the unit's responses to the reference pictures: a decrease that
+# went up is negative.
+
+# %%
+print(comparison.to_markdown(folder / "scores.md", ["response_change_from_input", "predictivity"]))
+comparison.to_csv(folder / "scores.csv")
+comparison.to_latex(folder / "scores.tex")
+
+# %% [markdown]
+# **Predictivity** asks what pictures are for: from them alone, which of two natural pictures drives the unit more?
+# Guessing tells 50 % right. The unit's favourites among natural pictures are the bar: people have so far told more from
+# them than from synthetic pictures (Borowski et al. 2021; Zimmermann et al. 2021). The judge here is the last layer but
+# one of the network that the unit belongs to, which flatters whatever drives the unit; give a network of your own by
+# `embedding=`.
+#
+# Two methods are compared in pairs, for they share units, pictures and seeds. Where the interval holds 0, these data do
+# not tell them apart.
+
+# %%
+for row in comparison.difference("edit", "random_images (synthetic)", ["response_change_from_input"]):
+    print(f"{row['method']}, {row['direction']}: {row['mean']:+.2f} [{row['ci_low']:+.2f}, {row['ci_high']:+.2f}]")
+
+# %% [markdown]
+# ## Look at them
+#
+# Numbers are no substitute. A number under a picture is the unit's change against the input.
+
+# %%
+comparison.pictures_figure().savefig(folder / "pictures.png")
+
+# %% [markdown]
+# ## All in one figure
+#
+# Read across, not down one column: a large response at no similarity is another picture, and a high similarity without
+# a response is no answer. Budgets differ, and the line under the figure says how much.
+
+# %%
+comparison.figure().savefig(folder / "scores.png")

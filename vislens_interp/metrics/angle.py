@@ -1,0 +1,35 @@
+"""How far an edit has gone: what methods are matched at before their responses are compared."""
+
+import torch
+from torch import Tensor
+
+from vislens_interp.landscape.edit import angle_between
+
+
+def edit_angle(original: Tensor, edited: Tensor) -> Tensor:
+    """Angle between each image's x and its edited x, in degrees: α means another thing to each method, this does not.
+
+    Args:
+        original: (N, ...) embeddings before the edit; of pixels, the unedited decoding around 0.
+        edited: The same shape, after it.
+
+    Returns:
+        (N,) from 0 to 180; it does not depend on the lengths.
+
+    Raises:
+        ValueError: The shapes differ, a value is not finite, or a row is all zero and has no direction.
+
+    >>> edit_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])).round().tolist()
+    [90.0]
+    """
+    if original.shape != edited.shape or original.ndim < 2:
+        raise ValueError(
+            f"original has shape {tuple(original.shape)} and edited {tuple(edited.shape)}; expected the same (N, ...) "
+            "twice, row i of both from the same image. Edit all images, or leave out of both what was not."
+        )
+    for name, x in (("original", original), ("edited", edited)):
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{name} holds values that are NaN or infinite; expected finite ones. Leave those out.")
+        if (x.flatten(1) == 0).all(1).any():
+            raise ValueError(f"{name} is all zero in a row; expected a direction to turn. Leave those images out.")
+    return angle_between(original, edited)
