@@ -70,7 +70,7 @@ print(lens.summary())
 # what the neuron answered, in SDs of its responses.
 
 # %%
-result = lens.visualize(held_out[:12])
+result = lens.visualize(held_out[:12])  # α = 0.6 of the way: at 1 all of them would arrive at the same picture
 print(result.summary())
 result.figure(max_images=8).savefig(folder / "preferred.png", dpi=150)
 
