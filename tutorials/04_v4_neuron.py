@@ -66,11 +66,11 @@ print(lens.summary())
 # %% [markdown]
 # ## What it prefers
 #
-# Twelve held-out pictures, each moved both ways. Every picture below was shown to the animal, and the numbers are
-# what the neuron answered, in SDs of its responses.
+# Twelve held-out pictures, each turned by 55 degrees both ways. Every picture below was shown to the animal, and the
+# numbers are what the neuron answered, in SDs of its responses.
 
 # %%
-result = lens.visualize(held_out[:12])  # α = 0.6 of the way: at 1 all of them would arrive at the same picture
+result = lens.visualize(held_out[:12])
 print(result.summary())
 result.figure(max_images=8).savefig(folder / "preferred.png", dpi=150)
 
