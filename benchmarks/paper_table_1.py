@@ -97,13 +97,20 @@ BESIDE = {LANDSCAPE: 0, BRAINACTIV: 1}
 
 def build(method: str, kind: str, backend: Backend, alpha: float, epochs: int | None) -> Any:
     """A method by its name in the table; its constructor's arguments are what the paper gives."""
-    recipe = RECIPE[kind] | ({} if epochs is None else {"epochs": epochs})
-    published = {"organise": False, "modes": 1, "block_dim": None, "w_consistency": 0.0, "residual": False}
+    length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    recipe: dict[str, Any] = RECIPE[kind] | length
+    published: dict[str, Any] = {
+        "organise": False,
+        "modes": 1,
+        "block_dim": None,
+        "w_consistency": 0.0,
+        "residual": False,
+    }
     made: dict[str, Callable[[], Any]] = {
         LANDSCAPE: lambda: LandscapeMethod(
             shuffles=0, alpha=alpha, interpolation="slerp", keep_norm=True, driven=0.0, **published, **recipe
         ),
-        SHIPPED: lambda: LandscapeMethod(shuffles=0, alpha=alpha, **({} if epochs is None else {"epochs": epochs})),
+        SHIPPED: lambda: LandscapeMethod(shuffles=0, alpha=alpha, **length),
         BRAINACTIV: lambda: RidgeDirection("closed_form", alpha=alpha, strength=None),
         PATTERN: lambda: RidgePattern(alpha=alpha, strength=None),
     }
@@ -175,7 +182,7 @@ def frechet(feature: int | nn.Module, weights: Path | None = None) -> Any:
     """torchmetrics' FID in these features, of images in [0, 1]."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    given = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
+    given: dict[str, Any] = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
     return FrechetInceptionDistance(feature=feature, normalize=True, **given)
 
 
@@ -303,12 +310,9 @@ def report(
             kept = json.loads(path.read_text(encoding="utf-8"))
             answers = {name: torch.tensor(values) for name, values in kept["responses"].items()}
             cells = [target, trust, method]
-            published = paper.get(target)
-            place = BESIDE.get(method)
-            beside = [
-                "–" if published is None or place is None else f"{column[place]:+.3f}"
-                for column in published or [0] * 3
-            ]
+            beside = ["–"] * 3
+            if target in paper and method in BESIDE:
+                beside = [f"{pair[BESIDE[method]]:+.3f}" for pair in paper[target]]
             for number_of, (way, sign) in enumerate(SIGN.items()):
                 change, honest = answers[way] - answers["input"], answers[way] - answers["control"]
                 cells += [f"{_interval(change)} / {beside[number_of]}", _interval(honest)]

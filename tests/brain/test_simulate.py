@@ -59,6 +59,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path, clouds):
         ({"sessions": 1.5}, "sessions=1.5; expected a whole number"),
         ({"missing": 1.0}, "missing=1.0, shared=0 of 8 images"),
         ({"shared": 9}, "shared=9 of 8 images"),
+        ({"rois": ["V1/V2"]}, "target 'V1/V2' cannot be part of a file's name"),
         ({"snr": 0.0}, "snr of 'OFA' is 0.0; expected a number above 0"),
     ],
 )

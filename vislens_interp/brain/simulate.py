@@ -204,6 +204,9 @@ def _prepare(images: Tensor, names: Names, snr: Snr, **counts: int) -> tuple[Ten
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least 1.")
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"target {name!r} cannot be part of a file's name; expected one without slashes.")
     pictures = _saved(images)
     if len(pictures) < 2:
         raise ValueError(f"images holds {len(pictures)} pictures; expected at least 2, over which responses vary.")
