@@ -49,6 +49,7 @@ from vislens_interp.brain import (
     load_things_eeg,
     refuse_shared_images,
 )
+from vislens_interp.brain.simulate import SIMULATED
 from vislens_interp.files import write_text
 from vislens_interp.images import ImageFiles
 from vislens_interp.landscape.prior import Direction
@@ -226,6 +227,7 @@ def run(args: argparse.Namespace, backend: Backend) -> str:
     alpha = backend.defaults.edit.get("alpha", 1.0) if args.alpha is None else args.alpha
     settings = {"kind": kind, "subject": args.subject, "backend": backend.name, "alpha": alpha, "epochs": args.epochs}
     settings |= {"backbone": args.backbone, "readout": args.readout, "test": len(testing), "train": len(training)}
+    settings["simulated"] = (folder / SIMULATED).is_file()
     refuse_other_settings(out, settings)
     encoder = fitted_encoder(training, args.backbone, args.readout, out, torch.device(args.device))
     said = provenance(seed=SEED, device=args.device)
@@ -283,6 +285,8 @@ def report(
     """The table: every number of the paper's beside ours, and what the paper does not give."""
     measured = {item.target: item for item in encoder.predictivity_}
     where = {"nsd": "NSD", "things_eeg": "THINGS-EEG2"}[settings["kind"]]
+    if settings["simulated"]:
+        where = f"SIMULATED data in the layout of {where} (says nothing of the paper's numbers)"
     lines = [
         f"# Table 1, {where}, subject {settings['subject']}",
         "",
@@ -312,13 +316,14 @@ def report(
             cells = [target, trust, method]
             beside = ["–"] * 3
             if target in paper and method in BESIDE:
-                beside = [f"{pair[BESIDE[method]]:+.3f}" for pair in paper[target]]
+                up, down, distance = (pair[BESIDE[method]] for pair in paper[target])
+                beside = [f"{up:+.3f}", f"{down:+.3f}", f"{distance:.1f}"]
             for number_of, (way, sign) in enumerate(SIGN.items()):
                 change, honest = answers[way] - answers["input"], answers[way] - answers["control"]
                 cells += [f"{_interval(change)} / {beside[number_of]}", _interval(honest)]
                 cells.append(f"{(sign * honest > 0).double().mean():.0%}")
             fid = "not measured" if kept["fid"] is None else f"{kept['fid']:.1f}"
-            cells.append(f"{fid} / {beside[2].removeprefix('+')}")
+            cells.append(f"{fid} / {beside[2]}")
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", provenance_line(said), ""]
     return "\n".join(lines)

@@ -38,7 +38,8 @@ def test_nsd_from_end_to_end(nsd, tmp_path, capsys):
     assert len(rows) == 1
     assert "/ +1.052" in rows[0]
     assert "/ -0.660" in rows[0]
-    assert "not measured / 173.7" in rows[0]
+    assert "| not measured / 173.7 |" in rows[0]
+    assert text[text.index("# ") :].startswith("# Table 1, SIMULATED data in the layout of NSD")
     assert "220 training images, 3 test images (the images that all subjects saw are the test part)" in text
     assert (tmp_path / "table_1.md").read_text(encoding="utf-8") in text
     found = json.loads((tmp_path / "OFA-0.json").read_text(encoding="utf-8"))["responses"]
