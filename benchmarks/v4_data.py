@@ -17,6 +17,7 @@ from vislens_interp.training.data import pixels, read_images
 
 TEST_SESSIONS, TUNING_SESSIONS = ("201025", "210225"), ("190925", "190929")
 """What is reported; and what settings may be chosen on."""
+NEURONS = {"201025": 89, "210225": 55, "190925": 36, "190929": 33}
 SIZE = 112
 HELD_OUT = 0.2
 """Share of the pictures that v4_encoder.py tests on."""

@@ -8,7 +8,7 @@ The generator is retrieval: an edited embedding becomes the five natural images 
 *recorded* responses to these are the outcome. A method learns from one half of a session's pictures and their recorded
 responses; the pictures it edits, and those that an edit may become, are the other half; then the halves are swapped.
 Methods are compared at the same edit angle, for α means something else to each of them. All neurons of both test
-sessions, in an order that is fixed (`neuron_order`); settings were chosen on neurons of the other two sessions.
+sessions, in an order that is fixed (`neuron_order`); settings were chosen on eight neurons of another monkey (190925).
 
 Embedding: SqueezeNet's last maps, averaged, 512 numbers, each standardised over the half that is learnt from. Its
 features are shared with v4_encoder.py where `--out` is the same. Every neuron is a file in `--out`, written when it is
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from embedded_backend import PAPER, Recorded, set_angle
 from judges import load_squeezenet
 from provenance import provenance, provenance_line
-from v4_data import TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
+from v4_data import NEURONS, TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 
 from vislens_interp.backends.retrieval import RetrievalBackend
 from vislens_interp.baselines.centroids import Centroids
@@ -248,7 +248,8 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
         raise FileNotFoundError(f"--out {out} holds no neuron yet; run `fit` first.")
     labels = [label for label in (*METHODS, *VARIANTS) if any(row["method"] == label for row in cells[0]["halves"][0])]
     sessions = sorted({cell["session"] for cell in cells})
-    counts = ", ".join(f"{sum(cell['session'] == name for cell in cells)} of {name}" for name in sessions)
+    done = {name: sum(cell["session"] == name for cell in cells) for name in sessions}
+    counts = ", ".join(f"{count} of the {NEURONS.get(name, '?')} of session {name}" for name, count in done.items())
     changes = {
         (label, way, angle): table_of(cells, label, way, angle, "change")
         for label in labels
@@ -260,9 +261,9 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
         lines += verdict(changes, labels)
     lines += [
         (
-            f"{len(cells)} neurons ({counts}). Signed change of the recorded response in SDs, positive is the wanted "
-            f"way, with a 95 % interval (bootstrap over neurons; a neuron is a mean over {EDITED} pictures of each "
-            "half)."
+            f"{len(cells)} neurons ({counts}; where not all were run, the first of a fixed random order). Signed "
+            f"change of the recorded response in SDs, positive is the wanted way, with a 95 % interval (bootstrap over "
+            f"neurons; a neuron is a mean over {EDITED} pictures of each half)."
         ),
         "",
     ]

@@ -66,8 +66,8 @@ print(lens.summary())
 # %% [markdown]
 # ## What it prefers
 #
-# Twelve held-out pictures, each moved both ways. Every picture below was shown to the animal, and the numbers are
-# what the neuron answered, in SDs of its responses.
+# Twelve held-out pictures, each turned by 55 degrees both ways. Every picture below was shown to the animal, and the
+# numbers are what the neuron answered, in SDs of its responses.
 
 # %%
 result = lens.visualize(held_out[:12])

@@ -17,13 +17,13 @@ from vislens_interp.images import Preprocess
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two sessions of 320 pictures, one shown twice; two neurons that like red and bottom-up brightness."""
+    """Two sessions of 440 pictures, one shown twice; two neurons that like red and bottom-up brightness."""
     folder = tmp_path_factory.mktemp("v4")
     draw = np.random.default_rng(0)
     for name in v4_data.TEST_SESSIONS:
         place = folder / "macaque_v4" / name
         place.mkdir(parents=True)
-        coarse = draw.integers(0, 256, (320, 4, 4, 3), dtype=np.uint8)
+        coarse = draw.integers(0, 256, (440, 4, 4, 3), dtype=np.uint8)
         coarse[7] = coarse[3]
         with zipfile.ZipFile(place / "images.zip", "w") as archive:
             for row, picture in enumerate(coarse):
@@ -31,19 +31,19 @@ def data(tmp_path_factory):
                 Image.fromarray(picture).resize((112, 112), Image.Resampling.BICUBIC).save(file)
                 archive.write(file, f"image{row:04d}.png")
         red, below = coarse[..., 0].mean((1, 2)), coarse[:, 2:].mean((1, 2, 3)) - coarse[:, :2].mean((1, 2, 3))
-        np.save(place / "responses.npy", np.stack([red, below]) + draw.normal(size=(2, 320)) * 3)
+        np.save(place / "responses.npy", np.stack([red, below]) + draw.normal(size=(2, 440)) * 3)
     return folder
 
 
 def test_copies_are_one_picture_and_splits_are_fixed(data):
     session = v4_data.load_session(data, "201025")
-    assert len(session.images) == 319
+    assert len(session.images) == 439
     assert session.copies == 1
     raw = np.load(data / "macaque_v4" / "201025" / "responses.npy")
     torch.testing.assert_close(session.responses[3], torch.from_numpy(raw[:, [3, 7]].mean(1)).float())
     rows, held_out = session.split()
-    assert len(held_out) == 64
-    assert sorted([*rows.tolist(), *held_out.tolist()]) == list(range(319))
+    assert len(held_out) == 88
+    assert sorted([*rows.tolist(), *held_out.tolist()]) == list(range(439))
     first, second = session.halves()
     assert not set(first.tolist()) & set(second.tolist())
     assert torch.equal(v4_data.load_session(data, "201025").split()[1], held_out)
@@ -66,7 +66,7 @@ def test_encoders_are_compared_on_held_out_pictures(data, small, tmp_path, monke
     for label in (v4_encoder.OURS, v4_encoder.EMBEDDING, v4_encoder.PIXELS):
         found = v4_encoder.cell(label, data, v4_data.load_session(data, "201025"), tmp_path)
         v4_encoder.cell_path(tmp_path, "201025", label).write_text(json.dumps({"found": found}))
-        assert found["held_out"] == 64
+        assert found["held_out"] == 88
         assert found["neurons"][0]["r"] > 0.9  # redness is in the mean of every channel
     said = v4_encoder.provenance(seed=0)
     text, kept = v4_encoder.report(data, tmp_path, said)

@@ -85,11 +85,11 @@ def test_errors(file, tmp_path):
 
 @pytest.mark.data
 def test_published_networks_predict_the_recordings(data):
-    """Each better than chance by far, most within the range that a look at nine of them gave (0.65 to 0.79)."""
+    """Each better than chance by far, within or near the range that a look at nine of them gave (0.65 to 0.79)."""
     folder = data / "macaque_v4" / "201025"
-    neurons = [0, 10, 20, 30, 40, 50, 60, 70, 80]
-    images = pixels(read_images(folder / "images.zip", 112)[0])[::6]
-    recorded = np.load(folder / "responses.npy")[neurons, ::6]
+    neurons = [0, 30, 60]
+    images = pixels(read_images(folder / "images.zip", 112)[0])[::12]
+    recorded = np.load(folder / "responses.npy")[neurons, ::12]
     read = v4_encoder(folder / "compact_models.safetensors", neurons).responses(images).T.numpy()
     found = np.array([np.corrcoef(one, other)[0, 1] for one, other in zip(read, recorded, strict=True)])
     assert found.min() > 0.3

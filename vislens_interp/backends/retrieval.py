@@ -16,7 +16,8 @@ FILES_AT_ONCE = 64
 DEFAULTS = Defaults(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "reach": 2.0, "gradients": False},
-    edit={"alpha": 1.0, "interpolation": "lerp", "keep_norm": True, "residual": "fade", "driven": 3.0},
+    # By angle: at α = 1 every picture would be at the same goal, and so the same; at 0.6 most have hardly turned.
+    edit={"angle": 55.0, "interpolation": "lerp", "keep_norm": True, "residual": "fade", "driven": 3.0},
     strength=1.0,
     shuffles=2,
 )
