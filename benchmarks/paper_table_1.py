@@ -49,6 +49,7 @@ from vislens_interp.brain import (
     load_things_eeg,
     refuse_shared_images,
 )
+from vislens_interp.brain.simulate import SIMULATED
 from vislens_interp.files import write_text
 from vislens_interp.images import ImageFiles
 from vislens_interp.landscape.prior import Direction
@@ -97,13 +98,20 @@ BESIDE = {LANDSCAPE: 0, BRAINACTIV: 1}
 
 def build(method: str, kind: str, backend: Backend, alpha: float, epochs: int | None) -> Any:
     """A method by its name in the table; its constructor's arguments are what the paper gives."""
-    recipe = RECIPE[kind] | ({} if epochs is None else {"epochs": epochs})
-    published = {"organise": False, "modes": 1, "block_dim": None, "w_consistency": 0.0, "residual": False}
+    length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    recipe: dict[str, Any] = RECIPE[kind] | length
+    published: dict[str, Any] = {
+        "organise": False,
+        "modes": 1,
+        "block_dim": None,
+        "w_consistency": 0.0,
+        "residual": False,
+    }
     made: dict[str, Callable[[], Any]] = {
         LANDSCAPE: lambda: LandscapeMethod(
             shuffles=0, alpha=alpha, interpolation="slerp", keep_norm=True, driven=0.0, **published, **recipe
         ),
-        SHIPPED: lambda: LandscapeMethod(shuffles=0, alpha=alpha, **({} if epochs is None else {"epochs": epochs})),
+        SHIPPED: lambda: LandscapeMethod(shuffles=0, alpha=alpha, **length),
         BRAINACTIV: lambda: RidgeDirection("closed_form", alpha=alpha, strength=None),
         PATTERN: lambda: RidgePattern(alpha=alpha, strength=None),
     }
@@ -175,7 +183,7 @@ def frechet(feature: int | nn.Module, weights: Path | None = None) -> Any:
     """torchmetrics' FID in these features, of images in [0, 1]."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    given = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
+    given: dict[str, Any] = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
     return FrechetInceptionDistance(feature=feature, normalize=True, **given)
 
 
@@ -219,6 +227,7 @@ def run(args: argparse.Namespace, backend: Backend) -> str:
     alpha = backend.defaults.edit.get("alpha", 1.0) if args.alpha is None else args.alpha
     settings = {"kind": kind, "subject": args.subject, "backend": backend.name, "alpha": alpha, "epochs": args.epochs}
     settings |= {"backbone": args.backbone, "readout": args.readout, "test": len(testing), "train": len(training)}
+    settings["simulated"] = (folder / SIMULATED).is_file()
     refuse_other_settings(out, settings)
     encoder = fitted_encoder(training, args.backbone, args.readout, out, torch.device(args.device))
     said = provenance(seed=SEED, device=args.device)
@@ -276,6 +285,8 @@ def report(
     """The table: every number of the paper's beside ours, and what the paper does not give."""
     measured = {item.target: item for item in encoder.predictivity_}
     where = {"nsd": "NSD", "things_eeg": "THINGS-EEG2"}[settings["kind"]]
+    if settings["simulated"]:
+        where = f"SIMULATED data in the layout of {where} (says nothing of the paper's numbers)"
     lines = [
         f"# Table 1, {where}, subject {settings['subject']}",
         "",
@@ -303,18 +314,16 @@ def report(
             kept = json.loads(path.read_text(encoding="utf-8"))
             answers = {name: torch.tensor(values) for name, values in kept["responses"].items()}
             cells = [target, trust, method]
-            published = paper.get(target)
-            place = BESIDE.get(method)
-            beside = [
-                "–" if published is None or place is None else f"{column[place]:+.3f}"
-                for column in published or [0] * 3
-            ]
+            beside = ["–"] * 3
+            if target in paper and method in BESIDE:
+                up, down, distance = (pair[BESIDE[method]] for pair in paper[target])
+                beside = [f"{up:+.3f}", f"{down:+.3f}", f"{distance:.1f}"]
             for number_of, (way, sign) in enumerate(SIGN.items()):
                 change, honest = answers[way] - answers["input"], answers[way] - answers["control"]
                 cells += [f"{_interval(change)} / {beside[number_of]}", _interval(honest)]
                 cells.append(f"{(sign * honest > 0).double().mean():.0%}")
             fid = "not measured" if kept["fid"] is None else f"{kept['fid']:.1f}"
-            cells.append(f"{fid} / {beside[2].removeprefix('+')}")
+            cells.append(f"{fid} / {beside[2]}")
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", provenance_line(said), ""]
     return "\n".join(lines)

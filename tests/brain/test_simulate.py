@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,11 @@ from vislens_interp.brain.simulate import CHANNELS
 
 def test_files_are_those_of_the_releases(tmp_path, clouds):
     simulate_algonauts(tmp_path / "a", clouds[:8], subject=3)
-    names = {str(path.relative_to(tmp_path / "a" / "subj03")) for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    names = {
+        str(path.relative_to(tmp_path / "a" / "subj03"))
+        for path in (tmp_path / "a" / "subj03").rglob("*")
+        if path.is_file()
+    }
     assert {
         "training_split/training_fmri/lh_training_fmri.npy",
         "training_split/training_fmri/rh_training_fmri.npy",
@@ -29,6 +35,10 @@ def test_files_are_those_of_the_releases(tmp_path, clouds):
     assert np.isin(np.load(tmp_path / "b" / "shared1000.npy"), np.load(place / "coco_ids.npy")).all()
 
     simulate_things_eeg(tmp_path / "c", clouds[:8])
+    for folder in "abc":
+        said = json.loads((tmp_path / folder / "simulated.json").read_text(encoding="utf-8"))
+        assert said["what"] == "simulated responses, no recordings"
+        assert next(iter(said["planted"].values()))["features"] == ["red"]
     found = np.load(tmp_path / "c/sub-01/preprocessed_eeg_training.npy", allow_pickle=True).item()
     assert found["preprocessed_eeg_data"].shape == (8, 4, 17, 100)
     assert tuple(found["ch_names"]) == CHANNELS
@@ -59,6 +69,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path, clouds):
         ({"sessions": 1.5}, "sessions=1.5; expected a whole number"),
         ({"missing": 1.0}, "missing=1.0, shared=0 of 8 images"),
         ({"shared": 9}, "shared=9 of 8 images"),
+        ({"rois": ["V1/V2"]}, "target 'V1/V2' cannot be part of a file's name"),
         ({"snr": 0.0}, "snr of 'OFA' is 0.0; expected a number above 0"),
     ],
 )

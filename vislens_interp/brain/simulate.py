@@ -1,7 +1,12 @@
-"""Brain data whose truth is known, in the very files in which real data are published."""
+"""Brain data whose truth is known, in the very files in which real data are published.
 
+Beside them lies ``simulated.json``, which says what was planted, so that nobody takes them for recordings.
+"""
+
+import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +14,11 @@ from torch import Tensor
 
 from vislens_interp.brain.eeg import WINDOWS
 from vislens_interp.brain.planted import PlantedTruth, Tuning, plant
+from vislens_interp.files import write_text
 from vislens_interp.images import check_images, to_pil
+
+SIMULATED = "simulated.json"
+"""The file in a folder that says that its data are simulated."""
 
 ROIS = ("OFA", "FFA-1", "PPA")
 CHANNELS = (
@@ -72,6 +81,7 @@ def simulate_algonauts(
         _save(place / "roi_masks" / f"{side}.{group}_challenge_space.npy", labels)
     # The published mapping is a pickled dictionary: the one reason for which this library writes such a file.
     _save(place / "roi_masks" / f"mapping_{group}.npy", np.array(mapping, dtype=object), pickled=True)
+    _say_simulated(Path(folder), truth)
     return truth
 
 
@@ -136,6 +146,7 @@ def simulate_brainactiv(
             t_values = np.where(np.arange(len(labels)) < len(labels) - noise.shape[-1], 9.0, 0.5)
             _save(place / "roi" / f"{side}.{name}_mask.npy", labels == number)
             _save(place / "roi" / f"{side}.{name}_tval.npy", t_values.astype(np.float32))
+    _say_simulated(folder, truth)
     return truth
 
 
@@ -196,6 +207,7 @@ def simulate_things_eeg(
             folder / f"sub-{subject:02d}" / f"preprocessed_eeg_{part}.npy", np.array(found, dtype=object), pickled=True
         )
     _save(folder / "image_metadata.npy", np.array(index, dtype=object), pickled=True)
+    _say_simulated(folder, truth)
     return truth
 
 
@@ -204,10 +216,20 @@ def _prepare(images: Tensor, names: Names, snr: Snr, **counts: int) -> tuple[Ten
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least 1.")
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"target {name!r} cannot be part of a file's name; expected one without slashes.")
     pictures = _saved(images)
     if len(pictures) < 2:
         raise ValueError(f"images holds {len(pictures)} pictures; expected at least 2, over which responses vary.")
     return pictures, plant(names, pictures, snr)
+
+
+def _say_simulated(folder: Path, truth: PlantedTruth) -> None:
+    planted = {name: asdict(truth.tuning[name]) | {"snr": truth.snr[name]} for name in truth.targets}
+    write_text(
+        folder / SIMULATED, json.dumps({"what": "simulated responses, no recordings", "planted": planted}, indent=1)
+    )
 
 
 def _saved(images: Tensor) -> Tensor:
