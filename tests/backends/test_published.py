@@ -139,9 +139,9 @@ def test_two_steps_at_512_pixels_through_a_lens():
 
     model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU())
     model.__dict__["preprocess"] = Preprocess(64, [0.5], [0.5])  # carried, no layer of the Sequential
-    coarse = torch.rand(200, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    coarse = torch.rand(201, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     pictures = nn.functional.interpolate(coarse, size=224, mode="bilinear")
-    lens = FeatureLens(model, "1", unit=2, backend=backend).fit(pictures, epochs=1, shuffles=1)
+    lens = FeatureLens(model, "1", unit=2, backend=backend).fit(pictures[1:], epochs=1, shuffles=1)
     result = lens.visualize(pictures[:1], "increase")
     assert result.images["increase"].shape == (1, 3, 512, 512)
     assert result.images["increase"].std() > 0.01
