@@ -25,9 +25,9 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What one room may take from its neighbour on the same level.
-NEIGHBOURS = {("backends", "landscape"), ("result", "report"), ("lens", "compare")}
+NEIGHBOURS = {("backends", "landscape"), ("baselines", "method"), ("result", "report"), ("lens", "compare")}
 LEAVES = {"training", "cli"}  # nothing imports them
-HEAVY = ["diffusers", "open_clip", "lightly", "matplotlib", "torchmetrics", "captum", "timm"]
+HEAVY = ["diffusers", "open_clip", "lightly", "matplotlib", "torchmetrics", "captum", "timm", "cmaes"]
 
 
 def imported_rooms(source: str, module: str, *, is_package: bool) -> list[tuple[str, int, bool]]:

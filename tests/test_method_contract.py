@@ -1,20 +1,35 @@
-"""What every method owes: ours and the baselines, on one small backend."""
+"""What every method owes: ours and the baselines, on one small backend, or on a tiny diffusion model."""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from vislens_interp.backends.base import Defaults
+from vislens_interp.backends.embedding import EmbeddingBackend
+from vislens_interp.baselines import METHODS as REGISTERED
+from vislens_interp.baselines.activation_maximization import ActivationMaximization
 from vislens_interp.baselines.centroids import Centroids
-from vislens_interp.baselines.controls import Shuffled, Unedited
+from vislens_interp.baselines.cma_es import EmbeddingSearch
+from vislens_interp.baselines.controls import Noise, Shuffled, Unedited
+from vislens_interp.baselines.deepdream import DeepDream
 from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
-from vislens_interp.baselines.natural_images import NaturalImages
+from vislens_interp.baselines.feature_accentuation import FeatureAccentuation
+from vislens_interp.baselines.guided_diffusion import GuidedDiffusion
+from vislens_interp.baselines.maco import MACO
+from vislens_interp.baselines.natural_images import NaturalImages, RandomImages
 from vislens_interp.baselines.ridge_direction import RidgeDirection
 from vislens_interp.baselines.ridge_pattern import RidgePattern
+from vislens_interp.baselines.standard_vae import StandardVAE
 from vislens_interp.images import Preprocess, check_images
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
+from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.target import LayerTarget
+
+sys.path.append(str(Path(__file__).parent))  # for checkpoints.py, which is no test
 
 SIZE, COUNT = 6, 240
 
@@ -38,7 +53,22 @@ METHODS = {
     "natural images": lambda: NaturalImages(),
     "shuffled": lambda: Shuffled(DifferenceOfMeans()),
     "unedited": lambda: Unedited(),
+    "random images": lambda: RandomImages(),
+    "noise": lambda: Noise(),
+    "standard VAE": lambda: StandardVAE(epochs=1, w_kld=0.03, optimize_steps=9, optimize_chunk=4, optimize_lr=0.1),
+    "CMA-ES": lambda: EmbeddingSearch(generations=3, components=8),
+    "activation maximisation": lambda: ActivationMaximization(steps=6, lr=0.1, chunk=4),
+    "activation maximisation, pixels": lambda: ActivationMaximization("pixel", steps=6, lr=0.2, chunk=4),
+    "DeepDream": lambda: DeepDream(iterations=3, octaves=2, step_size=0.02, chunk=4),
+    "MACO": lambda: MACO(steps=8, crops=3, lr=0.3, chunk=4),
+    "accentuation": lambda: FeatureAccentuation(steps=5, crops=2, box=(0.7, 1.0), regularization=0.1, chunk=4),
+    "accentuation, free": lambda: FeatureAccentuation(steps=4, crops=2, box=(0.7, 1.0), regularization=0, chunk=4),
+    "guided diffusion": lambda: GuidedDiffusion(steps=2, scale=5.0, condition="image"),
 }
+CONTROLS = (Shuffled, Unedited, RandomImages, Noise)
+"""They know nothing of the unit."""
+CLIMBERS = (ActivationMaximization, DeepDream, MACO, FeatureAccentuation, GuidedDiffusion, StandardVAE)
+"""They follow the target's gradient, whatever was measured."""
 
 
 class Flat:
@@ -83,6 +113,15 @@ def pictures(count=COUNT, seed=0):
     return nn.functional.interpolate(coarse, size=SIZE, mode="bilinear")
 
 
+class Pooled:
+    """Embeds a picture as its colours on a grid of 2 x 2, twice."""
+
+    dim, size, device = 24, 8, torch.device("cpu")
+
+    def __call__(self, images):
+        return (nn.functional.adaptive_avg_pool2d(images, 2) - 0.5).flatten(1).repeat(1, 2)
+
+
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
@@ -91,27 +130,92 @@ def network():
     return model.train()
 
 
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory):
+    """A tiny Stable Diffusion without text, untrained, at 16 px."""
+    from checkpoints import adapter_state, write_stable_diffusion
+
+    from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+
+    folder = tmp_path_factory.mktemp("diffusion")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        adapter = adapter_state(write_stable_diffusion(folder, text=False), Pooled.dim)
+    generator = StableDiffusionGenerator.load(
+        folder, adapter, prompt=None, guidance=1.0, steps=4, size=16, batch_size=6
+    )
+    return EmbeddingBackend(Pooled(), generator, name="diffusion")
+
+
 @pytest.fixture(scope="module", params=METHODS)
-def fitted(request, network):
+def setting(request):
+    """How a method is built, and the backend that it works on."""
+    name = request.param
+    return METHODS[name], request.getfixturevalue("diffusion") if "diffusion" in name else Flat()
+
+
+@pytest.fixture(scope="module")
+def build(setting):
+    return setting[0]
+
+
+@pytest.fixture(scope="module")
+def backend(setting):
+    return setting[1]
+
+
+@pytest.fixture(scope="module")
+def method(build, backend, network):
+    """Fitted on both units, without a trace in the network or the random state."""
     torch.manual_seed(3)
-    before = torch.get_rng_state(), {name: value.clone() for name, value in network.state_dict().items()}
-    method = METHODS[request.param]()
-    assert method.fit(LayerTarget(network, "3", [0, 2]), Flat(), pictures()) is method
+    before = snapshot(network)
+    made = build()
+    assert made.fit(LayerTarget(network, "3", [0, 2]), backend, pictures()) is made
+    assert_untouched(network, before)
+    return made
+
+
+def snapshot(network):
+    return torch.get_rng_state(), {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def assert_untouched(network, before):
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert network.training
     assert all(torch.equal(value, before[1][name]) for name, value in network.state_dict().items())
-    return method, METHODS[request.param]
+    for module in network.modules():
+        assert module.training
+        assert [*module._forward_hooks, *module._forward_pre_hooks, *module._backward_hooks] == []
+    for weight in network.parameters():
+        assert weight.requires_grad
+        assert weight.grad is None
 
 
-def test_pixels_come_out(fitted):
-    made = check_images(fitted[0].generate(pictures(5, seed=1), {0: "increase"}, seeds=[1] * 5))
-    assert made.shape == (5, 3, SIZE, SIZE)
+def test_every_registered_method_is_here():
+    made = {type(build()) for build in METHODS.values()}
+    assert {type(entry.load()(**entry.preset)) for entry in REGISTERED.values()} == made
+
+
+def test_pixels_come_out(method, backend, network):
+    before = snapshot(network)
+    made = check_images(method.generate(pictures(5, seed=1), {0: "increase"}, seeds=[1] * 5))
+    assert made.shape == (5, 3, backend.size, backend.size)
+    assert made.dtype == torch.float32
     assert not made.requires_grad
+    assert_untouched(network, before)
 
 
-def test_the_two_directions_part(fitted, network):
-    method, _ = fitted
-    if isinstance(method, (Shuffled, Unedited)):
+def test_its_cost_is_counted(method):
+    method.generate(pictures(2, seed=1), {0: "increase"}, seeds=[1] * 2)
+    cost = method.cost_
+    assert cost.seconds > 0
+    climbs = isinstance(method, CLIMBERS) or getattr(method, "technique", "") == "optimize"
+    assert (cost.backward > 0) == climbs
+    assert cost.forward >= cost.backward
+    assert (cost.forward > 0) == (climbs or isinstance(method, EmbeddingSearch))
+
+
+def test_the_two_directions_part(method, network):
+    if isinstance(method, CONTROLS):
         pytest.skip("a control knows nothing of the unit")
     images, target = pictures(24, seed=1), LayerTarget(network, "3", [0, 2])
     for unit in (0, 1):
@@ -122,25 +226,43 @@ def test_the_two_directions_part(fitted, network):
         assert read["increase"] > read["decrease"]
 
 
-def test_both_units_at_once(fitted):
-    method, _ = fitted
+def test_a_linear_unit_goes_both_ways(build, backend):
+    """A direction is a sign: up is above, and down below, what no direction gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 1))
+    coarse = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():  # smooth, as what these pictures can show
+        linear[1].weight.copy_(nn.functional.interpolate(coarse, size=SIZE, mode="bilinear").flatten(1))
+    target = LayerTarget(linear, "1", [0], preprocess=Preprocess(SIZE, [0.5], [0.5]))
+    method = build().fit(target, backend, pictures())
+    if isinstance(method, CONTROLS):
+        pytest.skip("a control knows nothing of the unit")
+    images = pictures(12, seed=1)
+    directions = {"increase": {0: "increase"}, "none": {}, "decrease": {0: "decrease"}}
+    read = {
+        name: target.responses(method.generate(images, wanted, seeds=list(range(12)))).mean().item()
+        for name, wanted in directions.items()
+    }
+    assert read["decrease"] < read["none"] < read["increase"]
+
+
+def test_both_units_at_once(method):
     images = pictures(4, seed=1)
     both, one = (
         method.generate(images, wanted, seeds=[1] * 4) for wanted in ({0: "increase", 1: "decrease"}, {0: "increase"})
     )
-    assert (both - one).abs().max() > 1e-4 or isinstance(method, Unedited)
+    assert ((both - one).abs().max() > 1e-4) != isinstance(method, (Unedited, RandomImages, Noise))
 
 
-def test_no_direction_is_a_control_that_ignores_alpha(fitted):
-    method, _ = fitted
+def test_no_direction_is_a_control_that_ignores_alpha(method):
     images = pictures(4, seed=1)
     control = method.generate(images, {}, seeds=[1] * 4)
     assert torch.equal(control, method.generate(images, {}, seeds=[1] * 4))
     assert torch.equal(control, method.generate(images, {}, seeds=[1] * 4, alpha=0.3))
 
 
-def test_repeatable_and_seeded(fitted):
-    method, _ = fitted
+def test_repeatable_and_seeded(method):
     images = pictures(4, seed=1)
     first = method.generate(images, {0: "decrease"}, seeds=[1, 2, 3, 4])
     assert torch.equal(first, method.generate(images, {0: "decrease"}, seeds=[1, 2, 3, 4]))
@@ -149,36 +271,53 @@ def test_repeatable_and_seeded(fitted):
     assert torch.equal(first[1:], other[1:])
 
 
-def test_an_image_does_not_depend_on_its_batch(fitted):
-    method, _ = fitted
+def test_an_image_does_not_depend_on_its_batch(method):
     images = pictures(6, seed=1)
     together = method.generate(images, {0: "increase"}, seeds=list(range(6)))
     alone = torch.cat([method.generate(images[[row]], {0: "increase"}, seeds=[row]) for row in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_fitting_again_gives_the_same(fitted, network):
-    method, build = fitted
-    again = build().fit(LayerTarget(network, "3", [0, 2]), Flat(), pictures())
+def test_fitting_again_gives_the_same(method, build, backend, network):
+    again = build().fit(LayerTarget(network, "3", [0, 2]), backend, pictures())
     images = pictures(3, seed=1)
     first, second = (one.generate(images, {1: "increase"}, seeds=[1] * 3) for one in (method, again))
     assert torch.equal(first, second)
 
 
-def test_measured_responses(fitted, network):
-    _, build = fitted
+def test_measured_responses(build, backend, network):
     target, images = LayerTarget(network, "3", [0, 2]), pictures()
     brightness = torch.stack([images.mean((1, 2, 3)), images[:, 0].mean((1, 2))], 1)
     method = build()
-    if getattr(method, "technique", "") == "optimize":
-        pytest.skip("optimisation follows the target's gradient, whatever was measured")
-    method.fit(target, Flat(), images, brightness)
     with pytest.raises(ValueError, match=r"responses has shape \(240, 1\); expected \(240, 2\): a row for each image"):
-        build().fit(target, Flat(), images, brightness[:, :1])
-    if isinstance(method, (Shuffled, Unedited)):
+        build().fit(target, backend, images, brightness[:, :1])
+    if isinstance(method, (*CLIMBERS, EmbeddingSearch)) or getattr(method, "technique", "") == "optimize":
+        pytest.skip("it asks the target, whatever was measured")
+    method.fit(target, backend, images, brightness)
+    if isinstance(method, CONTROLS):
         return
     up, down = (
         method.generate(pictures(20, seed=1), {0: way}, seeds=[1] * 20).mean().item()
         for way in ("increase", "decrease")
     )
     assert up > down
+
+
+def test_gradients_or_a_reason_before_any_work(build, backend):
+    """A target without gradients is refused before it is asked for anything, or it does."""
+
+    def answer(images):
+        asked.append(len(images))
+        return images.mean((1, 2, 3))
+
+    asked, method = [], build()
+    target = CallableTarget(answer)
+    if isinstance(method, CLIMBERS):
+        with pytest.raises(ValueError, match="needs gradients from the .* this target has none. Use "):
+            method.fit(target, backend, pictures())
+        assert asked == []
+        return
+    if isinstance(method, LandscapeMethod):
+        pytest.skip("the landscape's own tests have targets without gradients")
+    method.fit(target, backend, pictures())
+    assert method.generate(pictures(2, seed=1), {0: "increase"}, seeds=[1, 2]).shape[0] == 2

@@ -1,7 +1,7 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -15,12 +15,7 @@ import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
-from vislens_interp.baselines.centroids import Centroids
-from vislens_interp.baselines.controls import Shuffled, Unedited
-from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
-from vislens_interp.baselines.natural_images import NaturalImages
-from vislens_interp.baselines.ridge_direction import RidgeDirection
-from vislens_interp.baselines.ridge_pattern import RidgePattern
+from vislens_interp.baselines import method as method_by_name
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
 from vislens_interp.landscape.evidence import Evidence
@@ -28,7 +23,7 @@ from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.method import LandscapeMethod, Method, refuse_without_gradients
+from vislens_interp.method import LandscapeMethod, Method
 from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.result import LensResult, Sweep, versions
@@ -43,16 +38,6 @@ from vislens_interp.targets.target import LayerTarget, Target
 PAPER_SEED = 42
 
 OURS = ("edit", "optimize")
-BASELINES: dict[str, Callable[[LandscapeMethod], Method]] = {
-    "ridge_direction": lambda ours: RidgeDirection(),
-    "ridge_pattern": lambda ours: RidgePattern(),
-    "difference_of_means": lambda ours: DifferenceOfMeans(),
-    "centroids": lambda ours: Centroids(),
-    "natural_images": lambda ours: NaturalImages(),
-    "unedited": lambda ours: Unedited(),
-    "shuffled": lambda ours: Shuffled(LandscapeMethod(shuffles=0, seed=ours.seed, **ours.settings), seed=ours.seed + 1),
-}
-"""What ``method=`` knows beside the landscape's own two, each made for a fitted landscape."""
 
 
 class FeatureLens:
@@ -247,10 +232,7 @@ class FeatureLens:
             The result; for a lens on several units a result for each, the same pictures read by every unit.
         """
         name_of = method if isinstance(method, str) else type(method).__name__
-        if isinstance(method, str) and method not in (*OURS, *BASELINES):
-            raise ValueError(
-                f"method={method!r} is unknown; expected 'edit' or 'optimize', or one of {', '.join(BASELINES)}."
-            )
+        chosen_method = method_by_name(method) if isinstance(method, str) else method
         if not isinstance(method, str) and not (hasattr(method, "fit") and hasattr(method, "generate")):
             raise TypeError(
                 f"method is a {type(method).__name__}; expected a name, or an object with fit and generate such as "
@@ -269,8 +251,8 @@ class FeatureLens:
             raise ValueError(f"doses={list(doses)} are weights of method='edit', not of {name_of!r}. Leave doses out.")
         if any(not 0 < dose <= 1 for dose in doses):
             raise ValueError(f"doses={list(doses)} must lie in (0, 1]; each direction is taken at every one of them.")
-        if method == "optimize":
-            refuse_without_gradients(self.target, self.backend)
+        if hasattr(chosen_method, "refuse"):  # before a fit that takes minutes
+            cast(Any, chosen_method).refuse(self.target, self.backend)
         if judge is not None and len(judge.names) != len(self.target.names):
             raise ValueError(
                 f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(self.target.names)}, "
@@ -735,8 +717,12 @@ class FeatureLens:
                 f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
                 "first, or use 'edit'."
             )
-        baseline = BASELINES[method](ours) if isinstance(method, str) else method
-        if isinstance(baseline, NaturalImages) and (self.reference_kind_ or "").startswith("synthetic"):
+        baseline: Any = method
+        if isinstance(method, str):
+            # A control of this very landscape takes its settings; everything else has its own.
+            settings = {"seed": ours.seed, **ours.settings} if method == "shuffled" else {}
+            baseline = method_by_name(method, **settings)
+        if getattr(baseline, "shows_reference", False) and (self.reference_kind_ or "").startswith("synthetic"):
             raise ValueError(
                 f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
                 "on photographs first, or look at top_images()."

@@ -17,6 +17,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
 from vislens_interp.landscape.start import organise
+from vislens_interp.targets.cost import counted
 from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import Target
 
@@ -37,7 +38,10 @@ class Method(Protocol):
         ...
 
     def generate(self, images: Tensor, directions: Directions, *, seeds: list[int]) -> Tensor:
-        """Move images (N, 3, H, W) in these directions; one noise seed an image."""
+        """Move images (N, 3, H, W) in these directions; one noise seed an image.
+
+        Afterwards ``cost_``, a :class:`~vislens_interp.targets.cost.Cost`, says what it took.
+        """
         ...
 
 
@@ -184,6 +188,11 @@ class LandscapeMethod:
         found = evidence(self.landscape_, x, self.shuffled_, seed=self.seed)
         self.evidence_: dict[str, Evidence] = {item.unit: item for item in found}
         return self
+
+    def refuse(self, target: Target, backend: Backend) -> None:
+        """Raise ValueError where the technique cannot work, before anything is computed."""
+        if self.technique == "optimize":
+            refuse_without_gradients(target, backend)
 
     def bind(self, target: Target, backend: Backend) -> Self:
         """Take target and backend without fitting, for a landscape that was loaded."""
@@ -361,6 +370,7 @@ class LandscapeMethod:
             trace=trace,
         )
 
+    @counted
     def generate(
         self,
         images: Tensor,

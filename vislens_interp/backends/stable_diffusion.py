@@ -335,7 +335,6 @@ class StableDiffusionGenerator:
             raise ValueError(f"steps={steps} must be at least 1; 2 to 4 are usual.")
         scheduler: Any = self.text_to_image.scheduler.from_config(self.text_to_image.scheduler.config)
         scheduler.set_timesteps(steps)
-        text, _ = self._text
         condition = embeddings[:, None].to(self.device, self.dtype)
         side = self.size // self.text_to_image.vae_scale_factor
         noise = draw_noise(
@@ -343,23 +342,33 @@ class StableDiffusionGenerator:
             torch.Size([self.unet.config.in_channels, side, side]),
         )
 
-        def predict(latents: Tensor, embeds: Tensor, time: Tensor) -> Tensor:
-            return self.unet(
-                latents,
-                time,
-                encoder_hidden_states=text.expand(len(latents), -1, -1),
-                added_cond_kwargs={"image_embeds": [embeds]},
-            ).sample
-
         latents = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
         for time in scheduler.timesteps:
-            predicted: Any = checkpoint(predict, latents, condition, time.to(self.device), use_reentrant=False)
+            predicted: Any = checkpoint(self.predict, latents, condition, time.to(self.device), use_reentrant=False)
             latents = scheduler.step(predicted, time, latents).prev_sample
 
-        def show(code: Tensor) -> Tensor:
-            return self.vae.decode(code / self.vae.config.scaling_factor).sample
+        made: Any = checkpoint(self.show, latents, use_reentrant=False)
+        return made
 
-        made: Any = checkpoint(show, latents, use_reentrant=False)
+    def predict(self, latents: Tensor, condition: Tensor, time: Tensor) -> Tensor:
+        """What the UNet says to noisy latents (N, C, h, w) at a timestep, beside the prompt and without guidance.
+
+        Args:
+            latents: On the generator's device, in its precision; gradients flow.
+            condition: (N, 1, embedding_dim) embeddings; zeros are none.
+            time: One timestep of the schedule.
+        """
+        text, _ = self._text
+        return self.unet(
+            latents,
+            time,
+            encoder_hidden_states=text.expand(len(latents), -1, -1),
+            added_cond_kwargs={"image_embeds": [condition]},
+        ).sample
+
+    def show(self, latents: Tensor) -> Tensor:
+        """Clean latents (N, C, h, w) as images (N, 3, size, size) in [0, 1], float32; gradients flow."""
+        made = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (made.float() / 2 + 0.5).clamp(0, 1)
 
     def _batch(self, embeddings: Tensor, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend
 from vislens_interp.landscape.edit import Interpolation, alpha_for_angle, interpolate, keep_norm
 from vislens_interp.landscape.prior import DIRECTIONS, ResponseScaler
+from vislens_interp.targets.cost import counted
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class EmbeddingEdit(ABC):
             weight, _ = alpha_for_angle(flat, goal, self.angle, interpolation=self.interpolation)
         return keep_norm(interpolate(flat, goal, weight, self.interpolation), flat).view_as(x)
 
+    @counted
     def generate(
         self,
         images: Tensor,

@@ -9,6 +9,7 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.baselines.embedding_edit import SIGN, read_responses
 from vislens_interp.images import resize
 from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.targets.cost import counted
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class NaturalImages:
 
     Source: Vis-Lens, Figs. 4 and S21 to S26 (top 10). Several units: ranked by the sum of their wanted changes.
     """
+
+    shows_reference = True
+    """What it shows passes for natural, so that a synthetic reference set will not do."""
 
     def __init__(self, count: int = 10) -> None:
         if count < 1:
@@ -60,6 +64,7 @@ class NaturalImages:
         score = torch.stack([SIGN[direction] * self.standard_[:, unit] for unit, direction in directions.items()])
         return score.sum(0).argsort(descending=True, stable=True)[: self.count]
 
+    @counted
     def generate(
         self,
         images: Tensor,
@@ -73,6 +78,27 @@ class NaturalImages:
         if len(seeds) != len(images):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
         if directions:
-            ranks = torch.tensor([seed % self.count for seed in seeds])
-            images = self.images_[self.rows(directions).to(self.images_.device)[ranks]]
+            images = self.images_[self.choose(directions, seeds).to(self.images_.device)]
         return resize(images.float(), self.backend.size).cpu()
+
+    def choose(self, directions: "Directions", seeds: list[int]) -> Tensor:
+        """A row of the reference set for each seed: (N,)."""
+        return self.rows(directions)[torch.tensor([seed % self.count for seed in seeds])]
+
+
+class RandomImages(NaturalImages):
+    """Show any reference images, whatever a unit answers to them: the control of the top-k images.
+
+    A picture's noise seed picks it, for one direction as for the other. No direction gives the image itself.
+
+    Attributes (after ``fit``):
+        images_: (N, 3, H, W) the reference images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(count=1)
+
+    def choose(self, directions: "Directions", seeds: list[int]) -> Tensor:
+        """A row of the reference set for each seed: (N,)."""
+        count = len(self.images_)
+        return torch.cat([torch.randint(count, (1,), generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -45,3 +45,7 @@ class UnitsOf(Target):
 
     def features(self, images: Tensor) -> Tensor:
         return self.target.features(images)
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        responses, features = self.target.with_features(images)
+        return responses[:, self.columns], features

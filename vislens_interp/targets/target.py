@@ -99,6 +99,14 @@ class Target(ABC):
             " LayerTarget. Pass a network to take them from instead."
         )
 
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Responses (N, K) and features (N, ...) of the same images, in one pass where the target can; gradients flow.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+        """
+        return self(images), self.features(images)
+
     def describe(self) -> dict[str, Any]:
         """What a saved result says of its target, as JSON values."""
         return {"model": type(self).__name__, "units": list(self.names)}
@@ -287,6 +295,10 @@ class LayerTarget(Target):
         check_shape(images)
         with undisturbed(self.model):
             return self._arrange(self._run(self._prepare(images)))
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(images)
+        return self._select(features), features
 
     def _prepare(self, images: Tensor) -> Tensor:
         anchor = _anchor(self.model)

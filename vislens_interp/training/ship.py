@@ -12,7 +12,7 @@ from vislens_interp import zoo
 from vislens_interp.backends.embedded import FILES
 from vislens_interp.files import write_text
 
-SHIPPED = (*FILES, "vit_tiny64.safetensors")
+SHIPPED = (*FILES, "vit_tiny64.safetensors", "natural_spectrum.safetensors")
 LIMIT = 95_000_000
 """Bytes of all shipped weights: what the wheel may weigh."""
 

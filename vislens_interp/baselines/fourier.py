@@ -1,0 +1,61 @@
+"""How gradient ascent writes pictures down: logits of pixels, decorrelated colours, Fourier coefficients."""
+
+import torch
+from torch import Tensor
+
+LOGIT_EPS = 1e-3
+"""Pixels nearer to black or white than this are taken for this, so that their logit is finite."""
+
+_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+COLOURS = _COLOURS / _COLOURS.norm(dim=0).max()
+"""Square root of the covariance of ImageNet's colours, its longest column of length 1 (lucid, ``param/color.py``)."""
+
+
+def recorrelate(channels: Tensor) -> Tensor:
+    """Independent channels (N, 3, H, W) to colours that vary together as those of photographs do."""
+    return torch.einsum("rc,nchw->nrhw", COLOURS.to(channels), channels)
+
+
+def decorrelate(colours: Tensor) -> Tensor:
+    """The inverse of :func:`recorrelate`."""
+    return torch.einsum("cr,nrhw->nchw", torch.linalg.inv(COLOURS.double()).to(colours), colours)
+
+
+def to_logits(images: Tensor, eps: float = LOGIT_EPS) -> Tensor:
+    """Pixels (N, 3, H, W) in [0, 1] to logits, of which ``sigmoid`` is the inverse."""
+    return torch.logit(images.clamp(eps, 1 - eps))
+
+
+def frequencies(size: int) -> Tensor:
+    """Cycles a pixel of each coefficient of a real picture: (size, size // 2 + 1)."""
+    return (torch.fft.fftfreq(size)[:, None] ** 2 + torch.fft.rfftfreq(size)[None] ** 2).sqrt()
+
+
+def decay(size: int, power: float) -> Tensor:
+    """What coefficients are multiplied by: 1 / max(f, 1 / size) ** power, (size, size // 2 + 1)."""
+    return frequencies(size).clamp_min(1 / size) ** -power
+
+
+def to_spectrum(signal: Tensor) -> Tensor:
+    """Real (N, 3, S, S) to coefficients (N, 3, S, S // 2 + 1), complex; lengths are kept (``norm="ortho"``)."""
+    return torch.fft.rfft2(signal, norm="ortho")
+
+
+def to_signal(spectrum: Tensor, size: int) -> Tensor:
+    """The inverse of :func:`to_spectrum`, at this size."""
+    return torch.fft.irfft2(spectrum, s=(size, size), norm="ortho")
+
+
+def odd(phase: Tensor) -> Tensor:
+    """Phases (..., S, S // 2 + 1) that a real picture can have: φ(-f) = -φ(f) where both are in the half-plane.
+
+    Only in the first column, and for an even side the last; elsewhere the other half follows from this one.
+    """
+    size = phase.shape[-2]
+    columns = [0, phase.shape[-1] - 1] if size % 2 == 0 else [0]
+    opposite = (-torch.arange(size, device=phase.device)) % size
+    edge = phase[..., columns]
+    edge = (edge - edge[..., opposite, :]) / 2
+    middle = phase[..., 1:-1] if size % 2 == 0 else phase[..., 1:]
+    parts = [edge[..., :1], middle] + ([edge[..., 1:]] if size % 2 == 0 else [])
+    return torch.cat(parts, -1)
