@@ -1,0 +1,159 @@
+"""Every benchmark by one command, and one page of all their results.
+
+    python benchmarks/run_all.py --gather [--readme README.md]             # RESULTS.md from the results that are there
+    python benchmarks/run_all.py --out runs/quick --quick                  # all that have a quick run; for CI
+    python benchmarks/run_all.py --out runs/all [--only NAME ...]          # everything; hours; goes on where it stopped
+
+Each benchmark runs in processes of its own with its own folder below ``--out`` and goes on there after an interruption;
+one that fails does not stop the others. One that has ended with this command at this commit is not run again. A run
+writes ``RESULTS.md`` and ``results.json`` into ``--out``. The committed results change only by ``--publish``, which
+copies what was measured to ``benchmarks/results/``, and ``--gather``, which makes the two files from there.
+
+What a benchmark needs and is not given (``--data``, ``--weights``, ``--pixel-vae``) is listed with the benchmark as not
+run. A new benchmark is one entry in ``suite.py``.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from provenance import ROOT, command_line, commit
+from results_page import gather, page, put_headline
+from suite import HERE, SUITE, Benchmark, CannotRunError
+
+from vislens_interp.files import write_text
+
+RESULTS = HERE / "results"
+
+
+def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
+    """Run a benchmark's commands, one after the other, unless they have ended at this commit before.
+
+    Args:
+        one: The benchmark.
+        commands: Words of each command.
+        folder: Its own, with ``log.txt`` and ``run.json`` (seconds, commit).
+
+    Returns:
+        None, or why it failed, with the last line of its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record, state = folder / "run.json", commit(ROOT)
+    key = {"commands": [command_line(words[1:]) for words in commands], **state}
+    if record.is_file() and state["dirty"] is False:
+        before = json.loads(record.read_text(encoding="utf-8"))
+        if {name: before[name] for name in key} == key:
+            print(f"{one.name}: ended before, {before['seconds']:.0f} s", flush=True)
+            return None
+    began = time.monotonic()
+    for words in commands:
+        print(f"{one.name}: {command_line(words[1:])}", flush=True)
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, check=False).returncode
+        if code:
+            said = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
+            return f"failed with exit status {code}: {said[-1]}"
+    seconds = time.monotonic() - began
+    print(f"{one.name}: {seconds:.0f} s", flush=True)
+    write_text(record, json.dumps({**key, "seconds": round(seconds, 1)}))
+    return None
+
+
+def run_suite(
+    suite: tuple[Benchmark, ...], out: Path, *, quick: bool, values: dict[str, Path | str | None]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Run all of them.
+
+    Args:
+        suite: The benchmarks.
+        out: Each has a folder below it.
+        quick: Quick runs.
+        values: What stands for ``{data}`` and the others in their commands.
+
+    Returns:
+        Where the files of each are, and why those that did not run or failed did so; both by name.
+    """
+    folders, not_run = {}, {}
+    for one in suite:
+        folders[one.name] = RESULTS if one.published else out / one.name
+        try:
+            commands = one.prepare(quick=quick, values={**values, "out": out / one.name})
+        except CannotRunError as why:
+            not_run[one.name] = str(why)
+            continue
+        failure = run(one, commands, out / one.name)
+        if failure is not None:
+            not_run[one.name] = failure
+            print(f"{one.name}: {failure}", flush=True)
+    return folders, not_run
+
+
+def write_results(results: dict[str, Any], folders: dict[str, Path], json_file: Path, page_file: Path) -> None:
+    write_text(json_file, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(page_file, page(results, folders))
+
+
+def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict[str, Path]) -> None:
+    """Copy the files of what was measured, figures too, to the committed results."""
+    measured = {entry["name"] for entry in results["benchmarks"] if entry["state"] == "measured"}
+    for one in suite:
+        if one.name in measured and not one.published:
+            folder = folders[one.name]
+            for file in [folder / f"{one.file}.json", folder / f"{one.file}.md", *sorted(folder.glob("*.png"))]:
+                if file.is_file():
+                    shutil.copy(file, RESULTS / file.name)
+
+
+def gather_committed(readme: Path | None = None) -> None:
+    """Make ``results.json``, RESULTS.md and the README's table from the committed results."""
+    folders = {one.name: RESULTS for one in SUITE}
+    results = gather(SUITE, folders, ROOT)
+    write_results(results, folders, RESULTS / "results.json", ROOT / "RESULTS.md")
+    if readme is not None:
+        write_text(readme, put_headline(readme.read_text(encoding="utf-8"), results))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run or gather; 1 if a benchmark failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder below which each benchmark has its own")
+    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
+    parser.add_argument("--only", nargs="+", choices=[one.name for one in SUITE], help="these benchmarks alone")
+    parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"), help="default: VISLENS_DATA")
+    parser.add_argument("--weights", type=Path, help="what the recipes of docs/training64.md wrote")
+    parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0, for table3")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--publish", action="store_true", help="copy what was measured to benchmarks/results, gather")
+    parser.add_argument("--gather", action="store_true", help="RESULTS.md from benchmarks/results, nothing is run")
+    parser.add_argument("--readme", type=Path, help="with --gather or --publish: put the table between its markers")
+    args = parser.parse_args(argv)
+    if args.gather == (args.out is not None):
+        parser.error("give either --out DIR, to run, or --gather, to read what has been run")
+    if args.publish and (args.quick or args.gather):
+        parser.error("--publish is for a whole run: a quick one measures nothing")
+    if args.gather:
+        gather_committed(args.readme)
+        return 0
+    suite = tuple(one for one in SUITE if args.only is None or one.name in args.only)
+    paths = {"data": args.data, "weights": args.weights, "pixel_vae": args.pixel_vae}
+    there = {name: None if path is None else Path(path).resolve() for name, path in paths.items()}
+    values = {name: path if path is not None and path.exists() else None for name, path in there.items()}
+    out = args.out.resolve()
+    folders, not_run = run_suite(suite, out, quick=args.quick, values={**values, "device": args.device})
+    results = gather(suite, folders, out, quick=args.quick, not_run=not_run)
+    write_results(results, folders, out / "results.json", out / "RESULTS.md")
+    if args.publish:
+        publish(results, suite, folders)
+        gather_committed(args.readme)
+    print(out / "RESULTS.md")
+    return 1 if any(entry["state"] == "failed" for entry in results["benchmarks"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
