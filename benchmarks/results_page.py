@@ -158,7 +158,9 @@ def page(results: dict[str, Any], folders: dict[str, Path]) -> str:
     """
     entries = results["benchmarks"]
     judged = [(entry["name"], aim["what"], aim["met"]) for entry in entries for aim in entry["aims"]]
-    unmet, still_open, held = ([f"- {name}: {what}" for name, what, met in judged if met is value] for value in VALUES)
+    unmet, still_open, held = (
+        [f"- {name}: {what}" for name, what, met in judged if met is value] for value in (False, None, True)
+    )
     broken = [f"- {entry['name']}: {entry['why']}" for entry in entries if entry["state"] == "failed"]
     missing = [f"- {entry['name']}: {entry['why']}" for entry in entries if entry["state"] == "not run"]
     lines = ["# Results" + (" (quick run: it works, and measures nothing)" if results["quick"] else ""), ""]
@@ -169,7 +171,8 @@ def page(results: dict[str, Any], folders: dict[str, Path]) -> str:
         lines += ["**What is open.**", "", *still_open, ""] if still_open else []
     lines += ["**Not run.**", "", *missing, ""] if missing else []
     lines += [HOLDS, "", *held, ""] if held else []
-    lines += ["## At a glance", "", *headline(results), "", "## Where the figures come from", ""]
+    lines += [] if results["quick"] else ["## At a glance", "", *headline(results), ""]
+    lines += ["## Where the figures come from", ""]
     for entry in entries:
         lines += [f"- {entry['name']}: {provenance_line(source)}" for source in entry["sources"]]
     for one in entries:
@@ -179,9 +182,6 @@ def page(results: dict[str, Any], folders: dict[str, Path]) -> str:
         lines += ["", f"## {one['name']}", ""]
         lines += [f"The benchmark's own page, [{one['page']}]({one['page']}):", "", *demoted(text)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-VALUES = (False, None, True)
 
 
 def demoted(text: str) -> list[str]:

@@ -16,6 +16,7 @@ run. A new benchmark is one entry in ``suite.py``.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
     Args:
         one: The benchmark.
         commands: Words of each command.
-        folder: Its own, with ``log.txt`` and ``run.json`` (seconds, commit).
+        folder: Its own, with ``log.txt`` and ``run.json`` (commands, commit, seconds by the clock and of the CPUs).
 
     Returns:
         None, or why it failed, with the last line of its log.
@@ -51,7 +52,7 @@ def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
         if {name: before[name] for name in key} == key:
             print(f"{one.name}: ended before, {before['seconds']:.0f} s", flush=True)
             return None
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), cpu_seconds()
     for words in commands:
         print(f"{one.name}: {command_line(words[1:])}", flush=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
@@ -59,10 +60,16 @@ def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
         if code:
             said = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
             return f"failed with exit status {code}: {said[-1]}"
-    seconds = time.monotonic() - began
-    print(f"{one.name}: {seconds:.0f} s", flush=True)
-    write_text(record, json.dumps({**key, "seconds": round(seconds, 1)}))
+    seconds, cpu = time.monotonic() - began, cpu_seconds() - cpu_began
+    print(f"{one.name}: {seconds:.0f} s, {cpu:.0f} CPU s", flush=True)
+    write_text(record, json.dumps({**key, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
     return None
+
+
+def cpu_seconds() -> float:
+    """What the processes that have ended took of the processors: on a busy machine the clock says little."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def run_suite(
@@ -151,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.publish:
         publish(results, suite, folders)
         gather_committed(args.readme)
-    print(out / "RESULTS.md")
+    print(f"{out / 'RESULTS.md'}; {cpu_seconds():.0f} CPU s in all")
     return 1 if any(entry["state"] == "failed" for entry in results["benchmarks"]) else 0
 
 

@@ -76,13 +76,13 @@ def test_commands_name_options_that_exist(one, quick, tmp_path):
 
 def test_what_cannot_run_says_why():
     with pytest.raises(CannotRunError, match="it needs --pixel-vae"):
-        SUITE[1].prepare(quick=False, values={"out": "o", "data": "d", "pixel_vae": None, "device": "cpu"})
+        Benchmark("toy", ("speed.py --x {pixel_vae}",)).prepare(quick=False, values={"out": "o", "pixel_vae": None})
     with pytest.raises(CannotRunError, match=r"benchmarks/toy\.py is not there"):
         toy().prepare(quick=False, values={"out": "o"})
 
 
 def test_a_folder_with_spaces_stays_one_word():
-    (words,) = SUITE[6].prepare(quick=False, values={"out": "a b"})
+    (words,) = Benchmark("toy", ("speed.py --out {out}",)).prepare(quick=False, values={"out": "a b"})
     assert words[-2:] == ["--out", "a b"]
 
 
@@ -307,10 +307,13 @@ def test_what_fails_comes_first_then_what_is_open(tmp_path):
 
 
 def test_a_quick_run_judges_nothing(tmp_path):
-    folders = write_toy(tmp_path, {"checks": {"Good.": True, "Bad.": False}})
+    measure = {"what": "w", "value": 1.0, "unit": "SD", "sample": "4 units"}
+    folders = write_toy(tmp_path, {"checks": {"Good.": True, "Bad.": False}, "measures": [measure]})
     results = gather((toy(),), folders, tmp_path, quick=True)
     assert results["benchmarks"][0]["aims"] == []
-    assert page(results, folders).startswith("# Results (quick run: it works, and measures nothing)\n")
+    text = page(results, folders)
+    assert text.startswith("# Results (quick run: it works, and measures nothing)\n")
+    assert "4 units" not in text
     with pytest.raises(ValueError, match=r"quick=True.*expected a whole run.*run_all\.py --gather"):
         put_headline(f"{BEGIN}\n{END}", results)
 
