@@ -73,15 +73,25 @@ def gather(
 
 
 def read(one: Benchmark, file: Path, beside: Path, *, quick: bool) -> dict[str, Any]:
-    """What one benchmark's files hold."""
+    """What one benchmark's files hold.
+
+    Raises:
+        ValueError: The Markdown is of another run than the JSON.
+    """
     numbers = json.loads(file.read_text(encoding="utf-8"))
-    says, written = one.read(numbers), file.with_suffix(".md")
+    says, sources, written = one.read(numbers), sources_of(numbers), file.with_suffix(".md")
+    text = written.read_text(encoding="utf-8")
+    if sources and not any(provenance_line(source) in text for source in sources):
+        raise ValueError(
+            f"{written.name} holds the line of no run in {file.name}; expected both from one run. Copy both files, or "
+            "run the benchmark's report again."
+        )
     return {
         "page": Path(os.path.relpath(written, beside)).as_posix(),
-        "sources": sources_of(numbers),
+        "sources": sources,
         "aims": [] if quick else [asdict(aim) for aim in says.aims],
         "measures": [asdict(measure) for measure in says.measures],
-        "tables": tables_of(written.read_text(encoding="utf-8")),
+        "tables": tables_of(text),
     }
 
 

@@ -7,6 +7,7 @@ import findings
 import pytest
 import run_all
 from findings import Aim, Findings, Measure, stated
+from provenance import provenance_line
 from results_page import BEGIN, END, SOURCE, gather, headline, page, put_headline, sources_of, tables_of
 from suite import HERE, SUITE, Benchmark, CannotRunError
 
@@ -40,7 +41,7 @@ calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
 
 def write_toy(folder, numbers):
     write_text(folder / "toy.json", json.dumps(numbers))
-    write_text(folder / "toy.md", TOY)
+    write_text(folder / "toy.md", TOY + "\n" + provenance_line(SAID) + "\n")
     return {"toy": folder}
 
 
@@ -324,6 +325,24 @@ def test_a_file_that_cannot_be_read_fails_alone(tmp_path):
     (entry,) = gather((toy(),), folders, tmp_path)["benchmarks"]
     assert entry["state"] == "failed"
     assert entry["why"].startswith("failed to be read: JSONDecodeError")
+
+
+def test_tables_and_figures_are_of_one_run(tmp_path):
+    folders = write_toy(tmp_path, {"provenance": {**SAID, "seed": 4}})
+    (entry,) = gather((toy(),), folders, tmp_path)["benchmarks"]
+    assert entry["state"] == "failed"
+    assert "toy.md holds the line of no run in toy.json; expected both from one run. Copy both files" in entry["why"]
+
+
+def test_only_what_was_measured_is_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_all, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    folders = write_toy(tmp_path / "toy", {"checks": {}}) | {"other": tmp_path / "toy"}
+    write_text(tmp_path / "toy" / "figure.png", "")
+    write_text(tmp_path / "toy" / "log.txt", "")
+    suite = (toy(), Benchmark("other", ("toy.py",), stem="figure"))
+    run_all.publish(gather(suite, folders, tmp_path, not_run={"other": "failed"}), suite, folders)
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["figure.png", "toy.json", "toy.md"]
 
 
 def test_the_headline_joins_directions_and_says_what_brackets_are(tmp_path):
