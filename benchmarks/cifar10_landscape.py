@@ -826,30 +826,36 @@ def report_pairs(out: Path, provenance_: dict[str, Any]) -> str:
     return text
 
 
-def verdict(numbers: dict[str, Any]) -> list[str]:
-    """What was hoped for and is not seen, first; then what is."""
+def checks(numbers: dict[str, Any]) -> dict[str, bool]:
+    """What was hoped for, each sentence with its figures, and whether it is seen."""
     shipped = [row for row in numbers["rows"] if row["method"] == ROWS[1].label]
-    checks: dict[str, bool] = {}
+    said: dict[str, bool] = {}
     bias = numbers["reconstruction"][ROWS[1].label]["bias"][0]
-    checks[f"Reconstructions answer {bias:+.2f} SD off (wanted: within 0.3)."] = abs(bias) <= 0.3
+    said[f"Reconstructions answer {bias:+.2f} SD off (wanted: within 0.3)."] = abs(bias) <= 0.3
     wins, change, pairs_ = (numbers["editing"][name] for name in ("wins", "mean_change", "pairs"))
     text = f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {pairs_} unit × direction pairs "
-    checks[f"{text}(wanted: 90 %); mean Δr {change:+.2f} SD (wanted: 0.5)."] = wins >= 0.9 and change >= 0.5
+    said[f"{text}(wanted: 90 %); mean Δr {change:+.2f} SD (wanted: 0.5)."] = wins >= 0.9 and change >= 0.5
     kept = {row["direction"]: row["normalised_similarity"] for row in shipped}
     text = " and ".join(f"{value:.2f} ({way})" for way, value in kept.items())
     text = f"Its similarity is {text} of the way from a random pair to the reconstruction (wanted: 0.5)."
-    checks[text] = min(kept.values()) >= 0.5
+    said[text] = min(kept.values()) >= 0.5
     for key, found in numbers["matched"].items():
         for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
             one = found[name]
             text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] (wanted: above zero)."
-            checks[f"Structured against standard-VAE optimisation, {key}: {name} {text}"] = one["low"] > 0
+            said[f"Structured against standard-VAE optimisation, {key}: {name} {text}"] = one["low"] > 0
     for name in ("of mean changes", "of single pictures") if "pairs" in numbers else ():
         one = numbers["pairs"][name]
         text = f"{one['both over single']:.2f} [{one['low']:.2f}, {one['high']:.2f}] of a single unit's (wanted: 0.50)."
         count = numbers["pairs"]["pairs"]
-        checks[f"Two units in one latent, {count} pairs: cross-talk {name} is {text}"] = one["both over single"] <= 0.5
-    failed, held = ([f"- {text}" for text, ok in checks.items() if ok is wanted] for wanted in (False, True))
+        said[f"Two units in one latent, {count} pairs: cross-talk {name} is {text}"] = one["both over single"] <= 0.5
+    return said
+
+
+def verdict(numbers: dict[str, Any]) -> list[str]:
+    """What was hoped for and is not seen, first; then what is."""
+    said = checks(numbers)
+    failed, held = ([f"- {text}" for text, ok in said.items() if ok is wanted] for wanted in (False, True))
     failed = failed or ["- Nothing of what was asked."]
     return ["**What fails, first.**", "", *failed, "", "**What holds.**", "", *held, ""]
 

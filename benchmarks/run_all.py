@@ -1,235 +1,166 @@
-"""One command for every benchmark, and one page of every table.
+"""Every benchmark by one command, and one page of all their results.
 
-    python benchmarks/run_all.py --data $VISLENS_DATA --out runs/all [--quick] [--weights DIR] [--only NAME ...]
-    python benchmarks/run_all.py --out runs/all --readme README.md     # the headline table, between its two marks
+    python benchmarks/run_all.py --gather [--readme README.md]             # RESULTS.md from the results that are there
+    python benchmarks/run_all.py --out runs/quick --quick                  # all that have a quick run; for CI
+    python benchmarks/run_all.py --out runs/all [--only NAME ...]          # everything; hours; goes on where it stopped
 
-Each benchmark is its own program with its own folder below OUT, where what is finished stays: called again, it goes on.
-One that fails or cannot run is named with the reason, and the others run. ``results.json`` has one form whatever ran
-(:data:`SCHEMA`); ``RESULTS.md`` is made from it and from nothing else. ``--quick`` takes those that have a quick mode.
+Each benchmark runs in processes of its own with its own folder below ``--out`` and goes on there after an interruption;
+one that fails does not stop the others. One that has ended with this command at this commit is not run again. A run
+writes ``RESULTS.md`` and ``results.json`` into ``--out``. The committed results change only by ``--publish``, which
+copies what was measured to ``benchmarks/results/``, and ``--gather``, which makes the two files from there.
+
+What a benchmark needs and is not given (``--data``, ``--weights``, ``--pixel-vae``) is listed with the benchmark as not
+run. A new benchmark is one entry in ``suite.py``.
 """
 
 import argparse
 import json
 import os
-import re
+import resource
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provenance import provenance, provenance_line
+from provenance import ROOT, command_line, commit
+from results_page import gather, page, put_headline
+from suite import HERE, SUITE, Benchmark, CannotRunError
 
 from vislens_interp.files import write_text
 
-SCHEMA = {
-    "schema": "int: version of this form, 1",
-    "quick": "bool: tiny sizes that show that everything runs and measure nothing",
-    "environment": "dict: command, commit, dirty, device, cpus, threads, torch, python, seed, date",
-    "benchmarks": "list of name, status (done, failed, skipped), why, seconds, commands, table, results",
-}
-MARKS = ("<!-- results: begin (benchmarks/run_all.py) -->", "<!-- results: end -->")
-HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One program.
+def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
+    """Run a benchmark's commands, one after the other, unless they have ended at this commit before.
 
     Args:
-        name: Of its folder below OUT.
-        full: Commands, each a script and its arguments; DATA, OUT and WEIGHTS are replaced.
-        quick: The same in its quick mode; empty where it has none.
-        files: Stem of the JSON and Markdown that it leaves in its folder.
+        one: The benchmark.
+        commands: Words of each command.
+        folder: Its own, with ``log.txt`` and ``run.json`` (commands, commit, seconds by the clock and of the CPUs).
+
+    Returns:
+        None, or why it failed, with the last line of its log.
     """
-
-    name: str
-    full: tuple[str, ...]
-    quick: tuple[str, ...]
-    files: str
-
-
-BENCHMARKS = (
-    Benchmark(
-        "planted_units",
-        ("planted_units.py --data DATA --out OUT",),
-        ("planted_units.py --data DATA --out OUT --quick",),
-        "planted_units",
-    ),
-    Benchmark("speed", ("speed.py --data DATA --out OUT",), ("speed.py --data DATA --out OUT --quick",), "speed"),
-    Benchmark(
-        "sd15_speed", ("sd15_speed.py --data DATA --out OUT",), ("sd15_speed.py --out OUT --quick",), "sd15_speed"
-    ),
-    Benchmark("unit_coverage", ("unit_coverage.py --out OUT",), (), "unit_coverage"),
-    Benchmark(
-        "cifar10_landscape",
-        (
-            "cifar10_landscape.py --data DATA --out OUT --pixel-vae WEIGHTS/cifar10_cvae.safetensors --tune",
-            "cifar10_landscape.py --data DATA --out OUT --pixel-vae WEIGHTS/cifar10_cvae.safetensors",
-            "cifar10_landscape.py --data DATA --out OUT --pixel-vae WEIGHTS/cifar10_cvae.safetensors --report",
-        ),
-        (),
-        "table3",
-    ),
-    Benchmark(
-        "embedded_backend",
-        tuple(
-            f"embedded_backend.py {part} --data DATA --weights WEIGHTS --out OUT"
-            for part in ("quality", "retrieval", "job", "cost", "report")
-        ),
-        (),
-        "embedded",
-    ),
-)
+    folder.mkdir(parents=True, exist_ok=True)
+    record, state = folder / "run.json", commit(ROOT)
+    key = {"commands": [command_line(words[1:]) for words in commands], **state}
+    if record.is_file() and state["dirty"] is False:
+        before = json.loads(record.read_text(encoding="utf-8"))
+        if {name: before[name] for name in key} == key:
+            print(f"{one.name}: ended before, {before['seconds']:.0f} s", flush=True)
+            return None
+    began, cpu_began = time.monotonic(), cpu_seconds()
+    for words in commands:
+        print(f"{one.name}: {command_line(words[1:])}", flush=True)
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, check=False).returncode
+        if code:
+            said = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
+            return f"failed with exit status {code}: {said[-1]}"
+    seconds, cpu = time.monotonic() - began, cpu_seconds() - cpu_began
+    print(f"{one.name}: {seconds:.0f} s, {cpu:.0f} CPU s", flush=True)
+    write_text(record, json.dumps({**key, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
+    return None
 
 
-def run(one: Benchmark, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one benchmark in a process of its own, and gather what it left."""
-    row: dict[str, Any] = {"name": one.name, "status": "done", "why": None, "seconds": 0.0, "commands": []}
-    row |= {"table": "", "results": None}
-    commands = one.quick if args.quick else one.full
-    folder = args.out / one.name
-    places = {"DATA": args.data, "OUT": folder, "WEIGHTS": args.weights}
-    missing = [name for name, place in places.items() if place is None and any(name in each for each in commands)]
-    if not commands:
-        return row | {"status": "skipped", "why": "it has no quick mode"}
-    if missing:
-        flags = ", ".join(f"--{name.lower()}" for name in missing)
-        return row | {"status": "skipped", "why": f"it needs {flags}"}
-    started = time.monotonic()
-    for each in commands:
-        words = [re.sub("DATA|OUT|WEIGHTS", lambda found: str(places[found[0]]), word) for word in each.split()]
-        row["commands"].append(f"python benchmarks/{each}")
-        done = subprocess.run([sys.executable, str(HERE / words[0]), *words[1:]], capture_output=True, text=True)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            row |= {"status": "failed", "why": f"{each.split()[0]} ended with {done.returncode}: {last}"}
-            break
-    row["seconds"] = round(time.monotonic() - started, 1)
-    return row | gathered(folder, one.files)
+def cpu_seconds() -> float:
+    """What the processes that have ended took of the processors: on a busy machine the clock says little."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def gathered(folder: Path, files: str) -> dict[str, Any]:
-    """The table and the results that a benchmark left in its folder."""
-    table, results = folder / f"{files}.md", folder / f"{files}.json"
-    return {
-        "table": table.read_text(encoding="utf-8") if table.is_file() else "",
-        "results": json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None,
-    }
+def run_suite(
+    suite: tuple[Benchmark, ...], out: Path, *, quick: bool, values: dict[str, Path | str | None]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Run all of them.
 
+    Args:
+        suite: The benchmarks.
+        out: Each has a folder below it.
+        quick: Quick runs.
+        values: What stands for ``{data}`` and the others in their commands.
 
-def check(content: dict[str, Any]) -> None:
-    """Raise ValueError where results are not in the form of :data:`SCHEMA`."""
-    wanted = {"name", "status", "why", "seconds", "commands", "table", "results"}
-    if set(content) != set(SCHEMA) or content["schema"] != 1:
-        raise ValueError(f"results has the keys {sorted(content)}; expected {sorted(SCHEMA)} of schema 1. Run again.")
-    for row in content["benchmarks"]:
-        if set(row) != wanted or row["status"] not in ("done", "failed", "skipped"):
-            raise ValueError(f"benchmark {row.get('name')!r} has {sorted(row)}; expected {sorted(wanted)}. Run again.")
-
-
-def page(content: dict[str, Any]) -> str:
-    """RESULTS.md: what did not run and what was lost first, then every table as its benchmark wrote it."""
-    lines = ["# Results", ""]
-    if content["quick"]:
-        lines += ["**Quick run: everything is tiny. It shows that it runs and measures nothing.**", ""]
-    for row in content["benchmarks"]:
-        if row["status"] != "done":
-            lines.append(f"- {row['name']} {row['status']}: {row['why']}.")
-    lines += [f"- {text}" for text in losses(content)]
-    lines += ["", "| benchmark | status | seconds |", "|---|---|---|"]
-    lines += [f"| {row['name']} | {row['status']} | {row['seconds']:g} |" for row in content["benchmarks"]]
-    lines += ["", provenance_line(content["environment"]), ""]
-    for row in content["benchmarks"]:
-        if row["table"]:
-            lines += [re.sub("^#", "##", row["table"], flags=re.MULTILINE).rstrip(), ""]
-    return "\n".join(lines)
-
-
-def losses(content: dict[str, Any]) -> list[str]:
-    """Sentences in which our method is not ahead, from every benchmark that passes verdicts."""
-    found = []
-    for row in content["benchmarks"]:
-        verdicts = (row["results"] or {}).get("verdicts", []) if isinstance(row["results"], dict) else []
-        found += [text for text in verdicts if " beats " not in text]
-    return found
-
-
-def headline(content: dict[str, Any]) -> str:
-    """The README's table: planted units, true response at equal realism and of the nearest natural image."""
-    from planted_methods import METHODS
-    from planted_units import per_unit
-
-    from vislens_interp.metrics import interval
-
-    found = [row for row in content["benchmarks"] if row["name"] == "planted_units" and row["results"]]
-    if not found or content["quick"]:
-        raise ValueError(
-            "results hold no full run of planted_units, of which the headline table is made. Run run_all.py without "
-            "--quick first."
-        )
-    rows = found[0]["results"]["rows"]
-    families = list(dict.fromkeys(row["family"] for row in rows))
-    mixtures = [family for family in families if family.startswith("mixture")]
-    columns = {
-        "one linear preference": ("realism 0.9", ["linear"]),
-        "two or three unlike preferences": ("realism 0.9", mixtures),
-        "the same, nearest natural image": ("retrieval", mixtures),
-    }
-    lines = [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for label in METHODS:
-        cells = []
-        for measure, chosen in columns.values():
-            values = per_unit(rows, label, measure, family=chosen, direction=["increase"])
-            cells.append(str(interval(values, levels=("unit",))) if values else "")
-        if any(cells):
-            lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", provenance_line(found[0]["results"]["provenance"])])
-
-
-def replace_between(text: str, table: str) -> str:
-    """``text`` with ``table`` between the two marks, whatever stood there.
-
-    Raises:
-        ValueError: The marks are not there once each, in their order.
+    Returns:
+        Where the files of each are, and why those that did not run or failed did so; both by name.
     """
-    begin, end = MARKS
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(
-            f"the text has no one pair of marks; expected {begin} and {end}, each on a line of its own. Add them."
-        )
-    return f"{text[: text.index(begin)]}{begin}\n{table}\n{text[text.index(end) :]}"
+    folders, not_run = {}, {}
+    for one in suite:
+        folders[one.name] = RESULTS if one.published else out / one.name
+        try:
+            commands = one.prepare(quick=quick, values={**values, "out": out / one.name})
+        except CannotRunError as why:
+            not_run[one.name] = str(why)
+            continue
+        failure = run(one, commands, out / one.name)
+        if failure is not None:
+            not_run[one.name] = failure
+            print(f"{one.name}: {failure}", flush=True)
+    return folders, not_run
 
 
-def main(argv: list[str] | None = None) -> None:
+def write_results(results: dict[str, Any], folders: dict[str, Path], json_file: Path, page_file: Path) -> None:
+    write_text(json_file, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(page_file, page(results, folders))
+
+
+def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict[str, Path]) -> None:
+    """Copy the files of what was measured, figures too, to the committed results."""
+    measured = {entry["name"] for entry in results["benchmarks"] if entry["state"] == "measured"}
+    for one in suite:
+        if one.name in measured and not one.published:
+            folder = folders[one.name]
+            for file in [folder / f"{one.file}.json", folder / f"{one.file}.md", *sorted(folder.glob("*.png"))]:
+                if file.is_file():
+                    shutil.copy(file, RESULTS / file.name)
+
+
+def gather_committed(readme: Path | None = None) -> None:
+    """Make ``results.json``, RESULTS.md and the README's table from the committed results."""
+    folders = {one.name: RESULTS for one in SUITE}
+    results = gather(SUITE, folders, ROOT)
+    write_results(results, folders, RESULTS / "results.json", ROOT / "RESULTS.md")
+    if readme is not None:
+        write_text(readme, put_headline(readme.read_text(encoding="utf-8"), results))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run or gather; 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of real files; VISLENS_DATA if left out")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="what the recipes wrote, for benchmarks that need it")
-    parser.add_argument("--quick", action="store_true", help="those with a quick mode, tiny")
-    parser.add_argument("--only", nargs="+", choices=[one.name for one in BENCHMARKS])
-    parser.add_argument(
-        "--readme", type=Path, help="write the headline table of OUT/results.json into this file, and end"
-    )
+    parser.add_argument("--out", type=Path, help="folder below which each benchmark has its own")
+    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
+    parser.add_argument("--only", nargs="+", choices=[one.name for one in SUITE], help="these benchmarks alone")
+    parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"), help="default: VISLENS_DATA")
+    parser.add_argument("--weights", type=Path, help="what the recipes of docs/training64.md wrote")
+    parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0, for table3")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--publish", action="store_true", help="copy what was measured to benchmarks/results, gather")
+    parser.add_argument("--gather", action="store_true", help="RESULTS.md from benchmarks/results, nothing is run")
+    parser.add_argument("--readme", type=Path, help="with --gather or --publish: put the table between its markers")
     args = parser.parse_args(argv)
-    file = args.out / "results.json"
-    if args.readme is not None:
-        table = headline(json.loads(file.read_text(encoding="utf-8")))
-        write_text(args.readme, replace_between(args.readme.read_text(encoding="utf-8"), table))
-        return
-    if args.data is None and os.environ.get("VISLENS_DATA"):
-        args.data = Path(os.environ["VISLENS_DATA"])
-    rows = []
-    for one in BENCHMARKS:
-        if args.only is None or one.name in args.only:
-            rows.append(run(one, args))
-            print(one.name, rows[-1]["status"], rows[-1]["why"] or "", f"{rows[-1]['seconds']:g} s", flush=True)
-    content = {"schema": 1, "quick": args.quick, "environment": provenance(seed=None), "benchmarks": rows}
-    check(content)
-    write_text(file, json.dumps(content, indent=1))
-    write_text(args.out / "RESULTS.md", page(content))
+    if args.gather == (args.out is not None):
+        parser.error("give either --out DIR, to run, or --gather, to read what has been run")
+    if args.publish and (args.quick or args.gather):
+        parser.error("--publish is for a whole run: a quick one measures nothing")
+    if args.gather:
+        gather_committed(args.readme)
+        return 0
+    suite = tuple(one for one in SUITE if args.only is None or one.name in args.only)
+    paths = {"data": args.data, "weights": args.weights, "pixel_vae": args.pixel_vae}
+    there = {name: None if path is None else Path(path).resolve() for name, path in paths.items()}
+    values = {name: path if path is not None and path.exists() else None for name, path in there.items()}
+    out = args.out.resolve()
+    folders, not_run = run_suite(suite, out, quick=args.quick, values={**values, "device": args.device})
+    results = gather(suite, folders, out, quick=args.quick, not_run=not_run)
+    write_results(results, folders, out / "results.json", out / "RESULTS.md")
+    if args.publish:
+        publish(results, suite, folders)
+        gather_committed(args.readme)
+    print(f"{out / 'RESULTS.md'}; {cpu_seconds():.0f} CPU s in all")
+    return 1 if any(entry["state"] == "failed" for entry in results["benchmarks"]) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

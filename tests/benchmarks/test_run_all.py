@@ -1,79 +1,388 @@
-"""One page of all benchmarks: what fails is said, what is lost comes first, and the README's table is made from it."""
-
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import findings
 import pytest
+import run_all
+from findings import Aim, Findings, Measure, stated
+from provenance import provenance_line
+from results_page import BEGIN, END, SOURCE, gather, headline, page, put_headline, sources_of, tables_of
+from suite import HERE, SUITE, Benchmark, CannotRunError
+
+from vislens_interp.files import write_text
+
+ROOT = HERE.parent
+SAID = dict.fromkeys(SOURCE) | {"command": "python toy.py", "device": "toy", "cpus": 2, "threads": 1, "seed": 3}
+TOY = """# Toy
+
+Words.
+
+## A part
+
+| what | value |
+|---|---|
+| a | 1 |
+| b \\| c | 2 |
+"""
+SCRIPT = """
+import json, pathlib, sys
+out = pathlib.Path(sys.argv[2])
+if "--fail" in sys.argv:
+    print("the reason")
+    sys.exit(3)
+calls = out / "calls.txt"
+calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+(out / "toy.md").write_text("# Toy\\n")
+(out / "toy.json").write_text(json.dumps({"checks": {"It is 2 (wanted: 1).": False}}))
+"""
+
+
+def write_toy(folder, numbers):
+    write_text(folder / "toy.json", json.dumps(numbers))
+    write_text(folder / "toy.md", TOY + "\n" + provenance_line(SAID) + "\n")
+    return {"toy": folder}
+
+
+def toy(**settings):
+    return Benchmark("toy", ("toy.py --out {out}",), **settings)
+
+
+# ---- the list -------------------------------------------------------------------------------------------------------
+
+
+def test_every_benchmark_is_in_the_list():
+    """A script with arguments of its own is a benchmark; the ones in the list and this command are all there are."""
+    scripts = {path.name for path in HERE.glob("*.py") if "ArgumentParser(" in path.read_text(encoding="utf-8")}
+    assert scripts - {"run_all.py"} <= {command.split()[0] for one in SUITE for command in one.commands}
+    assert len({one.name for one in SUITE}) == len(SUITE)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("one", SUITE, ids=lambda one: one.name)
+def test_commands_name_options_that_exist(one, quick, tmp_path):
+    if not (HERE / one.commands[0].split()[0]).is_file():
+        pytest.skip(f"{one.commands[0].split()[0]} is not there")
+    values = {name: tmp_path / name for name in ("out", "data", "weights", "pixel_vae")} | {"device": "cpu"}
+    if quick and one.quick is None:
+        with pytest.raises(CannotRunError, match="it has no quick run"):
+            one.prepare(quick=True, values=values)
+        return
+    for _, script, *words in one.prepare(quick=quick, values=values):
+        source = Path(script).read_text(encoding="utf-8")
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == []
+        assert not any("{" in word for word in words)
+
+
+def test_what_cannot_run_says_why():
+    with pytest.raises(CannotRunError, match="it needs --pixel-vae"):
+        Benchmark("toy", ("speed.py --x {pixel_vae}",)).prepare(quick=False, values={"out": "o", "pixel_vae": None})
+    with pytest.raises(CannotRunError, match=r"benchmarks/toy\.py is not there"):
+        toy().prepare(quick=False, values={"out": "o"})
+
+
+def test_a_folder_with_spaces_stays_one_word():
+    (words,) = Benchmark("toy", ("speed.py --out {out}",)).prepare(quick=False, values={"out": "a b"})
+    assert words[-2:] == ["--out", "a b"]
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def ran():
-    from planted_units import load_plan
+def script(tmp_path):
+    write_text(tmp_path / "toy.py", SCRIPT)
+    return [sys.executable, str(tmp_path / "toy.py"), "--out", str(tmp_path / "out")]
 
-    rows = []
-    for family in load_plan()["families"]:
-        for seed in (0, 1):
-            for method, value in (("landscape, goal near", 2.0), ("ridge pattern", 1.0 + seed)):
-                for direction in ("increase", "decrease"):
-                    row = {"family": family, "seed": seed, "snr": 1.0, "images": 2000, "method": method, "seconds": 1.0}
-                    scores = dict.fromkeys(("angle", "retrieval", "realism 0.9", "realism 1.0"), value)
-                    rows.append({**row, "direction": direction, **scores})
-    source = {"command": "python x", "commit": None, "dirty": None, "device": "a CPU", "cpus": 1, "threads": 1}
-    source |= {"torch": "2", "python": "3", "seed": [0], "date": "today"}
-    results = {"rows": rows, "provenance": source, "verdicts": ["ours loses to x", "ours beats y"]}
-    done = {
-        "name": "planted_units",
-        "status": "done",
-        "why": None,
-        "seconds": 3.0,
-        "commands": [],
-        "table": "# Planted\n",
+
+def test_a_run_that_has_ended_is_not_run_again(script, tmp_path, monkeypatch):
+    repository, calls = tmp_path / "repository", tmp_path / "out" / "calls.txt"
+    monkeypatch.setattr(run_all, "ROOT", repository)
+
+    def git(*words):
+        who = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(repository), *who, *words], check=True, capture_output=True)
+
+    def run_twice():
+        assert [run_all.run(toy(), [script], tmp_path / "out") for _ in range(2)] == [None, None]
+        return calls.read_text()
+
+    write_text(repository / "code", "one")
+    git("init", "--quiet")
+    git("add", "code")
+    git("commit", "--quiet", "--message=one")
+    assert run_twice() == "x"
+    git("commit", "--quiet", "--allow-empty", "--message=other code")
+    assert run_twice() == "xx"
+    write_text(repository / "code", "two")  # code that no commit names
+    assert run_twice() == "xxxx"
+
+
+def test_a_failure_is_said_first_and_stops_nothing(script, tmp_path):
+    assert run_all.run(toy(), [[*script, "--fail"], script], tmp_path / "out") == (
+        "failed with exit status 3: the reason"
+    )
+    assert not (tmp_path / "out" / "calls.txt").exists()
+    suite = (toy(), Benchmark("other", ("toy.py",)))
+    folders = {**write_toy(tmp_path / "old", {}), "other": tmp_path}
+    results = gather(suite, folders, tmp_path, not_run={"toy": "failed with exit status 3: the reason"})
+    assert [entry["state"] for entry in results["benchmarks"]] == ["failed", "not run"]
+    text = page(results, folders)
+    assert text.index("- toy: failed with exit status 3: the reason") < text.index("- other: other.json is not there")
+
+
+def test_a_run_of_the_whole_command(tmp_path, capsys):
+    """Nothing has what it needs, so nothing runs; the page says of each what it lacks."""
+    names = ["table3", "embedded"]
+    assert run_all.main(["--out", str(tmp_path), "--only", *names, "--data", str(tmp_path / "absent")]) == 0
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    found = {entry["name"]: (entry["state"], entry["why"]) for entry in results["benchmarks"]}
+    assert found == dict.fromkeys(names, ("not run", "it needs --data, which is not there"))
+    assert "- embedded: it needs --data" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "either --out DIR"),
+        (["--gather", "--out", "x"], "either"),
+        (["--out", "x", "--quick", "--publish"], "whole"),
+    ],
+)
+def test_commands_that_contradict_themselves(words, said, capsys):
+    with pytest.raises(SystemExit):
+        run_all.main(words)
+    assert said in capsys.readouterr().err
+
+
+# ---- what files say -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_states_its_own_checks():
+    measure = {"what": "w", "value": 1.0, "unit": "SD", "sample": "4 units"}
+    found = stated({"checks": {"It holds.": True, "It does not.": False}, "measures": [measure]})
+    assert found == Findings((Aim("It holds.", True), Aim("It does not.", False)), (Measure(**measure),))
+    assert stated({"rows": []}) == Findings()
+
+
+@pytest.mark.parametrize(
+    ("measure", "shown"),
+    [
+        (Measure("w", 1.0294, "SD", "s", 0.8163, 1.2655), "+1.03 SD [+0.82, +1.27]"),
+        (Measure("w", -0.5, "SD", "s"), "-0.50 SD"),
+        (Measure("w", 0.99999, "share", "s"), "99.9 %"),  # 100 % means all
+        (Measure("w", 1.0, "share", "s"), "100.0 %"),
+        (Measure("w", 0.57, "share", "s"), "57.0 %"),
+        (Measure("w", 12.345, "s", "s", 12.0, 13.0), "12.35 s [12.00, 13.00]"),
+        (Measure("w", 0.777, "", "s"), "0.78"),
+    ],
+)
+def test_figures_are_shown_with_their_spread(measure, shown):
+    assert str(measure) == shown
+
+
+def test_speed_against_its_limits():
+    def one(again, full):
+        ratios = {name: {"median": 1.0} for name in ("late", "target")}
+        ratios |= {"bare again": {"median": again}}
+        ratios |= {"full": {"median": full, "quartile_1": 0.9, "quartile_3": 1.1, "rounds": 4}}
+        return {"network": "toy", "ratios": ratios}
+
+    size = {"size": {"repeats": 4}}
+    for again, full, met in ((1.0, 1.03, True), (1.0, 1.031, False), (1.05, 1.0, None)):
+        found = findings.speed({**size, "hooks": [one(again, full)], "units": []})
+        assert found.aims[0].met is met
+    assert findings.speed(size).aims == (
+        Aim("Part 'hooks' of the costs has not been measured.", None),
+        Aim("Part 'units' of the costs has not been measured.", None),
+    )
+
+
+def test_a_wrong_reading_fails_whatever_the_share():
+    total = {"unit right": 999, "unit wrong": 1, "wrong": 1, "architectures": 2}
+    found = findings.unit_coverage({"vislens_interp": {"version": "1", "total": total}})
+    assert [aim.met for aim in found.aims] == [True, False]
+    assert str(found.measures[0]) == "99.9 %"
+
+
+def test_a_fit_that_never_arrives_fails():
+    def fit(seconds):
+        return {"found": {"name": "toy", "images": 1, "dim": 1, "alternating": {"seconds_to_goal": seconds}}}
+
+    found = findings.sd15_speed({"parts": {"fit, simulated": fit(59.0)}})
+    assert [aim.met for aim in found.aims] == [True, None]
+    found = findings.sd15_speed({"parts": {"fit, simulated": fit(None), "fit, photographs": fit(61.0)}})
+    assert [aim.met for aim in found.aims] == [False, False]
+
+
+def test_planted_mixtures_decide():
+    from planted_methods import SHIPPED, SINGLE
+    from planted_truth import load_plan
+
+    measure = f"realism {load_plan()['realism']['levels'][0]}"
+    rows = [
+        {"family": family, "seed": seed, "method": method, "direction": way, measure: value + 0.01 * seed}
+        for family in load_plan()["families"]
+        for seed in range(3)
+        for method, value in {SHIPPED: 1.0, **dict.fromkeys(SINGLE, 0.5)}.items()
+        for way in ("increase", "decrease")
+    ]
+    found = findings.planted_units({"rows": rows})
+    assert found.aims
+    assert all(aim.met for aim in found.aims)
+    assert [one.direction for one in found.measures] == ["increase", "decrease"]
+    assert found.measures[0].value == pytest.approx(1.01)
+
+
+def test_v4_encoders_against_the_aim_and_the_baselines():
+    v4 = pytest.importorskip("v4_encoder", reason="benchmarks/v4_encoder.py is not there")
+    medians = {v4.OURS: 0.51, v4.BASELINES[0]: 0.52, v4.BASELINES[1]: 0.2}
+    held = {label: {"median_r": [value, 0.1, 0.9], "r": {"a": 0.5}} for label, value in medians.items()}
+    found = findings.v4_encoder({"aim": {"session": "s", "median_r": 0.5}, "sessions": {"s": held}})
+    assert [aim.met for aim in found.aims] == [True, False, True]
+
+
+def test_v4_edits_ahead_in_decrease_and_not_behind_in_increase():
+    v4 = pytest.importorskip("v4_recorded", reason="benchmarks/v4_recorded.py is not there")
+
+    def by_angle(value):
+        return {"10": [value, value + 0.1, value], "40": [value, value, value + 0.1]}
+
+    changes = {label: {way: by_angle(1.0) for way in ("increase", "decrease")} for label in (v4.OURS, v4.BRAINACTIV)}
+    found = findings.v4_recorded({"changes": changes})  # equal: not behind, and not ahead
+    assert [aim.met for aim in found.aims] == [True, False]
+    changes[v4.OURS] = {"increase": by_angle(0.5), "decrease": by_angle(1.5)}
+    assert [aim.met for aim in findings.v4_recorded({"changes": changes}).aims] == [False, True]
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_fixed_schema(tmp_path):
+    numbers = {
+        "provenance": {**SAID, "of the benchmark": 1},
+        "parts": [{"provenance": SAID}],
+        "checks": {"It is.": True},
     }
-    other = {**done, "name": "speed", "status": "failed", "why": "no disk", "table": "", "results": None}
-    return {"schema": 1, "quick": False, "environment": source, "benchmarks": [{**done, "results": results}, other]}
+    results = gather((toy(),), write_toy(tmp_path / "toy", numbers), tmp_path)
+    assert results == {
+        "schema": 1,
+        "quick": False,
+        "benchmarks": [
+            {
+                "name": "toy",
+                "state": "measured",
+                "why": None,
+                "commands": ["python benchmarks/toy.py --out {out}"],
+                "page": "toy/toy.md",
+                "sources": [SAID],
+                "aims": [{"what": "It is.", "met": True}],
+                "measures": [],
+                "tables": [{"title": "A part", "columns": ["what", "value"], "rows": [["a", "1"], ["b \\| c", "2"]]}],
+            }
+        ],
+    }
 
 
-def test_losses_and_failures_come_first(ran):
-    from run_all import check, page
-
-    check(ran)
-    text = page(ran)
-    assert text.index("speed failed: no disk") < text.index("ours loses to x") < text.index("## Planted")
-    assert "ours beats y" not in text
-    with pytest.raises(ValueError, match=r"results has the keys \[\]; expected"):
-        check({})
-    with pytest.raises(ValueError, match="benchmark 'x' has"):
-        check({**ran, "benchmarks": [{"name": "x", "status": "done"}]})
+def test_different_sources_are_all_kept():
+    other = {**SAID, "seed": 4}
+    assert sources_of({"a": {"provenance": SAID, "b": [other, SAID]}}) == [SAID, other]
 
 
-def test_the_headline_is_computed_and_stands_between_its_marks(ran):
-    from run_all import MARKS, headline, replace_between
-
-    table = headline(ran)
-    assert "| landscape, goal near | +2.00 [+2.00, +2.00] |" in table
-    assert "| ridge pattern | +1.50 [+1.00, +2.00] |" in table
-    readme = f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
-    once = replace_between(readme, table)
-    assert once == replace_between(once, table)
-    assert once.startswith("before\n")
-    assert once.endswith("after\n")
-    assert "old" not in once
-    with pytest.raises(ValueError, match="no one pair of marks.*Add them"):
-        replace_between("nothing", table)
-    with pytest.raises(ValueError, match="no full run of planted_units"):
-        headline({**ran, "quick": True})
+def test_a_table_needs_a_second_line():
+    assert tables_of("| a line that begins with a bar |\n") == []
 
 
-def test_what_cannot_run_is_skipped_with_a_reason_and_what_fails_is_named(tmp_path, monkeypatch):
-    import run_all
+def test_what_fails_comes_first_then_what_is_open(tmp_path):
+    checks = {"Good.": True, "Bad.": False, "Open.": None}
+    folders = write_toy(tmp_path, {"checks": checks, "provenance": SAID})
+    lines = page(gather((toy(),), folders, tmp_path), folders).splitlines()
+    assert lines[:5] == ["# Results", "", "**What fails its own aim, first.**", "", "- toy: Bad."]
+    places = [lines.index(f"- toy: {text}") for text in ("Bad.", "Open.", "Good.")]
+    assert places == sorted(places)
+    assert "#### A part" in lines  # the benchmark's own page, whole, two levels down
+    assert "| b \\| c | 2 |" in lines
+    assert any("python toy.py" in line and "seed 3" in line for line in lines)
 
-    one = run_all.Benchmark("broken", ("no_such_script.py --out OUT",), (), "broken")
-    needy = run_all.Benchmark("needy", ("x.py --weights WEIGHTS",), (), "needy")
-    monkeypatch.setattr(run_all, "BENCHMARKS", (one, needy))
-    run_all.main(["--out", str(tmp_path)])
-    content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    said = {row["name"]: (row["status"], row["why"]) for row in content["benchmarks"]}
-    assert said["broken"][0] == "failed"
-    assert "no_such_script.py ended with 2" in said["broken"][1]
-    assert said["needy"] == ("skipped", "it needs --weights")
-    run_all.main(["--out", str(tmp_path), "--quick"])
-    assert "broken skipped: it has no quick mode" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+
+def test_a_quick_run_judges_nothing(tmp_path):
+    measure = {"what": "w", "value": 1.0, "unit": "SD", "sample": "4 units"}
+    folders = write_toy(tmp_path, {"checks": {"Good.": True, "Bad.": False}, "measures": [measure]})
+    results = gather((toy(),), folders, tmp_path, quick=True)
+    assert results["benchmarks"][0]["aims"] == []
+    text = page(results, folders)
+    assert text.startswith("# Results (quick run: it works, and measures nothing)\n")
+    assert "4 units" not in text
+    with pytest.raises(ValueError, match=r"quick=True.*expected a whole run.*run_all\.py --gather"):
+        put_headline(f"{BEGIN}\n{END}", results)
+
+
+def test_a_file_that_cannot_be_read_fails_alone(tmp_path):
+    folders = write_toy(tmp_path, {})
+    write_text(tmp_path / "toy.json", "{")
+    (entry,) = gather((toy(),), folders, tmp_path)["benchmarks"]
+    assert entry["state"] == "failed"
+    assert entry["why"].startswith("failed to be read: JSONDecodeError")
+
+
+def test_tables_and_figures_are_of_one_run(tmp_path):
+    folders = write_toy(tmp_path, {"provenance": {**SAID, "seed": 4}})
+    (entry,) = gather((toy(),), folders, tmp_path)["benchmarks"]
+    assert entry["state"] == "failed"
+    assert "toy.md holds the line of no run in toy.json; expected both from one run. Copy both files" in entry["why"]
+
+
+def test_only_what_was_measured_is_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_all, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    folders = write_toy(tmp_path / "toy", {"checks": {}}) | {"other": tmp_path / "toy"}
+    write_text(tmp_path / "toy" / "figure.png", "")
+    write_text(tmp_path / "toy" / "log.txt", "")
+    suite = (toy(), Benchmark("other", ("toy.py",), stem="figure"))
+    run_all.publish(gather(suite, folders, tmp_path, not_run={"other": "failed"}), suite, folders)
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["figure.png", "toy.json", "toy.md"]
+
+
+def test_the_headline_joins_directions_and_says_what_brackets_are(tmp_path):
+    row = {"what": "w", "unit": "SD", "sample": "4 units", "low": 0.5, "high": 1.5, "spread": "95 %"}
+    measures = [{**row, "value": 1.0, "direction": "increase"}, {**row, "value": 0.9, "direction": "decrease"}]
+    results = gather((toy(),), write_toy(tmp_path / "toy", {"measures": measures}), tmp_path)
+    assert headline(results)[2:] == [
+        "| w | increase +1.00 SD [+0.50, +1.50]; decrease +0.90 SD [+0.50, +1.50] | 4 units | [toy](toy/toy.md) |",
+        "",
+        "In brackets: 95 %.",
+    ]
+    text = put_headline(f"# Toy\n\n{BEGIN}\nold\n{END}\n\nmore\n", results)
+    assert text == "\n".join(["# Toy", "", BEGIN, "", *headline(results), "", END, "", "more", ""])
+    assert put_headline(text, results) == text
+
+
+@pytest.mark.parametrize("text", ["no markers", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_markers_that_are_not_there(text):
+    with pytest.raises(ValueError, match=r"text holds . and . markers.*expected one of each.*Put '<!-- headline"):
+        put_headline(text, {"schema": 1, "quick": False, "benchmarks": []})
+
+
+# ---- what is committed ----------------------------------------------------------------------------------------------
+
+
+def committed():
+    folders = {one.name: run_all.RESULTS for one in SUITE}
+    return gather(SUITE, folders, ROOT), folders
+
+
+def test_committed_results_are_gathered():
+    """After new files in benchmarks/results: python benchmarks/run_all.py --gather [--readme README.md]."""
+    results, folders = committed()
+    assert json.loads((run_all.RESULTS / "results.json").read_text(encoding="utf-8")) == results
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == page(results, folders)
+    assert [entry["why"] for entry in results["benchmarks"] if entry["state"] == "failed"] == []
+
+
+def test_the_headline_of_the_readme_is_generated():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    if BEGIN not in text:
+        pytest.skip("README.md has no markers for the headline table yet")
+    assert put_headline(text, committed()[0]) == text
