@@ -18,7 +18,7 @@ from vislens_interp.metrics.scorer import MEASURES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("method", "direction", "measure", "mean", "ci_low", "ci_high", "units", "images", "seeds")
+COLUMNS: tuple[str, ...] = ("method", "direction", "measure", "mean", "ci_low", "ci_high", "units", "images", "seeds")
 SHOWN = (
     "response_change_from_input",
     "percentile",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COLOURS = {**OF_KEYS, "both": OF_KEYS["custom"]}
 NAMES = {"increase": LABELS["increase"], "decrease": LABELS["decrease"], "both": "both together"}
 COSTS = ("forward", "backward", "seconds", "fit_seconds", "memory")
-_NAME = 1.75
+_NAME = 1.95
 _MARGIN = 0.2
 _SIZE = 0.78
 _STEP = 0.86
