@@ -171,6 +171,9 @@ def report(data: Path, out: Path, said: dict[str, Any]) -> tuple[str, dict[str, 
             path = cell_path(out, name, label)
             if path.exists():
                 cells[label] = json.loads(path.read_text(encoding="utf-8"))["found"]
+        absent = [label for label in ORDER if label not in cells]
+        if absent:
+            lines += [f"Not run yet on session {name}: {'; '.join(absent)}.", ""]
         if not cells:
             continue
         predicted = {label: np.array(found["predicted"]) for label, found in cells.items()}

@@ -227,5 +227,5 @@ def _tokens(output: Any, info: LayerInfo, grid: int) -> Tensor:
 
 
 def _grid(maps: Tensor, grid: int) -> Tensor:
-    sides = [min(grid, side) for side in maps.shape[2:]]
-    return adaptive_avg_pool2d(maps, sides).flatten(2).transpose(1, 2)
+    height, width = maps.shape[2:]
+    return adaptive_avg_pool2d(maps, (min(grid, height), min(grid, width))).flatten(2).transpose(1, 2)

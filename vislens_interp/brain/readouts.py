@@ -99,10 +99,11 @@ def _solve(kernel: Tensor, responses: Tensor, seed: int) -> tuple[Tensor, Tensor
         for columns in patterns.values():
             there = responses[:, columns[0]].isfinite().nonzero()[:, 0]
             mean = responses[there][:, columns].double().mean(0)
+            folds: Any = KFold(min(FOLDS, len(there)), shuffle=True, random_state=seed)
             ridge = KernelRidgeCV(
                 alphas=PENALTIES,
                 kernel="precomputed",
-                cv=KFold(min(FOLDS, len(there)), shuffle=True, random_state=seed),
+                cv=folds,
                 warn=False,
             )
             ridge.fit(kernel[there][:, there].numpy(), (responses[there][:, columns].double() - mean).numpy())

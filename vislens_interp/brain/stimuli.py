@@ -169,7 +169,7 @@ def export_stimuli(
                     }
                 )
         with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
+            writer: Any = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
             writer.writeheader()
             writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
         os.rename(temporary, folder)
