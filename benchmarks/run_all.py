@@ -135,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"), help="default: VISLENS_DATA")
     parser.add_argument("--weights", type=Path, help="what the recipes of docs/training64.md wrote")
     parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0, for table3")
+    parser.add_argument("--nsd", type=Path, help="the Natural Scenes Dataset, for paper_table_1")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--publish", action="store_true", help="copy what was measured to benchmarks/results, gather")
     parser.add_argument("--gather", action="store_true", help="RESULTS.md from benchmarks/results, nothing is run")
@@ -148,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         gather_committed(args.readme)
         return 0
     suite = tuple(one for one in SUITE if args.only is None or one.name in args.only)
-    paths = {"data": args.data, "weights": args.weights, "pixel_vae": args.pixel_vae}
+    paths = {"data": args.data, "weights": args.weights, "pixel_vae": args.pixel_vae, "nsd": args.nsd}
     there = {name: None if path is None else Path(path).resolve() for name, path in paths.items()}
     values = {name: path if path is not None and path.exists() else None for name, path in there.items()}
     out = args.out.resolve()

@@ -24,7 +24,7 @@ class Benchmark:
         name: Of its folder below ``--out``.
         commands: Scripts of this folder with their arguments, one after the other, each going on where it was
             interrupted. ``{out}`` is the benchmark's own folder, ``{data}`` the folder of real files, ``{weights}`` and
-            ``{pixel_vae}`` what was trained, ``{device}`` where to compute; without a value for one that it names, a
+            ``{pixel_vae}`` what was trained, ``{nsd}`` the Natural Scenes Dataset, ``{device}`` where to compute; without a value for one that it names, a
             benchmark is not run, and that is said.
         quick: The command that shows in a minute or two that it works and measures nothing; None where there is none.
         read: What its JSON says of its aims.
@@ -85,6 +85,7 @@ SUITE = (
     Benchmark("table3", (f"{TABLE3} --tune", TABLE3, f"{TABLE3} --figure"), None, findings.table3),
     Benchmark("embedded", tuple(f"embedded_backend.py {part} {EMBEDDED}" for part in PARTS)),
     Benchmark("embedded_tuning", (f"embedded_tuning.py {EMBEDDED}",), stem="tuning"),
+    Benchmark("paper_table_1", (f"paper_table_1.py --nsd {{nsd}} --out {{out}} {DEVICE}",)),
     Benchmark("v4_encoder", V4[0], None, findings.v4_encoder, published=True),
     Benchmark("v4_recorded", V4[1], None, findings.v4_recorded, published=True),
     Benchmark("unit_coverage", (COVERAGE,), f"{COVERAGE} --only test_resnet test_vit", findings.unit_coverage),

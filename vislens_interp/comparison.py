@@ -208,7 +208,7 @@ class Comparison:
     def to_csv(self, path: str | Path | None = None, measures: Sequence[str] | None = None) -> str:
         """The table as CSV, numbers in full; written to ``path`` as well, if one is given."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer: Any = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.table(measures))
         return _written(text.getvalue(), path)

@@ -64,7 +64,7 @@ def test_every_benchmark_is_in_the_list():
 def test_commands_name_options_that_exist(one, quick, tmp_path):
     if not (HERE / one.commands[0].split()[0]).is_file():
         pytest.skip(f"{one.commands[0].split()[0]} is not there")
-    values = {name: tmp_path / name for name in ("out", "data", "weights", "pixel_vae")} | {"device": "cpu"}
+    values = {name: tmp_path / name for name in ("out", "data", "weights", "pixel_vae", "nsd")} | {"device": "cpu"}
     if quick and one.quick is None:
         with pytest.raises(CannotRunError, match="it has no quick run"):
             one.prepare(quick=True, values=values)
