@@ -58,7 +58,7 @@ start = pictures[1600:1612]
 changes, made = {}, {}
 for place, region in enumerate(truth.targets):
     lens = FeatureLens(maker, unit=region, backend="cifar10")
-    lens.fit(pictures[:500], epochs=1, shuffles=1, w_consistency=0)
+    lens.fit(pictures[:300], epochs=1, shuffles=1, w_consistency=0)
     result = lens.visualize(start, strength=0, judge=LayerTarget(judge, None, region))
     print(result.summary().splitlines()[3], "\n", result.summary().splitlines()[4])
     made[region] = result
