@@ -23,9 +23,9 @@ class Benchmark:
     Args:
         name: Of its folder below ``--out``.
         commands: Scripts of this folder with their arguments, one after the other, each going on where it was
-            interrupted. ``{out}`` is the benchmark's own folder, ``{data}`` the folder of real files, ``{weights}`` and
-            ``{pixel_vae}`` what was trained, ``{nsd}`` the Natural Scenes Dataset, ``{device}`` where to compute; without a value for one that it names, a
-            benchmark is not run, and that is said.
+            interrupted. ``{out}`` is the benchmark's own folder, ``{data}`` the folder of real files, ``{nsd}`` the
+            Natural Scenes Dataset, ``{weights}`` and ``{pixel_vae}`` what was trained, ``{device}`` where to compute;
+            without a value for one that it names, a benchmark is not run, and that is said.
         quick: The command that shows in a minute or two that it works and measures nothing; None where there is none.
         read: What its JSON says of its aims.
         stem: Of the files with its figures, ``STEM.json`` and ``STEM.md``; its name if left out.

@@ -1,4 +1,4 @@
-"""What every test shares: the real files, two threads, and skips that say why."""
+"""What every test shares: the real files, threads, and skips that say why."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,8 @@ def _data_folder() -> Path | str:
 
 
 def pytest_configure(config):
-    torch.set_num_threads(2)
+    # One for each of pytest-xdist's workers: more of them than cores wait for one another.
+    torch.set_num_threads(1 if hasattr(config, "workerinput") else 2)
 
 
 def pytest_collection_modifyitems(items):
