@@ -140,6 +140,14 @@ def test_an_unpredictable_target_is_refused_unless_forced(encoder, dataset, back
     assert "does not predict it above chance" in result.summary()
 
 
+def test_without_himalaya_the_install_line_comes_before_hours_of_features(dataset, backbone, monkeypatch):
+    monkeypatch.setattr("vislens_interp.brain.readouts.find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"readout='ridge' needs the package himalaya.*vislens_interp\[brain\]"
+    ):
+        InSilicoEncoder(backbone).fit(dataset)
+
+
 def test_maker_and_judge(dataset, backbone):
     maker, judge = InSilicoEncoder.fit_pair(backbone, dataset)
     assert maker.card["learnt_from"] == judge.card["held_out"] == 200

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vislens_interp.brain.backbone import GRID, Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
-from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
+from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import Preprocess
 
@@ -129,7 +129,10 @@ class InSilicoEncoder(nn.Module):
 
         Raises:
             ValueError: Rows overlap or are not there, or a target has too few responses.
+            ImportError: A ridge read-out is asked for, and himalaya is not installed.
         """
+        if self.readout == "ridge":  # before features, which take long
+            refuse_without_himalaya()
         count = len(dataset.images)
         if held_out is None:
             chosen = torch.arange(count) if rows is None else torch.as_tensor(rows)

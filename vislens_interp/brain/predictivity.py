@@ -59,6 +59,7 @@ def predictivity(
     Raises:
         ValueError: The shapes differ, or a target has fewer than three responses.
 
+    >>> import torch
     >>> recorded = torch.tensor([[1.0], [2.0], [4.0], [5.0]])
     >>> found = predictivity(2 * recorded + 1, recorded, ["a"])[0]
     >>> round(found.r, 3), found.images, found.doubt

@@ -1,6 +1,7 @@
 """Read-outs: from all layers of a frozen network to responses, by ridge regression or by the paper's transformers."""
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,6 +81,15 @@ class RidgeReadout(nn.Module):
             x = (features.layer(number, rows).flatten(1) - self.get_buffer(f"mean{number}")) * scale
             self.get_buffer(f"weight{number}").copy_(scale[:, None] * (x.T @ dual.float()))
         return self
+
+
+def refuse_without_himalaya() -> None:
+    """Raise ImportError where the package that solves ridge read-outs is missing."""
+    if find_spec("himalaya") is None:
+        raise ImportError(
+            "readout='ridge' needs the package himalaya, which is not installed; expected the extra 'brain'. Install "
+            "it: pip install 'vislens_interp[brain]', or pass readout='transformer'."
+        )
 
 
 def _solve(kernel: Tensor, responses: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
