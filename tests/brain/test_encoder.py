@@ -142,9 +142,7 @@ def test_an_unpredictable_target_is_refused_unless_forced(encoder, dataset, back
 
 def test_without_himalaya_the_install_line_comes_before_hours_of_features(dataset, backbone, monkeypatch):
     monkeypatch.setattr("vislens_interp.brain.readouts.find_spec", lambda name: None)
-    with pytest.raises(
-        ImportError, match=r"readout='ridge' needs the package himalaya.*vislens_interp\[brain\]"
-    ):
+    with pytest.raises(ImportError, match=r"readout='ridge' needs the package himalaya.*vislens_interp\[brain\]"):
         InSilicoEncoder(backbone).fit(dataset)
 
 
