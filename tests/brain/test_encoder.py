@@ -146,6 +146,11 @@ def test_without_himalaya_the_install_line_comes_before_hours_of_features(datase
         InSilicoEncoder(backbone).fit(dataset)
 
 
+def test_a_lens_on_an_unfitted_encoder(backbone):
+    with pytest.raises(ValueError, match="this encoder is not fitted; call fit"):
+        FeatureLens(InSilicoEncoder(backbone), unit="FFA-1")
+
+
 def test_maker_and_judge(dataset, backbone):
     maker, judge = InSilicoEncoder.fit_pair(backbone, dataset)
     assert maker.card["learnt_from"] == judge.card["held_out"] == 200

@@ -86,9 +86,14 @@ class InSilicoEncoder(nn.Module):
         self.members = nn.ModuleList()
 
     @property
-    def labels(self) -> list[str] | None:
-        """The targets' names, one an output."""
-        return self.targets or None
+    def labels(self) -> list[str]:
+        """The targets' names, one an output.
+
+        Raises:
+            ValueError: Nothing is fitted yet, so that no target can be pointed at.
+        """
+        self._refuse_unfitted()
+        return self.targets
 
     @property
     def doubts(self) -> dict[str, str]:
@@ -244,9 +249,12 @@ class InSilicoEncoder(nn.Module):
         return torch.stack([member(layers) for member in self.members]).std(0) * self.scale
 
     def _layers(self, images: Tensor) -> list[Tensor]:
+        self._refuse_unfitted()
+        return self.backbone(images)
+
+    def _refuse_unfitted(self) -> None:
         if not self.members:
             raise ValueError("this encoder is not fitted; call fit(dataset) or load a saved one first.")
-        return self.backbone(images)
 
     def _combine(self, layers: list[Tensor]) -> Tensor:
         read = torch.stack([member(layers) for member in self.members]).mean(0)
