@@ -588,7 +588,11 @@ def units_lines(found: list[dict[str, Any]]) -> list[str]:
         else:
             verdict = f"OVER THE LIMIT: {', '.join(over)}" if over else "within the limits"
         verdicts.append(f"{one['network']}: {verdict}.")
-    return [*lines, "", " ".join(verdicts)]
+    how = (
+        "One thread, and freed memory is kept by the process (glibc's trim and mmap thresholds): without that, page "
+        "faults of memory that is given back between passes fall unevenly on the two sides."
+    )
+    return [*lines, "", " ".join(verdicts), "", how]
 
 
 def keep_memory() -> None:
