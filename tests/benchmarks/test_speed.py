@@ -144,7 +144,7 @@ def test_units_are_judged(again, one, every, verdict):
         "bare_seconds": 0.001,
         "ratios": {k: {"median": v, "quartile_1": v, "quartile_3": v, "rounds": 4} for k, v in values.items()},
     }
-    assert verdict in units_lines([found])[-1]
+    assert any(verdict in line for line in units_lines([found]))
 
 
 @pytest.mark.slow
