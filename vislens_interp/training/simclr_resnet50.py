@@ -116,7 +116,7 @@ def run(
         seed=seed,
         minutes=minutes,
         weight_decay=0.01,
-        warmup=500,
+        warmup=min(500, total // 10),
         evaluate=lambda average: figures(average, TUNING),
         evaluate_every=20 * per_epoch,
     )
