@@ -18,6 +18,7 @@ from vislens_interp.landscape.near import near_goal
 from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
 from vislens_interp.landscape.start import organise
+from vislens_interp.landscape.uphill import REACH, Surface
 from vislens_interp.targets.cost import counted
 from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import Target
@@ -105,7 +106,9 @@ class EditSettings:
             paper's, keeps the image's own. ``benchmarks/v4_recorded.py`` compares.
         goal: Where an edit leads: ``"mean"``, the prior mean, the paper's; ``"near"``, each image's own mean of the
             preferred reference images near it, for units with unlike preferences (``landscape/near.py``). The whole
-            latent then moves, not the unit's block alone.
+            latent then moves, not the unit's block alone. ``"uphill"``: no one place; small steps up the landscape,
+            each within what the reference images around differ in (``landscape/uphill.py``), as far as ``angle``, or
+            60 degrees for an alpha of 1. For embeddings; α = 0 is the image itself.
     """
 
     alpha: float = 1.0
@@ -115,16 +118,18 @@ class EditSettings:
     keep_norm: bool = False
     residual: bool | Literal["fade"] = False
     driven: float = 0.0
-    goal: Literal["mean", "near"] = "mean"
+    goal: Literal["mean", "near", "uphill"] = "mean"
 
     def __post_init__(self) -> None:
         if self.driven < 0:
             raise ValueError(f"driven={self.driven} must not be negative: a power of the response; 0 is none.")
-        if self.goal not in ("mean", "near"):
-            raise ValueError(f"goal={self.goal!r} is unknown; expected 'mean' or 'near'. 'mean' is the paper's.")
-        if self.driven and self.goal == "near":
+        if self.goal not in ("mean", "near", "uphill"):
             raise ValueError(
-                f"driven={self.driven} belongs to goal='mean'; 'near' moves the whole latent. Leave one out."
+                f"goal={self.goal!r} is unknown; expected 'mean', 'near' or 'uphill'. 'mean' is the paper's."
+            )
+        if self.driven and self.goal != "mean":
+            raise ValueError(
+                f"driven={self.driven} belongs to goal='mean'; {self.goal!r} moves the whole latent. Leave one out."
             )
         if self.hold < 0:
             raise ValueError(f"hold={self.hold} must not be negative; 0 leaves the other units to the landscape.")
@@ -144,6 +149,7 @@ class LandscapeMethod:
         landscape_: The fitted landscape.
         shuffled_: The landscapes fitted on permuted responses.
         evidence_: Unit name to evidence.
+        surface_: After the first edit with ``goal="uphill"``: the height that it climbs.
     """
 
     def __init__(
@@ -295,7 +301,9 @@ class LandscapeMethod:
         z, sigma = self.landscape_.encode(x)
         if not directions:
             return z, z
-        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+        edit = self._edit()
+        if self._climbs(edit):
+            return z, self.landscape_.encode(self._climb(x, directions, alpha, mode, edit))[0]
         goal = self._goal(z, directions, mode, edit)
         if self.technique == "edit":
             weight: Tensor | float = edit.alpha if alpha is None else alpha
@@ -331,6 +339,25 @@ class LandscapeMethod:
         self.optimized_ = self.optimize(z, sigma, goal, directions, x=x)
         return z, self.optimized_.latents
 
+    def _climbs(self, edit: EditSettings) -> bool:
+        return self.technique == "edit" and edit.goal == "uphill"
+
+    def _climb(
+        self, x: Tensor, directions: Directions, alpha: float | None, mode: int | None, edit: EditSettings
+    ) -> Tensor:
+        """Embeddings after a walk up the landscape."""
+        if mode is not None:
+            raise ValueError(f"mode={mode} names a prior mean, to which goal='uphill' does not lead. Leave it out.")
+        if getattr(self, "_surface_of", None) is not self.landscape_:
+            self._surface_of, self.surface_ = self.landscape_, Surface(self.landscape_, seed=self.seed)
+        if edit.hold:
+            raise ValueError(f"hold={edit.hold} goes with the goals 'mean' and 'near'; 'uphill' holds no other unit.")
+        share = edit.alpha if alpha is None else alpha
+        if not 0 <= share <= 1:
+            raise ValueError(f"alpha={share} must lie in [0, 1]: 0 keeps the image, 1 is the whole walk.")
+        degrees = share * REACH if edit.angle is None or alpha is not None else edit.angle
+        return self.surface_.climb(x, directions, degrees)
+
     def _goal(self, z: Tensor, directions: Directions, mode: int | None, edit: EditSettings) -> Tensor:
         if self.technique == "optimize":
             return self.landscape_.goal(z, dict(directions), mode)
@@ -357,7 +384,9 @@ class LandscapeMethod:
         self, x: Tensor, directions: Directions, *, alpha: float | None = None, mode: int | None = None
     ) -> Tensor:
         """The x (N, ...) that pictures are made of, moved in these directions."""
-        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+        edit = self._edit()
+        if self._climbs(edit):
+            return self._climb(x, directions, alpha, mode, edit) if directions else x
         before, after = self._latents(x, directions, alpha, mode)
         leads = self.technique == "edit" and directions
         goal = self._goal(before, directions, mode, edit) if leads else None
@@ -380,7 +409,7 @@ class LandscapeMethod:
         refuse_without_gradients(self.target, self.backend)
         respond_to_x = self._respond_to_x(self.landscape_.scaler)
         signs = {unit: 1.0 if direction == "increase" else -1.0 for unit, direction in directions.items()}
-        edit: EditSettings = self._settings(EditSettings, self.backend.defaults.edit)
+        edit = self._edit()
 
         def respond(latent: Tensor, rows: Tensor) -> Tensor:
             rows = rows.to(z.device)
@@ -423,6 +452,17 @@ class LandscapeMethod:
                 start = torch.cat([self.backend.render(part) for part in x.split(RENDERED)])
         return self.backend.decode(x, reference=start, strength=strength, seeds=seeds).cpu()
 
+    def _edit(self) -> EditSettings:
+        """The edit's settings, without what the backend's defaults say of another goal than the one asked for."""
+        defaults, given = dict(self.backend.defaults.edit), self.settings
+        if "goal" not in given and (given.get("modes", 1) > 1 or given.get("driven") or given.get("hold")):
+            defaults["goal"] = "mean"  # these are settings of the way to a prior mean
+        if given.get("goal", defaults.get("goal", "mean")) != "mean":
+            defaults["driven"] = 0.0
+        if given.get("goal") == "uphill":
+            defaults["hold"] = 0
+        return self._settings(EditSettings, defaults)
+
     def _settings(self, kind: type, defaults: dict[str, Any], prefix: str = "") -> Any:
         names = {field.name for field in fields(kind)}
         given = {name.removeprefix(prefix): value for name, value in self.settings.items() if name.startswith(prefix)}
@@ -436,7 +476,7 @@ class LandscapeMethod:
             "seed": self.seed,
             "fit": asdict(self._settings(FitSettings, defaults.fit)) | {"seed": self.seed},
             "prior": asdict(self._settings(PriorSettings, defaults.prior)),
-            "edit": asdict(self._settings(EditSettings, defaults.edit)),
+            "edit": asdict(self._edit()),
             "optimize": asdict(self._settings(OptimizeSettings, defaults.optimize, "optimize_")),
         }
 

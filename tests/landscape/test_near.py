@@ -48,5 +48,5 @@ def test_at_an_infinite_temperature_it_is_the_weighted_mean_of_all(landscape):
 
 
 def test_an_unknown_goal_is_refused():
-    with pytest.raises(ValueError, match="goal='far' is unknown; expected 'mean' or 'near'"):
+    with pytest.raises(ValueError, match="goal='far' is unknown; expected 'mean', 'near' or 'uphill'"):
         EditSettings(goal="far")

@@ -1,0 +1,141 @@
+"""Many small steps up what the landscape knows of a response, each among the images that are near."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vislens_interp.landscape.edit import angle_between, keep_norm
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.prior import Direction
+
+STEP = 7.5
+"""Degrees of a step."""
+REACH = 60.0
+"""Degrees that an edit of α = 1 turns by; another α turns by its share of them."""
+NEIGHBOURS = 200
+"""Reference images whose spread says in which directions images differ where a step is taken."""
+HIDDEN, BLUR, EPOCHS, PATIENCE, BATCH = 64, 0.3, 30, 3, 128
+"""Of a surface's network and its training; blur in the embeddings' own SD, a mean over dimensions."""
+
+
+class Surface:
+    """The height of a landscape everywhere: a small network from embeddings to the standardised responses.
+
+    A landscape's prior has one mean for a unit's preference, or a few. The responses that it was fitted on say more:
+    where they rise from a given image on, which for a unit of several preferences differs from image to image.
+
+    Args:
+        landscape: The fitted landscape of an embedding backend. Its reference latents, decoded, and its recorded
+            responses are all that is used; what its fit held out has no part in it.
+        seed: Of the network's weights and batches.
+
+    Raises:
+        ValueError: The landscape is not one of embeddings.
+    """
+
+    def __init__(self, landscape: Landscape, *, seed: int = 0) -> None:
+        learnt = torch.ones(len(landscape.latents), dtype=torch.bool)
+        learnt[landscape.held_out] = False
+        device = next(landscape.vae.parameters()).device
+        self.known = landscape.decode(landscape.latents[learnt].to(device))
+        if self.known.ndim != 2:
+            raise ValueError(
+                f"goal='uphill' moves embeddings, and this landscape's x has shape {tuple(self.known.shape[1:])}. Use "
+                "goal='mean', or a backend of embeddings."
+            )
+        self.centre = self.known.mean(0)
+        self.scale = (self.known - self.centre).square().mean().sqrt().clamp_min(1e-12)
+        standard = landscape.scaler.standardise(landscape.responses)[learnt].to(self.known)
+        self.network = _learn((self.known - self.centre) / self.scale, standard, seed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Predicted responses (N, K), in SDs, to embeddings (N, D)."""
+        return self.network((x - self.centre) / self.scale)
+
+    def climb(self, x: Tensor, directions: Mapping[int, Direction], degrees: float) -> Tensor:
+        """Embeddings (N, D) turned by so many degrees, uphill or downhill for these units; lengths stay.
+
+        A step goes along Σ∇h: the slope of the height h, through the covariance Σ of the reference embeddings nearest
+        to where it starts. So it changes what images there differ in, and leaves alone what they have in common.
+
+        Args:
+            x: (N, D).
+            directions: Unit to direction; several units: the sum of what they want.
+            degrees: From 0 to 180; a walk that bends back on itself may end before, after three times as many steps.
+
+        Source: ours. Steps, neighbours and network were chosen on tuning units (benchmarks/planted_units.py).
+        """
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees={degrees} must lie between 0 and 180.")
+        return torch.cat([self._climb(part, directions, degrees) for part in x.split(64)]) if len(x) else x
+
+    def _climb(self, x: Tensor, directions: Mapping[int, Direction], degrees: float) -> Tensor:
+        here, arrived = x, torch.full((len(x),), degrees <= 0, device=x.device)
+        for _ in range(math.ceil(3 * degrees / STEP)):
+            way = self._way(here, directions)
+            there = _turn(here, way, torch.full((len(x),), STEP).to(x))
+            over = angle_between(there, x) > degrees
+            if (over & ~arrived).any():  # the last step ends where the walk has turned far enough
+                low, high = torch.zeros(len(x)).to(x), torch.full((len(x),), STEP).to(x)
+                for _ in range(20):
+                    middle = (low + high) / 2
+                    beyond = angle_between(_turn(here, way, middle), x) > degrees
+                    low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+                there = torch.where(over[:, None], _turn(here, way, low), there)
+            here = torch.where(arrived[:, None], here, there)
+            arrived = arrived | over
+            if arrived.all():
+                break
+        return keep_norm(here, x)
+
+    def _way(self, x: Tensor, directions: Mapping[int, Direction]) -> Tensor:
+        with torch.enable_grad():
+            moved = x.detach().requires_grad_(True)
+            height = self(moved)
+            signed = [height[:, unit] * (1 if way == "increase" else -1) for unit, way in directions.items()]
+            (slope,) = torch.autograd.grad(torch.stack(signed).sum(), moved)
+        near = torch.cdist(x, self.known).topk(min(NEIGHBOURS, len(self.known)), largest=False).indices
+        around = self.known[near]
+        around = around - around.mean(1, keepdim=True)
+        return (around * (around @ slope[..., None])).mean(1)
+
+
+def _turn(x: Tensor, way: Tensor, degrees: Tensor) -> Tensor:
+    """``x`` (N, D) turned by (N,) degrees towards ``way`` (N, D), on the sphere of its own length."""
+    tangent = way - (way * x).sum(1, keepdim=True) / (x**2).sum(1, keepdim=True).clamp_min(1e-12) * x
+    tangent = keep_norm(tangent, x)
+    angle = torch.deg2rad(degrees)[:, None]
+    return torch.cos(angle) * x + torch.sin(angle) * tangent
+
+
+def _learn(x: Tensor, responses: Tensor, seed: int) -> nn.Module:
+    """The network that predicts held-out responses best: a fifth of the rows says when to stop."""
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(x), generator=draw)
+    held, rows = order[: len(x) // 5], order[len(x) // 5 :]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, responses.shape[1]))
+    network = network.to(x)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
+    best, kept, since = float("inf"), network.state_dict(), 0
+    for _ in range(EPOCHS):
+        for part in rows[torch.randperm(len(rows), generator=draw)].split(BATCH):
+            blurred = x[part] + BLUR * torch.randn(x[part].shape, generator=draw).to(x)
+            with torch.enable_grad():
+                loss = (network(blurred) - responses[part]).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            error = (network(x[held]) - responses[held]).square().mean().item()
+        since += 1
+        if error < best:
+            best, since = error, 0
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+        if since > PATIENCE:
+            break
+    network.load_state_dict(kept)
+    return network.requires_grad_(False)
