@@ -1,7 +1,7 @@
-"""What `planted_units.py` compares, and the two methods that only live there: a non-linear landscape, local steps."""
+"""What `planted_units.py` compares, and the one method that only lives there: a non-linear landscape."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from vislens_interp.baselines.controls import Shuffled, Unedited
 from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
 from vislens_interp.baselines.ridge_direction import RidgeDirection
 from vislens_interp.baselines.ridge_pattern import RidgePattern
-from vislens_interp.landscape.edit import angle_between, keep_norm
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
 from vislens_interp.targets.target import Target
@@ -104,88 +103,6 @@ def non_linear(x: Tensor) -> NonLinearVAE:
         return NonLinearVAE(EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), x.shape[1], NOISE))
 
 
-class LocalSteps:
-    """Many small steps along Σ(x)∇r(x): r a small network, Σ(x) the covariance of the fitted images around x.
-
-    Args:
-        angle: Degrees to turn by.
-        neighbours: Fitted images around x behind Σ(x); None takes all, one Σ for every x.
-        step: Degrees of a step.
-        hidden: Width of the network, which has one hidden layer.
-        seed: Of its weights and batches.
-    """
-
-    def __init__(
-        self,
-        *,
-        angle: float | None = None,
-        neighbours: int | None = None,
-        step: float = 7.5,
-        hidden: int = 64,
-        seed: int = 0,
-    ) -> None:
-        self.angle, self.neighbours, self.step, self.hidden, self.seed = angle, neighbours, step, hidden, seed
-
-    def fit(self, target: Target, backend: Any, images: Tensor, responses: Tensor) -> Self:
-        x, y = images, responses[:, 0]
-        y = (y - y.mean()) / y.std()
-        draw = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(x), generator=draw)
-        held, rows = order[: len(x) // 5], order[len(x) // 5 :]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            net = nn.Sequential(nn.Linear(x.shape[1], self.hidden), nn.GELU(), nn.Linear(self.hidden, 1))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
-        best, kept, since = float("inf"), {}, 0
-        for _ in range(30):
-            for part in rows[torch.randperm(len(rows), generator=draw)].split(128):
-                blurred = x[part] + 0.3 * torch.randn(x[part].shape, generator=draw)
-                loss = ((net(blurred)[:, 0] - y[part]) ** 2).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            with torch.no_grad():
-                error = ((net(x[held])[:, 0] - y[held]) ** 2).mean().item()
-            since += 1
-            if error < best:
-                best, since = error, 0
-                kept = {name: value.clone() for name, value in net.state_dict().items()}
-            if since > 3:
-                break
-        net.load_state_dict(kept)
-        self.net_, self.x_ = net.requires_grad_(False), x
-        self.covariance_ = x.T.cov()
-        return self
-
-    def path(self, x: Tensor, direction: str, angles: list[float]) -> list[Tensor]:
-        """Embeddings at each angle, (N, D) each: where the walk first gets so far, or where it ends."""
-        sign = 1.0 if direction == "increase" else -1.0
-        here, found = x.clone(), [x.clone() for _ in angles]
-        done = [torch.zeros(len(x), dtype=torch.bool) for _ in angles]
-        for _ in range(round(3 * max(angles) / self.step)):
-            way = sign * self._way(here)
-            tangent = way - (way * here).sum(1, keepdim=True) / (here**2).sum(1, keepdim=True) * here
-            tangent = tangent / tangent.norm(dim=1, keepdim=True).clamp_min(1e-12) * here.norm(dim=1, keepdim=True)
-            turn = torch.deg2rad(torch.tensor(self.step))
-            here = keep_norm(torch.cos(turn) * here + torch.sin(turn) * tangent, x)
-            turned = angle_between(here, x)
-            for at, (angle, reached) in enumerate(zip(angles, done, strict=True)):
-                found[at] = torch.where(reached[:, None], found[at], here)
-                done[at] = reached | (turned >= angle - 1e-3)
-        return found
-
-    def _way(self, x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            moved = x.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self.net_(moved).sum(), moved)
-        if self.neighbours is None:
-            return gradient @ self.covariance_
-        near = torch.cdist(x, self.x_).topk(min(self.neighbours, len(self.x_)), largest=False).indices
-        around = self.x_[near]
-        around = around - around.mean(1, keepdim=True)
-        return (around * (around @ gradient[..., None])).mean(1)
-
-
 def _landscape(**settings: Any) -> Callable[[], LandscapeMethod]:
     return lambda: LandscapeMethod("edit", shuffles=0, **settings)
 
@@ -196,7 +113,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "landscape, default start": _landscape(),
     "landscape, two modes, residual fades": _landscape(modes=2, residual="fade"),
     "landscape, non-linear": _landscape(residual="fade", organise=False, block_dim=None),
-    "local steps": LocalSteps,
+    "landscape, goal uphill": _landscape(goal="uphill", **PAPER),
     "landscape, goal near": _landscape(goal="near", residual="fade", **PAPER),
     "ridge (BrainACTIV)": lambda: RidgeDirection("ridge_cv"),
     "ridge, not projected": lambda: RidgeDirection("ridge_cv", project=False),
@@ -208,7 +125,7 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 """Label to what makes the method."""
 
-SHIPPED = "landscape, goal near"
+SHIPPED = "landscape, goal uphill"
 SINGLE = ("ridge (BrainACTIV)", "ridge, not projected", "ridge pattern", "difference of means", "algebraic twin")
 """Methods that know one direction."""
 
@@ -241,9 +158,6 @@ def fit_and_move(
             method.settings = {**method.settings, "modes": method.settings["modes"] - 1}
     found: dict[str, list[Tensor]] = {}
     for direction in directions:
-        if hasattr(method, "path"):
-            found[direction] = method.path(inputs, direction, angles)
-            continue
         found[direction] = []
         for angle in angles:
             editor = getattr(method, "method", method)  # a shuffled control holds the method that edits

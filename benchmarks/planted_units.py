@@ -8,7 +8,8 @@ the same angles, and judged (a) by the truth on the edited embedding, at one ang
 truth of the natural image that lies nearest, which cannot be hallucinated.
 
 Every unit x condition is written when it is done and skipped when the command is run again. ``--set tune`` uses other
-units and other images; only these may choose settings. ``--publish`` writes benchmarks/results/planted_units.md.
+units and other images; only these may choose settings. ``--publish`` writes benchmarks/results/planted_units.md, of
+everything that is finished.
 """
 
 import argparse
@@ -109,6 +110,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     labels = list(METHODS) if args.only is None else [label for label in METHODS if label in args.only]
     if args.conditions:
         conditions = [conditions[number] for number in args.conditions]
+    if args.families:
+        families = [family for family in families if family in args.families]
     if args.seeds:
         seeds = [seed for seed in seeds if seed in args.seeds]
     if args.quick:
@@ -128,6 +131,30 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                     print(file.name, flush=True)
                 rows += [row for row in kept if row["method"] in labels]
     return rows
+
+
+def finished(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of everything that earlier calls left in the folder, of the planned units and conditions."""
+    plan = load_plan()
+    space = load_space(data_folder(args.data), args.out, plan)
+    rows = []
+    for file in sorted((args.out / f"{args.set}_{name_of_space(space)[:8]}").glob("*.json")):
+        rows += json.loads(file.read_text(encoding="utf-8"))
+    known = [(condition["snr"], condition["images"]) for condition in plan["conditions"]]
+    return [
+        row
+        for row in rows
+        if row["method"] in METHODS and row["seed"] in plan["seeds"][args.set] and (row["snr"], row["images"]) in known
+    ]
+
+
+def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the units on which every method was run: what a table that compares them may average."""
+    methods = {row["method"] for row in rows}
+    run_on: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows:
+        run_on.setdefault((row["family"], row["seed"], row["snr"], row["images"]), set()).add(row["method"])
+    return [row for row in rows if run_on[row["family"], row["seed"], row["snr"], row["images"]] == methods]
 
 
 def per_unit(rows: list[dict[str, Any]], method: str, measure: str, **where: Any) -> list[float]:
@@ -187,9 +214,12 @@ def report(rows: list[dict[str, Any]], source: dict[str, Any]) -> str:
     plan = load_plan()
     said = sorted(verdicts(rows), key=lambda item: item[0])
     lines = ["# Planted units", "", *[f"- {text}" for _, text in said], ""]
+    decided = len({(row["family"], row["seed"]) for row in rows if row["method"] == SHIPPED})
+    rows = complete(rows)
     units = len({(row["family"], row["seed"]) for row in rows})
     about = (
-        f"{units} units; true response change in SDs of the noiseless response, the wanted way positive, against the "
+        f"Tables: the {units} units on which every method was run; the lines above: all {decided}, of which more are "
+        "mixtures. True response change in SDs of the noiseless response, the wanted way positive, against the "
         "unedited embedding; mean over inputs and conditions, 95 % bootstrap interval over units (few, so too narrow). "
         f"Matched angle: {plan['matched_angle']:g}°. Realism: {plan['realism']['measure']}; {plan['realism']['read']}. "
         f"Level: {plan['realism']['level']}. Retrieval: {plan['retrieval']}."
@@ -222,11 +252,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--set", choices=("test", "tune"), default="test")
     parser.add_argument("--conditions", nargs="+", type=int, help="positions in the plan's list; all if left out")
     parser.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
+    parser.add_argument("--families", nargs="+", choices=list(load_plan()["families"]), help="all if left out")
     parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods alone")
     parser.add_argument("--quick", action="store_true", help="one unit a family, one condition, 20 images")
     parser.add_argument("--publish", action="store_true", help="write benchmarks/results too")
     args = parser.parse_args(argv)
     rows = run(args)
+    if args.publish:
+        rows = finished(args)
     source = provenance(seed=load_plan()["seeds"][args.set])
     slim = [{key: value for key, value in row.items() if key not in ("change",)} for row in rows]
     content = json.dumps({"provenance": source, "rows": slim, "verdicts": [text for _, text in verdicts(rows)]})

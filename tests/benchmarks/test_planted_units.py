@@ -67,7 +67,9 @@ def test_an_image_is_its_own_neighbour(space):
     assert rows.tolist() == list(range(5))
 
 
-@pytest.mark.parametrize("label", ["landscape, goal near", "ridge pattern", "local steps", "landscape, non-linear"])
+@pytest.mark.parametrize(
+    "label", ["landscape, goal near", "ridge pattern", "landscape, goal uphill", "landscape, non-linear"]
+)
 def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
     from planted_methods import fit_and_move
     from planted_truth import load_plan, plant, record
@@ -80,7 +82,15 @@ def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
     moved = fit_and_move(label, space.fit, responses, space.test, ("increase", "decrease"), [30.0])
     assert unit(moved["increase"][0]).mean() > before + 0.3
     assert unit(moved["decrease"][0]).mean() < before - 0.3
-    if label in ("landscape, goal near", "ridge pattern"):
+    if label in ("landscape, goal near", "landscape, goal uphill", "ridge pattern"):
         assert angle_between(moved["increase"][0], space.test).mean().item() == pytest.approx(
             30, abs=2
         )  # a goal may lie nearer
+
+
+def test_tables_average_units_that_every_method_has():
+    from planted_units import complete
+
+    unit = {"family": "linear", "snr": 1.0, "images": 500}
+    both = [{**unit, "seed": 0, "method": method} for method in ("a", "b")]
+    assert complete([*both, {**unit, "seed": 1, "method": "a"}]) == both

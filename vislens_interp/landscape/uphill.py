@@ -14,14 +14,14 @@ STEP = 7.5
 """Degrees of a step."""
 REACH = 60.0
 """Degrees that an edit of α = 1 turns by; another α turns by its share of them."""
-NEIGHBOURS = 200
+NEIGHBOURS = 300
 """Reference images whose spread says in which directions images differ where a step is taken."""
-HIDDEN, BLUR, EPOCHS, PATIENCE, BATCH = 64, 0.3, 30, 3, 128
-"""Of a surface's network and its training; blur in the embeddings' own SD, a mean over dimensions."""
+NETWORKS, HIDDEN, BLUR, EPOCHS, PATIENCE, BATCH = 3, 64, 0.3, 30, 3, 128
+"""Of a surface's networks and their training; blur in the embeddings' own SD, a mean over dimensions."""
 
 
 class Surface:
-    """The height of a landscape everywhere: a small network from embeddings to the standardised responses.
+    """The height of a landscape everywhere: the mean of small networks from embeddings to standardised responses.
 
     A landscape's prior has one mean for a unit's preference, or a few. The responses that it was fitted on say more:
     where they rise from a given image on, which for a unit of several preferences differs from image to image.
@@ -29,7 +29,7 @@ class Surface:
     Args:
         landscape: The fitted landscape of an embedding backend. Its reference latents, decoded, and its recorded
             responses are all that is used; what its fit held out has no part in it.
-        seed: Of the network's weights and batches.
+        seed: Of the networks' weights and batches; each stops by another fifth of the images.
 
     Raises:
         ValueError: The landscape is not one of embeddings.
@@ -48,11 +48,13 @@ class Surface:
         self.centre = self.known.mean(0)
         self.scale = (self.known - self.centre).square().mean().sqrt().clamp_min(1e-12)
         standard = landscape.scaler.standardise(landscape.responses)[learnt].to(self.known)
-        self.network = _learn((self.known - self.centre) / self.scale, standard, seed)
+        inputs = (self.known - self.centre) / self.scale
+        self.networks = [_learn(inputs, standard, seed * NETWORKS + member) for member in range(NETWORKS)]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Predicted responses (N, K), in SDs, to embeddings (N, D)."""
-        return self.network((x - self.centre) / self.scale)
+        inputs = (x - self.centre) / self.scale
+        return torch.stack([network(inputs) for network in self.networks]).mean(0)
 
     def climb(self, x: Tensor, directions: Mapping[int, Direction], degrees: float) -> Tensor:
         """Embeddings (N, D) turned by so many degrees, uphill or downhill for these units; lengths stay.
@@ -65,7 +67,7 @@ class Surface:
             directions: Unit to direction; several units: the sum of what they want.
             degrees: From 0 to 180; a walk that bends back on itself may end before, after three times as many steps.
 
-        Source: ours. Steps, neighbours and network were chosen on tuning units (benchmarks/planted_units.py).
+        Source: ours. Steps, neighbours and networks were chosen on tuning units (benchmarks/planted_units.py).
         """
         if not 0 <= degrees <= 180:
             raise ValueError(f"degrees={degrees} must lie between 0 and 180.")
