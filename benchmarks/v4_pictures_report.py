@@ -201,7 +201,14 @@ def sign_lines(judged: Judged) -> list[str]:
 def look_lines(judged: Judged) -> list[str]:
     """Diversity, and distance to natural images."""
     halves = [half for cell in judged.cells for half in cell["halves"]]
-    rows = [["pictures", "diversity", "kernel distance to natural images", "arrived at α = 1, not in the distance"]]
+    rows = [
+        [
+            "pictures",
+            "diversity",
+            "kernel distance to natural images",
+            "stopped short of the angle, not in the distance",
+        ]
+    ]
     for method in judged.methods:
         found = methods_in(judged.cells, method)
         kernel = [one["kernel"] for one in found if one["kernel"] is not None]
@@ -304,10 +311,10 @@ def report(
         lines += judge_lines(judged, judge)
     lines += ["## Do the judges agree", ""]
     lines += [
-        f"The {judged.good.sum()} neurons with good evidence: on both halves, the landscape's axis correlates with the",
-        f"response on photographs that its fit did not see (at least {WEAK_CORRELATION}, and p ≤ {WEAK_P} against fits",
-        f"on shuffled responses), and {FEW_STRONG} photographs or more drive the neuron strongly. A neuron's sign is",
-        "that of its mean over the photographs.",
+        f"Good evidence, {judged.good.sum()} of {len(judged.good)} neurons, which alone count here: on both halves, the",
+        "landscape's axis correlates with the response on photographs that its fit did not see (at least",
+        f"{WEAK_CORRELATION}, and p ≤ {WEAK_P} against fits on shuffled responses), and {FEW_STRONG} photographs or more",
+        "drive the neuron strongly. A neuron's sign is that of its mean over the photographs.",
         "",
         *sign_lines(judged),
         "## Ours against the others",

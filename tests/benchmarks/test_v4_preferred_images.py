@@ -26,6 +26,11 @@ SAID = {"commit": "c" * 40, "dirty": False, "device": "a CPU", "command": "pytho
 SAID |= {"torch": "2", "seed": 0, "date": "today", "python": "3"}
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(pages, "DRAWS", 50)
+
+
 # ---- what is done ---------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +251,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "results" / "v4_preferred_images")
     monkeypatch.setattr(bench, "TUNED", 1)
     monkeypatch.setattr(bench, "TUNING_SESSIONS", (TUNED,))
-    monkeypatch.setattr(pages, "DRAWS", 50)
+    monkeypatch.setattr(embedded, "LATENT_DIM", 32)
+    monkeypatch.setattr(bench, "FIGURE_NEURONS", 1)
     monkeypatch.setattr(bench, "FIGURE_PICTURES", 2)
     (tmp_path / "results").mkdir()
     bench.write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
@@ -289,7 +295,7 @@ def test_end_to_end(data, places, small, tmp_path, capsys):
     figure = tmp_path / "results" / "v4_preferred_images.webp"
     assert 0 < figure.stat().st_size <= bench.FIGURE_BYTES
     with Image.open(figure) as drawn:
-        assert drawn.size[1] == 2 * 4 * 132  # two neurons of four rows
+        assert drawn.size[1] == 4 * 132  # rows of a neuron
     text = (tmp_path / "tuning" / "tuning_pictures.md").read_text()
     assert "(tuning neurons)" in text
     assert "What fails" not in text
