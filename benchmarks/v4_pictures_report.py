@@ -311,10 +311,10 @@ def report(
         lines += judge_lines(judged, judge)
     lines += ["## Do the judges agree", ""]
     lines += [
-        f"Good evidence, {judged.good.sum()} of {len(judged.good)} neurons, which alone count here: on both halves, the",
-        "landscape's axis correlates with the response on photographs that its fit did not see (at least",
-        f"{WEAK_CORRELATION}, and p ≤ {WEAK_P} against fits on shuffled responses), and {FEW_STRONG} photographs or more",
-        "drive the neuron strongly. A neuron's sign is that of its mean over the photographs.",
+        f"Good evidence, {judged.good.sum()} of {len(judged.good)} neurons, which alone count here: on both halves,",
+        "the landscape's axis correlates with the response on photographs that its fit did not see (at least",
+        f"{WEAK_CORRELATION}, and p ≤ {WEAK_P} against fits on shuffled responses), and {FEW_STRONG} photographs or",
+        "more drive the neuron strongly. A neuron's sign is that of its mean over the photographs.",
         "",
         *sign_lines(judged),
         "## Ours against the others",
