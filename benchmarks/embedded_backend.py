@@ -48,7 +48,7 @@ from vislens_interp.backends.embedded import DEFAULTS, LATENT_DIM, NOISE, embedd
 from vislens_interp.baselines.centroids import Centroids
 from vislens_interp.baselines.controls import Shuffled, Unedited
 from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
-from vislens_interp.baselines.natural_images import NaturalImages
+from vislens_interp.baselines.natural_images import NaturalImages, RandomImages
 from vislens_interp.baselines.ridge_direction import RidgeDirection
 from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import write_atomically, write_text
@@ -168,6 +168,8 @@ SLERP = "the paper's landscape, slerp"
 TWIN, MEANS, PATTERN = "algebraic twin, lerp", "difference of means", "ridge pattern"
 BRAINACTIV, SHUFFLED = "ridge direction (BrainACTIV)", "shuffled landscape (ours)"
 NATURAL, UNEDITED = "top-10 natural images", "α = 0"
+UNIT = "the unit itself"
+"""What judges the pictures of a job: the responses are read, not predicted."""
 METHODS: dict[str, Callable[[], Any]] = {
     OURS: lambda: LandscapeMethod(shuffles=0),
     LANDSCAPE: lambda: LandscapeMethod(shuffles=0, **PAPER),
@@ -499,42 +501,62 @@ def spread_of(features: Tensor, centre: Tensor) -> float:
     return (1 - (cosine.sum() - cosine.diagonal().sum()) / (len(rows) * (len(rows) - 1))).item()
 
 
-def job_cell(
-    bench: Bench, backend: Any, name: str, layer: str, column: int, seed: int, images: int, angle: float
-) -> dict[str, Any]:
-    """One unit and seed: every method on the same pictures, with the same noise, turned by the same angle."""
-    judge = bench.judge(name)
-    candidates = load_units()[name][layer]
-    unit = candidates[column]
-    target = bench.target(name, layer, [unit])
-    responses = bench.responses(name, layer, bench.reference)[:, [column]]
-    scaler = ResponseScaler.fit(responses)
-    pictures = bench.test[:images]
-    for remembered in (bench.reference, pictures):
-        bench.embed(remembered)
-    noise = [1000 * seed + row for row in range(images)]
-    natural = seen_by(judge, bench.test[images : 11 * images])
-    centre = natural.mean(0)
+@dataclass(frozen=True)
+class Eyes:
+    """Who looks at the pictures that are made for one unit.
 
-    def look(made: Tensor) -> tuple[Tensor, Tensor]:
-        return scaler.standardise(target.responses(made))[:, 0], seen_by(judge, made)
+    Args:
+        answers: Images to every judge's response to them, (N,), standardised; by the judge's name.
+        sees: Images to features (N, D), on the CPU, of a network that is neither the target nor one of the judges.
+        natural: (M, D), those of natural images that are not edited.
+    """
+
+    answers: Callable[[Tensor], dict[str, Tensor]]
+    sees: Callable[[Tensor], Tensor]
+    natural: Tensor
+
+
+def judged_edits(
+    eyes: Eyes,
+    methods: dict[str, Any],
+    target: Target,
+    backend: Any,
+    reference: tuple[Tensor, Tensor],
+    pictures: Tensor,
+    noise: list[int],
+    angle: float,
+    about: str,
+) -> dict[str, Any]:
+    """Every method for one unit on the same pictures, with the same noise, turned by the same angle.
+
+    Args:
+        eyes: Who judges.
+        methods: By their names; they are fitted here. Natural images among them are shown, not edited.
+        target: The unit.
+        backend: Embeds and generates.
+        reference: Images to learn from, and their responses (N, 1).
+        pictures: Images to edit.
+        noise: A seed for each.
+        angle: Degrees.
+        about: Printed with each method's seconds.
+
+    Returns:
+        JSON values: what judges say of the pictures (``input``), of α = 0 (``zero``), and of every method and
+        direction, whose ``changes`` are against α = 0, signed, by judge.
+    """
+    natural = eyes.natural
+    centre = natural.mean(0)
 
     def near(features: Tensor) -> Tensor:
         return nearest(features - centre, natural - centre)[0].mean(1)
 
-    control = Unedited().fit(target, backend, bench.reference, responses)
+    control = Unedited().fit(target, backend, *reference)
     zero_images = control.generate(pictures, {}, seeds=noise)
-    zero, zero_seen = look(zero_images)
-    shown, shown_seen = look(pictures)
+    zero, zero_seen = eyes.answers(zero_images), eyes.sees(zero_images)
+    shown, shown_seen = eyes.answers(pictures), eyes.sees(pictures)
     cell: dict[str, Any] = {
-        "network": name,
-        "layer": layer,
-        "unit": unit,
-        "seed": seed,
-        "angle": angle,
-        "images": images,
-        "input": rounded(shown),
-        "zero": rounded(zero),
+        "input": {judge: rounded(values) for judge, values in shown.items()},
+        "zero": {judge: rounded(values) for judge, values in zero.items()},
         "zero_similarity": rounded(cosine_similarity(zero_seen - centre, shown_seen - centre)),
         "random_similarity": rounded(cosine_similarity(zero_seen.roll(1, 0) - centre, zero_seen - centre)),
         "zero_natural": rounded(near(zero_seen)),
@@ -545,20 +567,23 @@ def job_cell(
         "methods": [],
     }
     x = backend.encode(pictures)
-    for label in (*JOB_METHODS, NATURAL):
+    for label, method in methods.items():
         began = time.monotonic()
-        method = METHODS[label]() if label != NATURAL else NaturalImages(NATURAL_IMAGES)
-        method.fit(target, backend, bench.reference, responses)
+        method.fit(target, backend, *reference)
         fitted = time.monotonic() - began
-        if label != NATURAL:
+        edits = not isinstance(method, NaturalImages)
+        if edits:
             set_angle(method, angle)
+        # Of the top k each is shown once; of random images one for each picture, by its noise.
+        seeds = noise if edits or isinstance(method, RandomImages) else list(range(min(method.count, len(pictures))))
+        seconds = 0.0
         for way in SIGN:
             began = time.monotonic()
-            seeds = list(range(min(NATURAL_IMAGES, images))) if label == NATURAL else noise
-            given = pictures[: len(seeds)]
-            made = method.generate(given, {0: way}, seeds=seeds)
+            made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds)
             seconds = time.monotonic() - began
-            response, seen = look(made)
+            response, seen = eyes.answers(made), eyes.sees(made)
+            # A natural image has no picture of its own to be compared with: against the mean of all.
+            before = zero if edits else {judge: values.mean() for judge, values in zero.items()}
             measured: dict[str, Any] = {
                 "method": label,
                 "direction": way,
@@ -567,23 +592,46 @@ def job_cell(
                 "seconds": seconds,
                 "natural": rounded(near(seen)),
                 "diversity": spread_of(seen, centre),
+                "changes": {judge: rounded(SIGN[way] * (values - before[judge])) for judge, values in response.items()},
             }
-            if label == NATURAL:  # no picture of its own to be compared with: against the mean of all
-                measured["change"] = rounded(SIGN[way] * (response - zero.mean()))
-            else:
+            if edits:
                 reached = angle_between(method.embeddings(x, {0: way}), x)
                 # What stops short of the angle has arrived at α = 1, where all pictures are one: not in a distance.
-                open_ = reached >= angle - 1
+                open_ = (reached >= angle - 1).cpu()
                 measured |= {
-                    "change": rounded(SIGN[way] * (response - zero)),
                     "reached": rounded(reached),
                     "similarity": rounded(cosine_similarity(seen - centre, zero_seen - centre)),
                     "arrived": int((~open_).sum()),
                     "kernel": kernel_distance(seen[open_], natural) if open_.sum() > 1 else None,
                 }
             cell["methods"].append(measured)
-        print(f"{name} {layer} {unit} seed {seed} {label}: {fitted:.0f} s + {seconds:.0f} s", flush=True)
+        print(f"{about} {label}: {fitted:.0f} s + {seconds:.0f} s", flush=True)
     return cell
+
+
+def job_cell(
+    bench: Bench, backend: Any, name: str, layer: str, column: int, seed: int, images: int, angle: float
+) -> dict[str, Any]:
+    """One unit and seed."""
+    judge = bench.judge(name)
+    unit = load_units()[name][layer][column]
+    target = bench.target(name, layer, [unit])
+    responses = bench.responses(name, layer, bench.reference)[:, [column]]
+    scaler = ResponseScaler.fit(responses)
+    pictures = bench.test[:images]
+    for remembered in (bench.reference, pictures):
+        bench.embed(remembered)
+    eyes = Eyes(
+        lambda made: {UNIT: scaler.standardise(target.responses(made))[:, 0]},
+        lambda made: seen_by(judge, made),
+        seen_by(judge, bench.test[images : 11 * images]),
+    )
+    methods = {label: METHODS[label]() for label in JOB_METHODS} | {NATURAL: NaturalImages(NATURAL_IMAGES)}
+    noise = [1000 * seed + row for row in range(images)]
+    about = f"{name} {layer} {unit} seed {seed}"
+    reference = (bench.reference, responses)
+    said = {"network": name, "layer": layer, "unit": unit, "seed": seed, "angle": angle, "images": images}
+    return said | judged_edits(eyes, methods, target, backend, reference, pictures, noise, angle, about)
 
 
 # ------------------------------------------------------------------------------------------------------- quality
@@ -886,9 +934,10 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
     for cell in cells:
         unit = (cell["network"], cell["layer"], cell["unit"])
         for method in cell["methods"]:
-            record = {**method, "unit": unit, "seed": cell["seed"], "angle": cell["angle"]}
+            change = method["changes"][UNIT]
+            record = {**method, "change": change, "unit": unit, "seed": cell["seed"], "angle": cell["angle"]}
             if method["method"] == NATURAL:
-                natural.setdefault(method["direction"], {})[unit] = np.mean(method["change"])
+                natural.setdefault(method["direction"], {})[unit] = np.mean(change)
             else:
                 records.append(record)
     edits = Edits(records)
@@ -1048,9 +1097,6 @@ def figure(bench: Bench, path: Path, pictures: int = 6) -> None:
 
     Nothing is picked. Below each generated picture stands its Δr against α = 0.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     backend = bench.backend()
     bench.embed(bench.reference)
     images = bench.test[:pictures]
@@ -1076,9 +1122,18 @@ def figure(bench: Bench, path: Path, pictures: int = 6) -> None:
             best = responses[:, 0].argsort(descending=True)[:pictures]
             rows.append(("top natural", bench.reference[best], [""] * pictures))
             print(f"figure: {name} {layer}", flush=True)
+    sheet(rows).savefig(path)
+
+
+def sheet(rows: list[tuple[str, Tensor, list[str]]]) -> Any:
+    """A figure of rows of pictures: what the row is, images (N, 3, H, W), and a note below each of them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pictures = len(rows[0][1])
     page = Figure(figsize=(1.05 * pictures + 1.6, 1.2 * len(rows)), dpi=110)
     FigureCanvasAgg(page)
-    axes = page.subplots(len(rows), pictures)
+    axes = page.subplots(len(rows), pictures, squeeze=False)
     for index, (label, shown, notes) in enumerate(rows):
         for column in range(pictures):
             axis = axes[index][column]
@@ -1088,7 +1143,7 @@ def figure(bench: Bench, path: Path, pictures: int = 6) -> None:
             axis.set_xlabel(notes[column], fontsize=8, labelpad=1)
         axes[index][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     page.tight_layout(pad=0.4)
-    page.savefig(path)
+    return page
 
 
 # ----------------------------------------------------------------------------------------------------------- main

@@ -247,3 +247,21 @@ def v4_recorded(numbers: dict[str, Any]) -> Findings:
             Measure(what, mean.mean, "SD", f"{len(ours)} neurons", *ends, "95 % bootstrap over neurons", way)
         )
     return Findings(tuple(aims), tuple(measures))
+
+
+def v4_preferred_images(numbers: dict[str, Any]) -> Findings:
+    """Pictures made for V4 neurons: the file's own checks; what the shipped edit changes, by judge and direction."""
+    from embedded_backend import OURS
+
+    from vislens_interp.metrics import interval
+
+    measures = []
+    for judge, changes in numbers["changes"].items():
+        for way, values in changes[OURS].items():
+            mean = interval(values, levels=("unit",))
+            ends = (mean.low, mean.high)
+            what = f"V4 neurons, pictures made from recordings, judged by {judge}: Δr against α = 0"
+            measures.append(
+                Measure(what, mean.mean, "SD", f"{len(values)} neurons", *ends, "95 % bootstrap over neurons", way)
+            )
+    return Findings(stated(numbers).aims, tuple(measures))
