@@ -247,3 +247,48 @@ def v4_recorded(numbers: dict[str, Any]) -> Findings:
             Measure(what, mean.mean, "SD", f"{len(ours)} neurons", *ends, "95 % bootstrap over neurons", way)
         )
     return Findings(tuple(aims), tuple(measures))
+
+
+def cross_subject(numbers: dict[str, Any]) -> Findings:
+    """A landscape moves the other animal too, like one of its own; what is not shared is not moved."""
+    from cross_subject_judging import OTHER, SHARED, UNSHARED
+    from v4_recorded import BRAINACTIV, OURS, SHUFFLED
+
+    def said(ends: list[float]) -> str:
+        return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ends)
+
+    aims, measures = [], []
+    angle, ways = f"{numbers['table_angle']:.0f}", ("increase", "decrease")
+    for pair, held in numbers["changes"]["recorded"].items():
+        if not pair.endswith(OTHER):
+            continue
+        for way in ways:
+            ends, moved = held[OURS][way][angle], numbers["neurons"][pair][way]
+            right = sum(value > 0 for value in moved)
+            text = f"{pair}, {way} at {angle}°, {OURS}, recorded: {said(ends)} SD (wanted: above zero)"
+            aims.append(Aim(f"{text}; {right} of {len(moved)} single neurons move the wanted way.", ends[1] > 0))
+    for way in ways:
+        for rival in (SHUFFLED, BRAINACTIV):
+            theirs = numbers["minus ours"][OTHER][rival][way]
+            ends = [-theirs[0], -theirs[2], -theirs[1]]
+            ahead = rival == SHUFFLED or way == "decrease"
+            wanted = "above zero" if ahead else "not below zero"
+            text = (
+                f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {said(ends)} SD (wanted: {wanted})."
+            )
+            aims.append(Aim(text, ends[1] > 0 if ahead else ends[2] >= 0))
+        for level, ends in numbers["over animals"].items():
+            what = f"V4 population, landscape judged by recordings of: {level}"
+            measures.append(
+                Measure(what, *ends[:1], "SD", "2 animals, 4 sessions", *ends[1:], "95 % over neurons, pictures", way)
+            )
+    for pair in (SHARED, UNSHARED):
+        for way in ways:
+            if "simulated" not in numbers:
+                aims.append(Aim(f"Simulated subjects have not been measured: {pair}, {way}.", None))
+                continue
+            ends = numbers["simulated"]["truth"][pair][OURS][way][angle]
+            wanted = "above zero" if pair == SHARED else "zero within the interval: the control must fail"
+            text = f"Simulated, {pair}, {way} at {angle}°, planted truth: {said(ends)} SD (wanted: {wanted})."
+            aims.append(Aim(text, ends[1] > 0 if pair == SHARED else ends[1] <= 0 <= ends[2]))
+    return Findings(tuple(aims), tuple(measures))
