@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cross_subject_judging import report
+from cross_subject_report import report
 from cross_subject_subjects import ANIMALS, PICTURES, SIMULATED, Subject, simulated_subjects
 from embedded_backend import Recorded, set_angle
 from judges import load_squeezenet
@@ -42,7 +42,6 @@ from v4_recorded import (
     LANDSCAPE,
     LATENT_DIM,
     MEANS,
-    METHODS,
     NEAREST,
     OURS,
     PATTERN,
@@ -50,6 +49,7 @@ from v4_recorded import (
     TWIN,
     KnownEmbeddings,
 )
+from v4_recorded import METHODS as ALL_METHODS
 
 from vislens_interp.backends.retrieval import RetrievalBackend
 from vislens_interp.brain.backbone import Backbone, Features
@@ -65,8 +65,8 @@ TABLE_ANGLE = 55.0
 """Of the tables in the paper's form: what the retrieval backend ships with."""
 GROUPS = 4
 """Disjoint random groups of a session's neurons, each a landscape of its own: how much the neurons at hand matter."""
+METHODS = {label: build for label, build in ALL_METHODS.items() if label != FADE}
 GROUP_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV)
-SIMULATED_METHODS = tuple(label for label in METHODS if label != FADE)
 
 
 def group_columns(neurons: int) -> list[list[int]]:
@@ -144,8 +144,20 @@ class Source:
         return found
 
 
-def judge_cell(subject: Subject, half: int, backbone: Backbone, features: Features) -> dict[str, Any]:
-    """Of one gallery: what was recorded, and what an encoder of the other half predicts, each neuron in its SDs."""
+def gallery_cell(subject: Subject, half: int) -> dict[str, Any]:
+    """Of one gallery: what was recorded to it, each neuron in SDs over the other half, and the truth if it is known."""
+    learnt, gallery = subject.session.halves()[half], subject.session.halves()[1 - half]
+    standard, _, _ = subject.standard(learnt)
+    cell = {
+        "rows": gallery.tolist(),
+        "recorded": rounded(standard[gallery]),
+        "population_sd": standard[learnt].mean(1).std(correction=0).item(),
+    }
+    return cell | ({} if subject.truth is None else {"truth": rounded(subject.truth[gallery])})
+
+
+def encoder_cell(subject: Subject, half: int, backbone: Backbone, features: Features) -> dict[str, Any]:
+    """What an encoder that learnt from one half predicts for the gallery, in the same SDs."""
     session = subject.session
     learnt, gallery = session.halves()[half], session.halves()[1 - half]
     dataset = BrainDataset.from_arrays(session.images, session.responses, targets=subject.targets)
@@ -156,30 +168,42 @@ def judge_cell(subject: Subject, half: int, backbone: Backbone, features: Featur
         read = torch.cat([torch.stack([member(one) for member in encoder.members]).mean(0) for one in layers])
     predicted = read * encoder.scale + encoder.shift
     standard, mean, std = subject.standard(learnt)
-    found = predictivity(predicted, session.responses[gallery], subject.targets)
-    recorded, seen = standard[gallery], (predicted - mean) / std
-    population = [standard[learnt].mean(1).std(correction=0).item(), seen.mean(1).std(correction=0).item()]
-    r = torch.corrcoef(torch.stack([recorded.mean(1), seen.mean(1)]))[0, 1].item()
-    cell = {
-        "rows": gallery.tolist(),
-        "recorded": rounded(recorded),
+    recorded, seen = standard[gallery].mean(1), (predicted - mean) / std
+    return {
         "encoder": rounded(seen),
-        "population_sd": dict(zip(("recorded", "encoder"), population, strict=True)),
-        "r": [item.r for item in found],
-        "population_r": r,
+        "population_sd": seen.mean(1).std(correction=0).item(),
+        "r": [item.r for item in predictivity(predicted, session.responses[gallery], subject.targets)],
+        "population_r": torch.corrcoef(torch.stack([recorded, seen.mean(1)]))[0, 1].item(),
     }
-    return cell | ({} if subject.truth is None else {"truth": rounded(subject.truth[gallery])})
 
 
 def rounded(values: Tensor) -> list[list[float]]:
     return [[round(value, 4) for value in row] for row in values.tolist()]
 
 
-def load_subjects(data: Path, out: Path, names: list[str]) -> list[Subject]:
-    """Sessions of both animals, and the simulated subjects; embeddings are filled in later."""
+def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
+    """Everything that is not there yet; what matters most comes first."""
+    out.mkdir(parents=True, exist_ok=True)
     sessions = {name: load_session(data, name) for name in names}
-    found = [Subject(name, ANIMALS[name], session) for name, session in sessions.items()]
-    return found + (simulated_subjects(sessions, out) if PICTURES in sessions else [])
+    backbone = Backbone(load_squeezenet(data))
+    features = {
+        name: backbone.read(session.images, cache=out / "cache", progress=True) for name, session in sessions.items()
+    }
+    x = {name: found.layer(len(backbone.layers) - 1).mean(1) for name, found in features.items()}
+    real = [Subject(name, ANIMALS[name], session, x[name]) for name, session in sessions.items()]
+    gallery_cells(real, out, said)
+    edit_cells("population", real, out, said)
+    made = simulated_subjects(sessions[PICTURES], x[PICTURES], out) if PICTURES in sessions else []
+    gallery_cells(made, out, said)
+    edit_cells("region", made, out, said)
+    for subject in (*real, *made):
+        for half in subject.halves:
+            path = out / f"encoder-{subject.name}-{half}.json"
+            if not path.exists():
+                began = time.monotonic()
+                found = encoder_cell(subject, half, backbone, features[subject.session.name])
+                write_cell(path, said, found, time.monotonic() - began)
+    edit_cells("group", real, out, said)
 
 
 def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> None:
@@ -187,31 +211,20 @@ def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> 
     print(f"{path.stem}: {seconds:.0f} s", flush=True)
 
 
-def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    subjects = load_subjects(data, out, names)
-    backbone = Backbone(load_squeezenet(data))
-    real = [subject for subject in subjects if not subject.simulated]
-    made = [subject for subject in subjects if subject.simulated]
-    for stage, chosen in (("population", real), ("region", made), ("group", real)):  # what matters most comes first
-        for subject in chosen if stage != "group" else ():
-            prepare(subject, backbone, out, said)
-        for subject in chosen:
-            for half in subject.halves:
-                units = {unit: way for unit, way in units_of(subject).items() if unit.startswith(stage)}
-                judge_edits(subject, half, chosen, units, out, said)
+def gallery_cells(subjects: list[Subject], out: Path, said: dict[str, Any]) -> None:
+    for subject in subjects:
+        for half in subject.halves:
+            path = out / f"judge-{subject.name}-{half}.json"
+            if not path.exists():
+                write_cell(path, said, gallery_cell(subject, half), 0)
 
 
-def prepare(subject: Subject, backbone: Backbone, out: Path, said: dict[str, Any]) -> None:
-    """Its embeddings, and its encoders where they are not there."""
-    features = backbone.read(subject.session.images, cache=out / "cache", progress=True)
-    subject.x = features.layer(len(backbone.layers) - 1).mean(1)
-    for half in subject.halves:
-        path = out / f"judge-{subject.name}-{half}.json"
-        if not path.exists():
-            began = time.monotonic()
-            found = judge_cell(subject, half, backbone, features)
-            write_cell(path, said, found, time.monotonic() - began)
+def edit_cells(stage: str, subjects: list[Subject], out: Path, said: dict[str, Any]) -> None:
+    """Of every subject and half, the units of one stage, judged by all of these subjects."""
+    for subject in subjects:
+        units = {unit: way for unit, way in units_of(subject).items() if unit.startswith(stage)}
+        for half in subject.halves if units else ():
+            judge_edits(subject, half, subjects, units, out, said)
 
 
 def judge_edits(
@@ -245,7 +258,7 @@ def units_of(subject: Subject) -> dict[str, Unit]:
     count = subject.session.responses.shape[1]
     if subject.simulated:
         learnt = subject.name == SIMULATED[0]
-        return {f"region{place}": ([place], SIMULATED_METHODS, ANGLES) for place in range(count) if learnt}
+        return {f"region{place}": ([place], tuple(METHODS), ANGLES) for place in range(count) if learnt}
     found: dict[str, Unit] = {"population": (list(range(count)), tuple(METHODS), ANGLES)}
     for place, columns in enumerate(group_columns(count)):
         found[f"group{place}"] = (columns, GROUP_METHODS, (TABLE_ANGLE,))

@@ -1,6 +1,6 @@
 """Who is compared in cross_subject.py: sessions of two animals, and simulated subjects who see their pictures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ REGIONS = {
 SNR, REPETITIONS = 1.0, 3
 
 
-@dataclass
+@dataclass(frozen=True)
 class Subject:
     """A session of an animal, or a simulated subject.
 
@@ -36,15 +36,15 @@ class Subject:
         name: Of its files.
         animal: Who it is.
         session: Pictures and responses.
+        x: (N, D) embeddings of the pictures.
         truth: (N, K) what the responses are without noise, of a simulated one.
-        x: (N, D) embeddings, filled in once features are read.
     """
 
     name: str
     animal: str
     session: Session
+    x: Tensor
     truth: Tensor | None = None
-    x: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def simulated(self) -> bool:
@@ -73,9 +73,9 @@ def unlike(truth: Tensor) -> list[int]:
     return linear_sum_assignment(cost.double().numpy())[1].tolist()
 
 
-def simulated_subjects(sessions: dict[str, Session], out: Path) -> list[Subject]:
+def simulated_subjects(session: Session, x: Tensor, out: Path) -> list[Subject]:
     """Subjects 1 and 2 with the same tuning, 3 with another, each with noise of its own; kept in ``out``."""
-    found, session = [], sessions[PICTURES]
+    found = []
     for number, name in enumerate(SIMULATED, start=1):
         file = out / f"{name}.safetensors"
         if not file.is_file():
@@ -92,5 +92,5 @@ def simulated_subjects(sessions: dict[str, Session], out: Path) -> list[Subject]
             write_atomically(file, lambda temporary, tensors=tensors: save_file(tensors, temporary))
         stored = load_file(file)
         own = Session(session.name, session.images, stored["responses"], session.copies)
-        found.append(Subject(name, name, own, stored["truth"]))
+        found.append(Subject(name, name, own, x, stored["truth"]))
     return found

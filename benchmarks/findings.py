@@ -259,6 +259,7 @@ def cross_subject(numbers: dict[str, Any]) -> Findings:
 
     aims, measures = [], []
     angle, ways = f"{numbers['table_angle']:.0f}", ("increase", "decrease")
+    sample = f"2 animals, {len(numbers['sessions'])} sessions"
     for pair, held in numbers["changes"]["recorded"].items():
         if not pair.endswith(OTHER):
             continue
@@ -277,11 +278,11 @@ def cross_subject(numbers: dict[str, Any]) -> Findings:
                 f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {said(ends)} SD (wanted: {wanted})."
             )
             aims.append(Aim(text, ends[1] > 0 if ahead else ends[2] >= 0))
-        for level, ends in numbers["over animals"].items():
-            what = f"V4 population, landscape judged by recordings of: {level}"
-            measures.append(
-                Measure(what, *ends[:1], "SD", "2 animals, 4 sessions", *ends[1:], "95 % over neurons, pictures", way)
-            )
+        for level, held in numbers["over animals"].items():
+            value, low, high = held[way]
+            what = f"V4 population, edits at {angle}° judged by recordings of: {level}"
+            spread = "95 % bootstrap over the judge's neurons, pictures"
+            measures.append(Measure(what, value, "SD", sample, low, high, spread, way))
     for pair in (SHARED, UNSHARED):
         for way in ways:
             if "simulated" not in numbers:

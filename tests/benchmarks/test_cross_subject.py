@@ -5,6 +5,7 @@ import zipfile
 
 import cross_subject
 import cross_subject_judging as judging
+import cross_subject_report as page
 import cross_subject_subjects as subjects
 import findings
 import numpy as np
@@ -22,13 +23,13 @@ from vislens_interp.images import Preprocess
 
 def made_up(pictures=40, neurons=6, seed=0):
     recorded = np.random.default_rng(seed).normal(size=(pictures, neurons))
-    cell = {"rows": list(range(100, 100 + pictures)), "recorded": recorded.tolist(), "encoder": (recorded / 2).tolist()}
-    return cell | {"population_sd": {"recorded": 0.5, "encoder": 0.25}}, recorded
+    cell = {"rows": list(range(100, 100 + pictures)), "recorded": recorded.tolist(), "population_sd": 0.5}
+    return cell, {"encoder": (recorded / 2).tolist(), "population_sd": 0.25}, recorded
 
 
 def test_a_population_changes_by_the_mean_of_what_edits_became():
-    cell, recorded = made_up()
-    judge = judging.Judge(cell, 0, 0)
+    cell, encoder, recorded = made_up()
+    judge = judging.Judge(cell, encoder, 0, 0)
     zero = judge.weights({"rows": [100, 103], "counts": [1, 1]})
     after = judge.weights({"rows": [101, 102], "counts": [3, 1]})
     by_hand = (0.75 * recorded[1] + 0.25 * recorded[2]) - recorded[[0, 3]].mean(0)
@@ -44,8 +45,8 @@ def test_a_population_changes_by_the_mean_of_what_edits_became():
 
 def test_few_pictures_make_a_wide_interval():
     """Edits that all become the same five pictures are known less well than edits that become many."""
-    cell, _ = made_up(pictures=400, neurons=200)
-    judge = judging.Judge(cell, 0, 0)
+    cell, _, _ = made_up(pictures=400, neurons=200)
+    judge = judging.Judge(cell, None, 0, 0)
     zero = np.full(400, 1 / 400)
     few = judge.weights({"rows": list(range(100, 105)), "counts": [80] * 5})
     many = judge.weights({"rows": list(range(100, 300)), "counts": [2] * 200})
@@ -60,8 +61,8 @@ def test_draws_cover_what_a_mean_of_neurons_and_pictures_varies_by():
     gain, own = rng.normal(1, 1, neurons), rng.normal(size=pictures)
     half = np.arange(pictures) < 150
     recorded = half[:, None] * gain + own[:, None]
-    cell = {"rows": list(range(pictures)), "recorded": recorded.tolist(), "population_sd": {"recorded": 1.0}}
-    judge = judging.Judge(cell, 0, 0)
+    cell = {"rows": list(range(pictures)), "recorded": recorded.tolist(), "population_sd": 1.0}
+    judge = judging.Judge(cell, None, 0, 0)
     (found,) = judge.population("recorded", (half / 150)[None], ~half / 150)
     assert found.value == pytest.approx(gain.mean() + own[half].mean() - own[~half].mean())
     expected = (gain.var() / neurons + own[half].var() / 150 + own[~half].var() / 150) ** 0.5
@@ -147,10 +148,8 @@ def small(monkeypatch):
     regions = {f"region{place}": Tuning("feature", (name,)) for place, name in enumerate(names)}
     for module in (subjects, judging):
         monkeypatch.setattr(module, "REGIONS", regions)
-    kept = {label: build for label, build in v4_recorded.METHODS.items() if label != v4_recorded.FADE}
-    for module in (cross_subject, judging):
+    for module in (cross_subject, judging, page):
         monkeypatch.setattr(module, "ANGLES", (25.0, 55.0))
-        monkeypatch.setattr(module, "METHODS", kept)
     monkeypatch.setattr(cross_subject, "EDITED", 20)
     monkeypatch.setattr(cross_subject, "LATENT_DIM", 8)
     monkeypatch.setattr(cross_subject, "GROUP_METHODS", (v4_recorded.OURS, v4_recorded.MEANS))
@@ -166,7 +165,7 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
     before = [path.stat().st_mtime_ns for path in sources]
     cross_subject.fit(data, tmp_path, said, list(SESSIONS))
     assert [path.stat().st_mtime_ns for path in sources] == before
-    text, kept = judging.report(tmp_path, said, table_angle=55.0)
+    text, kept = page.report(tmp_path, said, table_angle=55.0)
     other = f"PE to WE, {judging.OTHER}"
     for way in ("increase", "decrease"):
         for view in ("recorded", "encoder"):
@@ -186,7 +185,7 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
 
 def test_nothing_to_report_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no landscape that was judged yet; run `fit` first"):
-        judging.report(tmp_path, {}, table_angle=55.0)
+        page.report(tmp_path, {}, table_angle=55.0)
 
 
 def test_an_aim_is_missed_where_the_interval_says_so():
@@ -196,6 +195,7 @@ def test_an_aim_is_missed_where_the_interval_says_so():
     rivals = (v4_recorded.SHUFFLED, v4_recorded.BRAINACTIV)
     numbers = {
         "table_angle": 55.0,
+        "sessions": list(SESSIONS),
         "changes": {"recorded": {pair: {v4_recorded.OURS: held}}},
         "neurons": {pair: {way: [0.1, -0.1, 0.4] for way in held}},
         "minus ours": {judging.OTHER: {rival: {way: [-0.3, -0.4, -0.2] for way in held} for rival in rivals}},
