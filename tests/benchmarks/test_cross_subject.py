@@ -11,6 +11,7 @@ import findings
 import numpy as np
 import pytest
 import torch
+import v4_data
 import v4_recorded
 from PIL import Image
 
@@ -115,6 +116,7 @@ def test_groups_share_no_neuron():
 # ---- a small run ----------------------------------------------------------------------------------------------------
 
 SESSIONS = ("201025", "190925")
+SIDE = 24
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def data(tmp_path_factory):
         with zipfile.ZipFile(place / "images.zip", "w") as archive:
             for row, picture in enumerate(coarse):
                 file = folder / "picture.png"
-                Image.fromarray(picture).resize((112, 112), Image.Resampling.BICUBIC).save(file)
+                Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file)
                 archive.write(file, f"image{row:04d}.png")
         red, blue = coarse[..., 0].mean((1, 2)), coarse[..., 2].mean((1, 2))
         np.save(place / "responses.npy", np.stack([red, red, red, blue]) + draw.normal(size=(4, 420)) * 8)
@@ -150,6 +152,7 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "REGIONS", regions)
     for module in (cross_subject, judging, page):
         monkeypatch.setattr(module, "ANGLES", (25.0, 55.0))
+    monkeypatch.setattr(v4_data, "SIZE", SIDE)
     monkeypatch.setattr(cross_subject, "EDITED", 20)
     monkeypatch.setattr(cross_subject, "LATENT_DIM", 8)
     monkeypatch.setattr(cross_subject, "GROUP_METHODS", (v4_recorded.OURS, v4_recorded.MEANS))
