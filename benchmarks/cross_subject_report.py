@@ -15,7 +15,7 @@ from cross_subject_judging import (
     Results,
     drawn_mean,
 )
-from cross_subject_subjects import ANIMALS
+from cross_subject_subjects import ANIMALS, REGIONS
 from findings import cross_subject
 from provenance import provenance_line
 from v4_recorded import ANGLES, METHODS, OURS, RANDOM, RIVALS, SHUFFLED, SIGN
@@ -147,8 +147,8 @@ def simulated(found: Results, angle: float) -> list[str]:
     if not found.regions:
         return []
     units = max(len(regions) for regions in found.regions.values())
-    lines = [f"## Simulated subjects, {units} regions, at {angle:.0f}°", ""]
-    lines += ["Units are regions, drawn first, then pictures.", ""]
+    lines = [f"## Simulated subjects, {units} of {len(REGIONS)} regions, at {angle:.0f}°", ""]
+    lines += ["Units are regions, in the order of their list, drawn first, then pictures.", ""]
     for view, words in VIEWS.items():
         if (SHARED, view, (OURS, "increase", angle)) not in found.regions:
             lines += [f"Not judged yet by {words}.", ""]

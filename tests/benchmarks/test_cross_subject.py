@@ -148,7 +148,7 @@ def small(monkeypatch):
     monkeypatch.setattr(cross_subject, "load_squeezenet", lambda data: network)
     names = ("red", "blue", "bright")
     regions = {f"region{place}": Tuning("feature", (name,)) for place, name in enumerate(names)}
-    for module in (subjects, judging):
+    for module in (subjects, judging, page):
         monkeypatch.setattr(module, "REGIONS", regions)
     for module in (cross_subject, judging, page):
         monkeypatch.setattr(module, "ANGLES", (25.0, 55.0))
