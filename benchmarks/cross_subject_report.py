@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from cross_subject_judging import (
     OTHER,
+    OWN,
     SAME,
     SELF,
     SHARED,
     UNSHARED,
     VIEWS,
+    Measured,
     Results,
     drawn_mean,
 )
@@ -32,6 +34,10 @@ NOTES = """
   WE (v4_recorded.py, tune). What WE judges is therefore not untouched; what PE judges of itself is.
 - WE's pictures are partly gratings, noise and synthesised ones; PE's are photographs. So a landscape of one animal is
   also asked about kinds of pictures that it was not fitted on.
+- The shuffled landscape is one permutation, and its edits lead to some pictures all the same, which may lie below the
+  mean; the random direction is the control that moves nothing.
+- Where the judges of simulated subjects share their tuning, they share the planted truth, so that its columns for the
+  same and for another subject are equal by construction; recordings differ by their noise.
 """
 
 
@@ -46,12 +52,18 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
         raise FileNotFoundError(f"--out {out} holds no landscape that was judged yet; run `fit` first.")
     kept = numbers(found, said, table_angle)
     aims = cross_subject(kept).aims
-    words = {None: "not measured", True: "met", False: "MISSED"}
+    words = {None: "open", True: "met", False: "MISSED"}
     lines = ["# Landscapes of one animal, judged by another", ""]
     lines += [f"- **{words[aim.met]}**: {aim.what}" for aim in sorted(aims, key=lambda aim: aim.met is True)]
     absent = sorted(set(ANIMALS) - found.sessions)
     lines += ["", f"Sessions that have not been run: {', '.join(absent) or 'none'}.", ""]
-    lines += [*verdict(found), *table_2(found, table_angle), *by_angle(found), *by_groups(found, table_angle)]
+    lines += [
+        *kept_share(found, table_angle),
+        *verdict(found),
+        *table_2(found, table_angle),
+        *by_angle(found),
+        *by_groups(found, table_angle),
+    ]
     lines += [*simulated(found, table_angle), *encoders(found), *notes(found), provenance_line(said), ""]
     return "\n".join(lines), kept
 
@@ -59,6 +71,29 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
 def labels_of(held: Iterable[Any]) -> list[str]:
     there = set(held)
     return [label for label in METHODS if label in there]
+
+
+def kept_share(found: Results, angle: float) -> list[str]:
+    """How much of what an animal's own landscape does another animal's does, by judge: the paper's question."""
+    lines = [
+        f"What the other animal's landscape does of what the judge's own does (recorded, {angle:.0f}°, {OURS}):",
+        "",
+    ]
+    for source, judged, level in found.pairs():
+        if level == SAME or source == judged:
+            continue
+        own = OWN if (judged, judged, OWN) in found.pairs() else SAME
+        for way in SIGN:
+            other, reference = (
+                found.populations[pair, "recorded", (OURS, way, angle)]
+                for pair in ((source, judged, level), (judged, judged, own))
+            )
+            share = Measured(other.value / reference.value, other.draws / reference.draws).ends
+            lines.append(
+                f"- judge {judged}, {way}: {share[0]:.0%} [{share[1]:.0%}, {share[2]:.0%}] of {own}; difference "
+                f"{other - reference} SD"
+            )
+    return [*lines, ""]
 
 
 def verdict(found: Results) -> list[str]:
@@ -168,6 +203,8 @@ def simulated(found: Results, angle: float) -> list[str]:
 
 
 def encoders(found: Results) -> list[str]:
+    if all(judge.encoder is None for judge in found.judges.values()):
+        return []
     lines = ["## The encoders that judge, on their galleries", ""]
     lines += ["| subject | half | pictures | targets | median R of a target | R of the population |", "|---" * 6 + "|"]
     for (name, half), judge in found.judges.items():
@@ -213,6 +250,7 @@ def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[st
         }
         for pair in found.pairs()
     }
+    kept["regions"] = [max(map(len, found.regions.values()), default=0), len(REGIONS)]
     for (pair, view, (method, way, angle)), regions in found.regions.items():
         place = kept.setdefault("simulated", {}).setdefault(view, {}).setdefault(pair, {})
         place.setdefault(method, {}).setdefault(way, {})[f"{angle:.0f}"] = drawn_mean(regions).ends

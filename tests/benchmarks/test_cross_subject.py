@@ -199,6 +199,7 @@ def test_an_aim_is_missed_where_the_interval_says_so():
     numbers = {
         "table_angle": 55.0,
         "sessions": list(SESSIONS),
+        "regions": [17, 17],
         "changes": {"recorded": {pair: {v4_recorded.OURS: held}}},
         "neurons": {pair: {way: [0.1, -0.1, 0.4] for way in held}},
         "minus ours": {judging.OTHER: {rival: {way: [-0.3, -0.4, -0.2] for way in held} for rival in rivals}},
@@ -214,5 +215,7 @@ def test_an_aim_is_missed_where_the_interval_says_so():
     }
     met = [aim.met for aim in findings.cross_subject(numbers).aims]
     assert met == [False, False, True, True, True, True, True, True, True, False]
+    numbers["regions"] = [4, 17]  # a control of few regions shows nothing
+    assert [aim.met for aim in findings.cross_subject(numbers).aims][-4:] == [True, True, None, None]
     del numbers["simulated"]
     assert [aim.met for aim in findings.cross_subject(numbers).aims][-4:] == [None] * 4
