@@ -265,3 +265,52 @@ def v4_preferred_images(numbers: dict[str, Any]) -> Findings:
                 Measure(what, mean.mean, "SD", f"{len(values)} neurons", *ends, "95 % bootstrap over neurons", way)
             )
     return Findings(stated(numbers).aims, tuple(measures))
+
+
+def cross_subject(numbers: dict[str, Any]) -> Findings:
+    """A landscape moves the other animal too, like one of its own; what is not shared is not moved."""
+    from cross_subject_judging import OTHER, SHARED, UNSHARED
+    from v4_recorded import BRAINACTIV, OURS, SHUFFLED
+
+    def said(ends: list[float]) -> str:
+        return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ends)
+
+    aims, measures = [], []
+    angle, ways = f"{numbers['table_angle']:.0f}", ("increase", "decrease")
+    sample = f"2 animals, {len(numbers['sessions'])} sessions"
+    for pair, held in numbers["changes"]["recorded"].items():
+        if not pair.endswith(OTHER):
+            continue
+        for way in ways:
+            ends, moved = held[OURS][way][angle], numbers["neurons"][pair][way]
+            right = sum(value > 0 for value in moved)
+            text = f"{pair}, {way} at {angle}°, {OURS}, recorded: {said(ends)} SD (wanted: above zero)"
+            aims.append(Aim(f"{text}; {right} of {len(moved)} single neurons move the wanted way.", ends[1] > 0))
+    for way in ways:
+        for rival in (SHUFFLED, BRAINACTIV):
+            theirs = numbers["minus ours"][OTHER][rival][way]
+            ends = [-theirs[0], -theirs[2], -theirs[1]]
+            ahead = rival == SHUFFLED or way == "decrease"
+            wanted = "above zero" if ahead else "not below zero"
+            text = (
+                f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {said(ends)} SD (wanted: {wanted})."
+            )
+            aims.append(Aim(text, ends[1] > 0 if ahead else ends[2] >= 0))
+        for level, held in numbers["over animals"].items():
+            value, low, high = held[way]
+            what = f"V4 population, edits at {angle}° judged by recordings of: {level}"
+            spread = "95 % bootstrap over the judge's neurons, pictures"
+            measures.append(Measure(what, value, "SD", sample, low, high, spread, way))
+    for pair in (SHARED, UNSHARED):
+        for way in ways:
+            if "simulated" not in numbers:
+                aims.append(Aim(f"Simulated subjects have not been measured: {pair}, {way}.", None))
+                continue
+            ends = numbers["simulated"]["truth"][pair][OURS][way][angle]
+            wanted = "above zero" if pair == SHARED else "zero within the interval: the control must fail"
+            done, total = numbers["regions"]
+            text = f"Simulated, {pair}, {way} at {angle}°, planted truth, {done} of {total} regions: {said(ends)} SD"
+            met = ends[1] > 0 if pair == SHARED else ends[1] <= 0 <= ends[2]
+            # Of few regions any interval holds zero.
+            aims.append(Aim(f"{text} (wanted: {wanted}).", met if pair == SHARED or done == total else None))
+    return Findings(tuple(aims), tuple(measures))

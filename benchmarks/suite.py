@@ -85,6 +85,7 @@ V4_PICTURES = tuple(
         f"figure --weights {{weights}} {FILES} {DEVICE}",
     )
 )
+CROSS = (f"cross_subject.py fit {FILES}", "cross_subject.py report --out {out}")
 
 SUITE = (
     Benchmark(
@@ -97,6 +98,7 @@ SUITE = (
     Benchmark("v4_encoder", V4[0], None, findings.v4_encoder, published=True),
     Benchmark("v4_recorded", V4[1], None, findings.v4_recorded, published=True),
     Benchmark("v4_preferred_images", V4_PICTURES, None, findings.v4_preferred_images, published=True),
+    Benchmark("cross_subject", CROSS, None, findings.cross_subject, published=True),
     Benchmark("unit_coverage", (COVERAGE,), f"{COVERAGE} --only test_resnet test_vit", findings.unit_coverage),
     Benchmark("speed", (f"speed.py {FILES} {DEVICE}",), f"speed.py {FILES} --quick", findings.speed),
     Benchmark(
