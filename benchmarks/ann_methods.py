@@ -146,6 +146,10 @@ class Heard(CountedTarget):
         super().__init__(target)
         self.said: list[tuple[float, float]] = []
 
+    def clock(self) -> float:
+        """Seconds: of the processor, which other processes do not lengthen, or of the clock with an accelerator."""
+        return time.process_time() if self.device.type == "cpu" else time.perf_counter()
+
     def __call__(self, images: Tensor) -> Tensor:
         return self._note(super().__call__(images))
 
@@ -154,26 +158,30 @@ class Heard(CountedTarget):
         return self._note(responses), features
 
     def _note(self, responses: Tensor) -> Tensor:
-        self.said.append((time.perf_counter(), responses.detach().mean().item()))
+        self.said.append((self.clock(), responses.detach().mean().item()))
         return responses
 
 
 class Watched:
-    """A method as it is, of which pictures and what the target said meanwhile are kept.
+    """A method as it is, of which pictures, seconds and what the target said meanwhile are kept.
 
     Args:
         maker: The method.
         target: The one that its pictures are made for.
 
-    Attributes:
-        made: Direction to pictures (N, 3, S, S); ``"unedited"`` is none.
-        traces: Direction to (seconds a picture since the start, raw mean response), a pair each time it was asked.
+    Attributes (after ``generate``):
+        made_: Direction to pictures (N, 3, S, S); ``"unedited"`` is none.
+        seconds_: Direction to seconds a picture; ``"fit"`` to those of the fit, where it was fitted here.
+        traces_: Direction to (seconds a picture since the start, raw mean response), a pair each time it was asked.
     """
 
     def __init__(self, maker: Any, target: Heard) -> None:
         self.maker = maker
         self.method = getattr(maker, "method", maker)  # where a comparison looks for angle and kind
-        self.heard_, self.made_, self.traces_ = target, {}, {}
+        self.heard_ = target
+        self.made_: dict[str, Tensor] = {}
+        self.seconds_: dict[str, float] = {}
+        self.traces_: dict[str, list[tuple[float, float]]] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name == "maker":  # not there yet, as in a copy that is being made
@@ -182,16 +190,19 @@ class Watched:
 
     def fit(self, *args: Any, **settings: Any) -> Self:
         """As the method's."""
+        start = self.heard_.clock()
         self.maker.fit(*args, **settings)
+        self.seconds_["fit"] = self.heard_.clock() - start
         return self
 
     def generate(self, images: Tensor, directions: Any, **settings: Any) -> Tensor:
         """As the method's."""
         self.heard_.said = []
-        start = time.perf_counter()
+        start = self.heard_.clock()
         pictures = self.maker.generate(images, directions, **settings)
         (way,) = directions.values() or ("unedited",)
         self.made_[way] = pictures
+        self.seconds_[way] = (self.heard_.clock() - start) / len(images)
         self.traces_[way] = [((moment - start) / len(images), value) for moment, value in self.heard_.said]
         return pictures
 

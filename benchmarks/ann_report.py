@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ann_methods import CONTESTANTS, MADE, NATURAL, OPTIMISED, OURS, OURS_AT_ANGLE, RANDOM, UNEDITED
 from embedded_backend import NETWORKS, SIGN, ci, table
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ COST_RATIO = 0.1
 SMALL = 380_000
 """Bytes of a figure, at most: colours are given up for it."""
 SCORES = ("response_change_from_input", "predictivity", "kernel_distance", "spectrum_distance", "similarity", "seconds")
+PICTURES = "pictures-{network}-{layer}-{unit}-{seed}.safetensors"
 BOOTSTRAP = "95 % bootstrap interval over units first"
 Values = NDArray[np.float64]
 
@@ -75,7 +78,7 @@ class Found:
         return f"{cell['network']} {cell['layer']} {cell['unit']}"
 
     def change(self, method: str, way: str) -> Values:
-        """Signed Δr (units, images, seeds) against the α = 0 pictures of the same images and noise, the same for all."""
+        """Signed Δr (units, images, seeds) against the α = 0 pictures of the same images and noise, one for all."""
         measure = "response_change_from_input"
         return self.scores[method, way, measure] - self.scores[UNEDITED, way, measure]
 
@@ -92,40 +95,53 @@ class Found:
         """Predictivity, in percent, (units, 1, seeds), from preferred and suppressed pictures together."""
         return self.scores[method, "both", "predictivity"]
 
+    def reached(self, label: str, unit: str, seed: int, way: str) -> float:
+        """Mean response of a method's pictures in the wanted direction, in SDs."""
+        place = (self.units.index(unit), slice(None), self.seeds.index(seed))
+        start = SIGN[way] * self.cells[unit, seed]["start"]
+        return float(self.scores[label, way, "response_change_from_input"][place].mean() + start)
+
+    @cached_property
+    def cases(self) -> list[tuple[str, int, str]]:
+        """Unit, seed and direction where our edit's pictures answer more than the photographs do by themselves."""
+        return [
+            (unit, seed, way)
+            for unit in self.units
+            for seed in self.seeds
+            for way, sign in SIGN.items()
+            if self.reached(OURS, unit, seed, way) > sign * self.cells[unit, seed]["start"]
+        ]
+
+    def seconds(self, label: str) -> list[float]:
+        """Seconds a picture in each of :attr:`cases`."""
+        return [
+            float(self.scores[label, way, "seconds"][self.units.index(unit), 0, self.seeds.index(seed)])
+            for unit, seed, way in self.cases
+        ]
+
     @cached_property
     def at_equal_response(self) -> dict[str, list[float | None]]:
-        """Optimisation baseline to its seconds a picture until it answers as our edit's does, a case a unit x way.
+        """Optimisation baseline to its seconds a picture until it answers as our edit does, for each of the cases.
 
         None where its finished pictures do not answer as much. Where what the target says on the way is not about
         whole pictures, all of its time counts.
         """
-        found: dict[str, list[float | None]] = {label: [] for label in self.baselines}
-        for unit in self.units:
-            for seed in self.seeds:
-                cell = self.cells[unit, seed]
-                for way, sign in SIGN.items():
-                    place = (self.units.index(unit), slice(None), self.seeds.index(seed))
-                    start = sign * cell["start"]
-                    reach = lambda label: self.scores[label, way, "response_change_from_input"][place].mean() + start  # noqa: B023, E731
-                    level = reach(OURS)
-                    for label in self.baselines:
-                        total = float(self.scores[label, way, "seconds"][place].mean())
-                        on_the_way = cell["traces"].get(label, {}).get(way, [])
-                        first = next((seconds for seconds, value in on_the_way if value >= level), total)
-                        found[label].append(first if reach(label) >= level else None)
+        found: dict[str, list[float | None]] = {}
+        for label in self.baselines:
+            found[label] = []
+            for (unit, seed, way), total in zip(self.cases, self.seconds(label), strict=True):
+                level = self.reached(OURS, unit, seed, way)
+                trace = self.cells[unit, seed]["traces"].get(label, {}).get(way, [])
+                first = next((seconds for seconds, value in trace if value >= level), total)
+                found[label].append(first if self.reached(label, unit, seed, way) >= level else None)
         return found
-
-    def seconds(self, label: str) -> list[float]:
-        """Seconds a picture in the order of :attr:`at_equal_response`."""
-        each = [self.scores[label, way, "seconds"][:, 0, :] for way in SIGN]
-        return [float(value) for unit in range(len(self.units)) for s in range(len(self.seeds)) for value in
-                (one[unit, s] for one in each)]  # fmt: skip
 
     @cached_property
     def fastest(self) -> list[float | None]:
         """The fastest baseline's seconds at equal response in each case; None where none gets there."""
         rows = zip(*self.at_equal_response.values(), strict=True)
-        return [min((one for one in row if one is not None), default=None) for row in rows]
+        best = [min((one for one in row if one is not None), default=None) for row in rows]
+        return best or [None] * len(self.cases)
 
 
 def break_even(fit: float, ours: float, theirs: float) -> float | None:
@@ -204,9 +220,12 @@ def realism_check(found: Found) -> dict[str, bool | None]:
 
 
 def cost_check(found: Found) -> dict[str, bool | None]:
-    ours, cases = found.seconds(OURS), len(found.fastest)
+    ours, cases = found.seconds(OURS), len(found.cases)
     count, theirs, ratio = against(found.fastest, ours)
-    text = f"Cost at equal response: a picture of {OURS} takes {np.median(ours):.3f} s after the fit, "
+    every = found.both(OURS, "seconds").mean()
+    text = f"Cost at equal response: a picture of {OURS} takes {every:.3f} s after the fit, "
+    if not cases:
+        return {f"{text}and answers no more than the photographs do, so that there is nothing to time.": False}
     if ratio is None or theirs is None:
         text += f"and no optimisation baseline answers as much within {found.passes} passes in any of {cases} cases"
         return {f"{text} (wanted: at most a tenth of the fastest baseline's time).": None}
@@ -261,8 +280,8 @@ def picture_table(found: Found, distances: dict[str, float | None]) -> list[list
 def cost_table(found: Found) -> list[list[str]]:
     head = ["method", "passes forward", "back", "s a picture", "s a fit", "cases at our response", "s until then"]
     rows = [[*head, "ours / that", "break-even, images"]]
-    ours, cases = found.seconds(OURS), len(found.fastest)
-    fit, own = float(found.both(OURS, "fit_seconds").mean()), float(np.median(ours))
+    ours, cases = found.seconds(OURS), len(found.cases)
+    fit, own = float(found.both(OURS, "fit_seconds").mean()), float(np.median(ours or [math.nan]))
     theirs = {**found.at_equal_response, "the fastest of these": found.fastest}
     for label in [*found.methods, "the fastest of these"]:
         measured = [mean_of(found, label, name, d) for name, d in (("forward", 0), ("backward", 0), ("seconds", 3))]
@@ -284,11 +303,8 @@ def cost_table(found: Found) -> list[list[str]]:
 def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str]]:
     rows = [[f"{own} minus", "Δr increase", "Δr decrease", "predictivity, %", "kernel distance"]]
     for label in rivals:
-        row = [label]
-        for way in SIGN:
-            row.append(
-                str(paired_difference(found.change(own, way), found.change(label, way), draws=1000, same_images=True))
-            )
+        moved = [(found.change(own, way), found.change(label, way)) for way in SIGN]
+        row = [label, *(str(paired_difference(*pair, draws=1000, same_images=True)) for pair in moved)]
         if all(found.has(one, "predictivity", "both") for one in (own, label)):
             row.append(str(paired_difference(found.told(own), found.told(label), draws=1000)))
         else:
@@ -305,12 +321,11 @@ def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str
 
 def network_table(found: Found) -> list[list[str]]:
     rows = [["Δr against α = 0", *(f"{name} {way}" for name in found.networks for way in SIGN)]]
-    for label in found.methods:
-        row = [label]
-        for name in found.networks:
-            of = [found.network_of[unit] == name for unit in found.units]
-            row += [f"{found.change(label, way)[of].mean():+.2f}" for way in SIGN]
-        rows.append(row)
+    of = {name: [found.network_of[unit] == name for unit in found.units] for name in found.networks}
+    rows += [
+        [label, *(f"{found.change(label, way)[of[name]].mean():+.2f}" for name in found.networks for way in SIGN)]
+        for label in found.methods
+    ]
     return rows
 
 
@@ -318,15 +333,11 @@ def set_distances(out: Path, found: Found) -> dict[str, float | None]:
     """Fréchet distance of all of a method's pictures, both directions, to the judging photographs; None: too few."""
     seen: dict[str, list[Tensor]] = {}
     natural: Tensor | None = None
-    for (_, _), cell in found.cells.items():
-        stored = load_file(
-            out / f"pictures-{cell['network']}-{cell['layer']}-{cell['unit']}-{cell['seed']}.safetensors"
-        )
+    for cell in found.cells.values():
+        stored = load_file(out / PICTURES.format_map(cell))
         natural = stored["natural|seen"]
         for label in found.methods:
             seen.setdefault(label, []).extend(stored[f"{label}|{way}|seen"] for way in SIGN)
-    import torch
-
     whole = {label: torch.cat(parts) for label, parts in seen.items()}
     return {
         label: None
@@ -386,7 +397,7 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
         "checks": verdicts,
         "measures": measures(found),
         "absent": absent,
-        "rows": {name: rows for name, rows in (("response", response_table(found)), ("cost", cost_table(found)))},
+        "rows": {"response": response_table(found), "cost": cost_table(found)},
         "change_by_unit": {
             label: {
                 way: dict(zip(found.units, found.change(label, way).mean((1, 2)).round(3).tolist(), strict=True))
@@ -409,36 +420,43 @@ def about(found: Found) -> list[str]:
     seconds = sorted({f"{cell['second']} for {cell['network']}" for cell in found.cells.values()})
     told = [np.mean([c["correlation"] for c in found.cells.values() if c["network"] == n]) for n in found.networks]
     held = ", ".join(f"{name} {value:.2f}" for name, value in zip(found.networks, told, strict=True))
-    return [
+    pictures = len(found.cells) * 2 * found.images * len(found.methods)
+    sample = (
         f"{len(found.units)} test units, {found.images} test images, {len(found.seeds)} seed(s), both directions: "
-        f"{len(found.cells) * 2 * found.images * len(found.methods):,} pictures of {len(found.methods)} methods. Δr is "
-        "the response against that to the α = 0 picture of the same image and noise (what the generator does by "
-        "itself), in SDs of the unit over the reference images, the wanted way positive; brackets: 95 % bootstrap "
-        "interval, units drawn first. Percentile: among held-out photographs, the wanted way.",
-        "",
-        f"Budget: whatever asks the target gets {found.passes} forward passes a picture, where its rounds allow (the "
-        "table of costs has what was used); published step counts are far larger (512, 256, 100, 50), and shipped "
-        f"optimisation takes {first['shipped_optimise_steps']} steps. Edits ask nothing of the target after the fit: "
-        f"budgets are equal among optimisations and unequal to edits. Edits are matched at {found.angle:g}°, but "
-        f"'{OURS}', which goes as far as it is shipped.",
-        "",
+        f"{pictures:,} pictures of {len(found.methods)} methods. Δr is the response against that to the α = 0 picture "
+        "of the same image and noise (what the generator does by itself), in SDs of the unit over the reference "
+        "images, the wanted way positive; brackets: 95 % bootstrap interval, units drawn first. Percentile: among "
+        "held-out photographs, the wanted way."
+    )
+    budget = (
+        f"Budget: whatever asks the target gets {found.passes} forward passes a picture, as far as its rounds allow "
+        "(the table of costs has what was used); published step counts are far larger (512, 256, 100, 50), and our "
+        f"optimisation as shipped takes {first['shipped_optimise_steps']} steps. Edits ask nothing of the target after "
+        "the fit: budgets are equal among optimisations, unequal to edits. Edits are matched at "
+        f"{found.angle:g}°; '{OURS}' goes as far as it is shipped."
+    )
+    networks = (
         f"Similarity, kernel distance, diversity and predictivity: features of {', '.join(judges)}. Fréchet distance: "
         "pooled over units and directions, 64 features of the third-party CIFAR-10 ResNet-20, never a target here "
-        f"('{RANDOM}' is its floor). Transfer: Δr as a ridge read-out of {', '.join(seconds)} predicts it. Predictivity: "
-        "of two held-out photographs, which drives the unit more, told from preferred and suppressed pictures; chance "
-        f"50 %. Held-out correlation of the landscape's axis with its unit: {held}.",
-    ]
+        f"('{RANDOM}' is its floor). Transfer: Δr as a ridge read-out of {', '.join(seconds)} predicts it. "
+        "Predictivity: of two held-out photographs, which drives the unit more, told from preferred and suppressed "
+        f"pictures; chance 50 %. Held-out correlation of the landscape's axis with its unit: {held}."
+    )
+    return [sample, "", budget, "", networks]
 
 
 def cost_text(found: Found) -> list[str]:
-    return [
-        "Equal response: the first moment at which the target's mean answer to what an optimisation shows it (through "
-        f"its own random views) reaches that of our edit's finished pictures, if its own finished pictures keep it; "
-        "where its views are parts of a picture, or pictures come one after another, its whole time. The fit is without "
-        "the two shuffled fits behind the evidence, with which it takes about three times as long. Break-even: images "
-        "after which the fit has paid for itself.",
-        "",
-    ]
+    left_out = 2 * len(found.units) * len(found.seeds) - len(found.cases)
+    text = (
+        "Seconds of a core (on an accelerator, of the clock). Equal response: the first moment at which the target's "
+        "mean answer to what an optimisation shows it, through its own random views, reaches that of our edit's "
+        "finished pictures, if its own finished pictures keep it; where its views are parts of a picture, or pictures "
+        f"come one after another, its whole time. A case is a unit and a direction; {left_out} are left out, in which "
+        "our edit's pictures answer no more than the photographs do. The fit is without the two shuffled fits behind "
+        "the evidence, with which it takes about three times as long. Break-even: images after which the fit has paid "
+        "for itself."
+    )
+    return [text, ""]
 
 
 def measures(found: Found) -> list[dict[str, Any]]:
@@ -482,7 +500,7 @@ def figures(out: Path, found: Found) -> None:
 
 
 def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
-    """A row for each layer's first test unit, the first test images: nothing is picked. Pixels are drawn as they are."""
+    """A row for each layer's first test unit, the first test images: nothing is picked. Pixels stay as they are."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -494,8 +512,7 @@ def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
         "preferred, optimised": f"{OPTIMISED}|increase",
         "top natural": f"{NATURAL}|increase",
     }
-    stem = "pictures-{network}-{layer}-{unit}-{seed}.safetensors"
-    rows = [(cell, load_file(out / stem.format_map(cell))) for cell in cells]
+    rows = [(cell, load_file(out / PICTURES.format_map(cell))) for cell in cells]
     count, side = len(rows[0][1]["input"]), rows[0][1]["input"].shape[-1]
     left, top, step, gap, dpi = 150, 34, side + 16, 14, 100
     across = count * (side + 3) + gap

@@ -5,9 +5,9 @@
     $P run --share 0/2 & $P run --share 1/2    # the same by two processes
     $P report                                  # tables and figures of all that has been run, what fails first
 
-Methods are compared by the library's own `FeatureLens.compare`. Every unit and seed is a cell: a file in `--out`, written
-when it is done and skipped when the command is run again; the first cells hold all networks. `--weights` holds what the
-recipes wrote; a network whose weights are not there is left out, and said. `--cache` is the `--out` of
+Methods are compared by the library's own `FeatureLens.compare`. Every unit and seed is a cell: a file in `--out`,
+written when it is done and skipped when the command is run again; the first cells hold all networks. `--weights` holds
+what the recipes wrote; a network whose weights are not there is left out, and said. `--cache` is the `--out` of
 embedded_backend.py, which has read the reference images already.
 
 What asks the target again and again gets `--passes` forward passes a picture. Edits are matched at 40 degrees, and the
@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.comparison import Comparison
 from vislens_interp.files import write_atomically
 from vislens_interp.images import image_keys
 from vislens_interp.lens import FeatureLens
@@ -147,7 +148,10 @@ def run_cell(bench: Bench, backend: Any, sees: dict[str, Seen], cell: Cell, budg
     target = Heard(bench.target(cell.network, cell.layer, [cell.unit]))
     responses = bench.responses(cell.network, cell.layer, bench.reference)[:, [cell.column]]
     # Without the two shuffled fits behind the evidence: here a shuffled landscape is one of the methods.
-    lens = FeatureLens(target, backend=backend).fit(bench.reference, responses, shuffles=0)
+    lens = FeatureLens(target, backend=backend)
+    began = target.clock()
+    lens.fit(bench.reference, responses, shuffles=0)
+    fit_seconds = target.clock() - began
     remember_learned(backend.embedder, bench, lens)
     methods = {label: Watched(one.build(lens, budget), target) for label, one in CONTESTANTS.items()}
     found = lens.compare(
@@ -173,8 +177,8 @@ def run_cell(bench: Bench, backend: Any, sees: dict[str, Seen], cell: Cell, budg
         "shipped_optimise_steps": backend.defaults.optimize.get("steps"),
         "notes": [note for note in found.notes if "econd network" in note],
         "scores": [
-            {"method": method, "direction": way, "measure": measure, "values": [round(v, 5) for v in values[0, :, 0]]}
-            for (method, way, measure), values in found.scores.items()
+            {"method": method, "direction": way, "measure": measure, "values": [round(v, 5) for v in values]}
+            for (method, way, measure), values in timed(found, methods, fit_seconds).items()
         ],
         "traces": {
             label: {way: trace_of(methods[label].traces_[way], scaler, sign) for way, sign in SIGN.items()}
@@ -182,6 +186,18 @@ def run_cell(bench: Bench, backend: Any, sees: dict[str, Seen], cell: Cell, budg
             if one.traced
         },
     }
+
+
+def timed(
+    found: Comparison, methods: dict[str, Watched], fit_seconds: float
+) -> dict[tuple[str, str, str], list[float]]:
+    """A score's values, one an image; seconds by our own clock, which does not run while other processes do."""
+    scores = {key: values[0, :, 0].tolist() for key, values in found.scores.items()}
+    for label, method in methods.items():
+        for way in SIGN:
+            scores[label, way, "seconds"] = [method.seconds_[way]]
+            scores[label, way, "fit_seconds"] = [method.seconds_.get("fit", fit_seconds)]
+    return scores
 
 
 def remember_learned(embedder: RememberedSets, bench: Bench, lens: FeatureLens) -> None:
@@ -253,10 +269,11 @@ def estimate(bench: Bench, backend: Any, wanted: list[Cell], budget: Budget) -> 
         total += 3 * len(CONTESTANTS) * ask / 2  # the scorer's own readings
     drawn = 3 * (edits + 3) * count * len(wanted)
     looks = 2 * passes * count * (climbing + len(through)) * len(wanted)
+    ask = sum(asks.values()) / len(asks) / count
     return (
         f"{len(wanted)} cells to run: {drawn:,} pictures drawn ({decode / count:.3f} s each), {looks:,} passes through "
-        f"targets ({sum(asks.values()) / len(asks) / count:.3f} s each, back as well): about {total / 60:.0f} minutes of "
-        "a core, besides fits and judges, about 20 to 40 s a cell."
+        f"targets ({ask:.3f} s each, back as well): about {total / 60:.0f} minutes of a core, besides fits and judges, "
+        "about 20 to 40 s a cell."
     )
 
 
@@ -308,7 +325,7 @@ def run(args: argparse.Namespace) -> int:
         began, cpu = time.monotonic(), time.process_time()
         try:
             found = run_cell(bench, backend, sees, cell, budget)
-        except Exception:  # one unit must not stop the others; the status says that it failed
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):  # the other units go on
             traceback.print_exc()
             failed += 1
             continue

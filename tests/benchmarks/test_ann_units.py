@@ -65,10 +65,19 @@ def test_seconds_at_equal_response():
     assert found.at_equal_response[CMA] == [None, None]
     assert found.fastest == [0.8, 0.4]
     assert ann_report.against(found.fastest, found.seconds(OURS)) == (2, pytest.approx(0.6), pytest.approx(0.375))
+    assert found.cases == [("vit_tiny64 blocks.1 1", 0, "increase"), ("vit_tiny64 blocks.1 1", 0, "decrease")]
     searched = ann_report.Found([cell(**{CMA: 2.0})])
     assert searched.at_equal_response[CMA] == [4.0, 4.0]  # not traced: all of its time
     weak = ann_report.Found([cell(**{DREAM: 1.0})])
     assert weak.fastest == [None, None]  # what it saw on the way, its pictures do not keep
+
+
+def test_where_photographs_answer_as_much_there_is_nothing_to_time():
+    found = ann_report.Found([cell(**{OURS: -1.0})])
+    assert found.cases == found.fastest == []
+    ((line, met),) = ann_report.cost_check(found).items()
+    assert met is False
+    assert "answers no more than the photographs do" in line
 
 
 def test_break_even():
@@ -177,8 +186,10 @@ def run(places, out, *words):
     threads, network = torch.get_num_threads(), embedded_backend.NETWORKS["cifar10_resnet20"]
     words = [*words, "--data", str(data), "--weights", str(weights), "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        small = embedded_backend.Network(network.build, {"layer1": 16})
+        # It judges itself: SqueezeNet at 224 pixels would take most of the time.
+        small = embedded_backend.Network(network.build, {"layer1": 16}, judge="cifar10_resnet20")
         patch.setitem(embedded_backend.NETWORKS, "cifar10_resnet20", small)
+        patch.setattr(ann_units, "second_of", lambda bench, name: "cifar10_resnet20")
         try:
             return ann_units.main([*words, "--networks", "cifar10_resnet20", "vit_tiny64"])
         finally:
@@ -219,13 +230,25 @@ def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
             assert min(drawn.size) > 60
 
 
-def test_shares_are_all_cells_once(places, tmp_path):
-    bench = embedded_backend.Bench(*places, tmp_path)
-    every = list(ann_units.cells(bench, ["squeezenet", "cifar10_resnet20"], 4, 2))
-    assert [(cell.network, cell.seed) for cell in every[:2]] == [("squeezenet", 0), ("cifar10_resnet20", 0)]
-    assert len({cell.stem for cell in every}) == len(every)
-    layers = [cell.layer for cell in every if cell.network == "cifar10_resnet20" and cell.seed == 0]
-    assert layers == ["layer1", "layer2", "layer3", "layer1"]
+class Drawn(embedded_backend.Bench):
+    """Random responses, so that nothing is read."""
+
+    reference = torch.empty(0)
+
+    def __init__(self):
+        pass
+
+    def responses(self, name, layer, images):
+        return torch.randn(60, len(embedded_backend.load_units()[name][layer]))
+
+
+def test_whatever_has_been_run_holds_all_networks_and_no_tuning_unit():
+    every = list(ann_units.cells(Drawn(), list(ann_units.TARGETS), 4, 2))
+    assert [(cell.network, cell.seed) for cell in every[:3]] == [(name, 0) for name in ann_units.TARGETS]
+    assert len({cell.stem for cell in every}) == len(every) == 4 * 3 * 2
+    ours = [cell for cell in every if cell.network == "vit_tiny64" and cell.seed == 0]
+    assert [cell.layer for cell in ours] == ["blocks.1", "blocks.6", "blocks.11", "blocks.1"]
+    assert [cell.first for cell in ours] == [True, True, True, False]
     tuning = {
         (name, layer, unit)
         for name, layers in embedded_backend.load_units().items()
@@ -233,3 +256,21 @@ def test_shares_are_all_cells_once(places, tmp_path):
         for unit in units[: embedded_backend.TUNING_UNITS]
     }
     assert tuning.isdisjoint({(cell.network, cell.layer, cell.unit) for cell in every})
+
+
+def test_a_network_of_timm_is_seen_below_its_classifier():
+    timm = pytest.importorskip("timm")
+    bench = Drawn()
+    bench.device, bench.networks = torch.device("cpu"), {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        options = {"img_size": 16, "patch_size": 8, "depth": 1, "num_classes": 5}
+        network = timm.create_model("vit_tiny_patch16_224", **options).eval()
+    network.preprocess = torch.nn.Identity()
+    bench.networks["vit_tiny64"] = network
+    seen = ann_units.Seen(bench, "vit_tiny64")
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network.head(seen(images)), network(images), rtol=1e-4, atol=1e-4)
+    seen.known = {key: torch.zeros(192) for key in ann_units.image_keys(images[:1])}
+    assert seen(images)[0].abs().sum() == 0
+    assert seen(images)[1].abs().sum() > 0
