@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from ann_methods import CONTESTANTS, MADE, NATURAL, OPTIMISED, OURS, OURS_AT_ANGLE, RANDOM, UNEDITED
-from embedded_backend import NETWORKS, SIGN, ci, table
+from embedded_backend import NETWORKS, SIGN, table
 from numpy.typing import NDArray
 from PIL import Image
 from provenance import provenance_line
@@ -28,6 +28,7 @@ SMALL = 380_000
 """Bytes of a figure, at most: colours are given up for it."""
 SCORES = ("response_change_from_input", "predictivity", "kernel_distance", "spectrum_distance", "similarity", "seconds")
 PICTURES = "pictures-{network}-{layer}-{unit}-{seed}.safetensors"
+DRAWS = 1000
 BOOTSTRAP = "95 % bootstrap interval over units first"
 Values = NDArray[np.float64]
 
@@ -185,12 +186,12 @@ def predictivity_check(found: Found) -> dict[str, bool | None]:
         return {"Predictivity: not measured for our edit and a rival on every unit.": None}
     own = found.told(OURS).mean()
     best = max((label for label in makers if label != OURS), key=lambda label: found.told(label).mean())
-    apart = paired_difference(found.told(OURS), found.told(best), draws=1000)
+    apart = paired_difference(found.told(OURS), found.told(best), draws=DRAWS)
     text = f"Predictivity among methods that make images: {OURS} {own:.1f} %, the best other, {best}, "
     text += f"{found.told(best).mean():.1f} %, difference {apart} (wanted: above 0)."
     verdicts = {text: told_apart(apart.low, apart.mean)}
     if found.has(NATURAL, "predictivity", "both"):
-        bar = paired_difference(found.told(OURS), found.told(NATURAL), draws=1000)
+        bar = paired_difference(found.told(OURS), found.told(NATURAL), draws=DRAWS)
         text = f"Predictivity against the bar: {OURS} {own:.1f} %, {NATURAL} {found.told(NATURAL).mean():.1f} %, "
         verdicts[f"{text}difference {bar} (wanted: above 0, which nothing synthetic has passed)."] = told_apart(
             bar.low, bar.mean
@@ -213,7 +214,7 @@ def realism_check(found: Found) -> dict[str, bool | None]:
         return {f"Realism among methods that reach +1 SD: {OURS} is the only one (wanted: best of them).": True}
     best = min((label for label in strong if label != OURS), key=lambda label: far[label])
     rival, own = (found.scores[label, "increase", measure] for label in (best, OURS))
-    apart = paired_difference(rival, own, draws=1000)
+    apart = paired_difference(rival, own, draws=DRAWS)
     text = f"Realism among methods that reach +1 SD (kernel distance, increase, smaller is better): {listed}. The best "
     text += f"other minus ours {apart.mean:+.4g} [{apart.low:+.4g}, {apart.high:+.4g}] (wanted: above 0)."
     return {text: told_apart(apart.low, apart.mean)}
@@ -242,6 +243,10 @@ def cost_check(found: Found) -> dict[str, bool | None]:
 # ---------------------------------------------------------------------------------------------------------- tables
 
 
+def ci(values: Values) -> str:
+    return str(interval(values, draws=DRAWS, same_images=True))
+
+
 def mean_of(found: Found, label: str, measure: str, digits: int = 2, *ways: str) -> str:
     if not found.has(label, measure, *ways):
         return ""
@@ -251,13 +256,14 @@ def mean_of(found: Found, label: str, measure: str, digits: int = 2, *ways: str)
 def response_table(found: Found) -> list[list[str]]:
     ways = tuple(SIGN)
     head = ["method", *(f"{what} {way}" for way in ways for what in ("similarity", "Δr"))]
-    rows = [[*head, "images right", "units right", "percentile", "angle"]]
+    rows = [[*head, "Δr from the photograph", "images right", "units right", "percentile", "angle"]]
     for label in found.methods:
         row = [label]
         for way in ways:
             row += [mean_of(found, label, "similarity", 3, way), ci(found.change(label, way))]
         right = [found.change(label, way) > 0 for way in ways]
         units = [found.change(label, way).mean((1, 2)) > 0 for way in ways]
+        row.append(mean_of(found, label, "response_change_from_input"))
         row += [f"{np.mean(right):.0%}", f"{np.mean(units):.0%}", mean_of(found, label, "percentile", 0)]
         rows.append([*row, mean_of(found, label, "edit_angle", 0)])
     return rows
@@ -267,7 +273,7 @@ def picture_table(found: Found, distances: dict[str, float | None]) -> list[list
     head = ["method", "predictivity, %", "extreme pairs, %", "kernel distance increase", "decrease", "Fréchet distance"]
     rows = [[*head, "spectrum, dB", "diversity", "transfer, SD"]]
     for label in found.methods:
-        told = interval(found.told(label), draws=1000) if found.has(label, "predictivity", "both") else None
+        told = interval(found.told(label), draws=DRAWS) if found.has(label, "predictivity", "both") else None
         row = [label, "" if told is None else f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]"]
         row += [mean_of(found, label, "predictivity_easy", 1, "both")]
         row += [mean_of(found, label, "kernel_distance", 4, way) for way in SIGN]
@@ -304,14 +310,14 @@ def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str
     rows = [[f"{own} minus", "Δr increase", "Δr decrease", "predictivity, %", "kernel distance"]]
     for label in rivals:
         moved = [(found.change(own, way), found.change(label, way)) for way in SIGN]
-        row = [label, *(str(paired_difference(*pair, draws=1000, same_images=True)) for pair in moved)]
+        row = [label, *(str(paired_difference(*pair, draws=DRAWS, same_images=True)) for pair in moved)]
         if all(found.has(one, "predictivity", "both") for one in (own, label)):
-            row.append(str(paired_difference(found.told(own), found.told(label), draws=1000)))
+            row.append(str(paired_difference(found.told(own), found.told(label), draws=DRAWS)))
         else:
             row.append("")
         measure = "kernel_distance"
         if all(found.has(one, measure) for one in (own, label)):
-            one = paired_difference(found.both(own, measure), found.both(label, measure), draws=1000)
+            one = paired_difference(found.both(own, measure), found.both(label, measure), draws=DRAWS)
             row.append(f"{one.mean:+.4g} [{one.low:+.4g}, {one.high:+.4g}]")
         else:
             row.append("")
@@ -377,9 +383,10 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
         lines += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."]
     lines += (["", "**What is open.**", "", *unsure] if unsure else []) + ["", "**What holds.**", ""]
     lines += [*(held or ["- Nothing."]), "", *about(found), ""]
-    lines += ["## Response: Table S2 in form", "", *table(response_table(found))]
+    responses, costs = response_table(found), cost_table(found)
+    lines += ["## Response: Table S2 in form", "", *table(responses)]
     lines += ["## Pictures", "", *table(picture_table(found, distances))]
-    lines += ["## Cost", "", *cost_text(found), *table(cost_table(found))]
+    lines += ["## Cost", "", *cost_text(found), *table(costs)]
     rivals = [label for label in found.methods if label not in (OURS, OURS_AT_ANGLE)]
     edits = [label for label in rivals if CONTESTANTS[label].kind == "edit" or "shuffled" in label]
     lines += ["## Differences, paired", "", *table(difference_table(found, OURS, rivals))]
@@ -397,7 +404,7 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
         "checks": verdicts,
         "measures": measures(found),
         "absent": absent,
-        "rows": {"response": response_table(found), "cost": cost_table(found)},
+        "rows": {"response": responses, "cost": costs},
         "change_by_unit": {
             label: {
                 way: dict(zip(found.units, found.change(label, way).mean((1, 2)).round(3).tolist(), strict=True))
@@ -426,7 +433,8 @@ def about(found: Found) -> list[str]:
         f"{pictures:,} pictures of {len(found.methods)} methods. Δr is the response against that to the α = 0 picture "
         "of the same image and noise (what the generator does by itself), in SDs of the unit over the reference "
         "images, the wanted way positive; brackets: 95 % bootstrap interval, units drawn first. Percentile: among "
-        "held-out photographs, the wanted way."
+        "held-out photographs, the wanted way. What starts from the photograph itself gains or loses what the generator "
+        "changes of it: Δr from the photograph, the mean of both directions, is beside it."
     )
     budget = (
         f"Budget: whatever asks the target gets {found.passes} forward passes a picture, as far as its rounds allow "
@@ -464,13 +472,13 @@ def measures(found: Found) -> list[dict[str, Any]]:
     sample = f"{len(found.units)} units of {len(found.networks)} networks"
     said = []
     for way in SIGN:
-        one = interval(found.change(OURS, way), draws=1000, same_images=True)
+        one = interval(found.change(OURS, way), draws=DRAWS, same_images=True)
         ends = {"low": one.low, "high": one.high, "spread": BOOTSTRAP}
         what = f"units of networks, {OURS}: Δr against α = 0"
         said.append({"what": what, "value": one.mean, "unit": "SD", "sample": sample, "direction": way, **ends})
     for label in (OURS, NATURAL):
         if found.has(label, "predictivity", "both"):
-            one = interval(found.told(label) / 100, draws=1000)
+            one = interval(found.told(label) / 100, draws=DRAWS)
             what = f"predictivity of {label} (chance 50 %)"
             said.append({"what": what, "value": one.mean, "unit": "share", "sample": sample})
     _, _, ratio = against(found.fastest, found.seconds(OURS))

@@ -189,6 +189,7 @@ def run(places, out, *words):
         # It judges itself: SqueezeNet at 224 pixels would take most of the time.
         small = embedded_backend.Network(network.build, {"layer1": 16}, judge="cifar10_resnet20")
         patch.setitem(embedded_backend.NETWORKS, "cifar10_resnet20", small)
+        patch.setattr(ann_report, "DRAWS", 50)
         patch.setattr(ann_units, "second_of", lambda bench, name: "cifar10_resnet20")
         try:
             return ann_units.main([*words, "--networks", "cifar10_resnet20", "vit_tiny64"])
