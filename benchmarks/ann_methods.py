@@ -101,7 +101,7 @@ def _together(budget: Budget) -> int:
     return budget.images
 
 
-OURS, OURS_AT_ANGLE, OPTIMISED = "landscape, edit as shipped", "landscape, edit", "landscape, optimised"
+OURS, OURS_AT_ANGLE, OPTIMISED = "landscape, shipped edit", "landscape, matched edit", "landscape, optimised"
 NATURAL, RANDOM, NOISE, UNEDITED = "top natural images", "random natural images", "noise", "α = 0"
 CONTESTANTS: dict[str, Contestant] = {
     OURS: Contestant(_shipped, "ours"),
@@ -119,10 +119,10 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "guided diffusion": _named("guided_diffusion", "optimised", True, steps=lambda b: b.passes),
     # One pass of an ascent from noise goes into finding a start at which the unit answers.
-    "activation maximisation, pixels": _named(
+    "activation max., pixels": _named(
         "pixel_maximization", "optimised", True, steps=lambda b: b.passes - 1, chunk=_together
     ),
-    "activation maximisation, Fourier": _named(
+    "activation max., Fourier": _named(
         "activation_maximization", "optimised", True, steps=lambda b: b.passes - 1, chunk=_together
     ),
     "DeepDream": _named("deepdream", "optimised", True, iterations=lambda b: b.passes // 4, chunk=_together),

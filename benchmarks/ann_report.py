@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from ann_methods import CONTESTANTS, MADE, NATURAL, OPTIMISED, OURS, OURS_AT_ANGLE, RANDOM, UNEDITED
+from ann_methods import (
+    BRAINACTIV,
+    CONTESTANTS,
+    LANDSCAPE,
+    MADE,
+    NATURAL,
+    OPTIMISED,
+    OURS,
+    OURS_AT_ANGLE,
+    RANDOM,
+    UNEDITED,
+)
 from embedded_backend import NETWORKS, SIGN, table
 from numpy.typing import NDArray
 from PIL import Image
@@ -433,8 +444,8 @@ def about(found: Found) -> list[str]:
         f"{pictures:,} pictures of {len(found.methods)} methods. Δr is the response against that to the α = 0 picture "
         "of the same image and noise (what the generator does by itself), in SDs of the unit over the reference "
         "images, the wanted way positive; brackets: 95 % bootstrap interval, units drawn first. Percentile: among "
-        "held-out photographs, the wanted way. What starts from the photograph itself gains or loses what the generator "
-        "changes of it: Δr from the photograph, the mean of both directions, is beside it."
+        "held-out photographs, the wanted way. What starts from the photograph itself is spared what the generator "
+        "changes of it: Δr from the photograph, the mean of both directions, stands beside."
     )
     budget = (
         f"Budget: whatever asks the target gets {found.passes} forward passes a picture, as far as its rounds allow "
@@ -496,12 +507,17 @@ def figures(out: Path, found: Found) -> None:
     firsts = [cell for (_, seed), cell in found.cells.items() if cell["first"] and seed == found.seeds[0]]
     if firsts:
         save_small(figure_4(out, firsts), out / "ann_units_figure4.png")
+    short = {LANDSCAPE: "the paper's landscape", BRAINACTIV: "BrainACTIV's ridge"}
     pooled = Comparison(
-        methods=found.methods,
+        methods=[short.get(label, label) for label in found.methods],
         units=found.units,
         seeds=found.seeds,
         images=next(iter(found.cells.values()))["images"],
-        scores={key: values for key, values in found.scores.items() if key[2] in SCORES},
+        scores={
+            (short.get(label, label), way, measure): values
+            for (label, way, measure), values in found.scores.items()
+            if measure in SCORES
+        },
         notes=[f"Budget of whatever asks the target: {found.passes} forward passes a picture."],
     )
     save_small(pooled.figure([name for name in SCORES if name in pooled.measures]), out / "ann_units_scores.png")
@@ -522,7 +538,7 @@ def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
     }
     rows = [(cell, load_file(out / PICTURES.format_map(cell))) for cell in cells]
     count, side = len(rows[0][1]["input"]), rows[0][1]["input"].shape[-1]
-    left, top, step, gap, dpi = 150, 34, side + 16, 14, 100
+    left, top, step, gap, dpi = 150, 40, side + 16, 14, 100
     across = count * (side + 3) + gap
     width, height = left + across * len(blocks), top + step * len(rows)
     page = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")

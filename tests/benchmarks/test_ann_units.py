@@ -201,7 +201,7 @@ def run(places, out, *words):
 def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("cmaes")
-    size = ["--units", "1", "--images", "3"]
+    size = ["--units", "1", "--images", "2"]
     assert run(places, tmp_path, "run", *size) == 0
     printed = capsys.readouterr().out
     assert "not there: vit_tiny64" in printed
