@@ -80,7 +80,11 @@ class Found:
             for key, values in known.items()
             if all(place in values for place in whole)
         }
-        present = {method for method, _, _ in self.scores}
+        self.broken = sorted(
+            {method for (method, _, _), values in self.scores.items() if not np.isfinite(values).all()}
+        )
+        self.scores = {key: values for key, values in self.scores.items() if key[0] not in self.broken}
+        present = {method for method, _, measure in self.scores if measure == "response_change_from_input"}
         self.methods = [label for label in CONTESTANTS if label in present]
         self.made = [label for label in self.methods if CONTESTANTS[label].kind in MADE]
         self.baselines = [label for label in self.methods if CONTESTANTS[label].kind == "optimised"]
@@ -390,6 +394,8 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
     absent = [name for name in networks if name not in found.networks]
     lines = ["# Every method on units of real networks", "", "**What fails, first.**", ""]
     lines += failed or ["- Nothing of what was asked."]
+    if found.broken:
+        lines += [f"- Left out, for a score of theirs is not finite: {', '.join(found.broken)}."]
     if absent:
         lines += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."]
     lines += (["", "**What is open.**", "", *unsure] if unsure else []) + ["", "**What holds.**", ""]
@@ -472,7 +478,7 @@ def cost_text(found: Found) -> list[str]:
         "finished pictures, if its own finished pictures keep it; where its views are parts of a picture, or pictures "
         f"come one after another, its whole time. A case is a unit and a direction; {left_out} are left out, in which "
         "our edit's pictures answer no more than the photographs do. The fit is without the two shuffled fits behind "
-        "the evidence, with which it takes about three times as long. Break-even: images after which the fit has paid "
+        "the evidence, with which it takes about three times as long, and the reference set is embedded before. Break-even: images after which the fit has paid "
         "for itself."
     )
     return [text, ""]

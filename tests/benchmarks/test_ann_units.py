@@ -80,6 +80,13 @@ def test_where_photographs_answer_as_much_there_is_nothing_to_time():
     assert "answers no more than the photographs do" in line
 
 
+def test_a_method_that_is_not_finite_is_left_out_and_named():
+    found = ann_report.Found([cell(), cell(unit=2, **{DREAM: float("nan")})])
+    assert found.broken == [DREAM]
+    assert DREAM not in found.methods
+    assert found.baselines == [CMA]
+
+
 def test_break_even():
     assert ann_report.break_even(8.0, 0.2, 0.6) == pytest.approx(20)
     assert ann_report.break_even(8.0, 0.6, 0.2) is None
