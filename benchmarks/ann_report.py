@@ -478,8 +478,8 @@ def cost_text(found: Found) -> list[str]:
         "finished pictures, if its own finished pictures keep it; where its views are parts of a picture, or pictures "
         f"come one after another, its whole time. A case is a unit and a direction; {left_out} are left out, in which "
         "our edit's pictures answer no more than the photographs do. The fit is without the two shuffled fits behind "
-        "the evidence, with which it takes about three times as long, and the reference set is embedded before. Break-even: images after which the fit has paid "
-        "for itself."
+        "the evidence, with which it takes about three times as long, and the reference set is embedded before. "
+        "Break-even: images after which the fit has paid for itself."
     )
     return [text, ""]
 
