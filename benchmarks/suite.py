@@ -93,6 +93,9 @@ SUITE = (
     ),
     Benchmark("table3", (f"{TABLE3} --tune", TABLE3, f"{TABLE3} --figure"), None, findings.table3),
     Benchmark("embedded", tuple(f"embedded_backend.py {part} {EMBEDDED}" for part in PARTS)),
+    Benchmark(
+        "ann_units", (f"ann_units.py run {EMBEDDED} --cache {{out}}/../embedded", f"ann_units.py report {EMBEDDED}")
+    ),
     Benchmark("embedded_tuning", (f"embedded_tuning.py {EMBEDDED}",), stem="tuning"),
     Benchmark("paper_table_1", (f"paper_table_1.py --nsd {{nsd}} --out {{out}} {DEVICE}",)),
     Benchmark("v4_encoder", V4[0], None, findings.v4_encoder, published=True),
