@@ -20,6 +20,7 @@ import timm
 import torch
 
 from vislens_interp import Direction, FeatureLens, Preprocess, list_units, read_responses, zoo
+from vislens_interp.backends.base import get_backend
 
 folder = Path(os.environ.get("VISLENS_TUTORIALS") or tempfile.mkdtemp(prefix="vislens-")) / "02_any_model"
 folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ for info in list_units(vit, preprocess=pixels):
 # pictures: the mean activation of `conv3` for warm pictures (more red than blue) minus that for cool ones.
 
 # %%
-pictures = FeatureLens(convnet, "conv3", unit=0).backend.reference()[:600]
+pictures = get_backend("cifar10").reference()[:600]
 warmth = (pictures[:, 0] - pictures[:, 2]).mean((1, 2))
 channels = read_responses(convnet, "conv3", list(range(128)), pictures)
 order = warmth.argsort()
@@ -69,11 +70,11 @@ print("correlation with the pictures' warmth", round(torch.corrcoef(torch.stack(
 # %%
 LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 lenses = {
-    "CNN channel\nconv3, 16": FeatureLens(convnet, "conv3", unit=16),
-    "ViT channel\nblocks.1, 17": FeatureLens(vit, "blocks.1", unit=17, preprocess=pixels),
-    "ViT token\nblocks.1, cls, 17": FeatureLens(vit, "blocks.1", unit=17, token="cls", preprocess=pixels),
-    "logit\nfrog": FeatureLens(convnet, unit="frog", labels=LABELS),
-    "direction\nconv3, warm": FeatureLens(convnet, "conv3", unit=warm),
+    "CNN channel\nconv3, 16": FeatureLens(convnet, "conv3", unit=16, backend="cifar10"),
+    "ViT channel\nblocks.1, 17": FeatureLens(vit, "blocks.1", unit=17, preprocess=pixels, backend="cifar10"),
+    "ViT token\nblocks.1, cls, 17": FeatureLens(vit, "blocks.1", unit=17, token="cls", preprocess=pixels, backend="cifar10"),
+    "logit\nfrog": FeatureLens(convnet, unit="frog", labels=LABELS, backend="cifar10"),
+    "direction\nconv3, warm": FeatureLens(convnet, "conv3", unit=warm, backend="cifar10"),
 }
 for lens in lenses.values():
     print(lens.summary().splitlines()[0])

@@ -29,7 +29,7 @@ print("figures go to", folder)
 # says, and every table and figure after it. Leave both settings out for a result.
 
 # %%
-lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=[16, 40]).fit(epochs=1, shuffles=0)
+lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=[16, 40], backend="cifar10").fit(epochs=1, shuffles=0)
 print(lens.summary())
 
 # %% [markdown]

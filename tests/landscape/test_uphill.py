@@ -56,6 +56,17 @@ def test_a_step_stays_within_what_images_differ_in(either):
     assert torch.allclose(there[:, 8:], there[:, 8:9].expand(-1, 4), atol=1e-2)
 
 
+def test_a_step_goes_along_covariance_times_slope(either):
+    landscape, x = either
+    surface = Surface(landscape)
+    here = x[:3].clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(surface(here).sum(), here)
+    way = surface._way(x[:3], {0: "increase"})
+    for row in range(3):
+        near = (surface.known - x[row]).norm(dim=1).argsort()[:300]
+        assert torch.allclose(way[row], surface.known[near].T.cov(correction=0) @ slope[row], atol=1e-4)
+
+
 def test_the_same_surface_from_the_same_seed_and_no_state_left_behind(either):
     landscape, x = either
     torch.manual_seed(5)

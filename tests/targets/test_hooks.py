@@ -59,7 +59,7 @@ ENTRIES = {
     "features": lambda model, unit: LayerTarget(model, "3", unit).features(IMAGES),
     "read_responses": lambda model, unit: read_responses(model, "3", unit, IMAGES),
     "list_units": lambda model, unit: list_units(model, preprocess=None if unit == 1 else lambda x: x, image_size=32),
-    "FeatureLens": lambda model, unit: FeatureLens(model, "3", unit).top_images(2, IMAGES),
+    "FeatureLens": lambda model, unit: FeatureLens(model, "3", unit, backend="cifar10").top_images(2, IMAGES),
 }
 
 
