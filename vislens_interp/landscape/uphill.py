@@ -99,7 +99,7 @@ class Surface:
             signed = [height[:, unit] * (1 if way == "increase" else -1) for unit, way in directions.items()]
             (slope,) = torch.autograd.grad(torch.stack(signed).sum(), moved)
         near = torch.cdist(x, self.known).topk(min(NEIGHBOURS, len(self.known)), largest=False).indices
-        # Σ∇h is the mean of the neighbours, each weighted by how far its own projection on the slope is from their mean.
+        # Σ∇h is a mean of the neighbours, each weighted by how far its projection on the slope is from their mean one.
         along = (slope @ self.known.T).gather(1, near)
         weights = torch.zeros(len(x), len(self.known)).to(x)
         weights.scatter_(1, near, (along - along.mean(1, keepdim=True)) / near.shape[1])
