@@ -23,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from peers_paint import controls, jobs_of, run_landscape, run_ours, run_peer
-from peers_plan import WAYS, Bench
+from peers_plan import LAYERS, WAYS, Bench
 from provenance import provenance
 
 from vislens_interp.backends.base import DEFAULT_BACKEND
@@ -35,26 +35,27 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     said = provenance(seed=list(range(args.seeds)))
     bench = Bench(args.data, args.out)
+    units = bench.units(args.units)
     if args.part == "report":
         from peers_report import write
 
-        print(write(bench, args.passes, said, weights=args.weights, publish=args.publish))
+        print(write(bench, args.passes, units, range(args.seeds), weights=args.weights, said=said))
         return
     write_text(args.out / f"said-{args.part}-{args.setting}.json", json.dumps(said))
-    units = bench.units(args.units)
-    for seed in range(args.seeds):  # a seed after the other: what is there when it is stopped is of all units
-        pairs = [(unit, seed) for unit in units]
-        controls(bench, pairs)
-        if args.part == "landscape":
-            settings = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.fit)}
-            run_landscape(bench, pairs, args.backend, args.images, settings)
-            continue
-        for place in ("ours", "lucent", "horama"):
-            jobs = jobs_of(bench, place, args.setting, args.passes, pairs, args.only)
-            if place == "ours":
-                run_ours(bench, jobs)
-            else:
-                run_peer(bench, place, jobs, args.environments or args.out / "environments")
+    for seed in range(args.seeds):
+        for first in range(0, len(units), len(LAYERS)):  # a unit of each layer by all ways, then the next ones
+            pairs = [(unit, seed) for unit in units[first : first + len(LAYERS)]]
+            controls(bench, pairs)
+            if args.part == "landscape":
+                settings = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.fit)}
+                run_landscape(bench, pairs, args.backend, args.images, settings)
+                continue
+            for place in ("ours", "lucent", "horama"):
+                jobs = jobs_of(bench, place, args.setting, args.passes, pairs, args.only)
+                if place == "ours":
+                    run_ours(bench, jobs)
+                else:
+                    run_peer(bench, place, jobs, args.environments or args.out / "environments")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -74,7 +75,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--fit", nargs="+", default=[], metavar="NAME=JSON", help="settings of the landscape beside the defaults"
     )
     parser.add_argument("--weights", type=Path, help="folder with vit_tiny64.safetensors, which then judges")
-    parser.add_argument("--publish", action="store_true", help="the report's files also go to benchmarks/results/")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     for name in ("units", "seeds"):

@@ -1,8 +1,8 @@
 """Horama in its own environment: ``peers_horama.py FILE``, as ``peers_job.py`` says.
 
-``method`` is ``fourier``, ``maco`` or ``accentuation``; settings are arguments of the tool's function. It paints what the
-network takes, between -2.5 and 2.5; the picture is that in colours again, cut off where no pixel can be. ``maco`` reads
-``spectrum_decorrelated.npy`` in the working folder, and downloads it where it is not there.
+``method`` is ``fourier``, ``maco`` or ``accentuation``; settings are arguments of the tool's function. It paints what
+the network takes, between -2.5 and 2.5; the picture is that in colours again, cut off where no pixel can be. ``maco``
+reads ``spectrum_decorrelated.npy`` in the working folder, and downloads it where it is not there.
 """
 
 from typing import Any

@@ -194,4 +194,3 @@ def run_landscape(
             found = {**fitted, **spent, "forward": method.cost_.forward, "painted_at": picture.shape[-1]}
             peers_job.write_cell(cells(bench.out), job, resize(picture, SIZE)[0], found)
             print(f"{job['cell']}: fit {fitted['fit_cpu_seconds']:.0f} CPU s, {spent['seconds']:.1f} s", flush=True)
-

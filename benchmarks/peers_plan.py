@@ -159,7 +159,8 @@ class Bench:
         """The first test units of each layer in turn that at least one in twenty tuning photographs moves."""
         drawn = json.loads(UNITS.read_text(encoding="utf-8"))["squeezenet"]
         alive = {layer: [unit for unit in drawn[layer][TUNING_UNITS:] if self._moves(layer, unit)] for layer in LAYERS}
-        ordered = [Unit(layer, unit) for row in zip(*alive.values(), strict=False) for layer, unit in zip(alive, row)]
+        rows = zip(*alive.values(), strict=False)  # as long as the layer with the fewest
+        ordered = [Unit(layer, unit) for row in rows for layer, unit in zip(alive, row, strict=True)]
         if count > len(ordered):
             raise ValueError(
                 f"units={count}, and {len(ordered)} of the drawn ones answer to photographs; expected at most those. "

@@ -77,6 +77,7 @@ TABLE3 = f"cifar10_landscape.py {FILES} --pixel-vae {{pixel_vae}}"
 EMBEDDED = f"--weights {{weights}} {FILES} {DEVICE}"
 PARTS = ("quality", "retrieval", "job", "cost", "report", "figure")
 V4 = tuple(tuple(f"{name}.py {part} {FILES}" for part in ("fit", "report")) for name in ("v4_encoder", "v4_recorded"))
+PEERS = tuple(f"peers.py {part} {FILES}" for part in ("paint", "paint --setting default", "landscape", "report"))
 
 SUITE = (
     Benchmark(
@@ -88,6 +89,7 @@ SUITE = (
     Benchmark("paper_table_1", (f"paper_table_1.py --nsd {{nsd}} --out {{out}} {DEVICE}",)),
     Benchmark("v4_encoder", V4[0], None, findings.v4_encoder, published=True),
     Benchmark("v4_recorded", V4[1], None, findings.v4_recorded, published=True),
+    Benchmark("peers", PEERS),
     Benchmark("unit_coverage", (COVERAGE,), f"{COVERAGE} --only test_resnet test_vit", findings.unit_coverage),
     Benchmark("speed", (f"speed.py {FILES} {DEVICE}",), f"speed.py {FILES} --quick", findings.speed),
     Benchmark(
