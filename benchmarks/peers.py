@@ -42,14 +42,16 @@ def main(argv: list[str] | None = None) -> None:
         print(write(bench, args.passes, units, range(args.seeds), weights=args.weights, said=said))
         return
     write_text(args.out / f"said-{args.part}-{args.setting}.json", json.dumps(said))
+    if args.part == "landscape":
+        pairs = [(unit, seed) for unit in units for seed in range(args.seeds)]
+        controls(bench, pairs)
+        settings = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.fit)}
+        run_landscape(bench, pairs, args.backend, args.images, settings)
+        return
     for seed in range(args.seeds):
         for first in range(0, len(units), len(LAYERS)):  # a unit of each layer by all ways, then the next ones
             pairs = [(unit, seed) for unit in units[first : first + len(LAYERS)]]
             controls(bench, pairs)
-            if args.part == "landscape":
-                settings = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.fit)}
-                run_landscape(bench, pairs, args.backend, args.images, settings)
-                continue
             for place in ("ours", "lucent", "horama"):
                 jobs = jobs_of(bench, place, args.setting, args.passes, pairs, args.only)
                 if place == "ours":

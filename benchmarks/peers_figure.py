@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vislens_interp.files import write_atomically
 
 SIDE, GAP, NAME, HEAD, LINE = 104, 6, 172, 58, 17
-COLOURS = 128
-"""Of the file's palette: pictures of noise would make it large otherwise."""
+COLOURS, LARGEST = (256, 128, 64, 32), 380_000
+"""Of the file's palette: the most with which it is no larger than so many bytes. Pictures of noise make it large."""
 
 
 def draw(
@@ -49,9 +49,13 @@ def draw(
             pen.text((left + SIDE / 2, top + SIDE + 2), f"{response:+.1f} SD", "black", plain, anchor="ma")
     for line, part in enumerate(said):
         pen.text((GAP, HEAD + len(rows) * step + line * LINE), part, "black", plain)
-    packed = io.BytesIO()
-    page.quantize(COLOURS, dither=Image.Dither.NONE).save(packed, format="PNG", optimize=True)
-    return write_atomically(path, lambda temporary: _dump(temporary, packed.getvalue()))
+    for colours in COLOURS:
+        packed = io.BytesIO()
+        page.quantize(colours, dither=Image.Dither.NONE).save(packed, format="PNG", optimize=True)
+        if packed.tell() <= LARGEST:
+            break
+    content = packed.getvalue()
+    return write_atomically(path, lambda temporary: _dump(temporary, content))
 
 
 def _dump(path: Path, content: bytes) -> None:

@@ -133,7 +133,7 @@ def sample(kept: dict[str, Any], rows: list[Row], ways: list[str]) -> str:
     units = {(layer, unit) for layer, unit, _ in kept["pairs"]}
     seeds = {seed for *_, seed in kept["pairs"]}
     left = [row for row in rows if (row["layer"], row["unit"], row["seed"]) not in kept["pairs"] and row["way"] in WAYS]
-    names = ", ".join(f"`{layer}` {unit}" for layer, unit in sorted(units))
+    names = ", ".join(f"`{layer}` {unit}" for layer, unit in dict.fromkeys(pair[:2] for pair in kept["pairs"]))
     absent = [LABELS[way] for way in LABELS if way not in ways]
     return (
         f"{len(units)} units ({names}), {len(seeds)} seed{'s' * (len(seeds) > 1)}: what all ways have."
@@ -214,17 +214,17 @@ def legend(bench: Bench, name: str, natural: float, rows: list[Row]) -> str:
             "frequencies, which the spectrum's distance sees. It edits the photograph that accentuation starts from."
         )
     return (
-        f"Response, percentile: against {len(bench.test)} held-out photographs, in SDs around their mean. Brackets: 95 % bootstrap, "
-        "units drawn first, then seeds; few units make them too narrow. Like photographs: mean cosine with the five "
-        f"nearest held-out photographs in {name}, around their mean; other photographs have {natural:.2f}. Transfer: "
-        f"response as a ridge on that network's features, learnt on {len(bench.tuning)} tuning photographs, predicts it, in "
-        f"SDs of those; its own leave-one-out correlation is {worth:.2f} on average, and a transfer is worth no more than "
-        "that. Spectrum: distance of a way's pictures from the photographs'. Kernel: distance in the same network, all "
-        "pictures of a way; noisy for few. Diversity: cosine distance between seeds of one unit. Passes: images that "
-        "went through the network, and through all of a photograph's crops where there are any; starts that are drawn "
-        "again because a unit is silent count. CPU s: processor time a picture, one thread, backward passes included; "
-        "the machine was busy, so that the clock says little. Silent: pictures to which the unit does not answer at "
-        "all." + own
+        f"Response, percentile: against {len(bench.test)} held-out photographs, in SDs around their mean. Brackets: "
+        "95 % bootstrap, units drawn first, then seeds; few units make them too narrow. Like photographs: mean cosine "
+        f"with the five nearest held-out photographs in {name}, around their mean; other photographs have "
+        f"{natural:.2f}. Transfer: response as a ridge on that network's features, learnt on {len(bench.tuning)} "
+        "tuning photographs, predicts it, in SDs of those; its own leave-one-out correlation is "
+        f"{worth:.2f} on average, and a transfer is worth no more than that. Spectrum: distance of a way's pictures "
+        "from the photographs'. Kernel: distance in the same network, all pictures of a way; noisy for few. Diversity: "
+        "cosine distance between seeds of one unit. Passes: images that went through the network, a held photograph's "
+        "crops and starts that are drawn again because a unit is silent included. CPU s: processor time a picture, one "
+        "thread, backward passes included; the machine was busy, so that the clock says little. Silent: pictures to "
+        "which the unit does not answer at all." + own
     )
 
 

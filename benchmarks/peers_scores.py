@@ -10,7 +10,7 @@ import peers_job
 import torch
 from judges import CifarResNet, load_judge
 from peers_paint import cells
-from peers_plan import OWN, WAYS, Bench, Unit, cell_name, respond
+from peers_plan import LAYERS, OWN, WAYS, Bench, Unit, cell_name, respond
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -145,7 +145,8 @@ def complete(rows: list[Row], ways: Iterable[str]) -> list[Pair]:
     seeds = sorted({seed for *_, seed in common})
     units = {(layer, unit) for layer, unit, seed in common if seeds and seed == seeds[0]}
     full = [seed for seed in seeds if {(layer, unit) for layer, unit, other in common if other == seed} >= units]
-    return [(layer, unit, seed) for layer, unit in sorted(units) for seed in full]
+    ordered = sorted(units, key=lambda one: (LAYERS.index(one[0]), one[1]))
+    return [(layer, unit, seed) for layer, unit in ordered for seed in full]
 
 
 def grid(rows: list[Row], way: str, measure: str, pairs: list[Pair]) -> np.ndarray:
