@@ -183,7 +183,7 @@ def run_landscape(
             reading = time.process_time() - began
         target = CountedTarget(LayerTarget(bench.network, unit.layer, [unit.unit]))
         began = time.process_time()
-        method = LandscapeMethod(**NO_SHUFFLES, **settings)
+        method: Any = LandscapeMethod(**NO_SHUFFLES, **settings)
         method.fit(target, backend, reference[rows], known[unit.layer][:, [unit.unit]])
         fitted = {"fit_cpu_seconds": time.process_time() - began + reading, "fit_forward": target.forward + len(rows)}
         for job in (job for other, job in left if other == unit):
