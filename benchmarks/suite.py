@@ -86,6 +86,7 @@ V4_PICTURES = tuple(
     )
 )
 CROSS = (f"cross_subject.py fit {FILES}", "cross_subject.py report --out {out}")
+PEERS = tuple(f"peers.py {part} {FILES}" for part in ("paint", "paint --setting default", "landscape", "report"))
 
 SUITE = (
     Benchmark(
@@ -102,6 +103,7 @@ SUITE = (
     Benchmark("v4_recorded", V4[1], None, findings.v4_recorded, published=True),
     Benchmark("v4_preferred_images", V4_PICTURES, None, findings.v4_preferred_images, published=True),
     Benchmark("cross_subject", CROSS, None, findings.cross_subject, published=True),
+    Benchmark("peers", PEERS),
     Benchmark("unit_coverage", (COVERAGE,), f"{COVERAGE} --only test_resnet test_vit", findings.unit_coverage),
     Benchmark("speed", (f"speed.py {FILES} {DEVICE}",), f"speed.py {FILES} --quick", findings.speed),
     Benchmark(
