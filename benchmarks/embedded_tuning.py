@@ -58,19 +58,26 @@ EDITED = 100
 START = {"latent_dim": LATENT_DIM, "noise": NOISE}
 LANDSCAPE: list[dict[str, Any]] = [
     {},
-    *({"latent_dim": dim} for dim in (64, 128, 256)),
+    *({"latent_dim": dim} for dim in (128, 256)),
     *({"noise": noise} for noise in (0.02, 0.5)),
-    *({"lam": lam} for lam in (0.3, 3.0)),
-    *({"eps": eps} for eps in (0.01, 1.0)),
-    *({"sigma_min": low, "sigma_max": high} for low, high in ((0.03, 1.0), (0.3, 1.0), (0.1, 3.0))),
-    *({"w_kld": weight} for weight in (0.02, 2.0)),
-    *({"epochs": epochs} for epochs in (1, 30)),
-    *({"reach": reach} for reach in (2.0, 8.0)),
-    *({"modes": modes} for modes in (2, 4)),
-    {"block_dim": 4},
-    {"organise": False, "block_dim": None},
-    {"residual": True},
-    {"interpolation": "slerp"},
+    {"goal": "near", "residual": "fade"},
+    *(
+        {"goal": "mean", **changed}
+        for changed in (
+            {},
+            *({"lam": lam} for lam in (0.3, 3.0)),
+            *({"eps": eps} for eps in (0.01, 1.0)),
+            *({"sigma_min": low, "sigma_max": high} for low, high in ((0.03, 1.0), (0.3, 1.0), (0.1, 3.0))),
+            *({"w_kld": weight} for weight in (0.02, 2.0)),
+            *({"epochs": epochs} for epochs in (1, 30)),
+            *({"reach": reach} for reach in (2.0, 8.0)),
+            *({"modes": modes} for modes in (2, 4)),
+            {"block_dim": 4},
+            {"organise": False, "block_dim": None},
+            {"residual": True},
+            {"interpolation": "slerp"},
+        )
+    ),
 ]
 SAMPLING = [{"steps": steps, "guidance": guidance} for steps in (6, 12, 25) for guidance in (1.0, 1.5, 2.0, 3.0)]
 EDITS = [

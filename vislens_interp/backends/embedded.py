@@ -30,11 +30,13 @@ FILES = (
 LATENT_DIM, NOISE = 512, 0.1
 """Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
-# Chosen before anything was measured, after what the pixel landscape taught; benchmarks/embedded_tuning.py measures.
+# goal="uphill" moves natural neighbours' responses furthest, and stays nearest to natural images, at every angle
+# (`embedded_backend.py retrieval --tune`). The rest was chosen before anything was measured, after what the pixel
+# landscape taught; benchmarks/embedded_tuning.py measures.
 DEFAULTS = Defaults(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "reach": 4.0, "gradients": False},
-    edit={"alpha": 1.0, "interpolation": "lerp", "keep_norm": True},
+    edit={"alpha": 1.0, "goal": "uphill", "interpolation": "lerp", "keep_norm": True},
     optimize={"steps": 20, "lr": 0.1, "w_kld": 1e-3, "move": "all", "scale": "spread", "chunk": 8},
     strength=1.0,
     optimize_strength=0.6,
