@@ -341,7 +341,10 @@ class Bench:
         """Responses of all candidates of a layer (N, C), in the order of the file."""
         candidates = load_units()[name][layer]
         target = self.target(name, layer, candidates)
-        store = RowCache(self.cache, f"{name}-{layer}", weights_fingerprint(self.network(name), units=candidates))
+        pixels_ = self.network(name).preprocess.size  # part of what a response is, and of no weight
+        store = RowCache(
+            self.cache, f"{name}-{layer}-{pixels_}px", weights_fingerprint(self.network(name), units=candidates)
+        )
         return store.rows(images, target, batch_size=64, progress=True).tensor().clone()
 
     def units(self, name: str, layer: str, reference: Tensor, *, tune: bool, count: int) -> list[int]:

@@ -277,6 +277,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--units", type=int, default=1, help="landscape: tuning units of each layer")
     parser.add_argument("--images", type=int, default=8, help="pictures of a unit and direction")
+    parser.add_argument("--only", nargs="+", choices=("landscape", "sampling", "edits", "optimize"), help="questions")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -293,6 +294,8 @@ def main() -> None:
             )
     bench = Bench(args.data, args.weights, args.out, args.device)
     for question, changed, measure in cells(bench, args.units, args.images):
+        if args.only and question not in args.only:
+            continue
         rows = state["found"].setdefault(question, {})
         if label(changed) not in rows:
             rows[label(changed)] = measure()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     from vislens_interp.lens import FeatureLens
     from vislens_interp.result import LensResult
 
-DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:vit_tiny64", "blocks.8", 0)}
+DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:cifar10_convnet", "conv3", 16)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
 CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""

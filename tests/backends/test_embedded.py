@@ -113,7 +113,8 @@ def test_the_shipped_one():
 
 
 def test_the_default_is_there(network):
-    assert DEFAULT_BACKEND == "cifar10" or all((zoo.WEIGHTS / name).is_file() for name in FILES)
+    assert DEFAULT_BACKEND == "embedded"
+    assert all((zoo.WEIGHTS / name).is_file() for name in FILES)
     assert FeatureLens(network, "2", unit=1).backend.name == DEFAULT_BACKEND
 
 

@@ -88,7 +88,7 @@ class Backend(Protocol):
         ...
 
 
-DEFAULT_BACKEND = "cifar10"
+DEFAULT_BACKEND = "embedded"
 """What a lens, ``vislens visualize`` and ``vislens demo`` use where no backend is named; the one place that says so."""
 
 _registry: dict[str, Callable[..., Backend]] = {}
