@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -143,6 +145,53 @@ def test_no_direction_is_the_reconstruction(fitted):
     expected = fitted.backend.render(fitted.landscape_.decode(fitted.landscape_.encode(x)[0]))
     assert torch.equal(fitted.generate(images, {}, seeds=[0] * 3), expected)
     assert torch.equal(fitted.generate(images, {0: "increase"}, seeds=[0] * 3, alpha=0.0), expected)
+
+
+def uphill(fitted, target, **settings):
+    method = LandscapeMethod("edit", goal="uphill", **settings).bind(target, fitted.backend)
+    method.landscape_ = fitted.landscape_
+    return method
+
+
+def test_uphill_goes_so_many_degrees_from_the_image_itself(fitted, target):
+    x = fitted.backend.encode(gradients(10, seed=1))
+    method = uphill(fitted, target)
+    assert torch.equal(method.embeddings(x, {}), x)
+    assert torch.equal(method.embeddings(x, {0: "increase"}, alpha=0.0), x)
+    for found, degrees in (
+        (method.embeddings(x, {0: "increase"}, alpha=0.25), 15.0),
+        (uphill(fitted, target, angle=8.0).embeddings(x, {0: "increase"}), 8.0),
+        (uphill(fitted, target, alpha=0.1).embeddings(x, {0: "decrease"}), 6.0),
+    ):
+        torch.testing.assert_close(angle_between(found, x), torch.full((10,), degrees), atol=0.1, rtol=0)
+    _, latents = method.latents(gradients(10, seed=1), {0: "increase"}, alpha=0.25)
+    expected = fitted.landscape_.encode(method.embeddings(x, {0: "increase"}, alpha=0.25))[0]
+    assert torch.equal(latents, expected)
+
+
+def test_settings_of_another_goal(fitted, target):
+    """Defaults that belong to a prior mean give way; what was asked for is refused where it cannot be."""
+
+    class Uphill(SmallPixels):
+        defaults = replace(SmallPixels.defaults, edit={"goal": "uphill", "driven": 0.0})
+
+    class Driven(SmallPixels):
+        defaults = replace(SmallPixels.defaults, edit={"driven": 2.0, "hold": 3})
+
+    assert LandscapeMethod("edit").bind(target, Uphill())._edit().goal == "uphill"
+    for asked in ({"modes": 2}, {"driven": 1.0}, {"hold": 1}):
+        assert LandscapeMethod("edit", **asked).bind(target, Uphill())._edit().goal == "mean"
+    other = LandscapeMethod("edit", goal="uphill").bind(target, Driven())._edit()
+    assert (other.driven, other.hold) == (0.0, 0)
+    x = fitted.backend.encode(gradients(2))
+    with pytest.raises(ValueError, match="driven=2.0 belongs to goal='mean'; 'uphill' moves the whole latent"):
+        uphill(fitted, target, driven=2.0).embeddings(x, {0: "increase"})
+    with pytest.raises(ValueError, match="mode=0 names a prior mean, to which goal='uphill' does not lead"):
+        uphill(fitted, target).embeddings(x, {0: "increase"}, mode=0)
+    with pytest.raises(ValueError, match="hold=2 goes with the goals 'mean' and 'near'"):
+        uphill(fitted, target, hold=2).embeddings(x, {0: "increase"})
+    with pytest.raises(ValueError, match=r"alpha=1.5 must lie in \[0, 1\]"):
+        uphill(fitted, target).embeddings(x, {0: "increase"}, alpha=1.5)
 
 
 def test_a_unit_moves_its_own_block_alone(fitted):

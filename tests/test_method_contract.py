@@ -47,6 +47,7 @@ METHODS = {
     "edit, near": lambda: LandscapeMethod(
         "edit", shuffles=0, epochs=1, w_kld=0.03, block_dim=1, goal="near", residual="fade"
     ),
+    "edit, uphill": lambda: LandscapeMethod("edit", shuffles=0, epochs=1, w_kld=0.03, block_dim=1, goal="uphill"),
     "ridge, cross-validated": lambda: RidgeDirection("ridge_cv"),
     "ridge by angle": lambda: RidgeDirection("ridge_cv", angle=30.0),
     "ridge pattern": lambda: RidgePattern(angle=30.0),

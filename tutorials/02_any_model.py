@@ -72,7 +72,9 @@ LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 lenses = {
     "CNN channel\nconv3, 16": FeatureLens(convnet, "conv3", unit=16, backend="cifar10"),
     "ViT channel\nblocks.1, 17": FeatureLens(vit, "blocks.1", unit=17, preprocess=pixels, backend="cifar10"),
-    "ViT token\nblocks.1, cls, 17": FeatureLens(vit, "blocks.1", unit=17, token="cls", preprocess=pixels, backend="cifar10"),
+    "ViT token\nblocks.1, cls, 17": FeatureLens(
+        vit, "blocks.1", unit=17, token="cls", preprocess=pixels, backend="cifar10"
+    ),
     "logit\nfrog": FeatureLens(convnet, unit="frog", labels=LABELS, backend="cifar10"),
     "direction\nconv3, warm": FeatureLens(convnet, "conv3", unit=warm, backend="cifar10"),
 }
