@@ -59,7 +59,7 @@ from vislens_interp.landscape.prior import Direction, ResponseScaler
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
 from vislens_interp.metrics.bootstrap import Interval, interval, paired_difference
-from vislens_interp.metrics.realism import frechet_distance
+from vislens_interp.metrics.realism import frechet_distance, kernel_distance
 from vislens_interp.targets.target import LayerTarget, Target
 from vislens_interp.training import vit_tiny64
 from vislens_interp.training.data import pixels, read_images
@@ -483,20 +483,6 @@ def seen_by(judge: Any, images: Tensor) -> Tensor:
     return torch.cat(
         [judge.features(judge.preprocess(part.to(device))).mean((2, 3)).cpu() for part in images.split(50)]
     )
-
-
-def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """Unbiased squared distance of two sets of features (N, D) and (M, D); around 0, also below, for like sets.
-
-    Source: Binkowski et al. 2018 (KID): the cubic polynomial kernel (aᵀb / D + 1)³.
-    """
-    a, b = a.double(), b.double()
-    kernel: Callable[[Tensor, Tensor], Tensor] = lambda p, q: (p @ q.T / p.shape[1] + 1) ** 3  # noqa: E731
-    own = [
-        (values.sum() - values.diagonal().sum()) / (len(values) * (len(values) - 1))
-        for values in (kernel(a, a), kernel(b, b))
-    ]
-    return (own[0] + own[1] - 2 * kernel(a, b).mean()).item()
 
 
 def spread_of(features: Tensor, centre: Tensor) -> float:
@@ -941,6 +927,8 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
         for method in cell["methods"]:
             change = method["changes"][UNIT]
             record = {**method, "change": change, "unit": unit, "seed": cell["seed"], "angle": cell["angle"]}
+            if record["kernel"] is not None:  # in units of a cell's own: networks differ in the scale of their features
+                record["kernel"] /= abs(cell["zero_kernel"])
             if method["method"] == NATURAL:
                 natural.setdefault(method["direction"], {})[unit] = np.mean(change)
             else:
@@ -960,19 +948,19 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
         "",
         *edit_lines(edits, angle, {"similarity": "similarity", "natural": "realism"}),
     ]
-    sets = [["method", "kernel distance to natural images", "diversity", "arrived at α = 1, not in the distance"]]
+    sets = [["method", "kernel distance to natural images, of α = 0: 1", "diversity", "arrived at α = 1, not in the distance"]]
     for method in edits.methods:
         mine = [record for record in records if record["method"] == method]
         known = [record["kernel"] for record in mine if record["kernel"] is not None]
         arrived = sum(record["arrived"] for record in mine)
         diversity = np.mean([record["diversity"] for record in mine])
-        kernel = f"{np.mean(known):.4f} ± {np.std(known) / math.sqrt(len(known)):.4f}" if known else "none left"
+        kernel = f"{np.mean(known):.2f} ± {np.std(known) / math.sqrt(len(known)):.2f}" if known else "none left"
         sets.append([method, kernel, f"{diversity:.3f}", str(arrived)])
     for label, key in (("α = 0", "zero"), ("the photographs themselves", "input")):
-        values = [cell[f"{key}_kernel"] for cell in cells]
+        values = [cell[f"{key}_kernel"] / abs(cell["zero_kernel"]) for cell in cells]
         diversity = f"{np.mean([cell['zero_diversity'] for cell in cells]):.3f}" if key == "zero" else ""
         error = np.std(values) / math.sqrt(len(values))
-        sets.append([label, f"{np.mean(values):.4f} ± {error:.4f}", diversity, ""])
+        sets.append([label, f"{np.mean(values):.2f} ± {error:.2f}", diversity, ""])
     lines += table(sets)
     mean = {key: np.mean([np.mean(cell[key]) for cell in cells]) for key in cells[0] if key.endswith("_similarity")}
     realism = {key: np.mean([np.mean(cell[f"{key}_natural"]) for cell in cells]) for key in ("input", "zero")}
