@@ -927,7 +927,7 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
         for method in cell["methods"]:
             change = method["changes"][UNIT]
             record = {**method, "change": change, "unit": unit, "seed": cell["seed"], "angle": cell["angle"]}
-            if record["kernel"] is not None:  # in units of a cell's own: networks differ in the scale of their features
+            if record.get("kernel") is not None:  # shares, for networks differ in the scale of their features
                 record["kernel"] /= abs(cell["zero_kernel"])
             if method["method"] == NATURAL:
                 natural.setdefault(method["direction"], {})[unit] = np.mean(change)
@@ -948,7 +948,7 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
         "",
         *edit_lines(edits, angle, {"similarity": "similarity", "natural": "realism"}),
     ]
-    sets = [["method", "kernel distance to natural images, of α = 0: 1", "diversity", "arrived at α = 1, not in the distance"]]
+    sets = [["method", "kernel distance to natural images, α = 0 being 1", "diversity", "arrived at α = 1, not in it"]]
     for method in edits.methods:
         mine = [record for record in records if record["method"] == method]
         known = [record["kernel"] for record in mine if record["kernel"] is not None]
