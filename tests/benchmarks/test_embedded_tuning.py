@@ -49,7 +49,7 @@ def test_it_runs_and_goes_on(places, tmp_path, small, capsys):
     }
     first = found["landscape"]["defaults"]
     assert first["cases"] == 4  # two layers, a unit each, both directions
-    assert found["landscape"]["latent_dim 64"]["change"] != first["change"]
+    assert found["landscape"]["latent_dim 128"]["change"] != first["change"]
     assert found["sampling"]["steps 1, guidance 1.0"]["pictures"] == 8
     assert found["edits"]["alpha 0.5, strength 1.0"]["pictures"] == 4
     assert "## optimize" in (tmp_path / "tuning.md").read_text()
@@ -70,7 +70,7 @@ def test_every_setting_is_one_that_exists():
         for changed in grid:
             LandscapeMethod(**{f"{prefix}{key}": value for key, value in changed.items() if key not in apart})
     assert tuning.LANDSCAPE[0] == tuning.OPTIMIZE[0] == {}
-    assert DEFAULTS.edit.keys() <= {"alpha", "interpolation", "keep_norm", "residual"}
+    assert DEFAULTS.edit.keys() <= {"alpha", "goal", "interpolation", "keep_norm", "residual"}
 
 
 def test_labels_and_table():
