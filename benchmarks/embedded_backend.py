@@ -972,11 +972,40 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
         "",
     ]
     what, found = difference_lines(edits, angle, {"change": "Δr", "natural": "realism", "similarity": "similarity"})
+    distances = [["ours as shipped minus", "kernel distance to natural images, α = 0 being 1"]]
+    for rival in found:
+        one = kernel_difference(records, rival)
+        found[rival]["kernel"] = {"mean": one.mean, "low": one.low, "high": one.high}
+        distances.append([rival, distances_of(found[rival]["kernel"])])
+    what += table(distances)
+    checks = edit_checks("Generated", edits, angle, found)
+    if BRAINACTIV in found:
+        near, change = found[BRAINACTIV]["kernel"], found[BRAINACTIV]["change"]
+        text = (
+            f"Generated, {angle:.0f}°: kernel distance of ours minus BrainACTIV's ridge {distances_of(near)}, at a Δr"
+        )
+        text += f" of {distances_of(change)} SD more (wanted: nearer to natural images at no smaller Δr)."
+        checks[text] = near["high"] < 0 and change["high"] >= 0
     numbers = {"units": per_network, "pictures": pictures, "angle": angle, "differences": found}
     numbers["methods"] = {
         method: {way: edits.values(method, way, angle).mean() for way in SIGN} for method in edits.methods
     }
-    return [*lines, *what], numbers, edit_checks("Generated", edits, angle, found)
+    return [*lines, *what], numbers, checks
+
+
+def distances_of(one: dict[str, float]) -> str:
+    return f"{one['mean']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
+
+
+def kernel_difference(records: list[dict[str, Any]], rival: str) -> Interval:
+    """Ours minus a rival's kernel distance, paired over units in which both have one."""
+    means: dict[str, dict[Any, list[float]]] = {OURS: {}, rival: {}}
+    for record in records:
+        if record["method"] in means and record.get("kernel") is not None:
+            means[record["method"]].setdefault(record["unit"], []).append(record["kernel"])
+    both = sorted(set(means[OURS]) & set(means[rival]), key=str)
+    ours, theirs = ([float(np.mean(means[method][unit])) for unit in both] for method in (OURS, rival))
+    return paired_difference(ours, theirs, levels=("unit",))
 
 
 def quality_report(parts: dict[str, Any]) -> tuple[list[str], dict[str, bool]]:
