@@ -971,13 +971,12 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
         f"{realism['zero']:.3f}. Top-10 natural images against the mean of α = 0: {best}.",
         "",
     ]
-    what, found = difference_lines(edits, angle, {"change": "Δr", "natural": "realism", "similarity": "similarity"})
+    rivals, found = difference_lines(edits, angle, {"change": "Δr", "natural": "realism", "similarity": "similarity"})
     distances = [["ours as shipped minus", "kernel distance to natural images, α = 0 being 1"]]
     for rival in found:
         one = kernel_difference(records, rival)
         found[rival]["kernel"] = {"mean": one.mean, "low": one.low, "high": one.high}
         distances.append([rival, distances_of(found[rival]["kernel"])])
-    what += table(distances)
     checks = edit_checks("Generated", edits, angle, found)
     if BRAINACTIV in found:
         near, change = found[BRAINACTIV]["kernel"], found[BRAINACTIV]["change"]
@@ -990,7 +989,23 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
     numbers["methods"] = {
         method: {way: edits.values(method, way, angle).mean() for way in SIGN} for method in edits.methods
     }
-    return [*lines, *what], numbers, checks
+    numbers["measures"] = [
+        {
+            "what": f"embedded backend, {what}: Δr against α = 0 at {angle:.0f}°",
+            "value": found_.mean,
+            "unit": "SD",
+            "sample": f"{len(edits.units)} units of {len(per_network)} networks",
+            "low": found_.low,
+            "high": found_.high,
+            "spread": "95 % bootstrap interval over units first",
+            "direction": way,
+        }
+        for method, what in {OURS: "the shipped edit", BRAINACTIV: "BrainACTIV's ridge", SHUFFLED: "shuffled"}.items()
+        if method in edits.methods
+        for way in SIGN
+        for found_ in [interval(edits.values(method, way, angle), draws=1000, same_images=True)]
+    ]
+    return [*lines, *rivals, *table(distances)], numbers, checks
 
 
 def distances_of(one: dict[str, float]) -> str:
@@ -1074,6 +1089,7 @@ def report(out: Path, said: dict[str, Any]) -> str:
     if cells := read("job-*.json"):
         text, numbers["job"], more = job_report(cells)
         lines, checks = lines + text, checks | more
+        numbers["measures"] = numbers["job"].pop("measures")
     if stages := read("cost-*.json"):
         rows = [["stage", "images", "seconds", "peak memory, MiB", "threads"]]
         for stage in stages:
