@@ -75,6 +75,7 @@ ALIVE = 0.05
 """Share of the reference images that have to move a unit."""
 ANGLES = (20.0, 30.0, 40.0, 55.0, 70.0)
 JOB_ANGLE = 40.0
+FIGURE_BYTES = 400_000
 NEAREST = 5
 NATURAL_IMAGES = 10
 SQUEEZENET_PIXELS = 128
@@ -1160,7 +1161,7 @@ def figure(bench: Bench, path: Path, pictures: int = 6) -> None:
             best = responses[:, 0].argsort(descending=True)[:pictures]
             rows.append(("top natural", bench.reference[best], [""] * pictures))
             print(f"figure: {name} {layer}", flush=True)
-    sheet(rows).savefig(path)
+    save_small(sheet(rows), path)
 
 
 def sheet(rows: list[tuple[str, Tensor, list[str]]]) -> Any:
@@ -1182,6 +1183,20 @@ def sheet(rows: list[tuple[str, Tensor, list[str]]]) -> Any:
         axes[index][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     page.tight_layout(pad=0.4)
     return page
+
+
+def save_small(page: Any, path: Path, limit: int = FIGURE_BYTES) -> None:
+    """Write a figure as WebP, of less quality until it is small enough."""
+    drawn = io.BytesIO()
+    page.savefig(drawn, format="png")
+    picture = Image.open(drawn).convert("RGB")
+    for quality in (90, 80, 70, 60, 45, 30):
+        packed = io.BytesIO()
+        picture.save(packed, "WEBP", quality=quality, method=6)
+        if packed.tell() <= limit:
+            write_atomically(path, lambda temporary, packed=packed: temporary.write_bytes(packed.getvalue()))
+            return
+    raise ValueError(f"limit={limit} bytes; expected {packed.tell()} at least for this figure. Show fewer pictures.")
 
 
 # ----------------------------------------------------------------------------------------------------------- main
@@ -1229,7 +1244,7 @@ def main() -> None:
     if args.part == "cost":
         save_cell(args.out / f"cost-{args.stage}.json", cost_stage(bench, args.stage) | {"threads": args.threads}, said)
     elif args.part == "figure":
-        figure(bench, args.out / "figure4.png")
+        figure(bench, args.out / "figure4.webp")
     elif args.part == "quality":
         if not (path := args.out / "quality-embedder.json").exists():
             save_cell(path, quality_embedder(bench, args.bank), said)

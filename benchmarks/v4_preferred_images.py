@@ -21,7 +21,6 @@ the work for two processes. Without `--weights` it is the backend that ships.
 """
 
 import argparse
-import io
 import json
 import sys
 import time
@@ -31,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -49,6 +47,7 @@ from embedded_backend import (
     Remembered,
     judged_edits,
     rounded,
+    save_small,
     seen_by,
     set_angle,
     sheet,
@@ -69,7 +68,7 @@ from vislens_interp.baselines.natural_images import NaturalImages, RandomImages
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder
 from vislens_interp.brain.v4 import v4_encoder
-from vislens_interp.files import fingerprint, write_atomically, write_text
+from vislens_interp.files import fingerprint, write_text
 from vislens_interp.images import resize
 from vislens_interp.landscape.prior import ResponseScaler
 
@@ -84,7 +83,7 @@ IMAGES = 12
 SECONDS = (0.1, 0.2)
 """A picture takes on one core, about."""
 BATCH = 16
-FIGURE_NEURONS, FIGURE_PICTURES, FIGURE_BYTES = 4, 6, 400_000
+FIGURE_NEURONS, FIGURE_PICTURES = 4, 6
 
 
 def draw_neurons() -> dict[str, list[int]]:
@@ -316,20 +315,6 @@ def figure(bench: Bench, work: list[tuple[str, int]], angle: float) -> Any:
             rows.append((label, made[label], notes))
         print(f"figure: {name} neuron {neuron}", flush=True)
     return sheet(rows)
-
-
-def save_small(page: Any, path: Path, limit: int = FIGURE_BYTES) -> None:
-    """Write a figure as WebP, of less quality until it is small enough."""
-    drawn = io.BytesIO()
-    page.savefig(drawn, format="png")
-    picture = Image.open(drawn).convert("RGB")
-    for quality in (90, 80, 70, 60, 45, 30):
-        packed = io.BytesIO()
-        picture.save(packed, "WEBP", quality=quality, method=6)
-        if packed.tell() <= limit:
-            write_atomically(path, lambda temporary, packed=packed: temporary.write_bytes(packed.getvalue()))
-            return
-    raise ValueError(f"limit={limit} bytes; expected {packed.tell()} at least for this figure. Show fewer pictures.")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

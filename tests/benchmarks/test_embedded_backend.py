@@ -194,10 +194,10 @@ def test_the_figure(places, tmp_path):
     bench.NETWORKS["cifar10_resnet20"] = bench.Network(network.build, {"layer1": 16})
     try:
         data, weights = places
-        bench.figure(bench.Bench(data, weights, tmp_path), tmp_path / "figure.png", pictures=2)
+        bench.figure(bench.Bench(data, weights, tmp_path), tmp_path / "figure.webp", pictures=2)
     finally:
         bench.NETWORKS.update(before)
-    with Image.open(tmp_path / "figure.png") as drawn:
+    with Image.open(tmp_path / "figure.webp") as drawn:
         assert drawn.size[1] > 400
 
 

@@ -12,7 +12,7 @@ import v4_data
 import v4_encoder
 import v4_pictures_report as pages
 import v4_preferred_images as bench
-from embedded_backend import BRAINACTIV, JOB_METHODS, NATURAL, OURS, PATTERN, SHUFFLED, SIGN
+from embedded_backend import BRAINACTIV, FIGURE_BYTES, JOB_METHODS, NATURAL, OURS, PATTERN, SHUFFLED, SIGN
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -293,7 +293,7 @@ def test_end_to_end(data, places, small, tmp_path, capsys):
     assert set(kept["changes"]) == {pages.PUBLISHED, pages.ENCODER}
     assert set(kept["changes"][pages.ENCODER]) == set(JOB_METHODS)
     figure = tmp_path / "results" / "v4_preferred_images.webp"
-    assert 0 < figure.stat().st_size <= bench.FIGURE_BYTES
+    assert 0 < figure.stat().st_size <= FIGURE_BYTES
     with Image.open(figure) as drawn:
         assert drawn.size[1] == 4 * 132  # rows of a neuron
     text = (tmp_path / "tuning" / "tuning_pictures.md").read_text()
