@@ -79,8 +79,7 @@ FIGURE_BYTES = 400_000
 NEAREST = 5
 NATURAL_IMAGES = 10
 SQUEEZENET_PIXELS = 128
-"""What 64-pixel images are enlarged to for it: at the 224 that it learnt on a pass takes three times as long, and shows
-nothing more."""
+"""What 64-pixel images are enlarged to for it: at the 224 that it learnt on, a pass takes three times as long."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -977,14 +976,14 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
     for rival in found:
         one = kernel_difference(records, rival)
         found[rival]["kernel"] = {"mean": one.mean, "low": one.low, "high": one.high}
-        distances.append([rival, distances_of(found[rival]["kernel"])])
+        distances.append([rival, with_interval(found[rival]["kernel"])])
     checks = edit_checks("Generated", edits, angle, found)
     if BRAINACTIV in found:
         near, change = found[BRAINACTIV]["kernel"], found[BRAINACTIV]["change"]
         text = (
-            f"Generated, {angle:.0f}°: kernel distance of ours minus BrainACTIV's ridge {distances_of(near)}, at a Δr"
+            f"Generated, {angle:.0f}°: kernel distance of ours minus BrainACTIV's ridge {with_interval(near)}, at a Δr"
         )
-        text += f" of {distances_of(change)} SD more (wanted: nearer to natural images at no smaller Δr)."
+        text += f" of {with_interval(change)} SD more (wanted: nearer to natural images at no smaller Δr)."
         checks[text] = near["high"] < 0 and change["high"] >= 0
     numbers = {"units": per_network, "pictures": pictures, "angle": angle, "differences": found}
     numbers["methods"] = {
@@ -1009,7 +1008,8 @@ def job_report(cells: list[dict[str, Any]]) -> tuple[list[str], dict[str, Any], 
     return [*lines, *rivals, *table(distances)], numbers, checks
 
 
-def distances_of(one: dict[str, float]) -> str:
+def with_interval(one: dict[str, float]) -> str:
+    """A mean and the ends of its interval, in words."""
     return f"{one['mean']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
 
 

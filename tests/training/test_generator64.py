@@ -149,6 +149,8 @@ def test_what_is_written(out):
             "vae/diffusion_pytorch_model.safetensors",
         )
     }
+    for path in out.glob("generator64/**/*.json"):  # weights travel; where they were made does not
+        assert str(out) not in path.read_text(encoding="utf-8")
     schedule = json.loads((out / "generator64/scheduler/scheduler_config.json").read_text())
     assert schedule["prediction_type"] == "v_prediction"
     assert schedule["rescale_betas_zero_snr"]

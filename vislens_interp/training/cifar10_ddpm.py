@@ -66,6 +66,7 @@ def write_folder(folder: Path, parts: dict[str, Any]) -> Path:
             if isinstance(content, nn.Module):
                 half: Any = copy.deepcopy(content)  # diffusers' types lose what .to and save_pretrained are
                 content = half.cpu().half().to(memory_format=torch.contiguous_format)  # no channels-last in safetensors
+                content.register_to_config(_name_or_path="")  # where it was loaded from is nobody else's business
             content.save_pretrained(temporary / part)
         for file in sorted(temporary.rglob("*.*")):
             target = folder / file.relative_to(temporary)
