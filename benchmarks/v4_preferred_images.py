@@ -74,7 +74,7 @@ from vislens_interp.landscape.prior import ResponseScaler
 
 LIST = Path(__file__).parent / "v4_neurons.json"
 RESULTS = Path(__file__).parent / "results" / "v4_preferred_images"
-COUNTS = {"201025": 16, "210225": 8}
+COUNTS = {"201025": 30, "210225": 18}
 """Neurons of each test session on the list."""
 TUNED = 4
 """Neurons of each tuning session."""

@@ -95,3 +95,20 @@ def test_an_image_alone_climbs_as_in_a_batch(either):
 def test_degrees_out_of_range(either):
     with pytest.raises(ValueError, match="degrees=181 must lie between 0 and 180"):
         Surface(either[0]).climb(either[1][:2], {0: "increase"}, 181)
+
+
+def test_the_height_bends_as_far_as_images_kept_aside_bear_it_out(either):
+    assert Surface(either[0]).bend.item() > 0.8
+    noise = torch.randn(600, generator=torch.Generator().manual_seed(2))
+    landscape, _ = landscape_of(lambda x: x[:, 0] + x[:, 1] + 3 * noise)
+    surface = Surface(landscape)
+    x = torch.randn(200, DIM, generator=torch.Generator().manual_seed(3))
+    x[:, 8:] = 3.0
+    truth = landscape.scaler.standardise((x[:, 0] + x[:, 1])[:, None])
+    blend, bend = (surface(x) - truth).square().mean(), surface.bend.item()
+    assert bend < 1
+    surface.bend = torch.ones(1)
+    assert blend < (surface(x) - truth).square().mean()
+    surface.bend = torch.zeros(1)
+    plane = torch.stack([member.plane((x - surface.centre) / surface.scale) for member in surface.members]).mean(0)
+    assert torch.allclose(surface(x), plane)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vislens_interp.landscape.edit import angle_between, keep_norm
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import Direction
+from vislens_interp.landscape.start import ridge
 
 STEP = 7.5
 """Degrees of a step."""
@@ -19,17 +20,26 @@ NEIGHBOURS = 300
 NETWORKS, HIDDEN, BLUR, EPOCHS, PATIENCE, BATCH = 3, 64, 0.3, 30, 3, 128
 """Of a surface's networks and their training; blur in the embeddings' own SD, a mean over dimensions."""
 
+FOLDS = 5
+"""One part of so many says when a network's training stops, and how far it is to be believed."""
+
 
 class Surface:
-    """The height of a landscape everywhere: the mean of small networks from embeddings to standardised responses.
+    """The height of a landscape everywhere: a plane, bent as far as images that were kept aside bear it out.
 
     A landscape's prior has one mean for a unit's preference, or a few. The responses that it was fitted on say more:
-    where they rise from a given image on, which for a unit of several preferences differs from image to image.
+    where they rise from a given image on, which for a unit of several preferences differs from image to image. Small
+    networks from embeddings to standardised responses learn that; from a few hundred noisy recordings they learn noise
+    as well. So the height lies between their mean and a ridge regression, for each unit where the squared error on
+    images that neither was trained on is least (stacking: Wolpert 1992; Breiman 1996).
 
     Args:
         landscape: The fitted landscape of an embedding backend. Its reference latents, decoded, and its recorded
             responses are all that is used; what its fit held out has no part in it.
         seed: Of the networks' weights and batches; each stops by another fifth of the images.
+
+    Attributes:
+        bend: (K,) share of the networks in each unit's height, 0 to 1; the rest is the plane's.
 
     Raises:
         ValueError: The landscape is not one of embeddings.
@@ -49,12 +59,17 @@ class Surface:
         self.scale = (self.known - self.centre).square().mean().sqrt().clamp_min(1e-12)
         standard = landscape.scaler.standardise(landscape.responses)[learnt].to(self.known)
         inputs = (self.known - self.centre) / self.scale
-        self.networks = [_learn(inputs, standard, seed * NETWORKS + member) for member in range(NETWORKS)]
+        self.members = [_Member(inputs, standard, seed * NETWORKS + member) for member in range(NETWORKS)]
+        self.bend = _bend(self.members)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Predicted responses (N, K), in SDs, to embeddings (N, D)."""
         inputs = (x - self.centre) / self.scale
-        return torch.stack([network(inputs) for network in self.networks]).mean(0)
+        straight, curved = (
+            torch.stack([getattr(member, name)(inputs) for member in self.members]).mean(0)
+            for name in ("plane", "network")
+        )
+        return straight + self.bend * (curved - straight)
 
     def climb(self, x: Tensor, directions: Mapping[int, Direction], degrees: float) -> Tensor:
         """Embeddings (N, D) turned by so many degrees, uphill or downhill for these units; lengths stay.
@@ -114,11 +129,36 @@ def _turn(x: Tensor, way: Tensor, degrees: Tensor) -> Tensor:
     return torch.cos(angle) * x + torch.sin(angle) * tangent
 
 
-def _learn(x: Tensor, responses: Tensor, seed: int) -> nn.Module:
-    """The network that predicts held-out responses best: a fifth of the rows says when to stop."""
-    draw = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=draw)
-    held, rows = order[: len(x) // 5], order[len(x) // 5 :]
+class _Member:
+    """A network and a plane, learnt from the same images; both predict the fold that neither was trained on."""
+
+    def __init__(self, x: Tensor, responses: Tensor, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(x), generator=draw)
+        self.held, rows = order[: len(x) // FOLDS], order[len(x) // FOLDS :]
+        self.network = _learn(x, responses, self.held, rows, draw, seed)
+        centre, level = x[rows].mean(0), responses[rows].mean(0)
+        self.weights = ridge((x[rows] - centre).double(), (responses[rows] - level).double()).to(x)
+        self.offset = level - centre @ self.weights
+        self.truth = responses[self.held]
+        self.straight, self.curved = self.plane(x[self.held]), self.network(x[self.held])
+
+    def plane(self, x: Tensor) -> Tensor:
+        """Ridge regression, one penalty a unit."""
+        return x @ self.weights + self.offset
+
+
+def _bend(members: list[_Member]) -> Tensor:
+    """Share (K,) of the networks at which the blend's squared error on the folds is least."""
+    straight, curved, truth = (
+        torch.cat([getattr(member, name) for member in members]) for name in ("straight", "curved", "truth")
+    )
+    way = curved - straight
+    return ((way * (truth - straight)).sum(0) / way.square().sum(0).clamp_min(1e-12)).clamp(0, 1)
+
+
+def _learn(x: Tensor, responses: Tensor, held: Tensor, rows: Tensor, draw: torch.Generator, seed: int) -> nn.Module:
+    """The network that predicts held-out responses best: they say when to stop."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, responses.shape[1]))
