@@ -40,6 +40,7 @@ SMALL = 380_000
 SCORES = ("response_change_from_input", "predictivity", "kernel_distance", "spectrum_distance", "similarity", "seconds")
 PICTURES = "pictures-{network}-{layer}-{unit}-{seed}.safetensors"
 DRAWS = 1000
+KERNEL = "kernel_distance"
 BOOTSTRAP = "95 % bootstrap interval over units first"
 Values = NDArray[np.float64]
 
@@ -84,6 +85,13 @@ class Found:
             {method for (method, _, _), values in self.scores.items() if not np.isfinite(values).all()}
         )
         self.scores = {key: values for key, values in self.scores.items() if key[0] not in self.broken}
+        # Judges' features differ in scale by a hundred million to one: each unit's distances in its own α = 0's.
+        zero = {
+            way: np.abs(self.scores[UNEDITED, way, KERNEL]) for way in SIGN if (UNEDITED, way, KERNEL) in self.scores
+        }
+        for method, way, measure in self.scores:
+            if measure == KERNEL and way in zero:
+                self.scores[method, way, measure] = self.scores[method, way, measure] / zero[way]
         present = {method for method, _, measure in self.scores if measure == "response_change_from_input"}
         self.methods = [label for label in CONTESTANTS if label in present]
         self.made = [label for label in self.methods if CONTESTANTS[label].kind in MADE]
@@ -215,12 +223,12 @@ def predictivity_check(found: Found) -> dict[str, bool | None]:
 
 
 def realism_check(found: Found) -> dict[str, bool | None]:
-    measure = "kernel_distance"
+    measure = KERNEL
     makers = [label for label in found.made if found.has(label, measure, "increase")]
     reach = {label: float(found.change(label, "increase").mean()) for label in makers}
     strong = [label for label, value in reach.items() if value >= 1]
     far = {label: float(found.scores[label, "increase", measure].mean()) for label in strong}
-    listed = ", ".join(f"{label} {far[label]:.4g}" for label in sorted(strong, key=lambda label: far[label]))
+    listed = ", ".join(f"{label} {far[label]:.2f}" for label in sorted(strong, key=lambda label: far[label]))
     if OURS not in strong:
         text = f"Realism among methods that reach +1 SD (kernel distance, increase): {OURS} reaches "
         text += f"{reach.get(OURS, float('nan')):+.2f} SD and is not among them"
@@ -230,8 +238,8 @@ def realism_check(found: Found) -> dict[str, bool | None]:
     best = min((label for label in strong if label != OURS), key=lambda label: far[label])
     rival, own = (found.scores[label, "increase", measure] for label in (best, OURS))
     apart = paired_difference(rival, own, draws=DRAWS)
-    text = f"Realism among methods that reach +1 SD (kernel distance, increase, smaller is better): {listed}. The best "
-    text += f"other minus ours {apart.mean:+.4g} [{apart.low:+.4g}, {apart.high:+.4g}] (wanted: above 0)."
+    text = f"Realism among methods that reach +1 SD (kernel distance, × α = 0's, increase, less is better): {listed}. "
+    text += f"The best other minus ours {apart.mean:+.2f} [{apart.low:+.2f}, {apart.high:+.2f}] (wanted: above 0)."
     return {text: told_apart(apart.low, apart.mean)}
 
 
@@ -285,13 +293,20 @@ def response_table(found: Found) -> list[list[str]]:
 
 
 def picture_table(found: Found, distances: dict[str, float | None]) -> list[list[str]]:
-    head = ["method", "predictivity, %", "extreme pairs, %", "kernel distance increase", "decrease", "Fréchet distance"]
+    head = [
+        "method",
+        "predictivity, %",
+        "extreme pairs, %",
+        "kernel distance, × α = 0's, increase",
+        "decrease",
+        "Fréchet distance",
+    ]
     rows = [[*head, "spectrum, dB", "diversity", "transfer, SD"]]
     for label in found.methods:
         told = interval(found.told(label), draws=DRAWS) if found.has(label, "predictivity", "both") else None
         row = [label, "" if told is None else f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]"]
         row += [mean_of(found, label, "predictivity_easy", 1, "both")]
-        row += [mean_of(found, label, "kernel_distance", 4, way) for way in SIGN]
+        row += [mean_of(found, label, KERNEL, 2, way) for way in SIGN]
         far = distances.get(label)
         row += ["too few" if far is None else f"{far:.2f}", mean_of(found, label, "spectrum_distance", 1)]
         rows.append([*row, mean_of(found, label, "diversity", 3), mean_of(found, label, "transfer_change")])
@@ -322,7 +337,7 @@ def cost_table(found: Found) -> list[list[str]]:
 
 
 def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str]]:
-    rows = [[f"{own} minus", "Δr increase", "Δr decrease", "predictivity, %", "kernel distance"]]
+    rows = [[f"{own} minus", "Δr increase", "Δr decrease", "predictivity, %", "kernel distance, × α = 0's"]]
     for label in rivals:
         moved = [(found.change(own, way), found.change(label, way)) for way in SIGN]
         row = [label, *(str(paired_difference(*pair, draws=DRAWS, same_images=True)) for pair in moved)]
@@ -330,10 +345,10 @@ def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str
             row.append(str(paired_difference(found.told(own), found.told(label), draws=DRAWS)))
         else:
             row.append("")
-        measure = "kernel_distance"
+        measure = KERNEL
         if all(found.has(one, measure) for one in (own, label)):
             one = paired_difference(found.both(own, measure), found.both(label, measure), draws=DRAWS)
-            row.append(f"{one.mean:+.4g} [{one.low:+.4g}, {one.high:+.4g}]")
+            row.append(f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]")
         else:
             row.append("")
         rows.append(row)
@@ -461,7 +476,8 @@ def about(found: Found) -> list[str]:
         f"{found.angle:g}°; '{OURS}' goes as far as it is shipped."
     )
     networks = (
-        f"Similarity, kernel distance, diversity and predictivity: features of {', '.join(judges)}. Fréchet distance: "
+        f"Similarity, kernel distance, diversity and predictivity: features of {', '.join(judges)}; kernel "
+        "distances of a unit are in those of its own α = 0 pictures. Fréchet distance: "
         "pooled over units and directions, 64 features of the third-party CIFAR-10 ResNet-20, never a target here "
         f"('{RANDOM}' is its floor). Transfer: Δr as a ridge read-out of {', '.join(seconds)} predicts it. "
         "Predictivity: of two held-out photographs, which drives the unit more, told from preferred and suppressed "
@@ -524,7 +540,7 @@ def figures(out: Path, found: Found) -> None:
             for (label, way, measure), values in found.scores.items()
             if measure in SCORES
         },
-        notes=[f"Budget of whatever asks the target: {found.passes} forward passes a picture."],
+        notes=[f"Budget of whatever asks the target: {found.passes} forward passes. Kernel distance: × α = 0's."],
     )
     save_small(pooled.figure([name for name in SCORES if name in pooled.measures]), out / "ann_units_scores.png")
 

@@ -149,7 +149,7 @@ class LandscapeMethod:
         landscape_: The fitted landscape.
         shuffled_: The landscapes fitted on permuted responses.
         evidence_: Unit name to evidence.
-        surface_: After the first edit with ``goal="uphill"``: the height that it climbs.
+        surface_: The height that edits with ``goal="uphill"`` climb; of a loaded landscape, after the first of them.
     """
 
     def __init__(
@@ -214,6 +214,8 @@ class LandscapeMethod:
             if item.unit in target.doubts:
                 item.reasons.append(target.doubts[item.unit])
         self.evidence_: dict[str, Evidence] = {item.unit: item for item in found}
+        if self._climbs(self._edit()):
+            self._learn_surface()  # now: it is no part of what a picture costs
         return self
 
     def refuse(self, target: Target, backend: Backend) -> None:
@@ -349,7 +351,7 @@ class LandscapeMethod:
         if mode is not None:
             raise ValueError(f"mode={mode} names a prior mean, to which goal='uphill' does not lead. Leave it out.")
         if getattr(self, "_surface_of", None) is not self.landscape_:
-            self._surface_of, self.surface_ = self.landscape_, Surface(self.landscape_, seed=self.seed)
+            self._learn_surface()
         if edit.hold:
             raise ValueError(f"hold={edit.hold} goes with the goals 'mean' and 'near'; 'uphill' holds no other unit.")
         share = edit.alpha if alpha is None else alpha
@@ -357,6 +359,9 @@ class LandscapeMethod:
             raise ValueError(f"alpha={share} must lie in [0, 1]: 0 keeps the image, 1 is the whole walk.")
         degrees = share * REACH if edit.angle is None or alpha is not None else edit.angle
         return self.surface_.climb(x, directions, degrees)
+
+    def _learn_surface(self) -> None:
+        self._surface_of, self.surface_ = self.landscape_, Surface(self.landscape_, seed=self.seed)
 
     def _goal(self, z: Tensor, directions: Directions, mode: int | None, edit: EditSettings) -> Tensor:
         if self.technique == "optimize":
