@@ -430,7 +430,9 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
     devices = ", ".join(sorted({one["provenance"]["device"] for one in stored}))
     minutes = sum(cell["cpu_seconds"] for cell in cells) / 60
     lines += [f"Cells were run at {', '.join(made)} on {devices}, {minutes:.0f} minutes of a processor.", ""]
-    lines += [provenance_line(said)]
+    lines += [provenance_line(said), ""]
+    lines += ["![The first unit of each layer; first photographs, nothing picked](ann_units_figure4.png)", ""]
+    lines += ["![Scores](ann_units_scores.png)"]
     text = "\n".join(lines) + "\n"
     numbers = {
         "checks": verdicts,
