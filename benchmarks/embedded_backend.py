@@ -26,9 +26,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -601,7 +601,15 @@ def judged_edits(
 
 
 def job_cell(
-    bench: Bench, backend: Any, name: str, layer: str, column: int, seed: int, images: int, angle: float
+    bench: Bench,
+    backend: Any,
+    name: str,
+    layer: str,
+    column: int,
+    seed: int,
+    images: int,
+    angle: float,
+    labels: Sequence[str] = JOB_METHODS,
 ) -> dict[str, Any]:
     """One unit and seed."""
     judge = bench.judge(name)
@@ -617,7 +625,7 @@ def job_cell(
         lambda made: seen_by(judge, made),
         seen_by(judge, bench.test[images : 11 * images]),
     )
-    methods = {label: METHODS[label]() for label in JOB_METHODS} | {NATURAL: NaturalImages(NATURAL_IMAGES)}
+    methods = {label: METHODS[label]() for label in labels} | {NATURAL: NaturalImages(NATURAL_IMAGES)}
     noise = [1000 * seed + row for row in range(images)]
     about = f"{name} {layer} {unit} seed {seed}"
     reference = (bench.reference, responses)
@@ -1069,10 +1077,13 @@ def report(out: Path, said: dict[str, Any]) -> str:
     numbers: dict[str, Any] = {}
     checks: dict[str, bool] = {}
     sources: list[dict[str, Any]] = []
+    redone: dict[str, dict[str, Any]] = {}
 
     def read(pattern: str) -> list[Any]:
         found = [json.loads(path.read_text()) for path in sorted(out.glob(pattern))]
         sources.extend(one["provenance"] for one in found)
+        for one in found:
+            redone.update(one.get("redone", {}))
         return [one["found"] for one in found]
 
     quality = {path.stem.partition("-")[2]: None for path in sorted(out.glob("quality-*.json"))}
@@ -1111,6 +1122,7 @@ def report(out: Path, said: dict[str, Any]) -> str:
         "",
         f"Cells were run at {', '.join(made)} on {', '.join(sorted({one['device'] for one in sources}))}.",
     ]
+    lines += [f"Run anew at {one['commit'][:10]}: {label}." for label, one in redone.items()]
     numbers |= {"checks": {text: bool(ok) for text, ok in checks.items()}, "provenance": said}
     write_text(out / "embedded.json", json.dumps(numbers, indent=1))
     text = "\n".join([*head, *lines]) + "\n"
@@ -1206,6 +1218,29 @@ def save_cell(path: Path, found: Any, said: dict[str, Any]) -> None:
     write_text(path, json.dumps({"provenance": said, "found": found}))
 
 
+def to_redo(path: Path, labels: list[str], said: dict[str, Any]) -> list[str]:
+    """Of these methods, those whose rows in a finished cell are of another commit than this one."""
+    cell = json.loads(path.read_text())
+    made = dict.fromkeys(labels, cell["provenance"]) | cell.get("redone", {})
+    return [label for label in labels if made[label]["commit"] != said["commit"]]
+
+
+def rows_of(found: Any) -> list[dict[str, Any]]:
+    """What a cell says of each method."""
+    return found["methods"] if isinstance(found, dict) else found
+
+
+def redo(path: Path, found: Any, labels: list[str], said: dict[str, Any]) -> None:
+    """Put the rows of some methods, run anew, in a finished cell, which says so; all else in it stays."""
+    cell = json.loads(path.read_text())
+    old, new = cell["found"], found
+    if isinstance(old, dict) and old["zero"] != new["zero"]:
+        raise ValueError(f"--redo: {path.name} has other α = 0 answers than this run; delete it to run it whole.")
+    old, new = rows_of(old), rows_of(new)
+    old[:] = [row for row in new if row["method"] in labels] + [row for row in old if row["method"] not in labels]
+    write_text(path, json.dumps({**cell, "redone": {**cell.get("redone", {}), **dict.fromkeys(labels, said)}}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("units", "quality", "retrieval", "job", "cost", "report", "figure"))
@@ -1221,6 +1256,9 @@ def main() -> None:
     parser.add_argument("--bank", type=int, default=10_000, help="quality: training images that the probe sees")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), help="targets; all whose weights are there")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--redo", nargs="+", choices=list(METHODS), default=[], metavar="METHOD", help="run anew in finished cells"
+    )
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -1261,6 +1299,12 @@ def main() -> None:
                         bench, name, layer, tune=args.tune, units=args.units, images=args.images, methods=methods
                     )
                     save_cell(path, list(cell), said)
+                elif not args.tune and (labels := to_redo(path, args.redo, said)):
+                    methods = {label: METHODS[label] for label in labels}
+                    cell = retrieval_cell(
+                        bench, name, layer, tune=False, units=args.units, images=args.images, methods=methods
+                    )
+                    redo(path, list(cell), labels, said)
     else:
         backend = bench.backend()
         # Units outermost in the order of the file, so that whatever has been run holds all networks and layers.
@@ -1273,9 +1317,13 @@ def main() -> None:
                         if place >= len(columns):
                             continue
                         path = args.out / f"job-{name}-{layer}-{columns[place]}-{seed}.json"
+                        cell = partial(
+                            job_cell, bench, backend, name, layer, columns[place], seed, args.images, args.angle
+                        )
                         if not path.exists():
-                            cell = job_cell(bench, backend, name, layer, columns[place], seed, args.images, args.angle)
-                            save_cell(path, cell, said)
+                            save_cell(path, cell(), said)
+                        elif labels := to_redo(path, [label for label in args.redo if label in JOB_METHODS], said):
+                            redo(path, cell(labels), labels, said)
 
 
 if __name__ == "__main__":

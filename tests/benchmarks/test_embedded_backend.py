@@ -1,6 +1,7 @@
 """The benchmark of the embedded backend: what it measures on known answers, and all its parts on tiny networks."""
 
 import json
+import shutil
 import sys
 
 import embedded_backend as bench
@@ -179,6 +180,38 @@ def test_what_is_done_is_not_done_again(places, done):
     run(places, done, "retrieval", "--units", "1", "--images", "4", "--networks", "cifar10_resnet20")
     run(places, done, "quality", "--images", "20", "--bank", "100")
     assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_a_method_is_run_anew_in_finished_cells(places, done, tmp_path, capsys):
+    shutil.copytree(done, tmp_path / "out")
+    for part, count in (("retrieval", 4), ("job", 3)):
+        (path,) = (tmp_path / "out").glob(f"{part}-*.json")
+        cell = json.loads(path.read_text())
+        kept = {row["method"]: 0 for row in bench.rows_of(cell["found"])}
+        old = json.loads(path.read_text())
+        for row in bench.rows_of(cell["found"]):
+            row["seconds"] = -1.0
+        cell["provenance"]["commit"] = "0" * 40
+        path.write_text(json.dumps(cell))
+        words = (part, "--units", "1", "--images", str(count), "--networks", "cifar10_resnet20", "--redo", bench.OURS)
+        run(places, tmp_path / "out", *words)
+        now = json.loads(path.read_text())
+        assert {row["method"]: 0 for row in bench.rows_of(now["found"])}.keys() == kept.keys()
+        assert {row["method"] for row in bench.rows_of(now["found"]) if row["seconds"] != -1.0} == {bench.OURS}
+        ours = [
+            [
+                row["change" + "s" * (part == "job")]
+                for row in bench.rows_of(one["found"])
+                if row["method"] == bench.OURS
+            ]
+            for one in (old, now)
+        ]
+        assert ours[0] == ours[1]
+        written = path.stat().st_mtime_ns
+        run(places, tmp_path / "out", *words)
+        assert path.stat().st_mtime_ns == written
+    run(places, tmp_path / "out", "report")
+    assert f": {bench.OURS}." in capsys.readouterr().out.split("Run anew at ")[1]
 
 
 def test_an_empty_folder_is_nothing_to_report(tmp_path):
