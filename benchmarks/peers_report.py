@@ -78,6 +78,7 @@ def write(
     lines += [f"- {marks[met]}: {text}" for text, met in verdicts]
     lines += ["", *tables, legend(bench, name, natural, rows), "", "## What it took to run them", ""]
     lines += [*needed(numbers["versions"]), "", "  \n".join(provenance_line(one) for one in runs), ""]
+    lines += ["![Pictures of all ways, none chosen](peers.png)", ""]
     text = "\n".join(lines)
     write_text(bench.out / "peers.md", text)
     write_text(bench.out / "peers.json", json.dumps(numbers, indent=1) + "\n")
