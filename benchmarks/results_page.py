@@ -190,8 +190,17 @@ def page(results: dict[str, Any], folders: dict[str, Path]) -> str:
             continue
         text = (folders[one["name"]] / Path(one["page"]).name).read_text(encoding="utf-8")
         lines += ["", f"## {one['name']}", ""]
-        lines += [f"The benchmark's own page, [{one['page']}]({one['page']}):", "", *demoted(text)]
+        lines += [f"The benchmark's own page, [{one['page']}]({one['page']}):", "", *moved(demoted(text), one["page"])]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def moved(lines: list[str], page: str) -> list[str]:
+    """The lines of a page with its figures' places as they are seen from the other one."""
+    folder = Path(page).parent
+    return [
+        re.sub(r"(!\[[^]]*\]\()([^)/:]+\))", lambda found: f"{found[1]}{(folder / found[2]).as_posix()}", line)
+        for line in lines
+    ]
 
 
 def demoted(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import run_all
 from findings import Aim, Findings, Measure, stated
 from provenance import provenance_line
-from results_page import BEGIN, END, SOURCE, gather, headline, page, put_headline, sources_of, tables_of
+from results_page import BEGIN, END, SOURCE, gather, headline, moved, page, put_headline, sources_of, tables_of
 from suite import HERE, SUITE, Benchmark, CannotRunError
 
 from vislens_interp.files import write_text
@@ -293,6 +293,12 @@ def test_different_sources_are_all_kept():
 
 def test_a_table_needs_a_second_line():
     assert tables_of("| a line that begins with a bar |\n") == []
+
+
+def test_figures_are_found_from_where_the_page_is():
+    lines = ["![a, b](c.png)", "[not one](d.md)", "![there](https://e.org/f.png)"]
+    assert moved(lines, "results/toy.md") == ["![a, b](results/c.png)", *lines[1:]]
+    assert moved(lines, "toy.md") == lines
 
 
 def test_what_fails_comes_first_then_what_is_open(tmp_path):
