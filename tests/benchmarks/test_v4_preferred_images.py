@@ -37,15 +37,15 @@ def few_draws(monkeypatch):
 def test_the_list_is_the_one_that_was_drawn():
     listed = bench.load_neurons()
     assert listed == bench.draw_neurons()
-    assert {name: len(set(some)) for name, some in listed.items()} == {"201025": 16, "210225": 8}
+    assert {name: len(set(some)) for name, some in listed.items()} == {"201025": 30, "210225": 18}
     assert all(max(some) < v4_data.NEURONS[name] for name, some in listed.items())
 
 
 def test_any_beginning_and_any_share_hold_both_sessions():
     work = bench.take_turns(bench.load_neurons())
-    assert len(set(work)) == 24
-    for count in (3, 6, 12):
-        assert sum(name == "201025" for name, _ in work[:count]) == 2 * count // 3
+    assert len(set(work)) == 48
+    for count in (8, 16, 24):
+        assert sum(name == "201025" for name, _ in work[:count]) == 5 * count // 8
     for share in (work[0::2], work[1::2]):
         assert {name for name, _ in share[:3]} == {"201025", "210225"}
 
