@@ -1,5 +1,6 @@
 """Every tutorial runs from beginning to end, as its reader would run it."""
 
+import os
 import runpy
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def test_tutorial_runs(path, tmp_path, monkeypatch, capsys):
     import matplotlib
 
     monkeypatch.setenv("VISLENS_TUTORIALS", str(tmp_path))
+    if "VISLENS_DATA" in os.environ:  # it may be relative to where pytest was started
+        monkeypatch.setenv("VISLENS_DATA", str(Path(os.environ["VISLENS_DATA"]).resolve()))
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
     runpy.run_path(str(path), run_name="__main__")
