@@ -8,6 +8,7 @@ from vislens_interp.backends.base import Defaults
 from vislens_interp.images import Preprocess, resize
 from vislens_interp.landscape.edit import angle_between
 from vislens_interp.landscape.fit import FitSettings, split_rows
+from vislens_interp.landscape.sight import LayerSight
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
 from vislens_interp.targets.target import LayerTarget, Target
@@ -115,6 +116,42 @@ def test_optimisation_moves_it_too_and_keeps_its_curves(fitted, target):
     assert method.optimized_.responses.shape == (16, 5)
     assert torch.equal(method.optimized_.latents, z)
     assert (method.optimized_.responses[-1] > method.optimized_.responses[0]).all()  # signed: up is what is wanted
+
+
+def test_an_optimisation_can_hold_what_else_the_layer_sees(fitted, target):
+    images = gradients(7, seed=1)
+    change = {}
+    for weight in (0.0, 1.0):
+        method = LandscapeMethod("optimize", optimize_w_consistency=weight).bind(target, fitted.backend)
+        method.landscape_ = fitted.landscape_
+        z, moved = method.latents(images, {0: "increase"})
+        pictures = [fitted.backend.render(fitted.landscape_.decode(part)) for part in (z, moved)]
+        with torch.no_grad():
+            seen = [LayerSight(target, images, without=[0])(part) for part in (images, *pictures)]
+        change[weight] = [((part - seen[0]) ** 2).sum(1).mean() for part in seen[1:]]
+    assert (method.optimized_.responses[-1].mean() > method.optimized_.responses[0].mean()).all()
+    assert change[1.0][1] < change[0.0][1]
+    alone = method.latents(images[6:], {0: "increase"})[1]
+    torch.testing.assert_close(alone, moved[6:], atol=1e-5, rtol=0)
+
+
+def test_a_held_optimisation_needs_the_images(fitted, target):
+    method = LandscapeMethod("optimize", optimize_w_consistency=1.0).bind(target, fitted.backend)
+    method.landscape_ = fitted.landscape_
+    z, sigma = fitted.landscape_.encode(fitted.backend.encode(gradients(3)))
+    with pytest.raises(ValueError, match=r"x is None; w_consistency=1.0 needs the images' own x"):
+        method.optimize(z, sigma, z, {0: "increase"})
+
+
+def test_steps_by_response_are_measured_on_reference_images(fitted, target):
+    method = LandscapeMethod("optimize", optimize_scale="response", optimize_lr=0.5).bind(target, fitted.backend)
+    method.landscape_ = fitted.landscape_
+    z, _ = method.latents(gradients(5, seed=1), {0: "increase"})
+    assert (method.optimized_.responses[-1] > method.optimized_.responses[0]).all()
+    latent = fitted.landscape_.latents[:256].clone().requires_grad_(True)
+    response = fitted.landscape_.scaler.standardise(target(fitted.backend.render(fitted.landscape_.vae.decode(latent))))
+    (gradient,) = torch.autograd.grad(response[:, 1].sum(), latent)
+    torch.testing.assert_close(method._sensitivity(z, [1]), (gradient**2).mean(0).sqrt(), rtol=1e-4, atol=1e-6)
 
 
 def test_lengths_are_kept_where_that_is_asked_for(fitted, target):

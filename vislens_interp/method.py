@@ -15,12 +15,12 @@ from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
 from vislens_interp.landscape.hold import hold
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.near import near_goal
-from vislens_interp.landscape.optimize import Optimized, OptimizeSettings, optimize
+from vislens_interp.landscape.optimize import Look, Optimized, OptimizeSettings, Reading, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
+from vislens_interp.landscape.sight import LayerSight
 from vislens_interp.landscape.start import organise
 from vislens_interp.landscape.uphill import REACH, Surface
 from vislens_interp.targets.cost import counted
-from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import Target
 
 Technique = Literal["edit", "optimize"]
@@ -30,6 +30,9 @@ Directions = Mapping[int, Direction]
 
 RENDERED = 16
 """Pictures rendered at a time where a refinement starts from them."""
+
+SILENT = 1e-6
+"""SDs above the worst response of the reference set up to which a unit counts as silent."""
 
 
 class Method(Protocol):
@@ -274,19 +277,8 @@ class LandscapeMethod:
                 )
             return perception
 
-        layout = getattr(target, "layout", None)
-        axis = 1 if layout is None else channel_axis(layout)
-
-        def both(part: Tensor) -> tuple[Tensor, Tensor]:
-            layer = target.features(backend.render(part))
-            pooled = layer.movedim(axis, 1).flatten(2).mean(2) if layer.ndim > 2 else layer
-            return layer.flatten(1), pooled
-
-        with torch.no_grad():
-            maps, means = both(x[:: max(1, len(x) // 512)][:512])
-            weight = (maps.var(0).sum() / means.var(0).sum().clamp_min(1e-12)).sqrt()
-        # Blur leaves a map's details wrong, which cannot be helped, and its mean too low, which can: equal shares.
-        return lambda part: torch.cat([one * scale for one, scale in zip(both(part), (1.0, weight), strict=True)], 1)
+        sight = LayerSight(target, backend.render(x[:: max(1, len(x) // 512)][:512]))
+        return lambda part: sight(backend.render(part))
 
     def _respond_to_x(self, scaler: ResponseScaler) -> Callable[[Tensor], Tensor]:
         return lambda x: scaler.standardise(self.target(self.backend.render(x)))
@@ -412,27 +404,70 @@ class LandscapeMethod:
         Without the images' own ``x`` (N, ...) the bare decoding is optimised.
         """
         refuse_without_gradients(self.target, self.backend)
-        respond_to_x = self._respond_to_x(self.landscape_.scaler)
-        signs = {unit: 1.0 if direction == "increase" else -1.0 for unit, direction in directions.items()}
-        edit = self._edit()
-
-        def respond(latent: Tensor, rows: Tensor) -> Tensor:
-            rows = rows.to(z.device)
-            decoded = self.landscape_.vae.decode(latent)
-            responses = respond_to_x(decoded if x is None else self._restore(x[rows], z[rows], decoded, edit))
-            return torch.stack([sign * responses[:, unit] for unit, sign in signs.items()]).sum(0)
-
+        settings: OptimizeSettings = self._settings(OptimizeSettings, self.backend.defaults.optimize, "optimize_")
+        landscape, units = self.landscape_, list(directions)
         return optimize(
             z,
-            respond,
-            self._settings(OptimizeSettings, self.backend.defaults.optimize, "optimize_"),
+            self._look(z, x, directions, settings),
+            settings,
             goal=goal,
             sigma=sigma,
-            block=self.landscape_.mask(list(directions)),
-            others=self.landscape_.mask([unit for unit in range(len(self.landscape_.names)) if unit not in directions]),
-            spread=self.landscape_.latents.std(0),
+            block=landscape.mask(units),
+            others=landscape.mask([unit for unit in range(len(landscape.names)) if unit not in directions]),
+            spread=landscape.latents.std(0),
+            sensitivity=self._sensitivity(z, units) if settings.scale == "response" else None,
             trace=trace,
         )
+
+    def _look(self, z: Tensor, x: Tensor | None, directions: Directions, settings: OptimizeSettings) -> Look:
+        """What an optimisation sees of latents on their way from ``z``, the codes of ``x``."""
+        landscape, target, backend, edit = self.landscape_, self.target, self.backend, self._edit()
+        units = list(directions)
+        signs = torch.tensor([1.0 if way == "increase" else -1.0 for way in directions.values()]).to(z)
+        # The worst that any reference image got: a rectified unit's floor, below which nothing points anywhere.
+        worst = (landscape.scaler.standardise(landscape.responses)[:, units].to(z) * signs).min(0).values
+        sight, start, scale = None, z, 0.0
+        if settings.w_consistency > 0:
+            if x is None:
+                raise ValueError(f"x is None; w_consistency={settings.w_consistency} needs the images' own x.")
+            with torch.no_grad():
+                known = landscape.decode(self._some_latents(z))
+                sight = LayerSight(target, backend.render(known), without=units)
+                start = torch.cat([sight(backend.render(x[rows]))[:count] for rows, count in _filled(len(x))])
+                scale = (known.flatten(1).var(0).sum() / sight.variance.clamp_min(1e-12)).item()
+
+        def look(latent: Tensor, rows: Tensor) -> Reading:
+            rows = rows.to(z.device)
+            decoded = landscape.vae.decode(latent)
+            pictures = backend.render(decoded if x is None else self._restore(x[rows], z[rows], decoded, edit))
+            if sight is None:
+                responses, change = target(pictures), None
+            else:
+                responses, layer = target.with_features(pictures)
+                change = scale * ((sight.of(layer) - start[rows]) ** 2).sum(1)
+            signed = landscape.scaler.standardise(responses)[:, units] * signs
+            silent = (signed.detach() <= worst + SILENT).all(1) if settings.w_silent > 0 else None
+            return Reading(signed.sum(1), change, silent)
+
+        return look
+
+    def _some_latents(self, z: Tensor, count: int = 256) -> Tensor:
+        """Codes of some reference images, evenly taken, beside ``z``."""
+        latents = self.landscape_.latents
+        return latents[:: max(1, len(latents) // count)][:count].to(z)
+
+    def _sensitivity(self, z: Tensor, units: list[int]) -> Tensor:
+        """(D,) RMS of the gradient of these units' responses in each latent dimension, over some reference images."""
+        respond_to_x = self._respond_to_x(self.landscape_.scaler)
+        total = torch.zeros_like(z[0])
+        known = self._some_latents(z)
+        for part in known.split(RENDERED):
+            latent = part.clone().requires_grad_(True)
+            responses = respond_to_x(self.landscape_.vae.decode(latent))
+            for unit in units:
+                (gradient,) = torch.autograd.grad(responses[:, unit].sum(), latent, retain_graph=True)
+                total += (gradient**2).sum(0)
+        return (total / len(known)).sqrt()
 
     @counted
     def generate(
@@ -484,6 +519,12 @@ class LandscapeMethod:
             "edit": asdict(self._edit()),
             "optimize": asdict(self._settings(OptimizeSettings, defaults.optimize, "optimize_")),
         }
+
+
+def _filled(count: int) -> list[tuple[Tensor, int]]:
+    """Rows 0..count-1 in chunks of one size, the last filled up with its last row, and how many of each are its own."""
+    chunks = torch.arange(count).split(RENDERED)
+    return [(torch.cat([rows, rows[-1:].expand(RENDERED - len(rows))]), len(rows)) for rows in chunks]
 
 
 def _residual_left(x: Tensor, before: Tensor, after: Tensor, edit: EditSettings, goal: Tensor | None) -> Tensor | float:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from provenance import provenance
 
+from vislens_interp.backends.pixel import PixelBackend
+
 
 def test_change_where_similarity_was_given_up():
     kept = torch.tensor([[1.0, 0.9, 0.5], [1.0, 1.0, 1.0], [0.8, 0.7, 0.75]])
@@ -69,18 +71,39 @@ def test_a_tie_is_no_win():
         assert np.allclose([found[name][key] for key in ("difference", "low", "high")], 0)
 
 
-def test_each_prior_and_direction_has_its_best_setting():
-    settings = {"lr": 0.1, "w_kld": 0.0, "scale": "latent"}
+def test_each_kind_and_direction_has_its_best_setting():
+    def row(prior, way, lr, held, change):
+        setting = {"lr": lr, "w_kld": 1e-4, "scale": "latent", "w_consistency": held}
+        return {"prior": prior, "direction": way, **setting, "change": change}
+
     rows = [
-        {"prior": prior, **settings, "lr": lr, "increase": up, "decrease": down}
+        row(prior, way, lr, held, change)
         for prior in ("structured", "standard")
-        for lr, up, down in ((0.1, 10.0, 0.1), (0.2, 9.0, 0.4), (0.3, 1.0, 0.5))
+        for way in table.SIGN
+        for lr, held, change in ((0.1, 0.0, 1.0), (0.2, 0.0, 2.0), (0.3, 0.01, 3.0), (0.4, 0.03, 2.5))
     ]
-    rows[0]["increase"] = 2.0
+    rows[0]["change"] = 9.0  # structured, increase, lr 0.1
     chosen = table.choose(rows)
-    assert chosen["structured"] == {"increase": {**settings, "lr": 0.2}, "decrease": {**settings, "lr": 0.3}}
-    assert chosen["standard"] == {"increase": settings, "decrease": {**settings, "lr": 0.3}}
+    assert chosen["structured"]["increase"] == {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
+    assert chosen["structured"]["decrease"]["lr"] == 0.3
+    assert {one["lr"] for one in chosen["standard"].values()} == {0.2}
+    assert {one["lr"] for one in chosen["held"].values()} == {0.3}
     assert chosen["grid"] == rows
+
+
+def test_nothing_of_an_optimisation_is_left_to_our_defaults():
+    tuned = {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
+    given = {kind: dict.fromkeys(table.SIGN, tuned) for kind in ("structured", "standard")}
+    given["held"] = dict.fromkeys(table.SIGN, tuned | {"w_consistency": 0.01})
+    every = set(PixelBackend.defaults.optimize) - {"steps"}
+    for row in table.ROWS:
+        if row.technique == "optimize":
+            settings = table.optimize_settings(row, "increase", given, 200)
+            assert every <= set(settings)
+            plain = settings["w_silent"] == settings["w_consistency"] == 0 and settings["reach"] == 1
+            assert plain == (row not in (table.OURS, table.HELD))
+    published = table.optimize_settings(table.ROWS[4], "increase", given, 200)
+    assert (published["lr"], published["w_kld"], published["move"]) == (0.1, 0.001, "block")
 
 
 def test_pairs_run_anew_replace_those_of_the_table(tmp_path):

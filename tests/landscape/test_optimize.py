@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.landscape.optimize import OptimizeSettings, optimize
+from vislens_interp.landscape.optimize import OptimizeSettings, Reading, optimize
 
 SLOPE = torch.tensor([1.0, -0.5, 0.3, 0.0, 2.0])
 BLOCK = torch.tensor([True, True, False, False, False])
 
 
 def linear(latent, rows):
-    return latent @ SLOPE
+    return Reading(latent @ SLOPE)
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def start():
     return z, {"goal": goal, "sigma": torch.full((3, 5), 0.3), "block": BLOCK}
 
 
-def run(z, given, respond=linear, **settings):
+def run(z, given, look=linear, **settings):
     chosen = {"lr": 0.02, "steps": 600, "w_kld": 1.0, "chunk": 4} | settings
-    return optimize(z, respond, OptimizeSettings(**chosen), **given)
+    return optimize(z, look, OptimizeSettings(**chosen), **given)
 
 
 def test_standard_prior_finds_the_known_optimum(start):
@@ -41,7 +41,7 @@ def test_structured_prior_finds_the_known_optimum(start):
 def test_quadratic_response_finds_the_known_optimum(start):
     z, given = start
     peak = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
-    found = run(z, given, lambda latent, rows: -((latent - peak) ** 2).sum(1), prior="standard", w_kld=1.0)
+    found = run(z, given, lambda latent, rows: Reading(-((latent - peak) ** 2).sum(1)), prior="standard", w_kld=1.0)
     torch.testing.assert_close(found.latents, (2 * peak / 3).expand(3, 5), atol=1e-3, rtol=0)
 
 
@@ -72,10 +72,64 @@ def test_a_step_is_as_long_as_the_spread(start):
     torch.testing.assert_close(long.latents[:, :4], (SLOPE / 2)[:4].expand(3, 4), atol=2e-2, rtol=0)
 
 
-def test_spread_is_asked_for(start):
+@pytest.mark.parametrize(("scale", "name"), [("spread", "spread"), ("response", "sensitivity")])
+def test_what_a_scale_needs_is_asked_for(start, scale, name):
     z, given = start
-    with pytest.raises(ValueError, match="spread is None; scale='spread' needs"):
-        run(z, given, scale="spread")
+    with pytest.raises(ValueError, match=f"{name} is None; scale='{scale}' needs"):
+        run(z, given, scale=scale)
+
+
+def test_steps_by_response_are_as_long_as_the_posterior_and_go_where_the_unit_answers(start):
+    z, given = start
+    sigma = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.2]]).expand(3, 5)
+    sensitivity = torch.tensor([1.0, 1.0, 1.0, 0.0, 4.0])
+    given = given | {"sigma": sigma, "sensitivity": sensitivity}
+    found = run(z, given, prior="standard", scale="response", lr=0.01, steps=1, w_kld=0.01)
+    moved = (found.latents - z).abs()
+    torch.testing.assert_close(moved.norm(dim=1), 0.01 * sigma.norm(dim=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved[:, 4] / moved[:, 1], torch.full((3,), 2.0), atol=1e-3, rtol=0)  # √4
+    torch.testing.assert_close(moved[:, 2] / moved[:, 0], torch.full((3,), 8.0), atol=1e-2, rtol=0)  # 4^1.5
+    assert (moved[:, 3] == 0).all()
+
+
+def test_the_mean_may_lie_further_off(start):
+    z, given = start
+    found = run(z, given, sigma_prior=0.5, reach=3.0, steps=3000)
+    expected = 3 * given["goal"][:, BLOCK] + SLOPE[BLOCK] * 0.25
+    torch.testing.assert_close(found.latents[:, BLOCK], expected, atol=2e-3, rtol=0)
+    assert torch.equal(found.latents[:, ~BLOCK], z[:, ~BLOCK])
+
+
+def test_a_silent_picture_is_led_by_the_prior_until_it_answers(start):
+    z, given = start
+
+    def rectified(latent, rows):
+        before = latent[:, 0] - 0.5
+        return Reading(10 * before.relu(), silent=before <= 0)
+
+    z = z.clone()
+    z[:, 0] = -1.0
+    stuck = run(z, given | {"goal": z}, rectified, w_kld=1e-6, w_silent=1.0, steps=200)
+    assert (stuck.responses[-1] == 0).all()  # a prior that leads nowhere
+    led = run(z, given, rectified, w_kld=1e-6, w_silent=1.0, reach=2.0, steps=200)
+    assert (led.responses[-1] > 1).all()
+    answering = given | {"goal": torch.where(BLOCK, -torch.ones(5), z)}  # a prior that pulls the other way
+    z[:, 0] = 2.0
+    up = run(z, answering, rectified, w_kld=1e-6, w_silent=1.0, steps=50)
+    assert (up.latents[:, 0] > 2.0).all()  # is not listened to where the response speaks
+
+
+def test_what_should_stay_is_held(start):
+    z, given = start
+    kept = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0])
+
+    def held(latent, rows):
+        return Reading(latent @ SLOPE, change=(((latent - z[rows]) * kept) ** 2).sum(1))
+
+    found = run(z, given, held, prior="standard", w_kld=2.0, w_consistency=5.0)
+    # a.z - |z|² - 5 k |z - z0|², dimension by dimension
+    expected = (SLOPE / 2 + 5 * kept * z) / (1 + 5 * kept)
+    torch.testing.assert_close(found.latents, expected, atol=2e-3, rtol=0)
 
 
 def test_klds_are_those_of_torch(start):
@@ -117,10 +171,10 @@ def test_patience_stops_an_image_alone(start):
     z, given = start
     flat = torch.tensor([0.0, 1.0, 1.0])  # the first image has nothing to gain
 
-    def respond(latent, rows):
-        return (latent @ SLOPE) * flat[rows]
+    def look(latent, rows):
+        return Reading((latent @ SLOPE) * flat[rows])
 
-    found = run(z, given, respond, w_kld=0.0, patience=5, steps=40)
+    found = run(z, given, look, w_kld=0.0, patience=5, steps=40)
     assert found.steps.tolist() == [5, 40, 40]
     assert torch.equal(found.latents[0], z[0])
     assert (found.responses[5:, 0] == found.responses[5, 0]).all()
@@ -133,7 +187,7 @@ def test_patience_stops_an_image_alone(start):
 
 def test_when_all_have_stopped_the_curves_go_on_level(start):
     z, given = start
-    found = run(z, given, lambda latent, rows: latent.sum(1) * 0, w_kld=0.0, patience=3, steps=30)
+    found = run(z, given, lambda latent, rows: Reading(latent.sum(1) * 0), w_kld=0.0, patience=3, steps=30)
     assert found.steps.tolist() == [3, 3, 3]
     assert found.responses.shape == (31, 3)
 
@@ -150,7 +204,7 @@ def test_an_image_does_not_depend_on_its_batch(move):
         part = z[rows]
         return optimize(
             part,
-            lambda latent, _: network(latent)[:, 0],
+            lambda latent, _: Reading(network(latent)[:, 0]),
             settings,
             goal=torch.where(block, torch.ones(8), part),
             sigma=torch.full_like(part, 0.5),
@@ -166,7 +220,7 @@ def test_nothing_is_left_on_the_network_or_the_latents(start):
     z, given = start
     network = nn.Linear(5, 1)
     before = z.clone()
-    found = run(z, given, lambda latent, rows: network(latent)[:, 0], steps=3)
+    found = run(z, given, lambda latent, rows: Reading(network(latent)[:, 0]), steps=3)
     assert torch.equal(z, before)
     assert not found.latents.requires_grad
     assert not found.responses.requires_grad
@@ -182,6 +236,10 @@ def test_nothing_is_left_on_the_network_or_the_latents(start):
         ({"anchor_sigma": 0.0}, "anchor_sigma=0.0 must be greater than 0"),
         ({"chunk": 0}, "chunk=0 must be greater than 0"),
         ({"w_kld": -0.1}, "w_kld=-0.1 must not be negative"),
+        ({"w_silent": -0.1}, "w_silent=-0.1 must not be negative"),
+        ({"w_consistency": -1.0}, "w_consistency=-1.0 must not be negative"),
+        ({"reach": 0.0}, "reach=0.0 must be greater than 0"),
+        ({"scale": "best"}, "scale='best' is unknown; expected 'latent', 'spread' or 'response'"),
         ({"prior": "flat"}, "prior='flat' is unknown; expected 'structured' or 'standard'"),
         ({"move": "some"}, "move='some' is unknown; expected 'block' or 'all'"),
         ({"patience": 0}, "patience=0 must be at least 1"),

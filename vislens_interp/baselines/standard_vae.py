@@ -14,6 +14,14 @@ from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler
 from vislens_interp.method import LandscapeMethod, refuse_without_gradients
 from vislens_interp.targets.target import Target
 
+ALGORITHM_3: dict[str, Any] = {
+    "optimize_prior": "standard",
+    "optimize_scale": "latent",
+    "optimize_w_silent": 0.0,
+    "optimize_w_consistency": 0.0,
+}
+"""What a backend's defaults, measured for our own optimisation, must not add to the rival's."""
+
 
 class StandardVAE(LandscapeMethod):
     """Algorithm 3 in a VAE that was trained under N(0, 1): Adam on latents, pulled towards N(0, 1), all of them free.
@@ -33,7 +41,7 @@ class StandardVAE(LandscapeMethod):
     """
 
     def __init__(self, *, seed: int = 0, **settings: Any) -> None:
-        super().__init__("optimize", shuffles=0, seed=seed, **{"optimize_prior": "standard", **settings})
+        super().__init__("optimize", shuffles=0, seed=seed, **{**ALGORITHM_3, **settings})
 
     def refuse(self, target: Target, backend: Backend) -> None:
         """Raise ValueError where there are no gradients, before anything is computed."""

@@ -1,9 +1,11 @@
 """After an edit: bring the responses of the other units back to where they were, picture by picture."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from vislens_interp.landscape.optimize import Responses
+Responses = Callable[[Tensor, Tensor], Tensor]
 
 DAMPING = 1e-2
 """Of the least squares, as a share of the mean squared gradient: what a unit hardly answers to is left alone."""

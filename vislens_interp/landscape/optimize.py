@@ -9,7 +9,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-Responses = Callable[[Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Reading:
+    """What is seen of latents (n, D).
+
+    Args:
+        response: (n,) signed response in SDs, differentiable; what is wanted is large.
+        change: (n,) how far what should stay has changed, differentiable; None where nothing is held.
+        silent: (n,) bool, where the response can say nothing of where to go; None where it always can.
+    """
+
+    response: Tensor
+    change: Tensor | None = None
+    silent: Tensor | None = None
+
+
+Look = Callable[[Tensor, Tensor], Reading]
+"""Latents (n, D) and their row numbers (n,), which tie a latent to its image, to what is seen of them."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +37,26 @@ class OptimizeSettings:
         steps: Adam steps; 10,000 in the paper.
         lr: Adam's learning rate; 0.1 in the paper.
         w_kld: Weight of the KLD; 0.001 in the paper, where the response is raw. Here it is in SDs.
+        w_silent: Weight of the KLD beside that for a picture whose units answer no better than to any reference image:
+            a rectified unit has no gradient there, and the prior leads to where it has one. 0 is the paper.
+        w_consistency: Weight of the squared error between what the target's layer, without the units themselves, sees
+            of the picture and of the input image; scaled as in the fit. 0 is the paper. Source: feature accentuation
+            (Hamblin et al. 2024) regularises ascent in pixels likewise.
+        reach: Where the structured prior's mean lies for an optimisation, in multiples of the landscape's: 1 is the
+            paper. An edit stops at the mean; an optimisation uses it as a direction, and one prior mean may not be
+            enough to wake a silent unit.
         prior: ``"structured"`` pulls towards the unit's prior mean, ``"standard"`` towards N(0, 1).
         sigma_prior: Width of the structured prior; 0.1 in the paper, which pulls 100 times harder than N(0, 1) does.
         move: Which dimensions the structured prior lets go: ``"block"``, the unit's own (Sec. 4.3.3), or ``"all"`` but
             the blocks of other units, those outside blocks then held to the image's own code. The standard prior moves
             all.
         anchor_sigma: Width of that hold.
-        scale: What ``lr`` is measured in: ``"latent"`` units, as in the paper, or the ``"spread"`` of each dimension
-            over the reference set. Adam steps equally far in every dimension, and dimensions are not equally long: one
-            unit of a block is ``reach`` SDs of the prediction.
+        scale: What ``lr`` is measured in, dimension by dimension: ``"latent"`` units, as in the paper; the ``"spread"``
+            over the reference set; or ``"response"``, the width of the image's own posterior, times the square root of
+            what a step so wide does to the units (the RMS of their gradient over reference images), all in all as long
+            as that width. Adam steps equally far in every dimension, and dimensions are not equal: one unit of a block
+            is several SDs of the prediction, a posterior is narrow where the picture changes most, and most dimensions
+            do little to a unit.
         patience: An image stops after so many steps without a lower loss; None runs all steps.
         chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
             which hundreds of steps would amplify, do not depend on how many images came with it.
@@ -39,28 +67,32 @@ class OptimizeSettings:
     steps: int = 200
     lr: float = 0.1
     w_kld: float = 0.001
+    w_silent: float = 0.0
+    w_consistency: float = 0.0
+    reach: float = 1.0
     prior: Literal["structured", "standard"] = "structured"
     sigma_prior: float = 0.1
     move: Literal["block", "all"] = "block"
     anchor_sigma: float = 1.0
-    scale: Literal["latent", "spread"] = "latent"
+    scale: Literal["latent", "spread", "response"] = "latent"
     patience: int | None = None
     chunk: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("steps", "lr", "sigma_prior", "anchor_sigma", "chunk"):
+        for name in ("steps", "lr", "reach", "sigma_prior", "anchor_sigma", "chunk"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
-        if self.w_kld < 0:
-            raise ValueError(f"w_kld={self.w_kld} must not be negative.")
+        for name in ("w_kld", "w_silent", "w_consistency"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience={self.patience} must be at least 1, or None to run all steps.")
         if self.prior not in ("structured", "standard"):
             raise ValueError(f"prior={self.prior!r} is unknown; expected 'structured' or 'standard'.")
         if self.move not in ("block", "all"):
             raise ValueError(f"move={self.move!r} is unknown; expected 'block' or 'all'.")
-        if self.scale not in ("latent", "spread"):
-            raise ValueError(f"scale={self.scale!r} is unknown; expected 'latent' or 'spread'.")
+        if self.scale not in ("latent", "spread", "response"):
+            raise ValueError(f"scale={self.scale!r} is unknown; expected 'latent', 'spread' or 'response'.")
 
 
 @dataclass(frozen=True)
@@ -83,7 +115,7 @@ class Optimized:
 
 def optimize(
     z: Tensor,
-    respond: Responses,
+    look: Look,
     settings: OptimizeSettings,
     *,
     goal: Tensor,
@@ -91,21 +123,22 @@ def optimize(
     block: Tensor,
     others: Tensor | None = None,
     spread: Tensor | None = None,
+    sensitivity: Tensor | None = None,
     trace: Callable[[int, Tensor], None] | None = None,
     progress: bool = False,
 ) -> Optimized:
-    """Minimise -response + w_kld · KLD over latents, image by image, starting at their posterior means.
+    """Minimise -response + w_kld · KLD + w_consistency · change over latents, image by image, from posterior means on.
 
     Args:
         z: (N, D) starting latents.
-        respond: Latents (n, D) and their row numbers (n,) to signed responses (n,) in SDs, differentiable; what is
-            wanted is large. Rows let the caller tie a latent to its image.
+        look: Latents and their row numbers to what is seen of them.
         settings: The recipe.
         goal: (N, D) structured prior means, an image's own code outside the block; the standard prior ignores it.
         sigma: (N, D) posterior widths, which the KLD keeps: the paper does not define its sigma for a point.
         block: (D,) bool, the dimensions of the units that the edit is for.
         others: (D,) bool, the dimensions of other units, which the structured prior never moves; None is nobody's.
         spread: (D,) standard deviation of each dimension over the reference set, for ``scale="spread"``.
+        sensitivity: (D,) RMS of the units' gradient in each dimension, for ``scale="response"``.
         trace: Called with each step's number and a chunk's latents (rows of ``z`` in order, one chunk after another).
 
     Returns:
@@ -113,27 +146,31 @@ def optimize(
 
     Source: Algorithm 3. Deviation: responses in SDs, so that w_kld and lr mean the same for every unit.
     """
-    if settings.scale == "spread" and spread is None:
-        raise ValueError("spread is None; scale='spread' needs (D,) standard deviations. Give them or scale='latent'.")
+    for scale, name, given in (("spread", "spread", spread), ("response", "sensitivity", sensitivity)):
+        if settings.scale == scale and given is None:
+            raise ValueError(f"{name} is None; scale={scale!r} needs (D,) values. Give them or scale='latent'.")
     start = z.detach()
-    free, prior_sigma, length = (torch.ones_like(start[0]) for _ in range(3))
-    prior_mean = torch.zeros_like(start)
+    free, prior_sigma = (torch.ones_like(start[0]) for _ in range(2))
+    prior_mean, length = torch.zeros_like(start), torch.ones_like(start)
     if settings.prior == "structured":
         block = block.to(start.device)
-        prior_mean = goal
+        prior_mean = torch.where(block, settings.reach * goal, goal)
         prior_sigma = torch.where(block, settings.sigma_prior, settings.anchor_sigma).to(start)
         if settings.move == "block":
             free = block.to(start)
         elif others is not None:
             free = (block | ~others.to(start.device)).to(start)
     if settings.scale == "spread" and spread is not None:
-        length = spread.to(start)
+        length = spread.to(start).expand_as(start)
+    if settings.scale == "response" and sensitivity is not None:
+        length = sigma * (sigma * sensitivity.to(start)).sqrt()
+        length = length * (sigma * free).norm(dim=1, keepdim=True) / (length * free).norm(dim=1, keepdim=True)
     shape = _Shape(prior_mean, prior_sigma, sigma, free, length)
     parts = []
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
         padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
         see = None if trace is None else partial(_trace_rows, trace, len(rows))
-        parts.append((_optimize_chunk(start, padded, respond, settings, shape, see), len(rows)))
+        parts.append((_optimize_chunk(start, padded, look, settings, shape, see), len(rows)))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
         torch.cat([part.responses[:, :count] for part, count in parts], 1),
@@ -148,7 +185,7 @@ def _trace_rows(trace: Callable[[int, Tensor], None], count: int, step: int, lat
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the KLD compares, (N, D) or (D,), and how each dimension moves: whether at all, and how far a step is."""
+    """What the KLD compares, and how each dimension moves: whether at all, and how far a step is; (N, D) or (D,)."""
 
     prior_mean: Tensor
     prior_sigma: Tensor
@@ -160,12 +197,12 @@ class _Shape:
 def _optimize_chunk(
     z: Tensor,
     rows: Tensor,
-    respond: Responses,
+    look: Look,
     settings: OptimizeSettings,
     shape: _Shape,
     trace: Callable[[int, Tensor], None] | None,
 ) -> Optimized:
-    start, prior_mean, sigma = z[rows], shape.prior_mean[rows], shape.sigma[rows]
+    start, prior_mean, sigma, length = z[rows], shape.prior_mean[rows], shape.sigma[rows], shape.length[rows]
     prior_sigma, free = shape.prior_sigma, shape.free
     width = (sigma**2 / (2 * prior_sigma**2) - (sigma / prior_sigma).log() - 0.5) * free
     latent = start.clone().requires_grad_(True)
@@ -177,9 +214,13 @@ def _optimize_chunk(
     active = torch.ones_like(since, dtype=torch.bool)
     responses, klds = [], []
     for step in range(settings.steps + 1):
-        response = respond(latent, rows)
+        seen = look(latent, rows)
+        response = seen.response
         kld = (width + (latent - prior_mean) ** 2 * free / (2 * prior_sigma**2)).sum(1)
-        loss = -response + settings.w_kld * kld
+        w_kld = settings.w_kld if seen.silent is None else settings.w_kld + settings.w_silent * seen.silent.to(kld)
+        loss = -response + w_kld * kld
+        if seen.change is not None:
+            loss = loss + settings.w_consistency * seen.change
         with torch.no_grad():
             better = active & (loss < best_loss)
             best[better], best_loss[better] = latent.detach()[better], loss.detach()[better]
@@ -195,11 +236,11 @@ def _optimize_chunk(
         (gradient,) = torch.autograd.grad(loss.sum(), latent)
         # An image that has stopped keeps its latent: Adam still sees it, and its move is taken back.
         before = moved.detach().clone()
-        moved.grad = gradient * free * shape.length
+        moved.grad = gradient * free * length
         optimizer.step()
         with torch.no_grad():
             moved.copy_(torch.where(active[:, None] & (free > 0), moved, before))
-            latent.copy_(start + moved * shape.length)
+            latent.copy_(start + moved * length)
             taken += active
     missing = settings.steps + 1 - len(responses)
     responses += [responses[-1]] * missing

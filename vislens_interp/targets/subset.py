@@ -41,6 +41,14 @@ class UnitsOf(Target):
         """Where the channels of :meth:`features` are, if the other target says so."""
         return getattr(self.target, "layout", None)
 
+    @property
+    def units(self) -> list[Any]:
+        """Where each unit is in the layer, if the other target says so."""
+        units = getattr(self.target, "units", None)
+        if units is None:
+            raise AttributeError(f"{type(self.target).__name__} says nothing of units.")
+        return [units[column] for column in self.columns]
+
     def __call__(self, images: Tensor) -> Tensor:
         return self.target(images)[:, self.columns]
 
