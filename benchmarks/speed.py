@@ -1,6 +1,7 @@
 """What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost.
 
     python benchmarks/speed.py --data DIR --out DIR [--quick]
+    python benchmarks/speed.py --data DIR --out DIR --only a    # the other parts in DIR stay as they are
 
 Every figure is a ratio of two things timed in turn (A B A B) inside one run: seconds alone would only describe the
 machine. DIR of --data is the folder of real files, with ``cifar10/train.zip`` and ``cifar10/test.zip``.
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.baselines.standard_vae import ALGORITHM_3
 from vislens_interp.files import write_text
 from vislens_interp.images import Preprocess
 from vislens_interp.landscape.landscape import Landscape
@@ -169,7 +171,7 @@ def end_to_end(target: LayerTarget, backend: PixelBackend, reference: Tensor, im
     edit = methods["edit"]
     structured = LandscapeMethod("optimize", **fitting, **optimising).bind(target, backend)
     structured.landscape_ = edit.landscape_
-    standard = without_fit(LandscapeMethod("optimize", optimize_prior="standard", **optimising), edit)
+    standard = without_fit(LandscapeMethod("optimize", **ALGORITHM_3, **optimising), edit)
     works = {"edit": edit, "optimize": structured, "optimize, standard VAE": standard}
     latents = {name: method.latents(images, TOWARDS)[1] for name, method in works.items()}
     seeds = [42] * len(images)
@@ -595,6 +597,14 @@ def units_lines(found: list[dict[str, Any]]) -> list[str]:
     return [*lines, "", " ".join(verdicts), "", how]
 
 
+PARTS: dict[str, Callable[[Any], list[str]]] = {
+    "end_to_end": end_to_end_lines,
+    "same_loss": same_loss_lines,
+    "hooks": hooks_lines,
+    "units": units_lines,
+}
+
+
 def keep_memory() -> None:
     """Let this process keep the memory that it frees.
 
@@ -608,7 +618,7 @@ def keep_memory() -> None:
 
 
 def main() -> None:
-    """Run all four and write ``speed.md`` and ``speed.json``."""
+    """Run all four, or some beside what the folder holds of the others, and write ``speed.md`` and ``speed.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder of real files; default: what VISLENS_DATA names")
     parser.add_argument("--out", type=Path, required=True, help="folder for speed.md and speed.json")
@@ -623,7 +633,6 @@ def main() -> None:
     device = torch.device(args.device)
     source = provenance(seed=args.seed, device=device)
     found: dict[str, Any] = {"provenance": source, "size": asdict(size), "quick": args.quick}
-    sections: list[list[str]] = []
     if {"a", "b"} & set(args.only):
         archive = data_folder(args.data) / "cifar10"
         test, _, _ = read_images(archive / "test.zip", 32)
@@ -635,10 +644,8 @@ def main() -> None:
         target = LayerTarget(zoo.load("cifar10_convnet").to(device), LAYER, UNIT)
         if "a" in args.only:
             found["end_to_end"] = end_to_end(target, backend, reference, images, size)
-            sections.append(end_to_end_lines(found["end_to_end"]))
         if "b" in args.only:
             found["same_loss"] = same_loss(target, backend, reference, size, args.seed)
-            sections.append(same_loss_lines(found["same_loss"]))
     if {"c", "d"} & set(args.only):
         keep_memory()
         torch.set_num_threads(1)  # a second thread waits by spinning, which a clock of CPU seconds counts as work
@@ -647,16 +654,27 @@ def main() -> None:
         found["hooks"] = [
             hooks(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
         ]
-        sections.append(hooks_lines(found["hooks"]))
     if "d" in args.only:
         repeats = (size.small_repeats, size.large_repeats)
         found["units"] = [
             units(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
         ]
-        sections.append(units_lines(found["units"]))
+    found["sources"] = {part: source for part in PARTS if part in found}
+    path = args.out / "speed.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if earlier["quick"] == args.quick:
+            kept = {part: earlier[part] for part in PARTS if part in earlier and part not in found}
+            found |= kept
+            found["sources"] |= {part: earlier.get("sources", {}).get(part, earlier["provenance"]) for part in kept}
     title = "# Speed" + (" (quick run: it works, and measures nothing)" if args.quick else "")
-    text = "\n\n".join([title, *("\n".join(lines) for lines in sections), provenance_line(source)]) + "\n"
-    write_text(args.out / "speed.json", json.dumps(found, indent=1))
+    sections = [
+        ["\n".join(lines(found[part])), provenance_line(found["sources"][part])]
+        for part, lines in PARTS.items()
+        if part in found
+    ]
+    text = "\n\n".join([title, *(text for section in sections for text in section)]) + "\n"
+    write_text(path, json.dumps(found, indent=1))
     write_text(args.out / "speed.md", text)
     print(text)
 

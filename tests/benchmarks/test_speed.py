@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import speed
 import torch
 from speed import (
     QUICK,
@@ -160,3 +161,24 @@ def test_the_quick_run_writes_its_figures(data, tmp_path):
     found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert {"provenance", "end_to_end", "same_loss", "hooks", "units"} <= set(found)
     assert (tmp_path / "speed.md").read_text(encoding="utf-8") == done.stdout.removesuffix("\n")
+
+
+def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
+    ratios = dict.fromkeys(("again", "full", "late", "target", "early"), 1.0)
+    kept = {"provenance": {"old": True}, "size": {}, "quick": False, "hooks": ["earlier"], "end_to_end": ratios}
+    (tmp_path / "speed.json").write_text(json.dumps(kept), encoding="utf-8")
+    monkeypatch.setattr(speed, "units", lambda *_: ["now"])
+    monkeypatch.setattr(speed, "readings", lambda: [None, None])
+    monkeypatch.setattr(speed, "provenance_line", lambda source: "earlier" if "old" in source else "now")
+    monkeypatch.setattr(speed, "PARTS", {part: lambda found, part=part: [f"## {part}"] for part in speed.PARTS})
+    monkeypatch.setattr(speed.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(speed, "keep_memory", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--out", str(tmp_path), "--only", "d"])
+    speed.main()
+    found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert found["hooks"] == ["earlier"]
+    assert found["units"] == [["now"]] * 2
+    assert found["sources"]["hooks"] == found["sources"]["end_to_end"] == {"old": True}
+    assert found["sources"]["units"] == found["provenance"]
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8").split("\n\n")
+    assert text[1:] == ["## end_to_end", "earlier", "## hooks", "earlier", "## units", "now\n"]
