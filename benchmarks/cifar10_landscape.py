@@ -121,7 +121,14 @@ ROWS = [
     Row("shuffled-response landscape, edit", "consistent", "shuffled", "edit"),
     Row("algebraic twin (centroids weighted by r·abs(r)), lerp", "consistent", "standard", "twin"),
     Row("structured optimisation, as published", "pixel", "published", "optimize", "structured optimisation"),
-    Row("structured optimisation, as shipped", "consistent", "shipped", "optimize", tuned="structured"),
+    Row(
+        "structured optimisation, as shipped",
+        "consistent",
+        "shipped",
+        "optimize",
+        "structured optimisation",
+        tuned="structured",
+    ),
     Row(
         "standard-VAE optimisation, as published", "pixel", "standard", "optimize", "standard optimisation", "standard"
     ),

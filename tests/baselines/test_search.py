@@ -10,7 +10,7 @@ from vislens_interp.baselines import cma_es
 from vislens_interp.baselines.cma_es import EmbeddingSearch
 from vislens_interp.baselines.controls import Noise
 from vislens_interp.baselines.natural_images import RandomImages
-from vislens_interp.baselines.standard_vae import StandardVAE
+from vislens_interp.baselines.standard_vae import ALGORITHM_3, StandardVAE
 from vislens_interp.targets.callable import CallableTarget
 
 
@@ -130,6 +130,9 @@ def test_noise_has_the_reference_sets_mean_and_spread(pictures, pixels, linear_u
 def test_a_standard_vae_optimises_under_the_standard_prior():
     method = StandardVAE(epochs=3, seed=2)
     assert (method.technique, method.seed) == ("optimize", 2)
-    assert method.settings == {"optimize_prior": "standard", "epochs": 3}
+    assert method.settings == {**ALGORITHM_3, "epochs": 3}
+    assert ALGORITHM_3["optimize_prior"] == "standard"
+    # Whatever of a backend's defaults is ours alone has to be taken back here.
+    assert {"optimize_scale", "optimize_w_silent", "optimize_w_consistency"} <= set(ALGORITHM_3)
     with pytest.raises(TypeError, match="epoch= is no setting of the landscape. Closest: epochs"):
         StandardVAE(epoch=3)
