@@ -17,10 +17,10 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.near import near_goal
 from vislens_interp.landscape.optimize import Look, Optimized, OptimizeSettings, Reading, optimize
 from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler, equal_blocks
-from vislens_interp.landscape.sight import LayerSight
 from vislens_interp.landscape.start import organise
 from vislens_interp.landscape.uphill import REACH, Surface
 from vislens_interp.targets.cost import counted
+from vislens_interp.targets.sight import LayerSight
 from vislens_interp.targets.target import Target
 
 Technique = Literal["edit", "optimize"]

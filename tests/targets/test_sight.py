@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from vislens_interp.images import Preprocess
-from vislens_interp.landscape.sight import LayerSight
 from vislens_interp.targets.callable import CallableTarget
+from vislens_interp.targets.sight import LayerSight
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget
 
