@@ -61,6 +61,10 @@ REFINED_IMAGES = 34
 GIVEN_UP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Similarity that every picture gives up where methods are compared: shares of what lies between the mean
 reconstruction and a random pair."""
+SHARES = (0.25, 0.5, 0.75, 0.9)
+"""Shares of a common Δr at which similarities are compared."""
+HARDLY = 0.05
+"""A common Δr, in SDs, so small that similarities at shares of it say nothing."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 WHAT = ("edits", "optimisations")
 WIDTH = {"conv3": 128, "fc1": 256}
@@ -408,9 +412,9 @@ def pairs(bench: Bench, pool: list[int]) -> list[tuple[float, int, int]]:
 
 
 def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> list[dict[str, Any]]:
-    """One grid for each prior, on tuning units and tuning images: Δr where similarity has been given up by steps."""
+    """One grid for each prior, on tuning units and tuning images: what every picture gained and kept at each step."""
     found: list[dict[str, Any]] = [
-        {"prior": prior, "direction": way, **dict(zip(grid, values, strict=True)), "changes": []}
+        {"prior": prior, "direction": way, **dict(zip(grid, values, strict=True)), "curves": []}
         for way, grid in GRID.items()
         for values in itertools.product(*grid.values())
     ]
@@ -439,13 +443,47 @@ def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> 
                 after = [scaler.standardise(target.responses(x)) for x in shown]
                 change = torch.stack([SIGN[way] * (x - before)[:, unit] for x in after], 1)
                 kept = torch.stack([bench.similarity(bench.features(x), start) for x in shown], 1)
-                row["changes"].append(change_where_given_up(change, kept, span).mean().item())
-            print(layer, {name: value for name, value in row.items() if name != "changes"}, row["changes"], flush=True)
-    return [{**row, "change": sum(row["changes"]) / len(row["changes"])} for row in found]
+                row["curves"].append({"span": span, "change": change.tolist(), "similarity": kept.tolist()})
+            print(layer, {name: value for name, value in row.items() if name != "curves"}, flush=True)
+    return found
+
+
+def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every setting of one direction by the two measures of the table, each in SDs over the settings, unit by unit.
+
+    So a unit that goes far counts no more than one that does not, and Δr no more than similarity. Similarity is taken
+    at shares of the Δr that all settings reach with a picture; pictures that some setting hardly moves have none.
+
+    Args:
+        found: What `tune` measured, of both priors.
+
+    Returns:
+        The settings, each with ``change`` and ``similarity`` (units,) and their ``score``.
+    """
+    change, alike = [], []  # (settings, units)
+    for unit in range(len(found[0]["curves"])):
+        curves = [row["curves"][unit] for row in found]
+        gained = [torch.tensor(curve["change"], dtype=torch.float64) for curve in curves]
+        kept = [torch.tensor(curve["similarity"], dtype=torch.float64) for curve in curves]
+        spans = [curve["span"] for curve in curves]
+        at = [change_where_given_up(*one).mean() for one in zip(gained, kept, spans, strict=True)]
+        common = torch.stack([one.max(1).values for one in gained]).min(0).values
+        moved = common > HARDLY
+        shares = [one[moved] / common[moved, None] for one in gained]
+        same = [interpolate_at(a, b[moved], torch.tensor(SHARES)).mean() for a, b in zip(shares, kept, strict=True)]
+        change.append(torch.stack(at))
+        alike.append(torch.stack(same))
+    measures = [torch.stack(one, 1) for one in (change, alike)]
+    total = sum((one - one.mean(0)) / one.std(0) for one in measures).nanmean(1)  # type: ignore[union-attr]
+    plain = [{name: value for name, value in row.items() if name != "curves"} for row in found]
+    return [
+        {**row, "change": a.tolist(), "similarity": b.tolist(), "score": c.item()}
+        for row, a, b, c in zip(plain, *measures, total, strict=True)
+    ]
 
 
 def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best setting of each kind and direction."""
+    """The best setting of each kind and direction, from what `score` says."""
     best: dict[str, Any] = {"grid": found}
     for name, prior, held in (
         ("structured", "structured", (True, False)),
@@ -455,7 +493,7 @@ def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
         best[name] = {}
         for way, grid in GRID.items():
             rows = [row for row in found if row["prior"] == prior and row["direction"] == way]
-            top = max((row for row in rows if (row["w_consistency"] > 0) in held), key=lambda row: row["change"])
+            top = max((row for row in rows if (row["w_consistency"] > 0) in held), key=lambda row: row["score"])
             best[name][way] = {setting: top[setting] for setting in grid}
     return best
 
@@ -463,7 +501,8 @@ def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
 def merge_tuning(out: Path) -> None:
     """Choose from what the workers measured."""
     rows = [row for path in sorted(out.glob("tuning-*.json")) for row in json.loads(path.read_text())]
-    write_text(out / "tuned.json", json.dumps(choose(rows), indent=1))
+    scored = [one for way in GRID for one in score([row for row in rows if row["direction"] == way])]
+    write_text(out / "tuned.json", json.dumps(choose(scored), indent=1))
 
 
 def change_where_given_up(change: Tensor, kept: Tensor, span: float) -> Tensor:
@@ -559,16 +598,15 @@ class Table:
         # Shares of what both reach with a picture, so that a rectified unit's floor and an open ceiling compare alike.
         (change_a, kept_a), (change_b, kept_b) = (curves[row.label] for row in (ours, rival))
         reach = np.minimum(change_a.max(-1), change_b.max(-1))
-        shares = (0.25, 0.5, 0.75, 0.9)
-        kept = np.full((*reach.shape, len(shares)), np.nan)
-        for unit, image in zip(*np.nonzero(reach > 0.05), strict=True):
-            levels = torch.tensor([share * reach[unit, image] for share in shares], dtype=torch.float64)
+        kept = np.full((*reach.shape, len(SHARES)), np.nan)
+        for unit, image in zip(*np.nonzero(reach > HARDLY), strict=True):
+            levels = torch.tensor([share * reach[unit, image] for share in SHARES], dtype=torch.float64)
             a, b = (
                 interpolate_at(torch.from_numpy(change[unit, image]), torch.from_numpy(alike[unit, image]), levels)
                 for change, alike in ((change_a, kept_a), (change_b, kept_b))
             )
             kept[unit, image] = (a - b).numpy()
-        for index, share in enumerate(shares):
+        for index, share in enumerate(SHARES):
             found[f"similarity at {share:.0%} of the common Δr"] = kept[..., index]
         found["Δr, mean over similarities"] = gained.mean(-1)
         found["similarity, mean over Δr"] = kept.mean(-1)
@@ -614,7 +652,7 @@ class Table:
                 reach = min(a_change.max(), b_change.max())
                 if reach <= 0:  # a unit that one of the two never moved the wanted way has no common Δr
                     continue
-                for share in (0.25, 0.5, 0.75, 0.9):
+                for share in SHARES:
                     a = similarity_at(a_kept.tolist(), a_change.tolist(), share * reach)
                     b = similarity_at(b_kept.tolist(), b_change.tolist(), share * reach)
                     out.setdefault(f"similarity at {share:.0%} of the common Δr", []).append(a - b)
@@ -690,7 +728,8 @@ same after the DDPM at strength {PixelBackend.defaults.strength}, for the first 
 (and, for the distance, of at most {count} pictures). Intervals: 95 %, bootstrap over units first, then images. Edits
 are at α = 1.
 
-Tuned on tuning units and images, by Δr where similarity is given up, the same grid for both priors ({GRID}):
+Tuned on tuning units and images, by Δr where similarity is given up and by similarity at shares of the common Δr,
+each in SDs over the settings, with the same grid for both priors ({GRID}):
 structured {tuned["structured"]}; standard without the loss in the optimisation {tuned["standard"]}, with it
 {tuned["held"]}. Chosen on tuning units without a grid: the structured prior's mean for an optimisation ({REACH:g} prior
 means) and the weight of a silent unit's prior ({SILENT}, both priors).
