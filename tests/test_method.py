@@ -369,6 +369,24 @@ def test_bad_settings(target):
         LandscapeMethod(epoch=3)
     with pytest.raises(TypeError, match=r"qqqq= is no setting of the landscape. Known: alpha"):
         LandscapeMethod(qqqq=3)
+    for given, said in (
+        ({"optimize_w_consistency": "a lot"}, "optimize_w_consistency='a lot' is a str; expected a number"),
+        ({"epochs": True}, "epochs=True is a bool; expected a whole number"),
+        ({"epochs": 2.5}, "epochs=2.5 is a float; expected a whole number"),
+        ({"angle": [40]}, r"angle=\[40\] is a list; expected a number or None"),
+        ({"residual": 2}, "residual=2 is an int; expected True or False or 'fade'"),
+        ({"goal": None}, "goal=None is a NoneType; expected 'mean' or 'near' or 'uphill'"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            LandscapeMethod(**given)  # type: ignore[arg-type]
+    for given, said in (
+        ({"optimize_steps": 0}, "steps=0 must be greater than 0"),
+        ({"interpolation": "spline"}, "interpolation='spline' is unknown; expected 'lerp' or 'slerp'"),
+        ({"residual": "faded"}, "residual='faded' is unknown; expected True, False or 'fade'"),
+        ({"solver": "sgd"}, "solver='sgd' is unknown"),
+    ):
+        with pytest.raises(ValueError, match=said):  # before the fit
+            LandscapeMethod(**given).bind(target, SmallPixels())
     with pytest.raises(ValueError, match="modes=2 .*widen the block"):
         LandscapeMethod(modes=2, block_dim=1).fit(target, SmallPixels(), gradients(240))
 

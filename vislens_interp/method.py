@@ -13,6 +13,7 @@ from vislens_interp.landscape.edit import alpha_for_angle, interpolate, keep_nor
 from vislens_interp.landscape.evidence import Evidence, evidence
 from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
 from vislens_interp.landscape.hold import hold
+from vislens_interp.landscape.kinds import check_kinds
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.near import near_goal
 from vislens_interp.landscape.optimize import Look, Optimized, OptimizeSettings, Reading, optimize
@@ -130,6 +131,10 @@ class EditSettings:
             raise ValueError(
                 f"goal={self.goal!r} is unknown; expected 'mean', 'near' or 'uphill'. 'mean' is the paper's."
             )
+        if self.interpolation not in ("lerp", "slerp"):
+            raise ValueError(f"interpolation={self.interpolation!r} is unknown; expected 'lerp' or 'slerp'.")
+        if self.residual not in (True, False, "fade"):
+            raise ValueError(f"residual={self.residual!r} is unknown; expected True, False or 'fade'.")
         if self.driven and self.goal != "mean":
             raise ValueError(
                 f"driven={self.driven} belongs to goal='mean'; {self.goal!r} moves the whole latent. Leave one out."
@@ -167,6 +172,12 @@ class LandscapeMethod:
                     f"{name}= is no setting of the landscape. "
                     + (f"Closest: {', '.join(near)}." if near else f"Known: {', '.join(sorted(_KNOWN))}.")
                 )
+        for kind in (FitSettings, PriorSettings, EditSettings):
+            check_kinds(kind, settings)
+        optimize_ = {
+            name.removeprefix("optimize_"): value for name, value in settings.items() if name.startswith("optimize_")
+        }
+        check_kinds(OptimizeSettings, optimize_, "optimize_")
         self.technique: Technique = technique
         self.shuffles = shuffles
         self.seed = seed
@@ -227,8 +238,13 @@ class LandscapeMethod:
             refuse_without_gradients(target, backend)
 
     def bind(self, target: Target, backend: Backend) -> Self:
-        """Take target and backend without fitting, for a landscape that was loaded."""
+        """Take target and backend without fitting, for a landscape that was loaded.
+
+        Raises:
+            ValueError: A setting is out of its range: said before a fit, not by the first picture after it.
+        """
         self.target, self.backend = target, backend
+        self.describe()
         return self
 
     def _fit(self, x: Tensor, responses: Tensor, scaler: ResponseScaler, progress: bool, checkpoint: Any) -> Landscape:
