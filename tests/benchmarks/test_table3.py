@@ -2,11 +2,16 @@ import json
 import shutil
 from pathlib import Path
 
-import cifar10_landscape as table
 import numpy as np
 import pytest
+import table3_report
 import torch
 from provenance import provenance
+from table3_bench import optimize_settings
+from table3_report import report_pairs, verdict
+from table3_rows import HELD, OURS, RIVAL, ROWS, SIGN
+from table3_statistics import GIVEN_UP, Table, change_where_given_up
+from table3_tuning import choose, score
 
 from vislens_interp.backends.pixel import PixelBackend
 
@@ -14,8 +19,8 @@ from vislens_interp.backends.pixel import PixelBackend
 def test_change_where_similarity_was_given_up():
     kept = torch.tensor([[1.0, 0.9, 0.5], [1.0, 1.0, 1.0], [0.8, 0.7, 0.75]])
     change = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.5, 0.2], [0.0, 2.0, 9.0]])
-    found = table.change_where_given_up(change, kept, span=0.5)
-    at = dict(zip(table.GIVEN_UP, found.T.tolist(), strict=True))
+    found = change_where_given_up(change, kept, span=0.5)
+    at = dict(zip(GIVEN_UP, found.T.tolist(), strict=True))
     assert at[0.2] == pytest.approx([1.0, 0.5, 2.0], abs=1e-5)  # 0.1 of similarity is lost
     assert at[0.1] == pytest.approx([0.5, 0.5, 1.0], abs=1e-5)
     # Lost 0.2 half way down the second line; the others never lose so much, and count with the most they reached.
@@ -25,7 +30,7 @@ def test_change_where_similarity_was_given_up():
 def entries(row, slope):
     """One method: Δr grows by ``slope`` for all the similarity that is lost."""
     for unit in range(3):
-        for way in table.SIGN:
+        for way in SIGN:
             doses = [
                 {
                     "dose": float(step),
@@ -49,8 +54,8 @@ def entries(row, slope):
 
 
 def test_matched_doses_of_methods_that_differ_by_a_known_factor():
-    made = [*entries(table.OURS, 2.0), *entries(table.RIVAL, 1.0)]
-    found = table.Table(made, draws=50).matched("increase", "decoded", table.OURS, table.RIVAL)
+    made = [*entries(OURS, 2.0), *entries(RIVAL, 1.0)]
+    found = Table(made, draws=50).matched("increase", "decoded", OURS, RIVAL)
     # 10 % of the 0.3 between reconstruction and random pairs is one step: 2 against 1, times a unit's 1, 2, 3.
     one = found["Δr where 10% of similarity is given up"]
     assert one["difference"] == pytest.approx(2.0, abs=1e-5)
@@ -61,12 +66,12 @@ def test_matched_doses_of_methods_that_differ_by_a_known_factor():
     assert alike["difference"] == pytest.approx(0.03 * 1.75, abs=1e-5)
     assert alike["low"] == pytest.approx(alike["high"])
     assert found["pictures with a common Δr"] == 1
-    assert found["never gave up so much"][table.OURS.label] == [0.0] * len(table.GIVEN_UP)
+    assert found["never gave up so much"][OURS.label] == [0.0] * len(GIVEN_UP)
 
 
 def test_a_tie_is_no_win():
-    made = [*entries(table.OURS, 1.0), *entries(table.RIVAL, 1.0)]
-    found = table.Table(made, draws=20).matched("decrease", "decoded", table.OURS, table.RIVAL)
+    made = [*entries(OURS, 1.0), *entries(RIVAL, 1.0)]
+    found = Table(made, draws=20).matched("decrease", "decoded", OURS, RIVAL)
     for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
         assert np.allclose([found[name][key] for key in ("difference", "low", "high")], 0)
 
@@ -79,11 +84,11 @@ def test_each_kind_and_direction_has_its_best_setting():
     rows = [
         row(prior, way, lr, held, change)
         for prior in ("structured", "standard")
-        for way in table.SIGN
+        for way in SIGN
         for lr, held, change in ((0.1, 0.0, 1.0), (0.2, 0.0, 2.0), (0.3, 0.01, 3.0), (0.4, 0.03, 2.5))
     ]
     rows[0]["score"] = 9.0  # structured, increase, lr 0.1
-    chosen = table.choose(rows)
+    chosen = choose(rows)
     assert chosen["structured"]["increase"] == {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
     assert chosen["structured"]["decrease"]["lr"] == 0.3
     assert {one["lr"] for one in chosen["standard"].values()} == {0.2}
@@ -101,9 +106,7 @@ def test_a_setting_is_scored_by_both_measures_and_a_large_unit_counts_no_more_th
             curves.append({"span": 0.5, "change": change, "similarity": kept})
         return {"prior": "structured", "direction": "increase", "lr": lr, "curves": curves}
 
-    weak, costly, best = table.score(
-        [row(0.1, (1.0, 100.0), 0.02), row(0.2, (1.0, 100.0), 0.2), row(0.3, (2.0, 90.0), 0.02)]
-    )
+    weak, costly, best = score([row(0.1, (1.0, 100.0), 0.02), row(0.2, (1.0, 100.0), 0.2), row(0.3, (2.0, 90.0), 0.02)])
     assert "curves" not in best
     # Similarity at shares of the 4 and the 360 SD that all three reach: their mean is 0.6 of it.
     assert weak["similarity"] == pytest.approx([1 - 0.02 * 0.6 * 4, 1 - 0.02 * 0.6 * 3.6], abs=1e-6)
@@ -115,55 +118,55 @@ def test_a_setting_is_scored_by_both_measures_and_a_large_unit_counts_no_more_th
 
 def test_nothing_of_an_optimisation_is_left_to_our_defaults():
     tuned = {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
-    given = {kind: dict.fromkeys(table.SIGN, tuned) for kind in ("structured", "standard")}
-    given["held"] = dict.fromkeys(table.SIGN, tuned | {"w_consistency": 0.01})
+    given = {kind: dict.fromkeys(SIGN, tuned) for kind in ("structured", "standard")}
+    given["held"] = dict.fromkeys(SIGN, tuned | {"w_consistency": 0.01})
     every = set(PixelBackend.defaults.optimize) - {"steps"}
-    for row in table.ROWS:
+    for row in ROWS:
         if row.technique == "optimize":
-            settings = table.optimize_settings(row, "increase", given, 200)
+            settings = optimize_settings(row, "increase", given, 200)
             assert every <= set(settings)
             plain = settings["w_silent"] == settings["w_consistency"] == 0 and settings["reach"] == 1
-            assert plain == (row not in (table.OURS, table.HELD))
-    published = table.optimize_settings(table.ROWS[4], "increase", given, 200)
+            assert plain == (row not in (OURS, HELD))
+    published = optimize_settings(ROWS[4], "increase", given, 200)
     assert (published["lr"], published["w_kld"], published["move"]) == (0.1, 0.001, "block")
 
 
 def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
-    results = Path(table.__file__).parent / "results"
+    results = Path(table3_report.__file__).parent / "results"
     for name in ("table3.json", "table3.md"):
         shutil.copy(results / name, tmp_path)
     before = (tmp_path / "table3.md").read_text()
     with pytest.raises(FileNotFoundError, match="holds no finished pairs; run --only pairs without --report first"):
-        table.report_pairs(tmp_path, provenance(seed=0))
+        report_pairs(tmp_path, provenance(seed=0))
     made = [
         {"kind": kind, "unit": 1, "direction": way, "target": [sign * 2.0] * 4, "other": [sign * other] * 4}
         for kind, other in (("single", 1.0), ("both", 0.1))
-        for way, sign in table.SIGN.items()
+        for way, sign in SIGN.items()
     ]
     pairs = [{"units": [1, 2], "correlation": 0.25, "edits": made, "commit": "abc"}] * 3
     (tmp_path / "pairs-0-of-1.json").write_text(json.dumps(pairs))
-    text = table.report_pairs(tmp_path, provenance(seed=0))
+    text = report_pairs(tmp_path, provenance(seed=0))
     assert "3 pairs: cross-talk of single pictures is 0.10 [0.10, 0.10]" in text.split("**What holds.**")[1]
     assert "Run anew after the cells above, at abc:" in text
     numbers = json.loads((tmp_path / "table3.json").read_text())
     assert numbers["pairs"]["of mean changes"]["both over single"] == pytest.approx(0.1)
     rows = [line for line in before.splitlines() if line.startswith(("| increase", "| decrease"))]
     assert all(row in text for row in rows)
-    assert table.report_pairs(tmp_path, provenance(seed=0)).count("## Two units") == 1  # as often as one likes
+    assert report_pairs(tmp_path, provenance(seed=0)).count("## Two units") == 1  # as often as one likes
 
 
 def test_what_fails_is_said_first():
     measures = ("Δr, mean over similarities", "similarity, mean over Δr")
     interval = {"difference": 0.1, "low": -0.1, "high": 0.3}
     numbers = {
-        "rows": [{"method": table.ROWS[1].label, "direction": way, "normalised_similarity": 0.7} for way in table.SIGN],
-        "reconstruction": {table.ROWS[1].label: {"bias": [-0.1, -0.2, 0.0]}},
+        "rows": [{"method": ROWS[1].label, "direction": way, "normalised_similarity": 0.7} for way in SIGN],
+        "reconstruction": {ROWS[1].label: {"bias": [-0.1, -0.2, 0.0]}},
         "editing": {"wins": 1.0, "mean_change": 0.8, "pairs": 24},
         "matched": {"increase, decoded": dict.fromkeys(measures, interval)},
     }
-    text = "\n".join(table.verdict(numbers))
+    text = "\n".join(verdict(numbers))
     failed, held = text.split("**What holds.**")
     assert "Structured against standard-VAE" in failed
     assert "-0.10 SD off" in held
-    numbers["reconstruction"][table.ROWS[1].label]["bias"][0] = -0.4
-    assert "-0.40 SD off" in "\n".join(table.verdict(numbers)).split("**What holds.**")[0]
+    numbers["reconstruction"][ROWS[1].label]["bias"][0] = -0.4
+    assert "-0.40 SD off" in "\n".join(verdict(numbers)).split("**What holds.**")[0]

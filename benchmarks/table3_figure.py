@@ -1,0 +1,74 @@
+"""Figure 5: inputs, edits and optimisations beside each other, nothing picked."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from table3_bench import Bench, landscapes, optimize_settings, trajectories
+from table3_rows import OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TRACE
+from torch import Tensor
+
+from vislens_interp.landscape.prior import ResponseScaler
+
+
+def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -> None:
+    """Figure 5: the first test unit of each layer and the first test images, nothing picked.
+
+    Optimisations are shown, picture by picture, at the last scored step before it gives up 30 % of its similarity, so
+    that both priors are seen at the same cost. Everything is refined; below each picture stands its Δr.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    images = bench.test[0::3][:pictures]
+    start = bench.features(images)
+    columns: list[tuple[str, Tensor, list[str]]] = []
+    for layer in TEST_UNITS:
+        units = bench.units(layer)[1][: TEST_UNITS[layer]]
+        made = landscapes(bench, layer, units, 0)
+        target = bench.target(layer, units)
+        scaler = ResponseScaler.fit(target.responses(bench.reference), target.names)
+        random = bench.similarity(bench.features(bench.test).roll(1, 0), bench.features(bench.test)).mean().item()
+        zero_kept = start
+        for row in (None, ROWS[1], OURS, RIVAL):
+            method = made[row.start, row.landscape] if row else made["consistent", "shipped"]
+            landscape = method.landscape_
+            z, _ = landscape.encode(images)
+            unedited = landscape.decode(z)
+            base = scaler.standardise(target.responses(bench.refine(unedited, 0)))[:, 0]
+            if row is None:
+                name = f"{layer}, unit {units[0]}"
+                columns.append((f"{name}\ninput", images, [""] * pictures))
+                columns.append((f"{name}\nα = 0", bench.refine(unedited, 0), ["0.0"] * pictures))
+                zero_kept = bench.similarity(bench.features(unedited), start)
+                continue
+            for way in SIGN:
+                if row.technique == "edit":
+                    shown = landscape.decode(method.latents(images, {0: way}, alpha=1.0)[1])
+                else:
+                    settings = optimize_settings(row, way, tuned, max(TRACE))
+                    doses = torch.stack(list(trajectories(bench, method, images, 0, way, settings).values()))
+                    kept = torch.stack([bench.similarity(bench.features(dose), start) for dose in doses])
+                    lost = (kept[:1] - kept) / (zero_kept.mean() - random)
+                    spent = (lost >= 0.3).int()
+                    last = torch.where(spent.any(0), spent.argmax(0) - 1, len(doses) - 1).clamp_min(0)
+                    shown = doses[last, torch.arange(pictures)]
+                refined = bench.refine(shown, 0)
+                change = scaler.standardise(target.responses(refined))[:, 0] - base
+                label = {ROWS[1].label: "edit", OURS.label: "our optim.", RIVAL.label: "standard optim."}[row.label]
+                columns.append((f"{label}\n{way}", refined, [f"{value:+.1f}" for value in change.tolist()]))
+    per_layer = len(columns) // len(TEST_UNITS)
+    page = Figure(figsize=(1.05 * pictures + 1.3, 1.2 * len(columns)), dpi=110)
+    FigureCanvasAgg(page)
+    axes = page.subplots(len(columns), pictures)
+    for index, (name, shown, notes) in enumerate(columns):
+        for column in range(pictures):
+            axis = axes[index][column]
+            axis.imshow(shown[column].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(notes[column], fontsize=8, labelpad=1)
+        bold = "bold" if index % per_layer == 0 else "normal"
+        axes[index][0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, fontweight=bold)
+    page.tight_layout(pad=0.4)
+    page.savefig(path)

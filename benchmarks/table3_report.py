@@ -1,0 +1,399 @@
+"""Table 3 as markdown, with its numbers beside it as JSON: what fails first."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from provenance import provenance_line
+from table3_bench import Bench
+from table3_rows import (
+    FIT_EPOCHS,
+    GRID,
+    HELD,
+    OURS,
+    PAPER,
+    REACH,
+    REFERENCE_IMAGES,
+    REFINED_IMAGES,
+    RIVAL,
+    ROWS,
+    SIGN,
+    SILENT,
+    TEST_IMAGES,
+    TRACE,
+)
+from table3_statistics import GIVEN_UP, Table
+
+from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.files import write_text
+from vislens_interp.metrics.bootstrap import interval
+from vislens_interp.metrics.realism import frechet_distance
+
+PAIRS_TITLE = "## Two units in one latent"
+
+
+def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
+    """The table as markdown, with its numbers beside it as JSON."""
+    entries = [entry for path in sorted(out.glob("cell-*.json")) for entry in json.loads(path.read_text())]
+    if not entries:
+        raise FileNotFoundError(f"out={str(out)!r} holds no finished cell; run without --report first.")
+    tuned = json.loads((out / "tuned.json").read_text())
+    table = Table(entries)
+    count = 60 * len(
+        table.units
+    )  # one number of pictures for every Fréchet distance: it is biased by how few there are
+    real = bench.features(bench.real[: 2 * count])
+    floor = frechet_distance(real[:count], real[count : 2 * count])
+    real = real[:count]
+    start = {row.label: table.values(row.label, "increase", "similarity", dose=0.0).mean() for row in ROWS}
+    seeds = sorted({entry["seed"] for entry in entries})
+    numbers: dict[str, Any] = {"rows": [], "matched": {}, "random": table.random, "frechet_floor": floor}
+    named = ", ".join(f"{layer} {unit}" for layer, unit in table.units)
+    few = [f"{row.label} ({table.seeds(row.label)})" for row in ROWS if table.seeds(row.label) < len(seeds)]
+    about = f"""
+{len(table.units)} test units ({named}).
+{TEST_IMAGES} test images (odd positions of cifar10/test.zip), of which each seed has a third; seeds run: {seeds}.
+{REFERENCE_IMAGES} reference images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)} optimisation steps.
+{f"Run for fewer seeds: {'; '.join(few)}." if few else ""}
+
+Δr: signed so that positive is the wanted way, against α = 0 of the same landscape and seed, in SDs of the unit over the
+reference images. Similarity: cosine to the input in the penultimate features of the third-party ResNet-20; normalised:
+0 is a random pair ({table.random:.3f}), 1 the row's own reconstruction. Fréchet distance in the same features, of
+{count} pictures, to as many other test images; two such sets of test images are {floor:.2f} apart. Refined: the
+same after the DDPM at strength {PixelBackend.defaults.strength}, for the first {REFINED_IMAGES} pictures of each seed
+(and, for the distance, of at most {count} pictures). Intervals: 95 %, bootstrap over units first, then images. Edits
+are at α = 1.
+
+Tuned on tuning units and images, by Δr where similarity is given up and by similarity at shares of the common Δr,
+each in SDs over the settings, with the same grid for both priors ({GRID}):
+structured {tuned["structured"]}; standard without the loss in the optimisation {tuned["standard"]}, with it
+{tuned["held"]}. Chosen on tuning units without a grid: the structured prior's mean for an optimisation ({REACH:g} prior
+means) and the weight of a silent unit's prior ({SILENT}, both priors).
+"""
+    columns = (
+        "direction",
+        "method",
+        "Δr, SD",
+        "Δr, raw",
+        "units the right way",
+        "similarity",
+        "normalised",
+        "Fréchet",
+        "refined: Δr",
+        "refined: similarity",
+        "refined: Fréchet",
+        "paper: similarity, Δr",
+    )
+    lines = [
+        "# Table 3: CIFAR-10, edits and optimisation in structured and standard landscapes",
+        "",
+        provenance_line(provenance_),
+        about,
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+    ]
+    sd = {(e["layer"], e["unit"]): e["sd"] for e in entries}
+    for way in SIGN:
+        for row in ROWS:
+            change = table.values(row.label, way, "change")
+            kept = table.values(row.label, way, "similarity")
+            refined = table.values(row.label, way, "change", stage="refined")
+            refined_kept = table.values(row.label, way, "similarity", stage="refined")
+            delta, alike = interval(change, same_images=True), interval(kept, same_images=True)
+            delta_refined = interval(refined, same_images=True)
+            normal = (kept.mean() - table.random) / (start[row.label] - table.random)
+            raw = np.mean([change[i].mean() * sd[unit] for i, unit in enumerate(table.units)])
+            share = float((change.mean(1) > 0).mean())
+            frechet = {stage: table.frechet(row.label, way, stage, real) for stage in ("decoded", "refined")}
+            paper = PAPER.get((way, row.paper)) if row.paper else None
+            numbers["rows"].append(
+                {
+                    "direction": way,
+                    "method": row.label,
+                    "change": [delta.mean, delta.low, delta.high],
+                    "change_raw": float(raw),
+                    "units_right": share,
+                    "similarity": [alike.mean, alike.low, alike.high],
+                    "normalised_similarity": float(normal),
+                    "frechet": frechet["decoded"],
+                    "frechet_refined": frechet["refined"],
+                    "refined_change": [delta_refined.mean, delta_refined.low, delta_refined.high],
+                    "refined_similarity": float(refined_kept.mean()),
+                    "change_by_unit": change.mean(1).tolist(),
+                }
+            )
+            cells = (
+                way,
+                row.label,
+                _ci(delta),
+                f"{raw:+.4f}",
+                f"{share:.0%}",
+                f"{alike.mean:.3f}",
+                f"{normal:.2f}",
+                f"{frechet['decoded']:.2f}",
+                _ci(delta_refined),
+                f"{refined_kept.mean():.3f}",
+                f"{frechet['refined']:.2f}",
+                f"{paper[0]:.3f}, {paper[1]:+.3f}" if paper else "",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "## The α = 0 control", "", "| landscape | response against the input, SD | similarity | refined |"]
+    lines += ["|---|---|---|---|"]
+    for row in (ROWS[0], ROWS[1], ROWS[2], ROWS[6], ROWS[7]):
+        bias = table.values(row.label, "increase", "response", dose=0.0) - _inputs(table, row.label)
+        off = interval(bias, same_images=True)
+        refined_kept = table.values(row.label, "increase", "similarity", stage="refined", dose=0.0).mean()
+        numbers.setdefault("reconstruction", {})[row.label] = {
+            "bias": [off.mean, off.low, off.high],
+            "bias_by_unit": bias.mean(1).tolist(),
+            "similarity": float(start[row.label]),
+            "similarity_refined": float(refined_kept),
+        }
+        lines.append(
+            f"| {row.landscape}, {row.start} start | {_ci(off)} | {start[row.label]:.3f} | {refined_kept:.3f} |"
+        )
+    lines += ["", "## Editing against its controls", ""]
+    shipped = np.array([table.values(ROWS[1].label, way, "change").mean(1) for way in SIGN])
+    shuffled = np.array([table.values(ROWS[2].label, way, "change").mean(1) for way in SIGN])
+    wins = float(((shipped > 0) & (shipped > shuffled)).mean())
+    numbers["editing"] = {"wins": wins, "mean_change": float(shipped.mean()), "pairs": int(shipped.size)}
+    lines.append(
+        f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {shipped.size} unit × direction "
+        f"pairs; mean signed Δr {shipped.mean():+.2f} SD."
+    )
+    lines += [
+        "",
+        "## Structured against standard-VAE optimisation, both with the consistency loss, at matched dose",
+        "",
+    ]
+    lines += [
+        "Difference, ours minus the rival's.",
+        "",
+        "| direction | stage | measure | difference | 95 % |",
+        "|---|---|---|---|---|",
+    ]
+    for way in SIGN:
+        for stage in ("decoded", "refined"):
+            numbers["matched"][f"{way}, {stage}"] = found = table.matched(way, stage, OURS, RIVAL)
+            lines += matched_lines(way, stage, found)
+    never = numbers["matched"]["increase, decoded"]["never gave up so much"]
+    lines += [
+        "",
+        f"Shares of pictures that never gave up {', '.join(f'{share:.0%}' for share in GIVEN_UP)} (increase): ",
+    ]
+    lines[-1] += "; ".join(f"{name}: {', '.join(f'{v:.0%}' for v in values)}" for name, values in never.items()) + "."
+    lines[-1] += " They count with the most that they reached. Pictures with a common Δr above 0.05 SD: "
+    lines[-1] += ", ".join(
+        f"{way} {numbers['matched'][f'{way}, decoded']['pictures with a common Δr']:.0%}" for way in SIGN
+    )
+    lines += [
+        "",
+        "## The same by means over pictures at the same step",
+        "",
+        "A picture at the floor loses similarity under N(0, 1) and gains no response. That counts against it here, and",
+        "not above, where every picture is taken at the same cost.",
+        "",
+        "| direction | stage | measure | difference | 95 % |",
+        "|---|---|---|---|---|",
+    ]
+    for way in SIGN:
+        for stage in ("decoded", "refined"):
+            found = table.matched_means(way, stage)
+            numbers.setdefault("matched means", {})[f"{way}, {stage}"] = found
+            lines += matched_lines(way, stage, found)
+    lines += ["", "## What the structure does, and what the consistency loss", ""]
+    lines += [
+        "Structure: ours against N(0, 1) in the standard VAE with the consistency loss in the optimisation too. Loss:",
+        "that against the standard VAE's optimisation without it. Picture by picture.",
+        "",
+        "| comparison | direction | stage | measure | difference | 95 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, one, other in (("structure", OURS, HELD), ("loss", HELD, RIVAL)):
+        for way in SIGN:
+            for stage in ("decoded", "refined"):
+                found = table.matched(way, stage, one, other)
+                numbers.setdefault("ablation", {})[f"{label}, {way}, {stage}"] = found
+                lines += [f"| {label} {line}" for line in matched_lines(way, stage, found) if "mean over" in line]
+    pair_entries = read_pairs(out)
+    if pair_entries:
+        numbers["pairs"] = pair_numbers(pair_entries)
+        lines += ["", PAIRS_TITLE, "", *pair_lines(numbers["pairs"])]
+    elif (kept := earlier_pairs(out)) is not None:
+        numbers["pairs"] = kept
+        said = f"Run before the cells above, at {kept['provenance']['commit'][:10]}:"
+        lines += ["", PAIRS_TITLE, "", said, provenance_line(kept["provenance"]), "", *pair_lines(kept)]
+    seconds = {row.label: np.mean([e["seconds"] for e in entries if e["row"] == row.label]) for row in ROWS}
+    lines += ["", "Seconds a unit and direction (" + f"{TEST_IMAGES // 3} images, one thread): "]
+    lines[-1] += ", ".join(f"{label}: {value:.1f}" for label, value in seconds.items()) + "."
+    numbers["provenance"] = provenance_
+    commits = sorted({entry["commit"] for entry in [*entries, *pair_entries]})
+    lines += ["", f"Cells were run at {', '.join(commits)}; the report was made at the commit above."]
+    if (out / "figure5.png").exists():
+        said = "the first test unit of each layer, the first test images; optimisations at 30 % of similarity given up"
+        lines += ["", "![Figure 5](figure5.png)", "", f"Figure 5: {said}, refined."]
+    lines[2:2] = verdict(numbers)
+    write_text(out / "table3.json", json.dumps(numbers, indent=1))
+    text = "\n".join(lines) + "\n"
+    write_text(out / "table3.md", text)
+    return text
+
+
+def read_pairs(out: Path) -> list[dict[str, Any]]:
+    return [entry for path in sorted(out.glob("pairs-*.json")) for entry in json.loads(path.read_text())]
+
+
+def earlier_pairs(out: Path) -> dict[str, Any] | None:
+    """The pairs of the table that is in ``out``, where its cells are no longer."""
+    path = out / "table3.json"
+    return json.loads(path.read_text()).get("pairs") if path.exists() else None
+
+
+def report_pairs(out: Path, provenance_: dict[str, Any]) -> str:
+    """Pairs that were run anew, in the table that is in ``out``: its other cells stay as they are, and say so."""
+    entries = read_pairs(out)
+    if not entries:
+        raise FileNotFoundError(f"out={str(out)!r} holds no finished pairs; run --only pairs without --report first.")
+    numbers = json.loads((out / "table3.json").read_text())
+    lines = (out / "table3.md").read_text().split("\n")
+    numbers["pairs"] = {**pair_numbers(entries), "provenance": provenance_}
+    start = lines.index(PAIRS_TITLE)
+    end = next(row for row in range(start, len(lines)) if lines[row].startswith("Seconds a unit"))
+    said = f"Run anew after the cells above, at {', '.join(sorted({entry['commit'] for entry in entries}))}:"
+    lines[start:end] = [PAIRS_TITLE, "", said, provenance_line(provenance_), "", *pair_lines(numbers["pairs"]), ""]
+    head = next(row for row, line in enumerate(lines) if line.startswith("`python"))
+    lines[2:head] = verdict(numbers)
+    write_text(out / "table3.json", json.dumps(numbers, indent=1))
+    text = "\n".join(lines)
+    write_text(out / "table3.md", text)
+    return text
+
+
+def checks(numbers: dict[str, Any]) -> dict[str, bool]:
+    """What was hoped for, each sentence with its figures, and whether it is seen."""
+    shipped = [row for row in numbers["rows"] if row["method"] == ROWS[1].label]
+    said: dict[str, bool] = {}
+    bias = numbers["reconstruction"][ROWS[1].label]["bias"][0]
+    said[f"Reconstructions answer {bias:+.2f} SD off (wanted: within 0.3)."] = abs(bias) <= 0.3
+    wins, change, pairs_ = (numbers["editing"][name] for name in ("wins", "mean_change", "pairs"))
+    text = f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {pairs_} unit × direction pairs "
+    said[f"{text}(wanted: 90 %); mean Δr {change:+.2f} SD (wanted: 0.5)."] = wins >= 0.9 and change >= 0.5
+    kept = {row["direction"]: row["normalised_similarity"] for row in shipped}
+    text = " and ".join(f"{value:.2f} ({way})" for way, value in kept.items())
+    text = f"Its similarity is {text} of the way from a random pair to the reconstruction (wanted: 0.5)."
+    said[text] = min(kept.values()) >= 0.5
+    for key, found in numbers["matched"].items():
+        for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
+            one = found[name]
+            text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] (wanted: above zero)."
+            said[f"Structured against standard-VAE optimisation, {key}: {name} {text}"] = one["low"] > 0
+    for key, found in numbers.get("ablation", {}).items():
+        if key.startswith("structure"):
+            for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
+                one = found[name]
+                text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] (not asked for: above zero)."
+                where = key.removeprefix("structure, ")
+                said[f"The same, and the rival has the loss in its optimisation too, {where}: {name} {text}"] = (
+                    one["low"] > 0
+                )
+    for name in ("of mean changes", "of single pictures") if "pairs" in numbers else ():
+        one = numbers["pairs"][name]
+        text = f"{one['both over single']:.2f} [{one['low']:.2f}, {one['high']:.2f}] of a single unit's (wanted: 0.50)."
+        count = numbers["pairs"]["pairs"]
+        said[f"Two units in one latent, {count} pairs: cross-talk {name} is {text}"] = one["both over single"] <= 0.5
+    return said
+
+
+def verdict(numbers: dict[str, Any]) -> list[str]:
+    """What was hoped for and is not seen, first; then what is."""
+    said = checks(numbers)
+    failed, held = ([f"- {text}" for text, ok in said.items() if ok is wanted] for wanted in (False, True))
+    failed = failed or ["- Nothing of what was asked."]
+    return ["**What fails, first.**", "", *failed, "", "**What holds.**", "", *held, ""]
+
+
+def matched_lines(way: str, stage: str, found: dict[str, Any]) -> list[str]:
+    return [
+        f"| {way} | {stage} | {name} | {one['difference']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} |"
+        for name, one in found.items()
+        if isinstance(one, dict) and "difference" in one
+    ]
+
+
+def pair_numbers(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Cross-talk |Δ other| / |Δ target| of each kind, of the mean changes and of the changes of single pictures."""
+    found: dict[str, Any] = {
+        "pairs": len(entries),
+        "correlations": [round(entry["correlation"], 3) for entry in entries],
+    }
+    for name, size in (
+        ("of mean changes", lambda v: abs(np.mean(v))),
+        ("of single pictures", lambda v: np.mean(np.abs(v))),
+    ):
+        ratio = {
+            kind: np.array(
+                [
+                    np.mean([size(e["other"]) for e in entry["edits"] if e["kind"] == kind])
+                    / np.mean([size(e["target"]) for e in entry["edits"] if e["kind"] == kind])
+                    for entry in entries
+                ]
+            )
+            for kind in ("single", "both")
+        }
+        rng = np.random.default_rng(0)
+        picks = [rng.integers(len(entries), size=len(entries)) for _ in range(2000)]
+        relative = [ratio["both"][p].mean() / ratio["single"][p].mean() for p in picks]
+        found[name] = {
+            "single": float(ratio["single"].mean()),
+            "both": float(ratio["both"].mean()),
+            "both over single": float(ratio["both"].mean() / ratio["single"].mean()),
+            "low": float(np.percentile(relative, 2.5)),
+            "high": float(np.percentile(relative, 97.5)),
+        }
+    signed = [
+        SIGN[e["direction"]] * np.mean(e["target"]) for entry in entries for e in entry["edits"] if e["kind"] == "both"
+    ]
+    found["change of the target, both"] = float(np.mean(signed))
+    signed = [
+        SIGN[e["direction"]] * np.mean(e["target"])
+        for entry in entries
+        for e in entry["edits"]
+        if e["kind"] == "single"
+    ]
+    found["change of the target, single"] = float(np.mean(signed))
+    return found
+
+
+def pair_lines(found: dict[str, Any]) -> list[str]:
+    about = f"""{found["pairs"]} pairs of conv3 units, natural correlations {min(found["correlations"])} to
+{max(found["correlations"])}; 100 test images, α = 1, both directions. Signed Δr of the target:
+{found["change of the target, both"]:+.2f} SD with two blocks, {found["change of the target, single"]:+.2f} SD alone."""
+    columns = (
+        "Δ other / Δ target, sizes",
+        "landscape of one unit",
+        "two blocks",
+        "two blocks / one unit",
+        "95 % over pairs",
+    )
+    lines = [about, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name in ("of mean changes", "of single pictures"):
+        one = found[name]
+        lines.append(
+            f"| {name} | {one['single']:.3f} | {one['both']:.3f} | {one['both over single']:.2f} | "
+            f"{one['low']:.2f} to {one['high']:.2f} |"
+        )
+    return lines
+
+
+def _inputs(table: Table, row: str) -> np.ndarray:
+    return np.array(
+        [
+            np.concatenate([entry["input"] for _, entry in sorted(table.cells[row, "increase", unit].items())])
+            for unit in table.units
+        ]
+    )
+
+
+def _ci(value: Any) -> str:
+    return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"

@@ -1,0 +1,110 @@
+"""How Table 3's optimisations are tuned: one grid for both priors, on tuning units and tuning images."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from table3_bench import Bench, complete, standard, trajectories
+from table3_rows import FIT, GRID, SIGN, TUNED_ON
+from table3_statistics import HARDLY, SHARES, change_where_given_up
+
+from vislens_interp.files import write_text
+from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.method import LandscapeMethod
+from vislens_interp.metrics.response import interpolate_at
+
+
+def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> list[dict[str, Any]]:
+    """One grid for each prior, on tuning units and tuning images: what every picture gained and kept at each step."""
+    found: list[dict[str, Any]] = [
+        {"prior": prior, "direction": way, **dict(zip(grid, values, strict=True)), "curves": []}
+        for way, grid in GRID.items()
+        for values in itertools.product(*grid.values())
+    ]
+    start = bench.features(bench.tuning)
+    random = bench.similarity(start.roll(1, 0), start).mean().item()
+    for layer, count in TUNED_ON.items():
+        units = bench.units(layer)[0]
+        target = bench.target(layer, units)
+        responses = target.responses(bench.reference)
+        scaler = ResponseScaler.fit(responses, target.names)
+        backend = bench.backend("consistent")
+        method = LandscapeMethod(shuffles=0, **FIT)
+        if prior == "structured":
+            method.fit(target, backend, bench.reference, responses)
+        else:
+            method.bind(target, backend)
+            method.landscape_ = standard(bench, method, responses, "consistent", 0)
+        zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
+        before = scaler.standardise(target.responses(zero))
+        span = bench.similarity(bench.features(zero), start).mean().item() - random
+        for row in found:
+            way = row["direction"]
+            given = complete({name: row[name] for name in GRID[way]}, prior, steps) | {"chunk": len(bench.tuning)}
+            for unit in range(count):
+                shown = trajectories(bench, method, bench.tuning, unit, way, given).values()
+                after = [scaler.standardise(target.responses(x)) for x in shown]
+                change = torch.stack([SIGN[way] * (x - before)[:, unit] for x in after], 1)
+                kept = torch.stack([bench.similarity(bench.features(x), start) for x in shown], 1)
+                row["curves"].append({"span": span, "change": change.tolist(), "similarity": kept.tolist()})
+            print(layer, {name: value for name, value in row.items() if name != "curves"}, flush=True)
+    return found
+
+
+def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every setting of one direction by the two measures of the table, each in SDs over the settings, unit by unit.
+
+    So a unit that goes far counts no more than one that does not, and Δr no more than similarity. Similarity is taken
+    at shares of the Δr that all settings reach with a picture; pictures that some setting hardly moves have none.
+
+    Args:
+        found: What `tune` measured, of both priors.
+
+    Returns:
+        The settings, each with ``change`` and ``similarity`` (units,) and their ``score``.
+    """
+    change, alike = [], []  # (settings, units)
+    for unit in range(len(found[0]["curves"])):
+        curves = [row["curves"][unit] for row in found]
+        gained = [torch.tensor(curve["change"], dtype=torch.float64) for curve in curves]
+        kept = [torch.tensor(curve["similarity"], dtype=torch.float64) for curve in curves]
+        spans = [curve["span"] for curve in curves]
+        at = [change_where_given_up(*one).mean() for one in zip(gained, kept, spans, strict=True)]
+        common = torch.stack([one.max(1).values for one in gained]).min(0).values
+        moved = common > HARDLY
+        shares = [one[moved] / common[moved, None] for one in gained]
+        same = [interpolate_at(a, b[moved], torch.tensor(SHARES)).mean() for a, b in zip(shares, kept, strict=True)]
+        change.append(torch.stack(at))
+        alike.append(torch.stack(same))
+    measures = [torch.stack(one, 1) for one in (change, alike)]
+    total = sum((one - one.mean(0)) / one.std(0) for one in measures).nanmean(1)  # type: ignore[union-attr]
+    plain = [{name: value for name, value in row.items() if name != "curves"} for row in found]
+    return [
+        {**row, "change": a.tolist(), "similarity": b.tolist(), "score": c.item()}
+        for row, a, b, c in zip(plain, *measures, total, strict=True)
+    ]
+
+
+def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best setting of each kind and direction, from what `score` says."""
+    best: dict[str, Any] = {"grid": found}
+    for name, prior, held in (
+        ("structured", "structured", (True, False)),
+        ("standard", "standard", (False,)),
+        ("held", "standard", (True,)),
+    ):
+        best[name] = {}
+        for way, grid in GRID.items():
+            rows = [row for row in found if row["prior"] == prior and row["direction"] == way]
+            top = max((row for row in rows if (row["w_consistency"] > 0) in held), key=lambda row: row["score"])
+            best[name][way] = {setting: top[setting] for setting in grid}
+    return best
+
+
+def merge_tuning(out: Path) -> None:
+    """Choose from what the workers measured."""
+    rows = [row for path in sorted(out.glob("tuning-*.json")) for row in json.loads(path.read_text())]
+    scored = [one for way in GRID for one in score([row for row in rows if row["direction"] == way])]
+    write_text(out / "tuned.json", json.dumps(choose(scored), indent=1))
