@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
-from embedded_backend import BRAINACTIV, LANDSCAPE, MEANS, METHODS, PATTERN, SHUFFLED, TWIN, Remembered, set_angle
+from embedded_bench import Remembered
+from embedded_methods import BRAINACTIV, LANDSCAPE, MEANS, METHODS, PATTERN, SHUFFLED, TWIN, set_angle
 from torch import Tensor
 
 from vislens_interp.baselines import method as method_by_name

@@ -21,7 +21,9 @@ from ann_methods import (
     RANDOM,
     UNEDITED,
 )
-from embedded_backend import NETWORKS, SIGN, table
+from embedded_methods import SIGN
+from embedded_networks import NETWORKS
+from embedded_report import table
 from numpy.typing import NDArray
 from PIL import Image
 from provenance import provenance_line

@@ -28,7 +28,10 @@ from typing import Any
 import torch
 from ann_methods import CONTESTANTS, OPTIMISED, Budget, Heard, RememberedSets, Watched
 from ann_report import report
-from embedded_backend import JOB_ANGLE, NETWORKS, SIGN, Bench, load_units, save_cell, seen_by
+from embedded_bench import Bench, seen_by
+from embedded_cells import save_cell
+from embedded_methods import JOB_ANGLE, SIGN
+from embedded_networks import NETWORKS, load_units
 from provenance import provenance
 from safetensors.torch import save_file
 from torch import Tensor

@@ -30,7 +30,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from cross_subject_report import report
 from cross_subject_subjects import ANIMALS, PICTURES, SIMULATED, Subject, simulated_subjects
-from embedded_backend import Recorded, set_angle
+from embedded_bench import Recorded
+from embedded_methods import set_angle
 from judges import load_squeezenet
 from provenance import provenance
 from v4_data import load_session

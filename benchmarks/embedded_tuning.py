@@ -29,17 +29,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 sys.path.insert(0, str(Path(__file__).parent))
-from embedded_backend import (
-    NETWORKS,
-    SIGN,
-    Bench,
-    EmbedderOnly,
-    Recorded,
-    fit_with_fewer_modes,
-    load_units,
-    nearest,
-    set_angle,
-)
+from embedded_bench import Bench, EmbedderOnly, Recorded, nearest
+from embedded_methods import SIGN, fit_with_fewer_modes, set_angle
+from embedded_networks import NETWORKS, load_units
 from provenance import provenance, provenance_line
 
 from vislens_interp.backends.embedded import LATENT_DIM, NOISE

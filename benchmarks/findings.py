@@ -252,7 +252,7 @@ def v4_recorded(numbers: dict[str, Any]) -> Findings:
 
 def v4_preferred_images(numbers: dict[str, Any]) -> Findings:
     """Pictures made for V4 neurons: the file's own checks; what the shipped edit changes, by judge and direction."""
-    from embedded_backend import OURS
+    from embedded_methods import OURS
 
     from vislens_interp.metrics import interval
 

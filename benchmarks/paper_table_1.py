@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from embedded_backend import Recorded
+from embedded_bench import Recorded
 from provenance import provenance, provenance_line
 
 from vislens_interp import zoo

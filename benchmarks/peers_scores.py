@@ -35,7 +35,7 @@ def judge(bench: Bench, weights: Path | None) -> tuple[str, Features]:
     """A network that is not the target, by name: images (N, 3, S, S) in [0, 1] to features (N, D) on the CPU."""
     file = None if weights is None else weights / "vit_tiny64.safetensors"
     if file is not None and file.is_file():
-        from embedded_backend import NETWORKS
+        from embedded_networks import NETWORKS
 
         vit = NETWORKS["vit_tiny64"].build(bench.data, file.parent)
 

@@ -6,16 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from embedded_backend import (
-    BRAINACTIV,
-    NATURAL,
-    OURS,
-    SHUFFLED,
-    SIGN,
-    Edits,
-    edit_lines,
-    table,
-)
+from embedded_methods import BRAINACTIV, NATURAL, OURS, SHUFFLED, SIGN
+from embedded_report import Edits, edit_lines, table
 from numpy.typing import NDArray
 from provenance import provenance_line
 

@@ -33,25 +33,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from embedded_backend import (
-    JOB_ANGLE,
-    JOB_METHODS,
-    METHODS,
-    NATURAL,
-    NATURAL_IMAGES,
-    OURS,
-    SIGN,
-    VARIANT_METHODS,
-    Eyes,
-    Recorded,
-    Remembered,
-    judged_edits,
-    rounded,
-    save_small,
-    seen_by,
-    set_angle,
-    sheet,
-)
+from embedded_bench import Recorded, Remembered, rounded, seen_by
+from embedded_edits import NATURAL_IMAGES, Eyes, judged_edits
+from embedded_figure import save_small, sheet
+from embedded_methods import JOB_ANGLE, JOB_METHODS, METHODS, NATURAL, OURS, SIGN, VARIANT_METHODS, set_angle
 from judges import load_judge
 from paper_table_1 import refuse_other_settings
 from provenance import provenance

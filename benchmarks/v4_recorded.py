@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 sys.path.insert(0, str(Path(__file__).parent))
-from embedded_backend import PAPER, Recorded, set_angle
+from embedded_bench import Recorded
+from embedded_methods import PAPER, set_angle
 from judges import load_squeezenet
 from provenance import provenance, provenance_line
 from v4_data import NEURONS, TEST_SESSIONS, TUNING_SESSIONS, Session, load_session

@@ -4,11 +4,13 @@ import json
 
 import ann_report
 import ann_units
-import embedded_backend
 import numpy as np
 import pytest
 import torch
 from ann_methods import CONTESTANTS, NATURAL, OURS, OURS_AT_ANGLE, UNEDITED, Budget, Heard, RememberedSets, Watched
+from embedded_bench import Bench
+from embedded_cells import save_cell
+from embedded_networks import NETWORKS, TUNING_UNITS, Network, load_units
 from PIL import Image
 
 from vislens_interp.targets import CallableTarget
@@ -128,7 +130,7 @@ def test_budgets_are_not_mixed(tmp_path):
     other = {**cell(unit=2), "passes": 16}
     with pytest.raises(ValueError, match=r"cells are of 2 budgets .*\(8, 2, 40.0\), \(16, 2, 40.0\).*another --out"):
         ann_report.Found([cell(), other])
-    embedded_backend.save_cell(tmp_path / "cell-x.json", other, SAID)
+    save_cell(tmp_path / "cell-x.json", other, SAID)
     with pytest.raises(SystemExit, match="was run with --passes 16 --images 2, and this is --passes 8 --images 2"):
         ann_units.refuse_other_budgets(tmp_path, Budget(8, 2, 40.0))
 
@@ -190,12 +192,12 @@ def test_large_sets_are_embedded_once():
 def run(places, out, *words):
     """The command, on one layer of the smallest network."""
     data, weights = places
-    threads, network = torch.get_num_threads(), embedded_backend.NETWORKS["cifar10_resnet20"]
+    threads, network = torch.get_num_threads(), NETWORKS["cifar10_resnet20"]
     words = [*words, "--data", str(data), "--weights", str(weights), "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         # It judges itself: SqueezeNet at 224 pixels would take most of the time.
-        small = embedded_backend.Network(network.build, {"layer1": 16}, judge="cifar10_resnet20")
-        patch.setitem(embedded_backend.NETWORKS, "cifar10_resnet20", small)
+        small = Network(network.build, {"layer1": 16}, judge="cifar10_resnet20")
+        patch.setitem(NETWORKS, "cifar10_resnet20", small)
         patch.setattr(ann_report, "DRAWS", 50)
         patch.setattr(ann_units, "second_of", lambda bench, name: "cifar10_resnet20")
         try:
@@ -238,7 +240,7 @@ def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
             assert min(drawn.size) > 60
 
 
-class Drawn(embedded_backend.Bench):
+class Drawn(Bench):
     """Random responses, so that nothing is read."""
 
     reference = torch.empty(0)
@@ -247,7 +249,7 @@ class Drawn(embedded_backend.Bench):
         pass
 
     def responses(self, name, layer, images):
-        return torch.randn(60, len(embedded_backend.load_units()[name][layer]))
+        return torch.randn(60, len(load_units()[name][layer]))
 
 
 def test_whatever_has_been_run_holds_all_networks_and_no_tuning_unit():
@@ -259,9 +261,9 @@ def test_whatever_has_been_run_holds_all_networks_and_no_tuning_unit():
     assert [cell.first for cell in ours] == [True, True, True, False]
     tuning = {
         (name, layer, unit)
-        for name, layers in embedded_backend.load_units().items()
+        for name, layers in load_units().items()
         for layer, units in layers.items()
-        for unit in units[: embedded_backend.TUNING_UNITS]
+        for unit in units[:TUNING_UNITS]
     }
     assert tuning.isdisjoint({(cell.network, cell.layer, cell.unit) for cell in every})
 

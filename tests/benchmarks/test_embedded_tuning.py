@@ -3,10 +3,10 @@
 import json
 import sys
 
-import embedded_backend
 import embedded_tuning as tuning
 import pytest
 import torch
+from embedded_networks import NETWORKS, Network
 
 from vislens_interp.backends.embedded import DEFAULTS
 
@@ -29,11 +29,10 @@ def small(monkeypatch):
         monkeypatch.setattr(tuning, name, getattr(tuning, name)[:2])
     monkeypatch.setattr(tuning, "SAMPLING", [{"steps": 1, "guidance": 1.0}, {"steps": 2, "guidance": 2.0}])
     monkeypatch.setattr(tuning, "OPTIMIZE", [{"steps": 1, "render_steps": 1}])
-    network = embedded_backend.NETWORKS["cifar10_resnet20"]
-    layers = {"layer1": 16, "layer2": 32}
-    only = {"cifar10_resnet20": embedded_backend.Network(network.build, layers)}
-    monkeypatch.setattr(embedded_backend, "NETWORKS", only)
-    monkeypatch.setattr(tuning, "NETWORKS", only)
+    network = NETWORKS["cifar10_resnet20"]
+    for name in set(NETWORKS) - {"cifar10_resnet20"}:
+        monkeypatch.delitem(NETWORKS, name)
+    monkeypatch.setitem(NETWORKS, "cifar10_resnet20", Network(network.build, {"layer1": 16, "layer2": 32}))
 
 
 def test_it_runs_and_goes_on(places, tmp_path, small, capsys):
