@@ -10,9 +10,10 @@ from torch import nn
 
 from vislens_interp import CallableTarget, Direction, FeatureLens, LensResult, MeanOf, Preprocess, zoo
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.baselines import method
 from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import save_state
-from vislens_interp.images import to_pil
+from vislens_interp.images import ImageFiles, to_pil
 from vislens_interp.landscape.edit import angle_between
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -149,7 +150,11 @@ def test_baselines_by_name_and_by_object(fitted, images):
     names.append("shuffled")
     made = {name: fitted.visualize(images, "increase", method=name, strength=0) for name in names}
     assert made["ridge_pattern"].settings["method"] == "ridge_pattern"
-    assert made["ridge_pattern"].settings["alpha"] is None
+    said = made["ridge_pattern"].settings
+    assert (said["alpha"], said["baseline"][0], said["baseline"][1]["alpha"]) == (0.75, "RidgePattern", 0.75)
+    assert "baseline" not in fitted.visualize(images, "increase", strength=0).settings
+    own = fitted.visualize(images[:1], "increase", method="ridge_direction").settings  # BrainACTIV's, not the backend's
+    assert own["strength"] == 0.6
     assert (made["ridge_pattern"].response_change["increase"] > 0).all()
     assert (made["unedited"].response_change["increase"] == 0).all()
     best = fitted.top_images(10).images
@@ -158,6 +163,8 @@ def test_baselines_by_name_and_by_object(fitted, images):
     assert fitted.visualize(images, "increase", method="edit", strength=0).settings["method"] == "edit"
     by_object = fitted.visualize(images, "increase", method=RidgePattern(angle=5.0), strength=0)
     assert by_object.settings["method"] == "RidgePattern"
+    assert by_object.settings["alpha"] is None
+    assert by_object.settings["baseline"][1]["angle"] == 5.0
     turned = angle_between(by_object.images["increase"], images)
     torch.testing.assert_close(turned, torch.full((3,), 5.0), atol=0.2, rtol=0)
 
@@ -442,6 +449,52 @@ def test_save_and_load(fitted, network, images, tmp_path):
         again.visualize()
     with pytest.raises(ValueError, match="judge= needs the reference images"):
         again.visualize(images, judge=fitted.target)
+
+
+def test_another_preprocessing_is_refused(fitted, tmp_path):
+    path = fitted.save(tmp_path / "lens.safetensors")
+    other = small_network()
+    other.preprocess = Preprocess(32, [0.0], [0.05])
+    with pytest.raises(
+        ValueError, match=r"preprocess='resize to 32, mean \(0.0,\).*was fitted with 'resize to 32, mean"
+    ):
+        FeatureLens.load(path, other)
+
+
+def test_numpy_numbers_are_numbers(fitted, images, tmp_path):
+    made = fitted.visualize(images, "increase", alpha=np.float32(0.5), seeds=np.arange(3), strength=0)
+    assert (made.settings["alpha"], made.settings["seeds"]) == (0.5, [0, 1, 2])
+    made.save(tmp_path / "out")
+    several = FeatureLens(small_network(), "conv", 2, backend="cifar10")
+    several.fit(pictures(220), **{**QUICK, "epochs": np.int64(1)}).save(tmp_path / "lens.safetensors")
+
+
+def test_a_unit_is_named_as_it_was_given(network, images):
+    lens = FeatureLens(network, "conv", [MeanOf([1, 4]), (2, slice(0, 2), 3)], backend="cifar10")
+    assert [lens._index(unit) for unit in (MeanOf([1, 4]), (2, slice(0, 2), 3), lens.target.names[1])] == [0, 1, 1]
+    with pytest.raises(KeyError, match=r"MeanOf\(units=\(1, 5\)\).* is not in this lens"):
+        lens._index(MeanOf([1, 5]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_other_types_are_optimised_and_held(dtype, images):
+    network = small_network().to(dtype)
+    network.preprocess = Preprocess(32, [0.5], [0.5]).to(dtype)
+    lens = FeatureLens(network, "conv", [1, 4], backend="cifar10").fit(pictures(220), **QUICK)
+    for technique in ("edit", "optimize"):
+        made = lens.visualize(images, {1: "increase"}, method=technique, strength=0)["1"]
+        assert torch.isfinite(made.images["custom"]).all()
+
+
+def test_natural_images_of_a_lens_fitted_from_files(fitted, images, tmp_path):
+    for index, picture in enumerate(to_pil(pictures(220))):
+        picture.save(tmp_path / f"{index:03}.png")
+    responses = fitted.landscape_.responses
+    maker = method("natural_images").fit(fitted.target, fitted.backend, pictures(220), responses)
+    maker.images_ = ImageFiles(tmp_path, 32)  # as embedding backends have them
+    made = maker.generate(images, {0: "increase"}, seeds=[0, 1, 2])
+    assert made.shape == (3, 3, 32, 32)
+    torch.testing.assert_close(made, fitted.top_images(3).images, atol=1 / 255, rtol=0)
 
 
 def test_several_units_survive_a_file(pair, network, images, tmp_path):

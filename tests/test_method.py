@@ -206,6 +206,17 @@ def test_uphill_goes_so_many_degrees_from_the_image_itself(fitted, target):
     assert torch.equal(latents, expected)
 
 
+def test_what_is_climbed_is_learnt_once_for_a_landscape(fitted, target):
+    x = fitted.backend.encode(gradients(2, seed=1))
+    first, second = uphill(fitted, target), uphill(fitted, target)
+    second.take_surface(first)
+    assert not hasattr(second, "surface_")
+    first.embeddings(x, {0: "increase"}, alpha=0.25)
+    second.take_surface(first)
+    assert torch.equal(*(one.embeddings(x, {0: "increase"}, alpha=0.25) for one in (first, second)))
+    assert second.surface_ is first.surface_
+
+
 def test_settings_of_another_goal(fitted, target):
     """Defaults that belong to a prior mean give way; what was asked for is refused where it cannot be."""
 
@@ -384,6 +395,11 @@ def test_bad_settings(target):
         ({"interpolation": "spline"}, "interpolation='spline' is unknown; expected 'lerp' or 'slerp'"),
         ({"residual": "faded"}, "residual='faded' is unknown; expected True, False or 'fade'"),
         ({"solver": "sgd"}, "solver='sgd' is unknown"),
+        ({"alpha": 1.5}, r"alpha=1.5 must lie in \[0, 1\]"),
+        ({"angle": 200.0}, "angle=200.0 must lie between 0 and 180"),
+        ({"reach": -4.0}, "reach=-4.0 must be greater than 0"),
+        ({"isolation": -1.0}, "isolation=-1.0 must not be negative"),
+        ({"hold": 2, "goal": "uphill"}, "hold=2 goes with the goals 'mean' and 'near'"),
     ):
         with pytest.raises(ValueError, match=said):  # before the fit
             LandscapeMethod(**given).bind(target, SmallPixels())

@@ -72,6 +72,7 @@ def build(method: Any, ours: LandscapeMethod, angle: float | None) -> Any:
         mine = LandscapeMethod(method, shuffles=ours.shuffles, seed=ours.seed, **settings)  # pyright: ignore[reportArgumentType]
         mine.bind(ours.target, ours.backend)
         mine.landscape_, mine.shuffled_, mine.evidence_ = ours.landscape_, ours.shuffled_, ours.evidence_
+        mine.take_surface(ours)
         return mine
     if method == "shuffled":
         return method_by_name(method, **{"seed": ours.seed, **ours.settings, **turned})
@@ -137,7 +138,7 @@ class Run:
             "directions": self.directions,
             "strength": strength,
         }
-        self._said = {label: _describe(maker) for label, maker in methods.items()}  # before a fit adds to them
+        self._said = {label: describe_method(maker) for label, maker in methods.items()}  # before a fit adds to them
 
     def part(self, label: str, seed: int) -> dict[str, Any]:
         """What a method made with one seed, from the folder if it is there."""
@@ -282,19 +283,22 @@ def _to_8_bits(images: Tensor) -> Tensor:
     return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
-def _describe(value: Any) -> Any:
+def describe_method(value: Any) -> Any:
     """Class and settings of a method that is not fitted yet, as JSON values."""
     if isinstance(value, LandscapeMethod):
         return [type(value).__name__, {"technique": value.technique, "seed": value.seed, **value.settings}]
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _describe(item) for key, item in value.items()}
+        return {str(key): describe_method(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_describe(item) for item in value]
+        return [describe_method(item) for item in value]
     if hasattr(value, "generate"):
         mine = {name: item for name, item in vars(value).items() if not name.endswith("_") and name[0] != "_"}
-        return [type(value).__name__, {name: _describe(item) for name, item in mine.items() if name not in _BOUND}]
+        return [
+            type(value).__name__,
+            {name: describe_method(item) for name, item in mine.items() if name not in _BOUND},
+        ]
     return type(value).__name__
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,12 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"$dict": items}  # a list of pairs, because JSON would turn integer keys (Adam's state) into strings
     if isinstance(value, (list, tuple)):
         return [_flatten(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, Integral):  # NumPy's numbers among them
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
     raise TypeError(f"state[{name!r}] is a {type(value).__name__}; expected tensors and JSON values.")
 
 

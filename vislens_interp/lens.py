@@ -17,7 +17,7 @@ import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.embedding import FILES_AT_ONCE, EmbeddingBackend
 from vislens_interp.baselines import method as method_by_name
-from vislens_interp.compare import Run, angle_of, build, collect, name_methods
+from vislens_interp.compare import Run, angle_of, build, collect, describe_method, name_methods
 from vislens_interp.comparison import Comparison
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
@@ -300,7 +300,7 @@ class FeatureLens:
             scaler = ResponseScaler.fit(judged, judge.names)
         read = {key: reader.responses(value.to(reader.device)) for key, value in made.items()}
         similarity = self._similarity(made)
-        described = self._describe(name_of, alpha, strength, seeds, direction, mode, doses)
+        described = self._describe(maker, name_of, alpha, strength, seeds, direction, mode, doses)
         if judge is not None:
             described["judge"] = self._judge_said(judge)
         elif "judge" in described["target"]:  # no network: what was recorded
@@ -817,8 +817,11 @@ class FeatureLens:
         lens = cls(model, backend=arguments.pop("backend", state["backend"]), seed=state["seed"], **arguments)
         now = lens._target_description()
         names = ("layer", "units", "pool", "layout", "output", "call")
-        for name in (*names, *(() if isinstance(model, nn.Module) else ("model",))):
-            if now.get(name) != said.get(name):
+        # A preprocessing that can only say where it lies in memory cannot be compared.
+        known = all(side.get("preprocess") and " at 0x" not in side["preprocess"] for side in (now, said))
+        names = (*names, *(("preprocess",) if known else ()), *(() if isinstance(model, nn.Module) else ("model",)))
+        for name in names:
+            if _plain(now.get(name)) != _plain(said.get(name)):
                 raise ValueError(
                     f"{name}={now.get(name)!r}, but the lens in {str(path)!r} was fitted with {said.get(name)!r}; pass "
                     "that, or fit again."
@@ -907,9 +910,10 @@ class FeatureLens:
             if len(self.target.names) > 1:
                 raise ValueError(f"unit=None, but the lens points at {', '.join(self.target.names)}; say which.")
             return 0
-        if str(unit) not in self.target.names:
+        name = unit if isinstance(unit, str) else unit_name(unit)
+        if name not in self.target.names:
             raise KeyError(f"unit {unit!r} is not in this lens; it points at {', '.join(self.target.names)}.")
-        return self.target.names.index(str(unit))
+        return self.target.names.index(name)
 
     def _directions(self, direction: str | Mapping[Any, Direction]) -> dict[str, dict[int, Direction]]:
         everything = range(len(self.target.names))
@@ -966,6 +970,7 @@ class FeatureLens:
 
     def _describe(
         self,
+        maker: Any,
         method: str,
         alpha: float | None,
         strength: float | None,
@@ -976,8 +981,14 @@ class FeatureLens:
     ) -> dict[str, Any]:
         described = self._fitted().describe()
         edit = described["edit"]
+        baseline = maker is not self._fitted()
+        if baseline:  # its own defaults are in force, not the backend's
+            if alpha is None and getattr(maker, "angle", None) is None:
+                alpha = getattr(maker, "alpha", None)
+            strength = getattr(maker, "strength", None) if strength is None else strength
         return {
             "method": method,
+            **({"baseline": describe_method(maker)} if baseline else {}),
             # By angle every image has a weight of its own; the angle is under "settings".
             "alpha": alpha if method != "edit" or alpha is not None or edit["angle"] is not None else edit["alpha"],
             "strength": self.backend.defaults.strength_of(method) if strength is None else strength,
@@ -1009,9 +1020,14 @@ def _synthetic_names(count: int) -> list[str]:
     return [f"synthetic-{row:04d}" for row in range(count)]
 
 
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that a file makes of them."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
     if isinstance(seeds, int):
         return [seeds] * count
     if len(seeds) != count:
         raise ValueError(f"seeds has {len(seeds)} entries for {count} images; give one for all or one an image.")
-    return list(seeds)
+    return [int(seed) for seed in seeds]

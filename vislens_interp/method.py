@@ -74,6 +74,12 @@ class PriorSettings:
     organise: bool = True
     gradients: bool = True
 
+    def __post_init__(self) -> None:
+        if self.reach <= 0:
+            raise ValueError(f"reach={self.reach} must be greater than 0: a negative one would turn the axis round.")
+        if self.isolation < 0:
+            raise ValueError(f"isolation={self.isolation} must not be negative; 0 leaves other units alone.")
+
     def build(self, latent_dim: int, units: int) -> ActivationPrior:
         """The prior of ``units`` units over a latent."""
         return ActivationPrior(
@@ -139,6 +145,12 @@ class EditSettings:
             raise ValueError(
                 f"driven={self.driven} belongs to goal='mean'; {self.goal!r} moves the whole latent. Leave one out."
             )
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha={self.alpha} must lie in [0, 1]: 0 keeps the image, 1 is the goal.")
+        if self.angle is not None and not 0 <= self.angle <= 180:
+            raise ValueError(f"angle={self.angle} must lie between 0 and 180 degrees, or be None.")
+        if self.hold > 0 and self.goal == "uphill":
+            raise ValueError(f"hold={self.hold} goes with the goals 'mean' and 'near'; 'uphill' holds no other unit.")
         if self.hold < 0:
             raise ValueError(f"hold={self.hold} must not be negative; 0 leaves the other units to the landscape.")
 
@@ -297,7 +309,7 @@ class LandscapeMethod:
         return lambda part: sight(backend.render(part))
 
     def _respond_to_x(self, scaler: ResponseScaler) -> Callable[[Tensor], Tensor]:
-        return lambda x: scaler.standardise(self.target(self.backend.render(x)))
+        return lambda x: scaler.standardise(self.target(self.backend.render(x)).float())
 
     def latents(
         self, images: Tensor, directions: Directions, *, alpha: float | None = None, mode: int | None = None
@@ -349,6 +361,11 @@ class LandscapeMethod:
         self.optimized_ = self.optimize(z, sigma, goal, directions, x=x)
         return z, self.optimized_.latents
 
+    def take_surface(self, other: "LandscapeMethod") -> None:
+        """Climb what another method of the same landscape has learnt, if it has: learning is no part of a picture."""
+        if getattr(other, "_surface_of", None) is self.landscape_:
+            self._surface_of, self.surface_ = self.landscape_, other.surface_
+
     def _climbs(self, edit: EditSettings) -> bool:
         return self.technique == "edit" and edit.goal == "uphill"
 
@@ -360,8 +377,6 @@ class LandscapeMethod:
             raise ValueError(f"mode={mode} names a prior mean, to which goal='uphill' does not lead. Leave it out.")
         if getattr(self, "_surface_of", None) is not self.landscape_:
             self._learn_surface()
-        if edit.hold:
-            raise ValueError(f"hold={edit.hold} goes with the goals 'mean' and 'near'; 'uphill' holds no other unit.")
         share = edit.alpha if alpha is None else alpha
         if not 0 <= share <= 1:
             raise ValueError(f"alpha={share} must lie in [0, 1]: 0 keeps the image, 1 is the whole walk.")
@@ -461,7 +476,7 @@ class LandscapeMethod:
             else:
                 responses, layer = target.with_features(pictures)
                 change = scale * ((sight.of(layer) - start[rows]) ** 2).sum(1)
-            signed = landscape.scaler.standardise(responses)[:, units] * signs
+            signed = landscape.scaler.standardise(responses.float())[:, units] * signs
             silent = (signed.detach() <= worst + SILENT).all(1) if settings.w_silent > 0 else None
             return Reading(signed.sum(1), change, silent)
 

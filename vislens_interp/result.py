@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -581,8 +582,10 @@ def _json(value: Any, name: str) -> Any:
         return {str(key): _json(item, f"{name}[{str(key)!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json(item, f"{name}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, Integral):  # NumPy's numbers among them
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
     raise TypeError(f"{name} is a {type(value).__name__}; expected JSON values. Pass numbers, text, lists or dicts.")

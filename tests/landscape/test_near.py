@@ -1,5 +1,7 @@
 """The goal of each image's own: a closed form, the twin as its limit, and two preferences that one mean cannot show."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,6 +47,13 @@ def test_at_an_infinite_temperature_it_is_the_weighted_mean_of_all(landscape):
     twin = (weight[:, None] * landscape.latents).sum(0) / weight.sum()
     assert torch.allclose(goal, twin.expand(4, 3), atol=1e-4)
     assert twin[0].abs() < 1  # and shows neither of the two
+
+
+def test_what_the_fit_held_out_is_nobodys_goal(landscape):
+    z = landscape.latents[:1]
+    others = replace(landscape, held_out=torch.arange(0, 240, 4))  # the whole first cluster, an image of which z is
+    assert near_goal(landscape, z, {0: "increase"})[0, 0] > 3
+    assert near_goal(others, z, {0: "increase"})[0, 0] < 3
 
 
 def test_an_unknown_goal_is_refused():

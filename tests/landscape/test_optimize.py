@@ -92,6 +92,14 @@ def test_steps_by_response_are_as_long_as_the_posterior_and_go_where_the_unit_an
     assert (moved[:, 3] == 0).all()
 
 
+def test_a_unit_that_nothing_moves_takes_steps_of_the_posterior(start):
+    z, given = start
+    given = given | {"sensitivity": torch.zeros(5)}
+    found = run(z, given, prior="standard", scale="response", lr=0.01, steps=1, w_kld=0.01)
+    torch.testing.assert_close((found.latents - z).abs(), torch.full((3, 5), 0.01 * 0.3), atol=1e-5, rtol=0)
+    assert torch.isfinite(found.responses).all()
+
+
 def test_the_mean_may_lie_further_off(start):
     z, given = start
     found = run(z, given, sigma_prior=0.5, reach=3.0, steps=3000)

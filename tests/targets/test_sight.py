@@ -4,6 +4,7 @@ from torch import nn
 
 from vislens_interp.images import Preprocess
 from vislens_interp.targets.callable import CallableTarget
+from vislens_interp.targets.selectors import MeanOf
 from vislens_interp.targets.sight import LayerSight
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget
@@ -41,6 +42,13 @@ def test_a_channel_is_left_out(network, images, subset):
     assert (maps[:, 2] == 0).all()
     assert (seen[:, 144 + 2] == 0).all()
     assert maps[:, [0, 1, 3]].abs().sum() > 0
+
+
+def test_all_channels_of_a_mean_are_left_out(network, images):
+    sight = LayerSight(target(network, "1", [MeanOf([0, 2])]), images, without=[0])
+    maps = sight(images)[:, :144].unflatten(1, (4, 36))
+    assert (maps[:, [0, 2]] == 0).all()
+    assert maps[:, [1, 3]].abs().sum() > 0
 
 
 def test_a_place_is_left_out_and_a_function_has_none(network, images):

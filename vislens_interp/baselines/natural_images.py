@@ -78,7 +78,7 @@ class NaturalImages:
         if len(seeds) != len(images):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
         if directions:
-            images = self.images_[self.choose(directions, seeds).to(self.images_.device)]
+            images = self.images_[self.choose(directions, seeds)]
         return resize(images.float(), self.backend.size).cpu()
 
     def choose(self, directions: "Directions", seeds: list[int]) -> Tensor:

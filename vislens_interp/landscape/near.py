@@ -29,7 +29,8 @@ def near_goal(
     likeness as well as by response, each image has the preference that lies nearest, and no number of modes is chosen.
 
     Args:
-        landscape: The fitted landscape; its reference latents and recorded responses are all that is used.
+        landscape: The fitted landscape; its reference latents and recorded responses are all that is used, without
+            those of images that the fit held out.
         z: (N, latent_dim) latents of the images to edit.
         directions: Unit to direction; several units: images that all of them want.
         power: Of the standardised response; larger trusts single strong responses more.
@@ -39,7 +40,9 @@ def near_goal(
     Source: ours. power and temperature were picked on tuning units of planted_units.json (SNR 1, 2,000 images). On its
     test units it is not the best on mixtures (benchmarks/results/planted_units.md), which is why it is no default.
     """
-    latents = landscape.latents.to(z)
+    learnt = torch.ones(len(landscape.latents), dtype=torch.bool)
+    learnt[landscape.held_out] = False  # they judge
+    latents = landscape.latents[learnt].to(z)
     known = landscape.decode(latents).flatten(1)
     centre = known.mean(0)
     here = landscape.decode(z).flatten(1) - centre
@@ -47,7 +50,7 @@ def near_goal(
     likeness = (here / here.norm(dim=1, keepdim=True).clamp_min(1e-12)) @ (
         known / known.norm(dim=1, keepdim=True).clamp_min(1e-12)
     ).T
-    standard = landscape.scaler.standardise(landscape.responses).to(z)
+    standard = landscape.scaler.standardise(landscape.responses[learnt]).to(z)
     pull = torch.zeros(len(known)).to(z)
     for unit, direction in directions.items():
         signed = standard[:, unit] if direction == "increase" else -standard[:, unit]

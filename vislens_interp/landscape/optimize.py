@@ -54,9 +54,9 @@ class OptimizeSettings:
         scale: What ``lr`` is measured in, dimension by dimension: ``"latent"`` units, as in the paper; the ``"spread"``
             over the reference set; or ``"response"``, the width of the image's own posterior, times the square root of
             what a step so wide does to the units (the RMS of their gradient over reference images), all in all as long
-            as that width. Adam steps equally far in every dimension, and dimensions are not equal: one unit of a block
-            is several SDs of the prediction, a posterior is narrow where the picture changes most, and most dimensions
-            do little to a unit.
+            as that width; the width alone where no reference image has a gradient. Adam steps equally far in every
+            dimension, and dimensions are not equal: one unit of a block is several SDs of the prediction, a posterior
+            is narrow where the picture changes most, and most dimensions do little to a unit.
         patience: An image stops after so many steps without a lower loss; None runs all steps.
         chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
             which hundreds of steps would amplify, do not depend on how many images came with it.
@@ -164,7 +164,9 @@ def optimize(
         length = spread.to(start).expand_as(start)
     if settings.scale == "response" and sensitivity is not None:
         length = sigma * (sigma * sensitivity.to(start)).sqrt()
-        length = length * (sigma * free).norm(dim=1, keepdim=True) / (length * free).norm(dim=1, keepdim=True)
+        total = (length * free).norm(dim=1, keepdim=True)
+        # A unit that no reference picture moves says nothing of where it answers: steps are as wide as the posterior.
+        length = torch.where(total > 0, length * (sigma * free).norm(dim=1, keepdim=True) / total, sigma)
     shape = _Shape(prior_mean, prior_sigma, sigma, free, length)
     parts = []
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.targets.layout import channel_axis
+from vislens_interp.targets.selectors import MeanOf
 from vislens_interp.targets.target import Target
 
 
@@ -18,7 +19,7 @@ class LayerSight:
         target: Reads the layer.
         images: (N, 3, H, W) that the weight of the means is balanced on.
         without: Units of the target whose own place in the layer is left out. A unit that is a function of the layer's
-            output has none, and its parts stay.
+            output, a direction or a head has no place of its own there, and its parts stay.
 
     Attributes:
         variance: Total variance of what is seen, over ``images``.
@@ -34,13 +35,16 @@ class LayerSight:
         self.weight: Tensor | float = 1.0
         self.mask: Tensor | None = None
         with torch.no_grad():
-            layer = target.features(images)
+            layer = target.features(images).float()
             if without:
                 self.mask = torch.ones_like(layer[:1])
                 units = getattr(target, "units", [])
                 for unit in (units[index] for index in without if index < len(units)):
                     if isinstance(unit, int):
                         self.mask.select(self.axis, unit).zero_()
+                    elif isinstance(unit, MeanOf):
+                        for one in unit.units:
+                            self.mask.select(self.axis, one).zero_()
                     elif isinstance(unit, tuple):
                         self.mask[0][unit] = 0
             maps, means = self._parts(layer)
@@ -54,7 +58,7 @@ class LayerSight:
 
     def of(self, layer: Tensor) -> Tensor:
         """The layer's output (N, ...) as (N, F)."""
-        maps, means = self._parts(layer)
+        maps, means = self._parts(layer.float())
         return torch.cat([maps, means * self.weight], 1)
 
     def __call__(self, images: Tensor) -> Tensor:
