@@ -131,7 +131,7 @@ def optimize_settings(row: Row, way: Direction, tuned: dict[str, Any], steps: in
 
 def complete(chosen: dict[str, Any], prior: Literal["structured", "standard"], steps: int) -> dict[str, Any]:
     """Every setting of an optimisation: nothing is left to the backend's defaults, which are ours."""
-    plain = {"scale": "latent", "w_consistency": 0.0, "move": "all"}
+    plain = {"scale": "latent", "w_consistency": 0.0, "noise": 0.0, "move": "all"}
     ours = prior == "structured" and chosen.get("move") != "block"
     silent = SILENT if ours or chosen.get("w_consistency", 0.0) > 0 else 0.0
     fixed = {"steps": steps, "prior": prior, "chunk": 34, "reach": REACH if ours else 1.0, "w_silent": silent}

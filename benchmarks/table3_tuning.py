@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import torch
 from table3_bench import Bench, complete, standard, trajectories
-from table3_rows import FIT, GRID, SIGN, TUNED_ON
+from table3_rows import FIT, GRID, REFINED_AT, SIGN, TUNED_ON, TUNED_REFINED
 from table3_statistics import HARDLY, SHARES, change_where_given_up
+from torch import Tensor
 
 from vislens_interp.files import write_text
 from vislens_interp.landscape.prior import ResponseScaler
@@ -38,52 +39,62 @@ def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> 
             method.bind(target, backend)
             method.landscape_ = standard(bench, method, responses, "consistent", 0)
         zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
-        before = scaler.standardise(target.responses(zero))
+        few = bench.tuning[:TUNED_REFINED]
+        zeros = {"decoded": zero, "refined": bench.refine(zero[: len(few)], 0)}
+        before = {stage: scaler.standardise(target.responses(x)) for stage, x in zeros.items()}
         span = bench.similarity(bench.features(zero), start).mean().item() - random
         for row in found:
             way = row["direction"]
             given = complete({name: row[name] for name in GRID[way]}, prior, steps) | {"chunk": len(bench.tuning)}
             for unit in range(count):
-                shown = trajectories(bench, method, bench.tuning, unit, way, given).values()
-                after = [scaler.standardise(target.responses(x)) for x in shown]
-                change = torch.stack([SIGN[way] * (x - before)[:, unit] for x in after], 1)
-                kept = torch.stack([bench.similarity(bench.features(x), start) for x in shown], 1)
-                row["curves"].append({"span": span, "change": change.tolist(), "similarity": kept.tolist()})
+                shown = trajectories(bench, method, bench.tuning, unit, way, given)
+                refined = [bench.refine(shown[step][: len(few)], 0) for step in REFINED_AT if step > 0]
+                curves: dict[str, Any] = {"span": span}
+                for stage, pictures in (("decoded", [*shown.values()]), ("refined", [zeros["refined"], *refined])):
+                    after = [scaler.standardise(target.responses(x)) for x in pictures]
+                    change = torch.stack([SIGN[way] * (x - before[stage])[:, unit] for x in after], 1)
+                    kept = torch.stack([bench.similarity(bench.features(x), start[: len(x)]) for x in pictures], 1)
+                    curves[stage] = {"change": change.tolist(), "similarity": kept.tolist()}
+                row["curves"].append(curves)
             print(layer, {name: value for name, value in row.items() if name != "curves"}, flush=True)
     return found
 
 
 def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every setting of one direction by the two measures of the table, each in SDs over the settings, unit by unit.
+    """Every setting of one direction by the measures of the table, each in SDs over the settings, unit by unit.
 
-    So a unit that goes far counts no more than one that does not, and Δr no more than similarity. Similarity is taken
-    at shares of the Δr that all settings reach with a picture; pictures that some setting hardly moves have none.
+    The measures are Δr and similarity, of decoded and of refined pictures. So a unit that goes far counts no more than
+    one that does not, Δr no more than similarity, and what is shown in the end no less than what was optimised.
+    Similarity is taken at shares of the Δr that all settings reach with a picture; pictures that some setting hardly
+    moves have none.
 
     Args:
         found: What `tune` measured, of both priors.
 
     Returns:
-        The settings, each with ``change`` and ``similarity`` (units,) and their ``score``.
+        The settings, each with ``change`` and ``similarity`` of each stage, (units,), and their ``score``.
     """
-    change, alike = [], []  # (settings, units)
-    for unit in range(len(found[0]["curves"])):
-        curves = [row["curves"][unit] for row in found]
-        gained = [torch.tensor(curve["change"], dtype=torch.float64) for curve in curves]
-        kept = [torch.tensor(curve["similarity"], dtype=torch.float64) for curve in curves]
-        spans = [curve["span"] for curve in curves]
-        at = [change_where_given_up(*one).mean() for one in zip(gained, kept, spans, strict=True)]
-        common = torch.stack([one.max(1).values for one in gained]).min(0).values
-        moved = common > HARDLY
-        shares = [one[moved] / common[moved, None] for one in gained]
-        same = [interpolate_at(a, b[moved], torch.tensor(SHARES)).mean() for a, b in zip(shares, kept, strict=True)]
-        change.append(torch.stack(at))
-        alike.append(torch.stack(same))
-    measures = [torch.stack(one, 1) for one in (change, alike)]
-    total = sum((one - one.mean(0)) / one.std(0) for one in measures).nanmean(1)  # type: ignore[union-attr]
-    plain = [{name: value for name, value in row.items() if name != "curves"} for row in found]
+    measures: dict[str, list[Tensor]] = {}  # (settings,) of each unit
+    for stage in ("decoded", "refined"):
+        for unit in range(len(found[0]["curves"])):
+            curves = [row["curves"][unit] for row in found]
+            gained = [torch.tensor(curve[stage]["change"], dtype=torch.float64) for curve in curves]
+            kept = [torch.tensor(curve[stage]["similarity"], dtype=torch.float64) for curve in curves]
+            spans = [curve["span"] for curve in curves]
+            at = [change_where_given_up(*one).mean() for one in zip(gained, kept, spans, strict=True)]
+            common = torch.stack([one.max(1).values for one in gained]).min(0).values
+            moved = common > HARDLY
+            shares = [one[moved] / common[moved, None] for one in gained]
+            same = [interpolate_at(a, b[moved], torch.tensor(SHARES)).mean() for a, b in zip(shares, kept, strict=True)]
+            measures.setdefault(f"change, {stage}", []).append(torch.stack(at))
+            measures.setdefault(f"similarity, {stage}", []).append(torch.stack(same))
+    tables = {name: torch.stack(values, 1) for name, values in measures.items()}
+    in_sds = torch.cat([(one - one.mean(0)) / one.std(0) for one in tables.values()], 1)
     return [
-        {**row, "change": a.tolist(), "similarity": b.tolist(), "score": c.item()}
-        for row, a, b, c in zip(plain, *measures, total, strict=True)
+        {name: value for name, value in row.items() if name != "curves"}
+        | {name: one[index].tolist() for name, one in tables.items()}
+        | {"score": in_sds[index].nanmean().item()}
+        for index, row in enumerate(found)
     ]
 
 

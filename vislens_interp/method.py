@@ -447,6 +447,7 @@ class LandscapeMethod:
             others=landscape.mask([unit for unit in range(len(landscape.names)) if unit not in directions]),
             spread=landscape.latents.std(0),
             sensitivity=self._sensitivity(z, units) if settings.scale == "response" else None,
+            seed=self.seed,
             trace=trace,
         )
 

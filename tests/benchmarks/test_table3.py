@@ -78,7 +78,7 @@ def test_a_tie_is_no_win():
 
 def test_each_kind_and_direction_has_its_best_setting():
     def row(prior, way, lr, held, change):
-        setting = {"lr": lr, "w_kld": 1e-4, "scale": "latent", "w_consistency": held}
+        setting = {"lr": lr, "w_kld": 1e-4, "scale": "latent", "noise": 0.0, "w_consistency": held}
         return {"prior": prior, "direction": way, **setting, "score": change}
 
     rows = [
@@ -89,7 +89,13 @@ def test_each_kind_and_direction_has_its_best_setting():
     ]
     rows[0]["score"] = 9.0  # structured, increase, lr 0.1
     chosen = choose(rows)
-    assert chosen["structured"]["increase"] == {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
+    assert chosen["structured"]["increase"] == {
+        "lr": 0.1,
+        "w_kld": 1e-4,
+        "scale": "latent",
+        "noise": 0.0,
+        "w_consistency": 0.0,
+    }
     assert chosen["structured"]["decrease"]["lr"] == 0.3
     assert {one["lr"] for one in chosen["standard"].values()} == {0.2}
     assert {one["lr"] for one in chosen["held"].values()} == {0.3}
@@ -103,15 +109,17 @@ def test_a_setting_is_scored_by_both_measures_and_a_large_unit_counts_no_more_th
         for unit, size in enumerate(sizes):
             change = [[size * step for step in range(5)]] * 3
             kept = [[1 - cost * step * size / (1, 100)[unit] for step in range(5)]] * 3
-            curves.append({"span": 0.5, "change": change, "similarity": kept})
+            decoded, refined = {"change": change, "similarity": kept}, {"change": change[:2], "similarity": kept[:2]}
+            curves.append({"span": 0.5, "decoded": decoded, "refined": refined})
         return {"prior": "structured", "direction": "increase", "lr": lr, "curves": curves}
 
     weak, costly, best = score([row(0.1, (1.0, 100.0), 0.02), row(0.2, (1.0, 100.0), 0.2), row(0.3, (2.0, 90.0), 0.02)])
     assert "curves" not in best
     # Similarity at shares of the 4 and the 360 SD that all three reach: their mean is 0.6 of it.
-    assert weak["similarity"] == pytest.approx([1 - 0.02 * 0.6 * 4, 1 - 0.02 * 0.6 * 3.6], abs=1e-6)
-    assert costly["similarity"] == pytest.approx([1 - 0.2 * 0.6 * 4, 1 - 0.2 * 0.6 * 3.6], abs=1e-6)
-    assert best["similarity"] == pytest.approx(weak["similarity"], abs=1e-6)
+    for stage in ("similarity, decoded", "similarity, refined"):
+        assert weak[stage] == pytest.approx([1 - 0.02 * 0.6 * 4, 1 - 0.02 * 0.6 * 3.6], abs=1e-6)
+        assert costly[stage] == pytest.approx([1 - 0.2 * 0.6 * 4, 1 - 0.2 * 0.6 * 3.6], abs=1e-6)
+        assert best[stage] == pytest.approx(weak[stage], abs=1e-6)
     assert best["score"] > weak["score"] > costly["score"]
     assert sum(one["score"] for one in (weak, costly, best)) == pytest.approx(0, abs=1e-9)
 

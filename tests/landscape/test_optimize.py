@@ -63,6 +63,56 @@ def test_other_units_blocks_stay(start):
     assert (both.latents - z)[:, BLOCK].abs().min() > 0.01  # what is the edit's own is not another's
 
 
+def test_noise_wakes_a_silent_unit_without_a_prior(start):
+    z, given = start
+
+    def rectified(latent, rows):
+        return Reading((latent @ SLOPE - z[rows] @ SLOPE - 0.5).relu())
+
+    settings = {"prior": "standard", "w_kld": 0.0, "steps": 200}
+    assert torch.equal(run(z, given, rectified, **settings).latents, z)
+    woken = run(z, given, rectified, noise=2.0, **settings)
+    assert (rectified(woken.latents, torch.arange(3)).response > 0.5).all()
+
+
+def test_under_noise_the_mean_round_a_latent_counts_not_the_latent_alone(start):
+    z, given = start
+
+    def narrow_and_wide(latent, rows):
+        narrow = torch.exp(-((latent[:, 0] - z[rows, 0] - 0.5) ** 2) / (2 * 0.05**2))
+        wide = 0.8 * torch.exp(-((latent[:, 0] - z[rows, 0] + 0.5) ** 2) / (2 * 0.4**2))
+        return Reading(narrow + wide)
+
+    given = given | {"sigma": torch.full((3, 5), 0.3)}
+    beside = z + torch.tensor([0.4, 0, 0, 0, 0])
+    settings = {"prior": "standard", "w_kld": 0.0, "steps": 600}
+
+    def from_beside(latent, rows):
+        return narrow_and_wide(latent, rows)
+
+    sharp = run(beside, given, from_beside, **settings).latents - z
+    broad = run(beside, given, from_beside, noise=1.0, **settings).latents - z
+    torch.testing.assert_close(sharp[:, 0], torch.full((3,), 0.5), atol=0.02, rtol=0)
+    torch.testing.assert_close(broad[:, 0], torch.full((3,), -0.5), atol=0.15, rtol=0)
+
+
+def test_noise_depends_on_its_seed_and_not_on_the_batch(start):
+    z, given = start
+    settings = {"noise": 1.0, "steps": 20, "chunk": 2}
+    found = run(z, given | {"seed": 1}, **settings)
+    again, other = (run(z, given | {"seed": seed}, **settings) for seed in (1, 2))
+    assert torch.equal(found.responses, again.responses)
+    assert not torch.equal(found.responses, other.responses)
+    last = {name: value[2:] if name in ("goal", "sigma") else value for name, value in given.items()}
+    torch.testing.assert_close(run(z[2:], last | {"seed": 1}, **settings).latents, found.latents[2:], atol=0, rtol=0)
+
+
+def test_a_lucky_draw_of_the_noise_is_not_kept(start):
+    z, given = start
+    found = run(z, given, prior="standard", w_kld=2.0, noise=1.0)
+    torch.testing.assert_close(found.latents, (SLOPE / 2).expand(3, 5), atol=2e-2, rtol=0)
+
+
 def test_a_step_is_as_long_as_the_spread(start):
     z, given = start
     spread = torch.tensor([0.1, 1.0, 2.0, 0.5, 0.0])
@@ -245,6 +295,7 @@ def test_nothing_is_left_on_the_network_or_the_latents(start):
         ({"chunk": 0}, "chunk=0 must be greater than 0"),
         ({"w_kld": -0.1}, "w_kld=-0.1 must not be negative"),
         ({"w_silent": -0.1}, "w_silent=-0.1 must not be negative"),
+        ({"noise": -1.0}, "noise=-1.0 must not be negative"),
         ({"w_consistency": -1.0}, "w_consistency=-1.0 must not be negative"),
         ({"reach": 0.0}, "reach=0.0 must be greater than 0"),
         ({"scale": "best"}, "scale='best' is unknown; expected 'latent', 'spread' or 'response'"),

@@ -17,6 +17,7 @@ from vislens_interp.targets.target import Target
 ALGORITHM_3: dict[str, Any] = {
     "optimize_prior": "standard",
     "optimize_scale": "latent",
+    "optimize_noise": 0.0,
     "optimize_w_silent": 0.0,
     "optimize_w_consistency": 0.0,
 }

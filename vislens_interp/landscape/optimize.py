@@ -25,6 +25,8 @@ class Reading:
     silent: Tensor | None = None
 
 
+RECENT = 0.1
+"""Weight of the newest loss in its running mean, where noise makes single ones uncertain."""
 Look = Callable[[Tensor, Tensor], Reading]
 """Latents (n, D) and their row numbers (n,), which tie a latent to its image, to what is seen of them."""
 
@@ -42,6 +44,10 @@ class OptimizeSettings:
         w_consistency: Weight of the squared error between what the target's layer, without the units themselves, sees
             of the picture and of the input image; scaled as in the fit. 0 is the paper. Source: feature accentuation
             (Hamblin et al. 2024) regularises ascent in pixels likewise.
+        noise: What is seen is seen under noise of so many posterior widths, drawn anew at each step and alike for every
+            image: the mean over pictures round the latent is improved, not the one picture. So a change lasts when a
+            refinement alters the picture, and a rectified unit has a gradient where it is silent itself. 0 is the
+            paper. Source: transformation robustness (Olah et al. 2017), of a VAE's posterior instead of crops and jitter.
         reach: Where the structured prior's mean lies for an optimisation, in multiples of the landscape's: 1 is the
             paper. An edit stops at the mean; an optimisation uses it as a direction, and one prior mean may not be
             enough to wake a silent unit.
@@ -57,7 +63,8 @@ class OptimizeSettings:
             as that width; the width alone where no reference image has a gradient. Adam steps equally far in every
             dimension, and dimensions are not equal: one unit of a block is several SDs of the prediction, a posterior
             is narrow where the picture changes most, and most dimensions do little to a unit.
-        patience: An image stops after so many steps without a lower loss; None runs all steps.
+        patience: An image stops after so many steps without a lower loss (under noise: a lower running mean of it);
+            None runs all steps.
         chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
             which hundreds of steps would amplify, do not depend on how many images came with it.
 
@@ -69,6 +76,7 @@ class OptimizeSettings:
     w_kld: float = 0.001
     w_silent: float = 0.0
     w_consistency: float = 0.0
+    noise: float = 0.0
     reach: float = 1.0
     prior: Literal["structured", "standard"] = "structured"
     sigma_prior: float = 0.1
@@ -82,7 +90,7 @@ class OptimizeSettings:
         for name in ("steps", "lr", "reach", "sigma_prior", "anchor_sigma", "chunk"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
-        for name in ("w_kld", "w_silent", "w_consistency"):
+        for name in ("w_kld", "w_silent", "w_consistency", "noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
         if self.patience is not None and self.patience < 1:
@@ -100,9 +108,9 @@ class Optimized:
     """Where the optimisation ended.
 
     Args:
-        latents: (N, D) of the lowest loss seen.
-        responses: (steps + 1, N) signed response at the start and after each step, in SDs; constant after an image has
-            stopped.
+        latents: (N, D) of the lowest loss seen; under noise, of the lowest running mean of the loss.
+        responses: (steps + 1, N) signed response at the start and after each step, in SDs, under noise where that was
+            asked for; constant after an image has stopped.
         klds: (steps + 1, N) KLD likewise.
         steps: (N,) steps that each image took.
     """
@@ -124,6 +132,7 @@ def optimize(
     others: Tensor | None = None,
     spread: Tensor | None = None,
     sensitivity: Tensor | None = None,
+    seed: int = 0,
     trace: Callable[[int, Tensor], None] | None = None,
     progress: bool = False,
 ) -> Optimized:
@@ -139,6 +148,7 @@ def optimize(
         others: (D,) bool, the dimensions of other units, which the structured prior never moves; None is nobody's.
         spread: (D,) standard deviation of each dimension over the reference set, for ``scale="spread"``.
         sensitivity: (D,) RMS of the units' gradient in each dimension, for ``scale="response"``.
+        seed: Of the noise.
         trace: Called with each step's number and a chunk's latents (rows of ``z`` in order, one chunk after another).
 
     Returns:
@@ -172,7 +182,7 @@ def optimize(
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
         padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
         see = None if trace is None else partial(_trace_rows, trace, len(rows))
-        parts.append((_optimize_chunk(start, padded, look, settings, shape, see), len(rows)))
+        parts.append((_optimize_chunk(start, padded, look, settings, shape, seed, see), len(rows)))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
         torch.cat([part.responses[:, :count] for part, count in parts], 1),
@@ -202,8 +212,11 @@ def _optimize_chunk(
     look: Look,
     settings: OptimizeSettings,
     shape: _Shape,
+    seed: int,
     trace: Callable[[int, Tensor], None] | None,
 ) -> Optimized:
+    # Every chunk draws the same noise, and every image of a chunk: none depends on how many came with it.
+    draw = torch.Generator().manual_seed(seed)
     start, prior_mean, sigma, length = z[rows], shape.prior_mean[rows], shape.sigma[rows], shape.length[rows]
     prior_sigma, free = shape.prior_sigma, shape.free
     width = (sigma**2 / (2 * prior_sigma**2) - (sigma / prior_sigma).log() - 0.5) * free
@@ -214,9 +227,11 @@ def _optimize_chunk(
     since = torch.zeros(len(rows), dtype=torch.int64, device=start.device)
     taken = torch.zeros_like(since)
     active = torch.ones_like(since, dtype=torch.bool)
+    judged = best_loss
     responses, klds = [], []
     for step in range(settings.steps + 1):
-        seen = look(latent, rows)
+        shaken = settings.noise * sigma * torch.randn(z.shape[1], generator=draw).to(z) if settings.noise > 0 else 0.0
+        seen = look(latent + shaken, rows)
         response = seen.response
         kld = (width + (latent - prior_mean) ** 2 * free / (2 * prior_sigma**2)).sum(1)
         w_kld = settings.w_kld if seen.silent is None else settings.w_kld + settings.w_silent * seen.silent.to(kld)
@@ -224,8 +239,10 @@ def _optimize_chunk(
         if seen.change is not None:
             loss = loss + settings.w_consistency * seen.change
         with torch.no_grad():
-            better = active & (loss < best_loss)
-            best[better], best_loss[better] = latent.detach()[better], loss.detach()[better]
+            # One lucky draw of the noise is no better latent.
+            judged = torch.lerp(judged, loss, RECENT) if settings.noise > 0 and step else loss.detach()
+            better = active & (judged < best_loss)
+            best[better], best_loss[better] = latent.detach()[better], judged[better]
             since = torch.where(better, torch.zeros_like(since), since + 1)
             responses.append(torch.where(active, response, responses[-1]) if step else response.detach())
             klds.append(torch.where(active, kld, klds[-1]) if step else kld.detach())
