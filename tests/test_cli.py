@@ -268,6 +268,9 @@ def test_visualize(tmp_path, capsys):
     assert error.startswith("vislens: error: ")
     assert "bad.png" in error
     assert not (tmp_path / "out").exists()
+    assert main([*command, "--skip-bad", "--alpha", "2"]) == 1
+    assert "alpha=2.0 must lie in [0, 1]" in (said := capsys.readouterr().err)
+    assert "epoch" not in error + said  # both before the fit
     assert main([*command, "--skip-bad"]) == 0
     result = LensResult.load(tmp_path / "out")
     assert result.names == ["000.png", "001.png", "002.png"]

@@ -130,6 +130,15 @@ def test_units_of_a_target_by_name():
     assert torch.equal(sheet.inputs, pictures(3, seed=1)[:2])
 
 
+def test_units_by_their_labels():
+    lens = FeatureLens(OneDead(), "act", "c", labels=[*"abcdef"], backend=Counting())
+    sheet = lens.contact_sheet(["f", "ultraviolet", 0], reference=pictures(220), count=1, strength=0, **QUICK)
+    assert [row.unit for row in sheet.rows] == ["f", "0"]
+    assert sheet.left_out == {"ultraviolet": "unit='ultraviolet' is none of the 6 labels; expected one of them."}
+    by_number = LayerTarget(lens.target.model, "act", [5, 0]).responses(pictures(220))
+    assert sheet.rows[0].top.images.equal(pictures(220)[by_number[:, 0].argsort(descending=True, stable=True)[:4]])
+
+
 def test_what_cannot_be_shown_is_refused():
     lens = FeatureLens(OneDead(), "act", 0, backend=Counting())
     with pytest.raises(ValueError, match="units: none of 2 can be shown. unit=77 is out of range.*never varies"):

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -346,13 +347,56 @@ def test_measured_responses(network):
     images = pictures(220)
     lens = FeatureLens(network, "conv", 2, backend="cifar10")
     measured = images[:, 0].mean((1, 2))
-    lens.fit(images, measured.double().numpy(), **QUICK)
+    with pytest.warns(UserWarning, match="unit 2 of the network, which reads the pictures"):  # it does not see red
+        lens.fit(images, measured.double().numpy(), **QUICK)
     assert lens.reference_kind_ == "given images, measured responses"
     assert torch.equal(lens.landscape_.responses, measured[:, None])
     assert lens.evidence_["2"].correlation > 0.5
     with pytest.warns(UserWarning, match="5 of 5 images to edit are among those"):
         redder = lens.visualize(images[:5], "increase", strength=0).images
     assert (redder["increase"][:, 0].mean((1, 2)) > redder["unedited"][:, 0].mean((1, 2))).all()
+
+
+@pytest.mark.parametrize("times", [-1.0, 1e4])
+def test_a_network_that_does_not_speak_for_what_was_measured_says_so(network, times):
+    images = pictures(220)
+    own = LayerTarget(network, "conv", 2).responses(images)
+    lens = FeatureLens(network, "conv", 2, backend="cifar10")
+    with pytest.warns(UserWarning, match=r"unit 2 of the network, which reads the pictures, .* Pass judge= to"):
+        lens.fit(images, times * own, **QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lens.fit(images, 2 * own, **QUICK)
+
+
+def test_a_baseline_learns_from_what_the_landscape_learned_from(network, fitted):
+    class Seen:
+        def fit(self, target, backend, images, responses):
+            self.images, self.responses = images, responses
+
+        def generate(self, images, directions, **settings):
+            return images
+
+    seen = Seen()
+    fitted.visualize(pictures(2, seed=5), "increase", method=seen)
+    held_out = fitted.landscape_.held_out.tolist()
+    kept = [row for row in range(220) if row not in held_out]
+    assert held_out
+    assert torch.equal(seen.images, fitted._reference[0][kept])
+    assert torch.equal(seen.responses, fitted.landscape_.responses[kept])
+
+
+def test_what_is_wrong_is_said_before_a_fit(lens):
+    for wrong, said in (
+        ({"alpha": 2.0}, "alpha=2.0 must lie"),
+        ({"direction": "up"}, "direction='up' is unknown"),
+        ({"method": "optimize", "doses": [0.5]}, "are weights of method='edit'"),
+        ({"method": "nothing"}, "nothing"),
+    ):
+        with pytest.raises((ValueError, KeyError), match=said):
+            lens.check(**wrong)
+    assert lens.check("increase", alpha=0.5) is None
+    assert lens.method_ is None
 
 
 def test_measured_responses_that_do_not_fit(lens):
@@ -740,6 +784,10 @@ def test_a_later_module_is_never_reached(training_model, images):
 def test_a_lens_says_how_it_reads(network):
     lens = FeatureLens(network, "conv", Direction([1.0, 0, 0, 0, 0, -1.0], name="contrast"), pool="max", backend=Bare())
     assert lens.summary().splitlines()[0] == "SmallNet, layer conv, unit contrast (max over the map), backend bare"
+    neuron = FeatureLens(network, "conv", (2, 1, 1), pool="max", backend=Bare())
+    assert "over the map" not in neuron.summary().splitlines()[0]
+    whole = FeatureLens(network, "conv", lambda features: features[:, 0].amax((1, 2)), backend=Bare())
+    assert "over the map" not in whole.summary().splitlines()[0]
     named = FeatureLens(network, "conv", "c", labels=list("abcdef"), backend=Bare())
     assert named.target.names == ["c"]
     with pytest.raises(ValueError, match="layer, unit: the model is a Brightness, which says itself what it reads"):

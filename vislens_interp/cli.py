@@ -198,19 +198,16 @@ def _visualize(args: argparse.Namespace) -> None:
         backend = get_backend(backend, device, cache=args.cache)
     lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
     on_error = "skip" if args.skip_bad else "raise"
+    from vislens_interp.images import load_images
+
+    doses = args.doses if args.doses is not None else DOSES if args.method == "edit" else ()
+    chosen = {"method": args.method, "alpha": args.alpha, "doses": doses, "strength": args.strength}
+    lens.check(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
+    images, names = load_images(args.images, size=lens.backend.size, on_error=on_error)
     if args.reference is not None:
         lens.fit(args.reference, on_error=on_error, progress=True)
-    result = lens.visualize(
-        args.images,
-        args.direction,
-        method=args.method,
-        alpha=args.alpha,
-        doses=args.doses if args.doses is not None else DOSES if args.method == "edit" else (),
-        strength=args.strength,
-        seeds=args.noise_seed,
-        on_error=on_error,
-        progress=True,
-    )
+    result = lens.visualize(images, args.direction, **chosen, seeds=args.noise_seed, progress=True)
+    result.names = list(names)
     _finish(result, args, model=args.model, weights=args.weights)
 
 

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -27,6 +28,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.method import LandscapeMethod, Method
+from vislens_interp.metrics.response import pearson
 from vislens_interp.metrics.scorer import Scorer
 from vislens_interp.metrics.transfer import Transfer
 from vislens_interp.report.background import Background, TopImages
@@ -42,6 +44,10 @@ from vislens_interp.targets.target import LayerTarget, Target
 PAPER_SEED = 42
 
 OURS = ("edit", "optimize")
+COMPARED = 256
+"""Reference images on which a network is compared with measured responses."""
+ALIKE, TIMES = 0.1, 10
+"""A lower correlation, or spreads further apart: the network does not speak for what was measured."""
 MIN_NATURAL = 20
 """Natural images that judge a comparison, at least: a percentile of fewer says little."""
 
@@ -147,7 +153,8 @@ class FeatureLens:
             images: At least 200 reference images: a tensor, PIL images, paths or a folder. None takes the backend's own
                 (synthetic) reference set. Of a backend of embeddings, files stay on the disk, where they must remain:
                 they are read for the embeddings, for the responses, and when they are shown.
-            responses: Measured responses, (N,) or (N, K), instead of the model's.
+            responses: Measured responses, (N,) or (N, K), instead of the model's. Pictures are still read by the model,
+                in SDs of these: a model that was fitted to them says what they would be, another needs ``judge=``.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             checkpoint: File that an interrupted fit goes on from when called again.
@@ -176,6 +183,7 @@ class FeatureLens:
             measured = torch.as_tensor(responses, dtype=torch.float32)
             measured = measured[:, None] if measured.ndim == 1 else measured
             kind += ", measured responses"
+            self._warn_of_other_units(pictures, measured)
         elif isinstance(pictures, ImageFiles):
             measured = _responses(self.target, pictures, progress=progress)
         method = LandscapeMethod(seed=self.seed, **settings)
@@ -201,6 +209,47 @@ class FeatureLens:
     def evidence_(self) -> dict[str, Evidence]:
         """Unit name to what supports its pictures."""
         return self._fitted().evidence_
+
+    def check(
+        self,
+        direction: str | Mapping[Any, Direction] = "both",
+        *,
+        method: str | Method = "edit",
+        alpha: float | None = None,
+        strength: float | None = None,
+        judge: Target | None = None,
+        mode: int | None = None,
+        doses: Sequence[float] = (),
+    ) -> None:
+        """Raise now what :meth:`visualize` would raise of these arguments: before a fit that takes minutes."""
+        name_of = method if isinstance(method, str) else type(method).__name__
+        chosen_method = method_by_name(method) if isinstance(method, str) else method
+        if not isinstance(method, str) and not (hasattr(method, "fit") and hasattr(method, "generate")):
+            raise TypeError(
+                f"method is a {type(method).__name__}; expected a name, or an object with fit and generate such as "
+                "RidgePattern()."
+            )
+        if mode is not None and method not in OURS:
+            raise ValueError(f"mode={mode} names a mean of the landscape's prior, which {name_of!r} does not have.")
+        if alpha is not None and method == "optimize":
+            raise ValueError(
+                f"alpha={alpha} belongs to method='edit'; 'optimize' goes where Adam leads. Leave alpha out."
+            )
+        for name, value in (("alpha", alpha), ("strength", strength)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name}={value} must lie in [0, 1].")
+        if method != "edit" and len(doses) > 0:
+            raise ValueError(f"doses={list(doses)} are weights of method='edit', not of {name_of!r}. Leave doses out.")
+        if any(not 0 < dose <= 1 for dose in doses):
+            raise ValueError(f"doses={list(doses)} must lie in (0, 1]; each direction is taken at every one of them.")
+        if hasattr(chosen_method, "refuse"):
+            cast(Any, chosen_method).refuse(self.target, self.backend)
+        if judge is not None and len(judge.names) != len(self.target.names):
+            raise ValueError(
+                f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(self.target.names)}, "
+                f"one for each of the lens's ({', '.join(self.target.names)}), in their order."
+            )
+        self._directions(direction)
 
     def visualize(
         self,
@@ -239,33 +288,8 @@ class FeatureLens:
         Returns:
             The result; for a lens on several units a result for each, the same pictures read by every unit.
         """
+        self.check(direction, method=method, alpha=alpha, strength=strength, judge=judge, mode=mode, doses=doses)
         name_of = method if isinstance(method, str) else type(method).__name__
-        chosen_method = method_by_name(method) if isinstance(method, str) else method
-        if not isinstance(method, str) and not (hasattr(method, "fit") and hasattr(method, "generate")):
-            raise TypeError(
-                f"method is a {type(method).__name__}; expected a name, or an object with fit and generate such as "
-                "RidgePattern()."
-            )
-        if mode is not None and method not in OURS:
-            raise ValueError(f"mode={mode} names a mean of the landscape's prior, which {name_of!r} does not have.")
-        if alpha is not None and method == "optimize":
-            raise ValueError(
-                f"alpha={alpha} belongs to method='edit'; 'optimize' goes where Adam leads. Leave alpha out."
-            )
-        for name, value in (("alpha", alpha), ("strength", strength)):  # before a fit that takes minutes
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name}={value} must lie in [0, 1].")
-        if method != "edit" and len(doses) > 0:
-            raise ValueError(f"doses={list(doses)} are weights of method='edit', not of {name_of!r}. Leave doses out.")
-        if any(not 0 < dose <= 1 for dose in doses):
-            raise ValueError(f"doses={list(doses)} must lie in (0, 1]; each direction is taken at every one of them.")
-        if hasattr(chosen_method, "refuse"):  # before a fit that takes minutes
-            cast(Any, chosen_method).refuse(self.target, self.backend)
-        if judge is not None and len(judge.names) != len(self.target.names):
-            raise ValueError(
-                f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(self.target.names)}, "
-                f"one for each of the lens's ({', '.join(self.target.names)}), in their order."
-            )
         wanted: dict[str, dict[int, Direction]] = {"unedited": {}, **self._directions(direction)}
         if images is None:
             self._fit_if_needed(None, progress)
@@ -437,11 +461,6 @@ class FeatureLens:
                 f"natural has {len(judges)} images to judge by; expected at least {MIN_NATURAL}, none of them to be "
                 "moved. Pass more."
             )
-        rows = sorted(set(range(len(self.landscape_.responses))) - set(held_out))
-
-        def learned() -> tuple[Tensor, Tensor]:
-            return reference[0][rows], self.landscape_.responses[rows]
-
         synthetic = (self.reference_kind_ or "").startswith("synthetic")
         makers = {
             f"{label} (synthetic)" if synthetic and getattr(maker, "shows_reference", False) else label: maker
@@ -453,7 +472,7 @@ class FeatureLens:
                 notes.append(f"WEAK EVIDENCE for unit {name}, doubt its pictures: {'; '.join(item.reasons)}.")
         transfer = None
         if second is not None:
-            transfer = Transfer(second).fit(*learned())
+            transfer = Transfer(second).fit(*self._learned_from())
             listed = ", ".join(f"{value:.2f}" for value in transfer.correlation_.tolist())
             notes.append(f"The second network predicts natural responses with a correlation of {listed}.")
         if synthetic:
@@ -467,7 +486,7 @@ class FeatureLens:
             ours,
             makers,
             inputs,
-            learned,
+            self._learned_from,
             [way for way in DIRECTIONS if direction in (way, "both")],
             fit_seconds=self.fit_seconds_,
             strength=strength,
@@ -599,7 +618,9 @@ class FeatureLens:
         """What the lens points at, what it applies to images, and what its fit is worth."""
         said = self._target_description()
         pool = ""
-        if len(said.get("shape", [])) > 1:
+        # A neuron at its place and a function of the whole output are not pooled.
+        pooled = not all(isinstance(unit, tuple | FunctionType) for unit in getattr(self.target, "units", [0]))
+        if pooled and len(said.get("shape", [])) > 1:
             over = "the map" if said["layout"] in ("NCHW", "NHWC", None) else "the positions"
             pool = f" ({said['pool']} over {over})" if said["pool"] in ("mean", "max") else f" ({said['pool']})"
         layer = f"layer {said['layer']}" if said.get("layer") else "output"
@@ -754,6 +775,7 @@ class FeatureLens:
                 output=ours.output,
                 call=ours.call,
                 preprocess=ours.preprocess,
+                labels=ours.labels,
                 batch_size=ours.batch_size,
             )
 
@@ -761,8 +783,8 @@ class FeatureLens:
             try:
                 aim([unit])
                 known.append(unit)
-            except (ValueError, TypeError) as error:
-                left_out[name] = str(error)
+            except (ValueError, TypeError, KeyError) as error:
+                left_out[name] = str(error.args[0])
         return (aim(known) if known else None), left_out
 
     def save(self, path: str | Path) -> Path:
@@ -876,10 +898,16 @@ class FeatureLens:
                 f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
                 "on photographs first, or look at top_images()."
             )
-        baseline.fit(self.target, self.backend, self._reference[0], self.landscape_.responses)
+        baseline.fit(self.target, self.backend, *self._learned_from())
         if isinstance(method, str):
             self._baselines[method] = baseline
         return baseline
+
+    def _learned_from(self) -> tuple[Tensor, Tensor]:
+        """Reference pictures and responses that the landscape learned from; what is compared with it gets the same."""
+        assert self._reference is not None  # who calls has looked
+        rows = sorted(set(range(len(self.landscape_.responses))) - set(self.landscape_.held_out.tolist()))
+        return self._reference[0][rows], self.landscape_.responses[rows]
 
     def _fit_if_needed(self, images: Tensor | None, progress: bool) -> None:
         if self.method_ is not None:
@@ -894,6 +922,26 @@ class FeatureLens:
                 f"this lens is not fitted, backend {self.backend.name!r} has no reference set, and {given} images were "
                 f"given, of which {MIN_IMAGES} are needed. Call fit(images) first."
             )
+
+    def _warn_of_other_units(self, pictures: Any, measured: Tensor) -> None:
+        """A network's pictures are read by the network, in SDs of what was measured: say so where they are no match."""
+        if not isinstance(self.target, LayerTarget) or measured.shape != (len(pictures), len(self.target.names)):
+            return  # an encoder was fitted to recordings; what does not fit is refused later
+        if not measured.isfinite().all():
+            return
+        rows = list(range(0, len(pictures), max(1, len(pictures) // COMPARED)))[:COMPARED]
+        own, given = _responses(self.target, pictures[rows]), measured[rows]
+        for name, r, spread, wanted in zip(
+            self.target.names, pearson(own, given).tolist(), own.std(0).tolist(), given.std(0).tolist(), strict=True
+        ):
+            if r < ALIKE or not wanted / TIMES < spread < wanted * TIMES:
+                warnings.warn(
+                    f"responses have a standard deviation of {wanted:.3g}, and unit {name} of the network, which reads "
+                    f"the pictures, one of {spread:.3g} and a correlation of {r:.2f} with them over {len(rows)} "
+                    "reference images: response changes in SDs of the measured responses mean little. Pass judge= to "
+                    "visualize, or a target that was fitted to the measured responses.",
+                    stacklevel=3,
+                )
 
     def _warn_of_overlap(self, pictures: Tensor) -> None:
         count = sum(key in self._learned for key in image_keys(pictures))

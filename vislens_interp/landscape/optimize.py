@@ -47,7 +47,7 @@ class OptimizeSettings:
         noise: What is seen is seen under noise of so many posterior widths, drawn anew at each step and alike for every
             image: the mean over pictures round the latent is improved, not the one picture. So a change lasts when a
             refinement alters the picture, and a rectified unit has a gradient where it is silent itself. 0 is the
-            paper. Source: transformation robustness (Olah et al. 2017), of a VAE's posterior instead of crops and jitter.
+            paper. Source: transformation robustness (Olah et al. 2017), of the posterior instead of crops and jitter.
         reach: Where the structured prior's mean lies for an optimisation, in multiples of the landscape's: 1 is the
             paper. An edit stops at the mean; an optimisation uses it as a direction, and one prior mean may not be
             enough to wake a silent unit.

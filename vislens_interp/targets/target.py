@@ -216,7 +216,7 @@ class LayerTarget(Target):
             labels = (
                 own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
             )
-        names = labels_of(labels)
+        self.labels = names = labels_of(labels)
         self.units: list[OneUnit] = unit_list(by_label(unit, names))
         self.names = [
             names[one]
