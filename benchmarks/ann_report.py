@@ -1,6 +1,5 @@
 """What `ann_units.py` found: tables over all cells, what fails first, and two figures."""
 
-import io
 import json
 import math
 from functools import cached_property
@@ -25,20 +24,18 @@ from embedded_methods import SIGN
 from embedded_networks import NETWORKS
 from embedded_report import table
 from numpy.typing import NDArray
-from PIL import Image
 from provenance import provenance_line
 from safetensors.torch import load_file
+from sheets import save_small
 from torch import Tensor
 
 from vislens_interp.comparison import Comparison
-from vislens_interp.files import write_atomically, write_text
+from vislens_interp.files import write_text
 from vislens_interp.metrics.bootstrap import interval, paired_difference
 from vislens_interp.metrics.realism import frechet_distance
 
 WANTED_UNITS, WANTED_NETWORKS, WANTED_IMAGES = 4, 3, 12
 COST_RATIO = 0.1
-SMALL = 380_000
-"""Bytes of a figure, at most: colours are given up for it."""
 SCORES = ("response_change_from_input", "predictivity", "kernel_distance", "spectrum_distance", "similarity", "seconds")
 PICTURES = "pictures-{network}-{layer}-{unit}-{seed}.safetensors"
 DRAWS = 1000
@@ -433,8 +430,8 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
     minutes = sum(cell["cpu_seconds"] for cell in cells) / 60
     lines += [f"Cells were run at {', '.join(made)} on {devices}, {minutes:.0f} minutes of a processor.", ""]
     lines += [provenance_line(said), ""]
-    lines += ["![The first unit of each layer; first photographs, nothing picked](ann_units_figure4.png)", ""]
-    lines += ["![Scores](ann_units_scores.png)"]
+    lines += ["![The first unit of each layer; first photographs, nothing picked](ann_units_figure4.webp)", ""]
+    lines += ["![Scores](ann_units_scores.webp)"]
     text = "\n".join(lines) + "\n"
     numbers = {
         "checks": verdicts,
@@ -529,10 +526,10 @@ def measures(found: Found) -> list[dict[str, Any]]:
 
 
 def figures(out: Path, found: Found) -> None:
-    """`ann_units_figure4.png` and `ann_units_scores.png`."""
+    """`ann_units_figure4.webp` and `ann_units_scores.webp`."""
     firsts = [cell for (_, seed), cell in found.cells.items() if cell["first"] and seed == found.seeds[0]]
     if firsts:
-        save_small(figure_4(out, firsts), out / "ann_units_figure4.png")
+        save_small(figure_4(out, firsts), out / "ann_units_figure4.webp")
     short = {LANDSCAPE: "the paper's landscape", BRAINACTIV: "BrainACTIV's ridge"}
     pooled = Comparison(
         methods=[short.get(label, label) for label in found.methods],
@@ -546,7 +543,7 @@ def figures(out: Path, found: Found) -> None:
         },
         notes=[f"Budget of whatever asks the target: {found.passes} forward passes. Kernel distance: × α = 0's."],
     )
-    save_small(pooled.figure([name for name in SCORES if name in pooled.measures]), out / "ann_units_scores.png")
+    save_small(pooled.figure([name for name in SCORES if name in pooled.measures]), out / "ann_units_scores.webp")
 
 
 def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
@@ -609,17 +606,3 @@ def figure_changes(cell: dict[str, Any]) -> dict[str, list[float]]:
         for way in SIGN
         if (label, way) in known
     }
-
-
-def save_small(page: Any, path: Path) -> None:
-    """As a PNG with as many colours as its size allows."""
-    file = io.BytesIO()
-    page.savefig(file, format="png", dpi=100)
-    with Image.open(file) as drawn:
-        whole = drawn.convert("RGB")
-    for colours in (256, 128, 64, 32):
-        small = io.BytesIO()
-        whole.quantize(colours, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-        if len(small.getvalue()) <= SMALL:
-            break
-    write_atomically(path, lambda temporary: Path(temporary).write_bytes(small.getvalue()))

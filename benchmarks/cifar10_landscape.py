@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0; pairs need none")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
-    parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.png")
+    parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--published-seeds", type=int, default=3, help="seeds that the published optimisation rows get")
     parser.add_argument("--only", choices=("pairs", "edits", "optimisations"), help="run these cells alone")
@@ -201,7 +201,7 @@ def main() -> None:
         return
     tuned = {} if args.only == "pairs" else json.loads((args.out / "tuned.json").read_text())
     if args.figure:
-        figure(bench, tuned, args.out / "figure5.png")
+        figure(bench, tuned, args.out / "figure5.webp")
         return
     part = args.part or 0
     path = args.out / f"pairs-{part}-of-{args.workers}.json"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sheets import save_small, sheet
 from table3_bench import Bench, landscapes, optimize_settings, trajectories
 from table3_rows import OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TRACE
 from torch import Tensor
@@ -17,12 +18,9 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
     Optimisations are shown, picture by picture, at the last scored step before it gives up 30 % of its similarity, so
     that both priors are seen at the same cost. Everything is refined; below each picture stands its Δr.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     images = bench.test[0::3][:pictures]
     start = bench.features(images)
-    columns: list[tuple[str, Tensor, list[str]]] = []
+    rows: list[tuple[str, Tensor, list[str]]] = []
     for layer in TEST_UNITS:
         units = bench.units(layer)[1][: TEST_UNITS[layer]]
         made = landscapes(bench, layer, units, 0)
@@ -38,8 +36,8 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
             base = scaler.standardise(target.responses(bench.refine(unedited, 0)))[:, 0]
             if row is None:
                 name = f"{layer}, unit {units[0]}"
-                columns.append((f"{name}\ninput", images, [""] * pictures))
-                columns.append((f"{name}\nα = 0", bench.refine(unedited, 0), ["0.0"] * pictures))
+                rows.append((f"{name}\ninput", images, [""] * pictures))
+                rows.append((f"{name}\nα = 0", bench.refine(unedited, 0), ["0.0"] * pictures))
                 zero_kept = bench.similarity(bench.features(unedited), start)
                 continue
             for way in SIGN:
@@ -56,19 +54,5 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
                 refined = bench.refine(shown, 0)
                 change = scaler.standardise(target.responses(refined))[:, 0] - base
                 label = {ROWS[1].label: "edit", OURS.label: "our optim.", RIVAL.label: "standard optim."}[row.label]
-                columns.append((f"{label}\n{way}", refined, [f"{value:+.1f}" for value in change.tolist()]))
-    per_layer = len(columns) // len(TEST_UNITS)
-    page = Figure(figsize=(1.05 * pictures + 1.3, 1.2 * len(columns)), dpi=110)
-    FigureCanvasAgg(page)
-    axes = page.subplots(len(columns), pictures)
-    for index, (name, shown, notes) in enumerate(columns):
-        for column in range(pictures):
-            axis = axes[index][column]
-            axis.imshow(shown[column].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_xlabel(notes[column], fontsize=8, labelpad=1)
-        bold = "bold" if index % per_layer == 0 else "normal"
-        axes[index][0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, fontweight=bold)
-    page.tight_layout(pad=0.4)
-    page.savefig(path)
+                rows.append((f"{label}\n{way}", refined, [f"{value:+.1f}" for value in change.tolist()]))
+    save_small(sheet(rows, bold=range(0, len(rows), len(rows) // len(TEST_UNITS))), path)

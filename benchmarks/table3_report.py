@@ -230,9 +230,9 @@ means) and the weight of a silent unit's prior ({SILENT}, both priors).
     numbers["provenance"] = provenance_
     commits = sorted({entry["commit"] for entry in [*entries, *pair_entries]})
     lines += ["", f"Cells were run at {', '.join(commits)}; the report was made at the commit above."]
-    if (out / "figure5.png").exists():
+    if (out / "figure5.webp").exists():
         said = "the first test unit of each layer, the first test images; optimisations at 30 % of similarity given up"
-        lines += ["", "![Figure 5](figure5.png)", "", f"Figure 5: {said}, refined."]
+        lines += ["", "![Figure 5](figure5.webp)", "", f"Figure 5: {said}, refined."]
     lines[2:2] = verdict(numbers)
     write_text(out / "table3.json", json.dumps(numbers, indent=1))
     text = "\n".join(lines) + "\n"

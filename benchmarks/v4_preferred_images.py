@@ -35,11 +35,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from embedded_bench import Recorded, Remembered, rounded, seen_by
 from embedded_edits import NATURAL_IMAGES, Eyes, judged_edits
-from embedded_figure import save_small, sheet
 from embedded_methods import JOB_ANGLE, JOB_METHODS, METHODS, NATURAL, OURS, SIGN, VARIANT_METHODS, set_angle
 from judges import load_judge
 from paper_table_1 import refuse_other_settings
 from provenance import provenance
+from sheets import save_small, sheet
 from v4_data import NEURONS, SIZE, TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 from v4_encoder import OURS as RIDGE
 from v4_encoder import WAYS, correlations

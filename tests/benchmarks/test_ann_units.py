@@ -234,7 +234,7 @@ def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
     numbers = json.loads((tmp_path / "ann_units.json").read_text())
     assert False in numbers["checks"].values()  # one unit of one network is too few
     for name in ("figure4", "scores"):
-        path = tmp_path / f"ann_units_{name}.png"
+        path = tmp_path / f"ann_units_{name}.webp"
         assert path.stat().st_size < 400_000
         with Image.open(path) as drawn:
             assert min(drawn.size) > 60

@@ -12,10 +12,10 @@ import v4_data
 import v4_encoder
 import v4_pictures_report as pages
 import v4_preferred_images as bench
-from embedded_figure import FIGURE_BYTES
 from embedded_methods import BRAINACTIV, JOB_METHODS, NATURAL, OURS, PATTERN, SHUFFLED, SIGN
 from PIL import Image
 from safetensors.torch import save_file
+from sheets import FIGURE_BYTES
 
 from vislens_interp.backends import embedded
 from vislens_interp.brain.v4 import CompactNetwork

@@ -47,6 +47,7 @@ class PixelBackend:
             "w_kld": 1e-4,
             "w_silent": 0.1,
             "w_consistency": 0.03,
+            "noise": 2.0,
             "reach": 3.0,
             "move": "all",
             "scale": "response",
