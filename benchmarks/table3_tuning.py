@@ -42,14 +42,13 @@ def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> 
         few = bench.tuning[:TUNED_REFINED]
         zeros = {"decoded": zero, "refined": bench.refine(zero[: len(few)], 0)}
         before = {stage: scaler.standardise(target.responses(x)) for stage, x in zeros.items()}
-        span = bench.similarity(bench.features(zero), start).mean().item() - random
         for row in found:
             way = row["direction"]
             given = complete({name: row[name] for name in GRID[way]}, prior, steps) | {"chunk": len(bench.tuning)}
             for unit in range(count):
                 shown = trajectories(bench, method, bench.tuning, unit, way, given)
                 refined = [bench.refine(shown[step][: len(few)], 0) for step in REFINED_AT if step > 0]
-                curves: dict[str, Any] = {"span": span}
+                curves: dict[str, Any] = {"random": random}
                 for stage, pictures in (("decoded", [*shown.values()]), ("refined", [zeros["refined"], *refined])):
                     after = [scaler.standardise(target.responses(x)) for x in pictures]
                     change = torch.stack([SIGN[way] * (x - before[stage])[:, unit] for x in after], 1)
@@ -80,16 +79,18 @@ def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             curves = [row["curves"][unit] for row in found]
             gained = [torch.tensor(curve[stage]["change"], dtype=torch.float64) for curve in curves]
             kept = [torch.tensor(curve[stage]["similarity"], dtype=torch.float64) for curve in curves]
-            spans = [curve["span"] for curve in curves]
-            at = [change_where_given_up(*one).mean() for one in zip(gained, kept, spans, strict=True)]
+            # As in the table: what lies between the mean α = 0, over both priors, and a random pair.
+            span = torch.stack([one[:, 0].mean() for one in kept]).mean().item() - curves[0]["random"]
+            at = [change_where_given_up(*one, span).mean() for one in zip(gained, kept, strict=True)]
             common = torch.stack([one.max(1).values for one in gained]).min(0).values
             moved = common > HARDLY
             shares = [one[moved] / common[moved, None] for one in gained]
             same = [interpolate_at(a, b[moved], torch.tensor(SHARES)).mean() for a, b in zip(shares, kept, strict=True)]
             measures.setdefault(f"change, {stage}", []).append(torch.stack(at))
             measures.setdefault(f"similarity, {stage}", []).append(torch.stack(same))
-    tables = {name: torch.stack(values, 1) for name, values in measures.items()}
-    in_sds = torch.cat([(one - one.mean(0)) / one.std(0) for one in tables.values()], 1)
+    tables = {name: torch.stack(values, 1) for name, values in measures.items()}  # (settings, units)
+    # Each measure counts as much as another, over however many units it could be taken.
+    in_sds = torch.stack([((one - one.mean(0)) / one.std(0)).nanmean(1) for one in tables.values()], 1)
     return [
         {name: value for name, value in row.items() if name != "curves"}
         | {name: one[index].tolist() for name, one in tables.items()}

@@ -110,7 +110,7 @@ def test_a_setting_is_scored_by_both_measures_and_a_large_unit_counts_no_more_th
             change = [[size * step for step in range(5)]] * 3
             kept = [[1 - cost * step * size / (1, 100)[unit] for step in range(5)]] * 3
             decoded, refined = {"change": change, "similarity": kept}, {"change": change[:2], "similarity": kept[:2]}
-            curves.append({"span": 0.5, "decoded": decoded, "refined": refined})
+            curves.append({"random": 0.5, "decoded": decoded, "refined": refined})
         return {"prior": "structured", "direction": "increase", "lr": lr, "curves": curves}
 
     weak, costly, best = score([row(0.1, (1.0, 100.0), 0.02), row(0.2, (1.0, 100.0), 0.2), row(0.3, (2.0, 90.0), 0.02)])

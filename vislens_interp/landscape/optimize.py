@@ -227,7 +227,7 @@ def _optimize_chunk(
     since = torch.zeros(len(rows), dtype=torch.int64, device=start.device)
     taken = torch.zeros_like(since)
     active = torch.ones_like(since, dtype=torch.bool)
-    judged = best_loss
+    mean = torch.zeros(len(rows)).to(start)
     responses, klds = [], []
     for step in range(settings.steps + 1):
         shaken = settings.noise * sigma * torch.randn(z.shape[1], generator=draw).to(z) if settings.noise > 0 else 0.0
@@ -239,11 +239,14 @@ def _optimize_chunk(
         if seen.change is not None:
             loss = loss + settings.w_consistency * seen.change
         with torch.no_grad():
-            # One lucky draw of the noise is no better latent.
-            judged = torch.lerp(judged, loss, RECENT) if settings.noise > 0 and step else loss.detach()
+            judged = loss.detach()
+            if settings.noise > 0:  # one lucky draw is no better latent: the mean of all, then of the recent ones
+                mean = torch.lerp(mean, judged, max(RECENT, 1 / (step + 1)))
+                judged = mean if step + 1 >= 1 / RECENT or step == settings.steps else torch.full_like(mean, torch.inf)
             better = active & (judged < best_loss)
             best[better], best_loss[better] = latent.detach()[better], judged[better]
-            since = torch.where(better, torch.zeros_like(since), since + 1)
+            # What has not been judged yet has not come to a stand.
+            since = torch.where(better | judged.isposinf(), torch.zeros_like(since), since + 1)
             responses.append(torch.where(active, response, responses[-1]) if step else response.detach())
             klds.append(torch.where(active, kld, klds[-1]) if step else kld.detach())
             if settings.patience is not None:
