@@ -112,7 +112,8 @@ def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict
     for one in suite:
         if one.name in measured and not one.published:
             folder = folders[one.name]
-            for file in [folder / f"{one.file}.json", folder / f"{one.file}.md", *sorted(folder.glob("*.png"))]:
+            figures = sorted([*folder.glob("*.png"), *folder.glob("*.webp")])
+            for file in [folder / f"{one.file}.json", folder / f"{one.file}.md", *figures]:
                 if file.is_file():
                     shutil.copy(file, RESULTS / file.name)
 

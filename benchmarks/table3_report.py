@@ -11,6 +11,7 @@ from table3_rows import (
     FIT_EPOCHS,
     GRID,
     HELD,
+    NOISY,
     OURS,
     PAPER,
     REACH,
@@ -30,6 +31,8 @@ from vislens_interp.files import write_text
 from vislens_interp.metrics.bootstrap import interval
 from vislens_interp.metrics.realism import frechet_distance
 
+EXTRAS = {"structure": "the loss in its optimisation", "structure and loss": "our noise"}
+"""What a rival has beside what was asked for, by the comparison with it."""
 PAIRS_TITLE = "## Two units in one latent"
 
 
@@ -66,9 +69,10 @@ same after the DDPM at strength {PixelBackend.defaults.strength}, for the first 
 are at α = 1.
 
 Tuned on tuning units and images, by Δr where similarity is given up and by similarity at shares of the common Δr,
-each in SDs over the settings, with the same grid for both priors ({GRID}):
-structured {tuned["structured"]}; standard without the loss in the optimisation {tuned["standard"]}, with it
-{tuned["held"]}. Chosen on tuning units without a grid: the structured prior's mean for an optimisation ({REACH:g} prior
+of decoded and of refined pictures, each in SDs over the settings, with the same grid for both priors ({GRID}):
+structured {tuned["structured"]}; standard without noise and loss in the optimisation {tuned["standard"]}, with noise
+{tuned["noisy"]}, with the loss {tuned["held"]}.
+Chosen on tuning units without a grid: the structured prior's mean for an optimisation ({REACH:g} prior
 means) and the weight of a silent unit's prior ({SILENT}, both priors).
 """
     columns = (
@@ -204,13 +208,19 @@ means) and the weight of a silent unit's prior ({SILENT}, both priors).
             lines += matched_lines(way, stage, found)
     lines += ["", "## What the structure does, and what the consistency loss", ""]
     lines += [
-        "Structure: ours against N(0, 1) in the standard VAE with the consistency loss in the optimisation too. Loss:",
-        "that against the standard VAE's optimisation without it. Picture by picture.",
+        "Structure: ours against N(0, 1) in the standard VAE with the consistency loss in the optimisation too, and",
+        "the noise if tuning chose it. Structure and loss: ours against N(0, 1) with the noise alone. Loss, noise: what",
+        "either adds to N(0, 1). Picture by picture.",
         "",
         "| comparison | direction | stage | measure | difference | 95 % |",
         "|---|---|---|---|---|---|",
     ]
-    for label, one, other in (("structure", OURS, HELD), ("loss", HELD, RIVAL)):
+    for label, one, other in (
+        ("structure", OURS, HELD),
+        ("structure and loss", OURS, NOISY),
+        ("loss", HELD, NOISY),
+        ("noise", NOISY, RIVAL),
+    ):
         for way in SIGN:
             for stage in ("decoded", "refined"):
                 found = table.matched(way, stage, one, other)
@@ -289,14 +299,12 @@ def checks(numbers: dict[str, Any]) -> dict[str, bool]:
             text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] (wanted: above zero)."
             said[f"Structured against standard-VAE optimisation, {key}: {name} {text}"] = one["low"] > 0
     for key, found in numbers.get("ablation", {}).items():
-        if key.startswith("structure"):
+        kind, where = key.split(", ", 1)
+        if kind in EXTRAS:
             for name in ("Δr, mean over similarities", "similarity, mean over Δr"):
                 one = found[name]
                 text = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}] (not asked for: above zero)."
-                where = key.removeprefix("structure, ")
-                said[f"The same, and the rival has the loss in its optimisation too, {where}: {name} {text}"] = (
-                    one["low"] > 0
-                )
+                said[f"The same, and the rival has {EXTRAS[kind]} too, {where}: {name} {text}"] = one["low"] > 0
     for name in ("of mean changes", "of single pictures") if "pairs" in numbers else ():
         one = numbers["pairs"][name]
         text = f"{one['both over single']:.2f} [{one['low']:.2f}, {one['high']:.2f}] of a single unit's (wanted: 0.50)."

@@ -102,15 +102,18 @@ def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The best setting of each kind and direction, from what `score` says."""
     best: dict[str, Any] = {"grid": found}
-    for name, prior, held in (
-        ("structured", "structured", (True, False)),
-        ("standard", "standard", (False,)),
-        ("held", "standard", (True,)),
+    either = (True, False)
+    for name, prior, held, noisy in (
+        ("structured", "structured", either, either),
+        ("standard", "standard", (False,), (False,)),
+        ("noisy", "standard", (False,), (True,)),
+        ("held", "standard", (True,), either),
     ):
         best[name] = {}
         for way, grid in GRID.items():
             rows = [row for row in found if row["prior"] == prior and row["direction"] == way]
-            top = max((row for row in rows if (row["w_consistency"] > 0) in held), key=lambda row: row["score"])
+            rows = [row for row in rows if (row["w_consistency"] > 0) in held and (row["noise"] > 0) in noisy]
+            top = max(rows, key=lambda row: row["score"])
             best[name][way] = {setting: top[setting] for setting in grid}
     return best
 

@@ -348,6 +348,12 @@ def test_image_files_are_read_where_they_are_asked_for(tmp_path):
     assert torch.equal(files[1:3], loaded[1:3])
     assert torch.equal(files[torch.tensor([4, 0])], loaded[[4, 0]])
     assert torch.equal(ImageFiles([tmp_path / "3.png"], 16)[[0]], loaded[3:4])
+    assert files[[]].shape == files[torch.zeros(0, dtype=torch.int64)].shape == (0, 3, 16, 16)
+    some = files.at([3, 1])
+    assert isinstance(some, ImageFiles)
+    assert (some.names, some.shape) == ([files.names[3], files.names[1]], (2, 3, 16, 16))
+    assert torch.equal(some[:], loaded[[3, 1]])
+    assert len(files) == len(loaded)
 
 
 def test_image_files_that_cannot_be_read(tmp_path):

@@ -386,6 +386,29 @@ def test_a_baseline_learns_from_what_the_landscape_learned_from(network, fitted)
     assert torch.equal(seen.responses, fitted.landscape_.responses[kept])
 
 
+def test_what_was_measured_ranks_the_images_of_the_fit_and_a_sheet_says_that_it_read_the_network(network):
+    images, own = pictures(220), LayerTarget(network, "conv", 2).responses(pictures(220))
+    measured = own + torch.randn(220, 1, generator=torch.Generator().manual_seed(0)) * own.std()
+    lens = FeatureLens(network, "conv", 2, backend="cifar10").fit(images, measured, **QUICK)
+    best = measured[:, 0].argsort(descending=True)[:4]
+    assert torch.equal(lens.top_images(4).images, images[best])
+    assert torch.equal(lens.top_images(4).responses, measured[best, 0])
+    assert torch.equal(lens.top_images(4, images).responses, own.topk(4, 0).values[:, 0])
+    sheet = lens.contact_sheet([2], count=1, strength=0, **QUICK)
+    assert sheet.settings["reference_set"] == "given images"
+
+
+def test_a_label_that_looks_like_a_number_does_not_load_as_that_channel(network, tmp_path):
+    lens = FeatureLens(network, "conv", "1", labels=[*"123456"], backend="cifar10").fit(pictures(220), **QUICK)
+    lens.save(tmp_path / "lens.safetensors")
+    with pytest.raises(ValueError, match=r"holds the units \['1'\]; pass the same ones as unit=, and labels="):
+        FeatureLens.load(tmp_path / "lens.safetensors", network)
+    with pytest.raises(ValueError, match=r"channels=None, but the lens in .* was fitted with \['0'\]"):
+        FeatureLens.load(tmp_path / "lens.safetensors", network, unit=1)
+    again = FeatureLens.load(tmp_path / "lens.safetensors", network, unit="1", labels=[*"123456"])
+    assert torch.equal(again.target.responses(pictures(3)), LayerTarget(network, "conv", 0).responses(pictures(3)))
+
+
 def test_what_is_wrong_is_said_before_a_fit(lens):
     for wrong, said in (
         ({"alpha": 2.0}, "alpha=2.0 must lie"),

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ class Run:
             "images": image_keys(inputs),
             "directions": self.directions,
             "strength": strength,
+            "defaults": asdict(self.backend.defaults),  # what a method is not told, it takes from here
         }
         self._said = {label: describe_method(maker) for label, maker in methods.items()}  # before a fit adds to them
 

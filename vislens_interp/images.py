@@ -1,5 +1,6 @@
 """The pixel convention, RGB float32 in [0, 1] as (N, 3, H, W): load, check, resize, preprocess."""
 
+import copy
 import hashlib
 import os
 import warnings
@@ -230,8 +231,23 @@ class ImageFiles:
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
         """Pictures at these positions, (n, 3, size, size) in [0, 1]."""
-        places = range(len(self))[rows] if isinstance(rows, slice) else torch.as_tensor(rows).tolist()
+        places = self._places(rows)
+        if not places:
+            return torch.zeros(0, *self.shape[1:])
         return load_images([self.paths[row] for row in places], size=self.size)[0]
+
+    def at(self, rows: Sequence[int]) -> "ImageFiles":
+        """The files at these positions, at least one, still on the disk."""
+        found = copy.copy(self)
+        places = self._places(rows)
+        found.paths, found.names = [self.paths[row] for row in places], [self.names[row] for row in places]
+        found.shape = (len(places), *self.shape[1:])
+        return found
+
+    def _places(self, rows: slice | Sequence[int] | Tensor) -> list[int]:
+        if isinstance(rows, slice):
+            return list(range(len(self))[rows])
+        return [int(row) for row in torch.as_tensor(rows, dtype=torch.int64).tolist()]
 
     def split(self, count: int) -> Iterator[Tensor]:
         """All of them in order, ``count`` at a time."""

@@ -44,6 +44,8 @@ from vislens_interp.targets.target import LayerTarget, Target
 PAPER_SEED = 42
 
 OURS = ("edit", "optimize")
+MEASURED = ", measured responses"
+"""How the kind of a reference set ends whose responses were given."""
 COMPARED = 256
 """Reference images on which a network is compared with measured responses."""
 ALIKE, TIMES = 0.1, 10
@@ -182,7 +184,7 @@ class FeatureLens:
         if responses is not None:
             measured = torch.as_tensor(responses, dtype=torch.float32)
             measured = measured[:, None] if measured.ndim == 1 else measured
-            kind += ", measured responses"
+            kind += MEASURED
             self._warn_of_other_units(pictures, measured)
         elif isinstance(pictures, ImageFiles):
             measured = _responses(self.target, pictures, progress=progress)
@@ -472,7 +474,8 @@ class FeatureLens:
                 notes.append(f"WEAK EVIDENCE for unit {name}, doubt its pictures: {'; '.join(item.reasons)}.")
         transfer = None
         if second is not None:
-            transfer = Transfer(second).fit(*self._learned_from())
+            pictures, responses = self._learned_from()
+            transfer = Transfer(second).fit(pictures[:], responses)
             listed = ", ".join(f"{value:.2f}" for value in transfer.correlation_.tolist())
             notes.append(f"The second network predicts natural responses with a correlation of {listed}.")
         if synthetic:
@@ -576,7 +579,8 @@ class FeatureLens:
         else:
             pictures, names = load_images(images, size=self.backend.size)
         index = self._index(unit)
-        responses = _responses(self.target, pictures)[:, index]
+        # Of the fit's images what the landscape was fitted on, which may have been measured.
+        responses = (self.landscape_.responses if images is None else _responses(self.target, pictures))[:, index]
         order = responses.argsort(descending=True, stable=True)[:count]
         return TopImages(pictures[order], responses[order], [names[row] for row in order.tolist()])
 
@@ -678,7 +682,8 @@ class FeatureLens:
             pictures, names = load_images(reference, size=self.backend.size)
             kind = "given images"
         elif self._reference is not None:
-            (pictures, names), kind = self._reference, str(self.reference_kind_)
+            # Its units are read from the network, whatever was measured of the lens's own.
+            (pictures, names), kind = self._reference, str(self.reference_kind_).removesuffix(MEASURED)
         elif (own := self.backend.reference()) is not None:
             pictures, names, kind = own, _synthetic_names(len(own)), "synthetic reference"
         else:
@@ -819,7 +824,7 @@ class FeatureLens:
             path: The file.
             model: The model that the lens was fitted for; its weights are compared.
             arguments: For the constructor, where the file cannot hold them: ``preprocess=``, ``backend=``, ``unit=`` of
-                units that are no numbers.
+                units that are no numbers, ``labels=`` where units were named by them.
 
         Raises:
             ValueError: The file is damaged or not a lens, or the model is another one.
@@ -830,15 +835,18 @@ class FeatureLens:
             names = said["units"]
             numbers = [int(name) for name in names if name.lstrip("-").isdigit()]
             if "unit" not in arguments:
-                if len(numbers) != len(names):
-                    raise ValueError(f"path={str(path)!r} holds the units {names}; pass the same ones as unit=.")
+                if len(numbers) != len(names) or "channels" in said:  # a label may look like a number
+                    raise ValueError(
+                        f"path={str(path)!r} holds the units {names}; pass the same ones as unit=, and labels= if that "
+                        "is where their names come from."
+                    )
                 arguments["unit"] = numbers if len(numbers) > 1 else numbers[0]
             reading = {"layer": said["layer"] or None, "pool": said["pool"], "layout": said.get("declared_layout")}
             reading["output"] = tuple(said["output"]) if isinstance(said.get("output"), list) else said.get("output")
             arguments = {**reading, "call": said.get("call"), **arguments}
         lens = cls(model, backend=arguments.pop("backend", state["backend"]), seed=state["seed"], **arguments)
         now = lens._target_description()
-        names = ("layer", "units", "pool", "layout", "output", "call")
+        names = ("layer", "units", "channels", "pool", "layout", "output", "call")
         # A preprocessing that can only say where it lies in memory cannot be compared.
         known = all(side.get("preprocess") and " at 0x" not in side["preprocess"] for side in (now, said))
         names = (*names, *(("preprocess",) if known else ()), *(() if isinstance(model, nn.Module) else ("model",)))
@@ -898,16 +906,21 @@ class FeatureLens:
                 f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
                 "on photographs first, or look at top_images()."
             )
-        baseline.fit(self.target, self.backend, *self._learned_from())
+        # A landscape holds images out by itself; what does not must not see those that ours held out.
+        itself = isinstance(getattr(baseline, "method", baseline), LandscapeMethod)
+        known = (self._reference[0], self.landscape_.responses) if itself else self._learned_from()
+        baseline.fit(self.target, self.backend, *known)
         if isinstance(method, str):
             self._baselines[method] = baseline
         return baseline
 
-    def _learned_from(self) -> tuple[Tensor, Tensor]:
+    def _learned_from(self) -> tuple[Any, Tensor]:
         """Reference pictures and responses that the landscape learned from; what is compared with it gets the same."""
         assert self._reference is not None  # who calls has looked
+        pictures = self._reference[0]
         rows = sorted(set(range(len(self.landscape_.responses))) - set(self.landscape_.held_out.tolist()))
-        return self._reference[0][rows], self.landscape_.responses[rows]
+        chosen = pictures.at(rows) if isinstance(pictures, ImageFiles) else pictures[rows]
+        return chosen, self.landscape_.responses[rows]
 
     def _fit_if_needed(self, images: Tensor | None, progress: bool) -> None:
         if self.method_ is not None:
@@ -929,8 +942,9 @@ class FeatureLens:
             return  # an encoder was fitted to recordings; what does not fit is refused later
         if not measured.isfinite().all():
             return
-        rows = list(range(0, len(pictures), max(1, len(pictures) // COMPARED)))[:COMPARED]
-        own, given = _responses(self.target, pictures[rows]), measured[rows]
+        rows = torch.linspace(0, len(pictures) - 1, min(COMPARED, len(pictures))).long().tolist()
+        some = pictures.at(rows) if isinstance(pictures, ImageFiles) else pictures[rows]
+        own, given = _responses(self.target, some), measured[rows].cpu()
         for name, r, spread, wanted in zip(
             self.target.names, pearson(own, given).tolist(), own.std(0).tolist(), given.std(0).tolist(), strict=True
         ):
@@ -1034,16 +1048,21 @@ class FeatureLens:
             if alpha is None and getattr(maker, "angle", None) is None:
                 alpha = getattr(maker, "alpha", None)
             strength = getattr(maker, "strength", None) if strength is None else strength
+        kind = getattr(maker, "technique", method)  # a landscape by another name generates as its technique does
         return {
             "method": method,
             **({"baseline": describe_method(maker)} if baseline else {}),
             # By angle every image has a weight of its own; the angle is under "settings".
             "alpha": alpha if method != "edit" or alpha is not None or edit["angle"] is not None else edit["alpha"],
-            "strength": self.backend.defaults.strength_of(method) if strength is None else strength,
+            "strength": self.backend.defaults.strength_of(kind) if strength is None else strength,
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "mode": mode,
             "doses": list(doses),
-            "direction": {str(k): v for k, v in direction.items()} if isinstance(direction, Mapping) else direction,
+            "direction": (
+                {self.target.names[self._index(unit)]: way for unit, way in direction.items()}
+                if isinstance(direction, Mapping)
+                else direction
+            ),
             "backend": self.backend.name,
             "reference_set": self.reference_kind_,
             "similarity_network": getattr(self.backend, "perception_name", f"{self.backend.name} perception"),

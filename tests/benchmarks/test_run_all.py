@@ -345,10 +345,12 @@ def test_only_what_was_measured_is_published(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     folders = write_toy(tmp_path / "toy", {"checks": {}}) | {"other": tmp_path / "toy"}
     write_text(tmp_path / "toy" / "figure.png", "")
+    write_text(tmp_path / "toy" / "figure.webp", "")
     write_text(tmp_path / "toy" / "log.txt", "")
     suite = (toy(), Benchmark("other", ("toy.py",), stem="figure"))
     run_all.publish(gather(suite, folders, tmp_path, not_run={"other": "failed"}), suite, folders)
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["figure.png", "toy.json", "toy.md"]
+    found = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert found == ["figure.png", "figure.webp", "toy.json", "toy.md"]
 
 
 def test_the_headline_joins_directions_and_says_what_brackets_are(tmp_path):

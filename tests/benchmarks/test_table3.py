@@ -9,7 +9,7 @@ import torch
 from provenance import provenance
 from table3_bench import optimize_settings
 from table3_report import report_pairs, verdict
-from table3_rows import HELD, OURS, RIVAL, ROWS, SIGN
+from table3_rows import HELD, NOISY, OURS, RIVAL, ROWS, SIGN
 from table3_statistics import GIVEN_UP, Table, change_where_given_up
 from table3_tuning import choose, score
 
@@ -77,28 +77,32 @@ def test_a_tie_is_no_win():
 
 
 def test_each_kind_and_direction_has_its_best_setting():
-    def row(prior, way, lr, held, change):
-        setting = {"lr": lr, "w_kld": 1e-4, "scale": "latent", "noise": 0.0, "w_consistency": held}
-        return {"prior": prior, "direction": way, **setting, "score": change}
+    def row(prior, way, lr, held, noise, score):
+        setting = {"lr": lr, "w_kld": 1e-4, "scale": "latent", "noise": noise, "w_consistency": held}
+        return {"prior": prior, "direction": way, **setting, "score": score}
 
     rows = [
-        row(prior, way, lr, held, change)
+        row(prior, way, lr, held, noise, score)
         for prior in ("structured", "standard")
         for way in SIGN
-        for lr, held, change in ((0.1, 0.0, 1.0), (0.2, 0.0, 2.0), (0.3, 0.01, 3.0), (0.4, 0.03, 2.5))
+        for lr, held, noise, score in (
+            (0.1, 0.0, 0.0, 1.0),
+            (0.2, 0.0, 0.0, 2.0),
+            (0.25, 0.0, 2.0, 1.5),
+            (0.3, 0.01, 0.0, 3.0),
+            (0.4, 0.03, 2.0, 2.5),
+        )
     ]
     rows[0]["score"] = 9.0  # structured, increase, lr 0.1
     chosen = choose(rows)
-    assert chosen["structured"]["increase"] == {
+    assert {name: chosen["structured"]["increase"][name] for name in ("lr", "noise", "w_consistency")} == {
         "lr": 0.1,
-        "w_kld": 1e-4,
-        "scale": "latent",
         "noise": 0.0,
         "w_consistency": 0.0,
     }
     assert chosen["structured"]["decrease"]["lr"] == 0.3
-    assert {one["lr"] for one in chosen["standard"].values()} == {0.2}
-    assert {one["lr"] for one in chosen["held"].values()} == {0.3}
+    for kind, lr in (("standard", 0.2), ("noisy", 0.25), ("held", 0.3)):
+        assert {one["lr"] for one in chosen[kind].values()} == {lr}
     assert chosen["grid"] == rows
 
 
@@ -127,6 +131,7 @@ def test_a_setting_is_scored_by_both_measures_and_a_large_unit_counts_no_more_th
 def test_nothing_of_an_optimisation_is_left_to_our_defaults():
     tuned = {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
     given = {kind: dict.fromkeys(SIGN, tuned) for kind in ("structured", "standard")}
+    given["noisy"] = dict.fromkeys(SIGN, tuned | {"noise": 2.0})
     given["held"] = dict.fromkeys(SIGN, tuned | {"w_consistency": 0.01})
     every = set(PixelBackend.defaults.optimize) - {"steps"}
     for row in ROWS:
@@ -135,6 +140,7 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
             assert every <= set(settings)
             plain = settings["w_silent"] == settings["w_consistency"] == 0 and settings["reach"] == 1
             assert plain == (row not in (OURS, HELD))
+            assert (settings["noise"] > 0) == (row == NOISY)
     published = optimize_settings(ROWS[4], "increase", given, 200)
     assert (published["lr"], published["w_kld"], published["move"]) == (0.1, 0.001, "block")
 

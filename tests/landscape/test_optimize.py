@@ -113,6 +113,24 @@ def test_a_lucky_draw_of_the_noise_is_not_kept(start):
     torch.testing.assert_close(found.latents, (SLOPE / 2).expand(3, 5), atol=2e-2, rtol=0)
 
 
+@pytest.mark.parametrize("patience", [None, 5])
+def test_a_first_draw_that_silences_a_unit_is_not_where_it_stops(patience):
+    """A rectified unit that is awake; for some seeds the very first draw puts it to sleep."""
+    generator = torch.Generator().manual_seed(0)
+    z, weights = torch.randn(60, 16, generator=generator), torch.randn(16, generator=generator)
+    z = z[(z @ weights > 0.5) & (z @ weights < 4)]
+    given = {"goal": z, "sigma": torch.full_like(z, 0.5), "block": torch.ones(16, dtype=torch.bool)}
+
+    def down(latent, rows):
+        return Reading(-(latent @ weights).relu())
+
+    for seed in range(6):
+        settings = {"prior": "standard", "noise": 2.0, "lr": 0.2, "steps": 50, "w_kld": 1e-4, "patience": patience}
+        found = run(z, given | {"seed": seed}, down, **settings)
+        assert ((found.latents - z).norm(dim=1) > 0.1).all()
+        assert (found.latents @ weights < z @ weights).all()
+
+
 def test_a_step_is_as_long_as_the_spread(start):
     z, given = start
     spread = torch.tensor([0.1, 1.0, 2.0, 0.5, 0.0])

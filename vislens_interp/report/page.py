@@ -282,6 +282,8 @@ def _plots(result: "LensResult", behind: Background) -> str:
             )
         )
     arrows = "Arrows: from the pictures' own latents (circles) to the edited ones. " if behind.moves else ""
+    goal = result.settings.get("settings", {}).get("edit", {}).get("goal", "prior")
+    crosses = ", where α = 1 leads" if result.settings.get("method") == "edit" and goal == "prior" else ""
     boxes.append(
         _chart(
             "The landscape",
@@ -294,8 +296,8 @@ def _plots(result: "LensResult", behind: Background) -> str:
                 description=f"{len(standard)} reference images; position on the unit's axis and response correlate, "
                 f"r = {_correlation(behind.positions[:, 0], standard):.2f}.",
             ),
-            f"Each hexagon: the reference images there, coloured by their mean response. {arrows}Crosses: prior means, "
-            "where α = 1 leads.",
+            f"Each hexagon: the reference images there, coloured by their mean response. {arrows}Crosses: prior means"
+            f"{crosses}.",
         )
     )
     return _section("The unit over its reference set", f'<div class="charts">{"".join(boxes)}</div>')

@@ -332,6 +332,8 @@ class LayerTarget(Target):
     def describe(self) -> dict[str, Any]:
         """What a saved result says of its target, as JSON values."""
         chosen = {"output": self.output, "call": self.call, "declared_layout": self.declared_layout}
+        if self.names != [unit_name(unit) for unit in self.units]:  # named by labels, which may look like numbers
+            chosen["channels"] = [unit_name(unit) for unit in self.units]
         name = getattr(self.model, "name", None)
         chosen["name"] = name if isinstance(name, str) else None
         return {
