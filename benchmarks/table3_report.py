@@ -209,8 +209,8 @@ means) and the weight of a silent unit's prior ({SILENT}, both priors).
     lines += ["", "## What the structure does, and what the consistency loss", ""]
     lines += [
         "Structure: ours against N(0, 1) in the standard VAE with the consistency loss in the optimisation too, and",
-        "the noise if tuning chose it. Structure and loss: ours against N(0, 1) with the noise alone. Loss, noise: what",
-        "either adds to N(0, 1). Picture by picture.",
+        "the noise if tuning chose it. Structure and loss: ours against N(0, 1) with the noise alone. Loss and noise:",
+        "what either adds to N(0, 1). Picture by picture.",
         "",
         "| comparison | direction | stage | measure | difference | 95 % |",
         "|---|---|---|---|---|---|",
