@@ -261,7 +261,9 @@ def test_the_readmes_command_runs_whole(cache, tiny, folder, tmp_path, capsys):
 
 def test_measured_responses_to_files(network, folder, sd15):
     responses = torch.randn(220, generator=torch.Generator().manual_seed(0))
-    lens = FeatureLens(network, "2", unit=1, backend=sd15).fit(folder, responses, epochs=1, shuffles=1)
+    lens = FeatureLens(network, "2", unit=1, backend=sd15)
+    with pytest.warns(UserWarning, match="unit 1 of the network, .* over 220 reference images"):  # it saw the files
+        lens.fit(folder, responses, epochs=1, shuffles=1)
     assert torch.equal(lens.landscape_.responses[:, 0], responses)
     assert lens.reference_kind_ == "given images, measured responses"
 
