@@ -186,6 +186,8 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _visualize(args: argparse.Namespace) -> None:
+    from vislens_interp.images import load_images
+
     _check_out(args.out)
     device = check_device(args.device)
     model = load_model(args.model, args.weights, args.seed)
@@ -198,8 +200,6 @@ def _visualize(args: argparse.Namespace) -> None:
         backend = get_backend(backend, device, cache=args.cache)
     lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
     on_error = "skip" if args.skip_bad else "raise"
-    from vislens_interp.images import load_images
-
     doses = args.doses if args.doses is not None else DOSES if args.method == "edit" else ()
     chosen = {"method": args.method, "alpha": args.alpha, "doses": doses, "strength": args.strength}
     lens.check(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened

@@ -146,6 +146,16 @@ def test_every_setting_is_there():
         assert said in text
 
 
+@pytest.mark.parametrize(
+    ("method", "goal", "leads"),
+    [("edit", "mean", True), ("edit", "uphill", False), ("edit", "near", False), ("optimize", "mean", False)],
+)
+def test_only_an_edit_to_the_mean_ends_at_the_crosses(method, goal, leads):
+    page = Page(make_result(settings={"method": method, "settings": {"edit": {"goal": goal}}}).html())
+    assert "Crosses: prior means" in page.text
+    assert ("where α = 1 leads" in page.text) == leads
+
+
 def test_pictures_at_the_floor_are_counted():
     result = make_result(3)
     floor = result.background.responses.min()

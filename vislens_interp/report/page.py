@@ -282,8 +282,8 @@ def _plots(result: "LensResult", behind: Background) -> str:
             )
         )
     arrows = "Arrows: from the pictures' own latents (circles) to the edited ones. " if behind.moves else ""
-    goal = result.settings.get("settings", {}).get("edit", {}).get("goal", "prior")
-    crosses = ", where α = 1 leads" if result.settings.get("method") == "edit" and goal == "prior" else ""
+    goal = result.settings.get("settings", {}).get("edit", {}).get("goal")
+    crosses = ", where α = 1 leads" if result.settings.get("method") == "edit" and goal == "mean" else ""
     boxes.append(
         _chart(
             "The landscape",
