@@ -5,17 +5,20 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --report   # from what has been run
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --figure   # figure 5
 
-Every cell (layer, seed, edits or optimisations) is written when it is done and skipped when the command is run again.
-`--workers 2` runs two cells at a time, one thread each. What is tuned uses even-positioned test files and tuning units;
-the table uses odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
+Every cell (a landscape, with all that is done in it) is written when it is done and skipped when the command is run
+again. `--workers 2` runs two cells at a time, one thread each; with `--device cuda`, a dozen share one GPU. What is
+tuned uses even-positioned test files and tuning units; the table uses odd-positioned files and test units. Both lists
+of units are drawn here, before anything is fitted.
 """
 
 import argparse
 import json
-import subprocess
+import lzma
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -25,85 +28,90 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from provenance import provenance
-from table3_bench import Bench, edits, landscapes, optimize_settings, trajectories
+from table3_bench import Bench, Cell, cells, edits, fit, optimize_settings, trajectories
 from table3_figure import figure
 from table3_report import report, report_pairs
-from table3_rows import FIT, REFINED_AT, REFINED_IMAGES, ROWS, SIGN, TEST_UNITS, TRACE, WHAT
+from table3_rows import FIT, JUDGED_IMAGES, REFINED_AT, REFINED_IMAGES, ROWS, SEEDS, SIGN, TRACE
 from table3_tuning import merge_tuning, tune
 
-from vislens_interp.files import write_text
+from vislens_interp.files import write_atomically, write_text
 from vislens_interp.landscape.prior import ResponseScaler
 from vislens_interp.method import LandscapeMethod
 
+STEPS = max(TRACE)
+PAIR_PARTS = 2
 
-def cell(
-    bench: Bench, layer: str, seed: int, what: str, tuned: dict[str, Any], steps: int, published: bool
-) -> Iterator[dict[str, Any]]:
-    """All edits or all optimisations of one layer and seed: one record for each row, unit, direction and dose.
 
-    ``published`` says whether the published optimisation rows, half of their time, are run too.
-    """
-    units = bench.units(layer)[1][: TEST_UNITS[layer]]
-    made = landscapes(bench, layer, units, seed)
-    truth = bench.target(layer, units)
+def measure(bench: Bench, cell: Cell, tuned: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All that is done in one landscape: one record for each row, unit, direction and dose."""
+    units = cell.units(bench)
+    method = fit(bench, cell)
+    landscape = method.landscape_
+    truth = bench.target(cell.layer, units)
     scaler = ResponseScaler.fit(truth.responses(bench.reference), truth.names)
     # A seed's third of the test images: the three seeds together cover all of them.
-    pictures = bench.test[seed % 3 :: 3]
+    pictures = bench.test[cell.seed :: SEEDS]
     start = bench.features(pictures)
 
     def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Responses of all units, similarity to the input, and the judge's features."""
         features = bench.features(images)
         return scaler.standardise(truth.responses(images)), bench.similarity(features, start[: len(images)]), features
 
     read_input = look(pictures)[0]
     shown_random = bench.similarity(start.roll(1, 0), start)
+    unedited = landscape.decode(landscape.encode(method.backend.encode(pictures))[0])
+    zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited[:REFINED_IMAGES], cell.seed))}
+    known: dict[str, dict[str, Any]] = {}  # optimisations, by all that makes one what it is
     for row in ROWS:
-        optimisation = row.technique == "optimize"
-        if optimisation != (what == "optimisations") or (optimisation and row.start == "pixel" and not published):
+        if (row.start, row.landscape) != (cell.start, cell.landscape):
             continue
-        method = made[row.start, row.landscape]
-        landscape = method.landscape_
-        z, _ = landscape.encode(pictures)
-        unedited = landscape.decode(z)
-        zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited[:REFINED_IMAGES], seed))}
         for unit in range(len(units)):
             for way in SIGN:
                 began = time.monotonic()
+                settings = optimize_settings(row, way, tuned, STEPS) if row.technique == "optimize" else {}
+                same = f"{row.technique} {unit} {way} {settings}"
+                if same in known:  # two rows that differ in one direction alone
+                    yield known[same] | {"row": row.label}
+                    continue
                 if row.technique == "optimize":
-                    settings = optimize_settings(row, way, tuned, steps)
                     doses = trajectories(bench, method, pictures, unit, way, settings)
                 else:
                     doses = edits(method, pictures, unit, way, row.technique)
                 entry: dict[str, Any] = {
                     "row": row.label,
-                    "layer": layer,
-                    "seed": seed,
+                    "layer": cell.layer,
+                    "group": cell.group,
+                    "seed": cell.seed,
                     "unit": units[unit],
                     "direction": way,
                     "sd": scaler.std[unit].item(),
-                    "input": read_input[:, unit].tolist(),
-                    "random": shown_random.tolist(),
+                    "input": numbers(read_input[:, unit]),
+                    "random": numbers(shown_random),
                     "seconds": time.monotonic() - began,
                     "doses": [],
                 }
                 for dose, images in doses.items():
-                    seen = {"decoded": look(images)}
-                    if dose == 0:
-                        seen["refined"] = zero["refined"]
-                    elif dose == max(doses) or (row.technique == "optimize" and dose in REFINED_AT):
-                        seen["refined"] = look(bench.refine(images[:REFINED_IMAGES], seed))
+                    seen = zero if dose == 0 else {"decoded": look(images)}
+                    if dose == max(doses) or (row.technique == "optimize" and dose in REFINED_AT and dose > 0):
+                        seen["refined"] = look(bench.refine(images[:REFINED_IMAGES], cell.seed))
                     measured: dict[str, Any] = {"dose": dose}
                     for stage, (responses, similarity, features) in seen.items():
                         measured[stage] = {
-                            "change": (SIGN[way] * (responses - zero[stage][0])[:, unit]).tolist(),
-                            "response": responses[:, unit].tolist(),
-                            "similarity": similarity.tolist(),
+                            "response": numbers(responses[:, unit]),
+                            "similarity": numbers(similarity),
                         }
                         if dose == max(doses):
-                            measured[stage]["features"] = features.half().tolist()
+                            measured[stage]["features"] = [numbers(one) for one in features[:JUDGED_IMAGES]]
                     entry["doses"].append(measured)
-                print(f"{layer} seed {seed} {row.label} unit {units[unit]} {way}: {entry['seconds']:.1f} s", flush=True)
+                print(f"{cell} {row.label} unit {units[unit]} {way}: {entry['seconds']:.1f} s", flush=True)
+                known[same] = entry
                 yield entry
+
+
+def numbers(values: Tensor) -> list[float]:
+    """Values as they are written: to five digits, which is more than an interval shows."""
+    return [float(f"{value:.5g}") for value in values.tolist()]
 
 
 def pair_cell(bench: Bench, part: int, parts: int) -> Iterator[dict[str, Any]]:
@@ -127,7 +135,7 @@ def pair_cell(bench: Bench, part: int, parts: int) -> Iterator[dict[str, Any]]:
                 single[unit] = fit([unit])
         for position, (unit, other) in enumerate(((a, b), (b, a))):
             for kind, method, index in (("single", single[unit], 0), ("both", both, position)):
-                z, _ = method.landscape_.encode(pictures)
+                z, _ = method.landscape_.encode(method.backend.encode(pictures))
                 start = scaler.standardise(truth.responses(method.landscape_.decode(z)))
                 for way in SIGN:
                     moved = method.landscape_.decode(method.latents(pictures, {index: way}, alpha=1.0)[1])
@@ -153,8 +161,38 @@ def pairs(bench: Bench, pool: list[int]) -> list[tuple[float, int, int]]:
     return [every[round(step)] for step in np.linspace(0, len(every) - 1, 20)]
 
 
-def save_cell(path: Path, entries: Iterator[dict[str, Any]], commit: str) -> None:
-    write_text(path, json.dumps([{**entry, "commit": commit} for entry in entries]))
+def save_cell(path: Path, entries: Iterator[dict[str, Any]], where: dict[str, Any]) -> None:
+    """Write what was measured, each record with the commit and the device that it was measured on."""
+    text = json.dumps([{**entry, "commit": where["commit"], "device": where["device"]} for entry in entries])
+    if path.suffix == ".json":
+        write_text(path, text)
+    else:
+        write_atomically(path, lambda temporary: _dump(temporary, text))
+
+
+def _dump(path: Path, text: str) -> None:
+    path.write_bytes(lzma.compress(text.encode()))
+
+
+BENCH: list[Bench] = []
+"""A worker's own, loaded when it starts."""
+
+
+def begin(*arguments: Any) -> None:
+    """Start a worker: one thread, and the data once for all of its jobs."""
+    torch.set_num_threads(1)
+    BENCH.append(Bench(*arguments))
+
+
+def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, Any]) -> Path:
+    """One job of a worker: a tuning, a part of the pairs, or a cell."""
+    (bench,) = BENCH
+    if isinstance(what, str):
+        write_text(path, json.dumps(tune(bench, STEPS, what), indent=1))  # pyright: ignore[reportArgumentType]
+    else:
+        entries = pair_cell(bench, what, PAIR_PARTS) if isinstance(what, int) else measure(bench, what, tuned)
+        save_cell(path, entries, where)
+    return path
 
 
 def main() -> None:
@@ -162,58 +200,56 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0; pairs need none")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--published-seeds", type=int, default=3, help="seeds that the published optimisation rows get")
-    parser.add_argument("--only", choices=("pairs", "edits", "optimisations"), help="run these cells alone")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--only", choices=("pairs", "cells"), help="run these alone; cells without a report")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--part", type=int, help="run only every workers-th job, this one first (used by --workers)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    said = provenance(seed=0)
-    if not args.report and not args.figure and args.part is None and args.workers > 1:
-        commands = [[sys.executable, *sys.argv, "--part", str(part)] for part in range(args.workers)]
-        running = [subprocess.Popen(command) for command in commands]
-        if any(process.wait() for process in running):
-            raise SystemExit("a worker failed; what it finished is kept, run the same command again.")
-        if args.tune:
-            merge_tuning(args.out)
-            return
-        args.report = True
-    bench = Bench(args.data, args.pixel_vae)
-    steps = max(TRACE)
-    if args.tune:
-        for index, prior in enumerate(("structured", "standard")):
-            path = args.out / f"tuning-{prior}.json"
-            if index % args.workers == (args.part or 0) % args.workers and not path.exists():
-                write_text(path, json.dumps(tune(bench, steps, prior), indent=1))
-        if args.workers == 1:
-            merge_tuning(args.out)
-        return
+    said = provenance(seed=range(args.seeds), device=args.device)
+    bench_of = (args.data, args.pixel_vae, args.device)
     if args.report and args.only == "pairs":
         print(report_pairs(args.out, said))
-        return
-    if args.report:
-        print(report(bench, args.out, said))
-        return
-    tuned = {} if args.only == "pairs" else json.loads((args.out / "tuned.json").read_text())
-    if args.figure:
-        figure(bench, tuned, args.out / "figure5.webp")
-        return
-    part = args.part or 0
-    path = args.out / f"pairs-{part}-of-{args.workers}.json"
-    if not path.exists() and args.only in (None, "pairs"):
-        save_cell(path, pair_cell(bench, part, args.workers), said["commit"])
-    jobs = [(what, layer, seed) for what in WHAT for seed in range(args.seeds) for layer in TEST_UNITS]
-    # A conv3 cell costs twice an fc1 cell: odd seeds swap who begins, so that two workers end together.
-    for what, layer, seed in [job for index, job in enumerate(jobs) if (index + job[2]) % args.workers == part]:
-        path = args.out / f"cell-{layer}-{seed}-{what}.json"
-        if not path.exists() and args.only in (None, what):
-            entries = cell(bench, layer, seed, what, tuned, steps, seed < args.published_seeds)
-            save_cell(path, entries, said["commit"])
+    elif args.report:
+        print(report(Bench(*bench_of), args.out, said))
+    elif args.figure:
+        figure(Bench(*bench_of), json.loads((args.out / "tuned.json").read_text()), args.out / "figure5.webp")
+    else:
+        run(args, said, bench_of)
+        if args.tune:
+            merge_tuning(args.out)
+        elif args.only != "cells":
+            pairs_only = args.only == "pairs"
+            print(report_pairs(args.out, said) if pairs_only else report(Bench(*bench_of), args.out, said))
+
+
+def run(args: argparse.Namespace, where: dict[str, Any], bench_of: tuple[Any, ...]) -> None:
+    """What is not there yet, ``--workers`` at a time; what is done stays where the command is interrupted."""
+    jobs: dict[Path, Any] = {}
+    if args.tune:
+        jobs = {args.out / f"tuning-{prior}.json": prior for prior in ("structured", "standard")}
+    else:
+        if args.only != "cells":
+            jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
+        if args.only != "pairs":
+            jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
+    tuned = json.loads((args.out / "tuned.json").read_text()) if not args.tune and args.only != "pairs" else {}
+    context = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
+    failed = []
+    with ProcessPoolExecutor(args.workers, context, initializer=begin, initargs=bench_of) as pool:
+        running = {
+            pool.submit(work, path, what, tuned, where): path for path, what in jobs.items() if not path.exists()
+        }
+        for done in as_completed(running):
+            if error := done.exception():
+                failed.append(f"{running[done].name}: {error}")
+            print(failed[-1] if error else running[done].name, flush=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} failed; what is done is kept, run the same command again.")
 
 
 if __name__ == "__main__":

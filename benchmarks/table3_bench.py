@@ -1,5 +1,6 @@
 """What every part of Table 3 shares: data, networks, landscapes, and edits and optimisations in them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from table3_rows import (
     REFERENCE_IMAGES,
     SILENT,
     TEST_IMAGES,
+    TEST_UNITS,
+    TOGETHER,
     TRACE,
     TUNING_UNITS,
     WIDTH,
@@ -29,15 +32,18 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import Direction
 from vislens_interp.landscape.vae import BottleneckCVAE
 from vislens_interp.method import LandscapeMethod
-from vislens_interp.precision import mixed_precision
 from vislens_interp.targets import LayerTarget
 from vislens_interp.training.data import pixels, read_images
 
 
 class Bench:
-    """The data, the network, the judge and the shared VAEs, loaded once a process."""
+    """The data, the network, the judge and the shared VAEs, loaded once a process.
 
-    def __init__(self, data: Path, pixel_vae: Path | None) -> None:
+    Images are on the CPU, features and responses too; networks are on ``device``.
+    """
+
+    def __init__(self, data: Path, pixel_vae: Path | None, device: str = "cpu") -> None:
+        self.device = torch.device(device)
         archive = data / "cifar10"
         images, _, _ = read_images(archive / "train.zip", 32)
         rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
@@ -48,19 +54,20 @@ class Bench:
         order = torch.randperm(len(odd), generator=pick)
         self.test, self.real = odd[order[:TEST_IMAGES]], odd[order[TEST_IMAGES:]]
         self.tuning = even[torch.randperm(len(even), generator=pick)[:20]]
-        self.judge = load_judge(data)
-        self.network = zoo.load("cifar10_convnet")
-        self.refiner = PixelBackend().refiner
+        self.judge = load_judge(data).to(self.device)
+        self.network = zoo.load("cifar10_convnet").to(self.device)
+        self.refiner = PixelBackend(self.device).refiner
         self.pixel_vae = pixel_vae
 
     def backend(self, start: str) -> PixelBackend:
         """The pixel backend with one of the two shared VAEs."""
-        backend = PixelBackend()
+        backend = PixelBackend(self.device)
         if start == "pixel":
             if self.pixel_vae is None:
                 raise ValueError("--pixel-vae is not given; expected a standard CVAE trained with w_consistency=0.")
-            vae = BottleneckCVAE().to(memory_format=torch.channels_last)
+            vae = BottleneckCVAE()
             vae.load_state_dict(load_file(self.pixel_vae))
+            vae = vae.to(self.device).to(memory_format=torch.channels_last)
             backend.vae = lambda: vae  # type: ignore[method-assign]
         return backend
 
@@ -88,25 +95,58 @@ class Bench:
         return self.refiner(images, strength=PixelBackend.defaults.strength, seeds=[42 + seed] * len(images))
 
 
-def landscapes(bench: Bench, layer: str, units: list[int], seed: int) -> dict[tuple[str, str], LandscapeMethod]:
-    """Every landscape of one cell, each fitted for the same number of epochs on the same images."""
-    target = bench.target(layer, units)
+@dataclass(frozen=True)
+class Cell:
+    """One landscape of the table: whose units share it, and how it is made."""
+
+    layer: str
+    group: int
+    seed: int
+    start: str
+    landscape: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}-{self.group}-{self.seed}-{self.start}-{self.landscape}"
+
+    def units(self, bench: Bench) -> list[int]:
+        """The units that share the latent."""
+        size = TOGETHER[self.layer]
+        return bench.units(self.layer)[1][self.group * size : (self.group + 1) * size]
+
+
+def cells(seeds: int) -> list[Cell]:
+    """Every landscape of the table: first what the main comparison needs, last what stands beside it as published."""
+    kinds = (
+        ("consistent", "standard"),
+        ("consistent", "shipped"),
+        ("consistent", "shuffled"),
+        ("pixel", "published"),
+        ("pixel", "standard"),
+    )
+    return [
+        Cell(layer, group, seed, *kind)
+        for kind in kinds
+        for layer, count in TEST_UNITS.items()
+        for group in range(count // TOGETHER[layer])
+        for seed in range(seeds)
+    ]
+
+
+def fit(bench: Bench, cell: Cell) -> LandscapeMethod:
+    """The landscape of a cell; each is fitted for the same number of epochs on the same images."""
+    units = cell.units(bench)
+    target, backend = bench.target(cell.layer, units), bench.backend(cell.start)
     responses = target.responses(bench.reference)
-    shuffled = responses[torch.randperm(len(responses), generator=torch.Generator().manual_seed(seed + 99))]
-    published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units), **FIT}
-    made: dict[tuple[str, str], LandscapeMethod] = {}
-    for start, kind, responses_, settings in (
-        ("pixel", "published", responses, published),
-        ("consistent", "shipped", responses, {**FIT}),
-        ("consistent", "shuffled", shuffled, {**FIT}),
-    ):
-        method = LandscapeMethod(seed=seed, shuffles=0, **settings)
-        made[start, kind] = method.fit(target, bench.backend(start), bench.reference, responses_)
-    for start in ("pixel", "consistent"):
-        method = LandscapeMethod(seed=seed, shuffles=0).bind(target, bench.backend(start))
-        method.landscape_ = standard(bench, method, responses, start, seed)
-        made[start, "standard"] = method
-    return made
+    if cell.landscape == "standard":
+        method = LandscapeMethod(seed=cell.seed, shuffles=0).bind(target, backend)
+        method.landscape_ = standard(bench, method, responses, cell.start, cell.seed)
+        return method
+    if cell.landscape == "shuffled":
+        order = torch.randperm(len(responses), generator=torch.Generator().manual_seed(cell.seed + 99))
+        responses = responses[order]
+    published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
+    given = published if cell.landscape == "published" else {}
+    return LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given).fit(target, backend, bench.reference, responses)
 
 
 def standard(bench: Bench, method: LandscapeMethod, responses: Tensor, start: str, seed: int) -> Landscape:
@@ -134,7 +174,7 @@ def complete(chosen: dict[str, Any], prior: Literal["structured", "standard"], s
     plain = {"scale": "latent", "w_consistency": 0.0, "noise": 0.0, "move": "all"}
     ours = prior == "structured" and chosen.get("move") != "block"
     silent = SILENT if ours or chosen.get("w_consistency", 0.0) > 0 else 0.0
-    fixed = {"steps": steps, "prior": prior, "chunk": 34, "reach": REACH if ours else 1.0, "w_silent": silent}
+    fixed = {"steps": steps, "prior": prior, "reach": REACH if ours else 1.0, "w_silent": silent}
     return {**plain, **fixed, **chosen}
 
 
@@ -142,8 +182,10 @@ def trajectories(
     bench: Bench, method: LandscapeMethod, images: Tensor, unit: int, way: Direction, settings: dict[str, Any]
 ) -> dict[int, Tensor]:
     """Decoded images (N, 3, 32, 32) at the steps of ``TRACE``."""
-    method.settings = {f"optimize_{name}": value for name, value in settings.items()}
-    z, sigma = method.landscape_.encode(images)
+    together = {**settings, "chunk": len(images)}
+    method.settings = {f"optimize_{name}": value for name, value in together.items()}
+    x = method.backend.encode(images)
+    z, sigma = method.landscape_.encode(x)
     goal = method.landscape_.goal(z, {unit: way})
     seen: dict[int, list[Tensor]] = {}
 
@@ -151,10 +193,7 @@ def trajectories(
         if step in TRACE:
             seen.setdefault(step, []).append(latent.clone())
 
-    # For every row alike; what is scored is decoded and read in fp32. Without a cache: autocast keeps the cast of a
-    # leaf that needs gradients, which the latent is, and would go on decoding the first step's.
-    with mixed_precision("cpu", cache_enabled=False):
-        method.optimize(z, sigma, goal, {unit: way}, x=images, trace=trace)
+    method.optimize(z, sigma, goal, {unit: way}, x=x, trace=trace)
     return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
 
 
@@ -163,7 +202,7 @@ def edits(method: LandscapeMethod, images: Tensor, unit: int, way: Direction, te
     if technique == "edit":
         latents = {alpha: method.latents(images, {unit: way}, alpha=alpha)[1] for alpha in (0.0, *ALPHAS)}
     else:
-        z, _ = method.landscape_.encode(images)
-        goal = centroids(method.landscape_, unit)[way]
+        z, _ = method.landscape_.encode(method.backend.encode(images))
+        goal = centroids(method.landscape_, unit)[way].to(z)
         latents = {alpha: interpolate(z, goal, alpha) for alpha in (0.0, *ALPHAS)}
     return {alpha: method.landscape_.decode(z) for alpha, z in latents.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from sheets import save_small, sheet
-from table3_bench import Bench, landscapes, optimize_settings, trajectories
+from table3_bench import Bench, Cell, fit, optimize_settings, trajectories
 from table3_rows import OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TRACE
 from torch import Tensor
 
@@ -21,23 +21,26 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
     images = bench.test[0::3][:pictures]
     start = bench.features(images)
     rows: list[tuple[str, Tensor, list[str]]] = []
+    shown_rows = (ROWS[1], OURS, RIVAL)
     for layer in TEST_UNITS:
-        units = bench.units(layer)[1][: TEST_UNITS[layer]]
-        made = landscapes(bench, layer, units, 0)
+        made = {
+            kind: fit(bench, Cell(layer, 0, 0, *kind)) for kind in {(row.start, row.landscape) for row in shown_rows}
+        }
+        units = Cell(layer, 0, 0, "consistent", "shipped").units(bench)
         target = bench.target(layer, units)
         scaler = ResponseScaler.fit(target.responses(bench.reference), target.names)
         random = bench.similarity(bench.features(bench.test).roll(1, 0), bench.features(bench.test)).mean().item()
         zero_kept = start
-        for row in (None, ROWS[1], OURS, RIVAL):
+        for row in (None, *shown_rows):
             method = made[row.start, row.landscape] if row else made["consistent", "shipped"]
             landscape = method.landscape_
-            z, _ = landscape.encode(images)
+            z, _ = landscape.encode(method.backend.encode(images))
             unedited = landscape.decode(z)
             base = scaler.standardise(target.responses(bench.refine(unedited, 0)))[:, 0]
             if row is None:
                 name = f"{layer}, unit {units[0]}"
                 rows.append((f"{name}\ninput", images, [""] * pictures))
-                rows.append((f"{name}\nα = 0", bench.refine(unedited, 0), ["0.0"] * pictures))
+                rows.append((f"{name}\nα = 0", bench.refine(unedited, 0).cpu(), ["0.0"] * pictures))
                 zero_kept = bench.similarity(bench.features(unedited), start)
                 continue
             for way in SIGN:
@@ -50,8 +53,8 @@ def figure(bench: Bench, tuned: dict[str, Any], path: Path, pictures: int = 6) -
                     lost = (kept[:1] - kept) / (zero_kept.mean() - random)
                     spent = (lost >= 0.3).int()
                     last = torch.where(spent.any(0), spent.argmax(0) - 1, len(doses) - 1).clamp_min(0)
-                    shown = doses[last, torch.arange(pictures)]
-                refined = bench.refine(shown, 0)
+                    shown = doses[last.to(doses.device), torch.arange(pictures)]
+                refined = bench.refine(shown, 0).cpu()
                 change = scaler.standardise(target.responses(refined))[:, 0] - base
                 label = {ROWS[1].label: "edit", OURS.label: "our optim.", RIVAL.label: "standard optim."}[row.label]
                 rows.append((f"{label}\n{way}", refined, [f"{value:+.1f}" for value in change.tolist()]))

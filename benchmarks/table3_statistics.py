@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from table3_rows import OURS, RIVAL, Row
+from table3_rows import OURS, RIVAL, SIGN, Row
 from torch import Tensor
 
+from vislens_interp.landscape.prior import Direction
 from vislens_interp.metrics.realism import frechet_distance
 from vislens_interp.metrics.response import interpolate_at
 
@@ -61,16 +62,21 @@ class Table:
         self.draws = draws
         self.random = float(np.mean(np.concatenate([entry["random"] for entry in _one_per_seed(entries)])))
 
-    def values(self, row: str, way: str, what: str, *, stage: str = "decoded", dose: float | None = None) -> np.ndarray:
+    def values(
+        self, row: str, way: Direction, what: str, *, stage: str = "decoded", dose: float | None = None
+    ) -> np.ndarray:
         """(units, images): one number for each picture at a dose, the seeds' thirds of the test set side by side."""
         return np.array([self._unit(row, way, unit, what, stage, dose) for unit in self.units])
 
-    def _unit(self, row: str, way: str, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
+    def _unit(self, row: str, way: Direction, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
         numbers: list[float] = []
         for _, entry in sorted(self.cells[row, way, unit].items()):
             at = entry["doses"][-1] if dose is None else next(d for d in entry["doses"] if d["dose"] == dose)
-            values = at[stage][what]
-            numbers += values
+            if what == "change":  # signed, against α = 0 of the same landscape and seed
+                before, after = (np.array(one[stage]["response"]) for one in (entry["doses"][0], at))
+                numbers += (SIGN[way] * (after - before)).tolist()
+            else:
+                numbers += at[stage][what]
         return numbers
 
     def seeds(self, row: str) -> int:
@@ -81,7 +87,7 @@ class Table:
         entry = next(iter(self.cells[row, "increase", self.units[0]].values()))
         return [dose["dose"] for dose in entry["doses"] if stage in dose]
 
-    def curves(self, row: str, way: str, stage: str) -> tuple[np.ndarray, np.ndarray]:
+    def curves(self, row: str, way: Direction, stage: str) -> tuple[np.ndarray, np.ndarray]:
         """Change and similarity along the doses: (units, images, doses) twice."""
         doses = self.doses(row, stage)
         return tuple(
@@ -89,7 +95,7 @@ class Table:
             for what in ("change", "similarity")
         )
 
-    def matched(self, way: str, stage: str, ours: Row, rival: Row) -> dict[str, Any]:
+    def matched(self, way: Direction, stage: str, ours: Row, rival: Row) -> dict[str, Any]:
         """Ours against the rival's picture by picture, at matched similarity and at matched change, with intervals.
 
         A third of all pictures stand at a rectified unit's floor, without a gradient: they stay where they are under
@@ -113,14 +119,17 @@ class Table:
         # Shares of what both reach with a picture, so that a rectified unit's floor and an open ceiling compare alike.
         (change_a, kept_a), (change_b, kept_b) = (curves[row.label] for row in (ours, rival))
         reach = np.minimum(change_a.max(-1), change_b.max(-1))
+        moved = reach > HARDLY
         kept = np.full((*reach.shape, len(SHARES)), np.nan)
-        for unit, image in zip(*np.nonzero(reach > HARDLY), strict=True):
-            levels = torch.tensor([share * reach[unit, image] for share in SHARES], dtype=torch.float64)
-            a, b = (
-                interpolate_at(torch.from_numpy(change[unit, image]), torch.from_numpy(alike[unit, image]), levels)
-                for change, alike in ((change_a, kept_a), (change_b, kept_b))
+        alike = [
+            interpolate_at(
+                torch.from_numpy(change[moved] / reach[moved, None]),
+                torch.from_numpy(kept_[moved]),
+                torch.tensor(SHARES),
             )
-            kept[unit, image] = (a - b).numpy()
+            for change, kept_ in ((change_a, kept_a), (change_b, kept_b))
+        ]
+        kept[moved] = (alike[0] - alike[1]).numpy()
         for index, share in enumerate(SHARES):
             found[f"similarity at {share:.0%} of the common Δr"] = kept[..., index]
         found["Δr, mean over similarities"] = gained.mean(-1)
@@ -146,7 +155,7 @@ class Table:
         out["pictures with a common Δr"] = float(np.isfinite(kept[..., 0]).mean())
         return out
 
-    def matched_means(self, way: str, stage: str) -> dict[str, Any]:
+    def matched_means(self, way: Direction, stage: str) -> dict[str, Any]:
         """Ours against the rival's, means over pictures at the same step, at matched similarity and matched change."""
         curves = {row.label: self.curves(row.label, way, stage) for row in (OURS, RIVAL)}
         start = float(curves[RIVAL.label][1][..., 0].mean())

@@ -38,13 +38,13 @@ def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> 
         else:
             method.bind(target, backend)
             method.landscape_ = standard(bench, method, responses, "consistent", 0)
-        zero = method.landscape_.decode(method.landscape_.encode(bench.tuning)[0])
+        zero = method.landscape_.decode(method.landscape_.encode(backend.encode(bench.tuning))[0])
         few = bench.tuning[:TUNED_REFINED]
         zeros = {"decoded": zero, "refined": bench.refine(zero[: len(few)], 0)}
         before = {stage: scaler.standardise(target.responses(x)) for stage, x in zeros.items()}
         for row in found:
             way = row["direction"]
-            given = complete({name: row[name] for name in GRID[way]}, prior, steps) | {"chunk": len(bench.tuning)}
+            given = complete({name: row[name] for name in GRID[way]}, prior, steps)
             for unit in range(count):
                 shown = trajectories(bench, method, bench.tuning, unit, way, given)
                 refined = [bench.refine(shown[step][: len(few)], 0) for step in REFINED_AT if step > 0]
@@ -102,17 +102,17 @@ def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The best setting of each kind and direction, from what `score` says."""
     best: dict[str, Any] = {"grid": found}
-    either = (True, False)
-    for name, prior, held, noisy in (
-        ("structured", "structured", either, either),
-        ("standard", "standard", (False,), (False,)),
-        ("noisy", "standard", (False,), (True,)),
-        ("held", "standard", (True,), either),
+    for name, prior, fits in (
+        ("structured", "structured", lambda row: True),
+        ("standard", "standard", lambda row: row["w_consistency"] == 0 and row["noise"] == 0),
+        ("noisy", "standard", lambda row: row["w_consistency"] == 0 and row["noise"] > 0),
+        ("held", "standard", lambda row: row["w_consistency"] > 0),
+        # Last: the loss as heavy as the standard prior's with the loss, so that the two differ by the structure alone.
+        ("alike", "structured", lambda row: row["w_consistency"] == best["held"][row["direction"]]["w_consistency"]),
     ):
         best[name] = {}
         for way, grid in GRID.items():
-            rows = [row for row in found if row["prior"] == prior and row["direction"] == way]
-            rows = [row for row in rows if (row["w_consistency"] > 0) in held and (row["noise"] > 0) in noisy]
+            rows = [row for row in found if row["prior"] == prior and row["direction"] == way and fits(row)]
             top = max(rows, key=lambda row: row["score"])
             best[name][way] = {setting: top[setting] for setting in grid}
     return best

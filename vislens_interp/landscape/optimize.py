@@ -244,7 +244,8 @@ def _optimize_chunk(
                 mean = torch.lerp(mean, judged, max(RECENT, 1 / (step + 1)))
                 judged = mean if step + 1 >= 1 / RECENT or step == settings.steps else torch.full_like(mean, torch.inf)
             better = active & (judged < best_loss)
-            best[better], best_loss[better] = latent.detach()[better], judged[better]
+            best = torch.where(better[:, None], latent.detach(), best)
+            best_loss = torch.where(better, judged, best_loss)
             # What has not been judged yet has not come to a stand.
             since = torch.where(better | judged.isposinf(), torch.zeros_like(since), since + 1)
             responses.append(torch.where(active, response, responses[-1]) if step else response.detach())
@@ -253,7 +254,8 @@ def _optimize_chunk(
                 active &= since < settings.patience
             if trace is not None:
                 trace(step, latent.detach())
-        if step == settings.steps or not active.any():
+        # Without patience nothing stops, and a GPU need not be waited for.
+        if step == settings.steps or (settings.patience is not None and not active.any()):
             break
         (gradient,) = torch.autograd.grad(loss.sum(), latent)
         # An image that has stopped keeps its latent: Adam still sees it, and its move is taken back.

@@ -15,6 +15,10 @@ from vislens_interp.training.cifar10_convnet import split
 from vislens_interp.training.data import augment, pixels, read_images
 from vislens_interp.training.loop import Progress, train
 
+ABOUT = (
+    "A small DDPM of CIFAR-10 images (diffusers' UNet2DModel on 2 x 2 pixels as channels, v-prediction, cosine "
+    "schedule), stored in half precision. It refines what a landscape decodes (SDEdit), at low strength."
+)
 PATCH = 2
 """Side of the squares of pixels that the network sees as channels: a quarter of the cost of the layers at 32 px."""
 
@@ -103,8 +107,10 @@ def run(
         return mse_loss(predicted.float(), wanted)
 
     def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(count, 3 * PATCH**2, 16, 16, generator=generator)
-        return noise.to(device), torch.randint(0, 1000, (count,), generator=generator).to(device)
+        # On the device: a GPU would wait for a batch's noise from the CPU.
+        there = torch.Generator(device).manual_seed(int(torch.randint(0, 2**62, (), generator=generator)))
+        noise = torch.randn(count, 3 * PATCH**2, 16, 16, generator=there, device=device)
+        return noise, torch.randint(0, 1000, (count,), generator=there, device=device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(0, len(images), (batch_size,), generator=generator).to(images.device)
@@ -115,7 +121,7 @@ def run(
         generator = torch.Generator().manual_seed(1)
         return {"validation_loss": denoise(average, held_out, *draw(len(held_out), generator)).item()}
 
-    return train(
+    average, progress = train(
         model,
         loss,
         out=out,
@@ -129,3 +135,5 @@ def run(
         evaluate=evaluate,
         evaluate_every=1000,
     )
+    progress.data = f"{len(images):,} images to train on, {len(held_out):,} even-positioned test images held out"
+    return average, progress
