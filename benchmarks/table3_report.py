@@ -13,6 +13,7 @@ from table3_rows import (
     FIT_EPOCHS,
     GRID,
     HELD,
+    JUDGED_IMAGES,
     NOISY,
     OURS,
     PAPER,
@@ -63,7 +64,7 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
     table = Table(entries)
     unseen = Table([entry for entry in entries if entry["group"] >= UNSEEN])
     # One number of pictures for every Fréchet distance: it is biased by how few there are.
-    count = len(table.units) * (min(60 * len(table.units), len(bench.real) // 2) // len(table.units))
+    count = len(table.units) * JUDGED_IMAGES * SEEDS
     real = bench.features(bench.real[: 2 * count])
     floor = frechet_distance(real[:count], real[count : 2 * count])
     real = real[:count]

@@ -7,7 +7,7 @@ from vislens_interp.landscape.prior import Direction
 
 SIGN: dict[Direction, int] = {"increase": 1, "decrease": -1}
 REFERENCE_IMAGES = 8_000
-TEST_IMAGES = 500
+TEST_IMAGES = 200
 SEEDS = 3
 """Each seed has its share of the test images."""
 FIT_EPOCHS = 2
@@ -16,7 +16,7 @@ TRACE = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 46, 60, 80, 105, 140, 2
 """Steps that are scored, close together at first: a dozen steps cost half of the similarity."""
 REFINED_AT = (0, 3, 10, 36, 200)
 """Steps of ``TRACE`` that are also refined: a picture's refinement costs as much as thirty steps."""
-REFINED_IMAGES = 84
+REFINED_IMAGES = 34
 """Of a seed's test images, the first so many are refined as well."""
 JUDGED_IMAGES = 14
 """Of a seed's test images, the first so many of each unit's count for the Fréchet distance."""
