@@ -6,9 +6,9 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --figure   # figure 5
 
 Every cell (a landscape, with all that is done in it) is written when it is done and skipped when the command is run
-again. `--workers 2` runs two cells at a time, one thread each; with `--device cuda`, a dozen share one GPU. What is
-tuned uses even-positioned test files and tuning units; the table uses odd-positioned files and test units. Both lists
-of units are drawn here, before anything is fitted.
+again; one that was interrupted goes on where it was. `--workers 2` runs two cells at a time, one thread each; with
+`--device cuda`, a dozen share one GPU. What is tuned uses even-positioned test files and tuning units; the table uses
+odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
 """
 
 import argparse
@@ -42,10 +42,11 @@ STEPS = max(TRACE)
 PAIR_PARTS = 2
 
 
-def measure(bench: Bench, cell: Cell, tuned: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All that is done in one landscape: one record for each row, unit, direction and dose."""
+def measure(
+    bench: Bench, cell: Cell, method: LandscapeMethod, tuned: dict[str, Any], done: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """All that is left to do in one landscape: one record for each row, unit, direction and dose."""
     units = cell.units(bench)
-    method = fit(bench, cell)
     landscape = method.landscape_
     truth = bench.target(cell.layer, units)
     scaler = ResponseScaler.fit(truth.responses(bench.reference), truth.names)
@@ -62,6 +63,7 @@ def measure(bench: Bench, cell: Cell, tuned: dict[str, Any]) -> Iterator[dict[st
     shown_random = bench.similarity(start.roll(1, 0), start)
     unedited = landscape.decode(landscape.encode(method.backend.encode(pictures))[0])
     zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited[:REFINED_IMAGES], cell.seed))}
+    finished = {(entry["row"], entry["unit"], entry["direction"]): entry for entry in done}
     known: dict[str, dict[str, Any]] = {}  # optimisations, by all that makes one what it is
     for row in ROWS:
         if (row.start, row.landscape) != (cell.start, cell.landscape):
@@ -71,6 +73,9 @@ def measure(bench: Bench, cell: Cell, tuned: dict[str, Any]) -> Iterator[dict[st
                 began = time.monotonic()
                 settings = optimize_settings(row, way, tuned, STEPS) if row.technique == "optimize" else {}
                 same = f"{row.technique} {unit} {way} {settings}"
+                if entry := finished.get((row.label, units[unit], way)):
+                    known[same] = entry
+                    continue
                 if same in known:  # two rows that differ in one direction alone
                     yield known[same] | {"row": row.label}
                     continue
@@ -78,7 +83,7 @@ def measure(bench: Bench, cell: Cell, tuned: dict[str, Any]) -> Iterator[dict[st
                     doses = trajectories(bench, method, pictures, unit, way, settings)
                 else:
                     doses = edits(method, pictures, unit, way, row.technique)
-                entry: dict[str, Any] = {
+                entry = {
                     "row": row.label,
                     "layer": cell.layer,
                     "group": cell.group,
@@ -161,13 +166,28 @@ def pairs(bench: Bench, pool: list[int]) -> list[tuple[float, int, int]]:
     return [every[round(step)] for step in np.linspace(0, len(every) - 1, 20)]
 
 
-def save_cell(path: Path, entries: Iterator[dict[str, Any]], where: dict[str, Any]) -> None:
-    """Write what was measured, each record with the commit and the device that it was measured on."""
-    text = json.dumps([{**entry, "commit": where["commit"], "device": where["device"]} for entry in entries])
-    if path.suffix == ".json":
-        write_text(path, text)
-    else:
-        write_atomically(path, lambda temporary: _dump(temporary, text))
+def finish_cell(path: Path, bench: Bench, cell: Cell, tuned: dict[str, Any], where: dict[str, str]) -> None:
+    """Do one cell, or go on with it: until all is there, its landscape and its records lie beside ``path``."""
+    records, learnt = (path.with_name(f"{path.name}.{kind}") for kind in ("part", "landscape"))
+    method = fit(bench, cell, learnt)
+    done = read_records(records)
+    with records.open("a", encoding="utf-8") as file:
+        for entry in measure(bench, cell, method, tuned, done):
+            file.write(json.dumps(entry | where) + "\n")
+            file.flush()
+    text = json.dumps(read_records(records))
+    write_atomically(path, lambda temporary: _dump(temporary, text))
+    for part in (records, learnt):
+        part.unlink()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Records of a cell that is not finished; one that an interruption cut off is cut off from the file as well."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    write_text(path, "".join(f"{line}\n" for line in lines[:-1]))
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def _dump(path: Path, text: str) -> None:
@@ -184,15 +204,15 @@ def begin(*arguments: Any) -> None:
     BENCH.append(Bench(*arguments))
 
 
-def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, Any]) -> Path:
+def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, str]) -> None:
     """One job of a worker: a tuning, a part of the pairs, or a cell."""
     (bench,) = BENCH
     if isinstance(what, str):
         write_text(path, json.dumps(tune(bench, STEPS, what), indent=1))  # pyright: ignore[reportArgumentType]
+    elif isinstance(what, int):
+        write_text(path, json.dumps([entry | where for entry in pair_cell(bench, what, PAIR_PARTS)]))
     else:
-        entries = pair_cell(bench, what, PAIR_PARTS) if isinstance(what, int) else measure(bench, what, tuned)
-        save_cell(path, entries, where)
-    return path
+        finish_cell(path, bench, what, tuned, where)
 
 
 def main() -> None:
@@ -219,7 +239,7 @@ def main() -> None:
     elif args.figure:
         figure(Bench(*bench_of), json.loads((args.out / "tuned.json").read_text()), args.out / "figure5.webp")
     else:
-        run(args, said, bench_of)
+        run(args, {name: said[name] for name in ("commit", "device")}, bench_of)
         if args.tune:
             merge_tuning(args.out)
         elif args.only != "cells":
@@ -227,7 +247,7 @@ def main() -> None:
             print(report_pairs(args.out, said) if pairs_only else report(Bench(*bench_of), args.out, said))
 
 
-def run(args: argparse.Namespace, where: dict[str, Any], bench_of: tuple[Any, ...]) -> None:
+def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ...]) -> None:
     """What is not there yet, ``--workers`` at a time; what is done stays where the command is interrupted."""
     jobs: dict[Path, Any] = {}
     if args.tune:

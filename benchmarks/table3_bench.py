@@ -132,21 +132,31 @@ def cells(seeds: int) -> list[Cell]:
     ]
 
 
-def fit(bench: Bench, cell: Cell) -> LandscapeMethod:
-    """The landscape of a cell; each is fitted for the same number of epochs on the same images."""
+def fit(bench: Bench, cell: Cell, path: Path | None = None) -> LandscapeMethod:
+    """The landscape of a cell, read from ``path`` if it is there, else fitted and written there.
+
+    Each is fitted for the same number of epochs on the same images.
+    """
     units = cell.units(bench)
     target, backend = bench.target(cell.layer, units), bench.backend(cell.start)
-    responses = target.responses(bench.reference)
-    if cell.landscape == "standard":
-        method = LandscapeMethod(seed=cell.seed, shuffles=0).bind(target, backend)
-        method.landscape_ = standard(bench, method, responses, cell.start, cell.seed)
-        return method
-    if cell.landscape == "shuffled":
-        order = torch.randperm(len(responses), generator=torch.Generator().manual_seed(cell.seed + 99))
-        responses = responses[order]
     published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
     given = published if cell.landscape == "published" else {}
-    return LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given).fit(target, backend, bench.reference, responses)
+    method = LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given)
+    if path is not None and path.exists():
+        method.bind(target, backend).landscape_ = landscape = Landscape.load(path)
+        landscape.vae.to(bench.device)
+        return method
+    responses = target.responses(bench.reference)
+    if cell.landscape == "standard":
+        method.bind(target, backend).landscape_ = standard(bench, method, responses, cell.start, cell.seed)
+    else:
+        if cell.landscape == "shuffled":
+            order = torch.randperm(len(responses), generator=torch.Generator().manual_seed(cell.seed + 99))
+            responses = responses[order]
+        method.fit(target, backend, bench.reference, responses)
+    if path is not None:
+        method.landscape_.save(path)
+    return method
 
 
 def standard(bench: Bench, method: LandscapeMethod, responses: Tensor, start: str, seed: int) -> Landscape:

@@ -415,6 +415,7 @@ def test_what_is_wrong_is_said_before_a_fit(lens):
         ({"direction": "up"}, "direction='up' is unknown"),
         ({"method": "optimize", "doses": [0.5]}, "are weights of method='edit'"),
         ({"method": "nothing"}, "nothing"),
+        ({"mode": 1}, "mode=1 is not there: this prior has the modes 0 to 0"),
     ):
         with pytest.raises((ValueError, KeyError), match=said):
             lens.check(**wrong)

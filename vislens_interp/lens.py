@@ -25,7 +25,7 @@ from vislens_interp.images import ImageFiles, holds_files, image_keys, load_imag
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler
+from vislens_interp.landscape.prior import DIRECTIONS, Direction, ResponseScaler, check_mode
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.method import LandscapeMethod, Method
 from vislens_interp.metrics.response import pearson
@@ -233,6 +233,9 @@ class FeatureLens:
             )
         if mode is not None and method not in OURS:
             raise ValueError(f"mode={mode} names a mean of the landscape's prior, which {name_of!r} does not have.")
+        if mode is not None:  # a lens that is fitted on its way gets the backend's number of means
+            fitted = self.method_ is not None
+            check_mode(mode, self.landscape_.prior.modes if fitted else self.backend.defaults.prior.get("modes", 1))
         if alpha is not None and method == "optimize":
             raise ValueError(
                 f"alpha={alpha} belongs to method='edit'; 'optimize' goes where Adam leads. Leave alpha out."

@@ -2,14 +2,15 @@ import json
 import shutil
 from pathlib import Path
 
+import cifar10_landscape
 import numpy as np
 import pytest
 import table3_report
 import torch
 from provenance import provenance
-from table3_bench import optimize_settings
-from table3_report import report_pairs, verdict
-from table3_rows import HELD, NOISY, OURS, RIVAL, ROWS, SIGN
+from table3_bench import Cell, cells, optimize_settings
+from table3_report import EXTRAS, read_cells, report_pairs, verdict
+from table3_rows import ALIKE, HELD, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TOGETHER, UNSEEN
 from table3_statistics import GIVEN_UP, Table, change_where_given_up
 from table3_tuning import choose, score
 
@@ -35,9 +36,8 @@ def entries(row, slope):
                 {
                     "dose": float(step),
                     "decoded": {
-                        "change": [slope * step * (unit + 1)] * 4,
+                        "response": [-1 + SIGN[way] * slope * step * (unit + 1)] * 4,
                         "similarity": [0.9 - 0.03 * step] * 4,
-                        "response": [0.0] * 4,
                     },
                 }
                 for step in range(8)
@@ -101,6 +101,7 @@ def test_each_kind_and_direction_has_its_best_setting():
         "w_consistency": 0.0,
     }
     assert chosen["structured"]["decrease"]["lr"] == 0.3
+    assert chosen["alike"]["increase"]["lr"] == 0.3  # as heavy a loss as held's, and the best of those
     for kind, lr in (("standard", 0.2), ("noisy", 0.25), ("held", 0.3)):
         assert {one["lr"] for one in chosen[kind].values()} == {lr}
     assert chosen["grid"] == rows
@@ -132,14 +133,14 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
     tuned = {"lr": 0.1, "w_kld": 1e-4, "scale": "latent", "w_consistency": 0.0}
     given = {kind: dict.fromkeys(SIGN, tuned) for kind in ("structured", "standard")}
     given["noisy"] = dict.fromkeys(SIGN, tuned | {"noise": 2.0})
-    given["held"] = dict.fromkeys(SIGN, tuned | {"w_consistency": 0.01})
+    given["held"] = given["alike"] = dict.fromkeys(SIGN, tuned | {"w_consistency": 0.01})
     every = set(PixelBackend.defaults.optimize) - {"steps"}
     for row in ROWS:
         if row.technique == "optimize":
             settings = optimize_settings(row, "increase", given, 200)
             assert every <= set(settings)
             plain = settings["w_silent"] == settings["w_consistency"] == 0 and settings["reach"] == 1
-            assert plain == (row not in (OURS, HELD))
+            assert plain == (row not in (OURS, ALIKE, HELD))
             assert (settings["noise"] > 0) == (row == NOISY)
     published = optimize_settings(ROWS[4], "increase", given, 200)
     assert (published["lr"], published["w_kld"], published["move"]) == (0.1, 0.001, "block")
@@ -169,18 +170,65 @@ def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
     assert report_pairs(tmp_path, provenance(seed=0)).count("## Two units") == 1  # as often as one likes
 
 
+def test_every_unit_of_a_layer_is_in_one_group_of_each_landscape():
+    every = cells(seeds=2)
+    assert len({str(cell) for cell in every}) == len(every)
+    for layer, count in TEST_UNITS.items():
+        for row in ROWS:
+            mine = [
+                cell for cell in every if (cell.layer, cell.start, cell.landscape) == (layer, row.start, row.landscape)
+            ]
+            assert sorted({cell.group for cell in mine}) == list(range(count // TOGETHER[layer]))
+            assert max(cell.group for cell in mine) >= UNSEEN
+
+
+def test_a_cell_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "cell-conv3-1-0-consistent-shipped.json.xz"
+    cell, where = Cell("conv3", 1, 0, "consistent", "shipped"), {"commit": "abc", "device": "cpu"}
+    seen = []
+
+    def fit(bench, cell, learnt):
+        seen.append(learnt.exists())
+        learnt.touch()
+
+    def measure(bench, cell, method, tuned, done):
+        for unit in range(len(done), 3):
+            yield {"unit": unit, "doses": [0.5, 1.0]}
+            if unit == 1 and len(done) == 0:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(cifar10_landscape, "fit", fit)
+    monkeypatch.setattr(cifar10_landscape, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        cifar10_landscape.finish_cell(path, None, cell, {}, where)
+    assert not path.exists()
+    part = tmp_path / f"{path.name}.part"
+    part.write_text(part.read_text()[:-9])  # killed while it wrote the second record
+    cifar10_landscape.finish_cell(path, None, cell, {}, where)
+    assert [entry["unit"] for entry in read_cells(tmp_path)] == [0, 1, 2]
+    assert {entry["commit"] for entry in read_cells(tmp_path)} == {"abc"}
+    assert seen == [False, True]  # what was learnt is learnt once
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 def test_what_fails_is_said_first():
     measures = ("Δr, mean over similarities", "similarity, mean over Δr")
-    interval = {"difference": 0.1, "low": -0.1, "high": 0.3}
+    asked = {key: {"difference": 0.1, "low": -0.1, "high": 0.3} for key in measures}
     numbers = {
         "rows": [{"method": ROWS[1].label, "direction": way, "normalised_similarity": 0.7} for way in SIGN],
         "reconstruction": {ROWS[1].label: {"bias": [-0.1, -0.2, 0.0]}},
         "editing": {"wins": 1.0, "mean_change": 0.8, "pairs": 24},
-        "matched": {"increase, decoded": dict.fromkeys(measures, interval)},
+        "compared": {
+            "unseen units": {
+                "asked": {"increase, decoded": asked},
+                **{extra: {"decrease, refined": asked} for extra in EXTRAS},
+            }
+        },
     }
     text = "\n".join(verdict(numbers))
     failed, held = text.split("**What holds.**")
-    assert "Structured against standard-VAE" in failed
+    assert "Structured against standard-VAE optimisation, unseen units, increase, decoded: Δr" in failed
+    assert failed.count("The same, unseen units, and") == 2 * len(EXTRAS)
     assert "-0.10 SD off" in held
     numbers["reconstruction"][ROWS[1].label]["bias"][0] = -0.4
     assert "-0.40 SD off" in "\n".join(verdict(numbers)).split("**What holds.**")[0]

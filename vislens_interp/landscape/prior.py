@@ -103,6 +103,12 @@ def equal_blocks(latent_dim: int, units: int, block_dim: int | None = None) -> l
     return [(unit * width, (unit + 1) * width) for unit in range(units)]
 
 
+def check_mode(mode: Tensor | int, modes: int) -> None:
+    """Raise ValueError for a mean that a prior of ``modes`` means does not have."""
+    if not ((chosen := torch.as_tensor(mode)) >= 0).all() or (chosen >= modes).any():
+        raise ValueError(f"mode={mode} is not there: this prior has the modes 0 to {modes - 1}.")
+
+
 def mode_means(block_dim: int, modes: int) -> Tensor:
     """Prior means of one direction, (modes, block_dim), each as long as the paper's all-ones vector.
 
@@ -169,8 +175,7 @@ class ActivationPrior:
 
     def goal(self, unit: int, direction: Direction, mode: Tensor | int = 0) -> Tensor:
         """Prior mean of one unit's block: (block_dim,), or (N, block_dim) for (N,) modes."""
-        if not ((chosen := torch.as_tensor(mode)) >= 0).all() or (chosen >= self.modes).any():
-            raise ValueError(f"mode={mode} is not there: this prior has the modes 0 to {self.modes - 1}.")
+        check_mode(mode, self.modes)
         mean = self.means[unit][mode]
         return mean if direction == "increase" else -mean
 
