@@ -5,12 +5,13 @@ from pathlib import Path
 import cifar10_landscape
 import numpy as np
 import pytest
+import table3_bench
 import table3_report
 import torch
 from provenance import provenance
-from table3_bench import Cell, cells, optimize_settings
+from table3_bench import Cell, cells, fit, optimize_settings
 from table3_report import EXTRAS, read_cells, report_pairs, verdict
-from table3_rows import ALIKE, HELD, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TOGETHER, UNSEEN
+from table3_rows import ALIKE, FIT, HELD, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TOGETHER, UNSEEN
 from table3_statistics import GIVEN_UP, Table, change_where_given_up
 from table3_tuning import choose, score
 
@@ -209,6 +210,48 @@ def test_a_cell_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch)
     assert {entry["commit"] for entry in read_cells(tmp_path)} == {"abc"}
     assert seen == [False, True]  # what was learnt is learnt once
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.data
+def test_a_cell_measures_every_row_of_its_landscape(data, tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    for name in ("train", "test"):  # the test images stand in for ten times as many
+        (tmp_path / "cifar10" / f"{name}.zip").symlink_to(data / "cifar10" / "test.zip")
+    (tmp_path / "networks").symlink_to(data / "networks")
+    for module, name, small in (
+        (table3_bench, "REFERENCE_IMAGES", 600),
+        (table3_bench, "TEST_IMAGES", 6),
+        (table3_bench, "TRACE", (0, 1, 2)),
+        (cifar10_landscape, "STEPS", 2),
+        (cifar10_landscape, "REFINED_AT", (0, 1, 2)),
+        (cifar10_landscape, "REFINED_IMAGES", 1),
+    ):
+        monkeypatch.setattr(module, name, small)
+    monkeypatch.setitem(FIT, "epochs", 1)
+    two = {key: {"lr": 0.2, "w_kld": 0.0001, "scale": "response", "w_consistency": 0.03, "noise": 0.0} for key in SIGN}
+    tuned = {"structured": {**two, "increase": two["increase"] | {"w_consistency": 0.01}}, "alike": two}
+    bench, cell = table3_bench.Bench(tmp_path, None), Cell("conv3", UNSEEN, 0, "consistent", "shipped")
+    monkeypatch.setattr(Cell, "units", lambda self, bench: bench.units(self.layer)[1][:1])
+    path = tmp_path / "cell.landscape"
+    method = fit(bench, cell, path)
+    made = list(cifar10_landscape.measure(bench, cell, method, tuned, []))
+    found = {(one["row"], one["direction"]): one for one in made}
+    assert list(found) == [(row.label, way) for row in (ROWS[1], OURS, ALIKE) for way in SIGN]
+    for (row, _), one in found.items():
+        assert [dose["dose"] for dose in one["doses"]] == (
+            [0, 0.25, 0.5, 0.75, 1] if row == ROWS[1].label else [0, 1, 2]
+        )
+        assert [len(one["doses"][-1][stage]["response"]) for stage in ("decoded", "refined")] == [2, 1]
+        assert one["doses"][0] == made[0]["doses"][0]  # α = 0 is the landscape's, whatever is done in it
+    ours, alike = ({way: found[row.label, way]["doses"] for way in SIGN} for row in (OURS, ALIKE))
+    assert ours["decrease"] == alike["decrease"]  # one weight, and one picture
+    assert ours["increase"] != alike["increase"]
+    # What was interrupted goes on in the landscape that was learnt, and does what is left.
+    again = fit(bench, cell, path)
+    assert torch.equal(again.landscape_.latents, method.landscape_.latents)
+    rest = list(cifar10_landscape.measure(bench, cell, again, tuned, made[:3]))
+    assert [(one["row"], one["direction"]) for one in rest] == list(found)[3:]
+    assert [one["doses"] for one in rest] == [one["doses"] for one in made[3:]]
 
 
 def test_what_fails_is_said_first():
