@@ -24,10 +24,10 @@ ALPHAS = (0.25, 0.5, 0.75, 1.0)
 WIDTH = {"conv3": 128, "fc1": 256}
 TUNING_UNITS, TEST_UNITS = 8, {"conv3": 16, "fc1": 8}
 TOGETHER = {"conv3": 8, "fc1": 4}
-"""Units that share a latent. The first such group of a layer was looked at before rows and settings were settled, in
-tables of 200 images; nobody had looked at the others (``UNSEEN``)."""
+"""Units that share a latent."""
 UNSEEN = 1
-"""The first group of which no figure was known when rows, settings and the measures of the report were settled."""
+"""The first group of a layer for which nothing had been optimised when rows, settings and the measures of the report
+were settled; the groups before it were in earlier tables."""
 ALIVE = 0.05
 """Share of images that must drive a unit; a third of fc1 never answers at all."""
 SHARED = {"w_kld": (1e-4,), "scale": ("latent", "response"), "noise": (0.0, 2.0)}
