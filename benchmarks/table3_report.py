@@ -75,8 +75,8 @@ def report(bench: Bench, out: Path, provenance_: dict[str, Any]) -> str:
     few = [f"{row.label} ({table.seeds(row.label)})" for row in ROWS if table.seeds(row.label) < len(seeds)]
     about = f"""
 {len(table.units)} test units ({named}). Nothing had been optimised for the {len(unseen.units)} with a star when rows,
-settings, measures and what is asked below were settled (pairs, below, had edited the first four of `conv3` among them); the
-others and the images were in earlier tables.
+settings, measures and what is asked below were settled (pairs, below, had edited the first four of `conv3` among them);
+the others and the images were in earlier tables.
 {TEST_IMAGES} test images (odd positions of cifar10/test.zip), of which each seed has a third; seeds run: {seeds}.
 {REFERENCE_IMAGES} reference images, {FIT_EPOCHS} epochs for every fit, {max(TRACE)} optimisation steps.
 {f"Run for fewer seeds: {'; '.join(few)}." if few else ""}
