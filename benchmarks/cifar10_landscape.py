@@ -5,10 +5,11 @@
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --report   # from what has been run
     python benchmarks/cifar10_landscape.py --data ../shared/data --out runs/table3 --figure   # figure 5
 
-Every cell (a landscape, with all that is done in it) is written when it is done and skipped when the command is run
-again; one that was interrupted goes on where it was. `--workers 2` runs two cells at a time, one thread each; with
-`--device cuda`, a dozen share one GPU. What is tuned uses even-positioned test files and tuning units; the table uses
-odd-positioned files and test units. Both lists of units are drawn here, before anything is fitted.
+Every cell (a landscape, with all that is done in it), half of the pairs and half of the tuning is written when it is
+done and skipped when the command is run again; a cell that was interrupted goes on where it was. `--workers 2` runs two
+cells at a time, one thread each; with `--device cuda`, a dozen share one GPU. What is tuned uses even-positioned test
+files and tuning units; the table uses odd-positioned files and test units. Both lists of units are drawn here, before
+anything is fitted.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import lzma
 import multiprocessing
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -74,6 +76,11 @@ def measure(
                 settings = optimize_settings(row, way, tuned, STEPS) if row.technique == "optimize" else {}
                 same = f"{row.technique} {unit} {way} {settings}"
                 if entry := finished.get((row.label, units[unit], way)):
+                    if entry["settings"] != settings:
+                        raise ValueError(
+                            f"{cell} was begun with {entry['settings']} for {row.label!r}, {way}; tuned.json now says "
+                            f"{settings}. Delete what is left of the cell, or put the old tuned.json back."
+                        )
                     known[same] = entry
                     continue
                 if same in known:  # two rows that differ in one direction alone
@@ -93,6 +100,7 @@ def measure(
                     "sd": scaler.std[unit].item(),
                     "input": numbers(read_input[:, unit]),
                     "random": numbers(shown_random),
+                    "settings": settings,
                     "seconds": time.monotonic() - began,
                     "doses": [],
                 }
@@ -224,7 +232,7 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, choices=range(1, SEEDS + 1))
     parser.add_argument("--only", choices=("pairs", "cells"), help="run these alone; cells without a report")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
@@ -266,10 +274,11 @@ def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ..
         }
         for done in as_completed(running):
             if error := done.exception():
-                failed.append(f"{running[done].name}: {error}")
-            print(failed[-1] if error else running[done].name, flush=True)
+                failed.append(running[done].name)
+                traceback.print_exception(error)
+            print(running[done].name, "failed" if error else "done", flush=True)
     if failed:
-        raise SystemExit(f"{len(failed)} failed; what is done is kept, run the same command again.")
+        raise SystemExit(f"{', '.join(failed)} failed; what is done is kept, run the same command again.")
 
 
 if __name__ == "__main__":

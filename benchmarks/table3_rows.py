@@ -19,7 +19,7 @@ REFINED_AT = (0, 3, 10, 36, 200)
 REFINED_IMAGES = 34
 """Of a seed's test images, the first so many are refined as well."""
 JUDGED_IMAGES = 14
-"""Of a seed's test images, the first so many of each unit's count for the Fréchet distance."""
+"""Of a seed's test images, the first so many, alike for every unit, count for the Fréchet distance."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 WIDTH = {"conv3": 128, "fc1": 256}
 TUNING_UNITS, TEST_UNITS = 8, {"conv3": 16, "fc1": 8}

@@ -1,6 +1,5 @@
 """Table 3's cells in numbers with intervals: side by side, at matched similarity and at matched response change."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,9 @@ GIVEN_UP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 reconstruction and a random pair."""
 SHARES = (0.25, 0.5, 0.75, 0.9)
 """Shares of a common Δr at which similarities are compared."""
+LEFT = (0.9, 0.8, 0.7, 0.6, 0.5)
+"""What is left of that similarity where means over pictures are compared."""
+MEANS = ("Δr, mean over similarities", "similarity, mean over Δr")
 HARDLY = 0.05
 """A common Δr, in SDs, so small that similarities at shares of it say nothing."""
 
@@ -31,17 +33,11 @@ def change_where_given_up(change: Tensor, kept: Tensor, span: float) -> Tensor:
     return torch.where(found.isnan(), change.max(1, keepdim=True).values.double(), found)
 
 
-def change_at(similarity: list[float], change: list[float], level: float) -> float:
-    """Response change where a trajectory first falls to a similarity; its largest if it never falls so far."""
-    if similarity[0] <= level:
-        return 0.0
-    value = interpolate_at(torch.tensor(similarity), torch.tensor(change), level).item()
-    return max(change) if math.isnan(value) else value
-
-
-def similarity_at(similarity: list[float], change: list[float], level: float) -> float:
-    """Similarity where a trajectory first reaches a response change; NaN if it never does."""
-    return interpolate_at(torch.tensor(change), torch.tensor(similarity), level).item()
+def change_at(kept: Tensor, change: Tensor, levels: Tensor) -> Tensor:
+    """Mean Δr where a trajectory first falls to a similarity, (U, T) twice to (U, Q); its largest if it never does."""
+    value = interpolate_at(kept, change, levels)
+    value = torch.where(value.isnan(), change.amax(1, keepdim=True), value)
+    return torch.where(kept[:, :1] <= levels, 0.0, value)
 
 
 class Table:
@@ -132,8 +128,7 @@ class Table:
         kept[moved] = (alike[0] - alike[1]).numpy()
         for index, share in enumerate(SHARES):
             found[f"similarity at {share:.0%} of the common Δr"] = kept[..., index]
-        found["Δr, mean over similarities"] = gained.mean(-1)
-        found["similarity, mean over Δr"] = kept.mean(-1)
+        found |= dict(zip(MEANS, (gained.mean(-1), kept.mean(-1)), strict=True))
         rng = np.random.default_rng(0)
         units, images = reach.shape
         drawn = [(rng.integers(units, size=units), rng.integers(images, size=images)) for _ in range(2 * self.draws)]
@@ -159,40 +154,38 @@ class Table:
         """Ours against the rival's, means over pictures at the same step, at matched similarity and matched change."""
         curves = {row.label: self.curves(row.label, way, stage) for row in (OURS, RIVAL)}
         start = float(curves[RIVAL.label][1][..., 0].mean())
-        levels = {f"{share:.0%}": self.random + share * (start - self.random) for share in (0.9, 0.8, 0.7, 0.6, 0.5)}
+        levels = torch.tensor([self.random + share * (start - self.random) for share in LEFT], dtype=torch.float64)
 
-        def compare(picked: list[tuple[int, np.ndarray]]) -> dict[str, float]:
-            mean = {
-                label: [(change[unit][rows].mean(0), kept[unit][rows].mean(0)) for unit, rows in picked]
-                for label, (change, kept) in curves.items()
+        def compare(units: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+            (a_change, a_kept), (b_change, b_kept) = (
+                [torch.from_numpy(part[np.ix_(units, rows)].mean(1)) for part in curves[row.label]]
+                for row in (OURS, RIVAL)
+            )
+            at = [change_at(kept, change, levels) for kept, change in ((a_kept, a_change), (b_kept, b_change))]
+            found = {f"Δr at {share:.0%} similarity": x for share, x in zip(LEFT, (at[0] - at[1]).T, strict=True)}
+            # Shares of what both reach, so that a rectified unit's floor and a wide-open ceiling compare alike. A unit
+            # that one of the two never moved the wanted way has none.
+            reach = torch.minimum(a_change.amax(1), b_change.amax(1))
+            moved = reach > 0
+            alike = [
+                interpolate_at(change[moved] / reach[moved, None], kept[moved], torch.tensor(SHARES))
+                for change, kept in ((a_change, a_kept), (b_change, b_kept))
+            ]
+            found |= {
+                f"similarity at {share:.0%} of the common Δr": x
+                for share, x in zip(SHARES, (alike[0] - alike[1]).T, strict=True)
             }
-            out: dict[str, list[float]] = {}
-            for (a_change, a_kept), (b_change, b_kept) in zip(mean[OURS.label], mean[RIVAL.label], strict=True):
-                for name, level in levels.items():
-                    a = change_at(a_kept.tolist(), a_change.tolist(), level)
-                    b = change_at(b_kept.tolist(), b_change.tolist(), level)
-                    out.setdefault(f"Δr at {name} similarity", []).append(a - b)
-                # Shares of what both reach, so that a rectified unit's floor and a wide-open ceiling compare alike.
-                reach = min(a_change.max(), b_change.max())
-                if reach <= 0:  # a unit that one of the two never moved the wanted way has no common Δr
-                    continue
-                for share in SHARES:
-                    a = similarity_at(a_kept.tolist(), a_change.tolist(), share * reach)
-                    b = similarity_at(b_kept.tolist(), b_change.tolist(), share * reach)
-                    out.setdefault(f"similarity at {share:.0%} of the common Δr", []).append(a - b)
-            flat = {name: float(np.nanmean(values)) for name, values in out.items()}
-            flat["Δr, mean over similarities"] = float(np.mean([flat[f"Δr at {name} similarity"] for name in levels]))
-            kept_names = [name for name in flat if name.startswith("similarity at")]
-            flat["similarity, mean over Δr"] = float(np.mean([flat[name] for name in kept_names]))
+            flat = {name: value.nanmean().item() for name, value in found.items()}
+            for name, start in zip(MEANS, ("Δr at", "similarity at"), strict=True):
+                flat[name] = float(np.mean([value for key, value in flat.items() if key.startswith(start)]))
             return flat
 
         count, images = curves[OURS.label][0].shape[:2]
-        point = compare([(unit, np.arange(images)) for unit in range(count)])
+        point = compare(np.arange(count), np.arange(images))
         rng = np.random.default_rng(0)
         # All units were shown the same pictures: one draw of images for all of them, or their luck would average out.
         drawn = [
-            compare([(int(unit), rows) for unit in rng.integers(count, size=count)])
-            for rows in rng.integers(images, size=(self.draws, images))
+            compare(rng.integers(count, size=count), rows) for rows in rng.integers(images, size=(self.draws, images))
         ]
         return {
             name: {
@@ -204,14 +197,12 @@ class Table:
         }
 
     def frechet(self, row: str, way: str, stage: str, real: Tensor) -> float:
-        """Fréchet distance of the last dose's pictures, a fixed number of each unit's, to other real images."""
-        rng = np.random.default_rng(0)
-        rows = []
-        for unit in self.units:
-            features = np.concatenate(
-                [entry["doses"][-1][stage]["features"] for _, entry in sorted(self.cells[row, way, unit].items())]
-            )
-            rows.append(features[rng.permutation(len(features))[: len(real) // len(self.units)]])
+        """Fréchet distance of the last dose's pictures, of the same few photographs for each unit, to real images."""
+        rows = [
+            np.array(entry["doses"][-1][stage]["features"])
+            for unit in self.units
+            for _, entry in sorted(self.cells[row, way, unit].items())
+        ]
         pictures = torch.from_numpy(np.concatenate(rows)).float()
         return frechet_distance(pictures, real[: len(pictures)])
 

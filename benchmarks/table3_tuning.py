@@ -107,7 +107,7 @@ def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
         ("standard", "standard", lambda row: row["w_consistency"] == 0 and row["noise"] == 0),
         ("noisy", "standard", lambda row: row["w_consistency"] == 0 and row["noise"] > 0),
         ("held", "standard", lambda row: row["w_consistency"] > 0),
-        # Last: the loss as heavy as the standard prior's with the loss, so that the two differ by the structure alone.
+        # Last: the loss as heavy as the standard prior's with the loss. Step and noise are each prior's own.
         ("alike", "structured", lambda row: row["w_consistency"] == best["held"][row["direction"]]["w_consistency"]),
     ):
         best[name] = {}

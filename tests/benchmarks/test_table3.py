@@ -1,6 +1,9 @@
+import itertools
 import json
+import lzma
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cifar10_landscape
 import numpy as np
@@ -10,8 +13,8 @@ import table3_report
 import torch
 from provenance import provenance
 from table3_bench import Cell, cells, fit, optimize_settings
-from table3_report import EXTRAS, read_cells, report_pairs, verdict
-from table3_rows import ALIKE, FIT, HELD, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TOGETHER, UNSEEN
+from table3_report import EXTRAS, MEANS, STAGES, read_cells, report, report_pairs, verdict
+from table3_rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
 from table3_statistics import GIVEN_UP, Table, change_where_given_up
 from table3_tuning import choose, score
 
@@ -172,15 +175,67 @@ def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
 
 
 def test_every_unit_of_a_layer_is_in_one_group_of_each_landscape():
+    bench = SimpleNamespace(units=lambda layer: ([], list(range(100, 200))))
     every = cells(seeds=2)
     assert len({str(cell) for cell in every}) == len(every)
     for layer, count in TEST_UNITS.items():
         for row in ROWS:
-            mine = [
-                cell for cell in every if (cell.layer, cell.start, cell.landscape) == (layer, row.start, row.landscape)
-            ]
-            assert sorted({cell.group for cell in mine}) == list(range(count // TOGETHER[layer]))
-            assert max(cell.group for cell in mine) >= UNSEEN
+            kind = (layer, row.start, row.landscape, 1)
+            mine = [cell for cell in every if (cell.layer, cell.start, cell.landscape, cell.seed) == kind]
+            assert [unit for cell in mine for unit in cell.units(bench)] == list(range(100, 100 + count))
+            assert mine[-1].group >= UNSEEN
+
+
+def test_the_report_counts_the_units_that_are_new(tmp_path):
+    """Ours goes twice as far as the rival for the new units, and half as far for those of earlier tables."""
+    drawn = torch.Generator().manual_seed(0)
+    steps, images = (0, 1, 2, 3), 6
+    for layer, group in (("conv3", 0), ("conv3", 1), ("fc1", 0), ("fc1", 1)):
+        made = []
+        for row in ROWS:
+            slope = {OURS: (0.5, 2.0)[group], ALIKE: 1.5}.get(row, 1.0)
+            for seed, way in itertools.product(range(2), SIGN):
+                jitter = 0.01 * torch.rand(len(steps), images, generator=drawn)
+                doses = [
+                    {
+                        "dose": step,
+                        **{
+                            stage: {
+                                "response": [SIGN[way] * slope * step] * images,
+                                "similarity": (0.9 - 0.1 * step + jitter[step]).tolist(),
+                                "features": torch.randint(9, (JUDGED_IMAGES, 64), generator=drawn).tolist(),
+                            }
+                            for stage in STAGES
+                        },
+                    }
+                    for step in steps
+                ]
+                said = {"row": row.label, "layer": layer, "group": group, "seed": seed, "unit": 7 + group, "sd": 2.0}
+                where = {"commit": "abc", "device": "a machine", **({"cut_from": 500} if group else {})}
+                about = {"direction": way, "input": [0.1] * images, "random": [0.3] * images}
+                made.append({**said, **where, **about, "settings": {}, "seconds": 1.0, "doses": doses})
+        path = tmp_path / f"cell-{layer}-{group}.json.xz"
+        path.write_bytes(lzma.compress(json.dumps(made).encode(), preset=0))
+    (tmp_path / "tuned.json").write_text(
+        json.dumps(dict.fromkeys(("structured", "alike", "standard", "noisy", "held")))
+    )
+    bench = SimpleNamespace(real=torch.randint(9, (300, 64), generator=drawn).float(), features=lambda real: real)
+    text = report(bench, tmp_path, provenance(seed=[0, 1]), draws=10)
+    numbers = json.loads((tmp_path / "table3.json").read_text())
+    found = {name: one["asked"]["increase, refined"][MEANS[0]] for name, one in numbers["compared"].items()}
+    assert found["unseen units"]["low"] > 0
+    assert found["all units"]["by_unit"][0] < 0 < found["all units"]["by_unit"][1]
+    failed, rest = text.split("**What holds.**")
+    held, body = rest.split("`python", 1)
+    for way, stage in itertools.product(SIGN, STAGES):
+        assert f"Structured against standard-VAE optimisation, unseen units, {way}, {stage}: Δr" in held
+    assert "unseen units" not in failed
+    assert "conv3 7, conv3 8*, fc1 7, fc1 8*" in body
+    assert "Cells were run at abc on a machine; abc on a machine, of 500 images and cut to the first 200." in body
+    row = next(one for one in numbers["rows"] if one["method"] == OURS.label and one["direction"] == "increase")
+    assert row["change"][0] == pytest.approx((1.5 + 6.0) / 2, abs=1e-6)
+    assert row["change_raw"] == pytest.approx(2 * (1.5 + 6.0) / 2, abs=1e-6)
+    assert row["change_by_unit"] == pytest.approx([1.5, 6.0, 1.5, 6.0], abs=1e-6)
 
 
 def test_a_cell_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -230,6 +285,7 @@ def test_a_cell_measures_every_row_of_its_landscape(data, tmp_path, monkeypatch)
     monkeypatch.setitem(FIT, "epochs", 1)
     two = {key: {"lr": 0.2, "w_kld": 0.0001, "scale": "response", "w_consistency": 0.03, "noise": 0.0} for key in SIGN}
     tuned = {"structured": {**two, "increase": two["increase"] | {"w_consistency": 0.01}}, "alike": two}
+    other = {**tuned["structured"], "increase": two["increase"] | {"lr": 0.4}}
     bench, cell = table3_bench.Bench(tmp_path, None), Cell("conv3", UNSEEN, 0, "consistent", "shipped")
     monkeypatch.setattr(Cell, "units", lambda self, bench: bench.units(self.layer)[1][:1])
     path = tmp_path / "cell.landscape"
@@ -249,7 +305,12 @@ def test_a_cell_measures_every_row_of_its_landscape(data, tmp_path, monkeypatch)
     # What was interrupted goes on in the landscape that was learnt, and does what is left.
     again = fit(bench, cell, path)
     assert torch.equal(again.landscape_.latents, method.landscape_.latents)
-    rest = list(cifar10_landscape.measure(bench, cell, again, tuned, made[:3]))
+    begun = json.loads(json.dumps(made[:3]))
+    with pytest.raises(
+        ValueError, match="was begun with .*'lr': 0.2.*; tuned.json now says .*Delete what is left of the"
+    ):
+        next(cifar10_landscape.measure(bench, cell, again, {**tuned, "structured": other}, begun))
+    rest = list(cifar10_landscape.measure(bench, cell, again, tuned, begun))
     assert [(one["row"], one["direction"]) for one in rest] == list(found)[3:]
     assert [one["doses"] for one in rest] == [one["doses"] for one in made[3:]]
 

@@ -107,18 +107,20 @@ def run(
         return mse_loss(predicted.float(), wanted)
 
     def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        # On the device: a GPU would wait for a batch's noise from the CPU.
-        there = torch.Generator(device).manual_seed(int(torch.randint(0, 2**62, (), generator=generator)))
-        noise = torch.randn(count, 3 * PATCH**2, 16, 16, generator=there, device=device)
-        return noise, torch.randint(0, 1000, (count,), generator=there, device=device)
+        there = generator.device
+        noise = torch.randn(count, 3 * PATCH**2, 16, 16, generator=generator, device=there)
+        return noise.to(device), torch.randint(0, 1000, (count,), generator=generator, device=there).to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(0, len(images), (batch_size,), generator=generator).to(images.device)
-        return denoise(model, augment(images[rows], generator, padding=0), *draw(batch_size, generator))
+        batch = augment(images[rows], generator, padding=0)
+        # Drawn on the device: a GPU would wait for a batch's noise from the CPU.
+        there = torch.Generator(device).manual_seed(int(torch.randint(0, 2**62, (), generator=generator)))
+        return denoise(model, batch, *draw(batch_size, there))
 
     @torch.no_grad()
     def evaluate(average: nn.Module) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(1)  # on the CPU: figures of one device are those of another
         return {"validation_loss": denoise(average, held_out, *draw(len(held_out), generator)).item()}
 
     average, progress = train(

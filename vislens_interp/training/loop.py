@@ -46,7 +46,8 @@ def train(
     Args:
         model: Trained in place; a state in ``out`` replaces its weights first.
         loss: ``loss(step, generator)``: the loss of one batch drawn with ``generator``. Its randomness depends on the
-            seed and the step alone, so that a resumed run sees the batches that an uninterrupted one would.
+            seed, the step and the device alone, so that a run resumed there sees the batches that an uninterrupted one
+            would.
         out: Folder of ``checkpoint.safetensors``.
         steps: Optimiser steps of the whole run; a run stopped by ``minutes`` goes on when called again.
         minutes: Stop after so many minutes of this call.

@@ -12,17 +12,13 @@ from vislens_interp import zoo
 from vislens_interp.backends.embedded import FILES
 from vislens_interp.files import write_text
 
-DDPM = tuple(
-    f"cifar10_ddpm/{name}"
-    for name in ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json")
-)
-SHIPPED = (*FILES, *DDPM, "cifar10_reference.zip", "vit_tiny64.safetensors", "natural_spectrum.safetensors")
+SHIPPED = (*FILES, "vit_tiny64.safetensors", "natural_spectrum.safetensors")
 LIMIT = 95_000_000
 """Bytes of all shipped weights: what the wheel may weigh."""
 
 
 def ship(source: Path) -> list[str]:
-    """Copy what is there of the backends and of ``vit_tiny64``, with the model cards, and write the checksums anew.
+    """Copy what is there of the backend and of ``vit_tiny64``, with the model cards, and write the checksums anew.
 
     Args:
         source: The recipes' ``--out``.
