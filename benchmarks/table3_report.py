@@ -301,7 +301,7 @@ def report_pairs(out: Path, provenance_: dict[str, Any]) -> str:
     lines = (out / "table3.md").read_text().split("\n")
     numbers["pairs"] = {**pair_numbers(entries), "provenance": provenance_}
     start = lines.index(PAIRS_TITLE)
-    end = next(row for row in range(start, len(lines)) if lines[row].startswith("Seconds a unit"))
+    end = next(row for row in range(start, len(lines)) if lines[row].startswith("Cells were run"))
     said = f"Run anew after the cells above, at {', '.join(sorted({entry['commit'] for entry in entries}))}:"
     lines[start:end] = [PAIRS_TITLE, "", said, provenance_line(provenance_), "", *pair_lines(numbers["pairs"]), ""]
     head = next(row for row, line in enumerate(lines) if line.startswith("`python"))
