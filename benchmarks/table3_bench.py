@@ -141,14 +141,14 @@ def fit(bench: Bench, cell: Cell, path: Path | None = None) -> LandscapeMethod:
     target, backend = bench.target(cell.layer, units), bench.backend(cell.start)
     published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
     given = published if cell.landscape == "published" else {}
-    method = LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given)
+    method = LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given).bind(target, backend)
     if path is not None and path.exists():
-        method.bind(target, backend).landscape_ = landscape = Landscape.load(path)
-        landscape.vae.to(bench.device)
+        method.landscape_ = Landscape.load(path)
+        method.landscape_.vae.to(bench.device)
         return method
     responses = target.responses(bench.reference)
     if cell.landscape == "standard":
-        method.bind(target, backend).landscape_ = standard(bench, method, responses, cell.start, cell.seed)
+        method.landscape_ = standard(bench, method, responses, cell.start, cell.seed)
     else:
         if cell.landscape == "shuffled":
             order = torch.randperm(len(responses), generator=torch.Generator().manual_seed(cell.seed + 99))

@@ -12,6 +12,7 @@ import table3_bench
 import table3_report
 import torch
 from provenance import provenance
+from safetensors.torch import save_file
 from table3_bench import Cell, cells, fit, optimize_settings
 from table3_report import EXTRAS, MEANS, STAGES, read_cells, report, report_pairs, verdict
 from table3_rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
@@ -19,6 +20,7 @@ from table3_statistics import GIVEN_UP, Table, change_where_given_up
 from table3_tuning import choose, score
 
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.landscape.vae import BottleneckCVAE
 
 
 def test_change_where_similarity_was_given_up():
@@ -268,7 +270,7 @@ def test_a_cell_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch)
 
 
 @pytest.mark.data
-def test_a_cell_measures_every_row_of_its_landscape(data, tmp_path, monkeypatch):
+def test_cells_measure_every_row_of_their_landscapes(data, tmp_path, monkeypatch):
     (tmp_path / "cifar10").mkdir()
     for name in ("train", "test"):  # the test images stand in for ten times as many
         (tmp_path / "cifar10" / f"{name}.zip").symlink_to(data / "cifar10" / "test.zip")
@@ -286,7 +288,9 @@ def test_a_cell_measures_every_row_of_its_landscape(data, tmp_path, monkeypatch)
     two = {key: {"lr": 0.2, "w_kld": 0.0001, "scale": "response", "w_consistency": 0.03, "noise": 0.0} for key in SIGN}
     tuned = {"structured": {**two, "increase": two["increase"] | {"w_consistency": 0.01}}, "alike": two}
     other = {**tuned["structured"], "increase": two["increase"] | {"lr": 0.4}}
-    bench, cell = table3_bench.Bench(tmp_path, None), Cell("conv3", UNSEEN, 0, "consistent", "shipped")
+    save_file(BottleneckCVAE().state_dict(), tmp_path / "pixel_vae.safetensors")
+    bench = table3_bench.Bench(tmp_path, tmp_path / "pixel_vae.safetensors")
+    cell = Cell("conv3", UNSEEN, 0, "consistent", "shipped")
     monkeypatch.setattr(Cell, "units", lambda self, bench: bench.units(self.layer)[1][:1])
     path = tmp_path / "cell.landscape"
     method = fit(bench, cell, path)
@@ -313,6 +317,12 @@ def test_a_cell_measures_every_row_of_its_landscape(data, tmp_path, monkeypatch)
     rest = list(cifar10_landscape.measure(bench, cell, again, tuned, begun))
     assert [(one["row"], one["direction"]) for one in rest] == list(found)[3:]
     assert [one["doses"] for one in rest] == [one["doses"] for one in made[3:]]
+    # The other landscapes, each with its own rows.
+    tuned |= dict.fromkeys(("standard", "noisy", "held"), two)
+    for other in {(row.start, row.landscape) for row in ROWS} - {("consistent", "shipped")}:
+        one = Cell("conv3", UNSEEN, 0, *other)
+        rows = [entry["row"] for entry in cifar10_landscape.measure(bench, one, fit(bench, one), tuned, [])]
+        assert rows == [row.label for row in ROWS if (row.start, row.landscape) == other for _ in SIGN]
 
 
 def test_what_fails_is_said_first():
