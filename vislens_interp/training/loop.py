@@ -56,7 +56,7 @@ def train(
     Returns:
         The averaged model (on the same device, in evaluation mode) and where the run stands.
     """
-    on_gpu = next(model.parameters()).is_cuda  # where a step is many small kernels, one kernel is many times faster
+    on_gpu = next(model.parameters()).is_cuda  # there a step is many small kernels; fused, they are one
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=on_gpu)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     progress = Progress()
