@@ -41,7 +41,7 @@ for info in list_units(model):
 # %%
 lens = FeatureLens(model, "conv3", unit=16, backend="cifar10")
 lens.fit(epochs=1, shuffles=1)
-print(lens.summary())
+print(str(lens))
 
 # %% [markdown]
 # ## Is there anything to see?
@@ -66,7 +66,7 @@ print("worth looking at?", "no: " + "; ".join(evidence.reasons) if evidence.weak
 # same decoder and the same diffusion: decoding alone already moves the response a little.
 
 # %%
-pictures, names = lens.example_images(4)
+pictures, names = lens.reference_set.held_out(4)
 result = lens.visualize(pictures, strength=0.1)
 for direction, change in result.response_change.items():
     print(f"{direction}: {change.mean():+.2f} SD on average, each {[round(value, 2) for value in change.tolist()]}")

@@ -1,12 +1,10 @@
 """``vislens``: the library from a shell. Progress and warnings go to stderr, results to stdout."""
 
 import argparse
-import difflib
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +16,14 @@ if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     from torch import nn
 
     from vislens_interp.lens import FeatureLens
-    from vislens_interp.result import LensResult
+    from vislens_interp.results.result import LensResult
 
 DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:cifar10_convnet", "conv3", 16)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
 CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
-DOSES = (0.5,)
+ALPHAS = (0.5,)
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 _EXPECTED = (ValueError, KeyError, TypeError, OSError)
 """What our own checks raise, and what the file system does: one line says it all."""
@@ -107,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     visualize.add_argument("--method", choices=("edit", "optimize"), default="edit")
     visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
     visualize.add_argument(
-        "--doses",
+        "--alphas",
         type=float,
         nargs="*",
         metavar="ALPHA",
@@ -170,18 +168,18 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     _check_out(args.out)
-    device = check_device(args.device)
+    device = _device(args.device)
     model, layer, unit = DEMOS[args.backend]
     args.layer = layer if args.layer is None else args.layer
     args.unit = unit if args.unit is None else args.unit
-    lens = _lens(load_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
+    lens = _lens(_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
     lens.fit(progress=True)
     if args.images is None:
-        images, names = lens.example_images(DEMO_IMAGES)
-        result = lens.visualize(images, doses=DOSES, progress=True)
+        images, names = lens.reference_set.held_out(DEMO_IMAGES)
+        result = lens.visualize(images, alphas=ALPHAS, progress=True)
         result.names = list(names)
     else:
-        result = lens.visualize(args.images, doses=DOSES, progress=True)
+        result = lens.visualize(args.images, alphas=ALPHAS, progress=True)
     _finish(result, args, model=model, weights=None)
 
 
@@ -189,8 +187,8 @@ def _visualize(args: argparse.Namespace) -> None:
     from vislens_interp.images import load_images
 
     _check_out(args.out)
-    device = check_device(args.device)
-    model = load_model(args.model, args.weights, args.seed)
+    device = _device(args.device)
+    model = _model(args.model, args.weights, args.seed)
     backend: Any = args.backend
     if args.cache is not None:
         if backend not in CACHED:
@@ -200,9 +198,9 @@ def _visualize(args: argparse.Namespace) -> None:
         backend = get_backend(backend, device, cache=args.cache)
     lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
     on_error = "skip" if args.skip_bad else "raise"
-    doses = args.doses if args.doses is not None else DOSES if args.method == "edit" else ()
-    chosen = {"method": args.method, "alpha": args.alpha, "doses": doses, "strength": args.strength}
-    lens.check(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
+    alphas = args.alphas if args.alphas is not None else ALPHAS if args.method == "edit" else ()
+    chosen = {"method": args.method, "alpha": args.alpha, "alphas": alphas, "strength": args.strength}
+    lens.validate(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
     images, names = load_images(args.images, size=lens.backend.size, on_error=on_error)
     if args.reference is not None:
         lens.fit(args.reference, on_error=on_error, progress=True)
@@ -214,8 +212,8 @@ def _visualize(args: argparse.Namespace) -> None:
 def _units(args: argparse.Namespace) -> None:
     from vislens_interp.targets import list_units
 
-    device = check_device(args.device)
-    infos = list_units(load_model(args.model, args.weights, args.seed).to(device))
+    device = _device(args.device)
+    infos = list_units(_model(args.model, args.weights, args.seed).to(device))
     rows = [("layer", "kind", "shape", "units")]
     for info in infos:
         shape = " x ".join(str(side) for side in info.shape)
@@ -262,7 +260,7 @@ def _lens(
 
 
 def _check_out(folder: str) -> None:
-    from vislens_interp.result import check_folder
+    from vislens_interp.results.storage import check_folder
 
     check_folder(folder)
 
@@ -284,138 +282,16 @@ def _finish(result: "LensResult", args: argparse.Namespace, *, model: str, weigh
     print(f"result: {folder / 'result.json'}")
 
 
-def check_device(name: str) -> "torch.device":
-    """A device that is there; another one never takes its place.
+def _device(name: str) -> "torch.device":
+    from vislens_interp.models import check_device
 
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-
-    Raises:
-        ValueError: There is no such device on this machine.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device={name!r} is unknown; expected cpu, cuda, cuda:N or mps.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ValueError(
-                f"device={name!r} is not available: PyTorch {torch.__version__} sees {count} CUDA GPUs here. Pass"
-                " --device cpu, or install a driver and a build of PyTorch for it."
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device={name!r} is not available on this machine. Pass --device cpu.")
-    return device
+    return check_device(name)
 
 
-def load_model(spec: str, weights: str | None = None, seed: int = 0) -> "nn.Module":
-    """A model by name, in evaluation mode, with what prepares its images.
+def _model(spec: str, weights: str | None = None, seed: int = 0) -> "nn.Module":
+    from vislens_interp.models import load_model
 
-    Args:
-        spec: ``"zoo:NAME"``, ``"timm:NAME"`` or ``"torchvision:NAME"``. Nothing is downloaded.
-        weights: Safetensors file with the state dict; None leaves timm's and torchvision's models random, which is
-            said in a warning.
-        seed: Of random weights.
-
-    Raises:
-        ValueError: The name is unknown, or the weights do not fit.
-        KeyError: The zoo has no such network.
-        FileNotFoundError: There is no such weights file.
-    """
-    import torch
-
-    from vislens_interp import zoo
-
-    source, _, name = spec.partition(":")
-    if source not in ("zoo", "timm", "torchvision") or not name:
-        raise ValueError(
-            f"model={spec!r} is unknown; expected zoo:NAME, timm:NAME or torchvision:NAME, such as"
-            f" zoo:{zoo.available()[0]}."
-        )
-    if source == "zoo":
-        if weights is not None:
-            raise ValueError(f"weights={weights!r} does not go with model={spec!r}, which is trained. Leave it out.")
-        return zoo.load(name)
-    build = _timm if source == "timm" else _torchvision
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(name, spec)
-    if weights is None:
-        warnings.warn(
-            f"{spec} has RANDOM WEIGHTS: what its units prefer means nothing. Pass --weights FILE.safetensors for"
-            " trained ones.",
-            stacklevel=2,
-        )
-    else:
-        _load_weights(model, weights, spec)
-    return model.eval()
-
-
-def _timm(name: str, spec: str) -> "nn.Module":
-    import timm
-
-    if not timm.is_model(name.split(".")[0]):
-        raise ValueError(_no_model(spec, name, timm.list_models()))
-    return timm.create_model(name, pretrained=False)
-
-
-def _torchvision(name: str, spec: str) -> "nn.Module":
-    from torchvision import models
-
-    from vislens_interp.images import Preprocess, preprocess_size
-
-    known = models.list_models(module=models)  # the classifiers; detectors would download a backbone
-    if name not in known:
-        raise ValueError(_no_model(spec, name, known))
-    # These two announce a future change of their initialisation unless they are told what to do.
-    settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model: nn.Module = models.get_model(name, weights=None, **settings)
-    transform: Any = models.get_model_weights(name)["DEFAULT"].transforms()
-    model.preprocess = Preprocess(preprocess_size(transform), transform.mean, transform.std)
-    return model
-
-
-def _no_model(spec: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3)
-    source = spec.partition(":")[0]
-    closest = ", ".join(f"{source}:{other}" for other in near)
-    remedy = f"Closest: {closest}." if near else f"{source}.list_models() shows all."
-    return f"model={spec!r} is not in {source}; expected one of its image classifiers. {remedy}"
-
-
-def _load_weights(model: "nn.Module", weights: str, spec: str) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"weights={weights!r}: no such file; expected a safetensors file.")
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise ValueError(
-            f"weights={weights!r} cannot be read as a safetensors file ({error}); it is truncated or another format."
-            " Save the state dict with safetensors.torch.save_file."
-        ) from error
-    own = model.state_dict()
-    # Counters of BatchNorm are not always saved, and evaluation does not read them.
-    missing = sorted(key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked"))
-    problems = [f"it lacks {len(missing)} tensors (first: {missing[0]!r})"] if missing else []
-    if unexpected := sorted(state.keys() - own.keys()):
-        problems.append(f"it holds {len(unexpected)} that the model has not (first: {unexpected[0]!r})")
-    for key in sorted(own.keys() & state.keys()):
-        if own[key].shape != state[key].shape:
-            problems.append(f"{key!r} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
-            break
-    if problems:
-        raise ValueError(
-            f"weights={weights!r} does not fit {spec}: {'; '.join(problems)}. Pass the weights of this model."
-        )
-    model.load_state_dict(state, strict=False)
+    return load_model(spec, weights, seed)
 
 
 def _show_warning(

@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vislens_interp.backends.reference_set import ReferenceSet
+
 from vislens_interp.training import reference64
 from vislens_interp.training.__main__ import main
 from vislens_interp.zoo.embedder import Embedder64
