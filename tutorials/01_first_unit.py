@@ -82,10 +82,10 @@ result.figure().savefig(folder / "visualize.png")
 # makes this quick.)
 
 # %%
-sweep = lens.sweep(pictures, alphas=[-1, -0.5, 0, 0.5, 1], strength=0)
-for alpha, change in zip(sweep.alphas, sweep.response_change.mean(1).tolist(), strict=True):
+doses = lens.visualize(pictures, alphas=[0.5], strength=0)
+for alpha, change in zip(doses.dose_response[0], doses.dose_response[1].mean(1).tolist(), strict=True):
     print(f"alpha {alpha:+.1f}: response {change:+.2f} SD")
-sweep.figure().savefig(folder / "sweep.png")
+doses.dose_response_figure().savefig(folder / "sweep.png")
 
 # %% [markdown]
 # ## From nothing

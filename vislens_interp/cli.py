@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
+from vislens_interp.methods import METHODS
 
 if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     import torch
@@ -24,6 +25,7 @@ CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
 ALPHAS = (0.5,)
+COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 _EXPECTED = (ValueError, KeyError, TypeError, OSError)
 """What our own checks raise, and what the file system does: one line says it all."""
@@ -94,15 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Make preferred and suppressed versions of images for one unit of a model.",
     )
     _add_model(visualize)
-    visualize.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
-    visualize.add_argument("--unit", type=int, required=True, help="channel or feature; see `vislens units`")
-    visualize.add_argument("--images", required=True, metavar="DIR", help="a folder, or one file, to start from")
+    _add_lens(visualize)
     visualize.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours"
     )
-    visualize.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
     visualize.add_argument("--direction", choices=("both", "increase", "decrease"), default="both")
-    visualize.add_argument("--method", choices=("edit", "optimize"), default="edit")
+    visualize.add_argument("--method", choices=tuple(METHODS), default="edit", help="default: edit")
     visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
     visualize.add_argument(
         "--alphas",
@@ -112,19 +111,27 @@ def _parser() -> argparse.ArgumentParser:
         help="further weights for the report's dose-response; each makes every picture once more (default: 0.5)",
     )
     visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
-    visualize.add_argument(
-        "--backend",
-        default=DEFAULT_BACKEND,
-        help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
-        f" default: {DEFAULT_BACKEND}",
-    )
-    visualize.add_argument(
-        "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
-    )
-    visualize.add_argument("--pool", choices=("mean", "max", "center"), default="mean", help="map to one number")
     visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
-    visualize.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
     visualize.set_defaults(run=_visualize)
+
+    compare = commands.add_parser(
+        "compare",
+        parents=[common],
+        help="several methods on the same images, for one unit of a model",
+        description="Run several methods on the same images, noise seeds and scorer, and write tables and figures.",
+    )
+    _add_model(compare)
+    _add_lens(compare)
+    compare.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for tables and figures; goes on where it was"
+    )
+    compare.add_argument(
+        "--methods", nargs="+", choices=tuple(METHODS), default=COMPARED, metavar="METHOD", help=", ".join(METHODS)
+    )
+    compare.add_argument("--noise-seeds", type=int, nargs="+", default=(0, 1, 2), help="repetitions (default: 0 1 2)")
+    compare.add_argument("--angle", type=float, help="edit angle in degrees at which methods are matched")
+    compare.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
+    compare.set_defaults(run=_compare)
 
     units = commands.add_parser(
         "units",
@@ -159,6 +166,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_lens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
+    parser.add_argument(
+        "--unit", type=_unit, required=True, help="channel or feature, its name, or a place such as 17,3,3"
+    )
+    parser.add_argument(
+        "--pool", default="mean", help="map to one number: mean, max, center, cls, token:K, patch_mean (default: mean)"
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="a folder, or one file, to start from")
+    parser.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
+    parser.add_argument(
+        "--backend",
+        default=DEFAULT_BACKEND,
+        help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
+        f" default: {DEFAULT_BACKEND}",
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
+
+
+def _unit(text: str) -> int | str | tuple[int, ...]:
+    """A unit from a shell: a number, numbers with commas between them, or a name."""
+    parts = text.split(",")
+    if all(part.strip().lstrip("-").isdigit() for part in parts):
+        numbers = tuple(int(part) for part in parts)
+        return numbers if len(numbers) > 1 else numbers[0]
+    return text
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="zoo:NAME (trained), timm:NAME or torchvision:NAME (random without --weights)"
@@ -183,10 +221,8 @@ def _demo(args: argparse.Namespace) -> None:
     _finish(result, args, model=model, weights=None)
 
 
-def _visualize(args: argparse.Namespace) -> None:
-    from vislens_interp.images import load_images
-
-    _check_out(args.out)
+def _aimed(args: argparse.Namespace) -> "FeatureLens":
+    """The lens that the arguments of :func:`_add_lens` describe, not fitted."""
     device = _device(args.device)
     model = _model(args.model, args.weights, args.seed)
     backend: Any = args.backend
@@ -196,7 +232,39 @@ def _visualize(args: argparse.Namespace) -> None:
         from vislens_interp import backends as backends  # registers them
 
         backend = get_backend(backend, device, cache=args.cache)
-    lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
+    return _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from vislens_interp.images import load_images
+
+    lens, out = _aimed(args), Path(args.out)
+    on_error = "skip" if args.skip_bad else "raise"
+    images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
+    if args.reference is not None:
+        lens.fit(args.reference, on_error=on_error, progress=True)
+    comparison = lens.compare(
+        images,
+        args.methods,
+        args.noise_seeds,
+        angle=args.angle,
+        strength=args.strength,
+        folder=out / "parts",
+        progress=True,
+    )
+    comparison.to_csv(out / "scores.csv")
+    print(comparison.to_markdown(out / "scores.md"))
+    comparison.figure().savefig(out / "scores.png")
+    comparison.pictures_figure().savefig(out / "pictures.png")
+    for name in ("scores.csv", "scores.md", "scores.png", "pictures.png"):
+        print(f"{name}: {out / name}")
+
+
+def _visualize(args: argparse.Namespace) -> None:
+    from vislens_interp.images import load_images
+
+    _check_out(args.out)
+    lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
     alphas = args.alphas if args.alphas is not None else ALPHAS if args.method == "edit" else ()
     chosen = {"method": args.method, "alpha": args.alpha, "alphas": alphas, "strength": args.strength}
@@ -249,7 +317,7 @@ def _lens(
     model: "nn.Module",
     device: "torch.device",
     layer: str | None,
-    unit: int,
+    unit: int | str | tuple[int, ...],
     seed: int,
     pool: Any = "mean",
     backend: Any = DEFAULT_BACKEND,

@@ -1,13 +1,11 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, Self, Unpack
 
-import torch
 from torch import Tensor, nn
 
 import vislens_interp.backends.embedded
@@ -15,7 +13,8 @@ import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import Config, Overrides
-from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, check_method, compare
+from vislens_interp.evaluation.checks import validate_visualize, warn_of_other_units
+from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.contact_sheet import contact_sheet
 from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
@@ -23,10 +22,8 @@ from vislens_interp.images import load_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import SENSES, Sense, check_mode
+from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.math import pearson
-from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.reference import ReferenceSet
@@ -38,14 +35,7 @@ from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.capture import Output
 from vislens_interp.targets.layout import Layout
 from vislens_interp.targets.selectors import Pool, unit_name
-from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
-
-OURS = ("edit", "optimize")
-COMPARED = 256
-"""Reference images on which a network is compared with measured responses."""
-ALIKE, TIMES = 0.1, 10
-"""A lower correlation, or spreads further apart: the network does not speak for what was measured."""
 
 
 class FeatureLens:
@@ -185,7 +175,7 @@ class FeatureLens:
         if responses is None:
             return reference
         reference = reference.with_responses(responses, measured=True)
-        self._warn_of_other_units(reference)
+        warn_of_other_units(self.target, reference)
         return reference
 
     @property
@@ -229,26 +219,7 @@ class FeatureLens:
         alphas: Sequence[float] = (),
     ) -> None:
         """Raise now what :meth:`visualize` would raise of these arguments: before a fit that takes minutes."""
-        check_method(method)
-        name = method if isinstance(method, str) else type(method).__name__
-        maker = method_by_name(method) if isinstance(method, str) else method
-        if mode is not None and method not in OURS:
-            raise ValueError(f"mode={mode} names a mean of the landscape's prior, which {name!r} does not have.")
-        if mode is not None:  # a lens that is fitted on its way gets the backend's number of means
-            fitted = self.method_ is not None
-            check_mode(mode, self.landscape_.prior.modes if fitted else self.backend.defaults.prior.modes)
-        maker.check_used(name, alpha=alpha, strength=strength)
-        if method != "edit" and len(alphas) > 0:
-            raise ValueError(f"alphas={list(alphas)} are weights of method='edit', not of {name!r}. Leave alphas out.")
-        if any(not 0 < one <= 1 for one in alphas):
-            raise ValueError(f"alphas={list(alphas)} must lie in (0, 1]; each direction is taken at every one of them.")
-        maker.validate(self.target, self.backend)
-        if judge is not None and len(judge.names) != len(self.target.names):
-            raise ValueError(
-                f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(self.target.names)}, "
-                f"one for each of the lens's ({', '.join(self.target.names)}), in their order."
-            )
-        self.moves(direction)
+        validate_visualize(self, direction, method, alpha, strength, judge, mode, alphas)
 
     def visualize(
         self,
@@ -470,37 +441,6 @@ class FeatureLens:
                 f"given, of which {MIN_IMAGES} are needed. Call fit(images) first."
             )
 
-    def warn_of_overlap(self, images: Tensor) -> None:
-        """Warn of images that the fit learned from: their changes may be better than those of others."""
-        if count := self.reference_set.learned_count(images):
-            warnings.warn(
-                f"{count} of {len(images)} images to edit are among those that the landscape was fitted on "
-                f"({self.reference_set.kind}); their changes may be better than those of other images. Edit images "
-                "that the fit has not seen, or fit on others.",
-                stacklevel=4,
-            )
-
-    def _warn_of_other_units(self, reference: ReferenceSet) -> None:
-        """A network's pictures are read by the network, in SDs of what was measured: say so where they are no match."""
-        measured = reference.responses
-        if not isinstance(self.target, LayerTarget) or measured is None:
-            return  # an encoder was fitted to recordings
-        if measured.shape != (len(reference), len(self.target.names)) or not measured.isfinite().all():
-            return  # what does not fit is refused later
-        rows = torch.linspace(0, len(reference) - 1, min(COMPARED, len(reference))).long().tolist()
-        own, given = reference.at(rows).read_by(self.target), measured[rows].cpu()
-        for name, r, spread, wanted in zip(
-            self.target.names, pearson(own, given).tolist(), own.std(0).tolist(), given.std(0).tolist(), strict=True
-        ):
-            if r < ALIKE or not wanted / TIMES < spread < wanted * TIMES:
-                warnings.warn(
-                    f"responses have a standard deviation of {wanted:.3g}, and unit {name} of the network, which reads "
-                    f"the pictures, one of {spread:.3g} and a correlation of {r:.2f} with them over {len(rows)} "
-                    "reference images: response changes in SDs of the measured responses mean little. Pass judge= to "
-                    "visualize, or a target that was fitted to the measured responses.",
-                    stacklevel=4,
-                )
-
     def index(self, unit: Any) -> int:
         """Position of a unit in the target; None is the only one."""
         if unit is None:
@@ -525,37 +465,3 @@ class FeatureLens:
             raise ValueError(f"direction={direction!r} is unknown; expected 'increase', 'decrease', 'both' or a dict.")
         units = range(len(self.target.names))
         return {sense: dict.fromkeys(units, sense) for sense in SENSES if direction in (sense, "both")}
-
-    def aim_at_all(self, units: Sequence[Any]) -> tuple[Target | None, dict[str, str]]:
-        """One target that reads all of these units that there are, and why the others are not read."""
-        ours, left_out, known = self.target, {}, []
-        by_name = {unit if isinstance(unit, str) else unit_name(unit): unit for unit in units}
-        if not isinstance(ours, LayerTarget):
-            for name in by_name:
-                if name in ours.names:
-                    known.append(ours.names.index(name))
-                else:
-                    left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
-            return (UnitsOf(ours, known) if known else None), left_out
-
-        def aim(chosen: list[Any]) -> LayerTarget:
-            return LayerTarget(
-                ours.model,
-                ours.layer or None,
-                chosen,
-                pool=ours.pool,
-                layout=ours.declared_layout,
-                output=ours.output,
-                call=ours.call,
-                preprocess=ours.preprocess,
-                labels=ours.labels,
-                batch_size=ours.batch_size,
-            )
-
-        for name, unit in by_name.items():
-            try:
-                aim([unit])
-                known.append(unit)
-            except (ValueError, TypeError, KeyError) as error:
-                left_out[name] = str(error.args[0])
-        return (aim(known) if known else None), left_out

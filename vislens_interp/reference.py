@@ -3,10 +3,11 @@
 import copy
 import hashlib
 import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,8 +23,26 @@ CHUNK = 64
 """Pictures in memory at a time where they come from files: 200 MB at 512 px."""
 REMEMBERED = 8
 """Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
-_embedded: "WeakKeyDictionary[Backend, OrderedDict[str, Tensor]]" = WeakKeyDictionary()
-_own: "WeakKeyDictionary[Backend, ReferenceSet]" = WeakKeyDictionary()
+
+
+@dataclass
+class _Memory:
+    """What is remembered for one backend: x of images by their content, and its own reference set."""
+
+    embedded: "OrderedDict[str, Tensor]" = field(default_factory=OrderedDict)
+    own: "ReferenceSet | None" = None
+
+
+_memories: dict[int, _Memory] = {}
+"""By the identity of a backend, as long as it lives."""
+
+
+def _memory_of(backend: "Backend") -> _Memory:
+    key = id(backend)
+    if key not in _memories:
+        _memories[key] = _Memory()
+        weakref.finalize(backend, _memories.pop, key, None)
+    return _memories[key]
 
 
 class ReferenceSet:
@@ -60,7 +79,7 @@ class ReferenceSet:
         self._images, self.names = images, list(names)
         self.responses, self.measured, self.synthetic = responses, measured, synthetic
         self.held_out_rows = [int(row) for row in held_out]
-        self._key: str | None = None
+        self._content: list[str] = []  # the key, once it is computed; copies share it
         self._whole: tuple[ReferenceSet, list[int]] | None = None
         self._learned_keys: set[str] | None = None
 
@@ -90,10 +109,10 @@ class ReferenceSet:
         images = backend.reference_images()
         if images is None:
             return None
-        known = _own.get(backend)
-        if known is None or known._images is not images:
-            known = _own[backend] = cls(images, synthetic=True)
-        return known
+        memory = _memory_of(backend)
+        if memory.own is None or memory.own._images is not images:
+            memory.own = cls(images, synthetic=True)
+        return memory.own
 
     @classmethod
     def without_images(cls, learned_keys: Sequence[str], *, measured: bool, synthetic: bool) -> "ReferenceSet":
@@ -132,9 +151,9 @@ class ReferenceSet:
     @property
     def key(self) -> str:
         """Hash of the images' content; of files, of their paths, sizes and times of change."""
-        if self._key is None:
-            self._key = content_key(self.images)
-        return self._key
+        if not self._content:
+            self._content.append(content_key(self.images))
+        return self._content[0]
 
     def parts(self) -> Iterator[Tensor]:
         """The images in order, 64 at a time."""
@@ -227,7 +246,7 @@ def embed(backend: "Backend", images: Tensor | ImageFiles, *, key: str | None = 
         key: Their :func:`content_key`, if it is known.
     """
     key = content_key(images) if key is None else key
-    memory = _embedded.setdefault(backend, OrderedDict())
+    memory = _memory_of(backend).embedded
     if key in memory:
         memory.move_to_end(key)
         return memory[key]

@@ -7,12 +7,12 @@ import timm
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
-from vislens_interp.backends.reference_set import ReferenceSet, write_reference
 
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
 from vislens_interp.backends.embedded import FILES, embedded
 from vislens_interp.backends.embedding import EmbeddingBackend
+from vislens_interp.backends.reference_archive import ReferenceArchive, write_reference
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.images import Preprocess
 from vislens_interp.targets.target import Target
@@ -134,17 +134,17 @@ def test_a_reference_set_of_another_embedder(own_folder, tmp_path):
         torch.manual_seed(5)
         other = Embedder64().eval()
     with pytest.raises(ValueError, match="was embedded by another network than this embedder .* Make the reference"):
-        ReferenceSet(own_folder / "reference64.zip", other)
+        ReferenceArchive(own_folder / "reference64.zip", other)
 
 
 def test_a_damaged_reference_set(own_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file; expected a synthetic reference set. Make it: python"):
-        ReferenceSet(tmp_path / "absent.zip")
+        ReferenceArchive(tmp_path / "absent.zip")
     whole = (own_folder / "reference64.zip").read_bytes()
     path = tmp_path / "reference64.zip"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read .*; expected a whole reference set. Copy it again"):
-        ReferenceSet(path)
+        ReferenceArchive(path)
 
 
 def test_it_is_small_enough_or_refused(own, tmp_path):
@@ -152,7 +152,7 @@ def test_it_is_small_enough_or_refused(own, tmp_path):
     large = write_reference(tmp_path / "large.zip", images, own.embedder)
     small = write_reference(tmp_path / "small.zip", images, own.embedder, limit=80_000)
     assert small.stat().st_size <= 80_000 < large.stat().st_size
-    assert ReferenceSet(small).about["what"].startswith("synthetic reference")
+    assert ReferenceArchive(small).about["what"].startswith("synthetic reference")
     with pytest.raises(ValueError, match="20 pictures, which do not fit into limit=30000 bytes; expected fewer"):
         write_reference(tmp_path / "none.zip", images, own.embedder, limit=30_000)
 

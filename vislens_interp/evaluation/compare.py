@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.evaluation.checks import check_method, warn_of_overlap
 from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
@@ -104,7 +105,7 @@ def compare(
         inputs = reference.held_out(8)[0]
     else:
         inputs = load_images(images, size=lens.backend.size)[0]
-        lens.warn_of_overlap(inputs)
+        warn_of_overlap(lens.reference_set, inputs)
     judges = _judges(lens, inputs, natural)
     if reference.synthetic:
         makers = {f"{label} (synthetic)" if one.shows_reference else label: one for label, one in makers.items()}
@@ -213,12 +214,6 @@ def name_methods(methods: Sequence[str | Method] | Mapping[str, str | Method]) -
             )
         labelled[label] = method
     return labelled
-
-
-def check_method(method: object, where: str = "method is") -> None:
-    """Raise TypeError for what is neither a name nor a method."""
-    if not isinstance(method, (str, Method)):
-        raise TypeError(f"{where} a {type(method).__name__}; expected a name, or a Method such as RidgePattern().")
 
 
 def build(

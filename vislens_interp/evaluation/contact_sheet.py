@@ -18,8 +18,9 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import versions
+from vislens_interp.targets.selectors import unit_name
 from vislens_interp.targets.subset import UnitsOf
-from vislens_interp.targets.target import Target
+from vislens_interp.targets.target import LayerTarget, Target
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -118,7 +119,7 @@ def _living_units(
     lens: "FeatureLens", units: Sequence[Any], reference: ReferenceSet, *, progress: bool
 ) -> tuple[Target, Tensor, dict[str, str]]:
     """One target that reads all units that vary, their responses (N, K), and why the others are left out."""
-    target, left_out = lens.aim_at_all(units)
+    target, left_out = _aim_at_all(lens.target, units)
     alive: list[int] = []
     responses = torch.zeros(0)
     if target is not None:
@@ -132,6 +133,42 @@ def _living_units(
     if target is None or not alive:
         raise ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
     return UnitsOf(target, alive), responses[:, alive], left_out
+
+
+def _aim_at_all(ours: Target, units: Sequence[Any]) -> tuple[Target | None, dict[str, str]]:
+    """One target that reads all of these units that there are, and why the others are not read."""
+    left_out: dict[str, str] = {}
+    known: list[Any] = []
+    by_name = {unit if isinstance(unit, str) else unit_name(unit): unit for unit in units}
+    if not isinstance(ours, LayerTarget):
+        for name in by_name:
+            if name in ours.names:
+                known.append(ours.names.index(name))
+            else:
+                left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
+        return (UnitsOf(ours, known) if known else None), left_out
+
+    def aim(chosen: list[Any]) -> LayerTarget:
+        return LayerTarget(
+            ours.model,
+            ours.layer or None,
+            chosen,
+            pool=ours.pool,
+            layout=ours.declared_layout,
+            output=ours.output,
+            call=ours.call,
+            preprocess=ours.preprocess,
+            labels=ours.labels,
+            batch_size=ours.batch_size,
+        )
+
+    for name, unit in by_name.items():
+        try:
+            aim([unit])
+            known.append(unit)
+        except (ValueError, TypeError, KeyError) as error:
+            left_out[name] = str(error.args[0])
+    return (aim(known) if known else None), left_out
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.evaluation.checks import warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.images import load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
@@ -137,7 +138,7 @@ def _inputs(
     pictures, names = load_images(images, size=lens.backend.size, on_error=on_error)
     drawn = seed_list(seeds, len(pictures))
     lens.fit_if_needed(pictures, progress=progress)
-    lens.warn_of_overlap(pictures)
+    warn_of_overlap(lens.reference_set, pictures)
     return pictures, names, drawn
 
 

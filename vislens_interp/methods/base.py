@@ -211,7 +211,7 @@ class Method(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What the method is set to before a fit, by name."""
-        inside = ("target", "backend")
+        inside = ("target", "backend", "uses_alpha", "uses_strength", "shows_reference")
         return {
             name: value
             for name, value in vars(self).items()
