@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.common.provenance import provenance
+from vislens_interp import zoo
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
@@ -36,7 +37,6 @@ from vislens_interp.methods import method_by_name
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget
-from vislens_interp import zoo
 
 LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
@@ -51,11 +51,11 @@ def networks(data: Path) -> dict[str, nn.Module]:
     """The two judges, with their preprocessing."""
     lite2: Any = timm.create_model("tf_efficientnet_lite2")
     state = load_file(data / "networks" / "imagenet_efficientnet_lite2.safetensors")
-    lite2.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    lite2.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     lite2.preprocess = Preprocess(260, [127 / 255] * 3, [128 / 255] * 3)
     squeeze: Any = torchvision.models.squeezenet1_0()
     state = load_file(data / "networks" / "imagenet_squeezenet1_0.safetensors")
-    squeeze.load_state_dict({name: value.float() for name, value in state.items()})
+    squeeze.load_state_dict({key: value.float() for key, value in state.items()})
     squeeze.preprocess = Preprocess(224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     return {name: net.eval().requires_grad_(False) for name, net in (("lite2", lite2), ("squeezenet", squeeze))}
 
@@ -180,8 +180,9 @@ def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, An
     with torch.no_grad():
         x, held = embedder(learn).double(), embedder(test).double()
     found = {}
-    for depth, layer in LAYERS["squeezenet"].items():
-        y, truth = (_channels(nets["squeezenet"], layer, part, size=64) for part in (learn, test))
+    layers = list(LAYERS["squeezenet"].values())
+    read_outs = zip(*(_channels(nets["squeezenet"], layers, part, size=64) for part in (learn, test)), strict=True)
+    for depth, (y, truth) in zip(LAYERS["squeezenet"], read_outs, strict=True):
         centre = x.mean(0)
         gram = (x - centre).T @ (x - centre)
         best: tuple[float, float] = (-1.0, 0.0)
@@ -207,10 +208,14 @@ def _correlations(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _channels(net: Any, layer: str, images: Tensor, size: int | None = None) -> Tensor:
-    """Channel means of a layer, (N, C), float64."""
-    seen: list[Tensor] = []
-    handle = net.get_submodule(layer).register_forward_hook(lambda m, i, o: seen.append(o.mean((2, 3)).double()))
+def _channels(net: Any, layers: list[str], images: Tensor, size: int | None = None) -> list[Tensor]:
+    """Channel means of layers, (N, C) each, float64, from one pass."""
+    seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+
+    def keep(layer: str) -> Any:
+        return lambda module, args, output: seen[layer].append(output.mean((2, 3)).double())
+
+    handles = [net.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
     preprocess = net.preprocess
     if size is not None:
         preprocess = Preprocess(size, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist())
@@ -218,8 +223,9 @@ def _channels(net: Any, layer: str, images: Tensor, size: int | None = None) -> 
         for part in images.split(50):
             net(preprocess(part))
     finally:
-        handle.remove()
-    return torch.cat(seen)
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(seen[layer]) for layer in layers]
 
 
 def references(data: Path, seed: int) -> Tensor:
@@ -253,20 +259,16 @@ def edits(data: Path, nets: dict[str, nn.Module], seed: int, out: Path, parity: 
     reference.embeddings(backend)
     for name, layers in LAYERS.items():
         spread = seen[judge[name]].std(0).clamp_min(1e-6)
-        for depth, layer in layers.items():
-            responses = None
-            width = nets[name].get_submodule(layer)
-            chosen = torch.randperm(_width(nets[name], layer), generator=torch.Generator().manual_seed(seed + 2))
+        read_outs = _channels(nets[name], list(layers.values()), images)
+        for (depth, layer), responses in zip(layers.items(), read_outs, strict=True):
+            chosen = torch.randperm(responses.shape[1], generator=torch.Generator().manual_seed(seed + 2))
             half = len(chosen) // 2  # units of the first half of a fixed shuffle tune, those of the second half test
             chosen = (chosen[half:] if parity else chosen[:half])[:units].tolist()
-            del width
             for unit in chosen:
                 file = out / f"{name}-{depth}-{unit}.json"
                 if file.is_file():
                     continue
-                if responses is None:
-                    responses = _channels(nets[name], layer, images).float()
-                column = responses[:, unit : unit + 1]
+                column = responses[:, unit : unit + 1].float()
                 target = LayerTarget(nets[name], layer, unit)
                 record: dict[str, Any] = {"network": name, "depth": depth, "layer": layer, "unit": unit, "methods": {}}
                 before = target.responses(unedited)[:, 0]
@@ -290,19 +292,18 @@ def edits(data: Path, nets: dict[str, nn.Module], seed: int, out: Path, parity: 
                             "distance": kernel_distance(look / spread, seen[judge[name]] / spread),
                         }
                         if label == "edit":
-                            torchvision.utils.save_image(
-                                torchvision.utils.make_grid(F.interpolate(made, (112, 112)), PHOTOS), file.with_suffix(f".{sense}.png")
-                            )
+                            sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112)), PHOTOS)
+                            torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
                     record["methods"][label] = row
                 look = features(judge[name], nets[judge[name]], unedited)
                 record["unedited_distance"] = kernel_distance(look / spread, seen[judge[name]] / spread)
                 write_text(file, json.dumps(record))
-                print(file.name, {k: [round(float(np.mean(v[s]["change"])), 2) for s in v] for k, v in record["methods"].items()}, flush=True)
+                changes = {
+                    label: [round(float(np.mean(cell["change"])), 2) for cell in row.values()]
+                    for label, row in record["methods"].items()
+                }
+                print(file.name, changes, flush=True)
     return summarise(out)
-
-
-def _width(net: nn.Module, layer: str) -> int:
-    return _channels(net, layer, torch.zeros(1, 3, 64, 64)).shape[1]
 
 
 def summarise(out: Path) -> dict[str, Any]:

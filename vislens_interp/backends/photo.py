@@ -22,7 +22,7 @@ STATISTICS, DECODER, REFERENCE = (
     "photo/decoder.safetensors",
     "photo/reference.zip",
 )
-FILES = (f"{NETWORK}.safetensors", STATISTICS, DECODER, REFERENCE)
+FILES = (f"{NETWORK}.safetensors", STATISTICS, DECODER)
 """What ships below ``zoo/weights``; the recipe ``decoder`` writes the statistics and the decoder."""
 
 INPUT = 128
