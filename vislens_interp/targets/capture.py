@@ -188,6 +188,7 @@ def run_to_layer(
     call: int = 0,
     output: Output | None = None,
     before: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> Tensor:
     """Run a model as far as one layer, and return that layer's output; gradients flow.
 
@@ -198,6 +199,8 @@ def run_to_layer(
         call: Which call of the layer in the pass, from 0.
         output: Which tensor of a tuple, dict or dataclass; see :func:`pick`.
         before: Read the layer's first input instead of its output.
+        forward: How the model is called, see :class:`~vislens_interp.targets.forward.Forward`; None calls it with
+            ``inputs`` alone.
 
     Returns:
         The layer's output, of its own shape.
@@ -207,7 +210,7 @@ def run_to_layer(
         TypeError: The layer's output holds no tensor, or several.
     """
     if layer_name == "":
-        return pick(model(inputs), output, model, layer_name)
+        return pick((forward or model)(inputs), output, model, layer_name)
     layer = _submodule(model, layer_name)
     outputs: list[Tensor] = []
     reached = LayerReached()
@@ -223,7 +226,7 @@ def run_to_layer(
 
     hook = layer.register_forward_pre_hook(keep_and_stop) if before else layer.register_forward_hook(keep_and_stop)
     try:
-        model(inputs)
+        (forward or model)(inputs)
     except LayerReached as caught:
         if caught is not reached:  # the model itself reads a layer of some other model
             raise
@@ -244,6 +247,7 @@ def survey(
     *,
     keep: bool = False,
     before: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> dict[str, list[Seen]]:
     """Run one full pass, and see every call of these layers and what the axes of their outputs are.
 
@@ -253,6 +257,8 @@ def survey(
         inputs: (N, 3, H, W), what the model takes, already preprocessed.
         keep: Copy the outputs too.
         before: See the layers' first inputs instead of their outputs.
+        forward: How the model is called, see :class:`~vislens_interp.targets.forward.Forward`; None calls it with
+            ``inputs`` alone.
 
     Returns:
         For each name its calls, in their order; none for a layer that the pass does not call.
@@ -287,7 +293,7 @@ def survey(
                 register = layer.register_forward_pre_hook if before else layer.register_forward_hook
                 hooks.callback(register(note(name)).remove)
         with tracer:
-            output = model(inputs)
+            output = (forward or model)(inputs)
             if "" in found:
                 note("")(model, (inputs,), output)
     return found

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,9 @@ from vislens_interp.targets.capture import (
     survey,
     undisturbed,
 )
+from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.layout import Arrangement, Layout, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import (
     CHANNEL_UNITS,
     Head,
@@ -166,6 +168,9 @@ class LayerTarget(Target):
             transformers' ``config.id2label``, if the layer is the model's output.
         batch_size: Images in a pass of :meth:`responses`.
         image_size: Side of the images for the first pass, in pixels, where ``preprocess`` does not say it.
+        forward_args: Arguments that the model's ``forward`` takes beside the images, by name, such as ``{"input_ids":
+            ids}``; a function among them is called with the images. The images go to ``pixel_values`` if the model has
+            such an argument, otherwise to the first that is not named here.
 
     Attributes:
         shape: Shape of the layer's output for one image, images first and windows joined: what a tuple indexes.
@@ -200,9 +205,11 @@ class LayerTarget(Target):
         labels: Any = None,
         batch_size: int = 256,
         image_size: int | None = None,
+        forward_args: Mapping[str, Any] | None = None,
     ) -> None:
         model = _checked_model(model)
         _check_batch_size(batch_size)
+        self._forward = Forward(model, forward_args)
         pool = _pool_of(pool, token)
         check_layout(layout)
         self.declared_layout: Layout | None = layout
@@ -236,7 +243,7 @@ class LayerTarget(Target):
             images = _probe_images(model, self.preprocess, image_size)
             inputs = self._prepare(images[:_PROBE_IMAGES].requires_grad_())
             twice = _normalising(model) if normalises(self.preprocess) else []
-            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before)
+            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before, forward=self._forward)
             for name in twice:
                 if found[name]:
                     raise ValueError(
@@ -273,7 +280,15 @@ class LayerTarget(Target):
             self.doubts = {name: doubts[name] for name in self.names if name in doubts}
 
     def _run(self, inputs: Tensor) -> Tensor:
-        return run_to_layer(self.model, self._read, inputs, call=self._call, output=self.output, before=self._before)
+        return run_to_layer(
+            self.model,
+            self._read,
+            inputs,
+            call=self._call,
+            output=self.output,
+            before=self._before,
+            forward=self._forward,
+        )
 
     def _arrange(self, output: Tensor) -> Tensor:
         return output if self._arrangement is None else self._arrangement.arrange(output)
@@ -370,7 +385,13 @@ class LayerInfo:
     prefix: int | None = field(default=None, compare=False)
 
 
-def list_units(model: nn.Module, *, image_size: int | None = None, preprocess: Any = None) -> list[LayerInfo]:
+def list_units(
+    model: nn.Module,
+    *,
+    image_size: int | None = None,
+    preprocess: Any = None,
+    forward_args: Mapping[str, Any] | None = None,
+) -> list[LayerInfo]:
     """The layers that a lens can point at, found by one pass.
 
     Left out are layers that the pass does not call, calls several times, or that give no tensor with the images first.
@@ -379,6 +400,7 @@ def list_units(model: nn.Module, *, image_size: int | None = None, preprocess: A
         model: The network; left as it was.
         image_size: Side of the images for the pass, in pixels; None takes what the preprocessing makes.
         preprocess: From pixels in [0, 1] to what the network takes; None asks the model.
+        forward_args: What the model takes beside the images, as :class:`LayerTarget`.
 
     Returns:
         One entry a layer, in the order of ``model.named_modules()``: the model's own output first.
@@ -398,7 +420,8 @@ def list_units(model: nn.Module, *, image_size: int | None = None, preprocess: A
     names = [name for name in modules if not _is_scripted_inside(model, name)]
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
         images = _probe_images(model, preprocess, image_size)[:_PROBE_IMAGES].requires_grad_()
-        found = survey(model, names, preprocess(images).to(_anchor(model)))
+        inputs = preprocess(images).to(_anchor(model))
+        found = survey(model, names, inputs, forward=Forward(model, forward_args))
 
     infos: list[LayerInfo] = []
     for name in names:
@@ -423,15 +446,7 @@ def read_responses(
     layer: str | nn.Module | None,
     unit: Unit,
     images: Tensor,
-    *,
-    pool: Pool = "mean",
-    token: int | str | None = None,
-    layout: Layout | None = None,
-    output: Output | None = None,
-    call: int | None = None,
-    preprocess: Any = None,
-    labels: Any = None,
-    batch_size: int = 256,
+    **reading: Unpack[Reading],
 ) -> Tensor:
     """Responses of a unit to images: :class:`LayerTarget` in one call.
 
@@ -440,8 +455,7 @@ def read_responses(
         layer: Dotted name, module, or None for the model's own output.
         unit: A unit or a list of them.
         images: (N, 3, H, W) in [0, 1].
-        pool, token, layout, output, call, preprocess, labels: As :class:`LayerTarget`.
-        batch_size: Images in a pass.
+        reading: Keyword arguments of :class:`LayerTarget`.
 
     Returns:
         float32 on the CPU: (N,) for one unit, (N, K) for a list.
@@ -455,20 +469,8 @@ def read_responses(
     torch.Size([5])
     """
     check_images(images)
-    target = LayerTarget(
-        model,
-        layer,
-        unit,
-        pool=pool,
-        token=token,
-        layout=layout,
-        output=output,
-        call=call,
-        preprocess=preprocess,
-        labels=labels,
-        batch_size=batch_size,
-        image_size=min(images.shape[-2:]),
-    )
+    reading.setdefault("image_size", min(images.shape[-2:]))
+    target = LayerTarget(model, layer, unit, **reading)
     responses = target.responses(images)
     return responses if isinstance(unit, list) else responses[:, 0]
 
