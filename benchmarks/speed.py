@@ -37,7 +37,8 @@ from vislens_interp.landscape.start import organise
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, sample_posterior
 from vislens_interp.method import LandscapeMethod
 from vislens_interp.targets import LayerTarget
-from vislens_interp.targets.capture import run_to_layer, undisturbed
+from vislens_interp.targets.capture import run_to_layer
+from vislens_interp.targets.undisturbed import undisturbed
 from vislens_interp.targets.whole_layer import all_units
 from vislens_interp.training.data import pixels, read_images
 

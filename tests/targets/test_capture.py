@@ -16,8 +16,8 @@ from vislens_interp.targets.capture import (
     refuse_script,
     run_to_layer,
     survey,
-    undisturbed,
 )
+from vislens_interp.targets.undisturbed import kept_random_state, undisturbed
 
 
 class Raises(nn.Module):
@@ -261,7 +261,7 @@ def test_undisturbed(fails):
     model[5].weight.requires_grad_(False)
     before = state(model)
     try:
-        with undisturbed(model):
+        with undisturbed(model), kept_random_state():
             assert not any(module.training for module in model.modules())
             assert not any(parameter.requires_grad for parameter in model.parameters())
             assert torch.equal(model(IMAGES), model(IMAGES))

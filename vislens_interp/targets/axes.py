@@ -92,6 +92,8 @@ class AxisTracer(TorchDispatchMode):
         super().__init__()
         self._names = names
         self._known: dict[tuple, Axes] = {}
+        self.drew = False
+        """Whether an operation has drawn random numbers."""
         self._factors: set[tuple[int, int, int]] = set()
         # Weak references keep a storage's address from being used again, but not its memory.
         self._storages: dict[int, StorageWeakRef] = {}
@@ -127,6 +129,7 @@ class AxisTracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.drew = self.drew or _draws(func, args, kwargs)
         seen = [self.axes(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         # Before the operation: in place, it may change what it is given (transpose_, squeeze_).
         axes = self._rule(func, args, kwargs) if any(one is not None for one in seen) else None
@@ -205,6 +208,17 @@ def _view_key(storage: int, tensor: Tensor) -> tuple:
 
 def _unknown(shape: Sequence[int]) -> Axes:
     return tuple(axis_of("X", size) for size in shape)
+
+
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation draws random numbers: attention without dropout is tagged so too, and does not."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    names = [one.name for one in func._schema.arguments]
+    if "dropout_p" not in names:
+        return True
+    place = names.index("dropout_p")
+    return bool(args[place] if len(args) > place else kwargs.get("dropout_p", 0))
 
 
 def _is_list(result: Any) -> bool:

@@ -1,11 +1,14 @@
 """Read one layer by one hook that is always removed, stop there, and leave the model as it was."""
 
 import difflib
+import random
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +18,6 @@ Output: TypeAlias = int | str | tuple[int | str, ...]
 """Which tensor of a tuple, dict or dataclass: a place, a name, or several, one inside the other."""
 
 _SHARDED = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
-# Flags of timm and transformers: recompute in the backward pass, in which no hook of ours may stand.
-_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
 
 
 class LayerReached(BaseException):
@@ -32,12 +33,14 @@ class Seen:
         shapes: Shape of each.
         factors: Of each, how its channels were taken apart on the way: (how many, how far apart).
         output: What it returned, tensors copied (safe from later in-place operations); None unless that was asked for.
+        drew: Whether the pass had drawn random numbers by then.
     """
 
     axes: dict[tuple, Axes | None]
     shapes: dict[tuple, tuple[int, ...]]
     factors: dict[tuple, frozenset[tuple[int, int]]]
     output: Any
+    drew: bool = False
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module | None) -> tuple[str, nn.Module]:
@@ -138,48 +141,6 @@ def refuse_script(model: nn.Module, layer_name: str) -> None:
             )
 
 
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode and its parameters need no gradients; afterwards all is as it was.
-
-    The training flag of every module, ``requires_grad`` of every parameter, flags of gradient checkpointing (off
-    inside: it would call layers again) and the random state of the CPU and of CUDA are restored, also after an
-    exception. Flags are set directly, because a model's own ``train`` may do more (merge adapters, say). Only what
-    differs is touched.
-
-    Args:
-        model: The network; its parameters stay where they are.
-    """
-    modules = list(model.modules())
-    training = [module for module in modules if module.training]
-    checkpointing = [
-        (module, flag) for module in modules for flag in _CHECKPOINTING if module.__dict__.get(flag) is True
-    ]
-    # Not model.parameters(), which would build every name: this is done for each pass.
-    held = (parameter for module in modules for parameter in module._parameters.values())
-    trainable = [parameter for parameter in held if parameter is not None and parameter.requires_grad]
-    cpu_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        for module in training:
-            module.training = False
-        for module, flag in checkpointing:
-            setattr(module, flag, False)
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for module, flag in checkpointing:
-            setattr(module, flag, True)
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        torch.set_rng_state(cpu_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
-
-
 def run_to_layer(
     model: nn.Module,
     layer_name: str,
@@ -189,6 +150,7 @@ def run_to_layer(
     output: Output | None = None,
     before: bool = False,
     forward: Callable[[Tensor], Any] | None = None,
+    stop: bool = True,
 ) -> Tensor:
     """Run a model as far as one layer, and return that layer's output; gradients flow.
 
@@ -201,6 +163,7 @@ def run_to_layer(
         before: Read the layer's first input instead of its output.
         forward: How the model is called, see :class:`~vislens_interp.targets.forward.Forward`; None calls it with
             ``inputs`` alone.
+        stop: End the pass at the layer; otherwise it runs to its end, for models that keep something of every pass.
 
     Returns:
         The layer's output, of its own shape.
@@ -215,14 +178,20 @@ def run_to_layer(
     outputs: list[Tensor] = []
     reached = LayerReached()
     left = call
+    ours = threading.get_ident()
 
     def keep_and_stop(module: nn.Module, args: Any, result: Any = None) -> None:
         nonlocal left
+        if outputs or threading.get_ident() != ours:  # a hook is on the module, whichever thread runs it
+            return
         if left:
             left -= 1
             return
-        outputs.append(pick(args[0] if before else result, output, model, layer_name))
-        raise reached
+        chosen = pick(args[0] if before else result, output, model, layer_name)
+        if stop:
+            outputs.append(chosen)
+            raise reached
+        outputs.append(chosen.clone())  # what follows may overwrite it
 
     hook = layer.register_forward_pre_hook(keep_and_stop) if before else layer.register_forward_hook(keep_and_stop)
     try:
@@ -270,9 +239,12 @@ def survey(
     # Keyed as the tracer asks; views of a parameter have its storage.
     names = {parameter.untyped_storage()._cdata: name for name, parameter in _stored(model)}
     tracer = AxisTracer(inputs, names)
+    ours, states = threading.get_ident(), random_states()
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any = None) -> None:
+            if threading.get_ident() != ours:
+                return
             output = args[0] if before else output
             tensors = tensors_in(output)
             found[name].append(
@@ -281,6 +253,7 @@ def survey(
                     {path: tuple(tensor.shape) for path, tensor in tensors.items()},
                     {path: tracer.factors(tensor) for path, tensor in tensors.items()},
                     _copied(output) if keep else None,
+                    tracer.drew or random_states() != states,
                 )
             )
 
@@ -297,6 +270,12 @@ def survey(
             if "" in found:
                 note("")(model, (inputs,), output)
     return found
+
+
+def random_states() -> tuple[Any, ...]:
+    """Random states of Python and of NumPy, to see afterwards whether somebody drew from them."""
+    name, keys, place, *_ = np.random.get_state()  # noqa: NPY002 (what a model's own code may draw from)
+    return random.getstate(), name, np.asarray(keys).tobytes(), place
 
 
 def tensors_in(output: Any) -> dict[tuple, Tensor]:

@@ -1,7 +1,8 @@
 """What a lens points at: images in, one response a unit out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
@@ -32,10 +33,17 @@ from vislens_interp.targets.capture import (
     refuse_script,
     run_to_layer,
     survey,
-    undisturbed,
 )
 from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.layout import Arrangement, Layout, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.probe import (
+    REPEATS,
+    ModelPassError,
+    OwnState,
+    agree,
+    first_difference,
+    tolerance,
+)
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import (
     CHANNEL_UNITS,
@@ -51,9 +59,9 @@ from vislens_interp.targets.selectors import (
     unit_list,
     unit_name,
 )
+from vislens_interp.targets.undisturbed import kept_random_state, undisturbed
 
 _PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen; then one more
-_CLOSE = 0.02  # of an output's largest value: what batches of different sizes may differ by, in half precision too
 
 
 class Target(ABC):
@@ -218,48 +226,33 @@ class LayerTarget(Target):
         refuse_script(model, self.layer)
         if self.layer == "" and layout is None:
             layout = _own_layout(model)
-        if labels is None and self.layer == "":
-            own = getattr(model, "labels", None)
-            labels = (
-                own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
-            )
-        self.labels = names = labels_of(labels)
-        self.units: list[OneUnit] = unit_list(by_label(unit, names))
-        self.names = [
-            names[one]
-            if names and isinstance(one, int) and 0 <= one < len(names) and _is_named(unit, names[one])
-            else unit_name(one)
-            for one in self.units
-        ]
+        self.labels = labels_of(labels) if labels is not None else _own_labels(model) if self.layer == "" else None
+        self.units: list[OneUnit] = unit_list(by_label(unit, self.labels))
+        self.names = _names(self.units, unit, self.labels)
         self.pool: Pool = pool
         self._ask_model()
         self.output, self.call = output, call
         self.batch_size = batch_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
+        self._stops, self._draws = True, False
 
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
-        with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
+        with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
             images = _probe_images(model, self.preprocess, image_size)
-            inputs = self._prepare(images[:_PROBE_IMAGES].requires_grad_())
-            twice = _normalising(model) if normalises(self.preprocess) else []
-            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before, forward=self._forward)
-            for name in twice:
-                if found[name]:
-                    raise ValueError(
-                        f"preprocess={describe_preprocess(self.preprocess)}, but {type(model).__name__} normalises its"
-                        f" inputs itself in {name!r}; expected one normalisation. Pass preprocess=Preprocess(size, [0],"
-                        " [1])."
-                    )
-            self._call = chosen_call(found[self._read], call, model, self._read)
-            seen = found[self._read][self._call]
+            state = OwnState(model)
+            seen = self._survey(images[:_PROBE_IMAGES].requires_grad_())
+            changes = OwnState(model) != state
             raw = pick(seen.output, output, model, self._read)
             self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
-            if names and self._arrangement is not None:
-                _check_labels(names, raw, self._arrangement)
+            if self.labels and self._arrangement is not None and not _fits(self.labels, raw, self._arrangement):
+                if labels is not None or self.names != [unit_name(one) for one in self.units]:
+                    raise _wrong_labels(self.labels, raw, self._arrangement)
+                self.labels = None
             _check_heads(seen, self.units, self._before)
             with torch.no_grad():
-                self._check_batch_axis(raw, self._run(self._prepare(images)))
+                three = self._check_state(images.flip(0), changes=changes)
+                self._check_batch_axis(raw, three)
             arranged = self._arrange(raw)
             self.shape = tuple(arranged.shape[1:])
             self.layout: Layout | None = None if self._arrangement is None else self._arrangement.layout
@@ -267,6 +260,94 @@ class LayerTarget(Target):
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
             self._pool = _resolve_pool(pool, self._arrangement, self.shape, self.units)
             self.differentiable = self._select(arranged).requires_grad
+            with torch.no_grad():
+                self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
+            self._draws = seen.drew or not self._stops
+
+    def _survey(self, images: Tensor) -> Seen:
+        """What a full pass shows of the layer's chosen call."""
+        model = self.model
+        inputs = self._prepare(images)
+        twice = _normalising(model) if normalises(self.preprocess) else []
+        with _told_of(model, inputs):
+            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before, forward=self._forward)
+        for name in twice:
+            if found[name]:
+                raise ValueError(
+                    f"preprocess={describe_preprocess(self.preprocess)}, but {type(model).__name__} normalises its"
+                    f" inputs itself in {name!r}; expected one normalisation. Pass preprocess=Preprocess(size, [0],"
+                    " [1])."
+                )
+        self._call = chosen_call(found[self._read], self.call, model, self._read)
+        return found[self._read][self._call]
+
+    def _check_state(self, images: Tensor, *, changes: bool) -> Tensor:
+        """Find out whether passes may stop at the layer: not if the model keeps something of every pass.
+
+        Args:
+            images: Of the probe.
+            changes: Whether the first whole pass changed what the model keeps; it may only have filled a cache.
+
+        Returns:
+            The layer's output for the images.
+        """
+        before = OwnState(self.model)
+        if changes:
+            self._stops = False
+            output = self._pass(images)
+            if OwnState(self.model) != before:
+                return output
+            self._stops = True
+        output = self._pass(images)
+        after = OwnState(self.model)
+        if after == before:
+            return output
+        self._stops = False
+        before.restore(after)
+        return self._pass(images)
+
+    def _check_one_image(self, images: Tensor, two: Tensor, reversed_three: Tensor, *, drew: bool) -> None:
+        """Refuse responses that are no function of one image: random ones, and those that depend on the batch.
+
+        Args:
+            images: Three of the probe.
+            two: The layer's arranged output for the first two of them.
+            reversed_three: For all of them in reversed order.
+            drew: Whether the pass draws random numbers on its way to the layer.
+        """
+        same = self._is_same(two, reversed_three[[2, 1]]) and self._is_same(
+            two[:1], self._arrange(self._pass(images[:1]))
+        )
+        if same and not drew:
+            return
+        model, inputs = self.model, self._prepare(images)
+        for _ in range(REPEATS if drew else 4):
+            if not self._is_same(two, self._arrange(self._pass(images[:_PROBE_IMAGES]))):
+                where = first_difference(model, self._forward, inputs, inputs)
+                raise ValueError(
+                    f"layer {self.layer!r} of {type(model).__name__} gives the same images other responses in a second"
+                    f" pass{where}; expected a function of the image. Something is random or counts its passes, such as"
+                    " F.dropout(x) without training=self.training. Mend the model, or choose a layer before it."
+                )
+        if not same:
+            where = first_difference(model, self._forward, inputs, self._prepare(images[:1]), alone=True)
+            raise ValueError(
+                f"layer {self.layer!r} of {type(model).__name__} gives an image other responses alone than among"
+                f" others{where}; expected a function of the image, and what an image gives depends on the others."
+                " Something runs over the batch, such as BatchNorm with track_running_stats=False. Mend the model, or"
+                " choose a layer before it."
+            )
+
+    def _is_same(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two readings of the same images agree, in most channels and in the units."""
+        axis = -1 if self.layout is None else channel_axis(self.layout)
+        close = tolerance(one, model=self.model)
+        if not agree(one, other, close, axis):
+            return False
+        first, second = (self._select(tensor).double() for tensor in (one, other))
+        floor = one.abs().max().double().nan_to_num(0, 0) * 1e-3
+        error = (first - second).abs()
+        return bool(((error <= close * first.abs().amax(0).clamp_min(floor)) | (first == second) | error.isnan()).all())
 
     def _ask_model(self) -> None:
         """Take over what a model says of its own outputs: those that it refuses to be read by, and its doubts."""
@@ -288,7 +369,14 @@ class LayerTarget(Target):
             output=self.output,
             before=self._before,
             forward=self._forward,
+            stop=self._stops,
         )
+
+    def _pass(self, images: Tensor) -> Tensor:
+        """The layer's output for images of the probe."""
+        inputs = self._prepare(images)
+        with _told_of(self.model, inputs):
+            return self._run(inputs)
 
     def _arrange(self, output: Tensor) -> Tensor:
         return output if self._arrangement is None else self._arrangement.arrange(output)
@@ -305,15 +393,6 @@ class LayerTarget(Target):
                 f" images and {tuple(three.shape)} for {_PROBE_IMAGES + 1}; expected the images on"
                 f" {'the first axis' if axis == 0 else f'axis {axis}'}. Choose a layer before or after it."
             )
-        if self._arrangement is not None and self._arrangement.folded > 1:
-            same, again = (self._arrangement.arrange(one.detach())[:_PROBE_IMAGES].float() for one in (two, three))
-            if not (same - again).abs().max() <= _CLOSE * same.abs().max():
-                raise ValueError(
-                    f"layer {self.layer!r} of {type(self.model).__name__} gives {self._arrangement.folded} rows an"
-                    " image,"
-                    " and what an image gives depends on the others; expected rows of their own. Choose a layer before"
-                    " or after it."
-                )
 
     @property
     def device(self) -> torch.device:
@@ -325,7 +404,7 @@ class LayerTarget(Target):
 
     def features(self, images: Tensor) -> Tensor:
         check_shape(images)
-        with undisturbed(self.model):
+        with undisturbed(self.model), kept_random_state() if self._draws else nullcontext():
             return self._arrange(self._run(self._prepare(images)))
 
     def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -418,7 +497,7 @@ def list_units(
     preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
     modules = dict(model.named_modules())
     names = [name for name in modules if not _is_scripted_inside(model, name)]
-    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
+    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
         images = _probe_images(model, preprocess, image_size)[:_PROBE_IMAGES].requires_grad_()
         inputs = preprocess(images).to(_anchor(model))
         found = survey(model, names, inputs, forward=Forward(model, forward_args))
@@ -568,14 +647,66 @@ def _arrangement(
     return declared(layout, raw.shape, _PROBE_IMAGES)
 
 
-def _check_labels(names: list[str], raw: Tensor, arrangement: Arrangement) -> None:
-    channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
-    if len(names) != channels:
-        raise ValueError(
-            f"labels has {len(names)} names for a layer with {channels} channels; expected one a channel. Pass"
-            " layer=None"
-            " for the model's own output, or the labels of this layer."
+def _own_labels(model: nn.Module) -> list[str] | None:
+    """Names of a model's own outputs, if it says some: a list called ``labels``, or transformers' ``id2label``."""
+    own = getattr(model, "labels", None)
+    try:
+        return labels_of(
+            own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
         )
+    except TypeError:  # something else of that name
+        return None
+
+
+def _names(units: list[OneUnit], asked: Unit, labels: list[str] | None) -> list[str]:
+    """Names of the units: the label of one that was asked for by its label."""
+    return [
+        labels[one]
+        if labels and isinstance(one, int) and 0 <= one < len(labels) and _is_named(asked, labels[one])
+        else unit_name(one)
+        for one in units
+    ]
+
+
+def _fits(labels: list[str], raw: Tensor, arrangement: Arrangement) -> bool:
+    return len(labels) == arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
+
+
+def _wrong_labels(labels: list[str], raw: Tensor, arrangement: Arrangement) -> ValueError:
+    channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
+    return ValueError(
+        f"labels has {len(labels)} names for a layer with {channels} channels; expected one a channel. Pass layer=None"
+        " for the model's own output, or the labels of this layer."
+    )
+
+
+@contextmanager
+def _told_of(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+    """Inside, what the model itself raises is told as what it is: a pass that fails on such images."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if _is_ours(error):
+            raise
+        raise _failed_pass(model, inputs, error) from error
+    except Exception as error:
+        raise _failed_pass(model, inputs, error) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("vislens_interp.targets.")
+
+
+def _failed_pass(model: nn.Module, inputs: Any, error: Exception) -> ModelPassError:
+    shape = tuple(getattr(inputs, "shape", ()))
+    return ModelPassError(
+        f"a pass of {type(model).__name__} fails on images of shape {shape} and type {getattr(inputs, 'dtype', None)},"
+        f" which preprocess= makes ({type(error).__name__}: {error}); expected a model that takes them. Pass another"
+        " preprocess= or image_size=, or forward_args= with what its forward takes beside the images."
+    )
 
 
 def _resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[str, bool, list[OneUnit]]:
