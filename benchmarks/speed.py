@@ -30,12 +30,12 @@ from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.baselines.standard_vae import ALGORITHM_3
 from vislens_interp.files import write_text
-from vislens_interp.images import Preprocess
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import Direction, kl_divergence
 from vislens_interp.landscape.start import organise
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, sample_posterior
 from vislens_interp.method import LandscapeMethod
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.capture import run_to_layer
 from vislens_interp.targets.undisturbed import undisturbed

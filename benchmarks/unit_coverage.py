@@ -111,7 +111,7 @@ class VislensReader:
             target.survey = once
 
     def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
-        from vislens_interp.images import Preprocess
+        from vislens_interp.preprocess import Preprocess
         from vislens_interp.targets import LayerTarget
 
         target = LayerTarget(

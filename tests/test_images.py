@@ -1,26 +1,10 @@
-import types
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from torchvision.transforms import v2
 
-from vislens_interp.images import (
-    ImageFiles,
-    Preprocess,
-    as_preprocess,
-    check_images,
-    check_shape,
-    describe_preprocess,
-    load_images,
-    normalises,
-    preprocess_for,
-    preprocess_size,
-    resize,
-    to_pil,
-)
+from vislens_interp.images import ImageFiles, check_images, check_shape, load_images, resize, to_pil
 
 
 def picture(height=12, width=16, seed=0):
@@ -211,126 +195,6 @@ def test_to_pil_round_trip():
     assert torch.equal(load_images(to_pil(back))[0], back)
     with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
         to_pil(images * 255)
-
-
-def test_preprocess_known_answer_and_gradient():
-    preprocess = Preprocess(None, [0.5, 0.0, 0.25], [0.5, 1.0, 0.25])
-    images = torch.full((2, 3, 4, 4), 0.75, requires_grad=True)
-    out = preprocess(images)
-    assert torch.allclose(out[0, :, 0, 0], torch.tensor([0.5, 0.75, 2.0]))
-    out.sum().backward()
-    assert images.grad is not None
-    assert torch.allclose(images.grad[0, :, 0, 0], torch.tensor([2.0, 1.0, 4.0]))
-    assert Preprocess(8, [0], [1])(images).shape == (2, 3, 8, 8)
-    assert preprocess.describe() == "any size, mean (0.5, 0.0, 0.25), std (0.5, 1.0, 0.25)"
-    assert "any size" in repr(preprocess)
-
-
-def test_preprocess_adds_nothing_to_a_state_dict():
-    model = nn.Sequential(nn.Linear(2, 2))
-    before = set(model.state_dict())
-    model.preprocess = Preprocess(8, [0.5], [0.5])
-    assert set(model.state_dict()) == before
-    assert preprocess_for(model) is model.preprocess
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, [0.5], [0.5]), "size=0"),
-        ((8, [0.5, 0.5], [0.5]), r"mean=\[0.5, 0.5\]; expected 3"),
-        ((8, [0.5], [float("nan")]), "std=.*finite"),
-        ((8, [0.5], [0.0]), r"std=\[0.0\]; expected numbers above 0"),
-    ],
-)
-def test_preprocess_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Preprocess(*arguments)
-
-
-@pytest.mark.parametrize("attribute", ["pretrained_cfg", "default_cfg"])
-@pytest.mark.parametrize("wrap", [dict, lambda settings: types.SimpleNamespace(**settings)])
-def test_preprocess_for_reads_timms_settings(attribute, wrap):
-    model = nn.Identity()
-    settings = {"input_size": (3, 224, 224), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
-    setattr(model, attribute, wrap(settings))
-    preprocess = preprocess_for(model)
-    assert preprocess.size == 224
-    assert torch.allclose(preprocess.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
-    assert torch.allclose(preprocess.std.flatten(), torch.tensor([0.4, 0.5, 0.6]))
-    setattr(model, attribute, wrap(settings | {"test_input_size": (3, 288, 288)}))
-    assert preprocess_for(model).size == 288
-    setattr(model, attribute, wrap(settings | {"input_size": (1, 28, 28)}))
-    with pytest.raises(ValueError, match=r"inputs of shape \(1, 28, 28\); expected 3 channels"):
-        preprocess_for(model)
-
-
-def test_preprocess_for_never_guesses():
-    with pytest.raises(ValueError, match="Linear does not say how its inputs are prepared.*Pass preprocess="):
-        preprocess_for(nn.Linear(2, 2))
-    model = nn.Linear(2, 2)
-    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5)}  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="does not say"):
-        preprocess_for(model)
-
-
-def test_preprocess_size():
-    from torchvision.transforms._presets import ImageClassification
-
-    assert preprocess_size(Preprocess(32, [0], [1])) == 32
-    assert preprocess_size(Preprocess(None, [0], [1])) is None
-    assert preprocess_size(ImageClassification(crop_size=64)) == 64
-    assert preprocess_size(lambda images: images) is None
-
-
-def test_preprocess_for_reads_open_clips_settings():
-    tower = nn.Identity()
-    tower.preprocess_cfg = {"size": (64, 64), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}  # pyright: ignore
-    model = nn.Module()
-    model.visual = tower
-    said = "resize to 64, mean (0.1, 0.2, 0.3), std (0.4, 0.5, 0.6)"
-    assert preprocess_for(model).describe() == preprocess_for(tower).describe() == said
-    tower.preprocess_cfg["size"] = (64, 32)  # pyright: ignore
-    with pytest.raises(ValueError, match="preprocess_cfg makes images of size .64, 32.; expected a square"):
-        preprocess_for(model)
-
-
-IMAGENET = "resize to 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
-
-
-def test_as_preprocess_reads_published_transforms():
-    from torchvision.models import ResNet18_Weights
-    from torchvision.transforms import CenterCrop, Compose, Normalize, RandomRotation, Resize, ToTensor
-    from transformers import CLIPImageProcessor
-
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    steps = [Resize(256), CenterCrop(224), ToTensor(), Normalize(mean, std)]
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, image_mean=mean, image_std=std
-    )
-    given = [ResNet18_Weights.DEFAULT, ResNet18_Weights.DEFAULT.transforms(), Compose(steps), processor]
-    assert [as_preprocess(one).describe() for one in given] == [IMAGENET] * 4  # pyright: ignore
-    own = Preprocess(8, [0], [1])
-    assert as_preprocess(own) is own
-    assert as_preprocess(torch.sigmoid) is torch.sigmoid
-    with pytest.raises(ValueError, match="preprocess: the step RandomRotation of its Compose is none of Resize"):
-        as_preprocess(Compose([RandomRotation(3), *steps]))
-    with pytest.raises(ValueError, match="preprocess: Resize makes images of size .3, 4.; expected a square"):
-        as_preprocess(Compose([Resize((3, 4)), ToTensor()]))
-    with pytest.raises(ValueError, match="CLIPImageProcessor rescales by 0.5; expected 1/255"):
-        as_preprocess(CLIPImageProcessor(rescale_factor=0.5))
-    with pytest.raises(TypeError, match="preprocess is a int; expected Preprocess"):
-        as_preprocess(224)
-
-
-def test_what_a_preprocessing_does():
-    assert describe_preprocess(Preprocess(8, [0], [1])) == "resize to 8, mean (0.0,), std (1.0,)"
-    assert describe_preprocess(torch.sigmoid) == "sigmoid"
-    assert [normalises(one) for one in (Preprocess(8, [0], [1]), Preprocess(8, [0.5], [1]), torch.sigmoid)] == [
-        False,
-        True,
-        False,
-    ]
 
 
 # Files that stay where they are

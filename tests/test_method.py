@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from vislens_interp.backends.base import Defaults
-from vislens_interp.images import Preprocess, resize
+from vislens_interp.images import resize
 from vislens_interp.landscape.edit import angle_between
 from vislens_interp.landscape.fit import FitSettings, split_rows
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.sight import LayerSight
 from vislens_interp.targets.target import LayerTarget, Target
 

@@ -23,9 +23,10 @@ from vislens_interp.baselines.natural_images import NaturalImages, RandomImages
 from vislens_interp.baselines.ridge_direction import RidgeDirection
 from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.baselines.standard_vae import StandardVAE
-from vislens_interp.images import Preprocess, check_images
+from vislens_interp.images import check_images
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.method import LandscapeMethod
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.target import LayerTarget
 

@@ -3,8 +3,9 @@
 from vislens_interp import zoo
 from vislens_interp.backends.base import register_backend
 from vislens_interp.comparison import Comparison
-from vislens_interp.images import Preprocess, load_images
+from vislens_interp.images import load_images
 from vislens_interp.lens import FeatureLens
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.result import LensResult
 from vislens_interp.targets import (
     CallableTarget,

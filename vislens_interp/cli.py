@@ -367,7 +367,7 @@ def _timm(name: str, spec: str) -> "nn.Module":
 def _torchvision(name: str, spec: str) -> "nn.Module":
     from torchvision import models
 
-    from vislens_interp.images import Preprocess, preprocess_size
+    from vislens_interp.preprocess import Preprocess, preprocess_size
 
     known = models.list_models(module=models)  # the classifiers; detectors would download a backbone
     if name not in known:

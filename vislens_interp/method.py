@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.copies import permuted_rows, picture_groups
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate, keep_norm
 from vislens_interp.landscape.evidence import Evidence, evidence
 from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
@@ -228,14 +229,15 @@ class LandscapeMethod:
                 "for each image and a column for each unit."
             )
         scaler = ResponseScaler.fit(responses, target.names)
+        self._groups = picture_groups(images)
         shuffles = backend.defaults.shuffles if self.shuffles is None else self.shuffles
         self.landscape_ = self._fit(x, responses, scaler, progress, checkpoint)
         generator = torch.Generator().manual_seed(self.seed + 1)
         self.shuffled_ = [
-            self._fit(x, responses[torch.randperm(len(x), generator=generator)], scaler, False, None)
+            self._fit(x, responses[permuted_rows(self._groups, generator)], scaler, False, None)
             for _ in range(shuffles)
         ]
-        found = evidence(self.landscape_, x, self.shuffled_, seed=self.seed)
+        found = evidence(self.landscape_, x, self.shuffled_, groups=self._groups, seed=self.seed)
         for item in found:
             if item.unit in target.doubts:
                 item.reasons.append(target.doubts[item.unit])
@@ -270,7 +272,9 @@ class LandscapeMethod:
         prior = shape.build(vae.latent_dim, responses.shape[1])
         differentiable = self.target.differentiable and backend.differentiable and shape.gradients
         if shape.organise:
-            training, _ = split_rows(len(x), settings)  # the evidence is read from what the start has not seen either
+            training, _ = split_rows(
+                len(x), settings, self._groups
+            )  # the evidence is read from what the start has not seen either
             organise(
                 vae,
                 x[training],
@@ -289,6 +293,7 @@ class LandscapeMethod:
             names=self.target.names,
             scaler=scaler,
             consistency=self._see(x) if settings.w_consistency > 0 else None,
+            groups=self._groups,
             checkpoint=checkpoint,
             progress=progress,
         )

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vislens_interp.backends.base import Defaults
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.target import LayerTarget
 
 

@@ -10,7 +10,7 @@ from vislens_interp.baselines.feature_accentuation import FeatureAccentuation
 from vislens_interp.baselines.fourier import decorrelate, recorrelate, to_logits, to_spectrum
 from vislens_interp.baselines.maco import MACO, signal_of
 from vislens_interp.baselines.natural_spectrum import natural_spectrum
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.target import LayerTarget, Target
 
 

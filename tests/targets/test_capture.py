@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import (
     LayerReached,
     chosen_call,
@@ -17,7 +18,7 @@ from vislens_interp.targets.capture import (
     run_to_layer,
     survey,
 )
-from vislens_interp.targets.undisturbed import kept_random_state, undisturbed
+from vislens_interp.targets.undisturbed import undisturbed
 
 
 class Raises(nn.Module):

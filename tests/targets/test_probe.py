@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget, read_responses
 from vislens_interp.targets.probe import ModelPassError, OwnState, agree
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget, Reading, list_units, read_responses
 from vislens_interp.targets.forward import Forward
 

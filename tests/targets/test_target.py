@@ -8,7 +8,7 @@ from captum.attr import LayerActivation
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import Direction, Head, LayerTarget, MeanOf, Target, list_units, read_responses
 from vislens_interp.targets.target import LayerInfo
 from vislens_interp.zoo.convnet import ConvNet

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets import CallableTarget, LayerTarget
-from vislens_interp.targets.undisturbed import kept_random_state, undisturbed
+from vislens_interp.targets.undisturbed import undisturbed
 
 PIXELS = Preprocess(16, [0], [1])
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))

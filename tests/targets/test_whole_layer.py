@@ -6,7 +6,7 @@ from safetensors import safe_open
 from torch import nn
 
 from vislens_interp.files import load_state, save_state
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.whole_layer import all_units, open_table, read_layer
 from vislens_interp.zoo.convnet import ConvNet

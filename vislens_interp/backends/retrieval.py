@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from vislens_interp.backends.base import Defaults
 from vislens_interp.backends.embedders import Embedder
-from vislens_interp.images import ImageFiles, Preprocess, check_images, check_shape, image_keys
+from vislens_interp.images import ImageFiles, check_images, check_shape, image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.preprocess import Preprocess
 
 FILES_AT_ONCE = 64
 DEFAULTS = Defaults(

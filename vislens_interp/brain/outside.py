@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
 from vislens_interp.images import check_shape, resize
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.target import Target
-from vislens_interp.targets.undisturbed import kept_random_state, undisturbed
+from vislens_interp.targets.undisturbed import undisturbed
 
 AXES = "NRCT"
 """Images, repetitions, channels (regions, neurons, electrodes), times."""

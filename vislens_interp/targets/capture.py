@@ -1,17 +1,16 @@
 """Read one layer by one hook that is always removed, stop there, and leave the model as it was."""
 
 import difflib
-import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.random_state import random_states
 from vislens_interp.targets.axes import Axes, AxisTracer
 
 Output: TypeAlias = int | str | tuple[int | str, ...]
@@ -270,12 +269,6 @@ def survey(
             if "" in found:
                 note("")(model, (inputs,), output)
     return found
-
-
-def random_states() -> tuple[Any, ...]:
-    """Random states of Python and of NumPy, to see afterwards whether somebody drew from them."""
-    name, keys, place, *_ = np.random.get_state()  # noqa: NPY002 (what a model's own code may draw from)
-    return random.getstate(), name, np.asarray(keys).tobytes(), place
 
 
 def tensors_in(output: Any) -> dict[tuple, Tensor]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import tensors_in
-from vislens_interp.targets.undisturbed import kept_random_state
 
 REPEATS = 32  # passes of a model that draws random numbers: a layer that is skipped in 1 of 10 passes escapes in 3 %
 # What two passes over the same image may differ by, of the largest value of a channel: the order of sums in batches of

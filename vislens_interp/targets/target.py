@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
-from vislens_interp.images import (
+from vislens_interp.images import check_images, check_shape
+from vislens_interp.preprocess import (
     Preprocess,
     as_preprocess,
-    check_images,
-    check_shape,
     describe_preprocess,
     normalises,
     preprocess_for,
     preprocess_size,
 )
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import (
     Output,
     Seen,
@@ -59,7 +59,7 @@ from vislens_interp.targets.selectors import (
     unit_list,
     unit_name,
 )
-from vislens_interp.targets.undisturbed import kept_random_state, undisturbed
+from vislens_interp.targets.undisturbed import undisturbed
 
 _PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen; then one more
 
@@ -191,7 +191,7 @@ class LayerTarget(Target):
         TypeError: The layer or the unit is of a wrong type, or the layer gives no tensor, or several.
         KeyError: A unit's name is not among the labels.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> target = LayerTarget(model, "0", [1, 3], preprocess=Preprocess(8, [0.5], [0.5]))
     >>> target.responses(torch.rand(5, 3, 8, 8)).shape
@@ -487,7 +487,7 @@ def list_units(
     Raises:
         ValueError: The preprocessing or the size of images is not known.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> for info in list_units(nn.Sequential(nn.Conv2d(3, 4, 3)), preprocess=Preprocess(8, [0], [1])):
     ...     print(info)
     LayerInfo(name='', kind='Sequential', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
@@ -542,7 +542,7 @@ def read_responses(
     Raises:
         ValueError, TypeError: As :class:`LayerTarget` and :meth:`Target.responses`.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> read_responses(model, "1", 2, torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0.5], [0.5])).shape
     torch.Size([5])

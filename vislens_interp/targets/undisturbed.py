@@ -1,7 +1,6 @@
 """A pass through somebody's model that leaves it as it was, also beside other threads."""
 
 import os
-import random
 import threading
 import weakref
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -102,26 +100,3 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 setattr(module, flag, True)
             for parameter in trainable:
                 parameter.requires_grad_(True)
-
-
-@contextmanager
-def kept_random_state(*, seed: int | None = None) -> Iterator[None]:
-    """Afterwards the random state of torch (CPU and CUDA), NumPy and Python is as it was.
-
-    Args:
-        seed: Of all of them inside; None leaves them as they are.
-    """
-    cpu, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 (the state that other people's code draws from)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        if seed is not None:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-        yield
-    finally:
-        torch.set_rng_state(cpu)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)

@@ -54,7 +54,7 @@ def all_units(model: nn.Module, layer: str | nn.Module | None, **reading: Unpack
         ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`; also where the channels of the layer are
             not known.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
     >>> all_units(model, "0", preprocess=Preprocess(8, [0], [1])).names
     ['0', '1', '2', '3']
@@ -95,7 +95,7 @@ def read_layer(
     Raises:
         ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
     >>> read_layer(model, "0", torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0], [1])).responses.shape
     torch.Size([5, 4])
