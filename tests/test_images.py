@@ -1,7 +1,14 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from vislens_interp.images import ImageFiles, check_images, check_shape, load_images, resize, to_pil
@@ -21,9 +28,132 @@ def folder(tmp_path):
     (root / "b").mkdir(parents=True)
     for index, name in enumerate(["c.png", "a.PNG", "b/d.bmp"]):
         picture(seed=index).save(root / name)
-    (root / "notes.txt").write_text("no picture")
-    (root / "._c.png").write_bytes(b"what a Mac leaves")
     return root
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder):
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "._c.png").write_bytes(b"what a Mac leaves")
+    (folder / "Thumbs.db").write_bytes(b"what Windows leaves")
+    for hidden in (".Trash-1000/files", "@eaDir", ".ipynb_checkpoints"):
+        (folder / hidden).mkdir(parents=True)
+        picture().save(folder / hidden / "old.jpg")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.warns(UserWarning, match="3 images are read; left out are ") as said:
+        names = load_images(folder)[1]
+    assert names == ["a.PNG", "b/d.bmp", "c.png"]
+    (message,) = (str(one.message) for one in said)
+    for words in ("1 .txt", "1 hidden", "1 broken links", "1 in hidden folders such as @eaDir"):
+        assert words in message
+    assert "Thumbs" not in message
+
+
+def test_links_to_folders_are_followed_as_torchvision_does(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    picture(seed=7).save(elsewhere / "e.png")
+    (folder / "link").symlink_to(elsewhere)
+    theirs = {path.replace("\\", "/") for path, _ in ImageFolder(folder).samples}
+    names = load_images(folder)[1]
+    assert names == ["a.PNG", "b/d.bmp", "c.png", "link/e.png"]
+    assert theirs == {str(folder / name) for name in names if "/" in name}
+    (elsewhere / "loop").symlink_to(folder)
+    with pytest.warns(UserWarning, match="1 links to a folder that holds them"):
+        assert load_images(folder)[1] == names
+
+
+FOLDERS = ["b", "a b", ".hidden", "@eaDir", "c.d", "__MACOSX"]
+FILES = ["1.png", "10.JPG", "2.jpeg", ".x.png", "note.txt", "z.webp"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(
+    tree=st.sets(
+        st.tuples(st.lists(st.sampled_from(FOLDERS), max_size=3), st.sampled_from(FILES)).map(
+            lambda parts: "/".join([*parts[0], parts[1]])
+        ),
+        max_size=8,
+    )
+)
+@pytest.mark.filterwarnings("ignore:source=")
+def test_any_folder_tree(tree):
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / ".above"  # what the folder itself lies in does not matter
+        for file in tree:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            if file.endswith(".txt"):
+                (root / file).write_text("no picture")
+            else:
+                picture().save(root / file)
+        root.mkdir(exist_ok=True)
+        skipped = ("@eaDir", "__MACOSX")
+        expected = [
+            file
+            for file in tree
+            if not file.endswith(".txt")
+            and not any(part.startswith(".") or part in skipped for part in file.split("/"))
+        ]
+        if not expected:
+            with pytest.raises(ValueError, match="a folder without images"):
+                load_images(root)
+            return
+        assert load_images(root)[1] == sorted(expected, key=lambda file: file.split("/"))
+
+
+def test_grey_pictures_of_16_bits_are_scaled(tmp_path):
+    deep = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    for suffix in ("png", "tif"):
+        Image.fromarray(deep).save(tmp_path / f"deep.{suffix}")
+        images, _ = load_images(tmp_path / f"deep.{suffix}")
+        assert torch.allclose(images[0, 0], torch.from_numpy(deep / 65535).float(), atol=0.5 / 255 + 1e-6)
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="mode 'F' has no known range"):
+        load_images(tmp_path / "float.tif")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tiff"])
+def test_the_first_of_several_frames_is_used_and_said(tmp_path, suffix):
+    frames = [Image.new("RGB", (8, 8), (shade, shade, shade)) for shade in (0, 255)]
+    frames[0].save(tmp_path / f"many.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="1 of 1 images in source have several frames or pages .many.*the first one"):
+        images, _ = load_images(tmp_path / f"many.{suffix}")
+    assert images.max() == 0
+
+
+def test_data_sets_and_loaders_are_taken_as_they_are(folder):
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(5)
+    data = TensorDataset(images, labels)
+    dictionaries = [{"label": 1, "image": one} for one in to_pil(images)]
+
+    class HuggingFace:  # what datasets.Dataset offers
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, row):
+            return dictionaries[row]
+
+    for source in (
+        data,
+        DataLoader(data, batch_size=2),
+        [images, labels],
+        (images, labels),
+        list(images),
+        {"pixel_values": images, "labels": labels},
+        HuggingFace(),
+    ):
+        found, names = load_images(source)  # pyright: ignore[reportArgumentType]
+        assert torch.allclose(found, images, atol=0.5 / 255 + 1e-6)
+        assert names[-1] == "image_00004"
+    assert torch.equal(load_images(Subset(data, [3, 1]))[0], images[[3, 1]])
+    (folder / "x").mkdir()
+    picture(seed=3).save(folder / "x" / "q.png")
+    of_files = ImageFolder(folder)
+    assert torch.equal(load_images(of_files)[0], load_images([path for path, _ in of_files.samples])[0])
+    with pytest.raises(TypeError, match="source holds dictionaries with 'text'; expected an image called 'image'"):
+        load_images([{"text": "a"}])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"source\[1\] has shape .3, 4, 4. and source\[0\] .3, 8, 8."):
+        load_images([torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
 
 
 def test_folder_is_read_recursively_in_sorted_order(folder):
@@ -81,11 +211,6 @@ def test_opaque_alpha_is_dropped_and_transparency_refused():
         load_images(image)
 
 
-def test_sixteen_bits_are_refused():
-    with pytest.raises(ValueError, match="more than 8 bits a channel"):
-        load_images(Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)))
-
-
 def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -126,7 +251,7 @@ def test_nothing_to_read(tmp_path):
 def test_wrong_arguments():
     with pytest.raises(TypeError, match=r"source is a ndarray.*torch.from_numpy"):
         load_images(np.zeros((1, 3, 4, 4)))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*torch.stack"):
+    with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*to_pil"):
         load_images([picture(), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
         load_images(picture(), on_error="ignore")  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,7 @@ NAME = PACKAGE.name
 
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
-    {"copies", "files", "images", "precision", "preprocess", "random_state"},
+    {"copies", "files", "images", "pairing", "precision", "preprocess", "random_state"},
     {"zoo"},
     {"targets", "landscape", "backends"},
     {"brain", "baselines", "metrics", "method"},

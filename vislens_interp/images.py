@@ -4,7 +4,8 @@ import copy
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -32,8 +33,9 @@ def load_images(
 
     Args:
         source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read
-            recursively in sorted order; files that are no images by their suffix and hidden ones are passed over), or a
-            sequence of PIL images and paths of files.
+            recursively in sorted order, through links to folders; a warning says what is left out: files that are no
+            images by their suffix, and whatever is hidden), a sequence of PIL images, paths of files or tensors, or a
+            data set or a DataLoader, of which the images are taken and the rest is left: see :func:`dataset_images`.
         size: Pixels of the square to make: the shorter side is resized to it and the centre cropped. None keeps the
             sizes, which then have to be the same.
         on_error: What to do with files that cannot be read: ``"raise"`` an error naming them, or ``"skip"`` them with
@@ -52,6 +54,7 @@ def load_images(
         raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
     if size is not None:
         check_size(size)
+    source = dataset_images(source)
     if isinstance(source, Tensor):
         images = check_images(source).float()
         return images if size is None else resize(images, size), _numbered(len(images))
@@ -60,10 +63,13 @@ def load_images(
     arrays: list[np.ndarray] = []
     kept: list[str] = []
     failures: list[str] = []
+    several: list[str] = []
     for item, name in zip(items, names, strict=True):
         try:
-            arrays.append(_read(item, size))
+            array, frames = _read(item, size)
+            arrays.append(array)
             kept.append(name)
+            several += [name] if frames else []
         except _UNREADABLE as error:
             failures.append(f"{name} ({error})")
     if failures:
@@ -72,6 +78,12 @@ def load_images(
             remedy = " Mend or remove them, or pass on_error='skip' to use the rest." if arrays else " None is left."
             raise ValueError(count + remedy)
         warnings.warn(f"{count} Going on with the other {len(arrays)}.", stacklevel=2)
+    if several:
+        warnings.warn(
+            f"{len(several)} of {len(items)} images in source have several frames or pages ({', '.join(several[:3])});"
+            " the first one is used.",
+            stacklevel=2,
+        )
     for array, name in zip(arrays, kept, strict=True):
         if array.shape != arrays[0].shape:
             raise ValueError(
@@ -86,6 +98,52 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[0]} x {array.shape[1]}"
 
 
+_SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "__macosx", "$recycle.bin", "lost+found"}
+)  # thumbnails, leftovers, deleted files
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})  # of which nobody has to hear
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Image files below a folder, in the order of their paths; one warning says what is left out.
+
+    Links to folders are followed, as torchvision's ImageFolder does, except to a folder that holds them.
+    """
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+
+    def visit(place: Path, above: tuple[str, ...]) -> None:
+        real = os.path.realpath(place)
+        if real in above:
+            left_out["links to a folder that holds them"] += 1
+            return
+        for entry in os.scandir(place):
+            path = place / entry.name
+            hidden = entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS
+            if entry.is_dir():
+                if hidden:
+                    count = sum(len(files) for _, _, files in os.walk(path))
+                    left_out[f"in hidden folders such as {entry.name}"] += count
+                else:
+                    visit(path, (*above, real))
+            elif not entry.is_file():
+                left_out["broken links or no files"] += 1
+            elif entry.name.lower() in _SYSTEM_FILES:
+                continue
+            elif hidden:
+                left_out["hidden"] += 1
+            elif path.suffix.lower() in SUFFIXES:
+                found.append(path)
+            else:
+                left_out[path.suffix.lower() or "without a suffix"] += 1
+
+    visit(folder, ())
+    said = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common() if count)
+    if said and found:
+        warnings.warn(f"source={str(folder)!r}: {len(found)} images are read; left out are {said}.", stacklevel=4)
+    return sorted(found)
+
+
 def _numbered(count: int) -> list[str]:
     return [f"image_{index:05d}" for index in range(count)]
 
@@ -97,11 +155,7 @@ def _list_source(source: Any) -> tuple[list[Any], list[str]]:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.is_dir():
-            paths = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-            ]
+            paths = _walk(path)
             if not paths:
                 raise ValueError(
                     f"source={str(path)!r} is a folder without images; expected files ending in"
@@ -125,28 +179,38 @@ def _list_source(source: Any) -> tuple[list[Any], list[str]]:
         for index, item in enumerate(items):
             if not isinstance(item, (str, os.PathLike, Image.Image)):
                 raise TypeError(
-                    f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path."
-                    " Stack tensors into one with torch.stack."
+                    f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path, as the others are."
+                    " Convert it with to_pil, or pass tensors alone."
                 )
         return items, names
     raise TypeError(
-        f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, or a sequence of the last two."
-        " For an array pass torch.from_numpy(array)."
+        f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, a sequence of the last two, a"
+        " data set or a DataLoader. For an array pass torch.from_numpy(array)."
     )
 
 
-def _read(item: Image.Image | PathLike, size: int | None) -> np.ndarray:
-    """One image as (H, W, 3) uint8."""
+def _read(item: Image.Image | PathLike, size: int | None) -> tuple[np.ndarray, bool]:
+    """One image as (H, W, 3) uint8, and whether it was the first of several frames."""
     if isinstance(item, Image.Image):
-        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size))
+        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size)), False
     with Image.open(item) as image:
-        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(image)), size))
+        # A phone's MPO holds a preview beside the picture, no frames.
+        several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        deep = image.format == "PNG" and image.mode == "I"
+        upright = ImageOps.exif_transpose(image)
+        return np.array(_resize_pil(_to_rgb(_to_8_bits(upright) if deep else upright), size)), several
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, scaled; Pillow would clip it to 255 without a word."""
+    return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        # Pillow would clip these to 255 without a word.
-        raise ValueError(f"mode {image.mode!r} has more than 8 bits a channel; save it as an 8-bit image first")
+    if image.mode.startswith("I;16"):
+        return _to_8_bits(image).convert("RGB")
+    if image.mode in ("F", "I"):
+        raise ValueError(f"mode {image.mode!r} has no known range; save it as an 8-bit or 16-bit image first")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
@@ -179,6 +243,78 @@ def check_size(size: int) -> None:
     """
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size={size!r}; expected the side of a square in pixels, a whole number of at least 1.")
+
+
+_IMAGE_KEYS = ("image", "images", "pixel_values", "img", "jpg", "png")
+
+
+def dataset_images(source: Any) -> Any:
+    """The images of what holds images and labels; anything else as it is.
+
+    Args:
+        source: A ``DataLoader``, a data set of torch, torchvision or Hugging Face, or what these give: ``[x, y]``, a
+            dictionary with an ``"image"``, a list of tensors. Of a tuple or a list the first part is taken.
+
+    Returns:
+        A tensor (N, 3, H, W), or a list of PIL images or of paths.
+
+    Raises:
+        TypeError: A data set's items hold no images.
+        ValueError: It is empty, or its tensors differ in shape.
+    """
+    if isinstance(source, (Tensor, Image.Image, str, os.PathLike, bytes, np.ndarray, set, frozenset, ImageFiles)):
+        return source
+    if isinstance(source, Mapping):
+        return _image_of(source)
+    if isinstance(source, (list, tuple)):
+        if source and isinstance(source[0], Mapping):
+            return dataset_images([_image_of(item) for item in source])
+        if source and isinstance(source[0], Tensor):
+            first, *rest = source
+            if first.ndim == 4 and not any(isinstance(one, Tensor) and one.ndim == 4 for one in rest):
+                return first  # a batch and its labels
+            return _joined([first] if rest and not isinstance(rest[0], Tensor) else list(source))
+        return source
+    if isinstance(source, Sequence) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
+        return source
+    sized = hasattr(source, "__len__") and hasattr(source, "__getitem__") and not hasattr(source, "batch_size")
+    parts = [_image_of(source[row]) for row in range(len(source))] if sized else [_image_of(item) for item in source]
+    if not parts:
+        raise ValueError(f"source is an empty {type(source).__name__}; expected at least one image.")
+    return _joined(parts) if isinstance(parts[0], Tensor) else parts
+
+
+def _image_of(item: Any) -> Any:
+    """The image, or the batch of images, of a data set's item."""
+    if isinstance(item, Mapping):
+        key = next((key for key in _IMAGE_KEYS if key in item), None)
+        if key is None:
+            raise TypeError(
+                f"source holds dictionaries with {', '.join(map(repr, item))}; expected an image called"
+                f" {', '.join(map(repr, _IMAGE_KEYS))}. Rename it."
+            )
+        return _image_of(item[key])
+    if isinstance(item, (list, tuple)) and item:
+        return _image_of(item[0])
+    if not isinstance(item, (Tensor, Image.Image, str, os.PathLike)):
+        raise TypeError(
+            f"source holds items of type {type(item).__name__}; expected tensors, PIL images or paths, alone or"
+            " first in a tuple. Map the data set to these."
+        )
+    return item
+
+
+def _joined(parts: list[Any]) -> Tensor:
+    """Images (3, H, W) and batches of them (N, 3, H, W) as one batch."""
+    batches = [part[None] if isinstance(part, Tensor) and part.ndim == 3 else part for part in parts]
+    for place, batch in enumerate(batches):
+        if not isinstance(batch, Tensor) or batch.shape[1:] != batches[0].shape[1:]:
+            shape = tuple(batch.shape[1:]) if isinstance(batch, Tensor) else type(batch).__name__
+            raise ValueError(
+                f"source[{place}] has shape {shape} and source[0] {tuple(batches[0].shape[1:])}; expected one shape."
+                " Resize them first, or pass PIL images or paths and size=."
+            )
+    return torch.cat(batches)
 
 
 class ImageFiles:

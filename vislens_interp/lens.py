@@ -1,5 +1,6 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from vislens_interp.method import LandscapeMethod, Method
 from vislens_interp.metrics.response import pearson
 from vislens_interp.metrics.scorer import Scorer
 from vislens_interp.metrics.transfer import Transfer
+from vislens_interp.pairing import paired_responses, pairing_text
 from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.result import LensResult, Sweep, versions
@@ -138,11 +140,12 @@ class FeatureLens:
         self._reference: tuple[Any, list[str]] | None = None
         self._baselines: dict[str, Method] = {}
         self._learned: set[str] = set()
+        self._pairing: str | None = None
 
     def fit(
         self,
         images: Any = None,
-        responses: Tensor | Sequence[float] | None = None,
+        responses: Any = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
@@ -155,8 +158,10 @@ class FeatureLens:
             images: At least 200 reference images: a tensor, PIL images, paths or a folder. None takes the backend's own
                 (synthetic) reference set. Of a backend of embeddings, files stay on the disk, where they must remain:
                 they are read for the embeddings, for the responses, and when they are shown.
-            responses: Measured responses, (N,) or (N, K), instead of the model's. Pictures are still read by the model,
-                in SDs of these: a model that was fitted to them says what they would be, another needs ``judge=``.
+            responses: Measured responses, (N,) or (N, K), instead of the model's, or a mapping or table of them by the
+                images' names: see :func:`~vislens_interp.pairing.paired_responses`. Pictures are still read by the
+                model, in SDs of these: a model that was fitted to them says what they would be, another needs
+                ``judge=``.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             checkpoint: File that an interrupted fit goes on from when called again.
@@ -180,10 +185,10 @@ class FeatureLens:
         else:
             pictures, names = self._open(images, on_error)
             kind = "given images"
-        measured = None
+        measured = self._pairing = None
         if responses is not None:
-            measured = torch.as_tensor(responses, dtype=torch.float32)
-            measured = measured[:, None] if measured.ndim == 1 else measured
+            measured = paired_responses(responses, names, sorted_by_name=isinstance(images, (str, os.PathLike)))
+            self._pairing = pairing_text(measured, names)
             kind += MEASURED
             self._warn_of_other_units(pictures, measured)
         elif isinstance(pictures, ImageFiles):
@@ -640,6 +645,8 @@ class FeatureLens:
             return "\n".join([*lines, "not fitted yet"])
         size = len(self.landscape_.latents)
         lines.append(f"fitted on {size} images ({self.reference_kind_})")
+        if self._pairing is not None:
+            lines.append(f"images and their responses: {self._pairing}")
         return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
 
     def contact_sheet(

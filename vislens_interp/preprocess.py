@@ -421,9 +421,9 @@ def _preprocess(given: Any, size: int | None, fit: Fit, matrix: Tensor, bias: Te
     factors = matrix.gather(1, chosen[:, None])[:, 0]
     order = torch.eye(3, dtype=torch.double)[chosen]
     if (factors <= 0).any() or (matrix - order * factors[:, None]).abs().max() > 1e-5 * factors.max():
-        return Preprocess(size, (-bias).tolist(), [1.0], fit=fit, colours=matrix)
+        return Preprocess(size, (0.0 - bias).tolist(), [1.0], fit=fit, colours=matrix)
     colours = None if torch.equal(order, torch.eye(3, dtype=torch.double)) else order
-    return Preprocess(size, (-bias / factors).tolist(), (1 / factors).tolist(), fit=fit, colours=colours)
+    return Preprocess(size, (0.0 - bias / factors).tolist(), (1 / factors).tolist(), fit=fit, colours=colours)
 
 
 def _declared(given: Any) -> list[tuple[list[float], list[float]]]:

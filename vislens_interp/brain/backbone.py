@@ -13,7 +13,7 @@ from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, check_shape
 from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
-from vislens_interp.targets.target import LayerInfo, list_units
+from vislens_interp.targets.inspect import LayerInfo, list_units
 
 DINOV2 = "vit_base_patch14_dinov2.lvd142m"
 """The paper's backbone, by timm's name; 346 MB, which timm downloads."""

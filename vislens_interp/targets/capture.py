@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.random_state import random_states
-from vislens_interp.targets.axes import Axes, AxisTracer
+from vislens_interp.targets.layout import Axes, AxisTracer
 
 Output: TypeAlias = int | str | tuple[int | str, ...]
 """Which tensor of a tuple, dict or dataclass: a place, a name, or several, one inside the other."""
@@ -123,20 +123,20 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def refuse_script(model: nn.Module, layer_name: str) -> None:
-    """Refuse a layer inside TorchScript, which calls no hooks; a scripted model's own output can be read.
+    """Refuse a layer of TorchScript, which calls no hooks; a scripted model's own output can be read.
 
     Raises:
         ValueError: Naming the scripted module.
     """
-    path = ""
-    for part in [None, *layer_name.split(".")] if layer_name else []:
-        path = path if part is None else f"{path}.{part}".lstrip(".")
-        if isinstance(_submodule(model, path), torch.jit.ScriptModule) and path != layer_name:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    parts = layer_name.split(".") if layer_name else []
+    for path in [".".join(parts[:count]) for count in range(len(parts) + 1)]:
+        if layer_name and isinstance(modules.get(path), torch.jit.ScriptModule):
+            where = "is" if path == layer_name else f"is inside {path or 'the model'}, which is"
+            remedy = "Pass layer=None for the model's own output" if not path else "Choose a layer before or after it"
             raise ValueError(
-                f"layer {layer_name!r} is inside {path or 'the model'}, which is scripted or traced: TorchScript"
-                " calls no"
-                f" hooks; expected a layer that Python calls. Pass layer={path or None!r}, or the model before"
-                " scripting."
+                f"layer {layer_name!r} {where} scripted or traced: TorchScript calls no hooks; expected a layer that"
+                f" Python calls. {remedy}, or pass the model before scripting."
             )
 
 
@@ -387,7 +387,7 @@ def _dense(tensor: Tensor, model: nn.Module, layer_name: str) -> Tensor:
 def _submodule(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
-    except AttributeError:
+    except (AttributeError, RuntimeError):  # TorchScript has no such method
         return find_layer(model, name)[1]  # whose message lists near names
 
 

@@ -2,8 +2,9 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.preprocess import describe_preprocess, preprocess_size
 from vislens_interp.random_state import kept_random_state
-from vislens_interp.targets.capture import tensors_in
+from vislens_interp.targets.capture import LayerReached, plain, refuse_scattered, tensors_in
 
+PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen; then one more
 REPEATS = 32  # passes of a model that draws random numbers: a layer that is skipped in 1 of 10 passes escapes in 3 %
 # What two passes over the same image may differ by, of the largest value of a channel: the order of sums in batches of
 # different sizes, which is larger where fewer bits are kept.
@@ -203,3 +206,96 @@ def _outputs(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, *, 
         with kept_random_state(seed=seed), torch.no_grad():
             run(inputs)
     return outputs
+
+
+def checked_model(model: nn.Module) -> nn.Module:
+    """A module whose layers can be read, of what was given.
+
+    Raises:
+        TypeError: It is no module.
+        ValueError: Its weights are elsewhere, or parts of it are compiled.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
+    model = plain(model)
+    refuse_scattered(model)
+    return model
+
+
+def anchor(model: nn.Module) -> Tensor:
+    """A tensor of the device and floating-point type that the model computes with."""
+    for tensor in chain(model.parameters(), model.buffers()):  # lazily: the first parameter is mostly it
+        if tensor.is_floating_point():
+            return tensor
+    return torch.empty(0)
+
+
+def input_dtype(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor) -> torch.dtype:
+    """The floating-point type that a model takes images in: that of the weights which they meet first.
+
+    Args:
+        model: The network.
+        run: Runs it.
+        inputs: Images, preprocessed.
+    """
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if len(kinds) <= 1:
+        return anchor(model).dtype
+    met: list[torch.dtype] = []
+    reached = LayerReached()
+
+    def note(module: nn.Module, args: Any) -> None:
+        weights = [one.dtype for one in module._parameters.values() if one is not None and one.is_floating_point()]
+        if weights and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            met.append(weights[0])
+            raise reached
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if not module._modules and not isinstance(module, torch.jit.ScriptModule):
+                hooks.callback(module.register_forward_pre_hook(note).remove)
+        with torch.no_grad(), suppress(LayerReached, Exception):  # a pass that fails is told of by the next one
+            run(inputs)
+    return met[0] if met else anchor(model).dtype
+
+
+def probe_images(model: nn.Module, preprocess: Callable[[Tensor], Tensor], image_size: int | None) -> Tensor:
+    """Three images, unlike one another, for the first passes, where the model is."""
+    size = preprocess_size(preprocess) or image_size
+    if size is None:
+        raise ValueError(
+            f"image_size: neither it nor preprocess ({describe_preprocess(preprocess)}) says what size of images"
+            f" {type(model).__name__} takes. Pass image_size=, or preprocess=Preprocess(size, mean, std)."
+        )
+    # Unlike one another, and the same whatever the caller's random state is.
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((PROBE_IMAGES + 1, 3, size, size), generator=generator).to(anchor(model).device)
+
+
+@contextmanager
+def told_of(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+    """Inside, what the model itself raises is told as what it is: a pass that fails on such images."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if _is_ours(error):
+            raise
+        raise _failed_pass(model, inputs, error) from error
+    except Exception as error:
+        raise _failed_pass(model, inputs, error) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("vislens_interp.targets.")
+
+
+def _failed_pass(model: nn.Module, inputs: Any, error: Exception) -> ModelPassError:
+    shape = tuple(getattr(inputs, "shape", ()))
+    return ModelPassError(
+        f"a pass of {type(model).__name__} fails on images of shape {shape} and type {getattr(inputs, 'dtype', None)},"
+        f" which preprocess= makes ({type(error).__name__}: {error}); expected a model that takes them. Pass another"
+        " preprocess= or image_size=, or forward_args= with what its forward takes beside the images."
+    )

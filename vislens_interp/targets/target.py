@@ -1,10 +1,8 @@
 """What a lens points at: images in, one response a unit out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -19,7 +17,6 @@ from vislens_interp.preprocess import (
     describe_preprocess,
     normalises,
     preprocess_for,
-    preprocess_size,
 )
 from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import (
@@ -28,40 +25,39 @@ from vislens_interp.targets.capture import (
     chosen_call,
     find_layer,
     pick,
-    plain,
-    refuse_scattered,
     refuse_script,
     run_to_layer,
     survey,
 )
 from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.layout import Arrangement, Layout, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.pooling import check_heads, pool_of, resolve_heads, resolve_pool
 from vislens_interp.targets.probe import (
+    PROBE_IMAGES,
     REPEATS,
-    ModelPassError,
     OwnState,
     agree,
+    anchor,
+    checked_model,
     first_difference,
+    input_dtype,
+    probe_images,
+    told_of,
     tolerance,
 )
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import (
     CHANNEL_UNITS,
-    Head,
     OneUnit,
     Pool,
     Unit,
     by_label,
-    check_pool,
     labels_of,
     pool_unit,
-    token_of,
     unit_list,
     unit_name,
 )
 from vislens_interp.targets.undisturbed import undisturbed
-
-_PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen; then one more
 
 
 class Target(ABC):
@@ -215,10 +211,10 @@ class LayerTarget(Target):
         image_size: int | None = None,
         forward_args: Mapping[str, Any] | None = None,
     ) -> None:
-        model = _checked_model(model)
+        model = checked_model(model)
         _check_batch_size(batch_size)
         self._forward = Forward(model, forward_args)
-        pool = _pool_of(pool, token)
+        pool = pool_of(pool, token)
         check_layout(layout)
         self.declared_layout: Layout | None = layout
         self.model = model
@@ -234,14 +230,16 @@ class LayerTarget(Target):
         self.output, self.call = output, call
         self.batch_size = batch_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
-        self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
+        self._read, self._before, self.units = resolve_heads(self.layer, module, self.units)
         self._stops, self._draws = True, False
+        self._dtype = anchor(model).dtype
 
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
-            images = _probe_images(model, self.preprocess, image_size)
+            images = probe_images(model, self.preprocess, image_size)
+            self._dtype = input_dtype(model, self._forward, self.preprocess(images[:PROBE_IMAGES]))
             state = OwnState(model)
-            seen = self._survey(images[:_PROBE_IMAGES].requires_grad_())
+            seen = self._survey(images[:PROBE_IMAGES].requires_grad_())
             changes = OwnState(model) != state
             raw = pick(seen.output, output, model, self._read)
             self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
@@ -249,7 +247,7 @@ class LayerTarget(Target):
                 if labels is not None or self.names != [unit_name(one) for one in self.units]:
                     raise _wrong_labels(self.labels, raw, self._arrangement)
                 self.labels = None
-            _check_heads(seen, self.units, self._before)
+            check_heads(seen, self.units, self._before)
             with torch.no_grad():
                 three = self._check_state(images.flip(0), changes=changes)
                 self._check_batch_axis(raw, three)
@@ -258,7 +256,7 @@ class LayerTarget(Target):
             self.layout: Layout | None = None if self._arrangement is None else self._arrangement.layout
             self.prefix = None if self._arrangement is None else self._arrangement.prefix
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
-            self._pool = _resolve_pool(pool, self._arrangement, self.shape, self.units)
+            self._pool = resolve_pool(pool, self._arrangement, self.shape, self.units)
             self.differentiable = self._select(arranged).requires_grad
             with torch.no_grad():
                 self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
@@ -269,7 +267,7 @@ class LayerTarget(Target):
         model = self.model
         inputs = self._prepare(images)
         twice = _normalising(model) if normalises(self.preprocess) else []
-        with _told_of(model, inputs):
+        with told_of(model, inputs):
             found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before, forward=self._forward)
         for name in twice:
             if found[name]:
@@ -322,7 +320,7 @@ class LayerTarget(Target):
             return
         model, inputs = self.model, self._prepare(images)
         for _ in range(REPEATS if drew else 4):
-            if not self._is_same(two, self._arrange(self._pass(images[:_PROBE_IMAGES]))):
+            if not self._is_same(two, self._arrange(self._pass(images[:PROBE_IMAGES]))):
                 where = first_difference(model, self._forward, inputs, inputs)
                 raise ValueError(
                     f"layer {self.layer!r} of {type(model).__name__} gives the same images other responses in a second"
@@ -375,7 +373,7 @@ class LayerTarget(Target):
     def _pass(self, images: Tensor) -> Tensor:
         """The layer's output for images of the probe."""
         inputs = self._prepare(images)
-        with _told_of(self.model, inputs):
+        with told_of(self.model, inputs):
             return self._run(inputs)
 
     def _arrange(self, output: Tensor) -> Tensor:
@@ -385,19 +383,19 @@ class LayerTarget(Target):
         """Refuse an output whose images are not where they seem: three have to give half as much again as two."""
         axis = 0 if self._arrangement is None else self._arrangement.raw.index("N")
         want = list(two.shape)
-        want[axis] = two.shape[axis] // _PROBE_IMAGES * (_PROBE_IMAGES + 1)
-        if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != _PROBE_IMAGES):
+        want[axis] = two.shape[axis] // PROBE_IMAGES * (PROBE_IMAGES + 1)
+        if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != PROBE_IMAGES):
             raise ValueError(
                 f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for"
-                f" {_PROBE_IMAGES}"
-                f" images and {tuple(three.shape)} for {_PROBE_IMAGES + 1}; expected the images on"
+                f" {PROBE_IMAGES}"
+                f" images and {tuple(three.shape)} for {PROBE_IMAGES + 1}; expected the images on"
                 f" {'the first axis' if axis == 0 else f'axis {axis}'}. Choose a layer before or after it."
             )
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return _anchor(self.model).device
+        return anchor(self.model).device
 
     def __call__(self, images: Tensor) -> Tensor:
         return self._select(self.features(images))
@@ -412,8 +410,7 @@ class LayerTarget(Target):
         return self._select(features), features
 
     def _prepare(self, images: Tensor) -> Tensor:
-        anchor = _anchor(self.model)
-        return self.preprocess(images.to(anchor.device)).to(anchor)
+        return self.preprocess(images.to(self.device)).to(self.device, self._dtype)
 
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.
@@ -441,83 +438,6 @@ class LayerTarget(Target):
             "fingerprint": self.fingerprint(),
             **{name: value for name, value in chosen.items() if value is not None},
         }
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """A layer that a lens can point at.
-
-    Args:
-        name: Dotted name; ``""`` is the model's own output.
-        kind: Class of the module.
-        shape: Shape of its output for one image.
-        n_units: Channels or features that an int selects; None where ``layout=`` has to be passed first.
-        layout: Layout of its output, images first; None where it has to be passed.
-        prefix: Tokens before the patches, where there are tokens and it could be established.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    n_units: int | None
-    layout: Layout | None = field(default=None, compare=False)
-    prefix: int | None = field(default=None, compare=False)
-
-
-def list_units(
-    model: nn.Module,
-    *,
-    image_size: int | None = None,
-    preprocess: Any = None,
-    forward_args: Mapping[str, Any] | None = None,
-) -> list[LayerInfo]:
-    """The layers that a lens can point at, found by one pass.
-
-    Left out are layers that the pass does not call, calls several times, or that give no tensor with the images first.
-
-    Args:
-        model: The network; left as it was.
-        image_size: Side of the images for the pass, in pixels; None takes what the preprocessing makes.
-        preprocess: From pixels in [0, 1] to what the network takes; None asks the model.
-        forward_args: What the model takes beside the images, as :class:`LayerTarget`.
-
-    Returns:
-        One entry a layer, in the order of ``model.named_modules()``: the model's own output first.
-
-    Raises:
-        ValueError: The preprocessing or the size of images is not known.
-
-    >>> from vislens_interp.preprocess import Preprocess
-    >>> for info in list_units(nn.Sequential(nn.Conv2d(3, 4, 3)), preprocess=Preprocess(8, [0], [1])):
-    ...     print(info)
-    LayerInfo(name='', kind='Sequential', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
-    LayerInfo(name='0', kind='Conv2d', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
-    """
-    model = _checked_model(model)
-    preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
-    modules = dict(model.named_modules())
-    names = [name for name in modules if not _is_scripted_inside(model, name)]
-    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
-        images = _probe_images(model, preprocess, image_size)[:_PROBE_IMAGES].requires_grad_()
-        inputs = preprocess(images).to(_anchor(model))
-        found = survey(model, names, inputs, forward=Forward(model, forward_args))
-
-    infos: list[LayerInfo] = []
-    for name in names:
-        if len(found[name]) != 1 or len(found[name][0].shapes) != 1:
-            continue
-        ((path, shape),) = found[name][0].shapes.items()
-        kind = type(modules[name]).__name__
-        try:
-            arrangement = establish(shape, found[name][0].axes[path], modules[name])
-        except ValueError:
-            if len(shape) > 1 and shape[0] == _PROBE_IMAGES:
-                infos.append(LayerInfo(name, kind, shape[1:], None))
-            continue
-        arranged = tuple(arrangement.arrange(torch.empty(shape, device="meta")).shape)
-        layout = arrangement.layout
-        infos.append(LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix))
-    return infos
 
 
 def read_responses(
@@ -554,14 +474,6 @@ def read_responses(
     return responses if isinstance(unit, list) else responses[:, 0]
 
 
-def _checked_model(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
-    model = plain(model)
-    refuse_scattered(model)
-    return model
-
-
 def _unprefixed(layer: Any) -> Any:
     """A layer's name without what ``torch.compile`` puts before it, and what it wraps."""
     if isinstance(layer, nn.Module):
@@ -569,62 +481,8 @@ def _unprefixed(layer: Any) -> Any:
     return layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
 
 
-def _is_scripted_inside(model: nn.Module, name: str) -> bool:
-    try:
-        refuse_script(model, name)
-    except ValueError:
-        return True
-    return False
-
-
 def _is_named(unit: Any, label: str) -> bool:
     return label in unit if isinstance(unit, list) else unit == label
-
-
-def _pool_of(pool: Pool, token: int | str | None) -> Pool:
-    check_pool(pool)
-    if token is None:
-        return pool
-    if pool != "mean":
-        raise ValueError(f"token={token!r} with pool={pool!r}; expected one of the two. Leave pool= out.")
-    if token == "cls":
-        return "cls"
-    if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-        raise ValueError(f"token={token!r}; expected a whole number of at least 0, or 'cls'.")
-    return f"token:{token}"
-
-
-def _resolve_pool(pool: Pool, arrangement: Arrangement | None, shape: tuple[int, ...], units: list[OneUnit]) -> Pool:
-    """The pool with the class token's place in it; refuses what does not fit the layer."""
-    if not any(isinstance(one, CHANNEL_UNITS) for one in units) or arrangement is None:
-        return pool
-    check_pool(pool, arrangement.layout)
-    if pool == "center" and len(shape) == 3 and not arrangement.is_map:
-        raise ValueError(
-            f"pool='center' on an output of shape {shape} whose positions are no map; expected 'mean' or 'max'."
-            " Pass layout= if its axes are height and width."
-        )
-    if pool == "patch_mean" and arrangement.prefix is None:
-        raise ValueError(
-            f"pool='patch_mean' on an output of shape {shape}, of whose tokens it is not known how many stand before"
-            " the"
-            " patches; expected a layer where it can be established. Pass unit= a function of the output."
-        )
-    if pool == "cls":
-        if arrangement.class_token is None:
-            raise ValueError(
-                f"pool='cls' on an output of shape {shape} with {arrangement.prefix} tokens before the patches, none of"
-                " which is known to be the class token; expected a layer where it can be established. Pass"
-                " pool='token:k'"
-                " if you know its place."
-            )
-        return f"token:{arrangement.class_token}"
-    token = token_of(pool)
-    if token is not None and token >= shape[0]:
-        raise ValueError(
-            f"pool={pool!r} is out of range; expected 'token:0'..'token:{shape[0] - 1}'. Pass one of these."
-        )
-    return pool
 
 
 def _arrangement(
@@ -644,7 +502,7 @@ def _arrangement(
             raise
     if layout is None or (found is not None and found.raw == layout):
         return found
-    return declared(layout, raw.shape, _PROBE_IMAGES)
+    return declared(layout, raw.shape, PROBE_IMAGES)
 
 
 def _own_labels(model: nn.Module) -> list[str] | None:
@@ -680,71 +538,6 @@ def _wrong_labels(labels: list[str], raw: Tensor, arrangement: Arrangement) -> V
     )
 
 
-@contextmanager
-def _told_of(model: nn.Module, inputs: Tensor) -> Iterator[None]:
-    """Inside, what the model itself raises is told as what it is: a pass that fails on such images."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if _is_ours(error):
-            raise
-        raise _failed_pass(model, inputs, error) from error
-    except Exception as error:
-        raise _failed_pass(model, inputs, error) from error
-
-
-def _is_ours(error: BaseException) -> bool:
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("vislens_interp.targets.")
-
-
-def _failed_pass(model: nn.Module, inputs: Any, error: Exception) -> ModelPassError:
-    shape = tuple(getattr(inputs, "shape", ()))
-    return ModelPassError(
-        f"a pass of {type(model).__name__} fails on images of shape {shape} and type {getattr(inputs, 'dtype', None)},"
-        f" which preprocess= makes ({type(error).__name__}: {error}); expected a model that takes them. Pass another"
-        " preprocess= or image_size=, or forward_args= with what its forward takes beside the images."
-    )
-
-
-def _resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[str, bool, list[OneUnit]]:
-    """Where to read: heads of an attention module are what its projection takes in."""
-    if not any(isinstance(one, Head) and one.heads is None for one in units):
-        return name, False, units
-    heads = getattr(module, "num_heads", None)
-    projection = next(
-        (child for child in ("proj", "out_proj") if type(getattr(module, child, None)) is nn.Linear), None
-    )
-    if not isinstance(heads, int) or projection is None or not all(isinstance(one, Head) for one in units):
-        raise ValueError(
-            f"unit={', '.join(map(unit_name, units))} of layer {name!r} ({type(module).__name__}); expected heads"
-            " alone, of"
-            " an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k, heads=) of a"
-            " layer"
-            " that holds the heads' outputs side by side."
-        )
-    filled: list[OneUnit] = [replace(one, heads=heads) for one in units if isinstance(one, Head)]
-    return f"{name}.{projection}".lstrip("."), True, filled
-
-
-def _check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
-    """Refuse heads that do not lie side by side in the channels as (heads, features)."""
-    for one in units:
-        if not before or not isinstance(one, Head) or one.heads is None:
-            continue
-        (path,) = seen.shapes
-        width = seen.shapes[path][-1] // one.heads
-        if (one.heads, width) not in seen.factors.get(path, frozenset()):
-            raise ValueError(
-                f"unit=Head({one.index}): it cannot be established that the channels of shape {seen.shapes[path]} are"
-                f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer"
-                " where"
-                " you know it."
-            )
-
-
 def _said_of(model: nn.Module, attribute: str) -> dict[str, str]:
     said = getattr(model, attribute, None)
     return said if isinstance(said, dict) else {}
@@ -771,23 +564,3 @@ def _normalising(model: nn.Module) -> list[str]:
 def _check_batch_size(batch_size: int) -> None:
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
-
-
-def _anchor(model: nn.Module) -> Tensor:
-    """A tensor of the device and floating-point type that the model computes with."""
-    for tensor in chain(model.parameters(), model.buffers()):  # lazily: the first parameter is mostly it
-        if tensor.is_floating_point():
-            return tensor
-    return torch.empty(0)
-
-
-def _probe_images(model: nn.Module, preprocess: Callable[[Tensor], Tensor], image_size: int | None) -> Tensor:
-    size = preprocess_size(preprocess) or image_size
-    if size is None:
-        raise ValueError(
-            f"image_size: neither it nor preprocess ({describe_preprocess(preprocess)}) says what size of images"
-            f" {type(model).__name__} takes. Pass image_size=, or preprocess=Preprocess(size, mean, std)."
-        )
-    # Unlike one another, and the same whatever the caller's random state is.
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((_PROBE_IMAGES + 1, 3, size, size), generator=generator).to(_anchor(model).device)
