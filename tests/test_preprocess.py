@@ -155,7 +155,7 @@ def test_timms_transforms_for_a_loader_are_refused():
     with pytest.raises(ValueError, match="two different results"):
         as_preprocess(create_transform(32, is_training=True))
     said = as_preprocess(create_transform((3, 32, 32), mean=MEAN, std=STD)).describe()  # pyright: ignore
-    assert said == IMAGENET.replace("224", "32")
+    assert said == IMAGENET.replace("to 224", "to 32")
 
 
 def test_colours_in_another_order_and_normalised_twice():

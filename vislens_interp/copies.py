@@ -79,10 +79,14 @@ def _groups(rows: Tensor, limit: Any) -> Tensor:
     squares = rows.square().sum(1)
     for number, one in enumerate(places):
         for other in places[number:]:
+            allowed = limit(one, other)
             distance = squares[one][:, None] + squares[other][None, :] - 2 * rows[one] @ rows[other].T
-            noise = 1e-5 * (squares[one][:, None] + squares[other][None, :])  # of this way to compute it
-            near = (distance <= limit(one, other) + noise).nonzero()
-            pairs.append(torch.stack([one[near[:, 0]], other[near[:, 1]]], 1))
+            noise = 1e-5 * (squares[one][:, None] + squares[other][None, :])  # of this quick way to compute it
+            near = (distance <= allowed + noise).nonzero()
+            for part in near.split(65536):
+                exact = (rows[one[part[:, 0]]] - rows[other[part[:, 1]]]).double().square().sum(1)
+                kept = part[exact <= allowed.expand_as(distance)[part[:, 0], part[:, 1]]]
+                pairs.append(torch.stack([one[kept[:, 0]], other[kept[:, 1]]], 1))
     found = torch.cat(pairs)
     graph = coo_matrix((np.ones(len(found)), (found[:, 0].numpy(), found[:, 1].numpy())), (count, count))
     labels = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))

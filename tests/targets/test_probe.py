@@ -179,3 +179,13 @@ def test_a_pass_that_fails_is_told_as_such():
     squeezes = nn.Sequential(Step(lambda x: x.mean((2, 3)).squeeze()), nn.Linear(3, 4), nn.BatchNorm1d(4))
     with pytest.raises(ValueError, match="fails on images of shape .1, 3, 8, 8.|shape"):
         LayerTarget(squeezes, "2", 0, preprocess=PIXELS)
+
+
+def test_a_preprocessing_that_is_no_function_of_one_image_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    for preprocess, words in (
+        (lambda x: x + torch.rand_like(x), "in two calls"),
+        (lambda x: (x - x.mean()) / x.std(), "alone and among others"),
+    ):
+        with pytest.raises(ValueError, match=f"preprocess=<lambda> gives an image two different results {words}"):
+            LayerTarget(model, "0", 1, preprocess=preprocess, image_size=8)

@@ -319,6 +319,8 @@ class LayerTarget(Target):
         if same and not drew:
             return
         model, inputs = self.model, self._prepare(images)
+        if not same:
+            self._check_preprocess(images, inputs)
         for _ in range(REPEATS if drew else 4):
             if not self._is_same(two, self._arrange(self._pass(images[:PROBE_IMAGES]))):
                 where = first_difference(model, self._forward, inputs, inputs)
@@ -335,6 +337,17 @@ class LayerTarget(Target):
                 " Something runs over the batch, such as BatchNorm with track_running_stats=False. Mend the model, or"
                 " choose a layer before it."
             )
+
+    def _check_preprocess(self, images: Tensor, inputs: Tensor) -> None:
+        """Refuse a preprocessing that is random, or depends on the other images, if that is why responses differ."""
+        close = tolerance(inputs)
+        for given, count in ((images, len(images)), (images, len(images)), (images[:1], 1)):
+            if not agree(inputs[:count], self._prepare(given), close, 1):
+                raise ValueError(
+                    f"preprocess={describe_preprocess(self.preprocess)} gives an image two different results"
+                    f" {'in two calls' if count > 1 else 'alone and among others'}; expected a function of the image."
+                    " Pass the transform for evaluation, without randomness and without statistics of the batch."
+                )
 
     def _is_same(self, one: Tensor, other: Tensor) -> bool:
         """Whether two readings of the same images agree, in most channels and in the units."""
