@@ -166,7 +166,7 @@ class LayerTarget(Target):
         output: Which tensor of a layer that gives several: its place in a tuple, its name in a dict or dataclass.
         call: Which call of a layer that a pass calls several times, from 0.
         preprocess: From pixels in [0, 1] to what the network takes; None asks the model. See
-            :func:`~vislens_interp.images.as_preprocess` for what may be given.
+            :func:`~vislens_interp.preprocess.as_preprocess` for what may be given.
         labels: Names of the layer's channels, for ``unit=`` by name: see
             :func:`~vislens_interp.targets.selectors.labels_of`. None takes the model's own ``labels`` or
             transformers' ``config.id2label``, if the layer is the model's output.
