@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from embedded_bench import Remembered
 from embedded_methods import BRAINACTIV, LANDSCAPE, MEANS, METHODS, PATTERN, SHUFFLED, TWIN, set_angle
 from torch import Tensor
 
-from vislens_interp.baselines import method as method_by_name
-from vislens_interp.compare import build as build_by_name
+from vislens_interp.evaluation.compare import build as build_by_name
 from vislens_interp.lens import FeatureLens
+from vislens_interp.methods import method_by_name
+from vislens_interp.methods.base import Method
 from vislens_interp.targets.cost import CountedTarget
 
 Kind = Literal["ours", "edit", "optimised", "natural", "control"]
@@ -73,13 +74,12 @@ def _at_angle(lens: FeatureLens, budget: Budget) -> Any:
 
 def _optimise(lens: FeatureLens, budget: Budget) -> Any:
     method = build_by_name("optimize", lens.method_, None)  # pyright: ignore[reportArgumentType]
-    method.settings = {**method.settings, **_latent(budget)}
-    return method
+    return method.override(optimize=_latent(budget))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _latent(budget: Budget) -> dict[str, int]:
     """The start is looked at, too."""
-    return {"optimize_steps": budget.passes - 1, "optimize_chunk": budget.images}
+    return {"steps": budget.passes - 1, "chunk": budget.images}
 
 
 def _edit(label: str) -> Contestant:
@@ -163,7 +163,7 @@ class Heard(CountedTarget):
         return responses
 
 
-class Watched:
+class Watched(Method):
     """A method as it is, of which pictures, seconds and what the target said meanwhile are kept.
 
     Args:
@@ -178,6 +178,10 @@ class Watched:
 
     def __init__(self, maker: Any, target: Heard) -> None:
         self.maker = maker
+        self.uses_alpha, self.uses_strength = maker.uses_alpha, maker.uses_strength
+        self.shows_reference = maker.shows_reference
+        if hasattr(maker, "target"):  # a landscape that is not fitted again
+            self.target, self.backend = maker.target, maker.backend
         self.method = getattr(maker, "method", maker)  # where a comparison looks for angle and kind
         self.heard_ = target
         self.made_: dict[str, Tensor] = {}
@@ -189,23 +193,34 @@ class Watched:
             raise AttributeError(name)
         return getattr(self.maker, name)
 
-    def fit(self, *args: Any, **settings: Any) -> Self:
-        """As the method's."""
-        start = self.heard_.clock()
-        self.maker.fit(*args, **settings)
-        self.seconds_["fit"] = self.heard_.clock() - start
-        return self
+    @property
+    def own_alpha(self) -> float | None:
+        return self.maker.own_alpha
 
-    def generate(self, images: Tensor, directions: Any, **settings: Any) -> Tensor:
-        """As the method's."""
+    @property
+    def own_strength(self) -> float | None:
+        return self.maker.own_strength
+
+    def validate(self, target: Any, backend: Any) -> None:
+        self.maker.validate(target, backend)
+
+    def _fit(self, reference: Any, *, progress: bool, checkpoint: Any) -> None:
+        start = self.heard_.clock()
+        self.maker.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
+        self.seconds_["fit"] = self.heard_.clock() - start
+
+    def _generate(
+        self, images: Tensor, directions: Any, seeds: list[int], alpha: float | None, strength: float | None
+    ) -> tuple[Tensor, Tensor | None]:
         self.heard_.said = []
         start = self.heard_.clock()
-        pictures = self.maker.generate(images, directions, **settings)
+        self.maker.target = self.target  # which counts what goes through it
+        pictures, latents = self.maker._generate(images, directions, seeds, alpha, strength)
         (way,) = directions.values() or ("unedited",)
         self.made_[way] = pictures
         self.seconds_[way] = (self.heard_.clock() - start) / len(images)
         self.traces_[way] = [((moment - start) / len(images), value) for moment, value in self.heard_.said]
-        return pictures
+        return pictures, latents
 
 
 class RememberedSets(Remembered):

@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from sheets import save_small
 from torch import Tensor
 
-from vislens_interp.comparison import Comparison
+from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.files import write_text
 from vislens_interp.metrics.bootstrap import interval, paired_difference
 from vislens_interp.metrics.realism import frechet_distance

@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
-from vislens_interp.comparison import Comparison
+from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.files import write_atomically
 from vislens_interp.images import image_keys
 from vislens_interp.lens import FeatureLens
@@ -177,7 +177,7 @@ def run_cell(bench: Bench, backend: Any, sees: dict[str, Seen], cell: Cell, budg
         "second": second,
         "correlation": evidence.correlation,
         "start": start,
-        "shipped_optimise_steps": backend.defaults.optimize.get("steps"),
+        "shipped_optimise_steps": backend.defaults.optimize.steps,
         "notes": [note for note in found.notes if "econd network" in note],
         "scores": [
             {"method": method, "direction": way, "measure": measure, "values": [round(v, 5) for v in values]}
@@ -245,7 +245,7 @@ def estimate(bench: Bench, backend: Any, wanted: list[Cell], budget: Budget) -> 
     count, passes = budget.images, budget.passes
     inputs = bench.test[:count]
     x = backend.encode(inputs)
-    decode = seconds_of(lambda: backend.decode(x, reference=None, strength=1.0, seeds=list(range(count))))
+    decode = seconds_of(lambda: backend.decode(x, init_image=None, strength=1.0, seeds=list(range(count))))
 
     def look_through() -> None:
         leaf = x.clone().requires_grad_()

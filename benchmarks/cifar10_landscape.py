@@ -38,7 +38,7 @@ from table3_tuning import merge_tuning, tune
 
 from vislens_interp.files import write_atomically, write_text
 from vislens_interp.landscape.prior import ResponseScaler
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 
 STEPS = max(TRACE)
 PAIR_PARTS = 2
@@ -137,7 +137,7 @@ def pair_cell(bench: Bench, part: int, parts: int) -> Iterator[dict[str, Any]]:
     single: dict[int, LandscapeMethod] = {}
 
     def fit(units: list[int]) -> LandscapeMethod:
-        method = LandscapeMethod(shuffles=0, **FIT)
+        method = LandscapeEdit(shuffles=0, **FIT)
         return method.fit(bench.target("conv3", units), bench.backend("consistent"), reference)
 
     for correlation, a, b in chosen[part::parts]:

@@ -59,7 +59,7 @@ from vislens_interp.brain.encoder import InSilicoEncoder
 from vislens_interp.brain.predictivity import predictivity
 from vislens_interp.files import write_text
 from vislens_interp.images import image_keys
-from vislens_interp.landscape.edit import angle_between
+from vislens_interp.math import angle_between
 
 RESULTS = Path(__file__).parent / "results" / "cross_subject"
 TABLE_ANGLE = 55.0

@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from vislens_interp.baselines.controls import Unedited
-from vislens_interp.baselines.natural_images import NaturalImages, RandomImages
 from vislens_interp.files import write_atomically
-from vislens_interp.landscape.edit import angle_between
 from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.math import angle_between
+from vislens_interp.methods.controls import Unedited
+from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.targets.target import Target
 from vislens_interp.training.data import pixels
@@ -143,7 +143,7 @@ def judged_edits(
         return nearest(features - centre, natural - centre)[0].mean(1)
 
     control = Unedited().fit(target, backend, *reference)
-    zero_images = control.generate(pictures, {}, seeds=noise)
+    zero_images = control.generate(pictures, {}, seeds=noise).images
     zero, zero_seen = eyes.answers(zero_images), eyes.sees(zero_images)
     shown, shown_seen = eyes.answers(pictures), eyes.sees(pictures)
     cell: dict[str, Any] = {
@@ -171,7 +171,7 @@ def judged_edits(
         seconds = 0.0
         for way in SIGN:
             began = time.monotonic()
-            made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds)
+            made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
             seconds = time.monotonic() - began
             response, seen = eyes.answers(made), eyes.sees(made)
             # A natural image has no picture of its own to be compared with: against the mean of all.
@@ -243,7 +243,7 @@ def generated(bench: Bench, backend: Any, count: int, chunk: int = 50) -> Tensor
         if not file.is_file():
             part = x[start : start + chunk]
             seeds = list(range(start, start + len(part)))
-            pictures = backend.decode(part, reference=None, strength=1.0, seeds=seeds).cpu()
+            pictures = backend.decode(part, init_image=None, strength=1.0, seeds=seeds).cpu()
             stored = {"images": (pictures * 255).round().byte().contiguous()}
             write_atomically(file, lambda temporary, stored=stored: save_file(stored, temporary))
             print(f"generated {start + len(part)} of {count}", flush=True)

@@ -5,16 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from vislens_interp.baselines.centroids import Centroids
-from vislens_interp.baselines.controls import Shuffled
-from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
-from vislens_interp.baselines.ridge_direction import RidgeDirection
-from vislens_interp.baselines.ridge_pattern import RidgePattern
-from vislens_interp.landscape.prior import Direction
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.landscape.prior import Sense
+from vislens_interp.methods.controls import Shuffled
+from vislens_interp.methods.directions import Centroids, DifferenceOfMeans, RidgeDirection, RidgePattern
+from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.targets.target import Target
 
-SIGN: dict[Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[Sense, int] = {"increase": 1, "decrease": -1}
 ANGLES = (20.0, 30.0, 40.0, 55.0, 70.0)
 JOB_ANGLE = 40.0
 PAPER: dict[str, Any] = {
@@ -22,7 +19,7 @@ PAPER: dict[str, Any] = {
     # (benchmarks/sd15_speed.py) in a hundredth of the time.
     "solver": "alternating",
     "goal": "mean",
-    "organise": False,
+    "closed_form_init": False,
     "block_dim": None,
     "modes": 1,
     "w_kld": 1.0,
@@ -39,14 +36,14 @@ NATURAL, UNEDITED = "top-10 natural images", "α = 0"
 UNIT = "the unit itself"
 """What judges the pictures of a job: the responses are read, not predicted."""
 METHODS: dict[str, Callable[[], Any]] = {
-    OURS: lambda: LandscapeMethod(shuffles=0),
-    LANDSCAPE: lambda: LandscapeMethod(shuffles=0, **PAPER),
-    SLERP: lambda: LandscapeMethod(shuffles=0, **{**PAPER, "interpolation": "slerp"}),
+    OURS: lambda: LandscapeEdit(shuffles=0),
+    LANDSCAPE: lambda: LandscapeEdit(shuffles=0, **PAPER),
+    SLERP: lambda: LandscapeEdit(shuffles=0, **{**PAPER, "interpolation": "slerp"}),
     TWIN: lambda: Centroids(),
     MEANS: lambda: DifferenceOfMeans(),
     PATTERN: lambda: RidgePattern(),
     BRAINACTIV: lambda: RidgeDirection(strength=None),
-    SHUFFLED: lambda: Shuffled(LandscapeMethod(shuffles=0), seed=1),
+    SHUFFLED: lambda: Shuffled(LandscapeEdit(shuffles=0), seed=1),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours, decoded": {"goal": "mean", "residual": False},
@@ -56,15 +53,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, decoded, 3 modes": {"goal": "mean", "residual": False, "modes": 3},
     "ours, residual, 3 modes": {"goal": "mean", "residual": True, "modes": 3},
     "ours, residual, 6 modes": {"goal": "mean", "residual": True, "modes": 6},
-    "ours, residual, reach 8": {"goal": "mean", "residual": True, "reach": 8.0},
-    "ours, residual, reach 16": {"goal": "mean", "residual": True, "reach": 16.0},
+    "ours, residual, reach 8": {"goal": "mean", "residual": True, "axis_scale_sd": 8.0},
+    "ours, residual, reach 16": {"goal": "mean", "residual": True, "axis_scale_sd": 16.0},
     "the paper's landscape, residual": {**PAPER, "residual": True},
     "the paper's landscape, fading residual": {**PAPER, "residual": "fade"},
     "the paper's landscape, fading residual, 3 modes": {**PAPER, "residual": "fade", "modes": 3},
 }
 """What `retrieval --tune` compares beside the methods; the best becomes the backend's default."""
 VARIANT_METHODS: dict[str, Callable[[], Any]] = {
-    label: (lambda settings=settings: LandscapeMethod(shuffles=0, **settings)) for label, settings in VARIANTS.items()
+    label: (lambda settings=settings: LandscapeEdit(shuffles=0, **settings)) for label, settings in VARIANTS.items()
 }
 RIVALS = (TWIN, MEANS, PATTERN, BRAINACTIV)
 JOB_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV, SHUFFLED)
@@ -75,7 +72,7 @@ def set_angle(method: Any, angle: float) -> None:
     if isinstance(method, Shuffled):
         set_angle(method.method, angle)
     elif isinstance(method, LandscapeMethod):
-        method.settings = {**method.settings, "angle": angle}
+        method.override(angle=angle)
     else:
         method.angle = angle
 
@@ -88,7 +85,7 @@ def fit_with_fewer_modes(method: Any, target: Target, backend: Any, images: Tens
         except ValueError as error:
             if "Lower modes" not in str(error):
                 raise
-            method.settings = {**method.settings, "modes": method.settings["modes"] - 1}
+            method.override(modes=method.settings()["modes"] - 1)
         else:
             return
 

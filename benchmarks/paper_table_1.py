@@ -37,8 +37,6 @@ from provenance import provenance, provenance_line
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import Backend, get_backend
-from vislens_interp.baselines.ridge_direction import RidgeDirection
-from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.brain import (
     DINOV2,
     Backbone,
@@ -52,11 +50,12 @@ from vislens_interp.brain import (
 from vislens_interp.brain.simulate import SIMULATED
 from vislens_interp.files import write_text
 from vislens_interp.images import ImageFiles
-from vislens_interp.landscape.prior import Direction
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.landscape.prior import Sense
+from vislens_interp.methods.directions import RidgeDirection, RidgePattern
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.bootstrap import interval
 
-SIGN: dict[Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[Sense, int] = {"increase": 1, "decrease": -1}
 SEED = 42
 PICTURES = 16
 """Generated and judged at a time."""
@@ -101,17 +100,23 @@ def build(method: str, kind: str, backend: Backend, alpha: float, epochs: int | 
     length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     recipe: dict[str, Any] = RECIPE[kind] | length
     published: dict[str, Any] = {
-        "organise": False,
+        "closed_form_init": False,
         "modes": 1,
         "block_dim": None,
         "w_consistency": 0.0,
         "residual": False,
     }
     made: dict[str, Callable[[], Any]] = {
-        LANDSCAPE: lambda: LandscapeMethod(
-            shuffles=0, alpha=alpha, interpolation="slerp", keep_norm=True, driven=0.0, **published, **recipe
+        LANDSCAPE: lambda: LandscapeEdit(
+            shuffles=0,
+            alpha=alpha,
+            interpolation="slerp",
+            keep_norm=True,
+            top_activating_power=0.0,
+            **published,
+            **recipe,
         ),
-        SHIPPED: lambda: LandscapeMethod(shuffles=0, alpha=alpha, **length),
+        SHIPPED: lambda: LandscapeEdit(shuffles=0, alpha=alpha, **length),
         BRAINACTIV: lambda: RidgeDirection("closed_form", alpha=alpha, strength=None),
         PATTERN: lambda: RidgePattern(alpha=alpha, strength=None),
     }
@@ -204,9 +209,9 @@ def cell(
         originals = testing[start : start + PICTURES]
         seeds = [SEED] * len(originals)
         found["input"].append(judge(originals))
-        found["control"].append(judge(method.generate(originals, {}, seeds=seeds)))
+        found["control"].append(judge(method.generate(originals, {}, seeds=seeds).images))
         for way in SIGN:
-            made = method.generate(originals, {0: way}, seeds=seeds).clamp(0, 1)
+            made = method.generate(originals, {0: way}, seeds=seeds).images.clamp(0, 1)
             found[way].append(judge(made))
             if fid is not None:
                 fid.update(originals, real=True)
@@ -224,7 +229,7 @@ def run(args: argparse.Namespace, backend: Backend) -> str:
     training, testing = training.select(targets), testing.select(targets)
     training = training.take(training.mean_responses().isfinite().all(1))
     out: Path = args.out
-    alpha = backend.defaults.edit.get("alpha", 1.0) if args.alpha is None else args.alpha
+    alpha = backend.defaults.edit.alpha if args.alpha is None else args.alpha
     settings = {"kind": kind, "subject": args.subject, "backend": backend.name, "alpha": alpha, "epochs": args.epochs}
     settings |= {"backbone": args.backbone, "readout": args.readout, "test": len(testing), "train": len(training)}
     settings["simulated"] = (folder / SIMULATED).is_file()

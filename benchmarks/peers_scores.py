@@ -14,6 +14,7 @@ from peers_plan import LAYERS, OWN, WAYS, Bench, Unit, cell_name, respond
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vislens_interp.evaluation.transfer import Transfer
 from vislens_interp.images import resize
 from vislens_interp.landscape.prior import ResponseScaler
 from vislens_interp.metrics.bootstrap import Interval, interval, paired_difference
@@ -21,7 +22,6 @@ from vislens_interp.metrics.pairwise import diversity
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.metrics.response import percentile_among
 from vislens_interp.metrics.spectrum import spectrum_distance
-from vislens_interp.metrics.transfer import Transfer
 
 NEAREST = 5
 Features = Callable[[Tensor], Tensor]

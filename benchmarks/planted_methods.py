@@ -6,21 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.base import Defaults
-from vislens_interp.baselines.centroids import Centroids
-from vislens_interp.baselines.controls import Shuffled, Unedited
-from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
-from vislens_interp.baselines.ridge_direction import RidgeDirection
-from vislens_interp.baselines.ridge_pattern import RidgePattern
+from vislens_interp.config import Config
 from vislens_interp.landscape.vae import EmbeddingVAE
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.controls import Shuffled, Unedited
+from vislens_interp.methods.directions import Centroids, DifferenceOfMeans, RidgeDirection, RidgePattern
+from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.targets.target import Target
 
 NOISE = 0.1
 FIT: dict[str, Any] = {"epochs": 20, "lr": 1e-3, "w_kld": 0.2, "w_consistency": 0.0, "patience": 5}
-DEFAULTS = Defaults(
+DEFAULTS = Config.of(
     fit=FIT,
-    prior={"block_dim": 1, "reach": 4.0, "gradients": False},
+    prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
     edit={"alpha": 1.0, "interpolation": "lerp", "keep_norm": True},
     shuffles=0,
 )
@@ -45,10 +42,10 @@ class Embeddings:
     def render(self, x: Tensor) -> Tensor:
         return x
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         return x
 
-    def reference(self) -> None:
+    def reference_images(self) -> None:
         return None
 
     def vae(self) -> Any:
@@ -56,7 +53,7 @@ class Embeddings:
             return self.build(self.x)
         return EmbeddingVAE.principal(self.x.mean(0), self.x.T.cov(correction=0), self.x.shape[1], NOISE)
 
-    def perception(self) -> None:
+    def feature_extractor(self) -> None:
         return None
 
 
@@ -104,23 +101,23 @@ def non_linear(x: Tensor) -> NonLinearVAE:
 
 
 def _landscape(**settings: Any) -> Callable[[], LandscapeMethod]:
-    return lambda: LandscapeMethod("edit", shuffles=0, **settings)
+    return lambda: LandscapeEdit(shuffles=0, **settings)
 
 
-PAPER = {"organise": False, "block_dim": None, "modes": 1}
+PAPER = {"closed_form_init": False, "block_dim": None, "modes": 1}
 METHODS: dict[str, Callable[[], Any]] = {
     "landscape (paper: one mode, linear)": _landscape(**PAPER),
     "landscape, default start": _landscape(),
     "landscape, two modes, residual fades": _landscape(modes=2, residual="fade"),
-    "landscape, non-linear": _landscape(residual="fade", organise=False, block_dim=None),
-    "landscape, goal uphill": _landscape(goal="uphill", **PAPER),
-    "landscape, goal near": _landscape(goal="near", residual="fade", **PAPER),
+    "landscape, non-linear": _landscape(residual="fade", closed_form_init=False, block_dim=None),
+    "landscape, goal uphill": _landscape(goal="surrogate_ascent", **PAPER),
+    "landscape, goal near": _landscape(goal="local_mean", residual="fade", **PAPER),
     "ridge (BrainACTIV)": lambda: RidgeDirection("ridge_cv"),
     "ridge, not projected": lambda: RidgeDirection("ridge_cv", project=False),
     "ridge pattern": RidgePattern,
     "difference of means": DifferenceOfMeans,
     "algebraic twin": Centroids,
-    "shuffled landscape": lambda: Shuffled(LandscapeMethod("edit", shuffles=0, **PAPER), seed=1),
+    "shuffled landscape": lambda: Shuffled(LandscapeEdit(shuffles=0, **PAPER), seed=1),
     "α = 0": Unedited,
 }
 """Label to what makes the method."""
@@ -155,14 +152,14 @@ def fit_and_move(
         except ValueError as error:  # too few strongly driven images for so many modes
             if "Lower modes" not in str(error):
                 raise
-            method.settings = {**method.settings, "modes": method.settings["modes"] - 1}
+            method.override(modes=method.settings()["modes"] - 1)
     found: dict[str, list[Tensor]] = {}
     for direction in directions:
         found[direction] = []
         for angle in angles:
             editor = getattr(method, "method", method)  # a shuffled control holds the method that edits
             if isinstance(editor, LandscapeMethod):
-                editor.settings = {**editor.settings, "angle": angle}
+                editor.override(angle=angle)
             else:
                 editor.angle = angle
             with torch.no_grad():

@@ -45,8 +45,9 @@ from torchvision.models import squeezenet1_0
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.embedding import PAPER
+from vislens_interp.config import FitConfig
 from vislens_interp.files import write_text
-from vislens_interp.landscape.fit import FitSettings, fit_landscape
+from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.fit_many import fit_many
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior
@@ -120,7 +121,7 @@ def photographs(data: Path, size: Size, cache: Path) -> tuple[Tensor, Tensor]:
 def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch.device) -> dict[str, Any]:
     """Both recipes from the same start, and when each has what the paper's ends with."""
     x, dim = x.to(device), x.shape[1]
-    paper = FitSettings(**{**PAPER.fit, "epochs": size.epochs})
+    paper = replace(PAPER.fit, epochs=size.epochs)
     prior = ActivationPrior(dim, [(0, dim)])
     torch.manual_seed(0)
     vae = EmbeddingVAE(dim).to(device)
@@ -130,7 +131,7 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
     recipes = {"alternating": replace(paper, solver="alternating"), "adam": paper}
     for recipe, settings in recipes.items():
 
-        def fit(recipe: str = recipe, settings: FitSettings = settings) -> None:
+        def fit(recipe: str = recipe, settings: FitConfig = settings) -> None:
             fits[recipe] = fit_landscape(vae, x, responses, prior, settings, progress=True)
 
         seconds[recipe], cpu_seconds[recipe] = both_clocks(fit, device)
@@ -172,7 +173,7 @@ def many_units(size: Size, device: torch.device) -> dict[str, Any]:
     """One epoch of many units, side by side and one after another."""
     x, responses = simulated(replace(size, images=size.many_images), size.many)
     x = x.to(device)
-    settings = FitSettings(**{**PAPER.fit, "epochs": 1})
+    settings = replace(PAPER.fit, epochs=1)
     prior = ActivationPrior(size.dim, [(0, size.dim)])
     torch.manual_seed(0)
     vae = EmbeddingVAE(size.dim).to(device)

@@ -28,13 +28,14 @@ from tqdm import tqdm
 
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.baselines.standard_vae import ALGORITHM_3
 from vislens_interp.files import write_text
+from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import Direction, kl_divergence
-from vislens_interp.landscape.start import organise
+from vislens_interp.landscape.prior import Sense, kl_divergence
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, sample_posterior
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
+from vislens_interp.methods.optimization import LandscapeOptimization
+from vislens_interp.methods.standard_vae import ALGORITHM_3
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.capture import run_to_layer
@@ -43,7 +44,7 @@ from vislens_interp.targets.whole_layer import all_units
 from vislens_interp.training.data import pixels, read_images
 
 LAYER, UNIT = "conv3", 16
-TOWARDS: dict[int, Direction] = {0: "increase"}
+TOWARDS: dict[int, Sense] = {0: "increase"}
 HOOK_LIMIT = 1.03
 """What a hook may cost: 3 % of a bare forward pass. And reading a unit: 3 % of a bare pass as far as its layer."""
 LAYER_LIMIT = 1.2
@@ -159,30 +160,30 @@ def without_fit(method: LandscapeMethod, fitted: LandscapeMethod) -> LandscapeMe
 def end_to_end(target: LayerTarget, backend: PixelBackend, reference: Tensor, images: Tensor, size: Size) -> dict:
     """Seconds an image for editing and optimising, refinement included, and when a fit has paid for itself."""
     fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    optimising = {"optimize_steps": size.steps, "optimize_chunk": size.chunk}
+    optimising = {"optimize": {"steps": size.steps, "chunk": size.chunk}}
     device = backend.device
     methods: dict[str, LandscapeMethod] = {}
 
     def fit(name: str, shuffles: int | None) -> None:
-        methods[name] = LandscapeMethod(shuffles=shuffles, **fitting).fit(target, backend, reference)
+        methods[name] = LandscapeEdit(shuffles=shuffles, **fitting).fit(target, backend, reference)
 
     backend.refiner  # noqa: B018 (loads the network now, so that no clock below sees it)
     fit_seconds = [seconds_of(lambda: fit("edit", 0), device) for _ in range(min(3, size.repeats))]
     evidence_seconds = seconds_of(lambda: fit("shipped", size.shuffles), device)
     edit = methods["edit"]
-    structured = LandscapeMethod("optimize", **fitting, **optimising).bind(target, backend)
+    structured = LandscapeOptimization(**fitting, **optimising).bind(target, backend)
     structured.landscape_ = edit.landscape_
-    standard = without_fit(LandscapeMethod("optimize", **ALGORITHM_3, **optimising), edit)
+    standard = without_fit(LandscapeOptimization(optimize={**ALGORITHM_3, **optimising["optimize"]}), edit)
     works = {"edit": edit, "optimize": structured, "optimize, standard VAE": standard}
     latents = {name: method.latents(images, TOWARDS)[1] for name, method in works.items()}
     seeds = [42] * len(images)
 
     def generate(method: LandscapeMethod) -> Callable[[], Tensor]:
-        return lambda: method.generate(images, TOWARDS, seeds=seeds)
+        return lambda: method.generate(images, TOWARDS, seeds=seeds).images
 
     def refine() -> Tensor:
         decoded = edit.landscape_.decode(latents["edit"])
-        return backend.decode(decoded, reference=images, strength=backend.defaults.strength, seeds=seeds)
+        return backend.decode(decoded, init_image=images, strength=backend.defaults.edit.strength, seeds=seeds)
 
     seconds = in_turn(
         {**{name: generate(method) for name, method in works.items()}, "refinement alone": refine},
@@ -197,7 +198,7 @@ def end_to_end(target: LayerTarget, backend: PixelBackend, reference: Tensor, im
         "images": len(images),
         "steps": size.steps,
         "reference_images": len(reference),
-        "strength": backend.defaults.strength,
+        "strength": backend.defaults.edit.strength,
         "seconds": seconds,
         "seconds_per_image": per_image,
         "ratios": {
@@ -338,7 +339,7 @@ def plain_loop(
 def same_loss(target: LayerTarget, backend: PixelBackend, reference: Tensor, size: Size, seed: int) -> dict[str, Any]:
     """Seconds until our fit ends, and until a plain loop of the paper's recipe is as good on the same images."""
     fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    method = LandscapeMethod(shuffles=0, seed=seed, **fitting)
+    method = LandscapeEdit(shuffles=0, seed=seed, **fitting)
     ours_s = seconds_of(lambda: method.fit(target, backend, reference), backend.device)
     landscape = method.landscape_
     held_out = landscape.held_out
@@ -357,9 +358,9 @@ def same_loss(target: LayerTarget, backend: PixelBackend, reference: Tensor, siz
     def respond(x: Tensor) -> Tensor:
         return standard(target(backend.render(x)))
 
-    reach = method.describe()["prior"]["reach"]
+    reach = method.config.prior.axis_scale_sd
     codes, responses = loss.x[training], standard(landscape.responses[training])
-    organise(vae, codes, responses, landscape.prior, reach=reach, respond=respond)
+    closed_form_init(vae, codes, responses, landscape.prior, axis_scale_sd=reach, respond=respond)
     organised = loss.score(vae, held_out)
     last = curve[-1]
     return {

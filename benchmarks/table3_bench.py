@@ -26,12 +26,13 @@ from torch import Tensor
 
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.baselines.standard_vae import StandardVAE
 from vislens_interp.landscape.edit import interpolate
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import Direction
+from vislens_interp.landscape.prior import Sense
 from vislens_interp.landscape.vae import BottleneckCVAE
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
+from vislens_interp.methods.optimization import LandscapeOptimization
+from vislens_interp.methods.standard_vae import StandardVAE
 from vislens_interp.targets import LayerTarget
 from vislens_interp.training.data import pixels, read_images
 
@@ -92,7 +93,7 @@ class Bench:
 
     def refine(self, images: Tensor, seed: int) -> Tensor:
         # Every image of a seed meets the same noise, as in the paper.
-        return self.refiner(images, strength=PixelBackend.defaults.strength, seeds=[42 + seed] * len(images))
+        return self.refiner(images, strength=PixelBackend.defaults.edit.strength, seeds=[42 + seed] * len(images))
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,9 @@ def fit(bench: Bench, cell: Cell, path: Path | None = None) -> LandscapeMethod:
     """
     units = cell.units(bench)
     target, backend = bench.target(cell.layer, units), bench.backend(cell.start)
-    published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
+    published = {"closed_form_init": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
     given = published if cell.landscape == "published" else {}
-    method = LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given).bind(target, backend)
+    method = LandscapeEdit(seed=cell.seed, shuffles=0, **FIT, **given).bind(target, backend)
     if path is not None and path.exists():
         method.landscape_ = Landscape.load(path)
         method.landscape_.vae.to(bench.device)
@@ -165,14 +166,14 @@ def standard(bench: Bench, method: LandscapeMethod, responses: Tensor, start: st
     return rival.fit(method.target, method.backend, bench.reference, responses).landscape_
 
 
-def centroids(landscape: Landscape, unit: int) -> dict[Direction, Tensor]:
+def centroids(landscape: Landscape, unit: int) -> dict[Sense, Tensor]:
     """The algebraic twin: means of latents weighted by r·|r|, one a direction."""
     r = landscape.scaler.standardise(landscape.responses)[:, unit]
     weights = {"increase": (r * r.abs()).clamp_min(0), "decrease": (-r * r.abs()).clamp_min(0)}
     return {way: (landscape.latents * w[:, None]).sum(0) / w.sum() for way, w in weights.items()}
 
 
-def optimize_settings(row: Row, way: Direction, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
+def optimize_settings(row: Row, way: Sense, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
     """The paper's numbers for the published rows; what tuning chose, from one grid for both priors, for the others."""
     if row.tuned is None:
         return complete({"lr": 0.1, "w_kld": 0.001, "move": "block"}, row.prior, steps)
@@ -184,16 +185,16 @@ def complete(chosen: dict[str, Any], prior: Literal["structured", "standard"], s
     plain = {"scale": "latent", "w_consistency": 0.0, "noise": 0.0, "move": "all"}
     ours = prior == "structured" and chosen.get("move") != "block"
     silent = SILENT if ours or chosen.get("w_consistency", 0.0) > 0 else 0.0
-    fixed = {"steps": steps, "prior": prior, "reach": REACH if ours else 1.0, "w_silent": silent}
+    fixed = {"steps": steps, "prior": prior, "prior_mean_scale": REACH if ours else 1.0, "w_silent": silent}
     return {**plain, **fixed, **chosen}
 
 
 def trajectories(
-    bench: Bench, method: LandscapeMethod, images: Tensor, unit: int, way: Direction, settings: dict[str, Any]
+    bench: Bench, method: LandscapeMethod, images: Tensor, unit: int, way: Sense, settings: dict[str, Any]
 ) -> dict[int, Tensor]:
     """Decoded images (N, 3, 32, 32) at the steps of ``TRACE``."""
     together = {**settings, "chunk": len(images)}
-    method.settings = {f"optimize_{name}": value for name, value in together.items()}
+    optimization = LandscapeOptimization(optimize=together).share(method)
     x = method.backend.encode(images)
     z, sigma = method.landscape_.encode(x)
     goal = method.landscape_.goal(z, {unit: way})
@@ -203,11 +204,11 @@ def trajectories(
         if step in TRACE:
             seen.setdefault(step, []).append(latent.clone())
 
-    method.optimize(z, sigma, goal, {unit: way}, x=x, trace=trace)
+    optimization.optimize(z, sigma, goal, {unit: way}, x=x, trace=trace)
     return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
 
 
-def edits(method: LandscapeMethod, images: Tensor, unit: int, way: Direction, technique: str) -> dict[float, Tensor]:
+def edits(method: LandscapeMethod, images: Tensor, unit: int, way: Sense, technique: str) -> dict[float, Tensor]:
     """Decoded images (N, 3, 32, 32) at the weights of ``ALPHAS`` and unedited."""
     if technique == "edit":
         latents = {alpha: method.latents(images, {unit: way}, alpha=alpha)[1] for alpha in (0.0, *ALPHAS)}

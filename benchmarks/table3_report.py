@@ -35,6 +35,8 @@ from vislens_interp.files import write_text
 from vislens_interp.metrics.bootstrap import interval
 from vislens_interp.metrics.realism import frechet_distance
 
+STRENGTH = PixelBackend.defaults.edit.strength
+
 COMPARISONS = {
     "structure and step": (ALIKE, HELD),
     "all, as tuned": (OURS, HELD),
@@ -82,7 +84,7 @@ the others and the images were in earlier tables.
 Δr: signed so that positive is the wanted way, against α = 0 of the same landscape and seed, in SDs of the unit over the
 reference images. Similarity: cosine to the input in the penultimate features of the third-party ResNet-20; normalised:
 0 is a random pair ({table.random:.3f}), 1 the row's own reconstruction. Refined: after the DDPM at strength
-{PixelBackend.defaults.strength}, for the first {REFINED_IMAGES} pictures of each seed. Fréchet distance: same features,
+{STRENGTH}, for the first {REFINED_IMAGES} pictures of each seed. Fréchet distance: same features,
 {count} pictures, of the same {JUDGED_IMAGES * len(seeds)} photographs for each unit, to as many other test images. Two
 sets of so many unlike test images are {floor:.2f} apart, which pictures of so few photographs cannot reach.
 Intervals: 95 %, bootstrap over units first, then images. Edits are at α = 1.

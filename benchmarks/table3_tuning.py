@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vislens_interp.files import write_text
 from vislens_interp.landscape.prior import ResponseScaler
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.response import interpolate_at
 
 
@@ -32,7 +32,7 @@ def tune(bench: Bench, steps: int, prior: Literal["structured", "standard"]) -> 
         responses = target.responses(bench.reference)
         scaler = ResponseScaler.fit(responses, target.names)
         backend = bench.backend("consistent")
-        method = LandscapeMethod(shuffles=0, **FIT)
+        method = LandscapeEdit(shuffles=0, **FIT)
         if prior == "structured":
             method.fit(target, backend, bench.reference, responses)
         else:

@@ -48,14 +48,14 @@ from v4_recorded import neuron_order
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.embedded import embedded
-from vislens_interp.baselines.controls import Unedited
-from vislens_interp.baselines.natural_images import NaturalImages, RandomImages
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder
 from vislens_interp.brain.v4 import v4_encoder
 from vislens_interp.files import fingerprint, write_text
 from vislens_interp.images import resize
 from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.methods.controls import Unedited
+from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 
 LIST = Path(__file__).parent / "v4_neurons.json"
 RESULTS = Path(__file__).parent / "results" / "v4_preferred_images"
@@ -162,7 +162,7 @@ class Bench:
         """What pictures of one folder have in common."""
         generator, defaults = self.backend.generator, self.backend.defaults
         said = {"angle": angle, "images": self.images, "steps": generator.steps, "guidance": generator.guidance}
-        said |= {"strength": defaults.strength, "fit": defaults.fit, "prior": defaults.prior, "edit": defaults.edit}
+        said |= {"strength": defaults.edit.strength, **defaults.to_dict()}
         return json.loads(json.dumps(said | self.weights))
 
     def _sides(self, name: str) -> list[Side]:
@@ -287,9 +287,9 @@ def figure(bench: Bench, work: list[tuple[str, int]], angle: float) -> Any:
         target = Recorded([f"neuron{neuron}"])
         method = METHODS[OURS]().fit(target, bench.backend, *reference)
         set_angle(method, angle)
-        made = {"α = 0": Unedited().fit(target, bench.backend, *reference).generate(pictures, {}, seeds=noise)}
+        made = {"α = 0": Unedited().fit(target, bench.backend, *reference).generate(pictures, {}, seeds=noise).images}
         for way, label in zip(SIGN, ("preferred", "suppressed"), strict=True):
-            made[label] = method.generate(pictures, {0: way}, seeds=noise)
+            made[label] = method.generate(pictures, {0: way}, seeds=noise).images
         before = eyes.answers(made["α = 0"])
         rows.append((f"{name}, neuron {neuron}\nphotograph", pictures, [""] * len(pictures)))
         rows.append(("α = 0", made["α = 0"], [""] * len(pictures)))

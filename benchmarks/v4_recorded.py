@@ -36,22 +36,19 @@ from provenance import provenance, provenance_line
 from v4_data import NEURONS, TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 
 from vislens_interp.backends.retrieval import RetrievalBackend
-from vislens_interp.baselines.centroids import Centroids
-from vislens_interp.baselines.controls import Shuffled
-from vislens_interp.baselines.difference_of_means import DifferenceOfMeans
-from vislens_interp.baselines.embedding_edit import DirectionEdit
-from vislens_interp.baselines.natural_images import NaturalImages
-from vislens_interp.baselines.ridge_direction import RidgeDirection
-from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.brain.backbone import Backbone
 from vislens_interp.files import write_text
-from vislens_interp.landscape.edit import angle_between
-from vislens_interp.landscape.prior import Direction, ResponseScaler
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.landscape.prior import ResponseScaler, Sense
+from vislens_interp.math import angle_between
+from vislens_interp.methods.controls import Shuffled
+from vislens_interp.methods.directions import Centroids, DifferenceOfMeans, RidgeDirection, RidgePattern
+from vislens_interp.methods.embedding_edit import DirectionEdit
+from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.methods.natural_images import NaturalImages
 from vislens_interp.metrics.bootstrap import interval, paired_difference
 
 RESULTS = Path(__file__).parent / "results" / "v4_recorded"
-SIGN: dict[Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[Sense, int] = {"increase": 1, "decrease": -1}
 ANGLES = (10.0, 25.0, 40.0, 55.0, 75.0)
 NEAREST, EDITED, TOP = 5, 80, 10
 """Neighbours whose recordings judge; pictures edited in each half; natural images of the last rows."""
@@ -69,7 +66,7 @@ class RandomDirection(DirectionEdit):
 
 
 def landscape(**settings: Any) -> Callable[[], Any]:
-    return lambda: LandscapeMethod(shuffles=0, **settings)
+    return lambda: LandscapeEdit(shuffles=0, **settings)
 
 
 OURS, LANDSCAPE = "ours as shipped", "the paper's landscape, lerp"
@@ -79,25 +76,27 @@ BRAINACTIV, SHUFFLED = "ridge direction (BrainACTIV)", "shuffled landscape (ours
 RANDOM = "a random direction"
 METHODS: dict[str, Callable[[], Any]] = {
     OURS: landscape(),
-    LANDSCAPE: landscape(**{**PAPER, "driven": 0.0}),
-    FADE: landscape(**{**PAPER, "driven": 0.0, "residual": "fade"}),
+    LANDSCAPE: landscape(**{**PAPER, "top_activating_power": 0.0}),
+    FADE: landscape(**{**PAPER, "top_activating_power": 0.0, "residual": "fade"}),
     TWIN: lambda: Centroids(),
     MEANS: lambda: DifferenceOfMeans(),
     PATTERN: lambda: RidgePattern(),
     BRAINACTIV: lambda: RidgeDirection(strength=None),
-    SHUFFLED: lambda: Shuffled(LandscapeMethod(shuffles=0), seed=1),
+    SHUFFLED: lambda: Shuffled(LandscapeEdit(shuffles=0), seed=1),
     RANDOM: lambda: RandomDirection(),
 }
 TWIN_SLERP, FILTER = "algebraic twin, slerp", "ridge direction, not projected"
 VARIANTS: dict[str, Callable[[], Any]] = {
-    "ours, decoded, one axis, reach 16": landscape(residual=False, driven=0.0, reach=16.0),
-    "ours, residual, one axis, reach 16": landscape(residual=True, driven=0.0, reach=16.0),
-    "ours, fading residual, one axis, reach 16": landscape(residual="fade", driven=0.0, reach=16.0),
-    "ours, fading residual, driven 2, reach 4": landscape(residual="fade", driven=2.0, reach=4.0),
-    "ours, fading residual, driven 3, reach 2": landscape(residual="fade", driven=3.0, reach=2.0),
-    "ours, fading residual, driven 3, reach 4": landscape(residual="fade", driven=3.0, reach=4.0),
-    "ours, fading residual, driven 3, reach 8": landscape(residual="fade", driven=3.0, reach=8.0),
-    "ours, decoded, driven 3, reach 4": landscape(residual=False, driven=3.0, reach=4.0),
+    "ours, decoded, one axis, reach 16": landscape(residual=False, top_activating_power=0.0, axis_scale_sd=16.0),
+    "ours, residual, one axis, reach 16": landscape(residual=True, top_activating_power=0.0, axis_scale_sd=16.0),
+    "ours, fading residual, one axis, reach 16": landscape(
+        residual="fade", top_activating_power=0.0, axis_scale_sd=16.0
+    ),
+    "ours, fading residual, driven 2, reach 4": landscape(residual="fade", top_activating_power=2.0, axis_scale_sd=4.0),
+    "ours, fading residual, driven 3, reach 2": landscape(residual="fade", top_activating_power=3.0, axis_scale_sd=2.0),
+    "ours, fading residual, driven 3, reach 4": landscape(residual="fade", top_activating_power=3.0, axis_scale_sd=4.0),
+    "ours, fading residual, driven 3, reach 8": landscape(residual="fade", top_activating_power=3.0, axis_scale_sd=8.0),
+    "ours, decoded, driven 3, reach 4": landscape(residual=False, top_activating_power=3.0, axis_scale_sd=4.0),
     TWIN_SLERP: lambda: Centroids(interpolation="slerp"),
     FILTER: lambda: RidgeDirection(strength=None, project=False),
 }
@@ -156,7 +155,7 @@ class Half:
         recorded = scaler.standardise(self.recorded[:, [neuron]])
 
         def read(x: Tensor, count: int = NEAREST) -> tuple[Tensor, Tensor]:
-            found = self.backend.retrieve(x, reference=self.edited[: len(x)], count=count)
+            found = self.backend.retrieve(x, inputs=self.edited[: len(x)], count=count)
             return found.responses(recorded)[:, 0], found.cosine.mean(1)
 
         before, natural = read(self.x)

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vislens_interp import zoo
-from vislens_interp.cli import _torchvision, check_device, load_model, main
-from vislens_interp.result import LensResult
+from vislens_interp.cli import main
+from vislens_interp.models import _torchvision, check_device, load_model
+from vislens_interp.results.result import LensResult
 
 TIMM = "timm:test_resnet"
 random_weights = pytest.mark.filterwarnings("ignore:.*RANDOM WEIGHTS")

@@ -88,11 +88,19 @@ def _groups(rows: Tensor, limit: Any) -> Tensor:
                 pairs.append(torch.stack([one[kept[:, 0]], other[kept[:, 1]]], 1))
     found = torch.cat(pairs)
     graph = coo_matrix((np.ones(len(found)), (found[:, 0].numpy(), found[:, 1].numpy())), (count, count))
-    labels = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
-    first = first_rows(labels)
-    order = torch.empty(len(first), dtype=torch.int64)
-    order[labels[first]] = torch.arange(len(first))
-    return order[labels]
+    return renumbered(torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64)))
+
+
+def renumbered(groups: Tensor) -> Tensor:
+    """The same groups numbered from 0 in the order of their first rows.
+
+    >>> renumbered(torch.tensor([5, 2, 5, 9])).tolist()
+    [0, 1, 0, 2]
+    """
+    values, places = groups.unique(return_inverse=True)
+    order = torch.empty(len(values), dtype=torch.int64)
+    order[places[first_rows(groups)]] = torch.arange(len(values))
+    return order[places]
 
 
 def first_rows(groups: Tensor) -> Tensor:

@@ -252,4 +252,4 @@ def test_the_figure(places, tmp_path):
 def test_no_generator_is_said(places):
     backend = EmbedderOnly(Remembered(Embedder64.load(places[1] / "embedder64.safetensors")), torch.eye(3))
     with pytest.raises(ValueError, match="x cannot be rendered: --weights holds no generator64"):
-        backend.decode(torch.zeros(1, 512), reference=None, strength=1.0, seeds=[0])
+        backend.decode(torch.zeros(1, 512), init_image=None, strength=1.0, seeds=[0])

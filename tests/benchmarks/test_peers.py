@@ -22,7 +22,7 @@ from peers_scores import complete, difference, find_cells, grid, response_measur
 from PIL import Image
 from safetensors.torch import save_file
 
-from vislens_interp.baselines.natural_spectrum import natural_spectrum
+from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.targets.target import LayerTarget
 
 FIRST, SECOND = Unit("features.4", 3), Unit("features.12", 5)

@@ -74,7 +74,7 @@ def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
     from planted_methods import fit_and_move
     from planted_truth import load_plan, plant, record
 
-    from vislens_interp.landscape.edit import angle_between
+    from vislens_interp.math import angle_between
 
     unit = plant("linear", 1, space, load_plan())
     responses = record(unit, space.fit, 100.0, 0)

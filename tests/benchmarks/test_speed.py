@@ -22,7 +22,7 @@ from speed import (
 
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.targets import LayerTarget
 
 SPEED = Path(__file__).parents[2] / "benchmarks" / "speed.py"
@@ -46,7 +46,7 @@ def fitted():
     images = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     backend = PixelBackend()
     target = LayerTarget(zoo.load("cifar10_convnet"), "conv3", 16)
-    method = LandscapeMethod(shuffles=0, epochs=1).fit(target, backend, images)
+    method = LandscapeEdit(shuffles=0, epochs=1).fit(target, backend, images)
     return ValidationLoss(method.landscape_, target, images), method.landscape_
 
 

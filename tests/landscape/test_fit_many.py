@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 
-from vislens_interp.landscape.fit import FitSettings, fit_landscape
+from vislens_interp.config import FitConfig
+from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.fit_many import fit_many
 from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.landscape.vae import BottleneckCVAE, EmbeddingVAE
 
-SETTINGS = FitSettings(epochs=8, lr=1e-2, lr_step=3, w_kld=0.3, batch_size=64)
+SETTINGS = FitConfig(epochs=8, lr=1e-2, lr_step=3, w_kld=0.3, batch_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def check(many, singles):
 )
 def test_equal_to_single_fits(data, prior, changes):
     x, responses = data
-    settings = FitSettings(**{**SETTINGS.__dict__, **changes})
+    settings = FitConfig(**{**SETTINGS.__dict__, **changes})
     vae = start()
     before = copy.deepcopy(vae.state_dict())
     many = fit_many(vae, x, responses, prior, settings, names=["a", "b", "c"])
@@ -75,7 +76,7 @@ def test_images_too():
     responses = x.mean((2, 3))[:, :2]
     torch.manual_seed(0)
     vae = BottleneckCVAE(6, image_size=8, width=4)
-    prior, settings = ActivationPrior(6, [(0, 2)]), FitSettings(epochs=2, lr=1e-2)
+    prior, settings = ActivationPrior(6, [(0, 2)]), FitConfig(epochs=2, lr=1e-2)
     many = fit_many(vae, x, responses, prior, settings)
     check(many, [fit_landscape(vae, x, responses[:, [u]], prior, settings, names=[str(u)]) for u in (0, 1)])
 
@@ -86,7 +87,7 @@ def test_what_it_refuses(data):
     with pytest.raises(ValueError, match="prior has 2 blocks; .* Use fit_landscape for several units"):
         fit_many(start(), x, responses, ActivationPrior(8, [(0, 4), (4, 8)]), SETTINGS)
     with pytest.raises(ValueError, match="w_consistency=1.0, bf16=False: fit_many has neither"):
-        fit_many(start(), x, responses, prior, FitSettings(w_consistency=1.0))
+        fit_many(start(), x, responses, prior, FitConfig(w_consistency=1.0))
     with pytest.raises(ValueError, match=r"responses has shape \(299, 3\) for 300 images"):
         fit_many(start(), x, responses[1:], prior, SETTINGS)
     with pytest.raises(ValueError, match="images holds 150 images; a landscape needs at least 200"):

@@ -9,6 +9,7 @@ from torch import Tensor
 from vislens_interp.copies import means, row_groups
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
+from vislens_interp.math import pearson
 
 DRAWS = 1000
 WEAK_CORRELATION = 0.1
@@ -91,10 +92,10 @@ def evidence(
     for unit, name in enumerate(landscape.names):
         # A picture and its copies are one observation: of its axis, its response and the permutation.
         truth = means(standard[rows, unit], asked)
-        correlation = _correlate(means(landscape.axis(unit, landscape.latents[rows]), asked), truth)
+        correlation = pearson(means(landscape.axis(unit, landscape.latents[rows]), asked), truth).item()
         axes = [means(control.axis(unit, control.latents[rows]), asked) for control in shuffled]
         null = [
-            _correlate(axis, truth[torch.randperm(len(truth), generator=generator)])
+            pearson(axis, truth[torch.randperm(len(truth), generator=generator)]).item()
             for axis in axes
             for _ in range(max(1, DRAWS // len(shuffled)))
         ]
@@ -124,8 +125,3 @@ def evidence(
             )
         )
     return found
-
-
-def _correlate(a: Tensor, b: Tensor) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)).item()

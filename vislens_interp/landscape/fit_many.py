@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
+from vislens_interp.config import FitConfig
 from vislens_interp.copies import row_groups
-from vislens_interp.landscape.fit import MIN_IMAGES, FitSettings, fit_landscape, split_rows, stale
+from vislens_interp.landscape.fit import MIN_IMAGES, fit_landscape, split_rows, stale
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_divergence
@@ -22,7 +23,7 @@ def fit_many(
     x: Tensor,
     responses: Tensor,
     prior: ActivationPrior,
-    settings: FitSettings,
+    settings: FitConfig,
     *,
     names: list[str] | None = None,
     progress: bool = False,

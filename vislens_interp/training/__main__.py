@@ -24,6 +24,7 @@ RECIPES = (
     "embedder64",
     "autoencoder64",
     "generator64",
+    "map_generator",
     "vit_tiny64",
     "simclr_resnet50",
     "reference64",
