@@ -450,21 +450,8 @@ POINTWISE = frozenset(  # those that torch does not tag
 )
 Rule: TypeAlias = Callable[[Call], Axes | Callable[[Tensor, int], Axes | None]]
 FACTORIES = frozenset(
-    [
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "new_empty_strided",
-        "zeros_like",
-        "ones_like",
-        "empty_like",
-        "full_like",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "bernoulli",
-    ]
+    {"new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "zeros_like", "ones_like", "empty_like"}
+    | {"full_like", "rand_like", "randn_like", "randint_like", "bernoulli"}
 )
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
