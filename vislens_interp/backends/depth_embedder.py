@@ -89,9 +89,7 @@ class DepthEmbedder(nn.Module):
         """Where it computes."""
         return self.mean.device
 
-    def maps(
-        self, images: Tensor, *, size: int | None = None, layers: Sequence[str] | None = None
-    ) -> list[Tensor]:
+    def maps(self, images: Tensor, *, size: int | None = None, layers: Sequence[str] | None = None) -> list[Tensor]:
         """The layers' outputs, (N, C, H, W) each; tokens (N, L, C) become (N, C, L, 1).
 
         Args:
@@ -187,8 +185,8 @@ def _stages(network: nn.Module) -> tuple[str, ...]:
     blocks = getattr(network, "blocks", None)
     if not isinstance(blocks, nn.Sequential) or not hasattr(network, "conv_stem"):
         raise ValueError(
-            f"layers=None, and {type(network).__name__} has no stages of EfficientNet's form; expected the names of the "
-            "layers to embed with, early to late."
+            f"layers=None, and {type(network).__name__} has no stages of EfficientNet's form; expected the names of "
+            "the layers to embed with, early to late."
         )
     return tuple(f"blocks.{index}" for index in range(len(blocks)))
 

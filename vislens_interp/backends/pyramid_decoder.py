@@ -18,7 +18,9 @@ NEIGHBOURHOOD = 3
 """Places whose features of the finest map draw one patch, each way."""
 RIDGE = 1e-6
 """Ridge penalty, relative to the mean square of a feature. Held-out photographs were alike from 1e-7 to 1e-5."""
-POSITIONS = 4_000_000
+PROBE = 64
+"""Side in pixels of the blank image that says how large each layer's maps are."""
+POSITIONS = 500_000
 """Most positions that a fit reads; more are thinned out evenly."""
 
 
@@ -31,16 +33,15 @@ class PyramidDecoder:
 
     Args:
         embedder: Whose maps are decoded.
-        layers: Names of its layers to decode from, the finest first; None takes all whose maps differ in size or lie
-            deeper than the others of their size: of EfficientNet-Lite0 the stages 0, 1, 2, 4 and 6.
+        layers: Names of its network's layers to decode from, the finest first; None takes the embedder's deepest of
+            each size, and the stem ``bn1`` if there is one: of EfficientNet-Lite0 the stem and stages 0, 1, 2, 4 and 6.
 
     Attributes:
-        at: Positions of its layers among the embedder's.
         weights: For each number of dropped levels, (features + 1, 3 · patch²), after :meth:`fit` or :meth:`load`.
         patches: Side in pixels of the patches that each of them draws.
 
     Raises:
-        KeyError: A layer is not among the embedder's.
+        ValueError: The layers are not in the order of their maps' size.
 
     Source: ours.
 
@@ -56,15 +57,12 @@ class PyramidDecoder:
 
     def __init__(self, embedder: DepthEmbedder, layers: Sequence[str] | None = None) -> None:
         self.embedder = embedder
+        self.layers = tuple(_levels(embedder) if layers is None else layers)
         with torch.no_grad():
-            shapes = [tuple(item.shape[1:]) for item in embedder.maps(torch.zeros(1, 3, 64, 64), size=64)]
-        by_name = dict(zip(embedder.layers, shapes, strict=True))
-        self.layers = tuple(_deepest_of_each_size(by_name) if layers is None else layers)
-        for name in self.layers:
-            if name not in by_name:
-                raise KeyError(f"layers names {name!r}; expected layers of the embedder, {', '.join(embedder.layers)}.")
-        self.at = [embedder.layers.index(name) for name in self.layers]
-        strides = [max(1, 64 // by_name[name][-1]) for name in self.layers]
+            maps = embedder.maps(torch.zeros(1, 3, PROBE, PROBE), size=PROBE, layers=self.layers)
+        strides = [max(1, PROBE // item.shape[-1]) for item in maps]
+        if strides != sorted(strides):
+            raise ValueError(f"layers={self.layers} have strides {strides}; expected the finest map first.")
         self.patches = [min(LARGEST_PATCH, 2 * stride) for stride in strides]
         self.weights: list[Tensor] = []
 
@@ -75,8 +73,7 @@ class PyramidDecoder:
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The maps that it decodes from, the finest first, of images (N, 3, S, S) seen at their own size."""
-        maps = self.embedder.maps(images.to(self.embedder.device), size=images.shape[-1])
-        return [maps[index] for index in self.at]
+        return self.embedder.maps(images.to(self.embedder.device), size=images.shape[-1], layers=self.layers)
 
     @torch.no_grad()
     def fit(self, images: Tensor, *, batch_size: int = 10) -> Self:
@@ -177,7 +174,9 @@ class PyramidDecoder:
         return decoder
 
 
-def _deepest_of_each_size(shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """One layer for each size of map, the deepest, the largest size first."""
-    deepest = {shape[-1]: name for name, shape in shapes.items()}
-    return [deepest[side] for side in sorted(deepest, reverse=True)]
+def _levels(embedder: DepthEmbedder) -> list[str]:
+    """The network's stem where it is of EfficientNet's form, and one of the embedder's layers for each size of map."""
+    with torch.no_grad():
+        sides = [item.shape[-1] for item in embedder.maps(torch.zeros(1, 3, PROBE, PROBE), size=PROBE)]
+    deepest = dict(zip(sides, embedder.layers, strict=True))
+    return [*(["bn1"] if hasattr(embedder.network, "bn1") else []), *(deepest[side] for side in sorted(deepest)[::-1])]

@@ -21,6 +21,7 @@ RECIPES = (
     "cifar10_convnet",
     "cifar10_cvae",
     "cifar10_ddpm",
+    "decoder",
     "embedder64",
     "autoencoder64",
     "generator64",

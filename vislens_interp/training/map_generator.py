@@ -15,9 +15,10 @@ from vislens_interp.zoo.map_generator import MapGenerator
 
 ABOUT = (
     "Embeddings of all depths, and what a closed-form decoder draws of the kept feature maps, to 64-pixel pictures: a "
-    "transformer over 8 x 8 patches, trained with levels of maps left out at random, in pixels and in the embedder's maps."
+    "transformer over 8 x 8 patches, trained with levels of maps left out at random, in pixels and in the embedder's "
+    "maps."
 )
-FITTED_ON = 4000
+FITTED_ON = 1000
 """Training images that the embedder's statistics and the closed-form decoder are taken from."""
 
 
@@ -74,8 +75,7 @@ def run(
         maps = embedder.maps(images.to(device), size=size)
         return maps, embedder.from_maps(maps)
 
-    def draw(maps: Sequence[Tensor], dropped: Tensor) -> Tensor:
-        kept = [maps[index] for index in decoder.at]
+    def draw(kept: Sequence[Tensor], dropped: Tensor) -> Tensor:
         drawn = torch.zeros(len(dropped), 3, size, size, device=device)
         for count in dropped.unique().tolist():
             rows = dropped == count
@@ -86,7 +86,7 @@ def run(
     def error(network: nn.Module, images: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             maps, x = see(images)
-            drawing = draw(maps, dropped)
+            drawing = draw(decoder.maps(images), dropped)
         made = network(x, drawing, dropped)
         seen, again = see(made)
         in_maps = torch.stack([(a - b).abs().mean() / s for a, b, s in zip(seen, maps, spreads, strict=True)]).mean()

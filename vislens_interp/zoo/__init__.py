@@ -61,8 +61,8 @@ def load(name: str) -> nn.Module:
 
     Args:
         name: One of :func:`available`; ``cifar10_convnet`` is the paper's classifier, trained on colour images at 32
-            px, ``efficientnet_lite0`` an ImageNet classifier at 224 px (TensorFlow's weights, Apache-2.0), ``vit_tiny64``
-            a supervised vision transformer at 64 px.
+            px, ``efficientnet_lite0`` an ImageNet classifier at 224 px (TensorFlow's weights, Apache-2.0),
+            ``vit_tiny64`` a supervised vision transformer at 64 px.
 
     Returns:
         The network; it takes images after ``.preprocess``, which takes RGB in [0, 1].
@@ -80,7 +80,9 @@ def load(name: str) -> nn.Module:
     state = load_file(weights(f"{name}.safetensors"))
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
         model = _NETWORKS[name](state)
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    model.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    )
     return model.eval()
 
 
