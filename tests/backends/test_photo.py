@@ -54,7 +54,8 @@ def test_an_edit_moves_a_unit_both_ways_and_keeps_the_picture(backend):
     result = lens.visualize(images)
     assert (result.response_change["increase"] > 0.2).all()
     assert (result.response_change["decrease"] < -0.2).all()
-    for made in result.preferred, result.suppressed:
+    for sense in ("increase", "decrease"):
+        made = result.images[sense]
         assert ((made - images).square().mean((1, 2, 3)).sqrt() < 0.12).all()
 
 

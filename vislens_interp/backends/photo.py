@@ -51,8 +51,8 @@ def photo(
 ) -> EmbeddingBackend:
     """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
 
-    At strength 0 an unedited picture is the photograph as a closed-form decoder draws it from the network's maps (over
-    40 dB). An edit changes it until the embedding that is read from it again has moved as asked, within a limit of
+    At strength 0 an unedited picture is the photograph as a closed-form decoder draws it from the network's maps
+    (50 dB). An edit changes it until the embedding that is read from it again has moved as asked, within a limit of
     pixel change. Nothing asks the target.
 
     Args:
