@@ -85,13 +85,13 @@ def test_render_is_a_generation_from_the_papers_seed(sd15):
 
 def test_the_papers_recipe():
     """Table S3, column NSD & ImageNet; Algorithm 2."""
-    assert (PAPER.fit["epochs"], PAPER.fit["batch_size"], PAPER.fit["lr"]) == (150, 128, 1e-4)
-    assert (PAPER.fit["lr_step"], PAPER.fit["lr_gamma"], PAPER.fit["clip"]) == (10, 0.9, 1.0)
-    assert PAPER.edit["interpolation"] == "slerp"
-    assert PAPER.edit["keep_norm"]
-    assert PAPER.strength == 1
-    assert not PAPER.prior["organise"]
-    assert PAPER.prior["block_dim"] is None
+    assert (PAPER.fit.epochs, PAPER.fit.batch_size, PAPER.fit.lr) == (150, 128, 1e-4)
+    assert (PAPER.fit.lr_step, PAPER.fit.lr_gamma, PAPER.fit.clip) == (10, 0.9, 1.0)
+    assert PAPER.edit.interpolation == "slerp"
+    assert PAPER.edit.keep_norm
+    assert PAPER.edit.strength == 1
+    assert not PAPER.prior.closed_form_init
+    assert PAPER.prior.block_dim is None
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     backend = EmbeddingBackend(embedder, sd15.generator, name="counting")
     settings = {"epochs": 2, "lr": 1e-3, "shuffles": 1}
     lens = FeatureLens(network, "2", unit=1, backend=backend).fit(folder, **settings)
-    assert isinstance(lens._reference[0], ImageFiles)
+    assert isinstance(lens.reference_set.images, ImageFiles)
     assert embedder.counts == [64, 64, 64, 28]
     assert lens.reference_set.kind == "given images"
     other = FeatureLens(network, "2", unit=1, backend=sd15).fit(load_images(folder, size=32)[0], **settings)
