@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.config import FitConfig
+from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
@@ -28,9 +28,6 @@ def split_rows(count: int, settings: FitConfig) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
     held_out = max(1, round(settings.validation * count))
     return order[held_out:].sort().values, order[:held_out].sort().values
-
-
-MIN_IMAGES = 200
 
 
 def fit_landscape(
