@@ -323,10 +323,9 @@ class FeatureLens:
 
     def maker(self, method: str | Method, mode: int | None = None) -> Method:
         """What generates: in the lens's own landscape, or another method fitted on what that was fitted on."""
+        ours = self.fitted_method
         if method in OURS:
-            return (
-                self.fitted_method if (method, mode) == ("edit", None) else build(method, self.fitted_method, mode=mode)
-            )
+            return ours if (method, mode) == ("edit", None) else build(method, ours, mode=mode)
         if not isinstance(method, str):  # its settings may have changed since
             return fit_beside(method, ours, self.reference_set)
         if method not in self._methods:
