@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vislens_interp.backends.adapters import AdapterState
 from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_archive import ReferenceArchive
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
@@ -44,8 +45,29 @@ PAPER = Config.of(
 """The paper's recipe, as far as it says it; no benchmark has chosen these."""
 
 
+class Generator(Protocol):
+    """Carries embeddings to images.
+
+    Attributes:
+        embedding_dim: Dimensions of the embeddings that it takes.
+        size: Side of its images in pixels.
+    """
+
+    embedding_dim: int
+    size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def __call__(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+        """Embeddings (N, D) to images (N, 3, S, S), starting from ``init_image`` where ``strength`` is below 1."""
+        ...
+
+
 class EmbeddingBackend:
-    """Images to embeddings by an embedder, embeddings to images by Stable Diffusion or a model of its layout.
+    """Images to embeddings by an embedder, embeddings to images by a generator: Stable Diffusion, or a closed loop.
 
     Args:
         embedder: Images to embeddings.
@@ -70,7 +92,7 @@ class EmbeddingBackend:
     def __init__(
         self,
         embedder: Embedder,
-        generator: StableDiffusionGenerator,
+        generator: Generator,
         *,
         name: str,
         defaults: Config = PAPER,
@@ -123,10 +145,17 @@ class EmbeddingBackend:
         )
         return rows.tensor().to(self.device)
 
+    @property
+    def closed_loop(self) -> ClosedLoopGenerator | None:
+        """The generator, where it can change a picture until what is read from it again scores higher."""
+        return self.generator if isinstance(self.generator, ClosedLoopGenerator) else None
+
     def render(self, x: Tensor) -> Tensor:
         """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, or a few steps."""
         if self.render_steps is not None:
-            return self.generator.few_steps(x, steps=self.render_steps, seeds=[RENDER_SEED] * len(x))
+            return cast(StableDiffusionGenerator, self.generator).few_steps(
+                x, steps=self.render_steps, seeds=[RENDER_SEED] * len(x)
+            )
         return self.decode(x, init_image=None, strength=1.0, seeds=[RENDER_SEED] * len(x))
 
     def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import Config, EditConfig, Overrides, resolve, sections_of
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.cross_talk import reduce_cross_talk
@@ -226,8 +227,27 @@ class LandscapeEdit(LandscapeMethod):
     ) -> tuple[Tensor, Tensor]:
         assert strength is not None  # an edit uses it
         x = self.encode(images)
+        loop = getattr(self.backend, "closed_loop", None)
+        if loop is not None and directions and strength < 1 and self.config.edit.goal == "surrogate_ascent":
+            pictures = self._in_closed_loop(loop, images, directions, alpha, strength)
+            return pictures, self.landscape_.encode(self.encode(pictures))[0]
         edited, latents = self._edited(x, self.landscape_.encode(x)[0], directions, alpha)
         return self.backend.decode(edited, init_image=images, strength=strength, seeds=seeds), latents
+
+    def _in_closed_loop(
+        self, loop: ClosedLoopGenerator, images: Tensor, directions: Directions, alpha: float | None, strength: float
+    ) -> Tensor:
+        """Pictures of which the surrogate, reading them again at every step, predicts a higher (or lower) response."""
+        surrogate = self.surrogate()
+        angle = self.config.edit.angle
+        share = alpha if alpha is not None else min(1.0, (angle or 0.0) / MAX_ROTATION_DEG)
+
+        def score(embeddings: Tensor, rows: Tensor) -> Tensor:
+            predicted = surrogate(embeddings)
+            signed = [predicted[:, unit] * (1 if sense == "increase" else -1) for unit, sense in directions.items()]
+            return torch.stack(signed).sum(0)
+
+        return loop.ascend(images, score, share=share, strength=strength)
 
     def _edited(self, x: Tensor, before: Tensor, directions: Directions, alpha: float | None) -> tuple[Tensor, Tensor]:
         """Moved x (N, ...) and its latents (N, latent_dim); ``alpha`` None goes by angle."""
