@@ -274,10 +274,10 @@ def test_strength_0_shows_the_reference(lens, pictures):
 
 
 def test_dose_and_response(lens, pictures):
-    sweep = lens.sweep(pictures[:2], [-1.0, 0.0, 1.0])
-    assert sweep.response_change.shape == (3, 2)
-    assert torch.equal(sweep.response_change[1], torch.zeros(2))
-    assert not torch.equal(sweep.response_change[0], sweep.response_change[2])
+    alphas, changes = lens.visualize(pictures[:2], alphas=[1.0]).dose_response
+    assert alphas == [-1.0, -0.75, 0.0, 0.75, 1.0]
+    assert torch.equal(changes[2], torch.zeros(2))
+    assert not torch.equal(changes[0], changes[4])
 
 
 def test_samples_need_no_image(lens):
