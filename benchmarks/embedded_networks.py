@@ -11,7 +11,7 @@ from judges import load_judge, load_squeezenet
 from safetensors.torch import load_file
 from torch import nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.training import vit_tiny64
 
 UNITS = Path(__file__).parent / "embedded_units.json"

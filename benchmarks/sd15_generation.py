@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.stable_diffusion import PROMPT, StableDiffusionGenerator
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 STEPS = 50
 PICTURES = 2000

@@ -47,12 +47,12 @@ from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.embedding import PAPER
 from vislens_interp.config import FitConfig
 from vislens_interp.files import write_text
-from vislens_interp.images import Preprocess
 from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.fit_many import fit_many
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.training.data import pixels, read_images
 
 PAPER_HOURS = 6.5

@@ -29,7 +29,6 @@ from tqdm import tqdm
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.files import write_text
-from vislens_interp.images import Preprocess
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import Sense, kl_divergence
@@ -37,8 +36,10 @@ from vislens_interp.landscape.vae import VAE, BottleneckCVAE, sample_posterior
 from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.methods.standard_vae import ALGORITHM_3
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
-from vislens_interp.targets.capture import run_to_layer, undisturbed
+from vislens_interp.targets.capture import run_to_layer
+from vislens_interp.targets.undisturbed import undisturbed
 from vislens_interp.targets.whole_layer import all_units
 from vislens_interp.training.data import pixels, read_images
 

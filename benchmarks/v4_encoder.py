@@ -38,7 +38,7 @@ from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout
 from vislens_interp.brain.v4 import v4_encoder
 from vislens_interp.files import write_text
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 RESULTS = Path(__file__).parent / "results" / "v4_encoder"
 AIM, AIM_SESSION = 0.50, "201025"

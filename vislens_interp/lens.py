@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import vislens_interp.backends.embedded
 import vislens_interp.backends.embedding
+import vislens_interp.backends.photo
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES, Config, Overrides
@@ -117,7 +118,7 @@ class FeatureLens:
     def fit(
         self,
         images: Any = None,
-        responses: Tensor | Sequence[float] | None = None,
+        responses: Any = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
@@ -132,8 +133,10 @@ class FeatureLens:
                 another lens. None takes the backend's own (synthetic) one. Of a backend of embeddings, files stay on
                 the disk, where they must remain: they are read for the embeddings, for the responses, and when they are
                 shown. The same images are embedded once for all lenses on a backend.
-            responses: Measured responses, (N,) or (N, K), instead of the model's. Pictures are still read by the model,
-                in SDs of these: a model that was fitted to them says what they would be, another needs ``judge=``.
+            responses: Measured responses, (N,) or (N, K), instead of the model's, or a mapping or table of them by the
+                images' names: see :func:`~vislens_interp.pairing.paired_responses`. Pictures are still read by the
+                model, in SDs of these: a model that was fitted to them says what they would be, another needs
+                ``judge=``.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             checkpoint: File that an interrupted fit goes on from when called again.
@@ -275,8 +278,7 @@ class FeatureLens:
         if len(wanted) != 1:
             raise ValueError(f"direction={direction!r} is two; sample 'increase' and 'decrease' one after the other.")
         self.fit_if_needed()
-        (moves,) = wanted.values()
-        z = sample_latents(self.landscape_, count, moves, seed=seed).to(self.backend.device)
+        z = sample_latents(self.landscape_, count, *wanted.values(), seed=seed).to(self.backend.device)
         strength = self.fitted_method.config.edit.strength if strength is None else strength
         seeds = [seed + row for row in range(count)]
         return self.backend.decode(self.landscape_.decode(z), init_image=None, strength=strength, seeds=seeds).cpu()

@@ -7,7 +7,7 @@ from torch import nn
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 SIDE = 64
 
@@ -140,9 +140,7 @@ def test_a_decoder_is_saved_and_belongs_to_one_network(decoder, tmp_path):
     path = decoder.save(tmp_path / "decoder.safetensors")
     again = PyramidDecoder.load(path, decoder.embedder)
     images = _images(2, 4)
-    torch.testing.assert_close(
-        again(again.maps(images), SIDE), decoder(decoder.maps(images), SIDE), atol=5e-3, rtol=0
-    )
+    torch.testing.assert_close(again(again.maps(images), SIDE), decoder(decoder.maps(images), SIDE), atol=5e-3, rtol=0)
     other = DepthEmbedder(nn.Sequential(nn.Conv2d(3, 4, 2)), ["0"], preprocess=Preprocess(8, [0.5], [0.5]), size=8)
     with pytest.raises(ValueError, match="was fitted to another network"):
         PyramidDecoder.load(path, other)

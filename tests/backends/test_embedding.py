@@ -12,7 +12,8 @@ from vislens_interp import FeatureLens
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.embedding import PAPER, EmbeddingBackend
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
-from vislens_interp.images import ImageFiles, Preprocess, load_images, to_pil
+from vislens_interp.images import ImageFiles, load_images, to_pil
+from vislens_interp.preprocess import Preprocess
 
 # What is edited here is what was fitted on, for speed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*images to edit are among")
@@ -321,7 +322,7 @@ def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     ("name", "message"),
     [
         ("sd15", "Run `vislens download sd15`"),
-        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'sd15']"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'photo', 'sd15']"),
     ],
 )
 def test_from_the_shell(cache, tmp_path, capsys, name, message):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vislens_interp.backends.retrieval import RetrievalBackend
 from vislens_interp.brain.planted import Tuning
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 # ---- arithmetic -----------------------------------------------------------------------------------------------------
 

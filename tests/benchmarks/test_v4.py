@@ -12,7 +12,7 @@ import v4_recorded
 from PIL import Image
 
 from vislens_interp.brain.backbone import Backbone
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Pictures whose embedding, read from the picture again, lies where it should: the embedded backend's generator."""
+"""Pictures whose embedding, read from the picture again, lies where it should: the photo backend's generator."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,6 @@
 """Feature maps back to pixels in closed form: the picture that the maps of a network's layers still hold."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,7 @@ RIDGE = 1e-6
 """Ridge penalty, relative to the mean square of a feature. Held-out photographs were alike from 1e-7 to 1e-5."""
 PROBE = 64
 """Side in pixels of the blank image that says how large each layer's maps are."""
-POSITIONS = 500_000
+POSITIONS = 200_000
 """Most positions that a fit reads; more are thinned out evenly."""
 
 
@@ -46,7 +47,7 @@ class PyramidDecoder:
     Source: ours.
 
     >>> from torch import nn
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> net = nn.Sequential(nn.Conv2d(3, 12, 2, stride=2), nn.Conv2d(12, 8, 2, stride=2))
     >>> embedder = DepthEmbedder(net, ["0", "1"], preprocess=Preprocess(32, [0.5], [0.5]), size=32)
     >>> decoder = PyramidDecoder(embedder).fit(torch.rand(40, 3, 32, 32))
@@ -97,11 +98,15 @@ class PyramidDecoder:
         for part in images.split(batch_size):
             maps = self.maps(part)
             for dropped, patch in enumerate(self.patches):
-                features = self._features(maps, size, dropped).permute(0, 2, 3, 1).flatten(0, 2)
-                wanted = F.pixel_unshuffle(part.to(features), patch).permute(0, 2, 3, 1).flatten(0, 2)
-                every = max(1, round(len(features) * len(images) / len(part) / POSITIONS))
-                features = torch.cat([features[::every], torch.ones(len(features[::every]), 1).to(features)], 1)
-                products = (features.T @ features).double(), (features.T @ wanted[::every]).double()
+                side = size // patch
+                every = max(1, round(side**2 * len(images) / POSITIONS))
+                while math.gcd(every, side) > 1:  # else whole columns would never be read
+                    every += 1
+                features = self._features(maps, size, dropped).flatten(2)[:, :, ::every]
+                features = F.pad(features.transpose(0, 1).flatten(1), (0, 0, 0, 1), value=1.0)  # the last row: offsets
+                wanted = F.pixel_unshuffle(part.to(features), patch).flatten(2)[:, :, ::every]
+                wanted = wanted.transpose(0, 1).flatten(1)
+                products = (features @ features.T).double(), (features @ wanted.T).double()
                 if dropped < len(sums):
                     sums[dropped] = sums[dropped][0] + products[0], sums[dropped][1] + products[1]
                 else:

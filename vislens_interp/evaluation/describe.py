@@ -26,4 +26,6 @@ def describe_lens(lens: "FeatureLens") -> str:
     if lens.method_ is None:
         return "\n".join([*lines, "not fitted yet"])
     lines.append(f"fitted on {len(lens.landscape_.latents)} images ({lens.reference_set.kind})")
+    if lens.reference_set.pairing is not None:
+        lines.append(f"images and their responses: {lens.reference_set.pairing}")
     return "\n".join([*lines, *(str(item) for item in lens.evidence_.values())])

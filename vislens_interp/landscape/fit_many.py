@@ -10,6 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
 from vislens_interp.config import FitConfig
+from vislens_interp.copies import row_groups
 from vislens_interp.landscape.fit import MIN_IMAGES, fit_landscape, split_rows, stale
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -77,7 +78,7 @@ def fit_many(
         )
     scalers = [ResponseScaler.fit(responses[:, [unit]], [name]) for unit, name in enumerate(names)]
     standard = [scaler.for_prior(responses[:, [unit]].float()) for unit, scaler in enumerate(scalers)]
-    training, held_out = split_rows(len(x), settings)
+    training, held_out = split_rows(len(x), settings, row_groups(x))
     modes = torch.stack([assign_modes(vae, x, column, prior, seed=settings.seed) for column in standard]).to(x.device)
     columns = torch.stack(standard).to(x.device)
     count = len(names)
