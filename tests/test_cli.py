@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vislens_interp import zoo
-from vislens_interp.cli import main
+from vislens_interp.cli import _unit, main
 from vislens_interp.models import _torchvision, check_device, load_model
 from vislens_interp.results.result import LensResult
 
@@ -60,7 +60,7 @@ def test_wrong_usage(arguments, capsys):
 def test_help_needs_nothing_heavy():
     code = """if True:
         import sys
-        from vislens_interp.cli import main
+        from vislens_interp.cli import _unit, main
         main(["--help"])
         heavy = {"diffusers", "timm", "torchvision", "matplotlib", "captum", "open_clip", "torchmetrics"}
         sys.exit(sorted(heavy & set(sys.modules)) or 0)
@@ -305,3 +305,22 @@ def test_visualize(tmp_path, capsys):
     assert result.directions == ["increase"]
     assert (result.settings["alpha"], result.settings["strength"]) == (0.5, 0)
     assert capsys.readouterr().out.rstrip().endswith("result.json")
+
+
+@pytest.mark.parametrize(("text", "unit"), [("16", 16), ("-1", -1), ("17,3,3", (17, 3, 3)), ("frog", "frog")])
+def test_units_from_a_shell(text, unit):
+    assert _unit(text) == unit
+
+
+@shipped
+@pytest.mark.slow
+def test_compare(tmp_path, capsys):
+    images = write_images(tmp_path / "images", 3)
+    command = ["compare", "--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "cifar10"]
+    command += ["--images", str(images), "--reference", str(write_images(tmp_path / "reference", 250, seed=1))]
+    command += ["--methods", "ridge_pattern", "unedited", "--noise-seeds", "0", "--strength", "0"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "| ridge_pattern | increase |" in out
+    for name in ("scores.csv", "scores.md", "scores.png", "pictures.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0

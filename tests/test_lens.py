@@ -322,7 +322,7 @@ def test_top_images(fitted):
     assert len(fitted.top_images(9, pictures(4)).images) == 4
 
 
-def test_example_images_were_held_out(fitted):
+def test_the_first_inputs_were_held_out(fitted):
     images, names = fitted.reference_set.held_out(4)
     rows = fitted.landscape_.held_out[:4]
     assert torch.equal(images, pictures(220)[rows])

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, Union, get_args, get_origin, get_type_hints
 
+MIN_IMAGES = 200
+"""Reference images of a fit, at least: a landscape of fewer is noise."""
+
 
 class _Section:
     """A group of settings whose values have the annotated types; numbers of NumPy are numbers."""

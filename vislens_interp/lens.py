@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import Any, Literal, Self, Unpack
 
 from torch import Tensor, nn
@@ -13,20 +12,20 @@ import vislens_interp.backends.embedding
 import vislens_interp.backends.photo
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
-from vislens_interp.config import Config, Overrides
-from vislens_interp.evaluation.checks import validate_visualize, warn_of_other_units
-from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare
+from vislens_interp.config import MIN_IMAGES, Config, Overrides
+from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_other_units
+from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare, fit_beside
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.contact_sheet import contact_sheet
+from vislens_interp.evaluation.describe import describe_lens
 from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
 from vislens_interp.images import load_images
 from vislens_interp.landscape.evidence import Evidence
-from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.methods.base import Method
-from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results import lens_file
@@ -148,7 +147,8 @@ class FeatureLens:
         Returns:
             The lens; ``evidence_`` says what the fit is worth.
         """
-        reference = self._reference_for(images, responses, on_error)
+        reference = ReferenceSet.for_fit(self.backend, images, responses, on_error=on_error)
+        warn_of_other_units(self.target, reference)
         method = LandscapeEdit(config, **{"seed": self.seed, **overrides})
         start = time.perf_counter()
         method.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
@@ -158,31 +158,6 @@ class FeatureLens:
         self.method_, self._reference = method, reference.with_held_out(fitted.held_out)
         self._methods = {}
         return self
-
-    def _reference_for(self, images: Any, responses: Any, on_error: Literal["raise", "skip"]) -> ReferenceSet:
-        if images is None:
-            if responses is not None:
-                raise ValueError("responses= were given without the images= that they belong to; pass both.")
-            reference = ReferenceSet.of_backend(self.backend)
-            if reference is None:
-                raise ValueError(
-                    f"images=None, and backend {self.backend.name!r} has no reference set of its own; pass at least "
-                    f"{MIN_IMAGES} images."
-                )
-            return reference
-        reference = ReferenceSet.open(images, self.backend.size, stream=self.streams, on_error=on_error)
-        if isinstance(images, ReferenceSet):  # another lens's, whose units had other responses
-            reference = reference.without_responses()
-        if responses is None:
-            return reference
-        reference = reference.with_responses(responses, measured=True)
-        warn_of_other_units(self.target, reference)
-        return reference
-
-    @property
-    def streams(self) -> bool:
-        """Whether reference files stay on the disk: where x is an embedding, for pictures of 512 px fill memory."""
-        return len(self.backend.shape) == 1
 
     @property
     def fitted_method(self) -> LandscapeEdit:
@@ -298,21 +273,15 @@ class FeatureLens:
         strength: float | None = None,
         seed: int = PAPER_SEED,
     ) -> Tensor:
-        """Pictures drawn from the prior itself, with no input image; picture k uses ``seed + k``.
-
-        Returns:
-            (count, 3, S, S) in [0, 1].
-        """
+        """Pictures (count, 3, S, S) drawn from the prior itself, with no input image; picture k uses ``seed + k``."""
         wanted = self.moves(direction)
         if len(wanted) != 1:
             raise ValueError(f"direction={direction!r} is two; sample 'increase' and 'decrease' one after the other.")
         self.fit_if_needed()
-        (moves,) = wanted.values()
-        z = sample_latents(self.landscape_, count, moves, seed=seed).to(self.backend.device)
-        x = self.landscape_.decode(z)
+        z = sample_latents(self.landscape_, count, *wanted.values(), seed=seed).to(self.backend.device)
         strength = self.fitted_method.config.edit.strength if strength is None else strength
         seeds = [seed + row for row in range(count)]
-        return self.backend.decode(x, init_image=None, strength=strength, seeds=seeds).cpu()
+        return self.backend.decode(self.landscape_.decode(z), init_image=None, strength=strength, seeds=seeds).cpu()
 
     def top_images(self, count: int = 10, images: Any = None, *, unit: Any = None) -> TopImages:
         """The images that drive the unit most: the reality check beside every generated picture.
@@ -335,7 +304,7 @@ class FeatureLens:
     def attribute(
         self, images: Any = None, *, unit: Any = None, method: str = "NeuronIntegratedGradients", **settings: Any
     ) -> Attribution:
-        """Where in images a unit looks, computed and drawn by Captum; needs no fit for images that are given.
+        """Where in images a unit looks, computed by Captum, which draws it too; needs no fit for images that are given.
 
         Args:
             images: A tensor, PIL images, paths or a folder, such as a result's ``images["increase"]``; None takes
@@ -343,9 +312,6 @@ class FeatureLens:
             unit: Which unit of a lens on several.
             method: ``"NeuronIntegratedGradients"``, ``"NeuronGradient"`` or ``"NeuronFeatureAblation"``.
             settings: For Captum's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
-
-        Returns:
-            What each pixel contributes; ``figure()`` shows it.
         """
         if images is None:
             self.fit_if_needed()
@@ -355,27 +321,18 @@ class FeatureLens:
         return attribute(self.target, pictures, self.index(unit), method=method, **settings)
 
     def __repr__(self) -> str:
-        """What the lens points at, what it applies to images, and what its fit is worth."""
-        described = self.target.describe()
-        pool = ""
-        # A neuron at its place and a function of the whole output are not pooled.
-        pooled = not all(isinstance(unit, tuple | FunctionType) for unit in getattr(self.target, "units", [0]))
-        if pooled and len(described.get("shape", [])) > 1:
-            over = "the map" if described["layout"] in ("NCHW", "NHWC", None) else "the positions"
-            pool = f"{described['pool']} over {over}" if described["pool"] in ("mean", "max") else described["pool"]
-            pool = f" ({pool})"
-        layer = f"layer {described['layer']}" if described.get("layer") else "output"
-        units = ", ".join(self.target.names)
-        lines = [
-            f"{described['model']}, {layer}, unit {units}{pool}, backend {self.backend.name}",
-            f"preprocessing: {described.get('preprocess', 'none')}",
-        ]
-        if self.method_ is None:
-            return "\n".join([*lines, "not fitted yet"])
-        lines.append(f"fitted on {len(self.landscape_.latents)} images ({self.reference_set.kind})")
-        if self.reference_set.pairing is not None:
-            lines.append(f"images and their responses: {self.reference_set.pairing}")
-        return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
+        return describe_lens(self)
+
+    def maker(self, method: str | Method, mode: int | None = None) -> Method:
+        """What generates: in the lens's own landscape, or another method fitted on what that was fitted on."""
+        ours = self.fitted_method
+        if method in OURS:
+            return ours if (method, mode) == ("edit", None) else build(method, ours, mode=mode)
+        if not isinstance(method, str):  # its settings may have changed since
+            return fit_beside(method, ours, self.reference_set)
+        if method not in self._methods:
+            self._methods[method] = fit_beside(method, ours, self.reference_set)
+        return self._methods[method]
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted lens, without the model and without images, to one file."""
@@ -401,33 +358,6 @@ class FeatureLens:
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
         lens.method_, lens._reference = lens_file.restore(saved, lens.target, lens.backend)
         return lens
-
-    def maker(self, method: str | Method, mode: int | None = None) -> Method:
-        """What generates: in the lens's own landscape, or another method fitted on what that was fitted on."""
-        ours = self.fitted_method
-        if method == "edit":
-            return ours if mode is None else LandscapeEdit(ours.config, mode=mode).share(ours)
-        if method == "optimize":
-            return build(method, ours, mode=mode)
-        if isinstance(method, str) and method in self._methods:
-            return self._methods[method]
-        if not self.reference_set.has_images:
-            raise ValueError(
-                f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
-                "first, or use 'edit'."
-            )
-        maker = build(method, ours)
-        if maker.shows_reference and self.reference_set.synthetic:
-            raise ValueError(
-                f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
-                "on photographs first, or look at top_images()."
-            )
-        # A landscape holds images out by itself; what does not must not see those that ours held out.
-        itself = isinstance(getattr(maker, "method", maker), LandscapeMethod)
-        maker.fit(self.target, self.backend, self.reference_set if itself else self.reference_set.learned())
-        if isinstance(method, str):
-            self._methods[method] = maker
-        return maker
 
     def fit_if_needed(self, images: Tensor | None = None, *, progress: bool = False) -> None:
         """Fit an unfitted lens: on the backend's reference set, or on these images if there are enough of them."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import picture_groups, renumbered
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
 from vislens_interp.pairing import paired_responses, pairing_text
@@ -120,6 +121,38 @@ class ReferenceSet:
         if memory.own is None or memory.own._images is not images:
             memory.own = cls(images, synthetic=True)
         return memory.own
+
+    @classmethod
+    def for_fit(
+        cls,
+        backend: "Backend",
+        images: Any = None,
+        responses: Any = None,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> "ReferenceSet":
+        """What a fit on a backend learns from: given images, or the backend's own, with measured responses or none.
+
+        Args:
+            backend: Files stay on the disk where its x is an embedding, for pictures of 512 pixels fill memory.
+            images: What :meth:`open` takes; None takes the backend's own reference set.
+            responses: (N,) or (N, K) measured ones; None: the target's are read later.
+            on_error: ``"skip"`` leaves unreadable files out, with a warning that names them.
+        """
+        if images is None:
+            if responses is not None:
+                raise ValueError("responses= were given without the images= that they belong to; pass both.")
+            own = cls.of_backend(backend)
+            if own is None:
+                raise ValueError(
+                    f"images=None, and backend {backend.name!r} has no reference set of its own; pass at least "
+                    f"{MIN_IMAGES} images."
+                )
+            return own
+        reference = cls.open(images, backend.size, stream=len(backend.shape) == 1, on_error=on_error)
+        if responses is not None:
+            return reference.with_responses(responses, measured=True)
+        return reference.without_responses()  # another lens's were of other units
 
     @classmethod
     def without_images(cls, learned_keys: Sequence[str], *, measured: bool, synthetic: bool) -> "ReferenceSet":

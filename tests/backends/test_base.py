@@ -4,7 +4,6 @@ import torch
 from vislens_interp.backends import base
 from vislens_interp.backends.base import Backend, get_backend, register_backend
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.config import Config
 
 
 @pytest.fixture
@@ -46,7 +45,8 @@ def test_no_backend(wrong):
         get_backend(wrong)
 
 
-def test_defaults_are_the_papers_where_a_backend_has_none():
-    defaults = Config.of()
-    assert defaults.fit == defaults.prior == defaults.edit == defaults.optimize == {}
-    assert defaults.strength == 1
+def test_the_same_name_is_the_same_backend_as_long_as_it_is_used(registry):
+    backend = get_backend("cifar10", "cpu")
+    assert get_backend("cifar10") is backend
+    register_backend("other", lambda device, shade=0: PixelBackend(device))
+    assert get_backend("other", shade=1) is not get_backend("other", shade=1)  # with options each is its own

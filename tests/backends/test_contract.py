@@ -143,7 +143,6 @@ def test_perception_is_another_network_or_none(backend, pictures):
 
 def test_defaults_name_settings_that_exist(backend):
     said = LandscapeEdit().bind(None, backend).describe()
-    for kind in ("fit", "edit", "optimize"):
-        assert getattr(backend.defaults, kind).items() <= said[kind].items()
-    assert 0 < backend.defaults.strength <= 1
-    assert backend.feature_extractor() is not None or backend.defaults.fit["w_consistency"] == 0
+    assert said == backend.defaults.to_dict()
+    assert 0 < backend.defaults.edit.strength <= 1
+    assert backend.feature_extractor() is not None or backend.defaults.fit.w_consistency == 0

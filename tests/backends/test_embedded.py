@@ -209,14 +209,14 @@ def test_the_gradient_is_that_of_a_small_step(own):
 
 def test_optimisation_moves_what_is_rendered(lens, own):
     images = pictures(2)
-    lens.method_.technique = "optimize"
+    method = lens.maker("optimize")
     x = own.encode(images)
-    moved = lens.method_.embeddings(x, {0: "increase"})
+    moved = method.embeddings(x, {0: "increase"})
     torch.testing.assert_close(moved.norm(dim=1), x.norm(dim=1))  # the length is the image's own all along
     with torch.no_grad():
-        before, after = (lens.target(own.render(part))[:, 0] for part in (lens.method_.embeddings(x, {}), moved))
+        before, after = (lens.target(own.render(part))[:, 0] for part in (method.embeddings(x, {}), moved))
     assert (after > before).all()
-    found = lens.method_.optimized_
+    found = method.optimized_
     assert found.responses[0].tolist() == pytest.approx(
         lens.landscape_.scaler.standardise(before[:, None])[:, 0].tolist(), abs=1e-3
     )

@@ -86,13 +86,13 @@ def test_render_is_a_generation_from_the_papers_seed(sd15):
 
 def test_the_papers_recipe():
     """Table S3, column NSD & ImageNet; Algorithm 2."""
-    assert (PAPER.fit["epochs"], PAPER.fit["batch_size"], PAPER.fit["lr"]) == (150, 128, 1e-4)
-    assert (PAPER.fit["lr_step"], PAPER.fit["lr_gamma"], PAPER.fit["clip"]) == (10, 0.9, 1.0)
-    assert PAPER.edit["interpolation"] == "slerp"
-    assert PAPER.edit["keep_norm"]
-    assert PAPER.strength == 1
-    assert not PAPER.prior["organise"]
-    assert PAPER.prior["block_dim"] is None
+    assert (PAPER.fit.epochs, PAPER.fit.batch_size, PAPER.fit.lr) == (150, 128, 1e-4)
+    assert (PAPER.fit.lr_step, PAPER.fit.lr_gamma, PAPER.fit.clip) == (10, 0.9, 1.0)
+    assert PAPER.edit.interpolation == "slerp"
+    assert PAPER.edit.keep_norm
+    assert PAPER.edit.strength == 1
+    assert not PAPER.prior.closed_form_init
+    assert PAPER.prior.block_dim is None
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     backend = EmbeddingBackend(embedder, sd15.generator, name="counting")
     settings = {"epochs": 2, "lr": 1e-3, "shuffles": 1}
     lens = FeatureLens(network, "2", unit=1, backend=backend).fit(folder, **settings)
-    assert isinstance(lens._reference[0], ImageFiles)
+    assert isinstance(lens.reference_set.images, ImageFiles)
     assert embedder.counts == [64, 64, 64, 28]
     assert lens.reference_set.kind == "given images"
     other = FeatureLens(network, "2", unit=1, backend=sd15).fit(load_images(folder, size=32)[0], **settings)
@@ -275,10 +275,10 @@ def test_strength_0_shows_the_reference(lens, pictures):
 
 
 def test_dose_and_response(lens, pictures):
-    sweep = lens.sweep(pictures[:2], [-1.0, 0.0, 1.0])
-    assert sweep.response_change.shape == (3, 2)
-    assert torch.equal(sweep.response_change[1], torch.zeros(2))
-    assert not torch.equal(sweep.response_change[0], sweep.response_change[2])
+    alphas, changes = lens.visualize(pictures[:2], alphas=[1.0]).dose_response
+    assert alphas == [-1.0, -0.75, 0.0, 0.75, 1.0]
+    assert torch.equal(changes[2], torch.zeros(2))
+    assert not torch.equal(changes[0], changes[4])
 
 
 def test_samples_need_no_image(lens):

@@ -78,7 +78,6 @@ def test_defaults_name_settings_that_exist(backend):
     from vislens_interp.methods.landscape import LandscapeEdit
 
     said = LandscapeEdit().bind(None, backend).describe()  # type: ignore[arg-type]
-    for kind in ("fit", "edit", "optimize"):
-        assert getattr(backend.defaults, kind).items() <= said[kind].items()
-    assert 0 < backend.defaults.strength <= 1
-    assert backend.defaults.shuffles > 0
+    assert said == backend.defaults.to_dict()
+    assert 0 < backend.defaults.edit.strength <= 1
+    assert backend.defaults.fit.shuffles > 0

@@ -131,7 +131,7 @@ def test_an_angle_is_set_for_every_method():
         method = build()
         set_angle(method, 33.0)
         inner = getattr(method, "method", method)
-        assert (inner.settings["angle"] if hasattr(inner, "settings") else inner.angle) == 33.0, label
+        assert inner.angle == 33.0, label
 
 
 def run(places, out, *words):

@@ -131,7 +131,7 @@ def test_controls():
         (lambda: DifferenceOfMeans(-1.0), ValueError, "threshold=-1.0 must not be negative: SDs on both sides"),
         (lambda: NaturalImages(0), ValueError, "count=0 must be at least 1"),
         (lambda: Unedited(strength=2.0), ValueError, r"strength=2.0 must lie in \[0, 1\]"),
-        (lambda: Shuffled(3), TypeError, "method is a int; expected an object with fit and generate"),
+        (lambda: Shuffled(3), TypeError, "method is a int; expected a Method such as LandscapeEdit"),
         (
             lambda: NaturalImages(10).fit(Linear(), Correlated(), pictures(5)),
             ValueError,

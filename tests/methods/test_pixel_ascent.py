@@ -76,13 +76,13 @@ def test_fourier_favours_low_frequencies_and_correlated_colours(linear_unit, pix
             target,
             pixels(size),
             pictures,
-        )
+        ).images
         for colours in (False, True)
         for target in [linear_unit(weight)]
     )
     rough = made(
         ActivationMaximization("pixel", robust=False, steps=40, chunk=2), linear_unit(weight), pixels(size), pictures
-    )
+    ).images
 
     def low(picture):  # the share of low frequencies, where the white filter has none to spare
         power = to_spectrum(picture - picture.mean((2, 3), keepdim=True)).abs() ** 2

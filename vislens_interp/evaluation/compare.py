@@ -224,6 +224,8 @@ def build(
         return method
     turned: dict[str, Any] = {} if angle is None else {"angle": angle}
     if method == "edit":
+        if mode is not None:
+            turned["mode"] = mode
         return LandscapeEdit(ours.config, **turned).share(ours)
     if method == "optimize":
         config = ours.config if mode is None else ours.config.replace(goal="mean", mode=mode)
@@ -233,6 +235,24 @@ def build(
     if method in METHODS and "angle" not in inspect.signature(METHODS[method].load()).parameters:
         turned = {}
     return method_by_name(method, **turned)
+
+
+def fit_beside(method: str | Method, ours: LandscapeMethod, reference: ReferenceSet) -> Method:
+    """Another method, fitted on what a lens's landscape was fitted on."""
+    if not reference.has_images:
+        raise ValueError(
+            f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
+            "first, or use 'edit'."
+        )
+    maker = build(method, ours)
+    if maker.shows_reference and reference.synthetic:
+        raise ValueError(
+            f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
+            "on photographs first, or look at top_images()."
+        )
+    # A landscape holds images out by itself; what does not must not see those that ours held out.
+    itself = isinstance(getattr(maker, "method", maker), LandscapeMethod)
+    return maker.fit(ours.target, ours.backend, reference if itself else reference.learned())
 
 
 def angle_of(maker: Method) -> float | None:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.config import Config, Overrides
+from vislens_interp.config import MIN_IMAGES, Config, Overrides
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.images import load_images
-from vislens_interp.landscape.fit import MIN_IMAGES
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
@@ -102,7 +101,7 @@ def contact_sheet(
 def _reference_of(lens: "FeatureLens", given: Any) -> ReferenceSet:
     """The reference set of a sheet: given, the lens's, or the backend's; without responses, which are read anew."""
     if given is not None:
-        return ReferenceSet.open(given, lens.backend.size, stream=lens.streams)
+        return ReferenceSet.for_fit(lens.backend, given)
     own = lens.reference_set if lens.method_ is not None else None
     if own is not None and own.has_images:
         return own.without_responses()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.config import FitConfig
+from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
 from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
@@ -31,9 +31,6 @@ def split_rows(count: int, settings: FitConfig, groups: Tensor | None = None) ->
     """
     groups = torch.arange(count) if groups is None else groups
     return split_groups(groups, max(1, round(settings.validation * count)), seed=settings.seed)
-
-
-MIN_IMAGES = 200
 
 
 def fit_landscape(

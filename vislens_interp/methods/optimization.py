@@ -43,7 +43,13 @@ class LandscapeOptimization(LandscapeMethod):
 
     def latents(self, images: Tensor, directions: Directions) -> tuple[Tensor, Tensor]:
         """Latents before and after the optimisation, (N, latent_dim) each; no image is made yet."""
-        x = self.encode(images)
+        return self._latents(self.encode(images), directions)
+
+    def embeddings(self, x: Tensor, directions: Directions) -> Tensor:
+        """The x (N, ...) that pictures are made of, optimised in these directions."""
+        return self._optimized(x, directions)[0]
+
+    def _latents(self, x: Tensor, directions: Directions) -> tuple[Tensor, Tensor]:
         z, sigma = self.landscape_.encode(x)
         if not directions:
             return z, z
@@ -51,20 +57,20 @@ class LandscapeOptimization(LandscapeMethod):
         self.optimized_ = self.optimize(z, sigma, goal, directions, x=x)
         return z, self.optimized_.latents
 
-    def embeddings(self, x: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """The x (N, ...) of optimised latents, with what the decoding of the images' own latents lost."""
-        return self.restore(x, before, self.landscape_.decode(after))
+    def _optimized(self, x: Tensor, directions: Directions) -> tuple[Tensor, Tensor]:
+        """Optimised x (N, ...), with what the decoding of the images' own latents lost, and its latents."""
+        before, after = self._latents(x, directions)
+        return self.restore(x, before, self.landscape_.decode(after)), after
 
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, Tensor]:
         """Refined from the picture that was optimised (Table S2's form), not from the image."""
         assert strength is not None  # an optimisation uses it
-        before, after = self.latents(images, directions)
-        x = self.embeddings(self.encode(images), before, after)
+        x, latents = self._optimized(self.encode(images), directions)
         with torch.no_grad():
             initial = torch.cat([self.backend.render(part) for part in x.split(RENDERED)])
-        return self.backend.decode(x, init_image=initial, strength=strength, seeds=seeds), after
+        return self.backend.decode(x, init_image=initial, strength=strength, seeds=seeds), latents
 
     def optimize(
         self,
