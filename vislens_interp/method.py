@@ -113,7 +113,7 @@ class EditSettings:
         driven: Dimensions of the latent that are no unit's go along, to the mean code of the reference images that
             drive the unit that way, each weighted by its response (in SDs) to this power: what strongly driven images
             have in common beyond what a linear prediction sees, and other things upwards than downwards. 0, the
-            paper's, keeps the image's own. ``benchmarks/v4_recorded.py`` compares.
+            paper's, keeps the image's own. ``benchmarks/v4_recorded/run.py`` compares.
         goal: Where an edit leads: ``"mean"``, the prior mean, the paper's; ``"near"``, each image's own mean of the
             preferred reference images near it, for units with unlike preferences (``landscape/near.py``). The whole
             latent then moves, not the unit's block alone. ``"uphill"``: no one place; small steps up the landscape,

@@ -2,17 +2,27 @@
 
 import json
 
-import ann_report
-import ann_units
 import numpy as np
 import pytest
 import torch
-from ann_methods import CONTESTANTS, NATURAL, OURS, OURS_AT_ANGLE, UNEDITED, Budget, Heard, RememberedSets, Watched
-from embedded_bench import Bench
-from embedded_cells import save_cell
-from embedded_networks import NETWORKS, TUNING_UNITS, Network, load_units
 from PIL import Image
 
+from benchmarks.ann_units import report as ann_report
+from benchmarks.ann_units import run as ann_units
+from benchmarks.ann_units.methods import (
+    CONTESTANTS,
+    NATURAL,
+    OURS,
+    OURS_AT_ANGLE,
+    UNEDITED,
+    Budget,
+    Heard,
+    RememberedSets,
+    Watched,
+)
+from benchmarks.common.bench import Bench
+from benchmarks.common.cells import save_cell
+from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
 from vislens_interp.targets import CallableTarget
 
 DREAM, CMA = "DeepDream", "CMA-ES"

@@ -5,20 +5,20 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import cifar10_landscape
 import numpy as np
 import pytest
-import table3_bench
-import table3_report
 import torch
-from provenance import provenance
 from safetensors.torch import save_file
-from table3_bench import Cell, cells, fit, optimize_settings
-from table3_report import EXTRAS, MEANS, STAGES, read_cells, report, report_pairs, verdict
-from table3_rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
-from table3_statistics import GIVEN_UP, Table, change_where_given_up
-from table3_tuning import choose, score
 
+from benchmarks.common.provenance import provenance
+from benchmarks.table3 import landscapes as table3_bench
+from benchmarks.table3 import report as table3_report
+from benchmarks.table3 import run as cifar10_landscape
+from benchmarks.table3.landscapes import Cell, cells, fit, optimize_settings
+from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, report_pairs, verdict
+from benchmarks.table3.rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
+from benchmarks.table3.statistics import GIVEN_UP, MEANS, Table, change_where_given_up
+from benchmarks.table3.tuning import choose, score
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.landscape.vae import BottleneckCVAE
 
@@ -289,7 +289,7 @@ def test_cells_measure_every_row_of_their_landscapes(data, tmp_path, monkeypatch
     tuned = {"structured": {**two, "increase": two["increase"] | {"w_consistency": 0.01}}, "alike": two}
     other = {**tuned["structured"], "increase": two["increase"] | {"lr": 0.4}}
     save_file(BottleneckCVAE().state_dict(), tmp_path / "pixel_vae.safetensors")
-    bench = table3_bench.Bench(tmp_path, tmp_path / "pixel_vae.safetensors")
+    bench = table3_bench.Material(tmp_path, tmp_path / "pixel_vae.safetensors")
     cell = Cell("conv3", UNSEEN, 0, "consistent", "shipped")
     monkeypatch.setattr(Cell, "units", lambda self, bench: bench.units(self.layer)[1][:1])
     path = tmp_path / "cell.landscape"

@@ -30,9 +30,9 @@ FILES = (
 LATENT_DIM, NOISE = 512, 0.1
 """Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
-# goal="uphill" moved the responses of natural neighbours furthest on tuning units (ARCHITECTURE.md, What measurement
-# changed); `embedded_backend.py retrieval --tune` compares. The rest was chosen before anything was measured, after
-# what the pixel landscape taught; benchmarks/embedded_tuning.py measures.
+# goal="uphill" moved the responses of natural neighbours furthest on tuning units (docs/design/diary.md);
+# `benchmarks.embedded.run retrieval --tune` compares. The rest was chosen before anything was measured, after
+# what the pixel landscape taught; benchmarks/embedded/tuning.py measures.
 DEFAULTS = Defaults(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "reach": 4.0, "gradients": False},

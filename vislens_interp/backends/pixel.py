@@ -34,9 +34,9 @@ class PixelBackend:
     differentiable = True
     perception_name = "fc1 of the shipped ConvNet (the target itself, for its own units)"
     # All on tuning units and images. What an optimisation holds and where it steps comes from
-    # benchmarks/cifar10_landscape.py --tune; with 50 steps, not its 200, which drive a unit far beyond any photograph,
+    # benchmarks/table3/run.py --tune; with 50 steps, not its 200, which drive a unit far beyond any photograph,
     # a shorter lr and one weight for both directions. The rest is from looks during development that no committed
-    # benchmark records yet (ARCHITECTURE.md, What measurement changed).
+    # benchmark records yet (docs/design/diary.md, What measurement changed).
     defaults = Defaults(
         fit={"epochs": 2, "lr": 1e-4, "w_kld": 0.1, "w_consistency": 1.0},
         prior={"block_dim": 1, "reach": 4.0, "isolation": 30.0},

@@ -29,7 +29,7 @@ class FitSettings:
     Args:
         solver: ``"adam"`` is the paper's: batches, noise and gradient steps. ``"alternating"`` solves for each part of
             an EmbeddingVAE in turn (``landscape/alternate.py``): the same loss, below Adam's after a round or two
-            (benchmarks/sd15_speed.py). It takes no batches, noise, lr, clip or consistency. A lower loss is not a
+            (benchmarks/sd15_speed/run.py). It takes no batches, noise, lr, clip or consistency. A lower loss is not a
             better edit: on simulated embeddings with known responses, edits at α = 1 moved them by 1.8 SD at 39°, in
             Adam's landscape by 2.3 SD at 46° (w_kld 1; 2.0 SD at 51° and 2.9 SD at 72° for w_kld 0.1).
         epochs: Passes over the training part; 150 in Table S3 for CIFAR-10. For ``"alternating"``, rounds at most.

@@ -82,7 +82,7 @@ class Surface:
             directions: Unit to direction; several units: the sum of what they want.
             degrees: From 0 to 180; a walk that bends back on itself may end before, after three times as many steps.
 
-        Source: ours. Steps, neighbours and networks were chosen on tuning units (benchmarks/planted_units.py).
+        Source: ours. Steps, neighbours and networks were chosen on tuning units (benchmarks/planted_units/run.py).
         """
         if not 0 <= degrees <= 180:
             raise ValueError(f"degrees={degrees} must lie between 0 and 180.")
