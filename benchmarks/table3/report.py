@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.findings import BOOTSTRAP, Aim, Findings, Measure
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import signed
+from benchmarks.common.tables import table as markdown
+from benchmarks.common.tables import verdict as verdict_lines
 from benchmarks.table3.landscapes import Material
 from benchmarks.table3.rows import (
     ALIKE,
@@ -30,6 +34,7 @@ from benchmarks.table3.rows import (
     TEST_IMAGES,
     TRACE,
     UNSEEN,
+    Row,
 )
 from benchmarks.table3.statistics import GIVEN_UP, MEANS, Table
 
@@ -49,6 +54,7 @@ EXTRAS = {
 """Comparisons in which the rival's optimisation has more than was asked for."""
 STRENGTH = vl.PixelBackend.defaults.strength
 STAGES = ("decoded", "refined")
+ZERO_ROWS = (ROWS[0], ROWS[1], ROWS[2], ROWS[7], RIVAL)
 PAIRS_TITLE = "## Two units in one latent"
 
 
@@ -57,7 +63,6 @@ def report(bench: Material, out: Path, provenance_: dict[str, Any], draws: int =
     entries = read_cells(out)
     if not entries:
         raise FileNotFoundError(f"out={str(out)!r} holds no finished cell; run without --report first.")
-    tuned = json.loads((out / "tuned.json").read_text())
     table = Table(entries, draws)
     unseen = Table([entry for entry in entries if entry["group"] >= UNSEEN], draws)
     seeds = sorted({entry["seed"] for entry in entries})
@@ -65,13 +70,41 @@ def report(bench: Material, out: Path, provenance_: dict[str, Any], draws: int =
     count = len(table.units) * JUDGED_IMAGES * len(seeds)
     real = bench.features(bench.real[: 2 * count])
     floor = vl.frechet_distance(real[:count], real[count : 2 * count])
-    real = real[:count]
-    start = {row.label: table.values(row.label, "increase", "similarity", dose=0.0).mean() for row in ROWS}
-    numbers: dict[str, Any] = {"rows": [], "random": table.random, "frechet_floor": floor}
-    named = ", ".join(f"{layer} {unit}" + "*" * ((layer, unit) in unseen.units) for layer, unit in table.units)
+    numbers: dict[str, Any] = {"random": table.random, "frechet_floor": floor}
+    sd = {(entry["layer"], entry["unit"]): entry["sd"] for entry in entries}
+    numbers["rows"] = [row_numbers(table, row, way, sd, real[:count]) for way in SIGN for row in ROWS]
+    numbers["reconstruction"] = {row.label: zero_numbers(table, row) for row in ZERO_ROWS}
+    numbers["editing"] = editing_numbers(table)
+    numbers["compared"] = {"unseen units": compare(unseen), "all units": compare(table)}
+    numbers["matched means"] = {f"{way}, {stage}": table.matched_means(way, stage) for way in SIGN for stage in STAGES}
+    pair_entries = read_pairs(out)
+    kept = pair_numbers(pair_entries) if pair_entries else earlier_pairs(out)
+    numbers |= {} if kept is None else {"pairs": kept}
+    numbers["provenance"] = provenance_
+    tuned = json.loads((out / "tuned.json").read_text())
+    lines = ["# Table 3: CIFAR-10, edits and optimisation in structured and standard landscapes", "", *verdict(numbers)]
+    lines += [provenance_line(provenance_), about(table, unseen, seeds, tuned, floor), *row_lines(numbers["rows"])]
+    lines += ["## The α = 0 control", "", *zero_lines(numbers["reconstruction"])]
+    lines += ["## Editing against its controls", "", editing_line(numbers["editing"])]
+    lines += [*optimisation_lines(numbers), *pairs_section(kept, PAIRS_TITLE, new=bool(pair_entries))]
+    ran = sorted({ran_at(entry) for entry in [*entries, *pair_entries]})
+    lines += ["", f"Cells were run at {'; '.join(ran)}. The report was made at the commit above."]
+    if (out / "figure5.webp").exists():
+        said = "the first test unit of each layer, the first test images; optimisations at 30 % of similarity given up"
+        lines += ["", "![Figure 5](figure5.webp)", "", f"Figure 5: {said}, refined."]
+    vl.write_text(out / "table3.json", json.dumps(numbers, indent=1))
+    text = "\n".join(lines) + "\n"
+    vl.write_text(out / "table3.md", text)
+    return text
+
+
+def about(table: Table, unseen: Table, seeds: list[int], tuned: dict[str, Any], floor: float) -> str:
+    """What the table rests on, and what its columns are."""
+    units = ", ".join(f"{layer} {unit}" + "*" * ((layer, unit) in unseen.units) for layer, unit in table.units)
     few = [f"{row.label} ({table.seeds(row.label)})" for row in ROWS if table.seeds(row.label) < len(seeds)]
-    about = f"""
-{len(table.units)} test units ({named}). Nothing had been optimised for the {len(unseen.units)} with a star when rows,
+    judged = JUDGED_IMAGES * len(seeds)
+    return f"""
+{len(table.units)} test units ({units}). Nothing had been optimised for the {len(unseen.units)} with a star when rows,
 settings, measures and what is asked below were settled (pairs, below, had edited the first four of `conv3` among them);
 the others and the images were in earlier tables.
 {TEST_IMAGES} test images (odd positions of cifar10/test.zip), of which each seed has a third; seeds run: {seeds}.
@@ -82,7 +115,7 @@ the others and the images were in earlier tables.
 reference images. Similarity: cosine to the input in the penultimate features of the third-party ResNet-20; normalised:
 0 is a random pair ({table.random:.3f}), 1 the row's own reconstruction. Refined: after the DDPM at strength
 {STRENGTH}, for the first {REFINED_IMAGES} pictures of each seed. Fréchet distance: same features,
-{count} pictures, of the same {JUDGED_IMAGES * len(seeds)} photographs for each unit, to as many other test images. Two
+{len(table.units) * judged} pictures, of the same {judged} photographs for each unit, to as many other test images. Two
 sets of so many unlike test images are {floor:.2f} apart, which pictures of so few photographs cannot reach.
 Intervals: 95 %, bootstrap over units first, then images. Edits are at α = 1.
 
@@ -93,113 +126,126 @@ structured {tuned["structured"]}; standard without noise and loss in the optimis
 Chosen on tuning units without a grid: the structured prior's mean for an optimisation ({REACH:g} prior
 means) and the weight of a silent unit's prior ({SILENT}, both priors).
 """
-    columns = (
-        "direction",
-        "method",
-        "Δr, SD",
-        "Δr, raw",
-        "units the right way",
-        "similarity",
-        "normalised",
-        "Fréchet",
-        "refined: Δr",
-        "refined: similarity",
-        "refined: Fréchet",
-        "paper: similarity, Δr",
-    )
-    lines = [
-        "# Table 3: CIFAR-10, edits and optimisation in structured and standard landscapes",
-        "",
-        provenance_line(provenance_),
-        about,
-        f"| {' | '.join(columns)} |",
-        "|---" * len(columns) + "|",
-    ]
-    sd = {(e["layer"], e["unit"]): e["sd"] for e in entries}
-    for way in SIGN:
-        for row in ROWS:
-            change = table.values(row.label, way, "change")
-            kept = table.values(row.label, way, "similarity")
-            refined = table.values(row.label, way, "change", stage="refined")
-            refined_kept = table.values(row.label, way, "similarity", stage="refined")
-            delta, alike = vl.interval(change, same_images=True), vl.interval(kept, same_images=True)
-            delta_refined = vl.interval(refined, same_images=True)
-            normal = (kept.mean() - table.random) / (start[row.label] - table.random)
-            raw = np.mean([change[i].mean() * sd[unit] for i, unit in enumerate(table.units)])
-            share = float((change.mean(1) > 0).mean())
-            frechet = {stage: table.frechet(row.label, way, stage, real) for stage in ("decoded", "refined")}
-            paper = PAPER.get((way, row.paper)) if row.paper else None
-            numbers["rows"].append(
-                {
-                    "direction": way,
-                    "method": row.label,
-                    "change": [delta.mean, delta.low, delta.high],
-                    "change_raw": float(raw),
-                    "units_right": share,
-                    "similarity": [alike.mean, alike.low, alike.high],
-                    "normalised_similarity": float(normal),
-                    "frechet": frechet["decoded"],
-                    "frechet_refined": frechet["refined"],
-                    "refined_change": [delta_refined.mean, delta_refined.low, delta_refined.high],
-                    "refined_similarity": float(refined_kept.mean()),
-                    "change_by_unit": change.mean(1).tolist(),
-                }
-            )
-            cells = (
-                way,
-                row.label,
-                _ci(delta),
-                f"{raw:+.4f}",
-                f"{share:.0%}",
-                f"{alike.mean:.3f}",
-                f"{normal:.2f}",
-                f"{frechet['decoded']:.2f}",
-                _ci(delta_refined),
-                f"{refined_kept.mean():.3f}",
-                f"{frechet['refined']:.2f}",
-                f"{paper[0]:.3f}, {paper[1]:+.3f}" if paper else "",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "## The α = 0 control", "", "| landscape | response against the input, SD | similarity | refined |"]
-    lines += ["|---|---|---|---|"]
-    for row in (ROWS[0], ROWS[1], ROWS[2], ROWS[7], RIVAL):
-        bias = table.values(row.label, "increase", "response", dose=0.0) - _inputs(table, row.label)
-        off = vl.interval(bias, same_images=True)
-        refined_kept = table.values(row.label, "increase", "similarity", stage="refined", dose=0.0).mean()
-        numbers.setdefault("reconstruction", {})[row.label] = {
-            "bias": [off.mean, off.low, off.high],
-            "bias_by_unit": bias.mean(1).tolist(),
-            "similarity": float(start[row.label]),
-            "similarity_refined": float(refined_kept),
-        }
+
+
+def row_numbers(
+    table: Table, row: Row, way: vl.Direction, sd: dict[tuple[str, int], float], real: Tensor
+) -> dict[str, Any]:
+    """One row of the table in one direction."""
+    change, kept = (table.values(row.label, way, what) for what in ("change", "similarity"))
+    delta, alike = vl.interval(change, same_images=True), vl.interval(kept, same_images=True)
+    refined = vl.interval(table.values(row.label, way, "change", stage="refined"), same_images=True)
+    start = zero_similarity(table, row)
+    return {
+        "direction": way,
+        "method": row.label,
+        "change": [delta.mean, delta.low, delta.high],
+        "change_raw": float(np.mean([change[i].mean() * sd[unit] for i, unit in enumerate(table.units)])),
+        "units_right": float((change.mean(1) > 0).mean()),
+        "similarity": [alike.mean, alike.low, alike.high],
+        "normalised_similarity": float((kept.mean() - table.random) / (start - table.random)),
+        "frechet": table.frechet(row.label, way, "decoded", real),
+        "frechet_refined": table.frechet(row.label, way, "refined", real),
+        "refined_change": [refined.mean, refined.low, refined.high],
+        "refined_similarity": float(table.values(row.label, way, "similarity", stage="refined").mean()),
+        "change_by_unit": change.mean(1).tolist(),
+    }
+
+
+def zero_similarity(table: Table, row: Row, stage: str = "decoded") -> float:
+    """Mean similarity of what is not edited."""
+    return float(table.values(row.label, "increase", "similarity", stage=stage, dose=0.0).mean())
+
+
+def row_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The main table."""
+    columns = ["direction", "method", "Δr, SD", "Δr, raw", "units the right way", "similarity", "normalised", "Fréchet"]
+    columns += ["refined: Δr", "refined: similarity", "refined: Fréchet", "paper: similarity, Δr"]
+    papers = {row.label: row.paper for row in ROWS}
+    lines: list[list[str]] = [columns]
+    for one in rows:
+        paper = PAPER.get((one["direction"], papers[one["method"]] or ""))
         lines.append(
-            f"| {row.landscape}, {row.start} start | {_ci(off)} | {start[row.label]:.3f} | {refined_kept:.3f} |"
+            [
+                one["direction"],
+                one["method"],
+                signed(one["change"]),
+                f"{one['change_raw']:+.4f}",
+                f"{one['units_right']:.0%}",
+                f"{one['similarity'][0]:.3f}",
+                f"{one['normalised_similarity']:.2f}",
+                f"{one['frechet']:.2f}",
+                signed(one["refined_change"]),
+                f"{one['refined_similarity']:.3f}",
+                f"{one['frechet_refined']:.2f}",
+                f"{paper[0]:.3f}, {paper[1]:+.3f}" if paper else "",
+            ]
         )
-    lines += ["", "## Editing against its controls", ""]
-    shipped = np.array([table.values(ROWS[1].label, way, "change").mean(1) for way in SIGN])
-    shuffled = np.array([table.values(ROWS[2].label, way, "change").mean(1) for way in SIGN])
-    wins = float(((shipped > 0) & (shipped > shuffled)).mean())
-    numbers["editing"] = {"wins": wins, "mean_change": float(shipped.mean()), "pairs": int(shipped.size)}
-    lines.append(
-        f"The shipped edit beats α = 0 and the shuffled landscape in {wins:.0%} of {shipped.size} unit × direction "
-        f"pairs; mean signed Δr {shipped.mean():+.2f} SD."
+    return markdown(lines)
+
+
+def zero_numbers(table: Table, row: Row) -> dict[str, Any]:
+    """What a landscape changes by itself."""
+    inputs = np.array(
+        [
+            np.concatenate([entry["input"] for _, entry in sorted(table.cells[row.label, "increase", unit].items())])
+            for unit in table.units
+        ]
     )
-    numbers["compared"] = {"unseen units": compare(unseen), "all units": compare(table)}
+    bias = table.values(row.label, "increase", "response", dose=0.0) - inputs
+    off = vl.interval(bias, same_images=True)
+    return {
+        "bias": [off.mean, off.low, off.high],
+        "bias_by_unit": bias.mean(1).tolist(),
+        "similarity": zero_similarity(table, row),
+        "similarity_refined": zero_similarity(table, row, "refined"),
+    }
+
+
+def zero_lines(found: dict[str, dict[str, Any]]) -> list[str]:
+    rows = [["landscape", "response against the input, SD", "similarity", "refined"]]
+    for row in ZERO_ROWS:
+        one = found[row.label]
+        cells = [f"{row.landscape}, {row.start} start", signed(one["bias"]), f"{one['similarity']:.3f}"]
+        rows.append([*cells, f"{one['similarity_refined']:.3f}"])
+    return markdown(rows)
+
+
+def editing_numbers(table: Table) -> dict[str, Any]:
+    """How often the shipped edit beats what it is controlled by."""
+    shipped, shuffled = (
+        np.array([table.values(row.label, way, "change").mean(1) for way in SIGN]) for row in (ROWS[1], ROWS[2])
+    )
+    wins = float(((shipped > 0) & (shipped > shuffled)).mean())
+    return {"wins": wins, "mean_change": float(shipped.mean()), "pairs": int(shipped.size)}
+
+
+def editing_line(found: dict[str, Any]) -> str:
+    return (
+        f"The shipped edit beats α = 0 and the shuffled landscape in {found['wins']:.0%} of {found['pairs']} unit × "
+        f"direction pairs; mean signed Δr {found['mean_change']:+.2f} SD."
+    )
+
+
+def optimisation_lines(numbers: dict[str, Any]) -> list[str]:
+    """Optimisations at matched dose, picture by picture and by means over pictures."""
+    lines = []
     for named, found in numbers["compared"].items():
         lines += ["", f"## Optimisations at matched dose, picture by picture: {named} ({len(found['units'])})", ""]
         lines += compared_lines(found)
-    never = numbers["compared"]["all units"]["asked"]["increase, decoded"]["never gave up so much"]
-    lines += [
-        "",
-        f"Shares of all pictures that never gave up {', '.join(f'{share:.0%}' for share in GIVEN_UP)} (increase): ",
-    ]
-    lines[-1] += "; ".join(f"{name}: {', '.join(f'{v:.0%}' for v in values)}" for name, values in never.items()) + "."
-    lines[-1] += " They count with the most that they reached. Pictures with a common Δr above 0.05 SD: "
-    lines[-1] += ", ".join(
-        f"{way} {numbers['compared']['all units']['asked'][f'{way}, decoded']['pictures with a common Δr']:.0%}"
-        for way in SIGN
+    asked = numbers["compared"]["all units"]["asked"]
+    never = asked["increase, decoded"]["never gave up so much"]
+    shares = "; ".join(f"{name}: {', '.join(f'{v:.0%}' for v in values)}" for name, values in never.items())
+    moved = ", ".join(f"{way} {asked[f'{way}, decoded']['pictures with a common Δr']:.0%}" for way in SIGN)
+    never_line = (
+        f"Shares of all pictures that never gave up {', '.join(f'{share:.0%}' for share in GIVEN_UP)} (increase): "
+    )
+    never_line += (
+        f"{shares}. They count with the most that they reached. Pictures with a common Δr above 0.05 SD: {moved}"
     )
     lines += [
+        "",
+        never_line,
         "",
         "## What was asked for by means over pictures at the same step, all units",
         "",
@@ -209,30 +255,19 @@ means) and the weight of a silent unit's prior ({SILENT}, both priors).
         "| direction | stage | measure | difference | 95 % |",
         "|---|---|---|---|---|",
     ]
-    for way in SIGN:
-        for stage in STAGES:
-            found = table.matched_means(way, stage)
-            numbers.setdefault("matched means", {})[f"{way}, {stage}"] = found
-            lines += matched_lines(way, stage, found)
-    pair_entries = read_pairs(out)
-    if pair_entries:
-        numbers["pairs"] = pair_numbers(pair_entries)
-        lines += ["", PAIRS_TITLE, "", *pair_lines(numbers["pairs"])]
-    elif (kept := earlier_pairs(out)) is not None:
-        numbers["pairs"] = kept
-        said = f"Run before the cells above, at {kept['provenance']['commit'][:10]}:"
-        lines += ["", PAIRS_TITLE, "", said, provenance_line(kept["provenance"]), "", *pair_lines(kept)]
-    numbers["provenance"] = provenance_
-    ran = sorted({ran_at(entry) for entry in [*entries, *pair_entries]})
-    lines += ["", f"Cells were run at {'; '.join(ran)}. The report was made at the commit above."]
-    if (out / "figure5.webp").exists():
-        said = "the first test unit of each layer, the first test images; optimisations at 30 % of similarity given up"
-        lines += ["", "![Figure 5](figure5.webp)", "", f"Figure 5: {said}, refined."]
-    lines[2:2] = verdict(numbers)
-    vl.write_text(out / "table3.json", json.dumps(numbers, indent=1))
-    text = "\n".join(lines) + "\n"
-    vl.write_text(out / "table3.md", text)
-    return text
+    for where, one in numbers["matched means"].items():
+        lines += matched_lines(*where.split(", "), one)
+    return lines
+
+
+def pairs_section(kept: dict[str, Any] | None, title: str, *, new: bool) -> list[str]:
+    """Two units in one latent; pairs of an earlier table say so."""
+    if kept is None:
+        return []
+    if new:
+        return ["", title, "", *pair_lines(kept)]
+    said = f"Run before the cells above, at {kept['provenance']['commit'][:10]}:"
+    return ["", title, "", said, provenance_line(kept["provenance"]), "", *pair_lines(kept)]
 
 
 def read_cells(out: Path) -> list[dict[str, Any]]:
@@ -352,10 +387,7 @@ def above_zero(found: dict[str, Any]) -> list[tuple[str, bool]]:
 
 def verdict(numbers: dict[str, Any]) -> list[str]:
     """What was hoped for and is not seen, first; then what is."""
-    said = checks(numbers)
-    failed, held = ([f"- {text}" for text, ok in said.items() if ok is wanted] for wanted in (False, True))
-    failed = failed or ["- Nothing of what was asked."]
-    return ["**What fails, first.**", "", *failed, "", "**What holds.**", "", *held, ""]
+    return verdict_lines(checks(numbers))
 
 
 def matched_lines(way: str, stage: str, found: dict[str, Any]) -> list[str]:
@@ -429,19 +461,6 @@ def pair_lines(found: dict[str, Any]) -> list[str]:
             f"{one['low']:.2f} to {one['high']:.2f} |"
         )
     return lines
-
-
-def _inputs(table: Table, row: str) -> np.ndarray:
-    return np.array(
-        [
-            np.concatenate([entry["input"] for _, entry in sorted(table.cells[row, "increase", unit].items())])
-            for unit in table.units
-        ]
-    )
-
-
-def _ci(value: Any) -> str:
-    return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
 
 
 def findings(numbers: dict[str, Any]) -> Findings:
