@@ -18,7 +18,7 @@ from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, SIGN
 from benchmarks.common.figures import save_small
 from benchmarks.common.networks import NETWORKS
 from benchmarks.common.provenance import provenance_line
-from benchmarks.embedded.tuning import table
+from benchmarks.common.tables import signed, table, verdict
 
 WANTED_UNITS, WANTED_NETWORKS, WANTED_IMAGES = 4, 3, 12
 COST_RATIO = 0.1
@@ -224,7 +224,7 @@ def realism_check(found: Found) -> dict[str, bool | None]:
     rival, own = (found.scores[label, "increase", measure] for label in (best, OURS))
     apart = vl.paired_difference(rival, own, draws=DRAWS)
     text = f"Realism among methods that reach +1 SD (kernel distance, × α = 0's, increase, less is better): {listed}. "
-    text += f"The best other minus ours {apart.mean:+.2f} [{apart.low:+.2f}, {apart.high:+.2f}] (wanted: above 0)."
+    text += f"The best other minus ours {signed(apart)} (wanted: above 0)."
     return {text: told_apart(apart.low, apart.mean)}
 
 
@@ -333,7 +333,7 @@ def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str
         measure = KERNEL
         if all(found.has(one, measure) for one in (own, label)):
             one = vl.paired_difference(found.both(own, measure), found.both(label, measure), draws=DRAWS)
-            row.append(f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]")
+            row.append(signed(one))
         else:
             row.append("")
         rows.append(row)
@@ -388,18 +388,10 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
     found = Found(cells)
     verdicts = checks(found)
     distances = set_distances(out, found)
-    failed, unsure, held = (
-        [f"- {text}" for text, met in verdicts.items() if met is wanted] for wanted in (False, None, True)
-    )
     absent = [name for name in networks if name not in found.networks]
-    lines = ["# Every method on units of real networks", "", "**What fails, first.**", ""]
-    lines += failed or ["- Nothing of what was asked."]
-    if found.broken:
-        lines += [f"- Left out, for a score of theirs is not finite: {', '.join(found.broken)}."]
-    if absent:
-        lines += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."]
-    lines += (["", "**What is open.**", "", *unsure] if unsure else []) + ["", "**What holds.**", ""]
-    lines += [*(held or ["- Nothing."]), "", *about(found), ""]
+    left_out = [f"- Left out, for a score of theirs is not finite: {', '.join(found.broken)}."] if found.broken else []
+    left_out += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."] if absent else []
+    lines = ["# Every method on units of real networks", "", *verdict(verdicts, left_out), *about(found), ""]
     responses, costs = response_table(found), cost_table(found)
     lines += ["## Response: Table S2 in form", "", *table(responses)]
     lines += ["## Pictures", "", *table(picture_table(found, distances))]

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.ann_units.methods import CONTESTANTS, OPTIMISED, Budget, Heard, RememberedSets, Watched
+from benchmarks.ann_units.methods import CONTESTANTS, Budget, Heard, RememberedSets, Watched
 from benchmarks.ann_units.report import report
 from benchmarks.common import package as vl
 from benchmarks.common.bench import Bench, seen_by
@@ -221,56 +221,6 @@ def write_pictures(file: Path, inputs: Tensor, natural: Tensor, methods: dict[st
     vl.write_atomically(file, lambda temporary: save_file(kept, temporary))
 
 
-# ------------------------------------------------------------------------------------------------------------ cost
-
-
-def seconds_of(call: Any) -> float:
-    call()
-    began = time.process_time()
-    call()
-    return time.process_time() - began
-
-
-def estimate(bench: Bench, backend: Any, wanted: list[Cell], budget: Budget) -> str:
-    """Pictures, passes and processor minutes of the cells that are left, from a probe of each network's layers."""
-    count, passes = budget.images, budget.passes
-    inputs = bench.test[:count]
-    x = backend.encode(inputs)
-    decode = seconds_of(lambda: backend.decode(x, reference=None, strength=1.0, seeds=list(range(count))))
-
-    def look_through() -> None:
-        leaf = x.clone().requires_grad_()
-        torch.autograd.grad(backend.render(leaf).sum(), leaf)
-
-    render = seconds_of(look_through)
-    asks = {}
-    for name, layer, column in {(cell.network, cell.layer, cell.column) for cell in wanted}:
-        target = bench.target(name, layer, [load_units()[name][layer][column]])
-
-        def ask(target: Any = target) -> None:
-            leaf = inputs.to(bench.device).clone().requires_grad_()
-            torch.autograd.grad(target(leaf).sum(), leaf)
-
-        asks[name, layer] = seconds_of(ask)
-    edits = sum(one.kind in ("ours", "edit") for one in CONTESTANTS.values()) + 1  # of optimisation, shuffled, α = 0
-    through = (OPTIMISED, "standard VAE, optimised", "guided diffusion", "CMA-ES")
-    climbing = sum(one.kind == "optimised" or label == OPTIMISED for label, one in CONTESTANTS.items()) - len(through)
-    total = 0.0
-    for cell in wanted:
-        ask = asks[cell.network, cell.layer]
-        total += 3 * (edits + 2) * decode  # one of no direction each; what is optimised is drawn once more
-        total += 2 * passes * (climbing * ask + 2 * (render + ask) + (render / 3 + ask) + (render + ask) / 2)
-        total += 3 * len(CONTESTANTS) * ask / 2  # the scorer's own readings
-    drawn = 3 * (edits + 3) * count * len(wanted)
-    looks = 2 * passes * count * (climbing + len(through)) * len(wanted)
-    ask = sum(asks.values()) / len(asks) / count
-    return (
-        f"{len(wanted)} cells to run: {drawn:,} pictures drawn ({decode / count:.3f} s each), {looks:,} passes through "
-        f"targets ({ask:.3f} s each, back as well): about {total / 60:.0f} minutes of a core, besides fits and judges, "
-        "about 20 to 40 s a cell."
-    )
-
-
 # ------------------------------------------------------------------------------------------------------------ main
 
 
@@ -307,7 +257,7 @@ def run(args: argparse.Namespace) -> int:
     if not left:
         print("nothing is left to run")
         return 0
-    print(estimate(bench, backend, left, budget), flush=True)
+    print(f"{len(left)} cells to run", flush=True)
     sees = {name: Seen(bench, name) for name in ("cifar10_resnet20", *SECOND) if name in bench.present()}
     for name in {cell.network for cell in left}:
         sees[judge_of(bench, name)].learn(bench.test[: args.images + JUDGES])

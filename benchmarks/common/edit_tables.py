@@ -7,12 +7,7 @@ import numpy as np
 
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Markdown; the first row is the head."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:], ""]
+from benchmarks.common.tables import table
 
 
 class Edits:

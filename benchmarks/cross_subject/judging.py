@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common.tables import signed
 from benchmarks.cross_subject.subjects import ANIMALS, CONTROL, REGIONS, SIMULATED
 from benchmarks.v4_recorded.methods import ANGLES, SIGN
 
@@ -47,8 +48,7 @@ class Measured:
         return Measured(self.value - other.value, self.draws - other.draws)
 
     def __str__(self) -> str:
-        value, low, high = self.ends
-        return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+        return signed(self.ends)
 
 
 def mean(parts: Iterable[Measured]) -> Measured:

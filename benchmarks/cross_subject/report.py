@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.common.findings import Aim, Findings, Measure
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import signed, table
 from benchmarks.cross_subject.judging import (
     OTHER,
     OWN,
@@ -130,11 +131,11 @@ def table_2(found: Results, angle: float) -> list[str]:
         for judged in sorted(set(ANIMALS.values())):
             pairs = [pair for pair in found.pairs() if pair[1] == judged]
             columns = [f"{way}: from {pair[0]}, {pair[2]}" for way in SIGN for pair in pairs]
-            lines += [f"Judge: animal {judged}.", "", f"| method | {' | '.join(columns)} |"]
-            lines.append("|---" * (len(columns) + 1) + "|")
+            rows = [["method", *columns]]
             for label in labels_of(key[2][0] for key in found.populations):
                 shown = [str(found.populations[pair, view, (label, way, angle)]) for way in SIGN for pair in pairs]
-                lines.append(f"| {label} | {' | '.join(shown)} |")
+                rows.append([label, *shown])
+            lines += [f"Judge: animal {judged}.", "", *table(rows)[:-1]]
             lines += ["| α = 0 | 0 by definition" + " |" * len(columns), ""]
     return lines
 
@@ -143,15 +144,15 @@ def by_angle(found: Results) -> list[str]:
     lines = []
     for way in SIGN:
         lines += [f"## {way.capitalize()}, other animal, recorded responses, by edit angle", ""]
-        lines += [f"| method | {' | '.join(f'{angle:.0f}°' for angle in ANGLES)} |", "|---" * (len(ANGLES) + 1) + "|"]
+        rows = [["method", *(f"{angle:.0f}°" for angle in ANGLES)]]
         for label in labels_of(key[2][0] for key in found.populations):
             shown = []
             for angle in ANGLES:
                 short = found.shorts[label, way, angle]
                 said = f" ({short:.0%} short)" if short > 0.05 else ""
                 shown.append(f"{found.over_animals(OTHER, 'recorded', (label, way, angle))}{said}")
-            lines.append(f"| {label} | {' | '.join(shown)} |")
-        lines.append("")
+            rows.append([label, *shown])
+        lines += table(rows)
     return [*lines, "Short: share of edits whose goal lies nearer than the angle, and which stop there.", ""]
 
 
@@ -164,18 +165,12 @@ def by_groups(found: Results, angle: float) -> list[str]:
         "Disjoint random groups of a session's neurons are the units, drawn first; then the judge's neurons, pictures.",
         "",
     ]
-    pairs = found.pairs()
-    columns = [f"{way}: {pair[0]} to {pair[1]}, {pair[2]}" for way in SIGN for pair in pairs if pair[2] != SAME]
-    lines += [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    pairs = [(way, pair) for way in SIGN for pair in found.pairs() if pair[2] != SAME]
+    rows = [["method", *(f"{way}: {pair[0]} to {pair[1]}, {pair[2]}" for way, pair in pairs)]]
     for label in labels_of(key[2][0] for key in found.groups):
-        shown = [
-            str(drawn_mean(found.groups[pair, "recorded", (label, way, angle)]))
-            for way in SIGN
-            for pair in pairs
-            if pair[2] != SAME
-        ]
-        lines.append(f"| {label} | {' | '.join(shown)} |")
-    return [*lines, ""]
+        shown = (str(drawn_mean(found.groups[pair, "recorded", (label, way, angle)])) for way, pair in pairs)
+        rows.append([label, *shown])
+    return [*lines, *table(rows)]
 
 
 def simulated(found: Results, angle: float) -> list[str]:
@@ -189,17 +184,12 @@ def simulated(found: Results, angle: float) -> list[str]:
         if (SHARED, view, (OURS, "increase", angle)) not in found.regions:
             lines += [f"Not judged yet by {words}.", ""]
             continue
-        columns = [f"{way}: {pair}" for way in SIGN for pair in (SELF, SHARED, UNSHARED)]
-        lines += [f"Judged by {words}:", "", f"| method | {' | '.join(columns)} |"]
-        lines.append("|---" * (len(columns) + 1) + "|")
+        pairs = [(way, pair) for way in SIGN for pair in (SELF, SHARED, UNSHARED)]
+        rows = [["method", *(f"{way}: {pair}" for way, pair in pairs)]]
         for label in labels_of(key[2][0] for key in found.regions):
-            shown = [
-                str(drawn_mean(found.regions[pair, view, (label, way, angle)]))
-                for way in SIGN
-                for pair in (SELF, SHARED, UNSHARED)
-            ]
-            lines.append(f"| {label} | {' | '.join(shown)} |")
-        lines.append("")
+            shown = (str(drawn_mean(found.regions[pair, view, (label, way, angle)])) for way, pair in pairs)
+            rows.append([label, *shown])
+        lines += [f"Judged by {words}:", "", *table(rows)]
     return lines
 
 
@@ -207,14 +197,13 @@ def encoders(found: Results) -> list[str]:
     if all(judge.encoder is None for judge in found.judges.values()):
         return []
     lines = ["## The encoders that judge, on their galleries", ""]
-    lines += ["| subject | half | pictures | targets | median R of a target | R of the population |", "|---" * 6 + "|"]
+    rows = [["subject", "half", "pictures", "targets", "median R of a target", "R of the population"]]
     for (name, half), judge in found.judges.items():
-        if judge.encoder is None:
-            continue
-        r, population = judge.encoder["r"], judge.encoder["population_r"]
-        said = "" if "truth" in judge.views else f"{population:.2f}"
-        lines.append(f"| {name} | {half} | {len(judge.position)} | {len(r)} | {np.median(r):.2f} | {said} |")
-    return [*lines, ""]
+        if judge.encoder is not None:
+            r, population = judge.encoder["r"], judge.encoder["population_r"]
+            said = "" if "truth" in judge.views else f"{population:.2f}"
+            rows.append([name, half, len(judge.position), len(r), f"{np.median(r):.2f}", said])
+    return [*lines, *table(rows)]
 
 
 def notes(found: Results) -> list[str]:
@@ -261,9 +250,6 @@ def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[st
 def findings(numbers: dict[str, Any]) -> Findings:
     """A landscape moves the other animal too, like one of its own; what is not shared is not moved."""
 
-    def said(ends: list[float]) -> str:
-        return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*ends)
-
     aims, measures = [], []
     angle, ways = f"{numbers['table_angle']:.0f}", ("increase", "decrease")
     sample = f"2 animals, {len(numbers['sessions'])} sessions"
@@ -273,7 +259,7 @@ def findings(numbers: dict[str, Any]) -> Findings:
         for way in ways:
             ends, moved = held[OURS][way][angle], numbers["neurons"][pair][way]
             right = sum(value > 0 for value in moved)
-            text = f"{pair}, {way} at {angle}°, {OURS}, recorded: {said(ends)} SD (wanted: above zero)"
+            text = f"{pair}, {way} at {angle}°, {OURS}, recorded: {signed(ends)} SD (wanted: above zero)"
             aims.append(Aim(f"{text}; {right} of {len(moved)} single neurons move the wanted way.", ends[1] > 0))
     for way in ways:
         for rival in (SHUFFLED, BRAINACTIV):
@@ -281,9 +267,8 @@ def findings(numbers: dict[str, Any]) -> Findings:
             ends = [-theirs[0], -theirs[2], -theirs[1]]
             ahead = rival == SHUFFLED or way == "decrease"
             wanted = "above zero" if ahead else "not below zero"
-            text = (
-                f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {said(ends)} SD (wanted: {wanted})."
-            )
+            text = f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {signed(ends)} SD "
+            text += f"(wanted: {wanted})."
             aims.append(Aim(text, ends[1] > 0 if ahead else ends[2] >= 0))
         for level, held in numbers["over animals"].items():
             value, low, high = held[way]
@@ -298,7 +283,7 @@ def findings(numbers: dict[str, Any]) -> Findings:
             ends = numbers["simulated"]["truth"][pair][OURS][way][angle]
             wanted = "above zero" if pair == SHARED else "zero within the interval: the control must fail"
             done, total = numbers["regions"]
-            text = f"Simulated, {pair}, {way} at {angle}°, planted truth, {done} of {total} regions: {said(ends)} SD"
+            text = f"Simulated, {pair}, {way} at {angle}°, planted truth, {done} of {total} regions: {signed(ends)} SD"
             met = ends[1] > 0 if pair == SHARED else ends[1] <= 0 <= ends[2]
             # Of few regions any interval holds zero.
             aims.append(Aim(f"{text} (wanted: {wanted}).", met if pair == SHARED or done == total else None))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import signed
 
 SIGN: dict[vl.Direction, int] = {"increase": 1, "decrease": -1}
 
@@ -114,4 +115,4 @@ def report(
 
 def _interval(values: Tensor) -> str:
     found = vl.interval(values[None].double().numpy(), levels=("image",))
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return signed(found, 3)

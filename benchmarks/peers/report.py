@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.common import package as vl
 from benchmarks.common.findings import BOOTSTRAP
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import table as markdown
 from benchmarks.peers.environments import PEERS
 from benchmarks.peers.figure import draw
 from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, WAYS, Photographs, Unit
@@ -107,7 +108,7 @@ def shown(kept: dict[str, Any]) -> list[str]:
     """The Markdown table."""
     names = ("response (SD)", "percentile", "like photographs", "transfer (SD)", "spectrum (dB)", "kernel", "diversity")
     columns = ("way", *names, "passes", "CPU s", "silent")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows: list[tuple[Any, ...]] = [columns]
     for way, one in kept["ways"].items():
         fit = f" (+ {one['fit_cpu_seconds']:.0f} fit)" if "fit_cpu_seconds" in one else ""
         more = f" (+ {one['fit_forward']:,.0f} fit)" if "fit_forward" in one else ""
@@ -120,8 +121,8 @@ def shown(kept: dict[str, Any]) -> list[str]:
             f"{one['cpu_seconds']:.1f}{fit}" if "cpu_seconds" in one else "—",
             one["silent"],
         )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+        rows.append(cells)
+    return markdown(rows)[:-1]
 
 
 def ends(value: list[float]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.common import package as vl
 from benchmarks.common.findings import BOOTSTRAP, Aim, Findings, Measure
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import table as markdown
 from benchmarks.planted_units.methods import METHODS, SHIPPED, SINGLE
 from benchmarks.planted_units.truth import load_plan
 
@@ -59,7 +60,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[tuple[bool, str]]:
 def table(rows: list[dict[str, Any]], measure: str, direction: str, **where: Any) -> list[str]:
     """A Markdown table: methods by families, mean and interval over units."""
     families = list(load_plan()["families"])
-    lines = [f"| method | {' | '.join(families)} |", "|---" * (len(families) + 1) + "|"]
+    lines = [["method", *families]]
     labels = [label for label in METHODS if any(row["method"] == label for row in rows)]
     cells = {
         (label, family): per_unit(rows, label, measure, family=[family], direction=[direction], **where)
@@ -76,8 +77,8 @@ def table(rows: list[dict[str, Any]], measure: str, direction: str, **where: Any
             best = max(sum(cells[other, family]) for other in labels)
             text = str(vl.interval(values, levels=("unit",))) if len(values) > 1 else f"{values[0]:+.2f}"
             line.append(f"**{text}**" if sum(values) == best else text)
-        lines.append(f"| {label} | {' | '.join(line)} |")
-    return lines
+        lines.append([label, *line])
+    return markdown(lines)[:-1]
 
 
 def report(rows: list[dict[str, Any]], source: dict[str, Any]) -> str:

@@ -379,7 +379,7 @@ def checks(numbers: dict[str, Any]) -> dict[str, bool]:
 def above_zero(found: dict[str, Any]) -> list[tuple[str, bool]]:
     """Both measures of one comparison in words, and whether the interval lies above zero."""
     return [
-        (f"{name} {found[name]['difference']:+.3f} [{found[name]['low']:+.3f}, {found[name]['high']:+.3f}]", ok)
+        (f"{name} {signed([found[name][key] for key in ('difference', 'low', 'high')], 3)}", ok)
         for name in MEANS
         for ok in [found[name]["low"] > 0]
     ]
@@ -428,17 +428,14 @@ def pair_numbers(entries: list[dict[str, Any]]) -> dict[str, Any]:
             "low": float(np.percentile(relative, 2.5)),
             "high": float(np.percentile(relative, 97.5)),
         }
-    signed = [
-        SIGN[e["direction"]] * np.mean(e["target"]) for entry in entries for e in entry["edits"] if e["kind"] == "both"
-    ]
-    found["change of the target, both"] = float(np.mean(signed))
-    signed = [
-        SIGN[e["direction"]] * np.mean(e["target"])
-        for entry in entries
-        for e in entry["edits"]
-        if e["kind"] == "single"
-    ]
-    found["change of the target, single"] = float(np.mean(signed))
+    for kind in ("both", "single"):
+        changes = [
+            SIGN[e["direction"]] * np.mean(e["target"])
+            for entry in entries
+            for e in entry["edits"]
+            if e["kind"] == kind
+        ]
+        found[f"change of the target, {kind}"] = float(np.mean(changes))
     return found
 
 
@@ -446,21 +443,19 @@ def pair_lines(found: dict[str, Any]) -> list[str]:
     about = f"""{found["pairs"]} pairs of conv3 units, natural correlations {min(found["correlations"])} to
 {max(found["correlations"])}; 100 test images, α = 1, both directions. Signed Δr of the target:
 {found["change of the target, both"]:+.2f} SD with two blocks, {found["change of the target, single"]:+.2f} SD alone."""
-    columns = (
+    head = [
         "Δ other / Δ target, sizes",
         "landscape of one unit",
         "two blocks",
         "two blocks / one unit",
         "95 % over pairs",
-    )
-    lines = [about, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    ]
+    rows = [head]
     for name in ("of mean changes", "of single pictures"):
         one = found[name]
-        lines.append(
-            f"| {name} | {one['single']:.3f} | {one['both']:.3f} | {one['both over single']:.2f} | "
-            f"{one['low']:.2f} to {one['high']:.2f} |"
-        )
-    return lines
+        cells = [name, f"{one['single']:.3f}", f"{one['both']:.3f}", f"{one['both over single']:.2f}"]
+        rows.append([*cells, f"{one['low']:.2f} to {one['high']:.2f}"])
+    return [about, "", *markdown(rows)[:-1]]
 
 
 def findings(numbers: dict[str, Any]) -> Findings:

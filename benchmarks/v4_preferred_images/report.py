@@ -14,7 +14,7 @@ from benchmarks.common.edit_tables import Edits, edit_lines
 from benchmarks.common.findings import Findings, Measure, stated
 from benchmarks.common.package import FEW_STRONG, WEAK_CORRELATION, WEAK_P
 from benchmarks.common.provenance import provenance_line
-from benchmarks.embedded.tuning import table
+from benchmarks.common.tables import ends, signed, table, verdict
 
 PUBLISHED, ENCODER = "published network", "our encoder"
 RANDOM = "random images"
@@ -136,13 +136,9 @@ def checks_of(judged: Judged, listed: dict[str, list[int]]) -> dict[str, bool]:
             one = judged.difference(judge, BRAINACTIV, way)
             ok = one.low > 0 if way == "decrease" else one.high >= 0
             aim = "above 0" if way == "decrease" else "not below 0 by more than the interval"
-            text = f"Δr {way}, {judge}: ours minus BrainACTIV's ridge {said_of(one)} SD over {len(good)} neurons"
+            text = f"Δr {way}, {judge}: ours minus BrainACTIV's ridge {signed(one, 3)} SD over {len(good)} neurons"
             checks[f"{text} (wanted: {aim})."] = bool(ok)
     return checks
-
-
-def said_of(one: vl.Interval) -> str:
-    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
 
 
 def rival_lines(judged: Judged) -> tuple[list[str], dict[str, Any]]:
@@ -154,9 +150,8 @@ def rival_lines(judged: Judged) -> tuple[list[str], dict[str, Any]]:
             for judge in judged.judges:
                 one = judged.difference(judge, rival, way)
                 word = order[1] if not one.excludes_zero else order[2] if one.mean > 0 else order[0]
-                rows.append([word, rival, way, judge, said_of(one)])
-                kept = {"mean": one.mean, "low": one.low, "high": one.high}
-                found.setdefault(rival, {}).setdefault(way, {})[judge] = kept
+                rows.append([word, rival, way, judge, signed(one, 3)])
+                found.setdefault(rival, {}).setdefault(way, {})[judge] = ends(one)
     head = ["", "against", "direction", "judge", "Δr of ours minus its own, SD [95 %]"]
     return table([head, *sorted(rows, key=lambda row: order.index(row[0]))]), found
 
@@ -281,10 +276,7 @@ def report(
     images = len(cells[0]["halves"][0]["rows"])
     lines = [f"# Preferred and suppressed pictures of V4 neurons{' (tuning neurons)' if tune else ''}", ""]
     checks = {} if tune else checks_of(judged, listed)
-    if checks:
-        failed, held = ([f"- {text}" for text, ok in checks.items() if ok is wanted] for wanted in (False, True))
-        lines += ["**What fails, first.**", "", *(failed or ["- Nothing of what was asked."]), ""]
-        lines += ["**What holds.**", "", *(held or ["- Nothing."]), ""]
+    lines += verdict(checks) if checks else []
     lines += [
         f"{len(judged.units)} neurons ({done}), {2 * images} photographs each, turned by {judged.angle:.0f}°. Methods",
         "learn from recordings of one half of the session, photographs of the other are edited, then the halves are",
