@@ -10,11 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from benchmarks.common import package as vl
 from benchmarks.common.bench import nearest, rounded, unit_rows
-from benchmarks.common.edit_methods import (
-    SIGN,
-    correlation_of,
-    set_angle,
-)
+from benchmarks.common.edit_methods import SIGN, correlation_of, set_angle
 
 NATURAL_IMAGES = 10
 

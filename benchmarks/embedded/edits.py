@@ -30,14 +30,7 @@ from vislens_interp.training.data import pixels
 
 
 def retrieval_cell(
-    bench: Bench,
-    name: str,
-    layer: str,
-    *,
-    tune: bool,
-    units: int,
-    images: int,
-    methods: dict[str, Callable[[], Any]],
+    bench: Bench, name: str, layer: str, *, tune: bool, units: int, images: int, methods: dict[str, Callable[[], Any]]
 ) -> Iterator[dict[str, Any]]:
     """One record for each unit, method, direction and angle; edits are judged by the images they come to lie among."""
     gallery_images = bench.tuning if tune else bench.test

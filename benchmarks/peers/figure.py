@@ -14,11 +14,7 @@ COLOURS, LARGEST = (256, 128, 64, 32), 380_000
 
 
 def draw(
-    path: Path,
-    title: str,
-    units: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[Path], Sequence[float]]],
-    note: str,
+    path: Path, title: str, units: Sequence[str], rows: Sequence[tuple[str, Sequence[Path], Sequence[float]]], note: str
 ) -> Path:
     """Write the figure as a PNG.
 

@@ -94,11 +94,7 @@ ROWS = [
         tuned="structured",
     ),
     Row(
-        "structured optimisation, the loss as heavy as the rival's",
-        "consistent",
-        "shipped",
-        "optimize",
-        tuned="alike",
+        "structured optimisation, the loss as heavy as the rival's", "consistent", "shipped", "optimize", tuned="alike"
     ),
     Row(
         "standard-VAE optimisation, as published", "pixel", "standard", "optimize", "standard optimisation", "standard"

@@ -101,10 +101,7 @@ def measure(
                         seen["refined"] = look(bench.refine(images[:REFINED_IMAGES], cell.seed))
                     measured: dict[str, Any] = {"dose": dose}
                     for stage, (responses, similarity, features) in seen.items():
-                        measured[stage] = {
-                            "response": numbers(responses[:, unit]),
-                            "similarity": numbers(similarity),
-                        }
+                        measured[stage] = {"response": numbers(responses[:, unit]), "similarity": numbers(similarity)}
                         if dose == max(doses):
                             measured[stage]["features"] = [numbers(one) for one in features[:JUDGED_IMAGES]]
                     entry["doses"].append(measured)

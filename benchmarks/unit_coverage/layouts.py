@@ -36,10 +36,7 @@ SWIN = (
     (r"^head", "NC NHWC"),
     ("", "NC NLC NHWC"),
 )
-SWIN_CR = (
-    (r"^patch_embed(\.proj)?$|^stages(\.\d+)?$|^head|^stages\.\d+\.blocks$", "NC NCHW NLC"),
-    *SWIN,
-)
+SWIN_CR = ((r"^patch_embed(\.proj)?$|^stages(\.\d+)?$|^head|^stages\.\d+\.blocks$", "NC NCHW NLC"), *SWIN)
 MAXVIT = (
     (r"rel_pos\.", "none"),
     (r"attn_(block|grid)\.attn\.attn_drop", "folded NHQK"),
@@ -47,10 +44,7 @@ MAXVIT = (
     (r"attn_(block|grid)|(window|grid)_attention\..*(partition|attn_layer|mlp_layer|dropout)", "NHWC"),
     *MAPS,
 )
-MIXER = (
-    (r"mlp_tokens|linear_tokens|gate\.proj", "open NCL NLC"),
-    *TOKENS,
-)
+MIXER = ((r"mlp_tokens|linear_tokens|gate\.proj", "open NCL NLC"), *TOKENS)
 MAXVIT_TV = ((r"departition_op", "NCHW"), *MAXVIT)
 
 
@@ -215,10 +209,7 @@ ARCHITECTURES: list[Architecture] = [
         ("beitv2_base_patch16_224", _vit(embed_dim=192, num_heads=3)),
     ),
     *_family(
-        "EVA",
-        TOKENS,
-        ("eva02_tiny_patch14_224", _vit(3)),
-        ("eva_giant_patch14_224", _vit(embed_dim=192, num_heads=3)),
+        "EVA", TOKENS, ("eva02_tiny_patch14_224", _vit(3)), ("eva_giant_patch14_224", _vit(embed_dim=192, num_heads=3))
     ),
     *_family(
         "Swin",
@@ -312,9 +303,7 @@ ARCHITECTURES: list[Architecture] = [
     *_family("Mixer", MIXER, ("mixer_s32_224", {"img_size": 64}), ("resmlp_12_224", {"img_size": 64})),
     *_family("Mixer", MIXER, ("gmixer_24_224", {"img_size": 64})),
     *_family(
-        "PVT",
-        ((r"\.proj$(?<!attn\.proj)|attn\.sr$|mlp\.(relu|dwconv)|^stages(\.\d+)?$", "NCHW"), *TOKENS),
-        "pvt_v2_b0",
+        "PVT", ((r"\.proj$(?<!attn\.proj)|attn\.sr$|mlp\.(relu|dwconv)|^stages(\.\d+)?$", "NCHW"), *TOKENS), "pvt_v2_b0"
     ),
     *_family(
         "CoaT",
@@ -390,9 +379,7 @@ ARCHITECTURES: list[Architecture] = [
         ),
     ),
     *_family(
-        "Visformer",
-        ((r"attn_drop", "heads NHQK"), *MAPS),
-        ("visformer_tiny", {"depth": (1, 1, 1), "img_size": 64}),
+        "Visformer", ((r"attn_drop", "heads NHQK"), *MAPS), ("visformer_tiny", {"depth": (1, 1, 1), "img_size": 64})
     ),
     *_family(
         "Sequencer",
@@ -401,11 +388,7 @@ ARCHITECTURES: list[Architecture] = [
     ),
     *_family(
         "DaViT",
-        (
-            (r"blocks\.\d+\.0\.attn", "folded NLC"),
-            (r"blocks\.\d+\.\d+\.(norm|attn|mlp|drop_path)", "NLC"),
-            *MAPS,
-        ),
+        ((r"blocks\.\d+\.0\.attn", "folded NLC"), (r"blocks\.\d+\.\d+\.(norm|attn|mlp|drop_path)", "NLC"), *MAPS),
         ("davit_tiny", {"depths": ONE, "embed_dims": (32, 32, 64, 64), "num_heads": (2, 2, 2, 2)}),
     ),
     *_family("FocalNet", MAPS, ("timm.models.focalnet:FocalNet", {"depths": ONE, "embed_dim": 32})),
@@ -425,11 +408,7 @@ ARCHITECTURES: list[Architecture] = [
     *_family("EfficientViT", MAPS, "efficientvit_b0"),
     *_family("StarNet", MAPS, ("starnet_s1", {"depths": ONE})),
     *_family("SwiftFormer", ((r"attn\.", "NLC"), *MAPS), "swiftformer_xs"),
-    *_family(
-        "MambaOut",
-        ((r"conv\d?$|stem\.act", "NCHW"), ("", "NC NHWC")),
-        "test_mambaout",
-    ),
+    *_family("MambaOut", ((r"conv\d?$|stem\.act", "NCHW"), ("", "NC NHWC")), "test_mambaout"),
     *_family("RepViT", MAPS, ("repvit_m0_9", {"depth": ONE})),
     *_family("ByobNet", MAPS, "test_byobnet"),
 ]
