@@ -50,12 +50,7 @@ def draw(
         page.quantize(colours, dither=Image.Dither.NONE).save(packed, format="PNG", optimize=True)
         if packed.tell() <= LARGEST:
             break
-    content = packed.getvalue()
-    return vl.write_atomically(path, lambda temporary: _dump(temporary, content))
-
-
-def _dump(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    return vl.write_atomically(path, lambda temporary: temporary.write_bytes(packed.getvalue()))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:

@@ -1,5 +1,6 @@
 """What `planted_units` compares, and the one method that only lives there: a non-linear landscape."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import package as vl
+from benchmarks.common.bench import Recorded
+from benchmarks.common.edit_methods import fit_with_fewer_modes, set_angle
 
 NOISE = 0.1
 FIT: dict[str, Any] = {"epochs": 20, "lr": 1e-3, "w_kld": 0.2, "w_consistency": 0.0, "patience": 5}
@@ -50,15 +53,6 @@ class Embeddings:
 
     def perception(self) -> None:
         return None
-
-
-class Recorded(vl.Target):
-    """A unit of which only recordings are known."""
-
-    names, differentiable, batch_size = ["planted"], False, 256
-
-    def __call__(self, images: Tensor) -> Tensor:
-        raise ValueError("a planted unit was recorded; it answers to nothing else. Pass responses=.")
 
 
 class NonLinearVAE(nn.Module):
@@ -140,23 +134,10 @@ def fit_and_move(
     """
     method = METHODS[label]()
     backend: Any = Embeddings(x, non_linear if "non-linear" in label else None)
-    while True:
-        try:
-            method.fit(Recorded(), backend, x, responses)
-            break
-        except ValueError as error:  # too few strongly driven images for so many modes
-            if "Lower modes" not in str(error):
-                raise
-            method.settings = {**method.settings, "modes": method.settings["modes"] - 1}
-    found: dict[str, list[Tensor]] = {}
-    for direction in directions:
-        found[direction] = []
-        for angle in angles:
-            editor = getattr(method, "method", method)  # a shuffled control holds the method that edits
-            if isinstance(editor, vl.LandscapeMethod):
-                editor.settings = {**editor.settings, "angle": angle}
-            else:
-                editor.angle = angle
-            with torch.no_grad():
-                found[direction].append(method.embeddings(inputs, {0: direction}))
+    fit_with_fewer_modes(method, Recorded(["planted"]), backend, x, responses)
+    found: dict[str, list[Tensor]] = {direction: [] for direction in directions}
+    for direction, angle in itertools.product(directions, angles):
+        set_angle(method, angle)
+        with torch.no_grad():
+            found[direction].append(method.embeddings(inputs, {0: direction}))
     return found

@@ -171,8 +171,8 @@ def finish_cell(path: Path, bench: Material, cell: Cell, tuned: dict[str, Any], 
         for entry in measure(bench, cell, method, tuned, done):
             file.write(json.dumps(entry | where) + "\n")
             file.flush()
-    text = json.dumps(read_records(records))
-    vl.write_atomically(path, lambda temporary: _dump(temporary, text))
+    packed = lzma.compress(json.dumps(read_records(records)).encode())
+    vl.write_atomically(path, lambda temporary: temporary.write_bytes(packed))
     for part in (records, learnt):
         part.unlink()
 
@@ -184,10 +184,6 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
     vl.write_text(path, "".join(f"{line}\n" for line in lines[:-1]))
     return [json.loads(line) for line in lines[:-1]]
-
-
-def _dump(path: Path, text: str) -> None:
-    path.write_bytes(lzma.compress(text.encode()))
 
 
 BENCH: list[Material] = []
