@@ -23,6 +23,7 @@ from benchmarks.ann_units.methods import (
 from benchmarks.common.bench import Bench
 from benchmarks.common.cells import save_cell
 from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
+from vislens_interp.images import image_keys
 from vislens_interp.targets import CallableTarget
 
 DREAM, CMA = "DeepDream", "CMA-ES"
@@ -291,6 +292,6 @@ def test_a_network_of_timm_is_seen_below_its_classifier():
     seen = ann_units.Seen(bench, "vit_tiny64")
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network.head(seen(images)), network(images), rtol=1e-4, atol=1e-4)
-    seen.known = {key: torch.zeros(192) for key in ann_units.image_keys(images[:1])}
+    seen.known = {key: torch.zeros(192) for key in image_keys(images[:1])}
     assert seen(images)[0].abs().sum() == 0
     assert seen(images)[1].abs().sum() > 0

@@ -13,12 +13,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.common.judges import CifarResNet
+from benchmarks.common.networks import load_units
 from benchmarks.peers import environments as peers_environments
 from benchmarks.peers import report as peers_report
 from benchmarks.peers import run as peers
 from benchmarks.peers.environments import PEERS, interpreter
 from benchmarks.peers.inside import job as peers_job
-from benchmarks.peers.paint import SPECTRUM, cells, controls, jobs_of, run_landscape, run_peer, save_spectrum
+from benchmarks.peers.paint import INSIDE, SPECTRUM, cells, controls, jobs_of, run_landscape, run_peer, save_spectrum
 from benchmarks.peers.plan import (
     BEST,
     CROPS,
@@ -139,7 +140,7 @@ def test_an_environment_that_cannot_be_made_says_why():
 def test_every_requirement_is_pinned_and_every_script_is_there():
     for peer in PEERS.values():
         assert all("==" in one for one in peer.requirements)
-        assert (Path(peers.__file__).parent / peer.script).is_file()
+        assert (INSIDE / peer.script).is_file()
     assert {way.place for way in WAYS.values()} == {*PEERS, "ours"}
 
 
@@ -188,7 +189,7 @@ def test_responses_of_a_pass_are_those_of_a_target(bench):
 
 
 def test_units_are_test_units_of_all_layers_in_turn(bench):
-    drawn = json.loads(Path(peers.__file__).with_name("embedded_units.json").read_text())["squeezenet"]
+    drawn = load_units()["squeezenet"]
     units = bench.units(6)
     assert [unit.layer for unit in units] == [*LAYERS, *LAYERS]
     assert not any(unit.unit in drawn[unit.layer][:8] for unit in units)

@@ -2,7 +2,6 @@ import itertools
 import json
 import lzma
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.common.provenance import provenance
+from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.table3 import landscapes as table3_bench
-from benchmarks.table3 import report as table3_report
 from benchmarks.table3 import run as cifar10_landscape
 from benchmarks.table3.landscapes import Cell, cells, fit, optimize_settings
 from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, report_pairs, verdict
@@ -153,9 +151,8 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
 
 
 def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
-    results = Path(table3_report.__file__).parent / "results"
     for name in ("table3.json", "table3.md"):
-        shutil.copy(results / name, tmp_path)
+        shutil.copy(RESULTS / name, tmp_path)
     before = (tmp_path / "table3.md").read_text()
     with pytest.raises(FileNotFoundError, match="holds no finished pairs; run --only pairs without --report first"):
         report_pairs(tmp_path, provenance(seed=0))

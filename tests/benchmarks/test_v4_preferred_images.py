@@ -18,6 +18,7 @@ from benchmarks.v4_preferred_images import report as pages
 from benchmarks.v4_preferred_images import run as bench
 from vislens_interp.backends import embedded
 from vislens_interp.brain.v4 import CompactNetwork
+from vislens_interp.files import write_text
 from vislens_interp.images import Preprocess
 
 TUNED = v4_data.TUNING_SESSIONS[0]
@@ -170,7 +171,7 @@ def test_equal_to_brainactiv_is_not_behind_in_increase_and_not_ahead_in_decrease
 
 def write_cells(folder, cells):
     for cell in cells:
-        bench.write_text(bench.cell_path(folder, cell["session"], cell["neuron"], False), json.dumps(cell))
+        write_text(bench.cell_path(folder, cell["session"], cell["neuron"], False), json.dumps(cell))
 
 
 def test_what_fails_and_what_loses_is_said_first(tmp_path):
@@ -255,7 +256,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "FIGURE_NEURONS", 1)
     monkeypatch.setattr(bench, "FIGURE_PICTURES", 2)
     (tmp_path / "results").mkdir()
-    bench.write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
+    write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
 
 
 def test_end_to_end(data, places, small, tmp_path, capsys):
