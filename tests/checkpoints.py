@@ -474,7 +474,7 @@ SMALL_UNET = {
 
 def write_embedded(folder: Path, *, pictures: int = 200) -> Path:
     """Embedder, generator and reference set, with untrained weights and smooth pictures."""
-    from vislens_interp.backends.reference_set import write_reference
+    from vislens_interp.backends.reference_archive import write_reference
     from vislens_interp.training import autoencoder64, embedder64, generator64
     from vislens_interp.zoo.embedder import Embedder64
 

@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vislens_interp import zoo
-from vislens_interp.cli import check_device, load_model, main
-from vislens_interp.result import LensResult
+from vislens_interp.cli import main
+from vislens_interp.models import check_device, load_model
+from vislens_interp.results.result import LensResult
 
 TIMM = "timm:test_resnet"
 random_weights = pytest.mark.filterwarnings("ignore:.*RANDOM WEIGHTS")

@@ -5,7 +5,7 @@ import torch
 
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.baselines import method
+from vislens_interp.methods import method_by_name
 from vislens_interp.targets import LayerTarget
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*images to edit are among")]
@@ -17,7 +17,7 @@ def lens_on(device):
 
 
 def test_a_lens_on_the_gpu_agrees_with_the_cpu():
-    pictures = PixelBackend().reference()[:8]
+    pictures = PixelBackend().reference_images()[:8]
     results = {device: lens_on(device).visualize(pictures, seeds=1) for device in ("cpu", "cuda")}
     for key in ("unedited", "increase", "decrease"):
         here, there = (results[device].responses[key] for device in ("cpu", "cuda"))
@@ -27,7 +27,7 @@ def test_a_lens_on_the_gpu_agrees_with_the_cpu():
 
 
 def test_the_same_seed_gives_the_same_pictures_on_the_gpu():
-    pictures = PixelBackend().reference()[:4]
+    pictures = PixelBackend().reference_images()[:4]
     first, second = (lens_on("cuda").visualize(pictures, "increase").images["increase"] for _ in range(2))
     torch.testing.assert_close(first, second, atol=0, rtol=0)
 
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_pictures_on_the_gpu():
 def test_the_models_random_state_is_as_it_was():
     lens = lens_on("cuda")
     before = torch.cuda.get_rng_state()
-    lens.visualize(PixelBackend().reference()[:2], strength=0)
+    lens.visualize(PixelBackend().reference_images()[:2], strength=0)
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
@@ -48,7 +48,7 @@ def test_the_models_random_state_is_as_it_was():
         ("maco", {"steps": 3, "crops": 2}),
         ("feature_accentuation", {"steps": 3, "crops": 2}),
         ("cma_es", {"generations": 2, "components": 8}),
-        ("standard_vae", {"epochs": 1, "optimize_steps": 2}),
+        ("standard_vae", {"epochs": 1, "optimize": {"steps": 2}}),
         ("random_images", {}),
         ("noise", {}),
     ],
@@ -56,7 +56,12 @@ def test_the_models_random_state_is_as_it_was():
 def test_baselines_on_the_gpu_give_pictures_on_the_cpu(name, settings):
     backend = PixelBackend("cuda")
     target = LayerTarget(zoo.load("cifar10_convnet").to("cuda"), "conv3", [16])
-    pictures = backend.reference()[:300]
-    made = method(name, **settings).fit(target, backend, pictures).generate(pictures[:2], {0: "increase"}, seeds=[1, 2])
+    pictures = backend.reference_images()[:300]
+    made = (
+        method_by_name(name, **settings)
+        .fit(target, backend, pictures)
+        .generate(pictures[:2], {0: "increase"}, seeds=[1, 2])
+        .images
+    )
     assert made.device.type == "cpu"
     assert made.shape == (2, 3, 32, 32)

@@ -14,12 +14,12 @@ NAME = PACKAGE.name
 
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
-    {"files", "images", "precision"},
+    {"config", "files", "images", "math", "precision"},
     {"zoo"},
-    {"targets", "landscape", "backends"},
-    {"brain", "baselines", "metrics", "method"},
-    {"comparison", "result", "report"},
-    {"compare", "download", "lens"},
+    {"targets", "landscape", "backends", "reference", "models"},
+    {"brain", "methods", "metrics"},
+    {"results", "report"},
+    {"evaluation", "lens", "download"},
     {"doctor"},
     {"training", "cli"},
 ]
@@ -27,10 +27,8 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What one room may take from its neighbour on the same level.
 NEIGHBOURS = {
     ("backends", "landscape"),
-    ("baselines", "method"),
-    ("result", "report"),
-    ("comparison", "report"),
-    ("lens", "compare"),
+    ("results", "report"),
+    ("lens", "evaluation"),
 }
 LEAVES = {"training", "cli"}  # nothing imports them
 HEAVY = ["diffusers", "open_clip", "lightly", "matplotlib", "torchmetrics", "captum", "timm", "cmaes"]
@@ -129,7 +127,7 @@ def test_no_room_without_a_name():
         ("landscape", "import vislens_interp.backends.base", "beside"),
         ("landscape", "def later():\n    from ..lens import FeatureLens", "above"),
         ("landscape", "from vislens_interp import report", "above"),
-        ("landscape", "if TYPE_CHECKING:\n    from vislens_interp.result import LensResult", "above"),
+        ("landscape", "if TYPE_CHECKING:\n    from vislens_interp.results.result import LensResult", "above"),
         ("images", "from vislens_interp import files", "beside"),
         ("zoo", "from vislens_interp.targets import list_units", "except images"),
         ("cli", "from vislens_interp.training import loop", "nothing may import"),
@@ -148,10 +146,10 @@ def test_wrong_imports_are_seen(importer, statement, why):
         ("landscape", "from vislens_interp.files import load_state"),
         ("backends", "from vislens_interp.landscape.vae import VAE"),
         ("backends", "from vislens_interp import zoo"),
-        ("report", "if TYPE_CHECKING:\n    from vislens_interp.result import LensResult"),
-        ("result", "def figure(self):\n    from vislens_interp.report.figures import draw"),
+        ("report", "if TYPE_CHECKING:\n    from vislens_interp.results.result import LensResult"),
+        ("results", "def figure(self):\n    from vislens_interp.report.figures import draw"),
         ("lens", "from . import images"),
-        ("result", "from vislens_interp import __version__"),
+        ("results", "from vislens_interp import __version__"),
     ],
 )
 def test_right_imports_pass(importer, statement):

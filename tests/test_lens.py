@@ -11,14 +11,16 @@ from torch import nn
 
 from vislens_interp import CallableTarget, Direction, FeatureLens, LensResult, MeanOf, Preprocess, zoo
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.baselines import method
-from vislens_interp.baselines.ridge_pattern import RidgePattern
 from vislens_interp.files import save_state
 from vislens_interp.images import ImageFiles, to_pil
-from vislens_interp.landscape.edit import angle_between
+from vislens_interp.math import angle_between
+from vislens_interp.methods import method_by_name
+from vislens_interp.methods.base import Method
+from vislens_interp.methods.directions import RidgePattern
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.targets.target import LayerTarget, Target
 
-QUICK = {"epochs": 1, "shuffles": 1, "optimize_steps": 4, "optimize_chunk": 4}
+QUICK = {"epochs": 1, "shuffles": 1, "optimize": {"steps": 4, "chunk": 4}}
 
 
 def pictures(count, seed=0):
@@ -52,10 +54,10 @@ class Bare(PixelBackend):
 
     name = "bare"
 
-    def reference(self):
+    def reference_images(self):
         return None
 
-    def perception(self):
+    def feature_extractor(self):
         return None
 
 
@@ -149,7 +151,8 @@ def test_optimize(fitted, images):
 def test_baselines_by_name_and_by_object(fitted, images):
     names = ["ridge_direction", "ridge_pattern", "difference_of_means", "centroids", "natural_images", "unedited"]
     names.append("shuffled")
-    made = {name: fitted.visualize(images, "increase", method=name, strength=0) for name in names}
+    used = {name: {} if name == "natural_images" else {"strength": 0} for name in names}
+    made = {name: fitted.visualize(images, "increase", method=name, **used[name]) for name in names}
     assert made["ridge_pattern"].settings["method"] == "ridge_pattern"
     said = made["ridge_pattern"].settings
     assert (said["alpha"], said["baseline"][0], said["baseline"][1]["alpha"]) == (0.75, "RidgePattern", 0.75)
@@ -173,11 +176,11 @@ def test_baselines_by_name_and_by_object(fitted, images):
 def test_what_baselines_are_refused(fitted, images, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="mode=0 names a mean of the landscape's prior, which 'centroids' does not"):
         fitted.visualize(images, method="centroids", mode=0)
-    with pytest.raises(TypeError, match=r"method is a int; expected a name, or an object with fit and generate"):
+    with pytest.raises(TypeError, match=r"method is a int; expected a name, or a Method such as RidgePattern"):
         fitted.visualize(images, method=3)
-    monkeypatch.setattr(fitted, "reference_kind_", "synthetic reference")
+    monkeypatch.setattr(fitted.reference_set, "synthetic", True)
     with pytest.raises(ValueError, match="method='random_images' shows reference images as natural ones, and those of"):
-        fitted.visualize(images, method="random_images", strength=0)
+        fitted.visualize(images, method="random_images")
     blind = FeatureLens(CallableTarget(lambda images: images.mean((1, 2, 3))), backend="cifar10")
     for name in ("deepdream", "standard_vae"):
         with pytest.raises(ValueError, match="needs gradients from the .* this target has none. Use "):
@@ -239,8 +242,12 @@ def test_a_result_can_be_saved(fitted, images, tmp_path):
 
 
 def test_several_units_share_pictures(pair, images):
-    results = pair.visualize(images, {1: "increase", 4: "decrease"}, strength=0)
-    assert list(results) == ["1", "4"]
+    result = pair.visualize(images, {1: "increase", 4: "decrease"}, strength=0)
+    assert (result.unit, result.units) == ("1", ["1", "4"])
+    results = {unit: result.of_unit(unit) for unit in result.units}
+    assert results["1"] is result is results["4"].of_unit(1)
+    with pytest.raises(KeyError, match="unit 5 is not in this result; it holds 1, 4"):
+        result.of_unit(5)
     assert list(results["1"].images) == ["reference", "unedited", "custom"]
     for key in results["1"].images:
         assert torch.equal(results["1"].images[key], results["4"].images[key])
@@ -254,9 +261,8 @@ def test_several_units_share_pictures(pair, images):
 def test_one_of_several_units_moves_its_block_alone(pair, images):
     method, block = pair.method_, pair.landscape_.mask([1])
     held = method.latents(images, {1: "increase"})[1]
-    settings, method.settings = method.settings, {**method.settings, "hold": 0}
-    before, after = method.latents(images, {1: "increase"})
-    method.settings = settings
+    without = LandscapeEdit(method.config, cross_talk_steps=0).share(method)
+    before, after = without.latents(images, {1: "increase"})
     assert torch.equal(before[:, ~block], after[:, ~block])
 
     def respond(latents):
@@ -265,7 +271,7 @@ def test_one_of_several_units_moves_its_block_alone(pair, images):
     start, free, kept = (respond(latents) for latents in (before, after, held))
     assert (kept - start)[:, 0].abs().max() < 0.5 * (free - start)[:, 0].abs().max()  # what the default holds
     both = pair.visualize(images, "increase", strength=0)
-    assert list(both["4"].images) == ["reference", "unedited", "increase"]
+    assert list(both.of_unit("4").images) == ["reference", "unedited", "increase"]
 
 
 def test_the_mean_of_units_is_one_unit(network):
@@ -273,31 +279,26 @@ def test_the_mean_of_units_is_one_unit(network):
     assert len(lens.target.names) == 1
 
 
-# Sweep, sample, top images
+# Dose-response, sample, top images
 
 
-def test_sweep(fitted, images):
-    sweep = fitted.sweep(images, [-1, 0, 0.5, 1], strength=0)
-    assert sweep.alphas == [-1, 0, 0.5, 1]
-    assert sweep.response_change.shape == (4, 3)
-    assert (sweep.response_change[1] == 0).all()
-    result = fitted.visualize(images, strength=0)
-    torch.testing.assert_close(sweep.response_change[3], result.response_change["increase"], atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(sweep.response_change[0], result.response_change["decrease"], atol=1e-4, rtol=1e-3)
-
-
-def test_sweep_of_one_of_several(pair, images):
-    assert pair.sweep(images, [1.0], unit=4, strength=0).unit == "4"
-    with pytest.raises(ValueError, match="unit=None, but the lens points at 1, 4; say which"):
-        pair.sweep(images, strength=0)
-    with pytest.raises(KeyError, match="unit 3 is not in this lens; it points at 1, 4"):
-        pair.sweep(images, unit=3, strength=0)
+def test_a_dose_response(fitted, images):
+    result = fitted.visualize(images, strength=0, alphas=[0.5])
+    alphas, changes = result.dose_response
+    assert alphas == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert changes.shape == (5, 3)
+    assert (changes[2] == 0).all()
+    torch.testing.assert_close(changes[4], result.response_change["increase"], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(changes[0], result.response_change["decrease"], atol=1e-4, rtol=1e-3)
+    assert result.dose_response_figure().axes
+    with pytest.raises(ValueError, match="holds no dose-response; expected an edit. Pass alphas="):
+        _ = fitted.visualize(images, method="unedited", strength=0).dose_response
 
 
 @pytest.mark.parametrize("alpha", [-1.5, 1.01, math.nan])
-def test_sweep_out_of_range(fitted, images, alpha):
-    with pytest.raises(ValueError, match=r"alphas=.* must lie in \[-1, 1\]: the sign picks the prior mean"):
-        fitted.sweep(images, [alpha])
+def test_a_dose_out_of_range(fitted, images, alpha):
+    with pytest.raises(ValueError, match=r"alphas=.* must lie in \(0, 1\]; each direction is taken"):
+        fitted.visualize(images, alphas=[alpha])
 
 
 def test_samples_use_seed_plus_k(fitted):
@@ -322,20 +323,20 @@ def test_top_images(fitted):
 
 
 def test_example_images_were_held_out(fitted):
-    images, names = fitted.example_images(4)
+    images, names = fitted.reference_set.held_out(4)
     rows = fitted.landscape_.held_out[:4]
     assert torch.equal(images, pictures(220)[rows])
     assert names == [f"image_{row:05d}" for row in rows.tolist()]
-    assert fitted.visualize(strength=0).names == fitted.example_images()[1]
+    assert fitted.visualize(strength=0).names == fitted.reference_set.held_out()[1]
 
 
 def test_summary(lens, fitted):
-    assert lens.summary().splitlines() == [
+    assert str(lens).splitlines() == [
         "SmallNet, layer conv, unit 2 (mean over the map), backend bare",
         "preprocessing: resize to 32, mean (0.5,), std (0.5,)",
         "not fitted yet",
     ]
-    lines = fitted.summary().splitlines()
+    lines = str(fitted).splitlines()
     assert lines[2] == "fitted on 220 images (given images)"
     assert lines[3] == str(fitted.evidence_["2"])
 
@@ -349,7 +350,7 @@ def test_measured_responses(network):
     measured = images[:, 0].mean((1, 2))
     with pytest.warns(UserWarning, match="unit 2 of the network, which reads the pictures"):  # it does not see red
         lens.fit(images, measured.double().numpy(), **QUICK)
-    assert lens.reference_kind_ == "given images, measured responses"
+    assert lens.reference_set.kind == "given images, measured responses"
     assert torch.equal(lens.landscape_.responses, measured[:, None])
     assert lens.evidence_["2"].correlation > 0.5
     with pytest.warns(UserWarning, match="5 of 5 images to edit are among those"):
@@ -370,19 +371,19 @@ def test_a_network_that_does_not_speak_for_what_was_measured_says_so(network, ti
 
 
 def test_a_baseline_learns_from_what_the_landscape_learned_from(network, fitted):
-    class Seen:
-        def fit(self, target, backend, images, responses):
-            self.images, self.responses = images, responses
+    class Seen(Method):
+        def _fit(self, reference, *, progress, checkpoint):
+            self.images, self.responses = reference.images, reference.responses
 
-        def generate(self, images, directions, **settings):
-            return images
+        def _generate(self, images, directions, seeds, alpha, strength):
+            return images, None
 
     seen = Seen()
     fitted.visualize(pictures(2, seed=5), "increase", method=seen)
     held_out = fitted.landscape_.held_out.tolist()
     kept = [row for row in range(220) if row not in held_out]
     assert held_out
-    assert torch.equal(seen.images, fitted._reference[0][kept])
+    assert torch.equal(seen.images, fitted.reference_set.images[kept])
     assert torch.equal(seen.responses, fitted.landscape_.responses[kept])
 
 
@@ -413,13 +414,13 @@ def test_what_is_wrong_is_said_before_a_fit(lens):
     for wrong, said in (
         ({"alpha": 2.0}, "alpha=2.0 must lie"),
         ({"direction": "up"}, "direction='up' is unknown"),
-        ({"method": "optimize", "doses": [0.5]}, "are weights of method='edit'"),
+        ({"method": "optimize", "alphas": [0.5]}, "are weights of method='edit'"),
         ({"method": "nothing"}, "nothing"),
         ({"mode": 1}, "mode=1 is not there: this prior has the modes 0 to 0"),
     ):
         with pytest.raises((ValueError, KeyError), match=said):
-            lens.check(**wrong)
-    assert lens.check("increase", alpha=0.5) is None
+            lens.validate(**wrong)
+    assert lens.validate("increase", alpha=0.5) is None
     assert lens.method_ is None
 
 
@@ -452,7 +453,7 @@ def test_a_refit_that_fails_leaves_the_lens_as_it_was(network, images):
         lens.fit(pictures(5), **QUICK)
     assert torch.equal(lens.visualize(images, "increase", strength=0).images["increase"], before)
     assert lens.top_images(1).images.shape[0] == 1
-    assert len(lens.example_images()[0]) == 8
+    assert len(lens.reference_set.held_out()[0]) == 8
 
 
 def test_a_constant_unit_is_refused(lens):
@@ -472,9 +473,9 @@ def test_settings_are_checked(lens):
 
 def test_a_target_without_gradients(images):
     lens = FeatureLens(Brightness(), backend="cifar10").fit(pictures(220), **QUICK)
-    results = lens.visualize(images, {"all": "increase"}, strength=0)
-    assert (results["all"].response_change["custom"] > 0).all()
-    assert results["all"].model == "Brightness"
+    result = lens.visualize(images, {"all": "increase"}, strength=0)
+    assert (result.response_change["custom"] > 0).all()
+    assert result.model == "Brightness"
     with pytest.raises(ValueError, match="method='optimize' needs gradients .* this target has none. Use"):
         lens.visualize(images, method="optimize", strength=0)
 
@@ -509,11 +510,11 @@ def test_save_and_load(fitted, network, images, tmp_path):
         assert torch.equal(first.images[key], second.images[key])
         assert torch.equal(first.responses[key], second.responses[key])
     assert first.settings == second.settings
-    assert again.summary() == fitted.summary()
+    assert str(again) == str(fitted)
     assert torch.equal(again.sample(2, strength=0), fitted.sample(2, strength=0))
-    with pytest.raises(ValueError, match="this lens holds no reference images; pass the images to rank"):
+    with pytest.raises(ValueError, match="a loaded lens holds no reference images; pass images"):
         again.top_images()
-    with pytest.raises(ValueError, match="holds no reference images; pass images to edit"):
+    with pytest.raises(ValueError, match="holds no reference images; pass images, or call fit"):
         again.visualize()
     with pytest.raises(ValueError, match="judge= needs the reference images"):
         again.visualize(images, judge=fitted.target)
@@ -539,9 +540,9 @@ def test_numpy_numbers_are_numbers(fitted, images, tmp_path):
 
 def test_a_unit_is_named_as_it_was_given(network, images):
     lens = FeatureLens(network, "conv", [MeanOf([1, 4]), (2, slice(0, 2), 3)], backend="cifar10")
-    assert [lens._index(unit) for unit in (MeanOf([1, 4]), (2, slice(0, 2), 3), lens.target.names[1])] == [0, 1, 1]
+    assert [lens.index(unit) for unit in (MeanOf([1, 4]), (2, slice(0, 2), 3), lens.target.names[1])] == [0, 1, 1]
     with pytest.raises(KeyError, match=r"MeanOf\(units=\(1, 5\)\).* is not in this lens"):
-        lens._index(MeanOf([1, 5]))
+        lens.index(MeanOf([1, 5]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -550,7 +551,7 @@ def test_networks_of_other_types_are_optimised_and_held(dtype, images):
     network.preprocess = Preprocess(32, [0.5], [0.5]).to(dtype)
     lens = FeatureLens(network, "conv", [1, 4], backend="cifar10").fit(pictures(220), **QUICK)
     for technique in ("edit", "optimize"):
-        made = lens.visualize(images, {1: "increase"}, method=technique, strength=0)["1"]
+        made = lens.visualize(images, {1: "increase"}, method=technique, strength=0)
         assert torch.isfinite(made.images["custom"]).all()
 
 
@@ -558,9 +559,9 @@ def test_natural_images_of_a_lens_fitted_from_files(fitted, images, tmp_path):
     for index, picture in enumerate(to_pil(pictures(220))):
         picture.save(tmp_path / f"{index:03}.png")
     responses = fitted.landscape_.responses
-    maker = method("natural_images").fit(fitted.target, fitted.backend, pictures(220), responses)
+    maker = method_by_name("natural_images").fit(fitted.target, fitted.backend, pictures(220), responses)
     maker.images_ = ImageFiles(tmp_path, 32)  # as embedding backends have them
-    made = maker.generate(images, {0: "increase"}, seeds=[0, 1, 2])
+    made = maker.generate(images, {0: "increase"}, seeds=[0, 1, 2]).images
     assert made.shape == (3, 3, 32, 32)
     torch.testing.assert_close(made, fitted.top_images(3).images, atol=1 / 255, rtol=0)
 
@@ -568,7 +569,7 @@ def test_natural_images_of_a_lens_fitted_from_files(fitted, images, tmp_path):
 def test_several_units_survive_a_file(pair, network, images, tmp_path):
     again = FeatureLens.load(pair.save(tmp_path / "lens.safetensors"), network)
     way = {1: "increase"}
-    first, second = (one.visualize(images, way, strength=0)["4"] for one in (pair, again))
+    first, second = (one.visualize(images, way, strength=0).of_unit("4") for one in (pair, again))
     assert torch.equal(first.images["custom"], second.images["custom"])
 
 
@@ -650,7 +651,7 @@ def test_an_only_output_needs_no_unit():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1))
     lens = FeatureLens(model, preprocess=Preprocess(32, [0.5], [0.5]), backend="cifar10")
     assert lens.target.shape == (1,)
-    assert lens.summary().splitlines()[0] == "Sequential, output, unit 0, backend cifar10"
+    assert str(lens).splitlines()[0] == "Sequential, output, unit 0, backend cifar10"
 
 
 @pytest.mark.parametrize(
@@ -696,7 +697,7 @@ def test_an_unknown_unit_in_a_direction(fitted, images):
     ids=["0..255", "normalised", "NaN", "one", "grey", "RGBA", "bytes", "empty", "numpy", "list"],
 )
 def test_bad_images(fitted, images, wrong, error, message):
-    for call in (fitted.visualize, fitted.sweep, fitted.fit):
+    for call in (fitted.visualize, fitted.fit):
         with pytest.raises(error, match=message):
             call(wrong(images))
     with pytest.raises(error, match=message):
@@ -767,7 +768,7 @@ def test_the_model_and_the_random_state_are_left_alone(training_model, images):
     lens = FeatureLens(training_model, "conv", 2, backend="cifar10").fit(pictures(220), **QUICK, w_consistency=1.0)
     lens.visualize(images, strength=0.02)
     lens.visualize(images, "increase", method="optimize", strength=0)
-    lens.sweep(images, [1.0], strength=0)
+    lens.visualize(images, alphas=[0.5], strength=0)
     lens.sample(2, strength=0)
     lens.top_images(2)
     assert_untouched(before, state_of(training_model))
@@ -807,11 +808,11 @@ def test_a_later_module_is_never_reached(training_model, images):
 
 def test_a_lens_says_how_it_reads(network):
     lens = FeatureLens(network, "conv", Direction([1.0, 0, 0, 0, 0, -1.0], name="contrast"), pool="max", backend=Bare())
-    assert lens.summary().splitlines()[0] == "SmallNet, layer conv, unit contrast (max over the map), backend bare"
+    assert str(lens).splitlines()[0] == "SmallNet, layer conv, unit contrast (max over the map), backend bare"
     neuron = FeatureLens(network, "conv", (2, 1, 1), pool="max", backend=Bare())
-    assert "over the map" not in neuron.summary().splitlines()[0]
+    assert "over the map" not in str(neuron).splitlines()[0]
     whole = FeatureLens(network, "conv", lambda features: features[:, 0].amax((1, 2)), backend=Bare())
-    assert "over the map" not in whole.summary().splitlines()[0]
+    assert "over the map" not in str(whole).splitlines()[0]
     named = FeatureLens(network, "conv", "c", labels=list("abcdef"), backend=Bare())
     assert named.target.names == ["c"]
     with pytest.raises(ValueError, match="layer, unit: the model is a Brightness, which says itself what it reads"):

@@ -41,7 +41,7 @@ for info in list_units(model):
 # %%
 lens = FeatureLens(model, "conv3", unit=16, backend="cifar10")
 lens.fit(epochs=1, shuffles=1)
-print(lens.summary())
+print(str(lens))
 
 # %% [markdown]
 # ## Is there anything to see?
@@ -66,7 +66,7 @@ print("worth looking at?", "no: " + "; ".join(evidence.reasons) if evidence.weak
 # same decoder and the same diffusion: decoding alone already moves the response a little.
 
 # %%
-pictures, names = lens.example_images(4)
+pictures, names = lens.reference_set.held_out(4)
 result = lens.visualize(pictures, strength=0.1)
 for direction, change in result.response_change.items():
     print(f"{direction}: {change.mean():+.2f} SD on average, each {[round(value, 2) for value in change.tolist()]}")
@@ -82,10 +82,10 @@ result.figure().savefig(folder / "visualize.png")
 # makes this quick.)
 
 # %%
-sweep = lens.sweep(pictures, alphas=[-1, -0.5, 0, 0.5, 1], strength=0)
-for alpha, change in zip(sweep.alphas, sweep.response_change.mean(1).tolist(), strict=True):
+doses = lens.visualize(pictures, alphas=[0.5], strength=0)
+for alpha, change in zip(doses.dose_response[0], doses.dose_response[1].mean(1).tolist(), strict=True):
     print(f"alpha {alpha:+.1f}: response {change:+.2f} SD")
-sweep.figure().savefig(folder / "sweep.png")
+doses.dose_response_figure().savefig(folder / "sweep.png")
 
 # %% [markdown]
 # ## From nothing

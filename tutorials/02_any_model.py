@@ -52,7 +52,7 @@ for info in list_units(vit, preprocess=pixels):
 # pictures: the mean activation of `conv3` for warm pictures (more red than blue) minus that for cool ones.
 
 # %%
-pictures = get_backend("cifar10").reference()[:600]
+pictures = get_backend("cifar10").reference_images()[:600]
 warmth = (pictures[:, 0] - pictures[:, 2]).mean((1, 2))
 channels = read_responses(convnet, "conv3", list(range(128)), pictures)
 order = warmth.argsort()
@@ -79,7 +79,7 @@ lenses = {
     "direction\nconv3, warm": FeatureLens(convnet, "conv3", unit=warm, backend="cifar10"),
 }
 for lens in lenses.values():
-    print(lens.summary().splitlines()[0])
+    print(str(lens).splitlines()[0])
 
 token = read_responses(vit, "blocks.1", (0, 17), pictures, preprocess=pixels)
 assert torch.allclose(lenses["ViT token\nblocks.1, cls, 17"].target.responses(pictures)[:, 0], token, atol=1e-6)
@@ -93,7 +93,7 @@ assert torch.allclose(lenses["ViT token\nblocks.1, cls, 17"].target.responses(pi
 # %%
 lens = lenses["direction\nconv3, warm"]
 lens.fit(pictures, epochs=1, shuffles=1)
-start, _ = lens.example_images(4)
+start, _ = lens.reference_set.held_out(4)
 result = lens.visualize(start, strength=0)
 print(result.summary())
 result.figure().savefig(folder / "warm.png")

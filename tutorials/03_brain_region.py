@@ -30,7 +30,7 @@ print("figures go to", folder)
 
 # %%
 backend = get_backend("cifar10")
-pictures = backend.reference()
+pictures = backend.reference_images()
 truth = simulate_algonauts(folder / "simulated", pictures[:1200], rois=["OFA", "FFA-1", "PPA"], snr=1.0, repetitions=3)
 data = load_algonauts(folder / "simulated", subject=1, size=32)
 print(data)

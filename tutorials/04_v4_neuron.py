@@ -61,7 +61,7 @@ backend = RetrievalBackend(embedder, held_out)
 
 target = RecordedResponses(pictures, spikes[:, None], [f"neuron {neuron}"], name="recorded spikes")
 lens = FeatureLens(target, backend=backend).fit(learnt)
-print(lens.summary())
+print(str(lens))
 
 # %% [markdown]
 # ## What it prefers

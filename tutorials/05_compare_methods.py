@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from vislens_interp import FeatureLens, zoo
-from vislens_interp.baselines import METHODS
-from vislens_interp.baselines.activation_maximization import ActivationMaximization
+from vislens_interp.methods import METHODS
+from vislens_interp.methods.activation_maximization import ActivationMaximization
 
 folder = Path(os.environ.get("VISLENS_TUTORIALS") or tempfile.mkdtemp(prefix="vislens-")) / "05_compare_methods"
 folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ print("figures go to", folder)
 
 # %%
 lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=[16, 40], backend="cifar10").fit(epochs=1, shuffles=0)
-print(lens.summary())
+print(str(lens))
 
 # %% [markdown]
 # ## The methods
@@ -65,7 +65,7 @@ methods = {
 # method, so that the same call goes on after an interruption; `strength=0` leaves diffusion out.
 
 # %%
-start, _ = lens.example_images(4)
+start, _ = lens.reference_set.held_out(4)
 comparison = lens.compare(start, methods, seeds=(0, 1), strength=0, folder=folder / "parts")
 print(comparison)
 

@@ -1,31 +1,31 @@
 """``vislens``: the library from a shell. Progress and warnings go to stderr, results to stdout."""
 
 import argparse
-import difflib
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
+from vislens_interp.methods import METHODS
 
 if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     import torch
     from torch import nn
 
     from vislens_interp.lens import FeatureLens
-    from vislens_interp.result import LensResult
+    from vislens_interp.results.result import LensResult
 
 DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:cifar10_convnet", "conv3", 16)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
 CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
-DOSES = (0.5,)
+ALPHAS = (0.5,)
+COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 _EXPECTED = (ValueError, KeyError, TypeError, OSError)
 """What our own checks raise, and what the file system does: one line says it all."""
@@ -96,37 +96,42 @@ def _parser() -> argparse.ArgumentParser:
         description="Make preferred and suppressed versions of images for one unit of a model.",
     )
     _add_model(visualize)
-    visualize.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
-    visualize.add_argument("--unit", type=int, required=True, help="channel or feature; see `vislens units`")
-    visualize.add_argument("--images", required=True, metavar="DIR", help="a folder, or one file, to start from")
+    _add_lens(visualize)
     visualize.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours"
     )
-    visualize.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
     visualize.add_argument("--direction", choices=("both", "increase", "decrease"), default="both")
-    visualize.add_argument("--method", choices=("edit", "optimize"), default="edit")
+    visualize.add_argument("--method", choices=tuple(METHODS), default="edit", help="default: edit")
     visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
     visualize.add_argument(
-        "--doses",
+        "--alphas",
         type=float,
         nargs="*",
         metavar="ALPHA",
         help="further weights for the report's dose-response; each makes every picture once more (default: 0.5)",
     )
     visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
-    visualize.add_argument(
-        "--backend",
-        default=DEFAULT_BACKEND,
-        help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
-        f" default: {DEFAULT_BACKEND}",
-    )
-    visualize.add_argument(
-        "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
-    )
-    visualize.add_argument("--pool", choices=("mean", "max", "center"), default="mean", help="map to one number")
     visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
-    visualize.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
     visualize.set_defaults(run=_visualize)
+
+    compare = commands.add_parser(
+        "compare",
+        parents=[common],
+        help="several methods on the same images, for one unit of a model",
+        description="Run several methods on the same images, noise seeds and scorer, and write tables and figures.",
+    )
+    _add_model(compare)
+    _add_lens(compare)
+    compare.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for tables and figures; goes on where it was"
+    )
+    compare.add_argument(
+        "--methods", nargs="+", choices=tuple(METHODS), default=COMPARED, metavar="METHOD", help=", ".join(METHODS)
+    )
+    compare.add_argument("--noise-seeds", type=int, nargs="+", default=(0, 1, 2), help="repetitions (default: 0 1 2)")
+    compare.add_argument("--angle", type=float, help="edit angle in degrees at which methods are matched")
+    compare.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
+    compare.set_defaults(run=_compare)
 
     units = commands.add_parser(
         "units",
@@ -161,6 +166,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_lens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
+    parser.add_argument(
+        "--unit", type=_unit, required=True, help="channel or feature, its name, or a place such as 17,3,3"
+    )
+    parser.add_argument(
+        "--pool", default="mean", help="map to one number: mean, max, center, cls, token:K, patch_mean (default: mean)"
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="a folder, or one file, to start from")
+    parser.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
+    parser.add_argument(
+        "--backend",
+        default=DEFAULT_BACKEND,
+        help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
+        f" default: {DEFAULT_BACKEND}",
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
+
+
+def _unit(text: str) -> int | str | tuple[int, ...]:
+    """A unit from a shell: a number, numbers with commas between them, or a name."""
+    parts = text.split(",")
+    if all(part.strip().lstrip("-").isdigit() for part in parts):
+        numbers = tuple(int(part) for part in parts)
+        return numbers if len(numbers) > 1 else numbers[0]
+    return text
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="zoo:NAME (trained), timm:NAME or torchvision:NAME (random without --weights)"
@@ -170,27 +206,25 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     _check_out(args.out)
-    device = check_device(args.device)
+    device = _device(args.device)
     model, layer, unit = DEMOS[args.backend]
     args.layer = layer if args.layer is None else args.layer
     args.unit = unit if args.unit is None else args.unit
-    lens = _lens(load_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
+    lens = _lens(_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
     lens.fit(progress=True)
     if args.images is None:
-        images, names = lens.example_images(DEMO_IMAGES)
-        result = lens.visualize(images, doses=DOSES, progress=True)
+        images, names = lens.reference_set.held_out(DEMO_IMAGES)
+        result = lens.visualize(images, alphas=ALPHAS, progress=True)
         result.names = list(names)
     else:
-        result = lens.visualize(args.images, doses=DOSES, progress=True)
+        result = lens.visualize(args.images, alphas=ALPHAS, progress=True)
     _finish(result, args, model=model, weights=None)
 
 
-def _visualize(args: argparse.Namespace) -> None:
-    from vislens_interp.images import load_images
-
-    _check_out(args.out)
-    device = check_device(args.device)
-    model = load_model(args.model, args.weights, args.seed)
+def _aimed(args: argparse.Namespace) -> "FeatureLens":
+    """The lens that the arguments of :func:`_add_lens` describe, not fitted."""
+    device = _device(args.device)
+    model = _model(args.model, args.weights, args.seed)
     backend: Any = args.backend
     if args.cache is not None:
         if backend not in CACHED:
@@ -198,11 +232,43 @@ def _visualize(args: argparse.Namespace) -> None:
         from vislens_interp import backends as backends  # registers them
 
         backend = get_backend(backend, device, cache=args.cache)
-    lens = _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
+    return _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from vislens_interp.images import load_images
+
+    lens, out = _aimed(args), Path(args.out)
     on_error = "skip" if args.skip_bad else "raise"
-    doses = args.doses if args.doses is not None else DOSES if args.method == "edit" else ()
-    chosen = {"method": args.method, "alpha": args.alpha, "doses": doses, "strength": args.strength}
-    lens.check(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
+    images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
+    if args.reference is not None:
+        lens.fit(args.reference, on_error=on_error, progress=True)
+    comparison = lens.compare(
+        images,
+        args.methods,
+        args.noise_seeds,
+        angle=args.angle,
+        strength=args.strength,
+        folder=out / "parts",
+        progress=True,
+    )
+    comparison.to_csv(out / "scores.csv")
+    print(comparison.to_markdown(out / "scores.md"))
+    comparison.figure().savefig(out / "scores.png")
+    comparison.pictures_figure().savefig(out / "pictures.png")
+    for name in ("scores.csv", "scores.md", "scores.png", "pictures.png"):
+        print(f"{name}: {out / name}")
+
+
+def _visualize(args: argparse.Namespace) -> None:
+    from vislens_interp.images import load_images
+
+    _check_out(args.out)
+    lens = _aimed(args)
+    on_error = "skip" if args.skip_bad else "raise"
+    alphas = args.alphas if args.alphas is not None else ALPHAS if args.method == "edit" else ()
+    chosen = {"method": args.method, "alpha": args.alpha, "alphas": alphas, "strength": args.strength}
+    lens.validate(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
     images, names = load_images(args.images, size=lens.backend.size, on_error=on_error)
     if args.reference is not None:
         lens.fit(args.reference, on_error=on_error, progress=True)
@@ -214,8 +280,8 @@ def _visualize(args: argparse.Namespace) -> None:
 def _units(args: argparse.Namespace) -> None:
     from vislens_interp.targets import list_units
 
-    device = check_device(args.device)
-    infos = list_units(load_model(args.model, args.weights, args.seed).to(device))
+    device = _device(args.device)
+    infos = list_units(_model(args.model, args.weights, args.seed).to(device))
     rows = [("layer", "kind", "shape", "units")]
     for info in infos:
         shape = " x ".join(str(side) for side in info.shape)
@@ -251,7 +317,7 @@ def _lens(
     model: "nn.Module",
     device: "torch.device",
     layer: str | None,
-    unit: int,
+    unit: int | str | tuple[int, ...],
     seed: int,
     pool: Any = "mean",
     backend: Any = DEFAULT_BACKEND,
@@ -262,7 +328,7 @@ def _lens(
 
 
 def _check_out(folder: str) -> None:
-    from vislens_interp.result import check_folder
+    from vislens_interp.results.storage import check_folder
 
     check_folder(folder)
 
@@ -284,138 +350,16 @@ def _finish(result: "LensResult", args: argparse.Namespace, *, model: str, weigh
     print(f"result: {folder / 'result.json'}")
 
 
-def check_device(name: str) -> "torch.device":
-    """A device that is there; another one never takes its place.
+def _device(name: str) -> "torch.device":
+    from vislens_interp.models import check_device
 
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-
-    Raises:
-        ValueError: There is no such device on this machine.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device={name!r} is unknown; expected cpu, cuda, cuda:N or mps.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ValueError(
-                f"device={name!r} is not available: PyTorch {torch.__version__} sees {count} CUDA GPUs here. Pass"
-                " --device cpu, or install a driver and a build of PyTorch for it."
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device={name!r} is not available on this machine. Pass --device cpu.")
-    return device
+    return check_device(name)
 
 
-def load_model(spec: str, weights: str | None = None, seed: int = 0) -> "nn.Module":
-    """A model by name, in evaluation mode, with what prepares its images.
+def _model(spec: str, weights: str | None = None, seed: int = 0) -> "nn.Module":
+    from vislens_interp.models import load_model
 
-    Args:
-        spec: ``"zoo:NAME"``, ``"timm:NAME"`` or ``"torchvision:NAME"``. Nothing is downloaded.
-        weights: Safetensors file with the state dict; None leaves timm's and torchvision's models random, which is
-            said in a warning.
-        seed: Of random weights.
-
-    Raises:
-        ValueError: The name is unknown, or the weights do not fit.
-        KeyError: The zoo has no such network.
-        FileNotFoundError: There is no such weights file.
-    """
-    import torch
-
-    from vislens_interp import zoo
-
-    source, _, name = spec.partition(":")
-    if source not in ("zoo", "timm", "torchvision") or not name:
-        raise ValueError(
-            f"model={spec!r} is unknown; expected zoo:NAME, timm:NAME or torchvision:NAME, such as"
-            f" zoo:{zoo.available()[0]}."
-        )
-    if source == "zoo":
-        if weights is not None:
-            raise ValueError(f"weights={weights!r} does not go with model={spec!r}, which is trained. Leave it out.")
-        return zoo.load(name)
-    build = _timm if source == "timm" else _torchvision
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(name, spec)
-    if weights is None:
-        warnings.warn(
-            f"{spec} has RANDOM WEIGHTS: what its units prefer means nothing. Pass --weights FILE.safetensors for"
-            " trained ones.",
-            stacklevel=2,
-        )
-    else:
-        _load_weights(model, weights, spec)
-    return model.eval()
-
-
-def _timm(name: str, spec: str) -> "nn.Module":
-    import timm
-
-    if not timm.is_model(name.split(".")[0]):
-        raise ValueError(_no_model(spec, name, timm.list_models()))
-    return timm.create_model(name, pretrained=False)
-
-
-def _torchvision(name: str, spec: str) -> "nn.Module":
-    from torchvision import models
-
-    from vislens_interp.images import Preprocess, preprocess_size
-
-    known = models.list_models(module=models)  # the classifiers; detectors would download a backbone
-    if name not in known:
-        raise ValueError(_no_model(spec, name, known))
-    # These two announce a future change of their initialisation unless they are told what to do.
-    settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model: nn.Module = models.get_model(name, weights=None, **settings)
-    transform: Any = models.get_model_weights(name)["DEFAULT"].transforms()
-    model.preprocess = Preprocess(preprocess_size(transform), transform.mean, transform.std)
-    return model
-
-
-def _no_model(spec: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3)
-    source = spec.partition(":")[0]
-    closest = ", ".join(f"{source}:{other}" for other in near)
-    remedy = f"Closest: {closest}." if near else f"{source}.list_models() shows all."
-    return f"model={spec!r} is not in {source}; expected one of its image classifiers. {remedy}"
-
-
-def _load_weights(model: "nn.Module", weights: str, spec: str) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"weights={weights!r}: no such file; expected a safetensors file.")
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise ValueError(
-            f"weights={weights!r} cannot be read as a safetensors file ({error}); it is truncated or another format."
-            " Save the state dict with safetensors.torch.save_file."
-        ) from error
-    own = model.state_dict()
-    # Counters of BatchNorm are not always saved, and evaluation does not read them.
-    missing = sorted(key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked"))
-    problems = [f"it lacks {len(missing)} tensors (first: {missing[0]!r})"] if missing else []
-    if unexpected := sorted(state.keys() - own.keys()):
-        problems.append(f"it holds {len(unexpected)} that the model has not (first: {unexpected[0]!r})")
-    for key in sorted(own.keys() & state.keys()):
-        if own[key].shape != state[key].shape:
-            problems.append(f"{key!r} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
-            break
-    if problems:
-        raise ValueError(
-            f"weights={weights!r} does not fit {spec}: {'; '.join(problems)}. Pass the weights of this model."
-        )
-    model.load_state_dict(state, strict=False)
+    return load_model(spec, weights, seed)
 
 
 def _show_warning(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,13 +70,12 @@ def _at_angle(lens: vl.FeatureLens, budget: Budget) -> Any:
 
 def _optimise(lens: vl.FeatureLens, budget: Budget) -> Any:
     method = vl.build_method("optimize", lens.method_, None)  # pyright: ignore[reportArgumentType]
-    method.settings = {**method.settings, **_latent(budget)}
-    return method
+    return method.override(optimize=_latent(budget))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _latent(budget: Budget) -> dict[str, int]:
     """The start is looked at, too."""
-    return {"optimize_steps": budget.passes - 1, "optimize_chunk": budget.images}
+    return {"steps": budget.passes - 1, "chunk": budget.images}
 
 
 def _edit(label: str) -> Contestant:
@@ -107,7 +106,7 @@ CONTESTANTS: dict[str, Contestant] = {
     OPTIMISED: Contestant(_optimise, "ours", traced=True),
     **{label: _edit(label) for label in (LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV, SHUFFLED)},
     "standard VAE, optimised": Contestant(
-        lambda lens, budget: vl.method_by_name("standard_vae", **_latent(budget)), "optimised", traced=True
+        lambda lens, budget: vl.method_by_name("standard_vae", optimize=_latent(budget)), "optimised", traced=True
     ),
     "CMA-ES": _named(
         "cma_es",
@@ -160,7 +159,7 @@ class Heard(vl.CountedTarget):
         return responses
 
 
-class Watched:
+class Watched(vl.Method):
     """A method as it is, of which pictures, seconds and what the target said meanwhile are kept.
 
     Args:
@@ -175,6 +174,10 @@ class Watched:
 
     def __init__(self, maker: Any, target: Heard) -> None:
         self.maker = maker
+        self.uses_alpha, self.uses_strength = maker.uses_alpha, maker.uses_strength
+        self.shows_reference = maker.shows_reference
+        if hasattr(maker, "target"):  # a landscape that is not fitted again
+            self.target, self.backend = maker.target, maker.backend
         self.method = getattr(maker, "method", maker)  # where a comparison looks for angle and kind
         self.heard_ = target
         self.made_: dict[str, Tensor] = {}
@@ -186,23 +189,34 @@ class Watched:
             raise AttributeError(name)
         return getattr(self.maker, name)
 
-    def fit(self, *args: Any, **settings: Any) -> Self:
-        """As the method's."""
-        start = self.heard_.clock()
-        self.maker.fit(*args, **settings)
-        self.seconds_["fit"] = self.heard_.clock() - start
-        return self
+    @property
+    def own_alpha(self) -> float | None:
+        return self.maker.own_alpha
 
-    def generate(self, images: Tensor, directions: Any, **settings: Any) -> Tensor:
-        """As the method's."""
+    @property
+    def own_strength(self) -> float | None:
+        return self.maker.own_strength
+
+    def validate(self, target: Any, backend: Any) -> None:
+        self.maker.validate(target, backend)
+
+    def _fit(self, reference: Any, *, progress: bool, checkpoint: Any) -> None:
+        start = self.heard_.clock()
+        self.maker.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
+        self.seconds_["fit"] = self.heard_.clock() - start
+
+    def _generate(
+        self, images: Tensor, directions: Any, seeds: list[int], alpha: float | None, strength: float | None
+    ) -> tuple[Tensor, Tensor | None]:
         self.heard_.said = []
         start = self.heard_.clock()
-        pictures = self.maker.generate(images, directions, **settings)
+        self.maker.target = self.target  # which counts what goes through it
+        pictures, latents = self.maker._generate(images, directions, seeds, alpha, strength)
         (way,) = directions.values() or ("unedited",)
         self.made_[way] = pictures
         self.seconds_[way] = (self.heard_.clock() - start) / len(images)
         self.traces_[way] = [((moment - start) / len(images), value) for moment, value in self.heard_.said]
-        return pictures
+        return pictures, latents
 
 
 class RememberedSets(Remembered):

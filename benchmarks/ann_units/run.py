@@ -168,7 +168,7 @@ def run_cell(bench: Bench, backend: Any, sees: dict[str, Seen], cell: Cell, budg
         "second": second,
         "correlation": evidence.correlation,
         "start": start,
-        "shipped_optimise_steps": backend.defaults.optimize.get("steps"),
+        "shipped_optimise_steps": backend.defaults.optimize.steps,
         "notes": [note for note in found.notes if "econd network" in note],
         "scores": [
             {"method": method, "direction": way, "measure": measure, "values": [round(v, 5) for v in values]}

@@ -48,17 +48,17 @@ class EmbedderOnly:
     def render(self, x: Tensor) -> Tensor:
         raise ValueError("x cannot be rendered: --weights holds no generator64.")
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         return self.render(x)
 
-    def reference(self) -> None:
+    def reference_images(self) -> None:
         return None
 
     def vae(self) -> vl.EmbeddingVAE:
         x = self._reference
         return vl.EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), vl.LATENT_DIM, vl.NOISE)
 
-    def perception(self) -> None:
+    def feature_extractor(self) -> None:
         return None
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 
-SIGN: dict[vl.Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[vl.Sense, int] = {"increase": 1, "decrease": -1}
 ANGLES = (20.0, 30.0, 40.0, 55.0, 70.0)
 JOB_ANGLE = 40.0
 PAPER: dict[str, Any] = {
@@ -15,7 +15,7 @@ PAPER: dict[str, Any] = {
     # (benchmarks/sd15_speed) in a hundredth of the time.
     "solver": "alternating",
     "goal": "mean",
-    "organise": False,
+    "closed_form_init": False,
     "block_dim": None,
     "modes": 1,
     "w_kld": 1.0,
@@ -32,14 +32,14 @@ NATURAL, UNEDITED = "top-10 natural images", "α = 0"
 UNIT = "the unit itself"
 """What judges the pictures of a job: the responses are read, not predicted."""
 METHODS: dict[str, Callable[[], Any]] = {
-    OURS: lambda: vl.LandscapeMethod(shuffles=0),
-    LANDSCAPE: lambda: vl.LandscapeMethod(shuffles=0, **PAPER),
-    SLERP: lambda: vl.LandscapeMethod(shuffles=0, **{**PAPER, "interpolation": "slerp"}),
+    OURS: lambda: vl.LandscapeEdit(shuffles=0),
+    LANDSCAPE: lambda: vl.LandscapeEdit(shuffles=0, **PAPER),
+    SLERP: lambda: vl.LandscapeEdit(shuffles=0, **{**PAPER, "interpolation": "slerp"}),
     TWIN: lambda: vl.Centroids(),
     MEANS: lambda: vl.DifferenceOfMeans(),
     PATTERN: lambda: vl.RidgePattern(),
     BRAINACTIV: lambda: vl.RidgeDirection(strength=None),
-    SHUFFLED: lambda: vl.Shuffled(vl.LandscapeMethod(shuffles=0), seed=1),
+    SHUFFLED: lambda: vl.Shuffled(vl.LandscapeEdit(shuffles=0), seed=1),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours, decoded": {"goal": "mean", "residual": False},
@@ -49,16 +49,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, decoded, 3 modes": {"goal": "mean", "residual": False, "modes": 3},
     "ours, residual, 3 modes": {"goal": "mean", "residual": True, "modes": 3},
     "ours, residual, 6 modes": {"goal": "mean", "residual": True, "modes": 6},
-    "ours, residual, reach 8": {"goal": "mean", "residual": True, "reach": 8.0},
-    "ours, residual, reach 16": {"goal": "mean", "residual": True, "reach": 16.0},
+    "ours, residual, reach 8": {"goal": "mean", "residual": True, "axis_scale_sd": 8.0},
+    "ours, residual, reach 16": {"goal": "mean", "residual": True, "axis_scale_sd": 16.0},
     "the paper's landscape, residual": {**PAPER, "residual": True},
     "the paper's landscape, fading residual": {**PAPER, "residual": "fade"},
     "the paper's landscape, fading residual, 3 modes": {**PAPER, "residual": "fade", "modes": 3},
 }
 """What `retrieval --tune` compares beside the methods; the best becomes the backend's default."""
 VARIANT_METHODS: dict[str, Callable[[], Any]] = {
-    label: (lambda settings=settings: vl.LandscapeMethod(shuffles=0, **settings))
-    for label, settings in VARIANTS.items()
+    label: (lambda settings=settings: vl.LandscapeEdit(shuffles=0, **settings)) for label, settings in VARIANTS.items()
 }
 RIVALS = (TWIN, MEANS, PATTERN, BRAINACTIV)
 JOB_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV, SHUFFLED)
@@ -69,7 +68,7 @@ def set_angle(method: Any, angle: float) -> None:
     if isinstance(method, vl.Shuffled):
         set_angle(method.method, angle)
     elif isinstance(method, vl.LandscapeMethod):
-        method.settings = {**method.settings, "angle": angle}
+        method.override(angle=angle)
     else:
         method.angle = angle
 
@@ -82,7 +81,7 @@ def fit_with_fewer_modes(method: Any, target: vl.Target, backend: Any, images: T
         except ValueError as error:
             if "Lower modes" not in str(error):
                 raise
-            method.settings = {**method.settings, "modes": method.settings["modes"] - 1}
+            method.override(modes=method.settings()["modes"] - 1)
         else:
             return
 

@@ -72,7 +72,7 @@ def judged_edits(
         return nearest(features - centre, natural - centre)[0].mean(1)
 
     control = vl.Unedited().fit(target, backend, *reference)
-    zero_images = control.generate(pictures, {}, seeds=noise)
+    zero_images = control.generate(pictures, {}, seeds=noise).images
     zero, zero_seen = eyes.answers(zero_images), eyes.sees(zero_images)
     shown, shown_seen = eyes.answers(pictures), eyes.sees(pictures)
     cell: dict[str, Any] = {
@@ -100,7 +100,7 @@ def judged_edits(
         seconds = 0.0
         for way in SIGN:
             began = time.monotonic()
-            made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds)
+            made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
             seconds = time.monotonic() - began
             response, seen = eyes.answers(made), eyes.sees(made)
             # A natural image has no picture of its own to be compared with: against the mean of all.

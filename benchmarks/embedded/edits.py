@@ -22,10 +22,10 @@ from benchmarks.common.edit_methods import (
 )
 from benchmarks.common.judged_edits import NATURAL_IMAGES, Eyes, judged_edits
 from benchmarks.common.networks import load_units
-from vislens_interp.baselines.natural_images import NaturalImages
 from vislens_interp.files import write_atomically
-from vislens_interp.landscape.edit import angle_between
 from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.math import angle_between
+from vislens_interp.methods.natural_images import NaturalImages
 from vislens_interp.training.data import pixels
 
 
@@ -115,7 +115,7 @@ def generated(bench: Bench, backend: Any, count: int, chunk: int = 50) -> Tensor
         if not file.is_file():
             part = x[start : start + chunk]
             seeds = list(range(start, start + len(part)))
-            pictures = backend.decode(part, reference=None, strength=1.0, seeds=seeds).cpu()
+            pictures = backend.decode(part, init_image=None, strength=1.0, seeds=seeds).cpu()
             stored = {"images": (pictures * 255).round().byte().contiguous()}
             write_atomically(file, lambda temporary, stored=stored: save_file(stored, temporary))
             print(f"generated {start + len(part)} of {count}", flush=True)

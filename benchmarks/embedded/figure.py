@@ -8,8 +8,8 @@ from benchmarks.common.bench import Bench
 from benchmarks.common.edit_methods import JOB_ANGLE, METHODS, OURS, set_angle
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.networks import NETWORKS, load_units
-from vislens_interp.baselines.controls import Unedited
 from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.methods.controls import Unedited
 
 
 def figure(bench: Bench, path: Path, pictures: int = 6) -> None:
@@ -31,9 +31,9 @@ def figure(bench: Bench, path: Path, pictures: int = 6) -> None:
             scaler = ResponseScaler.fit(responses)
             method = METHODS[OURS]().fit(target, backend, bench.reference, responses)
             set_angle(method, JOB_ANGLE)
-            made = {"α = 0": Unedited().fit(target, backend, bench.reference).generate(images, {}, seeds=noise)}
+            made = {"α = 0": Unedited().fit(target, backend, bench.reference).generate(images, {}, seeds=noise).images}
             for way, label in (("increase", "preferred"), ("decrease", "suppressed")):
-                made[label] = method.generate(images, {0: way}, seeds=noise)
+                made[label] = method.generate(images, {0: way}, seeds=noise).images
             read = {key: scaler.standardise(target.responses(value))[:, 0] for key, value in made.items()}
             rows.append((f"{name}\n{layer}, unit {unit}\nphotograph", images, [""] * pictures))
             for label, shown in made.items():

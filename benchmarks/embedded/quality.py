@@ -16,7 +16,7 @@ from benchmarks.common.judges import load_squeezenet
 from benchmarks.common.networks import NETWORKS, load_units
 from benchmarks.embedded.edits import generated
 from vislens_interp.images import resize, to_pil
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.realism import frechet_distance, kernel_distance
 from vislens_interp.training.data import pixels, read_images
 from vislens_interp.training.probe import knn_accuracy, linear_probe, retrieval
@@ -117,10 +117,10 @@ def cost_stage(bench: Bench, stage: str) -> dict[str, Any]:
     elif stage == "read":
         target.responses(images)
     elif stage == "fit":
-        method = LandscapeMethod()  # with the shuffled fits behind the evidence, as a lens does it
+        method = LandscapeEdit()  # with the shuffled fits behind the evidence, as a lens does it
         method.fit(target, EmbedderOnly(bench.embedder, bench.embedder(bench.reference)), bench.reference, responses)
     else:
-        backend.decode(x, reference=None, strength=1.0, seeds=[42] * 8)
+        backend.decode(x, init_image=None, strength=1.0, seeds=[42] * 8)
     return {
         "stage": stage,
         "images": count,

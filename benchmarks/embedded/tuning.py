@@ -4,9 +4,9 @@
 
 Four questions, one after the other, each answered around the defaults as they stand (``backends/embedded.py``):
 
-- `landscape`: size of the VAE, its noise, λ, ε, σ limits, w_kld, epochs, reach, modes, decoding or residual, lerp or
-  slerp, at one edit angle, judged by the natural images that an edited embedding comes to lie among: the embedder
-  alone.
+- `landscape`: size of the VAE, its noise, λ, ε, σ limits, w_kld, epochs, axis_scale_sd, modes, decoding or residual,
+  lerp or slerp, at one edit angle, judged by the natural images that an edited embedding comes to lie among: the
+  embedder alone.
 - `sampling`: DDIM steps and guidance: does a picture's embedding find the one that was asked for?
 - `edits`: α and strength, judged by the target on generated pictures.
 - `optimize`: Adam's learning rate, w_kld, the sampling steps that it looks through, and the refinement after it.
@@ -34,10 +34,11 @@ from benchmarks.common.provenance import provenance, provenance_line
 from vislens_interp.backends.embedded import LATENT_DIM, NOISE
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.files import write_text
-from vislens_interp.landscape.edit import angle_between
 from vislens_interp.landscape.prior import ResponseScaler
 from vislens_interp.landscape.vae import EmbeddingVAE
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.math import angle_between
+from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.targets.target import Target
 from vislens_interp.training.probe import retrieval
 
@@ -49,7 +50,7 @@ LANDSCAPE: list[dict[str, Any]] = [
     {},
     *({"latent_dim": dim} for dim in (128, 256)),
     *({"noise": noise} for noise in (0.02, 0.5)),
-    {"goal": "near", "residual": "fade"},
+    {"goal": "local_mean", "residual": "fade"},
     *(
         {"goal": "mean", **changed}
         for changed in (
@@ -59,10 +60,10 @@ LANDSCAPE: list[dict[str, Any]] = [
             *({"sigma_min": low, "sigma_max": high} for low, high in ((0.03, 1.0), (0.3, 1.0), (0.1, 3.0))),
             *({"w_kld": weight} for weight in (0.02, 2.0)),
             *({"epochs": epochs} for epochs in (1, 30)),
-            *({"reach": reach} for reach in (2.0, 8.0)),
+            *({"axis_scale_sd": scale} for scale in (2.0, 8.0)),
             *({"modes": modes} for modes in (2, 4)),
             {"block_dim": 4},
-            {"organise": False, "block_dim": None},
+            {"closed_form_init": False, "block_dim": None},
             {"residual": True},
             {"interpolation": "slerp"},
         )
@@ -118,7 +119,7 @@ def landscape_cell(bench: Bench, changed: dict[str, Any], units: int, images: in
     for name, layer, column, responses in tuning_units(bench, units):
         scaler = ResponseScaler.fit(responses)
         known = scaler.standardise(bench.responses(name, layer, bench.tuning)[:, [column]])[:, 0]
-        method = LandscapeMethod(shuffles=0, **settings)
+        method = LandscapeEdit(shuffles=0, **settings)
         fit_with_fewer_modes(method, Recorded([str(column)]), backend, bench.reference, responses)
         for way, sign in SIGN.items():
             far = method.embeddings(x, {0: way}, alpha=1.0)
@@ -128,7 +129,7 @@ def landscape_cell(bench: Bench, changed: dict[str, Any], units: int, images: in
             change, natural = _moved(method.embeddings(x, {0: way}), gallery, own, known, before, sign)
             rows["change"].append(change)
             rows["natural"].append(natural)
-            method.settings.pop("angle")
+            method.override(angle=None)
     said = {key: sum(values) / len(values) for key, values in rows.items()}
     return said | {"cases": len(rows["change"]), "seconds": time.monotonic() - began}
 
@@ -145,7 +146,7 @@ def sampling_cell(backend: EmbeddingBackend, x: Tensor, changed: dict[str, Any])
     began = time.monotonic()
     try:
         generator.steps, generator.guidance = changed["steps"], changed["guidance"]
-        made = backend.decode(x, reference=None, strength=1.0, seeds=list(range(len(x))))
+        made = backend.decode(x, init_image=None, strength=1.0, seeds=list(range(len(x))))
     finally:
         generator.steps, generator.guidance = before
     seconds = (time.monotonic() - began) / len(x)
@@ -179,21 +180,26 @@ def pictures_cell(
         changed: Settings; ``alpha``, ``strength`` and ``render_steps`` among them.
     """
     given = {key: changed.get(key) for key in ("alpha", "strength")}
-    prefix = "optimize_" if technique == "optimize" else ""
-    own = {f"{prefix}{key}": value for key, value in changed.items() if key not in (*given, "render_steps")}
+    own: dict[str, Any] = {key: value for key, value in changed.items() if key not in (*given, "render_steps")}
+    given = {key: value for key, value in given.items() if value is not None}
+    refined = {key: value for key, value in given.items() if key == "strength"}
     change, similarity, seconds = [], [], 0.0
     steps, backend.render_steps = backend.render_steps, changed.get("render_steps", backend.render_steps)
     seeds = list(range(len(images)))
     try:
         for target, responses in cases:
-            method = LandscapeMethod(technique, shuffles=0, **own).fit(target, backend, reference, responses)
+            if technique == "optimize":
+                method = LandscapeOptimization(shuffles=0, optimize=own)
+            else:
+                method = LandscapeEdit(shuffles=0, **own)
+            method.fit(target, backend, reference, responses)
             scaler = ResponseScaler.fit(responses)
-            zero = method.generate(images, {}, seeds=seeds, strength=given["strength"])
+            zero = method.generate(images, {}, seeds=seeds, **refined).images
             with torch.no_grad():
                 seen = backend.embedder(zero)
             for way, sign in SIGN.items():
                 began = time.monotonic()
-                made = method.generate(images, {0: way}, seeds=seeds, **given)
+                made = method.generate(images, {0: way}, seeds=seeds, **given).images
                 seconds += time.monotonic() - began
                 moved = scaler.standardise(target.responses(made)) - scaler.standardise(target.responses(zero))
                 change.append(sign * moved.mean().item())

@@ -12,7 +12,7 @@ from benchmarks.common import package as vl
 from benchmarks.common.provenance import provenance_line
 from benchmarks.common.tables import signed
 
-SIGN: dict[vl.Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[vl.Sense, int] = {"increase": 1, "decrease": -1}
 
 
 # (ours, BrainACTIV) of Δr increase, Δr decrease and FID@2k: Tables 1a, S1 and 1b.

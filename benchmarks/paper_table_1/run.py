@@ -47,17 +47,23 @@ def build(method: str, kind: str, backend: vl.Backend, alpha: float, epochs: int
     length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     recipe: dict[str, Any] = RECIPE[kind] | length
     published: dict[str, Any] = {
-        "organise": False,
+        "closed_form_init": False,
         "modes": 1,
         "block_dim": None,
         "w_consistency": 0.0,
         "residual": False,
     }
     made: dict[str, Callable[[], Any]] = {
-        LANDSCAPE: lambda: vl.LandscapeMethod(
-            shuffles=0, alpha=alpha, interpolation="slerp", keep_norm=True, driven=0.0, **published, **recipe
+        LANDSCAPE: lambda: vl.LandscapeEdit(
+            shuffles=0,
+            alpha=alpha,
+            interpolation="slerp",
+            keep_norm=True,
+            top_activating_power=0.0,
+            **published,
+            **recipe,
         ),
-        SHIPPED: lambda: vl.LandscapeMethod(shuffles=0, alpha=alpha, **length),
+        SHIPPED: lambda: vl.LandscapeEdit(shuffles=0, alpha=alpha, **length),
         BRAINACTIV: lambda: vl.RidgeDirection("closed_form", alpha=alpha, strength=None),
         PATTERN: lambda: vl.RidgePattern(alpha=alpha, strength=None),
     }
@@ -152,9 +158,9 @@ def cell(
         originals = testing[start : start + PICTURES]
         seeds = [SEED] * len(originals)
         found["input"].append(judge(originals))
-        found["control"].append(judge(method.generate(originals, {}, seeds=seeds)))
+        found["control"].append(judge(method.generate(originals, {}, seeds=seeds).images))
         for way in SIGN:
-            made = method.generate(originals, {0: way}, seeds=seeds).clamp(0, 1)
+            made = method.generate(originals, {0: way}, seeds=seeds).images.clamp(0, 1)
             found[way].append(judge(made))
             if fid is not None:
                 fid.update(originals, real=True)
@@ -172,7 +178,7 @@ def run(args: argparse.Namespace, backend: vl.Backend) -> str:
     training, testing = training.select(targets), testing.select(targets)
     training = training.take(training.mean_responses().isfinite().all(1))
     out: Path = args.out
-    alpha = backend.defaults.edit.get("alpha", 1.0) if args.alpha is None else args.alpha
+    alpha = backend.defaults.edit.alpha if args.alpha is None else args.alpha
     settings = {"kind": kind, "subject": args.subject, "backend": backend.name, "alpha": alpha, "epochs": args.epochs}
     settings |= {"backbone": args.backbone, "readout": args.readout, "test": len(testing), "train": len(training)}
     settings["simulated"] = (folder / vl.SIMULATED).is_file()

@@ -141,10 +141,11 @@ def run_ours(bench: Photographs, jobs: list[dict[str, Any]]) -> None:
         method.fit(target, Canvas(), bench.tuning, known)
         reference = bench.tuning[:1] if job["reference"] is None else peers_job.read_picture(job["reference"])[None]
         began, cpu_began = time.perf_counter(), time.process_time()
-        picture = method.generate(reference, {0: "increase"}, seeds=[job["seed"]])[0]
+        generated = method.generate(reference, {0: "increase"}, seeds=[job["seed"]])
+        picture = generated.images[0]
         spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
-        peers_job.write_cell(cells(bench.out), job, picture, {**spent, "forward": method.cost_.forward})
-        print(f"{job['cell']}: {method.cost_.forward} passes, {spent['seconds']:.1f} s", flush=True)
+        peers_job.write_cell(cells(bench.out), job, picture, {**spent, "forward": generated.cost.forward})
+        print(f"{job['cell']}: {generated.cost.forward} passes, {spent['seconds']:.1f} s", flush=True)
 
 
 def run_landscape(
@@ -167,7 +168,7 @@ def run_landscape(
     if not left:
         return
     backend: Any = vl.get_backend(backend_name)
-    reference = backend.reference()
+    reference = backend.reference_images()
     rows = torch.randperm(len(reference), generator=torch.Generator().manual_seed(0))[:images]
     known: dict[str, Tensor] = {}
     for unit in dict.fromkeys(unit for unit, _ in left):
@@ -177,14 +178,15 @@ def run_landscape(
             reading = time.process_time() - began
         target = vl.CountedTarget(vl.LayerTarget(bench.network, unit.layer, [unit.unit]))
         began = time.process_time()
-        method: Any = vl.LandscapeMethod(**NO_SHUFFLES, **settings)
+        method: Any = vl.LandscapeEdit(**NO_SHUFFLES, **settings)
         method.fit(target, backend, reference[rows], known[unit.layer][:, [unit.unit]])
         fitted = {"fit_cpu_seconds": time.process_time() - began + reading, "fit_forward": target.forward + len(rows)}
         for job in (job for other, job in left if other == unit):
             photograph = vl.resize(bench.tuning[bench.start(unit, job["seed"])][None], backend.size)
             began, cpu_began = time.perf_counter(), time.process_time()
-            picture = method.generate(photograph, {0: "increase"}, seeds=[job["seed"]])
+            generated = method.generate(photograph, {0: "increase"}, seeds=[job["seed"]])
+            picture = generated.images
             spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
-            found = {**fitted, **spent, "forward": method.cost_.forward, "painted_at": picture.shape[-1]}
+            found = {**fitted, **spent, "forward": generated.cost.forward, "painted_at": picture.shape[-1]}
             peers_job.write_cell(cells(bench.out), job, vl.resize(picture, SIZE)[0], found)
             print(f"{job['cell']}: fit {fitted['fit_cpu_seconds']:.0f} CPU s, {spent['seconds']:.1f} s", flush=True)

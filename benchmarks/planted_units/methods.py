@@ -13,9 +13,9 @@ from benchmarks.common.edit_methods import fit_with_fewer_modes, set_angle
 
 NOISE = 0.1
 FIT: dict[str, Any] = {"epochs": 20, "lr": 1e-3, "w_kld": 0.2, "w_consistency": 0.0, "patience": 5}
-DEFAULTS = vl.Defaults(
+DEFAULTS = vl.Config.of(
     fit=FIT,
-    prior={"block_dim": 1, "reach": 4.0, "gradients": False},
+    prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
     edit={"alpha": 1.0, "interpolation": "lerp", "keep_norm": True},
     shuffles=0,
 )
@@ -40,10 +40,10 @@ class Embeddings:
     def render(self, x: Tensor) -> Tensor:
         return x
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         return x
 
-    def reference(self) -> None:
+    def reference_images(self) -> None:
         return None
 
     def vae(self) -> Any:
@@ -51,7 +51,7 @@ class Embeddings:
             return self.build(self.x)
         return vl.EmbeddingVAE.principal(self.x.mean(0), self.x.T.cov(correction=0), self.x.shape[1], NOISE)
 
-    def perception(self) -> None:
+    def feature_extractor(self) -> None:
         return None
 
 
@@ -90,23 +90,23 @@ def non_linear(x: Tensor) -> NonLinearVAE:
 
 
 def _landscape(**settings: Any) -> Callable[[], vl.LandscapeMethod]:
-    return lambda: vl.LandscapeMethod("edit", shuffles=0, **settings)
+    return lambda: vl.LandscapeEdit(shuffles=0, **settings)
 
 
-PAPER = {"organise": False, "block_dim": None, "modes": 1}
+PAPER = {"closed_form_init": False, "block_dim": None, "modes": 1}
 METHODS: dict[str, Callable[[], Any]] = {
     "landscape (paper: one mode, linear)": _landscape(**PAPER),
     "landscape, default start": _landscape(),
     "landscape, two modes, residual fades": _landscape(modes=2, residual="fade"),
-    "landscape, non-linear": _landscape(residual="fade", organise=False, block_dim=None),
-    "landscape, goal uphill": _landscape(goal="uphill", **PAPER),
-    "landscape, goal near": _landscape(goal="near", residual="fade", **PAPER),
+    "landscape, non-linear": _landscape(residual="fade", closed_form_init=False, block_dim=None),
+    "landscape, goal uphill": _landscape(goal="surrogate_ascent", **PAPER),
+    "landscape, goal near": _landscape(goal="local_mean", residual="fade", **PAPER),
     "ridge (BrainACTIV)": lambda: vl.RidgeDirection("ridge_cv"),
     "ridge, not projected": lambda: vl.RidgeDirection("ridge_cv", project=False),
     "ridge pattern": vl.RidgePattern,
     "difference of means": vl.DifferenceOfMeans,
     "algebraic twin": vl.Centroids,
-    "shuffled landscape": lambda: vl.Shuffled(vl.LandscapeMethod("edit", shuffles=0, **PAPER), seed=1),
+    "shuffled landscape": lambda: vl.Shuffled(vl.LandscapeEdit(shuffles=0, **PAPER), seed=1),
     "α = 0": vl.Unedited,
 }
 """Label to what makes the method."""

@@ -100,7 +100,7 @@ def photographs(data: Path, size: Size, cache: Path) -> tuple[Tensor, Tensor]:
 def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch.device) -> dict[str, Any]:
     """Both recipes from the same start, and when each has what the paper's ends with."""
     x, dim = x.to(device), x.shape[1]
-    paper = vl.FitSettings(**{**vl.PAPER_DEFAULTS.fit, "epochs": size.epochs})
+    paper = replace(vl.PAPER_DEFAULTS.fit, epochs=size.epochs)
     prior = vl.ActivationPrior(dim, [(0, dim)])
     torch.manual_seed(0)
     vae = vl.EmbeddingVAE(dim).to(device)
@@ -110,7 +110,7 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
     recipes = {"alternating": replace(paper, solver="alternating"), "adam": paper}
     for recipe, settings in recipes.items():
 
-        def fit(recipe: str = recipe, settings: vl.FitSettings = settings) -> None:
+        def fit(recipe: str = recipe, settings: vl.FitConfig = settings) -> None:
             fits[recipe] = vl.fit_landscape(vae, x, responses, prior, settings, progress=True)
 
         seconds[recipe], cpu_seconds[recipe] = both_clocks(fit, device)

@@ -28,7 +28,7 @@ from benchmarks.common.judges import data_folder
 from benchmarks.common.provenance import provenance, provenance_line
 from benchmarks.speed.report import LAYER, PARTS, UNIT
 
-TOWARDS: dict[int, vl.Direction] = {0: "increase"}
+TOWARDS: dict[int, vl.Sense] = {0: "increase"}
 
 
 @dataclass(frozen=True)
@@ -140,30 +140,30 @@ def without_fit(method: vl.LandscapeMethod, fitted: vl.LandscapeMethod) -> vl.La
 def end_to_end(target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tensor, images: Tensor, size: Size) -> dict:
     """Seconds an image for editing and optimising, refinement included, and when a fit has paid for itself."""
     fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    optimising = {"optimize_steps": size.steps, "optimize_chunk": size.chunk}
+    optimising = {"optimize": {"steps": size.steps, "chunk": size.chunk}}
     device = backend.device
     methods: dict[str, vl.LandscapeMethod] = {}
 
     def fit(name: str, shuffles: int | None) -> None:
-        methods[name] = vl.LandscapeMethod(shuffles=shuffles, **fitting).fit(target, backend, reference)
+        methods[name] = vl.LandscapeEdit(shuffles=shuffles, **fitting).fit(target, backend, reference)
 
     backend.refiner  # noqa: B018 (loads the network now, so that no clock below sees it)
     fit_seconds = [seconds_of(lambda: fit("edit", 0), device) for _ in range(min(3, size.repeats))]
     evidence_seconds = seconds_of(lambda: fit("shipped", size.shuffles), device)
     edit = methods["edit"]
-    structured = vl.LandscapeMethod("optimize", **fitting, **optimising).bind(target, backend)
+    structured = vl.LandscapeOptimization(**fitting, **optimising).bind(target, backend)
     structured.landscape_ = edit.landscape_
-    standard = without_fit(vl.LandscapeMethod("optimize", **vl.ALGORITHM_3, **optimising), edit)
+    standard = without_fit(vl.LandscapeOptimization(optimize={**vl.ALGORITHM_3, **optimising["optimize"]}), edit)
     works = {"edit": edit, "optimize": structured, "optimize, standard VAE": standard}
     latents = {name: method.latents(images, TOWARDS)[1] for name, method in works.items()}
     seeds = [42] * len(images)
 
     def generate(method: vl.LandscapeMethod) -> Callable[[], Tensor]:
-        return lambda: method.generate(images, TOWARDS, seeds=seeds)
+        return lambda: method.generate(images, TOWARDS, seeds=seeds).images
 
     def refine() -> Tensor:
         decoded = edit.landscape_.decode(latents["edit"])
-        return backend.decode(decoded, reference=images, strength=backend.defaults.strength, seeds=seeds)
+        return backend.decode(decoded, init_image=images, strength=backend.defaults.edit.strength, seeds=seeds)
 
     seconds = in_turn(
         {**{name: generate(method) for name, method in works.items()}, "refinement alone": refine},
@@ -178,7 +178,7 @@ def end_to_end(target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tens
         "images": len(images),
         "steps": size.steps,
         "reference_images": len(reference),
-        "strength": backend.defaults.strength,
+        "strength": backend.defaults.edit.strength,
         "seconds": seconds,
         "seconds_per_image": per_image,
         "ratios": {
@@ -286,7 +286,7 @@ def same_loss(
 ) -> dict[str, Any]:
     """Seconds until our fit ends, and until a plain loop of the paper's recipe is as good on the same images."""
     fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    method = vl.LandscapeMethod(shuffles=0, seed=seed, **fitting)
+    method = vl.LandscapeEdit(shuffles=0, seed=seed, **fitting)
     ours_s = seconds_of(lambda: method.fit(target, backend, reference), backend.device)
     landscape = method.landscape_
     held_out = landscape.held_out
@@ -305,9 +305,9 @@ def same_loss(
     def respond(x: Tensor) -> Tensor:
         return standard(target(backend.render(x)))
 
-    reach = method.describe()["prior"]["reach"]
+    reach = method.config.prior.axis_scale_sd
     codes, responses = loss.x[training], standard(landscape.responses[training])
-    vl.organise(vae, codes, responses, landscape.prior, reach=reach, respond=respond)
+    vl.closed_form_init(vae, codes, responses, landscape.prior, axis_scale_sd=reach, respond=respond)
     organised = loss.score(vae, held_out)
     last = curve[-1]
     return {

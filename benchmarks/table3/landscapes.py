@@ -97,7 +97,7 @@ class Material:
 
     def refine(self, images: Tensor, seed: int) -> Tensor:
         # Every image of a seed meets the same noise, as in the paper.
-        return self.refiner(images, strength=vl.PixelBackend.defaults.strength, seeds=[42 + seed] * len(images))
+        return self.refiner(images, strength=vl.PixelBackend.defaults.edit.strength, seeds=[42 + seed] * len(images))
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ def fit(bench: Material, cell: Cell, path: Path | None = None) -> vl.LandscapeMe
     """
     units = cell.units(bench)
     target, backend = bench.target(cell.layer, units), bench.backend(cell.start)
-    published = {"organise": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
+    published = {"closed_form_init": False, "w_consistency": 0.0, "block_dim": 192 // len(units)}
     given = published if cell.landscape == "published" else {}
-    method = vl.LandscapeMethod(seed=cell.seed, shuffles=0, **FIT, **given).bind(target, backend)
+    method = vl.LandscapeEdit(seed=cell.seed, shuffles=0, **FIT, **given).bind(target, backend)
     if path is not None and path.exists():
         method.landscape_ = vl.Landscape.load(path)
         method.landscape_.vae.to(bench.device)
@@ -170,14 +170,14 @@ def standard(bench: Material, method: vl.LandscapeMethod, responses: Tensor, sta
     return rival.fit(method.target, method.backend, bench.reference, responses).landscape_
 
 
-def centroids(landscape: vl.Landscape, unit: int) -> dict[vl.Direction, Tensor]:
+def centroids(landscape: vl.Landscape, unit: int) -> dict[vl.Sense, Tensor]:
     """The algebraic twin: means of latents weighted by r·|r|, one a direction."""
     r = landscape.scaler.standardise(landscape.responses)[:, unit]
     weights = {"increase": (r * r.abs()).clamp_min(0), "decrease": (-r * r.abs()).clamp_min(0)}
     return {way: (landscape.latents * w[:, None]).sum(0) / w.sum() for way, w in weights.items()}
 
 
-def optimize_settings(row: Row, way: vl.Direction, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
+def optimize_settings(row: Row, way: vl.Sense, tuned: dict[str, Any], steps: int) -> dict[str, Any]:
     """The paper's numbers for the published rows; what tuning chose, from one grid for both priors, for the others."""
     if row.tuned is None:
         return complete({"lr": 0.1, "w_kld": 0.001, "move": "block"}, row.prior, steps)
@@ -189,16 +189,16 @@ def complete(chosen: dict[str, Any], prior: Literal["structured", "standard"], s
     plain = {"scale": "latent", "w_consistency": 0.0, "noise": 0.0, "move": "all"}
     ours = prior == "structured" and chosen.get("move") != "block"
     silent = SILENT if ours or chosen.get("w_consistency", 0.0) > 0 else 0.0
-    fixed = {"steps": steps, "prior": prior, "reach": REACH if ours else 1.0, "w_silent": silent}
+    fixed = {"steps": steps, "prior": prior, "prior_mean_scale": REACH if ours else 1.0, "w_silent": silent}
     return {**plain, **fixed, **chosen}
 
 
 def trajectories(
-    bench: Material, method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Direction, settings: dict[str, Any]
+    bench: Material, method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Sense, settings: dict[str, Any]
 ) -> dict[int, Tensor]:
     """Decoded images (N, 3, 32, 32) at the steps of ``TRACE``."""
     together = {**settings, "chunk": len(images)}
-    method.settings = {f"optimize_{name}": value for name, value in together.items()}
+    optimization = vl.LandscapeOptimization(optimize=together).share(method)
     x = method.backend.encode(images)
     z, sigma = method.landscape_.encode(x)
     goal = method.landscape_.goal(z, {unit: way})
@@ -208,13 +208,11 @@ def trajectories(
         if step in TRACE:
             seen.setdefault(step, []).append(latent.clone())
 
-    method.optimize(z, sigma, goal, {unit: way}, x=x, trace=trace)
+    optimization.optimize(z, sigma, goal, {unit: way}, x=x, trace=trace)
     return {step: method.landscape_.decode(torch.cat(parts)) for step, parts in seen.items()}
 
 
-def edits(
-    method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Direction, technique: str
-) -> dict[float, Tensor]:
+def edits(method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Sense, technique: str) -> dict[float, Tensor]:
     """Decoded images (N, 3, 32, 32) at the weights of ``ALPHAS`` and unedited."""
     if technique == "edit":
         latents = {alpha: method.latents(images, {unit: way}, alpha=alpha)[1] for alpha in (0.0, *ALPHAS)}

@@ -52,7 +52,7 @@ EXTRAS = {
     "structure and loss": "the rival has our noise",
 }
 """Comparisons in which the rival's optimisation has more than was asked for."""
-STRENGTH = vl.PixelBackend.defaults.strength
+STRENGTH = vl.PixelBackend.defaults.edit.strength
 STAGES = ("decoded", "refined")
 ZERO_ROWS = (ROWS[0], ROWS[1], ROWS[2], ROWS[7], RIVAL)
 PAIRS_TITLE = "## Two units in one latent"
@@ -129,7 +129,7 @@ means) and the weight of a silent unit's prior ({SILENT}, both priors).
 
 
 def row_numbers(
-    table: Table, row: Row, way: vl.Direction, sd: dict[tuple[str, int], float], real: Tensor
+    table: Table, row: Row, way: vl.Sense, sd: dict[tuple[str, int], float], real: Tensor
 ) -> dict[str, Any]:
     """One row of the table in one direction."""
     change, kept = (table.values(row.label, way, what) for what in ("change", "similarity"))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from benchmarks.common import package as vl
 
-SIGN: dict[vl.Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[vl.Sense, int] = {"increase": 1, "decrease": -1}
 REFERENCE_IMAGES = 8_000
 TEST_IMAGES = 200
 SEEDS = 3
@@ -31,7 +31,7 @@ were settled; the groups before it were in earlier tables."""
 ALIVE = 0.05
 """Share of images that must drive a unit; a third of fc1 never answers at all."""
 SHARED = {"w_kld": (1e-4,), "scale": ("latent", "response"), "noise": (0.0, 2.0)}
-GRID: dict[vl.Direction, dict[str, tuple[Any, ...]]] = {
+GRID: dict[vl.Sense, dict[str, tuple[Any, ...]]] = {
     "increase": {"lr": (0.2, 0.4, 0.8), "w_consistency": (0.0, 0.01, 0.03), **SHARED},
     "decrease": {"lr": (0.01, 0.03, 0.1, 0.3), "w_consistency": (0.0, 0.03), **SHARED},
 }

@@ -125,7 +125,7 @@ def pair_cell(bench: Material, part: int, parts: int) -> Iterator[dict[str, Any]
     single: dict[int, vl.LandscapeMethod] = {}
 
     def fit(units: list[int]) -> vl.LandscapeMethod:
-        method = vl.LandscapeMethod(shuffles=0, **FIT)
+        method = vl.LandscapeEdit(shuffles=0, **FIT)
         return method.fit(bench.target("conv3", units), bench.backend("consistent"), reference)
 
     for correlation, a, b in chosen[part::parts]:

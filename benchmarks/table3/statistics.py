@@ -57,12 +57,12 @@ class Table:
         self.random = float(np.mean(np.concatenate([entry["random"] for entry in _one_per_seed(entries)])))
 
     def values(
-        self, row: str, way: vl.Direction, what: str, *, stage: str = "decoded", dose: float | None = None
+        self, row: str, way: vl.Sense, what: str, *, stage: str = "decoded", dose: float | None = None
     ) -> np.ndarray:
         """(units, images): one number for each picture at a dose, the seeds' thirds of the test set side by side."""
         return np.array([self._unit(row, way, unit, what, stage, dose) for unit in self.units])
 
-    def _unit(self, row: str, way: vl.Direction, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
+    def _unit(self, row: str, way: vl.Sense, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
         numbers: list[float] = []
         for _, entry in sorted(self.cells[row, way, unit].items()):
             at = entry["doses"][-1] if dose is None else next(d for d in entry["doses"] if d["dose"] == dose)
@@ -81,7 +81,7 @@ class Table:
         entry = next(iter(self.cells[row, "increase", self.units[0]].values()))
         return [dose["dose"] for dose in entry["doses"] if stage in dose]
 
-    def curves(self, row: str, way: vl.Direction, stage: str) -> tuple[np.ndarray, np.ndarray]:
+    def curves(self, row: str, way: vl.Sense, stage: str) -> tuple[np.ndarray, np.ndarray]:
         """Change and similarity along the doses: (units, images, doses) twice."""
         doses = self.doses(row, stage)
         return tuple(
@@ -89,7 +89,7 @@ class Table:
             for what in ("change", "similarity")
         )
 
-    def matched(self, way: vl.Direction, stage: str, ours: Row, rival: Row) -> dict[str, Any]:
+    def matched(self, way: vl.Sense, stage: str, ours: Row, rival: Row) -> dict[str, Any]:
         """Ours against the rival's picture by picture, at matched similarity and at matched change, with intervals.
 
         A third of all pictures stand at a rectified unit's floor, without a gradient: they stay where they are under
@@ -148,7 +148,7 @@ class Table:
         out["pictures with a common Δr"] = float(np.isfinite(kept[..., 0]).mean())
         return out
 
-    def matched_means(self, way: vl.Direction, stage: str) -> dict[str, Any]:
+    def matched_means(self, way: vl.Sense, stage: str) -> dict[str, Any]:
         """Ours against the rival's, means over pictures at the same step, at matched similarity and matched change."""
         curves = {row.label: self.curves(row.label, way, stage) for row in (OURS, RIVAL)}
         start = float(curves[RIVAL.label][1][..., 0].mean())

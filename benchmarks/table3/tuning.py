@@ -29,7 +29,7 @@ def tune(bench: Material, steps: int, prior: Literal["structured", "standard"]) 
         responses = target.responses(bench.reference)
         scaler = vl.ResponseScaler.fit(responses, target.names)
         backend = bench.backend("consistent")
-        method = vl.LandscapeMethod(shuffles=0, **FIT)
+        method = vl.LandscapeEdit(shuffles=0, **FIT)
         if prior == "structured":
             method.fit(target, backend, bench.reference, responses)
         else:

@@ -151,7 +151,7 @@ class Sessions:
         """What pictures of one folder have in common."""
         generator, defaults = self.backend.generator, self.backend.defaults
         said = {"angle": angle, "images": self.images, "steps": generator.steps, "guidance": generator.guidance}
-        said |= {"strength": defaults.strength, "fit": defaults.fit, "prior": defaults.prior, "edit": defaults.edit}
+        said |= {"strength": defaults.edit.strength, **defaults.to_dict()}
         return json.loads(json.dumps(said | self.weights))
 
     def _sides(self, name: str) -> list[Side]:
@@ -278,9 +278,11 @@ def figure(bench: Sessions, work: list[tuple[str, int]], angle: float) -> Any:
         target = Recorded([f"neuron{neuron}"])
         method = METHODS[OURS]().fit(target, bench.backend, *reference)
         set_angle(method, angle)
-        made = {"α = 0": vl.Unedited().fit(target, bench.backend, *reference).generate(pictures, {}, seeds=noise)}
+        made = {
+            "α = 0": vl.Unedited().fit(target, bench.backend, *reference).generate(pictures, {}, seeds=noise).images
+        }
         for way, label in zip(SIGN, ("preferred", "suppressed"), strict=True):
-            made[label] = method.generate(pictures, {0: way}, seeds=noise)
+            made[label] = method.generate(pictures, {0: way}, seeds=noise).images
         before = eyes.answers(made["α = 0"])
         rows.append((f"{name}, neuron {neuron}\nphotograph", pictures, [""] * len(pictures)))
         rows.append(("α = 0", made["α = 0"], [""] * len(pictures)))

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import PAPER
 
-SIGN: dict[vl.Direction, int] = {"increase": 1, "decrease": -1}
+SIGN: dict[vl.Sense, int] = {"increase": 1, "decrease": -1}
 
 
 ANGLES = (10.0, 25.0, 40.0, 55.0, 75.0)
@@ -25,7 +25,7 @@ class RandomDirection(vl.DirectionEdit):
 
 
 def landscape(**settings: Any) -> Callable[[], Any]:
-    return lambda: vl.LandscapeMethod(shuffles=0, **settings)
+    return lambda: vl.LandscapeEdit(shuffles=0, **settings)
 
 
 OURS, LANDSCAPE = "ours as shipped", "the paper's landscape, lerp"
@@ -45,13 +45,13 @@ RANDOM = "a random direction"
 
 METHODS: dict[str, Callable[[], Any]] = {
     OURS: landscape(),
-    LANDSCAPE: landscape(**{**PAPER, "driven": 0.0}),
-    FADE: landscape(**{**PAPER, "driven": 0.0, "residual": "fade"}),
+    LANDSCAPE: landscape(**{**PAPER, "top_activating_power": 0.0}),
+    FADE: landscape(**{**PAPER, "top_activating_power": 0.0, "residual": "fade"}),
     TWIN: lambda: vl.Centroids(),
     MEANS: lambda: vl.DifferenceOfMeans(),
     PATTERN: lambda: vl.RidgePattern(),
     BRAINACTIV: lambda: vl.RidgeDirection(strength=None),
-    SHUFFLED: lambda: vl.Shuffled(vl.LandscapeMethod(shuffles=0), seed=1),
+    SHUFFLED: lambda: vl.Shuffled(vl.LandscapeEdit(shuffles=0), seed=1),
     RANDOM: lambda: RandomDirection(),
 }
 
@@ -60,14 +60,16 @@ TWIN_SLERP, FILTER = "algebraic twin, slerp", "ridge direction, not projected"
 
 
 VARIANTS: dict[str, Callable[[], Any]] = {
-    "ours, decoded, one axis, reach 16": landscape(residual=False, driven=0.0, reach=16.0),
-    "ours, residual, one axis, reach 16": landscape(residual=True, driven=0.0, reach=16.0),
-    "ours, fading residual, one axis, reach 16": landscape(residual="fade", driven=0.0, reach=16.0),
-    "ours, fading residual, driven 2, reach 4": landscape(residual="fade", driven=2.0, reach=4.0),
-    "ours, fading residual, driven 3, reach 2": landscape(residual="fade", driven=3.0, reach=2.0),
-    "ours, fading residual, driven 3, reach 4": landscape(residual="fade", driven=3.0, reach=4.0),
-    "ours, fading residual, driven 3, reach 8": landscape(residual="fade", driven=3.0, reach=8.0),
-    "ours, decoded, driven 3, reach 4": landscape(residual=False, driven=3.0, reach=4.0),
+    "ours, decoded, one axis, reach 16": landscape(residual=False, top_activating_power=0.0, axis_scale_sd=16.0),
+    "ours, residual, one axis, reach 16": landscape(residual=True, top_activating_power=0.0, axis_scale_sd=16.0),
+    "ours, fading residual, one axis, reach 16": landscape(
+        residual="fade", top_activating_power=0.0, axis_scale_sd=16.0
+    ),
+    "ours, fading residual, driven 2, reach 4": landscape(residual="fade", top_activating_power=2.0, axis_scale_sd=4.0),
+    "ours, fading residual, driven 3, reach 2": landscape(residual="fade", top_activating_power=3.0, axis_scale_sd=2.0),
+    "ours, fading residual, driven 3, reach 4": landscape(residual="fade", top_activating_power=3.0, axis_scale_sd=4.0),
+    "ours, fading residual, driven 3, reach 8": landscape(residual="fade", top_activating_power=3.0, axis_scale_sd=8.0),
+    "ours, decoded, driven 3, reach 4": landscape(residual=False, top_activating_power=3.0, axis_scale_sd=4.0),
     TWIN_SLERP: lambda: vl.Centroids(interpolation="slerp"),
     FILTER: lambda: vl.RidgeDirection(strength=None, project=False),
 }

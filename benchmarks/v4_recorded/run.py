@@ -83,7 +83,7 @@ class Half:
         recorded = scaler.standardise(self.recorded[:, [neuron]])
 
         def read(x: Tensor, count: int = NEAREST) -> tuple[Tensor, Tensor]:
-            found = self.backend.retrieve(x, reference=self.edited[: len(x)], count=count)
+            found = self.backend.retrieve(x, inputs=self.edited[: len(x)], count=count)
             return found.responses(recorded)[:, 0], found.cosine.mean(1)
 
         before, natural = read(self.x)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from vislens_interp.backends import base
-from vislens_interp.backends.base import Backend, Defaults, get_backend, register_backend
+from vislens_interp.backends.base import Backend, get_backend, register_backend
 from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.config import Config
 
 
 @pytest.fixture
@@ -46,6 +47,6 @@ def test_no_backend(wrong):
 
 
 def test_defaults_are_the_papers_where_a_backend_has_none():
-    defaults = Defaults()
+    defaults = Config.of()
     assert defaults.fit == defaults.prior == defaults.edit == defaults.optimize == {}
     assert defaults.strength == 1

@@ -7,7 +7,7 @@ import torch
 
 from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.images import check_images
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit
 
 STRENGTH = {"cifar10": 0.02, "sd15": 0.5, "textless": 0.4, "embedded": 0.4, "retrieval": 1.0}
 """Of a refinement that takes a step or two."""
@@ -29,7 +29,7 @@ def pictures(backend):
 def refine(backend, pictures):
     def decode(rows, seeds):
         x = backend.encode(pictures[rows])
-        return backend.decode(x, reference=pictures[rows], strength=STRENGTH[backend.name], seeds=seeds)
+        return backend.decode(x, init_image=pictures[rows], strength=STRENGTH[backend.name], seeds=seeds)
 
     return decode
 
@@ -88,7 +88,7 @@ def test_each_image_has_its_own_seed(refine):
 
 def test_strength_0_adds_no_noise(backend, pictures):
     x = backend.encode(pictures)
-    one, other = (backend.decode(x, reference=pictures, strength=0, seeds=seeds) for seeds in ([1] * 3, [2] * 3))
+    one, other = (backend.decode(x, init_image=pictures, strength=0, seeds=seeds) for seeds in ([1] * 3, [2] * 3))
     if backend.name == "retrieval":
         pytest.skip("there is no noise: a seed picks a neighbour, at any strength")
     assert torch.equal(one, other)
@@ -99,7 +99,7 @@ def test_strength_0_adds_no_noise(backend, pictures):
 def test_strength_out_of_range(backend, pictures, strength):
     x = backend.encode(pictures)
     with pytest.raises(ValueError, match=r"strength=.* must lie in \[0, 1\]: 0 keeps the .*, 1 ignores it"):
-        backend.decode(x, reference=pictures, strength=strength, seeds=[1] * 3)
+        backend.decode(x, init_image=pictures, strength=strength, seeds=[1] * 3)
 
 
 def test_too_few_seeds(backend, refine):
@@ -126,7 +126,7 @@ def test_every_fit_starts_from_a_vae_of_its_own(backend, pictures):
 
 
 def test_reference_set(backend):
-    images = backend.reference()
+    images = backend.reference_images()
     if backend.name == "sd15":
         assert images is None
         return
@@ -135,15 +135,15 @@ def test_reference_set(backend):
 
 
 def test_perception_is_another_network_or_none(backend, pictures):
-    perception = backend.perception()
+    perception = backend.feature_extractor()
     assert (perception is None) == (backend.name != "cifar10")
     if perception is not None:
         assert len(perception(backend.encode(pictures)).flatten(1)) == 3
 
 
 def test_defaults_name_settings_that_exist(backend):
-    said = LandscapeMethod().bind(None, backend).describe()
+    said = LandscapeEdit().bind(None, backend).describe()
     for kind in ("fit", "edit", "optimize"):
         assert getattr(backend.defaults, kind).items() <= said[kind].items()
     assert 0 < backend.defaults.strength <= 1
-    assert backend.perception() is not None or backend.defaults.fit["w_consistency"] == 0
+    assert backend.feature_extractor() is not None or backend.defaults.fit["w_consistency"] == 0

@@ -12,7 +12,7 @@ from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
 from vislens_interp.backends.embedded import FILES, embedded
 from vislens_interp.backends.embedding import EmbeddingBackend
-from vislens_interp.backends.reference_set import ReferenceSet, write_reference
+from vislens_interp.backends.reference_archive import ReferenceArchive, write_reference
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.images import Preprocess
 from vislens_interp.targets.target import Target
@@ -71,7 +71,7 @@ def test_as_shipped(own_folder, own, tmp_path, monkeypatch):
     try:
         backend = get_backend("embedded")
         assert backend.name == "embedded"
-        assert torch.equal(backend.reference(), own.reference())
+        assert torch.equal(backend.reference_images(), own.reference_images())
         images = pictures(2)
         assert torch.equal(backend.encode(images), own.encode(images))
         zoo.weights.cache_clear()
@@ -90,7 +90,7 @@ def test_a_folder_that_lacks_files(own_folder, tmp_path):
     shutil.copytree(own_folder, tmp_path / "mine")
     (tmp_path / "mine/reference64.zip").unlink()
     backend = embedded(folder=tmp_path / "mine")
-    assert backend.reference() is None
+    assert backend.reference_images() is None
     x = torch.randn(500, 512, generator=torch.Generator().manual_seed(0))
     vae = backend.vae()
     with torch.no_grad():
@@ -106,8 +106,8 @@ def test_a_folder_that_lacks_files(own_folder, tmp_path):
 @shipped
 def test_the_shipped_one():
     backend = get_backend("embedded")
-    assert len(backend.reference()) >= 1000
-    x = backend.encode(backend.reference())
+    assert len(backend.reference_images()) >= 1000
+    x = backend.encode(backend.reference_images())
     assert x.std() > 0.5
     assert (zoo.WEIGHTS / "reference64.zip").stat().st_size <= 6_000_000
 
@@ -122,7 +122,7 @@ def test_the_default_is_there(network):
 
 
 def test_the_embeddings_that_travel_are_those_of_the_pictures(own):
-    images = own.reference()
+    images = own.reference_images()
     kept = own.encode(images)
     assert kept.shape == (len(images), 512)
     torch.testing.assert_close(own.encode(images.clone()), kept, atol=5e-3, rtol=1e-3)  # half precision
@@ -134,17 +134,17 @@ def test_a_reference_set_of_another_embedder(own_folder, tmp_path):
         torch.manual_seed(5)
         other = Embedder64().eval()
     with pytest.raises(ValueError, match="was embedded by another network than this embedder .* Make the reference"):
-        ReferenceSet(own_folder / "reference64.zip", other)
+        ReferenceArchive(own_folder / "reference64.zip", other)
 
 
 def test_a_damaged_reference_set(own_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file; expected a synthetic reference set. Make it: python"):
-        ReferenceSet(tmp_path / "absent.zip")
+        ReferenceArchive(tmp_path / "absent.zip")
     whole = (own_folder / "reference64.zip").read_bytes()
     path = tmp_path / "reference64.zip"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read .*; expected a whole reference set. Copy it again"):
-        ReferenceSet(path)
+        ReferenceArchive(path)
 
 
 def test_it_is_small_enough_or_refused(own, tmp_path):
@@ -152,29 +152,29 @@ def test_it_is_small_enough_or_refused(own, tmp_path):
     large = write_reference(tmp_path / "large.zip", images, own.embedder)
     small = write_reference(tmp_path / "small.zip", images, own.embedder, limit=80_000)
     assert small.stat().st_size <= 80_000 < large.stat().st_size
-    assert ReferenceSet(small).about["what"].startswith("synthetic reference")
+    assert ReferenceArchive(small).about["what"].startswith("synthetic reference")
     with pytest.raises(ValueError, match="20 pictures, which do not fit into limit=30000 bytes; expected fewer"):
         write_reference(tmp_path / "none.zip", images, own.embedder, limit=30_000)
 
 
 def test_one_image_is_enough_to_start(lens, own):
-    assert lens.reference_kind_ == "synthetic reference"
+    assert lens.reference_set.kind == "synthetic reference"
     result = lens.visualize(pictures(1))
     assert result.images["increase"].shape == (1, 3, 64, 64)
     assert result.settings["reference_set"] == "synthetic reference"
-    assert lens.example_images(2)[1][0].startswith("synthetic-")
+    assert lens.reference_set.held_out(2)[1][0].startswith("synthetic-")
 
 
 def test_fitted_and_edited_images_that_overlap(lens, own, network, tmp_path):
     held_out = lens.landscape_.held_out.tolist()
-    learned = [row for row in range(len(own.reference())) if row not in held_out][:2]
-    both = torch.cat([own.reference()[learned], pictures(1)])
+    learned = [row for row in range(len(own.reference_images())) if row not in held_out][:2]
+    both = torch.cat([own.reference_images()[learned], pictures(1)])
     with pytest.warns(UserWarning, match=r"2 of 3 images to edit are among those .* \(synthetic reference\)"):
         lens.visualize(both, "increase", alpha=0.1)
     loaded = FeatureLens.load(lens.save(tmp_path / "lens.safetensors"), network, backend=own)
     with pytest.warns(UserWarning, match="2 of 3 images to edit"):
         loaded.visualize(both, "increase", alpha=0.1)
-    lens.visualize(own.reference()[held_out[:1]], "increase")  # no warning: the suite turns warnings into errors
+    lens.visualize(own.reference_images()[held_out[:1]], "increase")  # no warning: the suite turns warnings into errors
 
 
 def test_synthetic_pictures_are_never_called_natural(lens):
@@ -223,7 +223,7 @@ def test_optimisation_moves_what_is_rendered(lens, own):
     result = lens.visualize(images, "increase", method="optimize")
     assert result.settings["strength"] == own.defaults.optimize_strength
     start = own.render(moved).detach()
-    made = own.decode(moved, reference=start, strength=own.defaults.optimize_strength, seeds=[42] * 2)
+    made = own.decode(moved, init_image=start, strength=own.defaults.optimize_strength, seeds=[42] * 2)
     torch.testing.assert_close(result.images["increase"], made, atol=1e-3, rtol=0)
 
 
@@ -248,7 +248,7 @@ def check_any_network(name, layer, own):
         model = timm.create_model(name, pretrained=False)
     lens = FeatureLens(model, layer, 3, backend=own)
     side = model.pretrained_cfg["input_size"][1]
-    assert "resize to" in lens.summary()
+    assert "resize to" in str(lens)
     assert side > own.size
     result = lens.visualize(pictures(1))
     assert result.images["increase"].shape == (1, 3, 64, 64)

@@ -80,7 +80,7 @@ def test_shape_and_size_are_the_checkpoints(sd15, textless):
 
 def test_render_is_a_generation_from_the_papers_seed(sd15):
     x = sd15.encode(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(sd15.render(x), sd15.decode(x, reference=None, strength=1.0, seeds=[42, 42]))
+    assert torch.equal(sd15.render(x), sd15.decode(x, init_image=None, strength=1.0, seeds=[42, 42]))
 
 
 def test_the_papers_recipe():
@@ -126,7 +126,7 @@ def test_a_lens_runs_whole(lens, pictures, sd15):
     assert result.settings["alpha"] == 0.75
     assert result.settings["settings"]["edit"]["keep_norm"] is True
     assert result.settings["settings"]["fit"]["batch_size"] == 128
-    assert lens.reference_kind_ == "given images"
+    assert lens.reference_set.kind == "given images"
     assert lens.evidence_["1"].correlation is not None
     assert lens.landscape_.vae.config == {"dim": DIM, "latent_dim": DIM}
 
@@ -143,7 +143,7 @@ def test_the_same_pictures_by_hand(lens, pictures, sd15):
     edited = lens.landscape_.vae.decode(interpolate(z, torch.ones_like(z), 0.75, "slerp"))
     edited = edited * (x.norm(dim=1) / edited.norm(dim=1))[:, None]
     torch.testing.assert_close(edited.norm(dim=1), x.norm(dim=1))
-    made = sd15.decode(edited, reference=None, strength=1.0, seeds=[42, 42])
+    made = sd15.decode(edited, init_image=None, strength=1.0, seeds=[42, 42])
     torch.testing.assert_close(result.images["increase"], made, atol=1e-4, rtol=0)
 
 
@@ -176,7 +176,7 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     lens = FeatureLens(network, "2", unit=1, backend=backend).fit(folder, **settings)
     assert isinstance(lens._reference[0], ImageFiles)
     assert embedder.counts == [64, 64, 64, 28]
-    assert lens.reference_kind_ == "given images"
+    assert lens.reference_set.kind == "given images"
     other = FeatureLens(network, "2", unit=1, backend=sd15).fit(load_images(folder, size=32)[0], **settings)
     torch.testing.assert_close(lens.landscape_.responses, other.landscape_.responses)
     torch.testing.assert_close(lens.landscape_.latents, other.landscape_.latents)
@@ -184,7 +184,7 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     one, two = (each.top_images(3) for each in (lens, other))
     assert torch.equal(one.images, two.images)
     assert one.names == [f"{int(name[-5:]):03d}.png" for name in two.names]
-    shown, names = lens.example_images(2)
+    shown, names = lens.reference_set.held_out(2)
     assert shown.shape == (2, 3, 32, 32)
     assert names == [f"{row:03d}.png" for row in lens.landscape_.held_out.tolist()[:2]]
     judged = lens.visualize(shown, "increase", judge=lens.target)
@@ -265,7 +265,7 @@ def test_measured_responses_to_files(network, folder, sd15):
     with pytest.warns(UserWarning, match="unit 1 of the network, .* over 220 reference images"):  # it saw the files
         lens.fit(folder, responses, epochs=1, shuffles=1)
     assert torch.equal(lens.landscape_.responses[:, 0], responses)
-    assert lens.reference_kind_ == "given images, measured responses"
+    assert lens.reference_set.kind == "given images, measured responses"
 
 
 def test_strength_0_shows_the_reference(lens, pictures):
@@ -284,7 +284,7 @@ def test_samples_need_no_image(lens):
     made = lens.sample(2)
     assert made.shape == (2, 3, 32, 32)
     torch.testing.assert_close(lens.sample(1), made[:1], atol=1e-4, rtol=0)
-    with pytest.raises(ValueError, match="strength=0.5 starts from a reference image, and reference=None"):
+    with pytest.raises(ValueError, match="strength=0.5 starts from an image, and init_image=None"):
         lens.sample(1, strength=0.5)
 
 
@@ -313,7 +313,7 @@ def test_too_few_images_to_fit_on(network, pictures, sd15):
 def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     lens = FeatureLens(network, "2", unit=0, backend=textless)
     lens.fit(epochs=1, shuffles=1)
-    assert lens.reference_kind_ == "synthetic reference"
+    assert lens.reference_set.kind == "synthetic reference"
     assert lens.visualize(direction="decrease").images["decrease"].shape[1:] == (3, 16, 16)
 
 
@@ -321,7 +321,7 @@ def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     ("name", "message"),
     [
         ("sd15", "Run `vislens download sd15`"),
-        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'sd15']"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'photo', 'sd15']"),
     ],
 )
 def test_from_the_shell(cache, tmp_path, capsys, name, message):

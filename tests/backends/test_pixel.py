@@ -23,12 +23,12 @@ def test_encode_and_render_are_the_identity(backend, pictures):
 
 
 def test_strength_0_returns_the_very_input(backend, pictures):
-    assert backend.decode(pictures, reference=pictures, strength=0, seeds=[1, 2, 3]) is pictures
+    assert backend.decode(pictures, init_image=pictures, strength=0, seeds=[1, 2, 3]) is pictures
 
 
 def test_refinement_does_not_depend_on_the_batch_and_is_repeatable(backend, pictures):
     def refine(rows):
-        return backend.decode(pictures[rows], reference=pictures[rows], strength=0.02, seeds=[7 + row for row in rows])
+        return backend.decode(pictures[rows], init_image=pictures[rows], strength=0.02, seeds=[7 + row for row in rows])
 
     before = torch.get_rng_state()
     together = refine([0, 1, 2])
@@ -41,9 +41,9 @@ def test_refinement_does_not_depend_on_the_batch_and_is_repeatable(backend, pict
 
 def test_refinement_refuses(backend, pictures):
     with pytest.raises(ValueError, match="seeds has 2 entries for 3 images"):
-        backend.decode(pictures, reference=pictures, strength=0.1, seeds=[1, 2])
+        backend.decode(pictures, init_image=pictures, strength=0.1, seeds=[1, 2])
     with pytest.raises(ValueError, match=r"strength=-0.5 must lie in \[0, 1\]"):
-        backend.decode(pictures, reference=pictures, strength=-0.5, seeds=[1, 2, 3])
+        backend.decode(pictures, init_image=pictures, strength=-0.5, seeds=[1, 2, 3])
 
 
 def test_the_shared_vae_knows_pictures_and_leaves_the_generator(backend, pictures):
@@ -59,7 +59,7 @@ def test_the_shared_vae_knows_pictures_and_leaves_the_generator(backend, picture
 
 def test_perception_has_gradients(backend, pictures):
     x = pictures.clone().requires_grad_()
-    features = backend.perception()(x)
+    features = backend.feature_extractor()(x)
     assert len(features) == 3
     features.square().sum().backward()
     assert x.grad is not None
@@ -67,17 +67,17 @@ def test_perception_has_gradients(backend, pictures):
 
 
 def test_reference_set(backend):
-    images = check_images(backend.reference())
+    images = check_images(backend.reference_images())
     assert images.shape[1:] == backend.shape
     assert len(images) >= 200
     assert len(images.flatten(1).unique(dim=0)) == len(images)
-    assert torch.equal(backend.reference(), images)
+    assert torch.equal(backend.reference_images(), images)
 
 
 def test_defaults_name_settings_that_exist(backend):
-    from vislens_interp.method import LandscapeMethod
+    from vislens_interp.methods.landscape import LandscapeEdit
 
-    said = LandscapeMethod().bind(None, backend).describe()  # type: ignore[arg-type]
+    said = LandscapeEdit().bind(None, backend).describe()  # type: ignore[arg-type]
     for kind in ("fit", "edit", "optimize"):
         assert getattr(backend.defaults, kind).items() <= said[kind].items()
     assert 0 < backend.defaults.strength <= 1

@@ -38,7 +38,7 @@ def backend():
 def test_the_nearest_natural_image_comes_out(backend):
     x = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.2, 2.0]])
     assert backend.retrieve(x).rows.tolist() == [[0], [2]]
-    made = backend.decode(x, reference=None, strength=1.0, seeds=[0, 0])
+    made = backend.decode(x, init_image=None, strength=1.0, seeds=[0, 0])
     assert torch.equal(made, plain(COLOURS[[0, 2]]))
     assert torch.equal(backend.render(x), made)
 
@@ -50,18 +50,18 @@ def test_all_of_k_and_which_the_seed_shows():
     assert found.rows.tolist() == [[0, 3]]
     torch.testing.assert_close(found.cosine[0, 0], x[0, 0] / x[0].norm())
     assert backend.retrieve(x, count=4).rows.shape == (1, 4)
-    shown = [backend.decode(x, reference=None, strength=1.0, seeds=[seed])[0] for seed in (4, 5)]
+    shown = [backend.decode(x, init_image=None, strength=1.0, seeds=[seed])[0] for seed in (4, 5)]
     assert torch.equal(torch.stack(shown), plain(COLOURS[[0, 3]]))
 
 
 def test_an_image_is_not_its_own_neighbour(backend):
     own = plain(COLOURS[[0, 3]])
-    found = backend.retrieve(backend.encode(own), reference=own)
+    found = backend.retrieve(backend.encode(own), inputs=own)
     assert found.rows[0, 0] == 3
     assert found.rows[1, 0] in (0, 1)
     assert backend.retrieve(backend.encode(own)).rows[:, 0].tolist() == [0, 3]
     both = RetrievalBackend(Colour(), plain(COLOURS), leave_out_own=False)
-    assert both.retrieve(both.encode(own), reference=own).rows[:, 0].tolist() == [0, 3]
+    assert both.retrieve(both.encode(own), inputs=own).rows[:, 0].tolist() == [0, 3]
 
 
 def test_recorded_responses_judge_without_a_model():
@@ -81,7 +81,7 @@ def test_files_stay_files(tmp_path):
     backend = RetrievalBackend(Colour(), ImageFiles(tmp_path, 8))
     assert torch.equal(backend.render(COLOURS[[4]]), plain(COLOURS[[4]]))
     own = plain(COLOURS[[0]])
-    assert backend.retrieve(backend.encode(own), reference=own).rows.tolist() == [[3]]
+    assert backend.retrieve(backend.encode(own), inputs=own).rows.tolist() == [[3]]
 
 
 def test_a_lens_finds_what_a_unit_prefers():

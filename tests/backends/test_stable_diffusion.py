@@ -51,18 +51,18 @@ def test_strength_1_does_not_depend_on_the_references_pixels_at_all(generator, e
     arguments = {"strength": 1.0, "seeds": [1, 2, 3]}
     without = generator(embeddings, **arguments)
     for reference in (pictures, 1 - pictures, torch.zeros(3, 3, 8, 100)):
-        assert torch.equal(generator(embeddings, reference=reference, **arguments), without)
+        assert torch.equal(generator(embeddings, init_image=reference, **arguments), without)
 
 
 def test_below_strength_1_it_does(generator, embeddings, pictures):
-    one, other = (generator(embeddings, reference=x, strength=0.99, seeds=[1] * 3) for x in (pictures, 1 - pictures))
+    one, other = (generator(embeddings, init_image=x, strength=0.99, seeds=[1] * 3) for x in (pictures, 1 - pictures))
     assert not torch.equal(one, other)  # all steps are taken, and SD1.5's noisiest latent still holds the image
 
 
 def test_strength_0_returns_the_reference(generator, embeddings, pictures):
-    assert torch.equal(generator(embeddings, reference=pictures, strength=0, seeds=[1] * 3), pictures)
+    assert torch.equal(generator(embeddings, init_image=pictures, strength=0, seeds=[1] * 3), pictures)
     wide = torch.rand(3, 3, 40, 64, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(generator(embeddings, reference=wide, strength=0, seeds=[1] * 3), resize(wide, 32))
+    assert torch.equal(generator(embeddings, init_image=wide, strength=0, seeds=[1] * 3), resize(wide, 32))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_steps_are_rounded_and_never_none(fifty, strength, steps):
 @pytest.mark.parametrize(("strength", "steps"), [(0.01, 1), (0.15, 8), (1, 50)])
 def test_so_many_steps_are_taken(fifty, strength, steps):
     reference = None if strength == 1 else torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert count_steps(fifty, reference=reference, strength=strength) == steps
+    assert count_steps(fifty, init_image=reference, strength=strength) == steps
 
 
 def test_published_timesteps(fifty, generator):
@@ -169,10 +169,10 @@ def test_one_embedding_does_not_leak_into_another_image(generator, embeddings, p
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_a_batch_equals_its_images_alone(generator, embeddings, pictures, strength):
     seeds = [3, 1, 4]
-    together = generator(embeddings, reference=pictures, strength=strength, seeds=seeds)
+    together = generator(embeddings, init_image=pictures, strength=strength, seeds=seeds)
     for row, seed in enumerate(seeds):
         one = slice(row, row + 1)
-        alone = generator(embeddings[one], reference=pictures[one], strength=strength, seeds=[seed])
+        alone = generator(embeddings[one], init_image=pictures[one], strength=strength, seeds=[seed])
         torch.testing.assert_close(alone, together[one], atol=1e-4, rtol=0)
 
 
@@ -413,7 +413,7 @@ def test_wrong_options(tiny, options, message):
 def test_rgba_is_refused(generator, embeddings):
     """diffusers takes four channels for latents."""
     with pytest.raises(ValueError, match=r"reference has 4 channels .*expected 3, RGB. RGBA images: flatten"):
-        generator(embeddings, reference=torch.rand(3, 4, 32, 32), strength=0.5, seeds=[1] * 3)
+        generator(embeddings, init_image=torch.rand(3, 4, 32, 32), strength=0.5, seeds=[1] * 3)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan])
@@ -425,10 +425,10 @@ def test_strength_out_of_range(generator, embeddings, strength):
 def test_wrong_inputs(generator, embeddings, pictures):
     with pytest.raises(ValueError, match=r"embeddings has shape \(3, 7\); expected \(N, 24\), what the adapter takes"):
         generator(embeddings[:, :7], seeds=[1] * 3)
-    with pytest.raises(ValueError, match="strength=0.5 starts from a reference image, and reference=None. Pass one"):
+    with pytest.raises(ValueError, match="strength=0.5 starts from an image, and init_image=None. Pass one"):
         generator(embeddings, strength=0.5, seeds=[1] * 3)
     with pytest.raises(ValueError, match="reference has 2 images for 3 embeddings; expected one each"):
-        generator(embeddings, reference=pictures[:2], strength=0.5, seeds=[1] * 3)
+        generator(embeddings, init_image=pictures[:2], strength=0.5, seeds=[1] * 3)
 
 
 def test_too_little_memory_while_generating(tiny):

@@ -24,6 +24,7 @@ from benchmarks.common.bench import Bench
 from benchmarks.common.cells import save_cell
 from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
 from vislens_interp.images import image_keys
+from vislens_interp.methods.base import Method
 from vislens_interp.targets import CallableTarget
 
 DREAM, CMA = "DeepDream", "CMA-ES"
@@ -168,13 +169,16 @@ def test_a_search_uses_its_passes(passes):
 def test_what_the_target_says_is_noted():
     target = Heard(CallableTarget(lambda images: images.mean((1, 2, 3))))
 
-    class Twice:
-        def generate(self, images, directions, **settings):
-            for level in (0.25, 0.75):
-                target(torch.full_like(images, level))
-            return images
+    class Twice(Method):
+        def _fit(self, reference, *, progress, checkpoint):
+            """Nothing is learned."""
 
-    method = Watched(Twice(), target)
+        def _generate(self, images, directions, seeds, alpha, strength):
+            for level in (0.25, 0.75):
+                self.target(torch.full_like(images, level))
+            return images, None
+
+    method = Watched(Twice().bind(target, None), target)
     method.generate(torch.rand(2, 3, 4, 4), {0: "decrease"}, seeds=[0, 1])
     assert [value for _, value in method.traces_["decrease"]] == [0.25, 0.75]
     assert method.made_["decrease"].shape == (2, 3, 4, 4)

@@ -100,7 +100,7 @@ def test_a_picture_is_not_its_own_neighbour():
     x = torch.randn(12, 5)
     backend = RetrievalBackend(v4_recorded.KnownEmbeddings(images, x), images, count=5, leave_out_own=True)
     rows, cosine = cross_subject.nearest(backend, x, torch.arange(12))
-    known = backend.retrieve(x, reference=images, count=5)
+    known = backend.retrieve(x, inputs=images, count=5)
     assert torch.equal(rows, known.rows)
     torch.testing.assert_close(cosine, known.cosine)
     assert cross_subject.tally(torch.tensor([[3, 1], [3, 3]])) == {"rows": [1, 3], "counts": [1, 3]}

@@ -29,6 +29,7 @@ from benchmarks.embedded import edits as embedded_edits
 from benchmarks.embedded import run as embedded_backend
 from benchmarks.embedded.figure import figure
 from benchmarks.embedded.report import report
+from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.zoo.embedder import Embedder64
 
@@ -142,7 +143,7 @@ def test_an_angle_is_set_for_every_method():
         method = build()
         set_angle(method, 33.0)
         inner = getattr(method, "method", method)
-        assert (inner.settings["angle"] if hasattr(inner, "settings") else inner.angle) == 33.0, label
+        assert (inner.settings()["angle"] if isinstance(inner, LandscapeMethod) else inner.angle) == 33.0, label
 
 
 def run(places, out, *words):
@@ -263,4 +264,4 @@ def test_the_figure(places, tmp_path):
 def test_no_generator_is_said(places):
     backend = EmbedderOnly(Remembered(Embedder64.load(places[1] / "embedder64.safetensors")), torch.eye(3))
     with pytest.raises(ValueError, match="x cannot be rendered: --weights holds no generator64"):
-        backend.decode(torch.zeros(1, 512), reference=None, strength=1.0, seeds=[0])
+        backend.decode(torch.zeros(1, 512), init_image=None, strength=1.0, seeds=[0])

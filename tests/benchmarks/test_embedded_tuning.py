@@ -62,14 +62,17 @@ def test_it_runs_and_goes_on(places, tmp_path, small, capsys):
 
 
 def test_every_setting_is_one_that_exists():
-    from vislens_interp.method import LandscapeMethod
+    from vislens_interp.config import EditConfig
+    from vislens_interp.methods.landscape import LandscapeEdit
 
     apart = {"latent_dim", "noise", "alpha", "strength", "render_steps"}
-    for grid, prefix in ((tuning.LANDSCAPE, ""), (tuning.EDITS, ""), (tuning.OPTIMIZE, "optimize_")):
+    for grid in (tuning.LANDSCAPE, tuning.EDITS, tuning.OPTIMIZE):
         for changed in grid:
-            LandscapeMethod(**{f"{prefix}{key}": value for key, value in changed.items() if key not in apart})
+            own = {key: value for key, value in changed.items() if key not in apart}
+            LandscapeEdit(**({"optimize": own} if grid is tuning.OPTIMIZE else own))
     assert tuning.LANDSCAPE[0] == tuning.OPTIMIZE[0] == {}
-    assert DEFAULTS.edit.keys() <= {"alpha", "goal", "interpolation", "keep_norm", "residual"}
+    changed = {name for name, value in vars(DEFAULTS.edit).items() if value != getattr(EditConfig(), name)}
+    assert changed <= {"alpha", "goal", "interpolation", "keep_norm", "residual"}
 
 
 def test_labels_and_table():

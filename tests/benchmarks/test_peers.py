@@ -36,7 +36,7 @@ from benchmarks.peers.plan import (
 )
 from benchmarks.peers.report import TENTH, checks, measures, shown
 from benchmarks.peers.scores import complete, difference, find_cells, grid, response_measures, summary, versions
-from vislens_interp.baselines.natural_spectrum import natural_spectrum
+from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.targets.target import LayerTarget
 
 FIRST, SECOND = Unit("features.4", 3), Unit("features.12", 5)

@@ -73,7 +73,7 @@ def test_an_image_is_its_own_neighbour(space):
 def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
     from benchmarks.planted_units.methods import fit_and_move
     from benchmarks.planted_units.truth import load_plan, plant, record
-    from vislens_interp.landscape.edit import angle_between
+    from vislens_interp.math import angle_between
 
     unit = plant("linear", 1, space, load_plan())
     responses = record(unit, space.fit, 100.0, 0)

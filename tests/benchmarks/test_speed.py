@@ -12,7 +12,7 @@ from benchmarks.speed.report import hooks_lines, same_loss_lines, units_lines
 from benchmarks.speed.run import QUICK, Reading, ValidationLoss, in_turn, plain_loop, ratio, units
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.method import LandscapeMethod
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.targets import LayerTarget
 
 
@@ -34,7 +34,7 @@ def fitted():
     images = torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     backend = PixelBackend()
     target = LayerTarget(zoo.load("cifar10_convnet"), "conv3", 16)
-    method = LandscapeMethod(shuffles=0, epochs=1).fit(target, backend, images)
+    method = LandscapeEdit(shuffles=0, epochs=1).fit(target, backend, images)
     return ValidationLoss(method.landscape_, target, images), method.landscape_
 
 

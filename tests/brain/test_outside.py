@@ -96,13 +96,13 @@ def test_a_lens_edits_without_gradients_and_is_saved_by_name(tmp_path):
         return -images.mean((1, 2, 3))
 
     lens = FeatureLens(OutsideEncoder(dark, ["dark"], size=None, output="N", numpy=True), backend="cifar10")
-    lens.fit(lens.backend.reference()[:300], epochs=1, shuffles=1)
-    result = lens.visualize(lens.backend.reference()[300:306], strength=0)
+    lens.fit(lens.backend.reference_images()[:300], epochs=1, shuffles=1)
+    result = lens.visualize(lens.backend.reference_images()[300:306], strength=0)
     assert result.response_change["increase"].mean() > 0 > result.response_change["decrease"].mean()
     with pytest.raises(ValueError, match="the lens's target is a OutsideEncoder without a name; .* Pass name= to"):
         lens.save(tmp_path / "lens.safetensors")
     with pytest.raises(ValueError, match="needs gradients"):
-        lens.visualize(lens.backend.reference()[300:306], method="optimize")
+        lens.visualize(lens.backend.reference_images()[300:306], method="optimize")
 
 
 def test_what_is_said_of_it():

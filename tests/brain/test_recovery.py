@@ -15,7 +15,7 @@ REPETITIONS = 3
 def recordings(count):
     import vislens_interp.backends.pixel  # noqa: F401 (it registers its backend)
 
-    images = get_backend("cifar10").reference()[:count]
+    images = get_backend("cifar10").reference_images()[:count]
     truth = plant(REGIONS, images, 1.0)
     noise = torch.randn(count, REPETITIONS, len(REGIONS), generator=torch.Generator().manual_seed(0))
     data = BrainDataset.from_arrays(images, truth.responses[:, None] + noise, targets=truth.targets)

@@ -11,7 +11,7 @@ from vislens_interp.brain.stimuli import (
     luminance_and_contrast,
     match,
 )
-from vislens_interp.result import LensResult
+from vislens_interp.results.result import LensResult
 
 NAMES = ["a", "b", "c", "d"]
 

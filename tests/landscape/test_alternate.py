@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vislens_interp.config import FitConfig
 from vislens_interp.landscape.alternate import Alternating
-from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
+from vislens_interp.landscape.fit import fit_landscape, split_rows
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_divergence
 from vislens_interp.landscape.vae import BottleneckCVAE, EmbeddingVAE
 
-EXACT = FitSettings(solver="alternating", epochs=100, w_kld=0.3, tolerance=5e-3)
+EXACT = FitConfig(solver="alternating", epochs=100, w_kld=0.3, tolerance=5e-3)
 PRIORS = {
     "one block": ActivationPrior(8, [(0, 8)]),
     "a block and the rest": ActivationPrior(8, [(0, 3)]),
@@ -119,7 +120,7 @@ def test_without_pull_it_is_probabilistic_pca():
 def test_validation_loss_is_no_higher_than_adams(name):
     prior = PRIORS[name]
     x, responses = planted(units=len(prior.blocks))
-    paper = FitSettings(epochs=100, lr=1e-2, w_kld=0.3)  # a rate at which Adam settles on so few steps
+    paper = FitConfig(epochs=100, lr=1e-2, w_kld=0.3)  # a rate at which Adam settles on so few steps
     best = [
         min(row["validation_loss"] for row in fit_landscape(start(), x, responses, prior, one).history)
         for one in (paper, replace(EXACT, tolerance=1e-3))
@@ -181,11 +182,11 @@ def test_what_it_cannot_solve():
     x, responses = planted()
     prior = PRIORS["one block"]
     with pytest.raises(ValueError, match="solver='alternating' with w_consistency=1.0: .* Pass w_consistency=0"):
-        FitSettings(solver="alternating", w_consistency=1.0)
+        FitConfig(solver="alternating", w_consistency=1.0)
     with pytest.raises(ValueError, match="solver='newton' is unknown; expected 'adam' or 'alternating'"):
-        FitSettings(solver="newton")
+        FitConfig(solver="newton")
     with pytest.raises(ValueError, match="tolerance=-1 must not be negative"):
-        FitSettings(tolerance=-1)
+        FitConfig(tolerance=-1)
     with pytest.raises(ValueError, match="needs both above 0. Use solver='adam'"):
         fit_landscape(start(), x, responses, prior, replace(EXACT, w_kld=0.0))
     with pytest.raises(ValueError, match="given a BottleneckCVAE; expected an EmbeddingVAE.* Use solver='adam'"):

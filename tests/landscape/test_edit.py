@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vislens_interp.landscape.edit import alpha_for_angle, angle_between, interpolate, keep_norm
+from vislens_interp.landscape.edit import alpha_for_angle, interpolate
+from vislens_interp.math import angle_between, keep_norm
 
 BOTH = pytest.mark.parametrize("interpolation", ["lerp", "slerp"])
 

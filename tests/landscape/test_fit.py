@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from vislens_interp.landscape.fit import FitSettings, fit_landscape, split_rows
+from vislens_interp.config import FitConfig
+from vislens_interp.landscape.fit import fit_landscape, split_rows
 from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.landscape.vae import BottleneckCVAE, EmbeddingVAE
 
@@ -35,7 +36,7 @@ def axis_correlation(landscape, responses, unit=0):
 @pytest.fixture(scope="module")
 def fitted():
     x, responses = planted()
-    return fit_landscape(start(), x, responses, PRIOR, FitSettings(**QUICK), names=["planted"])
+    return fit_landscape(start(), x, responses, PRIOR, FitConfig(**QUICK), names=["planted"])
 
 
 def test_a_planted_unit_organises_the_latent(fitted):
@@ -46,7 +47,7 @@ def test_a_planted_unit_organises_the_latent(fitted):
 def test_shuffled_responses_do_not():
     x, responses = planted()
     shuffled = responses[torch.randperm(len(x), generator=torch.Generator().manual_seed(3))]
-    landscape = fit_landscape(start(), x, shuffled, PRIOR, FitSettings(**QUICK))
+    landscape = fit_landscape(start(), x, shuffled, PRIOR, FitConfig(**QUICK))
     assert abs(axis_correlation(landscape, responses)) < 0.4
 
 
@@ -61,7 +62,7 @@ def test_losses_go_down(fitted):
 def test_what_a_landscape_says_of_its_fit(fitted):
     x, responses = planted()
     assert fitted.names == ["planted"]
-    assert fitted.settings == FitSettings(**QUICK).__dict__
+    assert fitted.settings == FitConfig(**QUICK).__dict__
     assert len(fitted.held_out) == 40
     assert torch.equal(fitted.responses, responses)
     assert torch.equal(fitted.latents, fitted.encode(x)[0])
@@ -71,7 +72,7 @@ def test_what_a_landscape_says_of_its_fit(fitted):
 
 def test_held_out_images_are_never_trained_on():
     x, responses = planted()
-    settings = FitSettings(epochs=1)
+    settings = FitConfig(epochs=1)
     training, held_out = split_rows(len(x), settings)
     assert sorted([*training.tolist(), *held_out.tolist()]) == list(range(400))
     other, answers = x.clone(), responses.clone()
@@ -101,10 +102,10 @@ def test_same_seed_is_bit_identical_and_the_global_generator_is_left_alone(fitte
     before = torch.get_rng_state()
     vae = start()
     torch.set_rng_state(before)
-    again = fit_landscape(vae, x, responses, PRIOR, FitSettings(**QUICK))
+    again = fit_landscape(vae, x, responses, PRIOR, FitConfig(**QUICK))
     assert torch.equal(torch.get_rng_state(), before)
     assert same(fitted, again)
-    other = fit_landscape(start(), x, responses, PRIOR, FitSettings(**QUICK, seed=1))
+    other = fit_landscape(start(), x, responses, PRIOR, FitConfig(**QUICK, seed=1))
     assert not same(fitted, other)
 
 
@@ -112,7 +113,7 @@ def test_the_given_vae_is_not_changed(fitted):
     x, responses = planted()
     warm = copy.deepcopy(fitted.vae).train()
     before = copy.deepcopy(warm.state_dict())
-    fit_landscape(warm, x, responses, PRIOR, FitSettings(epochs=1, lr=0.1))
+    fit_landscape(warm, x, responses, PRIOR, FitConfig(epochs=1, lr=0.1))
     assert all(torch.equal(value, before[name]) for name, value in warm.state_dict().items())
     assert warm.training
     assert not any(parameter.requires_grad for parameter in warm.parameters())
@@ -120,7 +121,7 @@ def test_the_given_vae_is_not_changed(fitted):
 
 def test_a_warm_start_starts_where_it_left_off(fitted):
     x, responses = planted()
-    row = fit_landscape(fitted.vae, x, responses, PRIOR, FitSettings(**(QUICK | {"epochs": 1, "lr": 1e-6}))).history[0]
+    row = fit_landscape(fitted.vae, x, responses, PRIOR, FitConfig(**(QUICK | {"epochs": 1, "lr": 1e-6}))).history[0]
     best = min(entry["validation_loss"] for entry in fitted.history)
     assert row["validation_loss"] == pytest.approx(best, rel=1e-3)
 
@@ -141,7 +142,7 @@ class Interrupted:
 @pytest.mark.parametrize("calls", [22, 40])
 def test_interrupted_and_resumed_is_uninterrupted(tmp_path, calls):
     x, responses = planted()
-    settings = FitSettings(**(QUICK | {"epochs": 6, "lr_step": 2}), w_consistency=0.5)
+    settings = FitConfig(**(QUICK | {"epochs": 6, "lr_step": 2}), w_consistency=0.5)
     whole = fit_landscape(start(), x, responses, PRIOR, settings, consistency=Interrupted(10_000))
     assert "consistency" in whole.history[0]
     checkpoint = tmp_path / "fit.safetensors"
@@ -158,11 +159,11 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path, calls):
 def test_checkpoint_of_another_fit_is_refused(tmp_path):
     x, responses = planted()
     checkpoint = tmp_path / "fit.safetensors"
-    settings = FitSettings(epochs=3, w_consistency=0.5)
+    settings = FitConfig(epochs=3, w_consistency=0.5)
     with pytest.raises(KeyboardInterrupt):
         fit_landscape(start(), x, responses, PRIOR, settings, consistency=Interrupted(10), checkpoint=checkpoint)
     with pytest.raises(ValueError, match=r"checkpoint='.*' belongs to a fit with other settings; delete it"):
-        fit_landscape(start(), x, responses, PRIOR, FitSettings(epochs=4), checkpoint=checkpoint)
+        fit_landscape(start(), x, responses, PRIOR, FitConfig(epochs=4), checkpoint=checkpoint)
     with pytest.raises(ValueError, match="belongs to a fit of other images, responses or prior; delete it"):
         fit_landscape(
             start(), x, responses.flip(0), PRIOR, settings, consistency=Interrupted(99), checkpoint=checkpoint
@@ -174,7 +175,7 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path):
 
 def test_patience_stops_and_the_best_epoch_is_kept():
     x, responses = planted()
-    settings = FitSettings(epochs=200, lr=0.3, lr_gamma=1.0, clip=100.0, patience=3)
+    settings = FitConfig(epochs=200, lr=0.3, lr_gamma=1.0, clip=100.0, patience=3)
     landscape = fit_landscape(start(), x, responses, PRIOR, settings)
     losses = [row["validation_loss"] for row in landscape.history]
     assert len(losses) < 200
@@ -187,7 +188,7 @@ def test_patience_stops_and_the_best_epoch_is_kept():
 def test_several_units_have_a_block_each():
     x, responses = planted(units=2)
     prior = ActivationPrior(8, [(0, 3), (3, 6)])
-    landscape = fit_landscape(start(), x, responses, prior, FitSettings(**(QUICK | {"epochs": 40})), names=["a", "b"])
+    landscape = fit_landscape(start(), x, responses, prior, FitConfig(**(QUICK | {"epochs": 40})), names=["a", "b"])
     rows = landscape.held_out
     table = torch.corrcoef(
         torch.cat([torch.stack([landscape.axis(u, landscape.latents[rows]) for u in (0, 1)]), responses[rows].T])
@@ -200,7 +201,7 @@ def test_several_units_have_a_block_each():
 
 def test_several_modes_fit():
     x, responses = planted()
-    landscape = fit_landscape(start(), x, responses, ActivationPrior(8, [(0, 4)], modes=2), FitSettings(**QUICK))
+    landscape = fit_landscape(start(), x, responses, ActivationPrior(8, [(0, 4)], modes=2), FitConfig(**QUICK))
     assert axis_correlation(landscape, responses) > 0.7
 
 
@@ -213,7 +214,7 @@ def test_images_fit():
         x,
         x.mean((1, 2, 3))[:, None],
         ActivationPrior(6, [(0, 2)]),
-        FitSettings(epochs=2, lr=1e-2),
+        FitConfig(epochs=2, lr=1e-2),
     )
     assert landscape.decode(landscape.latents).shape == x.shape
     assert landscape.history[1]["recon"] < landscape.history[0]["recon"]
@@ -239,12 +240,12 @@ def test_images_fit():
 )
 def test_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
-        FitSettings(**wrong)
+        FitConfig(**wrong)
 
 
 def test_bad_data():
     x, responses = planted()
-    settings = FitSettings(epochs=1)
+    settings = FitConfig(epochs=1)
     with pytest.raises(ValueError, match="responses has 399 rows for 400 images; expected one row an image"):
         fit_landscape(start(), x, responses[1:], PRIOR, settings)
     with pytest.raises(ValueError, match=r"images holds 199 images; .* at least 200 .*Give more"):
@@ -254,7 +255,7 @@ def test_bad_data():
     with pytest.raises(ValueError, match="unit 'dead' never varies"):
         fit_landscape(start(), x, responses * 0, PRIOR, settings, names=["dead"])
     with pytest.raises(ValueError, match="w_consistency=1.0 needs consistency="):
-        fit_landscape(start(), x, responses, PRIOR, FitSettings(w_consistency=1.0))
+        fit_landscape(start(), x, responses, PRIOR, FitConfig(w_consistency=1.0))
     with pytest.raises(
         ValueError, match="gave a validation loss that is not finite in any epoch; .* Scale x, or lower lr"
     ):

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.landscape.optimize import OptimizeSettings, Reading, optimize
+from vislens_interp.config import OptimizeConfig
+from vislens_interp.landscape.optimize import Reading, optimize
 
 SLOPE = torch.tensor([1.0, -0.5, 0.3, 0.0, 2.0])
 BLOCK = torch.tensor([True, True, False, False, False])
@@ -22,7 +23,7 @@ def start():
 
 def run(z, given, look=linear, **settings):
     chosen = {"lr": 0.02, "steps": 600, "w_kld": 1.0, "chunk": 4} | settings
-    return optimize(z, look, OptimizeSettings(**chosen), **given)
+    return optimize(z, look, OptimizeConfig(**chosen), **given)
 
 
 def test_standard_prior_finds_the_known_optimum(start):
@@ -170,7 +171,7 @@ def test_a_unit_that_nothing_moves_takes_steps_of_the_posterior(start):
 
 def test_the_mean_may_lie_further_off(start):
     z, given = start
-    found = run(z, given, sigma_prior=0.5, reach=3.0, steps=3000)
+    found = run(z, given, sigma_prior=0.5, prior_mean_scale=3.0, steps=3000)
     expected = 3 * given["goal"][:, BLOCK] + SLOPE[BLOCK] * 0.25
     torch.testing.assert_close(found.latents[:, BLOCK], expected, atol=2e-3, rtol=0)
     assert torch.equal(found.latents[:, ~BLOCK], z[:, ~BLOCK])
@@ -187,7 +188,7 @@ def test_a_silent_picture_is_led_by_the_prior_until_it_answers(start):
     z[:, 0] = -1.0
     stuck = run(z, given | {"goal": z}, rectified, w_kld=1e-6, w_silent=1.0, steps=200)
     assert (stuck.responses[-1] == 0).all()  # a prior that leads nowhere
-    led = run(z, given, rectified, w_kld=1e-6, w_silent=1.0, reach=2.0, steps=200)
+    led = run(z, given, rectified, w_kld=1e-6, w_silent=1.0, prior_mean_scale=2.0, steps=200)
     assert (led.responses[-1] > 1).all()
     answering = given | {"goal": torch.where(BLOCK, -torch.ones(5), z)}  # a prior that pulls the other way
     z[:, 0] = 2.0
@@ -225,7 +226,7 @@ def test_curves(start):
     z, given = start
     seen = []
     found = optimize(
-        z, linear, OptimizeSettings(steps=7, chunk=2), **given, trace=lambda step, latent: seen.append((step, latent))
+        z, linear, OptimizeConfig(steps=7, chunk=2), **given, trace=lambda step, latent: seen.append((step, latent))
     )
     assert found.responses.shape == found.klds.shape == (8, 3)
     torch.testing.assert_close(found.responses[0], z @ SLOPE)
@@ -274,7 +275,7 @@ def test_an_image_does_not_depend_on_its_batch(move):
     network = nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1))
     z = torch.randn(51, 8)
     block = torch.arange(8) < 4
-    settings = OptimizeSettings(steps=150, lr=0.1, move=move)
+    settings = OptimizeConfig(steps=150, lr=0.1, move=move)
 
     def go(rows):
         part = z[rows]
@@ -315,7 +316,7 @@ def test_nothing_is_left_on_the_network_or_the_latents(start):
         ({"w_silent": -0.1}, "w_silent=-0.1 must not be negative"),
         ({"noise": -1.0}, "noise=-1.0 must not be negative"),
         ({"w_consistency": -1.0}, "w_consistency=-1.0 must not be negative"),
-        ({"reach": 0.0}, "reach=0.0 must be greater than 0"),
+        ({"prior_mean_scale": 0.0}, "prior_mean_scale=0.0 must be greater than 0"),
         ({"scale": "best"}, "scale='best' is unknown; expected 'latent', 'spread' or 'response'"),
         ({"prior": "flat"}, "prior='flat' is unknown; expected 'structured' or 'standard'"),
         ({"move": "some"}, "move='some' is unknown; expected 'block' or 'all'"),
@@ -325,4 +326,4 @@ def test_nothing_is_left_on_the_network_or_the_latents(start):
 )
 def test_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
-        OptimizeSettings(**wrong)
+        OptimizeConfig(**wrong)

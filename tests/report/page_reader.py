@@ -13,8 +13,8 @@ from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler
 from vislens_interp.landscape.vae import EmbeddingVAE
-from vislens_interp.report.background import Background
-from vislens_interp.result import LensResult
+from vislens_interp.results.background import Background
+from vislens_interp.results.result import LensResult
 
 GOOD = Evidence("16", 0.6, 0.001, 2, 0.8, 300, 1000, 100)
 WEAK = Evidence("16", 0.05, 0.3, 2, 0.8, 12, 1000, 100, ["held-out correlation 0.05 is below 0.1"])

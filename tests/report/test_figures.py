@@ -7,8 +7,8 @@ import torch
 from matplotlib.colors import to_hex
 
 from vislens_interp.landscape.evidence import Evidence
-from vislens_interp.report.figures import WARNING, result_figure, sweep_figure
-from vislens_interp.result import LensResult
+from vislens_interp.report.figures import WARNING, dose_response_figure, result_figure
+from vislens_interp.results.result import LensResult
 
 GOOD = Evidence("16", 0.6, 0.001, 2, 0.8, 300, 1000, 100)
 WEAK = Evidence("16", 0.05, 0.3, 2, 0.8, 12, 1000, 100, ["held-out correlation 0.05 is below 0.1"])
@@ -154,16 +154,16 @@ def test_small_images_keep_their_pixels():
 
 def test_pyplot_is_left_alone():
     code = (
-        "import sys, torch; from vislens_interp.report.figures import sweep_figure;"
+        "import sys, torch; from vislens_interp.report.figures import dose_response_figure;"
         "assert 'matplotlib' not in sys.modules;"
-        "sweep_figure([0, 1], torch.zeros(2, 3)).canvas.draw(); assert 'matplotlib.pyplot' not in sys.modules"
+        "dose_response_figure([0, 1], torch.zeros(2, 3)).canvas.draw(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_sweep_draws_mean_and_band_in_order():
     changes = torch.tensor([[1.0, 3.0], [0.0, 0.0], [-1.0, -2.0]])
-    figure = sweep_figure([1, 0, -1], changes, title="conv3, unit 16")
+    figure = dose_response_figure([1, 0, -1], changes, title="conv3, unit 16")
     (axes,) = figure.axes
     (mean,) = [line for line in axes.lines if line.get_label() == "mean"]
     assert list(mean.get_xdata()) == [-1, 0, 1]
@@ -180,10 +180,10 @@ def test_sweep_draws_mean_and_band_in_order():
 
 
 def test_sweep_of_one_image():
-    assert len(sweep_figure(torch.tensor([0.0, 1.0]), torch.zeros(2, 1)).axes[0].collections) == 0
+    assert len(dose_response_figure(torch.tensor([0.0, 1.0]), torch.zeros(2, 1)).axes[0].collections) == 0
 
 
 @pytest.mark.parametrize("changes", [torch.zeros(3), torch.zeros(2, 4), torch.zeros(3, 0)])
 def test_sweep_shapes(changes):
     with pytest.raises(ValueError, match=r"changes has shape .* for 3 alphas; expected \(3, N\)"):
-        sweep_figure([-1, 0, 1], changes)
+        dose_response_figure([-1, 0, 1], changes)

@@ -111,7 +111,7 @@ def test_refused(model):
 
 def test_a_lens_shows_where_its_unit_looks():
     lens = FeatureLens(zoo.load("cifar10_convnet"), "conv3", unit=[16, 3], backend="cifar10")
-    pictures = lens.backend.reference()[:40]
+    pictures = lens.backend.reference_images()[:40]
     strongest = lens.target.responses(pictures)[:, 1].argmax()
     found = lens.attribute(torch.stack([pictures[strongest], torch.zeros(3, 32, 32)]), unit=3, n_steps=4)
     assert (found.unit, found.method) == ("3", "NeuronIntegratedGradients")

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from vislens_interp.images import Preprocess
-from vislens_interp.targets.callable import CallableTarget
-from vislens_interp.targets.cost import Cost, CountedTarget, counted
+from vislens_interp.targets.cost import Cost, CountedTarget
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -63,24 +62,5 @@ def test_everything_else_is_the_targets_own(target):
         _ = meter.colour
 
 
-def test_generation_leaves_its_cost():
-    class Halves:
-        target = CallableTarget(lambda images: images.mean((1, 2, 3)))
-
-        @counted
-        def generate(self, images, *, fail=False):
-            self.target.responses(images[::2])
-            if fail:
-                raise RuntimeError("midway")
-            return images
-
-    method = Halves()
-    own, images = method.target, torch.rand(6, 3, 4, 4)
-    assert method.generate(images) is images
-    assert (method.cost_.forward, method.cost_.backward) == (3, 0)
-    assert method.cost_.seconds > 0
-    with pytest.raises(RuntimeError, match="midway"):
-        method.generate(images[:2], fail=True)
-    assert method.target is own
-    assert method.cost_.forward == 1
+def test_costs_add_up():
     assert Cost(1, 2, 3.0) + Cost(4, 5, 6.0) == Cost(5, 7, 9.0)

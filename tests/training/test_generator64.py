@@ -80,9 +80,9 @@ def test_it_is_a_backend(out, images):
     assert isinstance(backend.embedder, Embedder)
     assert (backend.size, backend.shape) == (64, (512,))
     x = backend.encode(images)
-    made = check_images(backend.decode(x, reference=images, strength=0.7, seeds=[1, 2, 3, 4]))
+    made = check_images(backend.decode(x, init_image=images, strength=0.7, seeds=[1, 2, 3, 4]))
     assert made.shape == images.shape
-    alone = backend.decode(x[2:3], reference=None, strength=1.0, seeds=[42])
+    alone = backend.decode(x[2:3], init_image=None, strength=1.0, seeds=[42])
     torch.testing.assert_close(alone, backend.render(x)[2:3], atol=1e-4, rtol=0)
 
 

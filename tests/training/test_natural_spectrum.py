@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from vislens_interp import zoo
-from vislens_interp.baselines.natural_spectrum import FILE, KIND, measure
 from vislens_interp.files import load_state
+from vislens_interp.methods.natural_spectrum import FILE, KIND, measure
 from vislens_interp.training import natural_spectrum, ship
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from vislens_interp.backends.reference_set import ReferenceSet
+from vislens_interp.backends.reference_archive import ReferenceArchive
 from vislens_interp.training import reference64
 from vislens_interp.training.__main__ import main
 from vislens_interp.zoo.embedder import Embedder64
@@ -67,7 +67,7 @@ def test_the_recipe_writes_a_reference_set_and_its_card(pictures, weights, tmp_p
     command += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     assert main(command) == 0
     embedder = Embedder64.load(weights / "embedder64.safetensors")
-    made = ReferenceSet(tmp_path / "reference64.zip", embedder)
+    made = ReferenceArchive(tmp_path / "reference64.zip", embedder)
     assert len(made) == len(made.images) == 60
     assert (tmp_path / "reference64.zip").stat().st_size <= 6_000_000
     with torch.no_grad():

@@ -1,42 +1,14 @@
 """What carries images to x and x back to images, and how a backend is found by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
+from vislens_interp.config import Config
 from vislens_interp.landscape.vae import VAE
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """Settings that a benchmark chose for one backend.
-
-    Args:
-        fit: Arguments of :class:`~vislens_interp.landscape.fit.FitSettings`.
-        prior: Arguments of :class:`~vislens_interp.landscape.prior.ActivationPrior`, and ``block_dim``.
-        edit: ``alpha`` and ``interpolation`` of an edit.
-        optimize: Arguments of :class:`~vislens_interp.landscape.optimize.OptimizeSettings`.
-        strength: SDEdit strength of the decoding.
-        optimize_strength: The same after an optimisation, which starts from what was optimised; None is ``strength``.
-        shuffles: Shuffled fits behind the evidence.
-    """
-
-    fit: dict[str, Any] = field(default_factory=dict)
-    prior: dict[str, Any] = field(default_factory=dict)
-    edit: dict[str, Any] = field(default_factory=dict)
-    optimize: dict[str, Any] = field(default_factory=dict)
-    strength: float = 1.0
-    optimize_strength: float | None = None
-    shuffles: int = 2
-
-    def strength_of(self, technique: str) -> float:
-        """The strength of ``"edit"`` or ``"optimize"``."""
-        if technique == "optimize" and self.optimize_strength is not None:
-            return self.optimize_strength
-        return self.strength
 
 
 @runtime_checkable
@@ -57,7 +29,7 @@ class Backend(Protocol):
     shape: tuple[int, ...]
     differentiable: bool
     device: torch.device
-    defaults: Defaults
+    defaults: Config
 
     def encode(self, images: Tensor) -> Tensor:
         """Images at the backend's size to x, (N, *shape)."""
@@ -67,15 +39,15 @@ class Backend(Protocol):
         """x to images without refinement: what an optimisation sees. Differentiable where the backend says so."""
         ...
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         """x to images, refined at ``strength`` with one noise seed an image.
 
-        ``reference`` are the images that x was made from, or what an optimisation saw; None where there are none, as
+        ``init_image`` are the images that x was made from, or what an optimisation saw; None where there are none, as
         in a sample.
         """
         ...
 
-    def reference(self) -> Tensor | None:
+    def reference_images(self) -> Tensor | None:
         """The backend's own reference images, or None."""
         ...
 
@@ -83,7 +55,7 @@ class Backend(Protocol):
         """The VAE that every fit starts from."""
         ...
 
-    def perception(self) -> Callable[[Tensor], Tensor] | None:
+    def feature_extractor(self) -> Callable[[Tensor], Tensor] | None:
         """Features of an unrelated network for targets without gradients, x to (N, F), or None."""
         ...
 
@@ -92,6 +64,8 @@ DEFAULT_BACKEND = "embedded"
 """What a lens, ``vislens visualize`` and ``vislens demo`` use where no backend is named; the one place that says so."""
 
 _registry: dict[str, Callable[..., Backend]] = {}
+_built: WeakValueDictionary[tuple[str, str], Backend] = WeakValueDictionary()
+"""Backends without options, by name and device, as long as somebody uses them."""
 
 
 def register_backend(name: str, build: Callable[..., Backend]) -> None:
@@ -106,14 +80,25 @@ def register_backend(name: str, build: Callable[..., Backend]) -> None:
 
 
 def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: Any) -> Backend:
-    """A backend by name, built with these options, or the given one as it is."""
+    """A backend by name, or the given one as it is.
+
+    Without options, the same name and device give the same backend, so that its weights are read once and reference
+    sets are embedded once for all lenses.
+    """
     if not isinstance(backend, str):
         if not isinstance(backend, Backend):
             raise TypeError(
                 f"backend is a {type(backend).__name__}; expected a name ({', '.join(sorted(_registry))}) or an object "
-                "with encode, render, decode, reference, vae and perception."
+                "with encode, render, decode, reference_images, vae and feature_extractor."
             )
         return backend
     if backend not in _registry:
         raise KeyError(f"backend={backend!r} is unknown; expected one of {sorted(_registry)}.")
-    return _registry[backend](device=torch.device(device), **options)
+    device = torch.device(device)
+    if options:
+        return _registry[backend](device=device, **options)
+    key = (backend, str(device))
+    if (known := _built.get(key)) is not None:
+        return known
+    _built[key] = built = _registry[backend](device=device)
+    return built

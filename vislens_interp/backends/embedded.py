@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from vislens_interp import zoo
-from vislens_interp.backends.base import Defaults, register_backend
+from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.embedding import EmbeddingBackend
-from vislens_interp.backends.reference_set import ReferenceSet
+from vislens_interp.backends.reference_archive import ReferenceArchive
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+from vislens_interp.config import Config
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.zoo.embedder import Embedder64
 
@@ -30,16 +31,15 @@ FILES = (
 LATENT_DIM, NOISE = 512, 0.1
 """Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
-# goal="uphill" moved the responses of natural neighbours furthest on tuning units (docs/design/diary.md);
-# `benchmarks.embedded.run retrieval --tune` compares. The rest was chosen before anything was measured, after
-# what the pixel landscape taught; benchmarks/embedded/tuning.py measures.
-DEFAULTS = Defaults(
+# goal="surrogate_ascent" moved the responses of natural neighbours furthest on tuning units (ARCHITECTURE.md, What
+# measurement changed); `embedded_backend.py retrieval --tune` compares. The rest was chosen before anything was
+# measured, after what the pixel landscape taught; benchmarks/embedded_tuning.py measures.
+DEFAULTS = Config.of(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
-    prior={"block_dim": 1, "reach": 4.0, "gradients": False},
-    edit={"alpha": 1.0, "goal": "uphill", "interpolation": "lerp", "keep_norm": True},
-    optimize={"steps": 20, "lr": 0.1, "w_kld": 1e-3, "move": "all", "scale": "spread", "chunk": 8},
+    prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
+    edit={"alpha": 1.0, "goal": "surrogate_ascent", "interpolation": "lerp", "keep_norm": True},
+    optimize={"steps": 20, "lr": 0.1, "w_kld": 1e-3, "move": "all", "scale": "spread", "chunk": 8, "strength": 0.6},
     strength=1.0,
-    optimize_strength=0.6,
     shuffles=2,
 )
 SAMPLING: dict[str, Any] = {"guidance": 2.0, "steps": 12}
@@ -93,7 +93,7 @@ def embedded(
         dtype=torch.float32,  # small enough; half precision would buy nothing
         **{"batch_size": 16, "channels_last": True, **SAMPLING, **options},
     )
-    reference = ReferenceSet(place / REFERENCE, embedder) if (place / REFERENCE).is_file() else None
+    reference = ReferenceArchive(place / REFERENCE, embedder) if (place / REFERENCE).is_file() else None
 
     def start() -> EmbeddingVAE:
         """The best VAE under N(0, 1) for the reference set, or for embeddings as the embedder standardises them."""
@@ -108,7 +108,7 @@ def embedded(
         name=name or (NAME if folder is None else place.name),
         defaults=DEFAULTS,
         reference=reference,
-        start=start,
+        vae_factory=start,
         render_steps=RENDER_STEPS,
         cache=cache,
     )

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from vislens_interp.backends.adapters import AdapterState
-from vislens_interp.backends.base import Defaults, register_backend
+from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
-from vislens_interp.backends.reference_set import ReferenceSet
+from vislens_interp.backends.reference_archive import ReferenceArchive
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
+from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images, describe_preprocess
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE
 
@@ -22,7 +24,7 @@ RENDER_SEED = 42
 FILES_AT_ONCE = 64
 """Pictures in memory where they come from files: 200 MB at 512 px."""
 
-PAPER = Defaults(
+PAPER = Config.of(
     # Table S3, column NSD. Its w_kld is not given; on recordings of macaque V4, edits with 0.3 to 3 were alike.
     fit={
         "epochs": 150,
@@ -34,7 +36,7 @@ PAPER = Defaults(
         "w_kld": 1.0,
         "w_consistency": 0.0,
     },
-    prior={"block_dim": None, "organise": False},
+    prior={"block_dim": None, "closed_form_init": False},
     # Algorithm 2. The paper gives no α; BrainACTIV's released presets end at 0.75.
     edit={"alpha": 0.75, "interpolation": "slerp", "keep_norm": True},
     strength=1.0,
@@ -43,8 +45,29 @@ PAPER = Defaults(
 """The paper's recipe, as far as it says it; no benchmark has chosen these."""
 
 
+class Generator(Protocol):
+    """Carries embeddings to images.
+
+    Attributes:
+        embedding_dim: Dimensions of the embeddings that it takes.
+        size: Side of its images in pixels.
+    """
+
+    embedding_dim: int
+    size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def __call__(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+        """Embeddings (N, D) to images (N, 3, S, S), starting from ``init_image`` where ``strength`` is below 1."""
+        ...
+
+
 class EmbeddingBackend:
-    """Images to embeddings by an embedder, embeddings to images by Stable Diffusion or a model of its layout.
+    """Images to embeddings by an embedder, embeddings to images by a generator: Stable Diffusion, or a closed loop.
 
     Args:
         embedder: Images to embeddings.
@@ -52,9 +75,9 @@ class EmbeddingBackend:
         name: What results and files call it.
         defaults: Settings of a fit and an edit.
         reference: The backend's own reference images (N, 3, H, W) in [0, 1], a
-            :class:`~vislens_interp.backends.reference_set.ReferenceSet`, whose embeddings are then not computed again,
-            or None.
-        start: Makes the VAE that every fit starts from; None: fresh weights, as in the paper.
+            :class:`~vislens_interp.backends.reference_archive.ReferenceArchive`, whose embeddings are then not computed
+            again, or None.
+        vae_factory: Makes the VAE that every fit starts from; None: fresh weights, as in the paper.
         render_steps: Sampling steps of :meth:`render`, which then has gradients, for optimisation; None: it is a whole
             generation, without.
         cache: Folder where embeddings are kept (``backends/cache.py``), so that no image is embedded twice by the same
@@ -69,12 +92,12 @@ class EmbeddingBackend:
     def __init__(
         self,
         embedder: Embedder,
-        generator: StableDiffusionGenerator,
+        generator: Generator,
         *,
         name: str,
-        defaults: Defaults = PAPER,
-        reference: Tensor | ReferenceSet | None = None,
-        start: Callable[[], VAE] | None = None,
+        defaults: Config = PAPER,
+        reference: Tensor | ReferenceArchive | None = None,
+        vae_factory: Callable[[], VAE] | None = None,
         render_steps: int | None = None,
         cache: str | Path | None = None,
     ) -> None:
@@ -94,9 +117,12 @@ class EmbeddingBackend:
         self.shape: tuple[int, ...] = (embedder.dim,)
         self.device = generator.device
         self._reference = check_images(reference, "reference") if isinstance(reference, Tensor) else reference
-        self._start, self.render_steps = start, render_steps
+        self._vae_factory, self.render_steps = vae_factory, render_steps
         self.differentiable = render_steps is not None
         self.cache = cache
+
+    encodes_files = True
+    """A cache knows files by name and does not read them."""
 
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
@@ -104,7 +130,7 @@ class EmbeddingBackend:
             return self._from_cache(images)
         if isinstance(images, ImageFiles):
             return torch.cat([self.encode(part) for part in images.split(FILES_AT_ONCE)])
-        known = self._reference.known(images) if isinstance(self._reference, ReferenceSet) else None
+        known = self._reference.known(images) if isinstance(self._reference, ReferenceArchive) else None
         return (self.embedder(images) if known is None else known).to(self.device)
 
     def _from_cache(self, images: Tensor | ImageFiles) -> Tensor:
@@ -119,29 +145,36 @@ class EmbeddingBackend:
         )
         return rows.tensor().to(self.device)
 
+    @property
+    def closed_loop(self) -> ClosedLoopGenerator | None:
+        """The generator, where it can change a picture until what is read from it again scores higher."""
+        return self.generator if isinstance(self.generator, ClosedLoopGenerator) else None
+
     def render(self, x: Tensor) -> Tensor:
         """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, or a few steps."""
         if self.render_steps is not None:
-            return self.generator.few_steps(x, steps=self.render_steps, seeds=[RENDER_SEED] * len(x))
-        return self.decode(x, reference=None, strength=1.0, seeds=[RENDER_SEED] * len(x))
+            return cast(StableDiffusionGenerator, self.generator).few_steps(
+                x, steps=self.render_steps, seeds=[RENDER_SEED] * len(x)
+            )
+        return self.decode(x, init_image=None, strength=1.0, seeds=[RENDER_SEED] * len(x))
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
-        """Embeddings (N, D) to images (N, 3, S, S), starting from the reference where ``strength`` is below 1."""
-        return self.generator(x, reference=reference, strength=strength, seeds=seeds)
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+        """Embeddings (N, D) to images (N, 3, S, S), starting from ``init_image`` where ``strength`` is below 1."""
+        return self.generator(x, init_image=init_image, strength=strength, seeds=seeds)
 
-    def reference(self) -> Tensor | None:
+    def reference_images(self) -> Tensor | None:
         """The backend's own reference images, or None."""
-        return self._reference.images if isinstance(self._reference, ReferenceSet) else self._reference
+        return self._reference.images if isinstance(self._reference, ReferenceArchive) else self._reference
 
     def vae(self) -> VAE:
         """The embedding VAE that every fit starts from, the same each time."""
-        if self._start is not None:
-            return self._start().to(self.device)
+        if self._vae_factory is not None:
+            return self._vae_factory().to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return EmbeddingVAE(*self.shape).to(self.device)
 
-    def perception(self) -> Callable[[Tensor], Tensor] | None:
+    def feature_extractor(self) -> Callable[[Tensor], Tensor] | None:
         """None: there is no unrelated network here; the embedding is what is edited."""
         return None
 

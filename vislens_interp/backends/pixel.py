@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vislens_interp import zoo
-from vislens_interp.backends.base import Defaults, register_backend
+from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.refiner import DDPMRefiner
+from vislens_interp.config import Config
 from vislens_interp.images import resize
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE
 
@@ -32,15 +33,15 @@ class PixelBackend:
     size = 32
     shape: tuple[int, ...] = (3, 32, 32)
     differentiable = True
-    perception_name = "fc1 of the shipped ConvNet (the target itself, for its own units)"
+    feature_extractor_name = "fc1 of the shipped ConvNet (the target itself, for its own units)"
     # All on tuning units and images. What an optimisation holds and where it steps comes from
-    # benchmarks/table3/run.py --tune; with 50 steps, not its 200, which drive a unit far beyond any photograph,
+    # benchmarks/cifar10_landscape.py --tune; with 50 steps, not its 200, which drive a unit far beyond any photograph,
     # a shorter lr and one weight for both directions. The rest is from looks during development that no committed
-    # benchmark records yet (docs/design/diary.md, What measurement changed).
-    defaults = Defaults(
+    # benchmark records yet (ARCHITECTURE.md, What measurement changed).
+    defaults = Config.of(
         fit={"epochs": 2, "lr": 1e-4, "w_kld": 0.1, "w_consistency": 1.0},
-        prior={"block_dim": 1, "reach": 4.0, "isolation": 30.0},
-        edit={"alpha": 1.0, "interpolation": "lerp", "hold": 2},
+        prior={"block_dim": 1, "axis_scale_sd": 4.0, "cross_talk_penalty": 30.0},
+        edit={"alpha": 1.0, "interpolation": "lerp", "cross_talk_steps": 2},
         optimize={
             "steps": 50,
             "lr": 0.2,
@@ -48,7 +49,7 @@ class PixelBackend:
             "w_silent": 0.1,
             "w_consistency": 0.03,
             "noise": 2.0,
-            "reach": 3.0,
+            "prior_mean_scale": 3.0,
             "move": "all",
             "scale": "response",
         },
@@ -67,8 +68,8 @@ class PixelBackend:
         """x is an image already; its memory is laid out as convolutions on a CPU run fastest, at twice the speed."""
         return x.contiguous(memory_format=torch.channels_last)
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
-        """Refine x at ``strength``; ``reference`` is not looked at, for x holds the pixels.
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+        """Refine x at ``strength``; ``init_image`` is not looked at, for x holds the pixels.
 
         Images are refined in batches of one size, so that an image does not depend on how many came with it.
         """
@@ -91,7 +92,7 @@ class PixelBackend:
             path = zoo.weights(f"cifar10_ddpm/{name}")
         return DDPMRefiner(path.parent.parent).to(self.device)
 
-    def reference(self) -> Tensor:
+    def reference_images(self) -> Tensor:
         """The synthetic reference set: (N, 3, 32, 32) in [0, 1]."""
         return self._reference
 
@@ -111,7 +112,7 @@ class PixelBackend:
         vae.load_state_dict(load_file(zoo.weights("cifar10_cvae.safetensors")))
         return vae.to(self.device).to(memory_format=torch.channels_last)
 
-    def perception(self) -> Callable[[Tensor], Tensor]:
+    def feature_extractor(self) -> Callable[[Tensor], Tensor]:
         """``fc1`` of the shipped ConvNet, before its ReLU; for a unit of that very ConvNet it is no stranger."""
         network = cast(zoo.ConvNet, zoo.load("cifar10_convnet").to(self.device).requires_grad_(False))
 

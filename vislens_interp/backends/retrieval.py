@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.base import Defaults
 from vislens_interp.backends.embedders import Embedder
+from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, Preprocess, check_images, check_shape, image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.math import unit_rows
 
 FILES_AT_ONCE = 64
-DEFAULTS = Defaults(
+DEFAULTS = Config.of(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
-    prior={"block_dim": 1, "reach": 2.0, "gradients": False},
+    prior={"block_dim": 1, "axis_scale_sd": 2.0, "gradients": False},
     # By angle: at α = 1 every picture would be at the same goal, and so the same; at 0.6 most have hardly turned.
-    edit={"angle": 55.0, "interpolation": "lerp", "keep_norm": True, "residual": "fade", "driven": 3.0},
+    edit={"angle": 55.0, "interpolation": "lerp", "keep_norm": True, "residual": "fade", "top_activating_power": 3.0},
     strength=1.0,
     shuffles=2,
 )
@@ -96,7 +97,7 @@ class RetrievalBackend:
         start_from: Tensor | None = None,
         latent_dim: int | None = None,
         noise: float = 0.1,
-        defaults: Defaults = DEFAULTS,
+        defaults: Config = DEFAULTS,
     ) -> None:
         if isinstance(gallery, Tensor):
             check_images(gallery, "gallery")
@@ -114,7 +115,7 @@ class RetrievalBackend:
         self.defaults = defaults
         self._reference = None if reference is None else check_images(reference, "reference")
         self.embeddings = self.encode(gallery)
-        self._unit = _unit_rows(self.embeddings)
+        self._unit = unit_rows(self.embeddings)
         self._places: dict[str, list[int]] = {}
         if leave_out_own:
             for row, key in enumerate(key for part in _parts(gallery) for key in image_keys(part)):
@@ -131,19 +132,19 @@ class RetrievalBackend:
         """Images (N, 3, H, W), in memory or in files, to embeddings (N, D)."""
         return torch.cat([self.embedder(part) for part in _parts(images)]).to(self.device)
 
-    def retrieve(self, x: Tensor, *, reference: Tensor | None = None, count: int | None = None) -> Retrieved:
+    def retrieve(self, x: Tensor, *, inputs: Tensor | None = None, count: int | None = None) -> Retrieved:
         """The gallery's images nearest to embeddings, by cosine.
 
         Args:
             x: (N, D).
-            reference: (N, 3, S, S) the images that x was made from; those that are in the gallery are left out of their
+            inputs: (N, 3, S, S) the images that x was made from; those that are in the gallery are left out of their
                 own neighbours.
             count: How many; None is the backend's.
         """
         count = self.count if count is None else count
-        cosine = _unit_rows(x.to(self._unit)) @ self._unit.T
-        if reference is not None and self._places:
-            for row, key in enumerate(image_keys(reference)):
+        cosine = unit_rows(x.to(self._unit)) @ self._unit.T
+        if inputs is not None and self._places:
+            for row, key in enumerate(image_keys(inputs)):
                 cosine[row, self._places.get(key, [])] = -torch.inf
         found = cosine.topk(count, dim=1)
         return Retrieved(found.indices.cpu(), found.values.cpu())
@@ -152,20 +153,20 @@ class RetrievalBackend:
         """The nearest image to each of (N, D) embeddings: (N, 3, S, S)."""
         return self.gallery[self.retrieve(x.detach(), count=1).rows[:, 0]].to(self.device)
 
-    def decode(self, x: Tensor, *, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         """Natural images (N, 3, S, S), of each embedding's k nearest the one at its seed mod k."""
         if not 0 <= strength <= 1:
             raise ValueError(
-                f"strength={strength} must lie in [0, 1]: 0 keeps the reference, 1 ignores it; retrieval refines "
+                f"strength={strength} must lie in [0, 1]: 0 keeps the image, 1 ignores it; retrieval refines "
                 "nothing and ignores it always."
             )
         if len(seeds) != len(x):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(x)} images; expected one an image.")
-        found = self.retrieve(x, reference=reference)
+        found = self.retrieve(x, inputs=init_image)
         ranks = torch.tensor([seed % self.count for seed in seeds])
         return self.gallery[found.rows[torch.arange(len(x)), ranks]].to(self.device)
 
-    def reference(self) -> Tensor | None:
+    def reference_images(self) -> Tensor | None:
         """The reference images that it was given, or None."""
         return self._reference
 
@@ -175,7 +176,7 @@ class RetrievalBackend:
         vae = EmbeddingVAE.principal(self._mean.cpu(), self._covariance.cpu(), self._latent_dim, noise)
         return vae.to(self.device)
 
-    def perception(self) -> None:
+    def feature_extractor(self) -> None:
         """None: there is no unrelated network here."""
         return
 
@@ -243,7 +244,3 @@ class NetworkEmbedder(nn.Module):
 
 def _parts(images: Tensor | ImageFiles) -> Sequence[Tensor] | Any:
     return images.split(FILES_AT_ONCE) if isinstance(images, ImageFiles) else (images,)
-
-
-def _unit_rows(x: Tensor) -> Tensor:
-    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -258,14 +258,14 @@ class StableDiffusionGenerator:
 
     @torch.no_grad()
     def __call__(
-        self, embeddings: Tensor, *, reference: Tensor | None = None, strength: float = 1.0, seeds: list[int]
+        self, embeddings: Tensor, *, init_image: Tensor | None = None, strength: float = 1.0, seeds: list[int]
     ) -> Tensor:
         """Images of embeddings.
 
         Args:
             embeddings: (N, embedding_dim), un-normalised.
-            reference: (N, 3, H, W) in [0, 1], what a strength below 1 starts from; None at strength 1.
-            strength: SDEdit's γ: 0 returns the reference, 1 does not look at it, between them the last
+            init_image: (N, 3, H, W) in [0, 1], what a strength below 1 starts from; None at strength 1.
+            strength: SDEdit's γ: 0 returns the image, 1 does not look at it, between them the last
                 ``max(1, round(strength · steps))`` steps are taken.
             seeds: Noise seed of each image.
 
@@ -278,7 +278,7 @@ class StableDiffusionGenerator:
         """
         check_loaded(self.unet)
         if not 0 <= strength <= 1:
-            raise ValueError(f"strength={strength} must lie in [0, 1]: 0 keeps the reference, 1 ignores its pixels.")
+            raise ValueError(f"strength={strength} must lie in [0, 1]: 0 keeps the image, 1 ignores its pixels.")
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
             raise ValueError(
                 f"embeddings has shape {tuple(embeddings.shape)}; expected (N, {self.embedding_dim}), what the "
@@ -286,25 +286,25 @@ class StableDiffusionGenerator:
             )
         if len(seeds) != len(embeddings):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(embeddings)} images; expected one an image.")
-        if reference is None:
+        if init_image is None:
             if strength < 1:
                 raise ValueError(
-                    f"strength={strength} starts from a reference image, and reference=None. Pass one, or strength=1."
+                    f"strength={strength} starts from an image, and init_image=None. Pass one, or strength=1."
                 )
         else:
-            check_images(reference, "reference")
-            if len(reference) != len(embeddings):
+            check_images(init_image, "init_image")
+            if len(init_image) != len(embeddings):
                 raise ValueError(
-                    f"reference has {len(reference)} images for {len(embeddings)} embeddings; expected one each."
+                    f"init_image has {len(init_image)} images for {len(embeddings)} embeddings; expected one each."
                 )
             if strength == 0:
-                return resize(reference.float(), self.size).to(self.device)
+                return resize(init_image.float(), self.size).to(self.device)
         batches = torch.arange(len(embeddings)).split(self.batch_size)
         made = []
         try:
             with tqdm(total=len(embeddings), desc="generate", disable=not self.progress) as bar:
                 for rows in batches:
-                    start = None if reference is None or strength == 1 else resize(reference[rows].float(), self.size)
+                    start = None if init_image is None or strength == 1 else resize(init_image[rows].float(), self.size)
                     made.append(self._batch(embeddings[rows], start, strength, [seeds[row] for row in rows.tolist()]))
                     bar.update(len(rows))
         except RuntimeError as error:
@@ -371,7 +371,7 @@ class StableDiffusionGenerator:
         made = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (made.float() / 2 + 0.5).clamp(0, 1)
 
-    def _batch(self, embeddings: Tensor, reference: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+    def _batch(self, embeddings: Tensor, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         from vislens_interp.backends.pipelines import draw_noise
 
         count = len(embeddings)
@@ -386,13 +386,13 @@ class StableDiffusionGenerator:
         }
         # On the CPU, so that a seed means the same noise on every device.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        if reference is None:
+        if init_image is None:
             side = self.size // self.text_to_image.vae_scale_factor
             noise = draw_noise(generators, torch.Size([self.unet.config.in_channels, side, side]))
             latents = noise.to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
         else:
-            result = self.image_to_image(image=reference, strength=strength, generator=generators, **arguments)
+            result = self.image_to_image(image=init_image, strength=strength, generator=generators, **arguments)
         return result.images.float()  # type: ignore[union-attr]
 
     def _memory_error(self, error: RuntimeError) -> MemoryError:

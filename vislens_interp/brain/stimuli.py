@@ -92,7 +92,8 @@ def export_stimuli(
     far as the number of blocks allows.
 
     Args:
-        results: A :class:`~vislens_interp.result.LensResult`, or several of the same unit and inputs at different α.
+        results: A :class:`~vislens_interp.results.result.LensResult`, or several of the same unit and inputs at
+            different α.
         folder: A folder that is not there yet.
         size: Side of the PNGs in pixels.
         spread: Images (N, 3, H, W) to (N,) or (N, 1): how sure a prediction is, such as an ensemble's ``spread``.

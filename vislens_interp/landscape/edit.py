@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vislens_interp.math import angle_between
+
 Interpolation = Literal["lerp", "slerp"]
 _DEGENERATE = 1e-3
 """Radians from 0° or 180° within which the great circle is undefined and the direction is interpolated straight."""
@@ -47,23 +49,6 @@ def interpolate(z: Tensor, goal: Tensor, alpha: Tensor | float, interpolation: I
     round_ = turned * (norm_z + alpha * (norm_goal - norm_z))
     undefined = (angle < _DEGENERATE) | (angle > torch.pi - _DEGENERATE) | (norm_z < 1e-12) | (norm_goal < 1e-12)
     return torch.where(undefined, straight, round_)
-
-
-def keep_norm(x: Tensor, reference: Tensor) -> Tensor:
-    """``x`` (N, D) with the lengths of ``reference`` (N, D): an edit then changes an embedding's direction alone.
-
-    A VAE's reconstructions are shorter than what it saw, and a generator reads the length too; a zero vector stays.
-
-    Source: BrainACTIV scales an edited embedding by the reference's norm; the paper does not say.
-    """
-    return x * (reference.norm(dim=1, keepdim=True) / x.norm(dim=1, keepdim=True).clamp_min(1e-12))
-
-
-def angle_between(a: Tensor, b: Tensor) -> Tensor:
-    """Angle between the rows of two (N, ...) tensors, in degrees: (N,)."""
-    a, b = a.flatten(1), b.flatten(1)
-    a, b = a / a.norm(dim=1, keepdim=True).clamp_min(1e-12), b / b.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return torch.rad2deg(2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
 
 
 def alpha_for_angle(

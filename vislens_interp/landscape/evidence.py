@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
+from vislens_interp.math import pearson
 
 DRAWS = 1000
 WEAK_CORRELATION = 0.1
@@ -81,9 +82,11 @@ def evidence(landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, seed
     found = []
     for unit, name in enumerate(landscape.names):
         truth = standard[rows, unit]
-        correlation = _correlate(landscape.axis(unit, landscape.latents[rows]), truth)
+        correlation = pearson(landscape.axis(unit, landscape.latents[rows]), truth).item()
         null = [
-            _correlate(control.axis(unit, control.latents[rows]), truth[torch.randperm(len(rows), generator=generator)])
+            pearson(
+                control.axis(unit, control.latents[rows]), truth[torch.randperm(len(rows), generator=generator)]
+            ).item()
             for control in shuffled
             for _ in range(max(1, DRAWS // len(shuffled)))
         ]
@@ -112,8 +115,3 @@ def evidence(landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, seed
             )
         )
     return found
-
-
-def _correlate(a: Tensor, b: Tensor) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)).item()

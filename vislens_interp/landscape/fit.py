@@ -3,14 +3,15 @@
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vislens_interp.config import FitConfig
 from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
@@ -22,74 +23,7 @@ from vislens_interp.precision import mixed_precision
 Features = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """The recipe of a fit.
-
-    Args:
-        solver: ``"adam"`` is the paper's: batches, noise and gradient steps. ``"alternating"`` solves for each part of
-            an EmbeddingVAE in turn (``landscape/alternate.py``): the same loss, below Adam's after a round or two
-            (benchmarks/sd15_speed/run.py). It takes no batches, noise, lr, clip or consistency. A lower loss is not a
-            better edit: on simulated embeddings with known responses, edits at α = 1 moved them by 1.8 SD at 39°, in
-            Adam's landscape by 2.3 SD at 46° (w_kld 1; 2.0 SD at 51° and 2.9 SD at 72° for w_kld 0.1).
-        epochs: Passes over the training part; 150 in Table S3 for CIFAR-10. For ``"alternating"``, rounds at most.
-        batch_size: Images a step; 128 in Table S3.
-        lr: Adam's learning rate; 1e-4 in Table S3.
-        lr_step: Epochs between two cuts of the learning rate; 10 in Table S3.
-        lr_gamma: Factor of each cut; 0.9 in Table S3.
-        clip: Largest gradient norm; 1.0 in Table S3.
-        w_recon: Weight of the squared error, summed over the values of x.
-        w_kld: Weight of the KLD, summed over latent dimensions. The paper does not give it.
-        w_consistency: Weight of the squared error in a network's features, as a share of the features' variance and
-            scaled to the variance of x, so that 1 weighs the two unexplained shares alike. 0 is the paper.
-        validation: Share of the images held out of the fit, for early stopping and for the evidence.
-        patience: Epochs without a better validation loss before the fit stops; None runs all epochs.
-        tolerance: ``"alternating"`` stops when a round changes the training loss by less than this share of it.
-        bf16: Compute the losses in bfloat16 where the device multiplies in it (``precision.py``); weights stay float32.
-        seed: Of the split, the batches and the posterior noise.
-
-    Source: Eq. 4 and Table S3. Deviation: Eq. 4's sum of squares, not Algorithm 1's mean, which is 1,024 times smaller.
-    """
-
-    solver: Literal["adam", "alternating"] = "adam"
-    epochs: int = 150
-    batch_size: int = 128
-    lr: float = 1e-4
-    lr_step: int = 10
-    lr_gamma: float = 0.9
-    clip: float = 1.0
-    w_recon: float = 1.0
-    w_kld: float = 0.1
-    w_consistency: float = 0.0
-    validation: float = 0.1
-    patience: int | None = None
-    tolerance: float = 1e-2
-    bf16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.solver not in ("adam", "alternating"):
-            raise ValueError(f"solver={self.solver!r} is unknown; expected 'adam' or 'alternating'.")
-        for name in ("epochs", "batch_size", "lr", "lr_step", "lr_gamma", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
-        for name in ("w_recon", "w_kld", "w_consistency"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation={self.validation} must lie between 0 and 1: the share of images held out.")
-        if self.tolerance < 0:
-            raise ValueError(f"tolerance={self.tolerance} must not be negative.")
-        if self.solver == "alternating" and self.w_consistency > 0:
-            raise ValueError(
-                f"solver='alternating' with w_consistency={self.w_consistency}: a consistency loss has no closed form."
-                " Pass w_consistency=0, or solver='adam'."
-            )
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience={self.patience} must be at least 1, or None to run all epochs.")
-
-
-def split_rows(count: int, settings: FitSettings) -> tuple[Tensor, Tensor]:
+def split_rows(count: int, settings: FitConfig) -> tuple[Tensor, Tensor]:
     """Rows of a reference set of ``count`` images that a fit may learn from, and those that it holds out; sorted."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
     held_out = max(1, round(settings.validation * count))
@@ -104,7 +38,7 @@ def fit_landscape(
     x: Tensor,
     responses: Tensor,
     prior: ActivationPrior,
-    settings: FitSettings,
+    settings: FitConfig,
     *,
     names: list[str] | None = None,
     scaler: ResponseScaler | None = None,
@@ -297,7 +231,7 @@ class _Loss:
         responses: Tensor,
         modes: Tensor,
         prior: ActivationPrior,
-        settings: FitSettings,
+        settings: FitConfig,
         consistency: Features | None,
         training: Tensor,
     ) -> None:

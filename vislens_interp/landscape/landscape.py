@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vislens_interp.files import load_state, save_state
 from vislens_interp.landscape import vae as vaes
-from vislens_interp.landscape.prior import ActivationPrior, Direction, ResponseScaler
+from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense
 from vislens_interp.landscape.vae import VAE
 
 
@@ -86,7 +86,7 @@ class Landscape:
         return mask
 
     def goal(
-        self, z: Tensor, directions: dict[int, Direction], mode: int | None = None, *, driven: float = 0.0
+        self, z: Tensor, directions: dict[int, Sense], mode: int | None = None, *, top_activating_power: float = 0.0
     ) -> Tensor:
         """Where an edit leads: ``z`` with the blocks of these units at their prior means.
 
@@ -94,16 +94,19 @@ class Landscape:
             z: (N, latent_dim).
             directions: Unit to direction.
             mode: Which of several means; None for the one nearest to each image's own code.
-            driven: The dimensions that are no unit's go to the mean code of the images that drive these units that way,
-                each weighted by its response to this power; 0 leaves them as they are.
+            top_activating_power: The dimensions that are no unit's go to the mean code of the images that drive these
+                units that way, each weighted by its response to this power; 0 leaves them as they are.
 
         Returns:
             (N, latent_dim).
         """
         goal = z.clone()
-        if driven > 0:
+        if top_activating_power > 0:
             rest = ~self.mask(list(range(len(self.names))))
-            codes = [self.driven(unit, direction, driven) for unit, direction in directions.items()]
+            codes = [
+                self.top_activating_mean(unit, direction, top_activating_power)
+                for unit, direction in directions.items()
+            ]
             goal[:, rest] = torch.stack(codes).mean(0)[rest].to(z)
         for unit, direction in directions.items():
             block = self.block(unit)
@@ -115,7 +118,7 @@ class Landscape:
                 goal[:, block] = self.prior.goal(unit, direction, mode).to(z)
         return goal
 
-    def driven(self, unit: int, direction: Direction, power: float) -> Tensor:
+    def top_activating_mean(self, unit: int, direction: Sense, power: float) -> Tensor:
         """(latent_dim,) mean code of the images that drive a unit up (or down), weighted by |response|^power.
 
         At power 2 the weights are those that the prior's precision, ((r + ε) / λ)², gives to strong responses.

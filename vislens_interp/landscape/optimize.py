@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from vislens_interp.config import OptimizeConfig
 
 
 @dataclass(frozen=True)
@@ -27,80 +28,8 @@ class Reading:
 
 RECENT = 0.1
 """Weight of the newest loss in its running mean, where noise makes single ones uncertain."""
-Look = Callable[[Tensor, Tensor], Reading]
+Reader = Callable[[Tensor, Tensor], Reading]
 """Latents (n, D) and their row numbers (n,), which tie a latent to its image, to what is seen of them."""
-
-
-@dataclass(frozen=True)
-class OptimizeSettings:
-    """How latents are optimised.
-
-    Args:
-        steps: Adam steps; 10,000 in the paper.
-        lr: Adam's learning rate; 0.1 in the paper.
-        w_kld: Weight of the KLD; 0.001 in the paper, where the response is raw. Here it is in SDs.
-        w_silent: Weight of the KLD beside that for a picture whose units answer no better than to any reference image:
-            a rectified unit has no gradient there, and the prior leads to where it has one. 0 is the paper.
-        w_consistency: Weight of the squared error between what the target's layer, without the units themselves, sees
-            of the picture and of the input image; scaled as in the fit. 0 is the paper. Source: feature accentuation
-            (Hamblin et al. 2024) regularises ascent in pixels likewise.
-        noise: What is seen is seen under noise of so many posterior widths, drawn anew at each step and alike for every
-            image: the mean over pictures round the latent is improved, not the one picture. So a change lasts when a
-            refinement alters the picture, and a rectified unit has a gradient where it is silent itself. 0 is the
-            paper. Source: transformation robustness (Olah et al. 2017), of the posterior instead of crops and jitter.
-        reach: Where the structured prior's mean lies for an optimisation, in multiples of the landscape's: 1 is the
-            paper. An edit stops at the mean; an optimisation uses it as a direction, and one prior mean may not be
-            enough to wake a silent unit.
-        prior: ``"structured"`` pulls towards the unit's prior mean, ``"standard"`` towards N(0, 1).
-        sigma_prior: Width of the structured prior; 0.1 in the paper, which pulls 100 times harder than N(0, 1) does.
-        move: Which dimensions the structured prior lets go: ``"block"``, the unit's own (Sec. 4.3.3), or ``"all"`` but
-            the blocks of other units, those outside blocks then held to the image's own code. The standard prior moves
-            all.
-        anchor_sigma: Width of that hold.
-        scale: What ``lr`` is measured in, dimension by dimension: ``"latent"`` units, as in the paper; the ``"spread"``
-            over the reference set; or ``"response"``, the width of the image's own posterior, times the square root of
-            what a step so wide does to the units (the RMS of their gradient over reference images), all in all as long
-            as that width; the width alone where no reference image has a gradient. Adam steps equally far in every
-            dimension, and dimensions are not equal: one unit of a block is several SDs of the prediction, a posterior
-            is narrow where the picture changes most, and most dimensions do little to a unit.
-        patience: An image stops after so many steps without a lower loss (under noise: a lower running mean of it);
-            None runs all steps.
-        chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
-            which hundreds of steps would amplify, do not depend on how many images came with it.
-
-    Source: Algorithm 3 and its configuration.
-    """
-
-    steps: int = 200
-    lr: float = 0.1
-    w_kld: float = 0.001
-    w_silent: float = 0.0
-    w_consistency: float = 0.0
-    noise: float = 0.0
-    reach: float = 1.0
-    prior: Literal["structured", "standard"] = "structured"
-    sigma_prior: float = 0.1
-    move: Literal["block", "all"] = "block"
-    anchor_sigma: float = 1.0
-    scale: Literal["latent", "spread", "response"] = "latent"
-    patience: int | None = None
-    chunk: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "lr", "reach", "sigma_prior", "anchor_sigma", "chunk"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
-        for name in ("w_kld", "w_silent", "w_consistency", "noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience={self.patience} must be at least 1, or None to run all steps.")
-        if self.prior not in ("structured", "standard"):
-            raise ValueError(f"prior={self.prior!r} is unknown; expected 'structured' or 'standard'.")
-        if self.move not in ("block", "all"):
-            raise ValueError(f"move={self.move!r} is unknown; expected 'block' or 'all'.")
-        if self.scale not in ("latent", "spread", "response"):
-            raise ValueError(f"scale={self.scale!r} is unknown; expected 'latent', 'spread' or 'response'.")
 
 
 @dataclass(frozen=True)
@@ -123,8 +52,8 @@ class Optimized:
 
 def optimize(
     z: Tensor,
-    look: Look,
-    settings: OptimizeSettings,
+    read: Reader,
+    settings: OptimizeConfig,
     *,
     goal: Tensor,
     sigma: Tensor,
@@ -140,7 +69,7 @@ def optimize(
 
     Args:
         z: (N, D) starting latents.
-        look: Latents and their row numbers to what is seen of them.
+        read: Latents and their row numbers to what is seen of them.
         settings: The recipe.
         goal: (N, D) structured prior means, an image's own code outside the block; the standard prior ignores it.
         sigma: (N, D) posterior widths, which the KLD keeps: the paper does not define its sigma for a point.
@@ -164,7 +93,7 @@ def optimize(
     prior_mean, length = torch.zeros_like(start), torch.ones_like(start)
     if settings.prior == "structured":
         block = block.to(start.device)
-        prior_mean = torch.where(block, settings.reach * goal, goal)
+        prior_mean = torch.where(block, settings.prior_mean_scale * goal, goal)
         prior_sigma = torch.where(block, settings.sigma_prior, settings.anchor_sigma).to(start)
         if settings.move == "block":
             free = block.to(start)
@@ -182,7 +111,7 @@ def optimize(
     for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
         padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
         see = None if trace is None else partial(_trace_rows, trace, len(rows))
-        parts.append((_optimize_chunk(start, padded, look, settings, shape, seed, see), len(rows)))
+        parts.append((_optimize_chunk(start, padded, read, settings, shape, seed, see), len(rows)))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
         torch.cat([part.responses[:, :count] for part, count in parts], 1),
@@ -209,8 +138,8 @@ class _Shape:
 def _optimize_chunk(
     z: Tensor,
     rows: Tensor,
-    look: Look,
-    settings: OptimizeSettings,
+    read: Reader,
+    settings: OptimizeConfig,
     shape: _Shape,
     seed: int,
     trace: Callable[[int, Tensor], None] | None,
@@ -231,7 +160,7 @@ def _optimize_chunk(
     responses, klds = [], []
     for step in range(settings.steps + 1):
         shaken = settings.noise * sigma * torch.randn(z.shape[1], generator=draw).to(z) if settings.noise > 0 else 0.0
-        seen = look(latent + shaken, rows)
+        seen = read(latent + shaken, rows)
         response = seen.response
         kld = (width + (latent - prior_mean) ** 2 * free / (2 * prior_sigma**2)).sum(1)
         w_kld = settings.w_kld if seen.silent is None else settings.w_kld + settings.w_silent * seen.silent.to(kld)

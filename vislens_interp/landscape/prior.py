@@ -1,13 +1,15 @@
 """The activation prior: where an image's latent should lie, given the unit's response to it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-Direction = Literal["increase", "decrease"]
-DIRECTIONS: tuple[Direction, Direction] = ("increase", "decrease")
+from vislens_interp.config import PriorConfig
+
+Sense = Literal["increase", "decrease"]
+SENSES: tuple[Sense, Sense] = ("increase", "decrease")
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,17 @@ class ActivationPrior:
             )
         object.__setattr__(self, "means", [mode_means(stop - start, self.modes) for start, stop in self.blocks])
 
+    @classmethod
+    def of(cls, config: PriorConfig, latent_dim: int, units: int) -> Self:
+        """The prior of ``units`` units over a latent, as a config says."""
+        blocks = equal_blocks(latent_dim, units, config.block_dim)
+        return cls(latent_dim, blocks, config.modes, config.lam, config.eps, config.sigma_min, config.sigma_max)
+
     def sigma(self, responses: Tensor) -> Tensor:
         """Width for standardised responses, any shape."""
         return (self.lam / (responses.abs() + self.eps)).clamp(self.sigma_min, self.sigma_max)
 
-    def goal(self, unit: int, direction: Direction, mode: Tensor | int = 0) -> Tensor:
+    def goal(self, unit: int, direction: Sense, mode: Tensor | int = 0) -> Tensor:
         """Prior mean of one unit's block: (block_dim,), or (N, block_dim) for (N,) modes."""
         check_mode(mode, self.modes)
         mean = self.means[unit][mode]

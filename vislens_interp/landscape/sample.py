@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import Direction
+from vislens_interp.landscape.prior import Sense
 
 
 def sample_latents(
     landscape: Landscape,
     count: int,
-    directions: dict[int, Direction],
+    directions: dict[int, Sense],
     *,
     response: float = 2.0,
     mode: int | None = None,

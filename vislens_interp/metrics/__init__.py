@@ -15,12 +15,10 @@ from vislens_interp.metrics.response import (
 )
 from vislens_interp.metrics.similarity import cosine_similarity, normalised_similarity
 from vislens_interp.metrics.spectrum import amplitude_profile, spectrum_distance
-from vislens_interp.metrics.transfer import Transfer
 
 __all__ = [
     "Interval",
     "Predictivity",
-    "Transfer",
     "amplitude_profile",
     "cosine_similarity",
     "diversity",

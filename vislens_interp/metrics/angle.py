@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vislens_interp.landscape.edit import angle_between
+from vislens_interp.math import angle_between
 
 
 def edit_angle(original: Tensor, edited: Tensor) -> Tensor:

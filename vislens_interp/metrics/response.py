@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from vislens_interp.landscape.prior import DIRECTIONS, Direction
+from vislens_interp.landscape.prior import SENSES, Sense
+from vislens_interp.math import pearson
 
 
-def signed_change(change: Tensor, direction: Direction) -> Tensor:
+def signed_change(change: Tensor, direction: Sense) -> Tensor:
     """A response change with its sign turned so that positive is the wanted way.
 
     Args:
@@ -22,9 +23,9 @@ def signed_change(change: Tensor, direction: Direction) -> Tensor:
     >>> signed_change(torch.tensor([-2.0, 1.0]), "decrease").tolist()
     [2.0, -1.0]
     """
-    if direction not in DIRECTIONS:
+    if direction not in SENSES:
         raise ValueError(
-            f"direction={direction!r} is unknown; expected one of {list(DIRECTIONS)}. A custom direction has a sign "
+            f"direction={direction!r} is unknown; expected one of {list(SENSES)}. A custom direction has a sign "
             "for each of its units: ask for one unit at a time."
         )
     return change if direction == "increase" else -change
@@ -117,13 +118,6 @@ def monotonicity(doses: Tensor, changes: Tensor) -> Tensor:
         raise ValueError("doses or changes is NaN somewhere; expected numbers. Leave those images out.")
     rank = _ranks(doses.detach().double().cpu()[:, None]).expand(-1, changes.shape[1])
     return pearson(rank, _ranks(changes.detach().double().cpu()))
-
-
-def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Correlation of two (N, ...) tensors over their first axis; 0 where either never varies."""
-    a, b = a - a.mean(0), b - b.mean(0)
-    size = ((a**2).sum(0) * (b**2).sum(0)).sqrt()
-    return torch.where(size > 0, (a * b).sum(0) / size.clamp_min(1e-300), torch.zeros_like(size)).clamp(-1, 1)
 
 
 def _ranks(columns: Tensor) -> Tensor:

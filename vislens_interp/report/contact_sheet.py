@@ -10,13 +10,14 @@ from torch import Tensor
 
 from vislens_interp.files import write_text
 from vislens_interp.landscape.evidence import Evidence
-from vislens_interp.report.background import TopImages
 from vislens_interp.report.charts import number
 from vislens_interp.report.page import LABELS, footer, picture, reference_label, settings_table, short_name
 from vislens_interp.report.style import page_head
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from vislens_interp.results.background import TopImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class ContactRow:
 
     unit: str
     evidence: Evidence
-    top: TopImages
+    top: "TopImages"
     images: dict[str, Tensor]
     response_change: dict[str, Tensor]
 

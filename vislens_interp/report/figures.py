@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vislens_interp.report.contact_sheet import ContactSheet
-    from vislens_interp.result import LensResult
+    from vislens_interp.results.result import LensResult
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 COLOURS = {
@@ -264,7 +264,9 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     return page.figure
 
 
-def sweep_figure(alphas: Sequence[float] | Tensor, changes: Tensor, *, title: str = "Dose-response") -> "Figure":
+def dose_response_figure(
+    alphas: Sequence[float] | Tensor, changes: Tensor, *, title: str = "Dose-response"
+) -> "Figure":
     """The change of the response against the edit weight: every image, their mean, and one SD about it.
 
     Args:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from vislens_interp.images import to_pil
 from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.math import pearson
 from vislens_interp.report import charts
-from vislens_interp.report.background import Background, TopImages
 from vislens_interp.report.charts import number
 from vislens_interp.report.style import page_head
 
 if TYPE_CHECKING:
-    from vislens_interp.result import LensResult
+    from vislens_interp.results.background import Background, TopImages
+    from vislens_interp.results.result import LensResult
 
 LABELS = {
     "reference": "reference",
@@ -233,7 +234,7 @@ def _evidence(evidence: Evidence | None) -> str:
     return _section("Evidence", f"<p><strong>{verdict}</strong>{why}</p><table><tbody>{body}</tbody></table>")
 
 
-def _plots(result: "LensResult", behind: Background) -> str:
+def _plots(result: "LensResult", behind: "Background") -> str:
     keys = list(result.images)
     standard = (behind.responses - result.response_mean) / result.response_std
     means = {key: result.standardised[key].nanmean().item() for key in keys}
@@ -294,7 +295,7 @@ def _plots(result: "LensResult", behind: Background) -> str:
                 behind.moves,
                 title="The landscape from above: two latent axes, mean response as colour",
                 description=f"{len(standard)} reference images; position on the unit's axis and response correlate, "
-                f"r = {_correlation(behind.positions[:, 0], standard):.2f}.",
+                f"r = {pearson(behind.positions[:, 0], standard).item():.2f}.",
             ),
             f"Each hexagon: the reference images there, coloured by their mean response. {arrows}Crosses: prior means"
             f"{crosses}.",
@@ -307,7 +308,7 @@ def _chart(title: str, svg: str, caption: str) -> str:
     return f'<figure class="chartbox"><h3>{title}</h3>{svg}<figcaption>{caption}</figcaption></figure>'
 
 
-def _top(result: "LensResult", behind: Background) -> str:
+def _top(result: "LensResult", behind: "Background") -> str:
     if "top" not in behind.galleries:
         return _section("Top images", "<p>The reference images were not at hand when this result was made.</p>")
     top = behind.galleries["top"]
@@ -318,7 +319,7 @@ def _top(result: "LensResult", behind: Background) -> str:
     return _section("Top images", lead + gallery(top, result.response_mean, result.response_std, "top image"))
 
 
-def gallery(row: TopImages, mean: float, std: float, what: str) -> str:
+def gallery(row: "TopImages", mean: float, std: float, what: str) -> str:
     """Reference images in a row, with their responses in SDs."""
     if not row.names:
         return "<p>There are none.</p>"
@@ -330,7 +331,7 @@ def gallery(row: TopImages, mean: float, std: float, what: str) -> str:
     return f'<div class="gallery">{"".join(shots)}</div>'
 
 
-def _modes(result: "LensResult", behind: Background) -> str:
+def _modes(result: "LensResult", behind: "Background") -> str:
     count = max((len(means) for means in behind.means.values()), default=1)
     if count < 2:
         return ""
@@ -374,11 +375,6 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list):
         return [(name, ", ".join(str(item) for item in value) or "none")]
     return [(name, "none" if value is None or value == {} else str(value))]
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)).item()
 
 
 def _spread(spread: Mapping[str, float | None]) -> str:

@@ -1,16 +1,11 @@
 """What a picture costs: passes of images through the target, forward and back, and seconds."""
 
-import functools
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from torch import Tensor
 
 from vislens_interp.targets.target import Target
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -90,20 +85,3 @@ class CountedTarget(Target):
 
             output.register_hook(count)
         return output
-
-
-def counted(generate: Callable[Concatenate[Any, P], Tensor]) -> Callable[Concatenate[Any, P], Tensor]:
-    """Make a method's ``generate`` leave its :class:`Cost` in ``cost_``, read from the method's own ``target``."""
-
-    @functools.wraps(generate)
-    def measured(self: Any, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        target, meter = self.target, CountedTarget(self.target)
-        self.target = meter
-        start = time.perf_counter()
-        try:
-            return generate(self, *args, **kwargs)
-        finally:
-            self.target = target
-            self.cost_ = Cost(meter.forward, meter.backward, time.perf_counter() - start)
-
-    return measured

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from vislens_interp.baselines.natural_spectrum import EPS, FILE, KIND, NaturalSpectrum, measure
 from vislens_interp.files import save_state, write_text
+from vislens_interp.methods.natural_spectrum import EPS, FILE, KIND, NaturalSpectrum, measure
 from vislens_interp.training.card import hardware
 from vislens_interp.training.data import TUNING, pixels, read_images
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from vislens_interp.backends.reference_set import write_reference
+from vislens_interp.backends.reference_archive import write_reference
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.training.data import read_splits
@@ -162,5 +162,5 @@ def best(cosines: Tensor, classes: int, kept: float) -> Tensor:
 
 
 def save(drawn: Drawn, path: Path) -> Path:
-    """Write the zip that :class:`~vislens_interp.backends.reference_set.ReferenceSet` reads, at most 6 MB."""
+    """Write the zip that :class:`~vislens_interp.backends.reference_archive.ReferenceArchive` reads, at most 6 MB."""
     return write_reference(path.with_suffix(".zip"), drawn.images, drawn.embedder.cpu())

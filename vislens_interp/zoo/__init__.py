@@ -35,8 +35,17 @@ def _vit_tiny64(state: dict[str, Tensor]) -> nn.Module:
     return model
 
 
+def _efficientnet_lite0(state: dict[str, Tensor]) -> nn.Module:
+    import timm
+
+    model: Any = timm.create_model("tf_efficientnet_lite0", num_classes=len(state["classifier.bias"]))
+    model.preprocess = Preprocess(224, (127 / 255,) * 3, (128 / 255,) * 3)
+    return model
+
+
 _NETWORKS: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = {
     "cifar10_convnet": _convnet,
+    "efficientnet_lite0": _efficientnet_lite0,
     "vit_tiny64": _vit_tiny64,
 }
 
@@ -52,7 +61,8 @@ def load(name: str) -> nn.Module:
 
     Args:
         name: One of :func:`available`; ``cifar10_convnet`` is the paper's classifier, trained on colour images at 32
-            px, ``vit_tiny64`` a supervised vision transformer at 64 px.
+            px, ``efficientnet_lite0`` an ImageNet classifier at 224 px (TensorFlow's weights, Apache-2.0),
+            ``vit_tiny64`` a supervised vision transformer at 64 px.
 
     Returns:
         The network; it takes images after ``.preprocess``, which takes RGB in [0, 1].
@@ -70,7 +80,9 @@ def load(name: str) -> nn.Module:
     state = load_file(weights(f"{name}.safetensors"))
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
         model = _NETWORKS[name](state)
-    model.load_state_dict(state)
+    model.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    )
     return model.eval()
 
 

@@ -1,0 +1,360 @@
+"""Can a reader name what the photo backend draws, and do its edits move units that it never asks?
+
+    python -m benchmarks.pictures.run --data "$VISLENS_DATA" --out runs/pictures [--part named|alone|embedding|edits]
+
+Judges have no part in making the pictures: EfficientNet-Lite0 embeds and judges nothing; Lite2 names, and judges the
+realism of SqueezeNet's edits; SqueezeNet judges the realism of Lite2's. Tuning photographs and images stand at even
+places of the sorted lists, test ones at odd places. Every unit's record is a file of its own, so that a run resumes.
+"""
+
+import argparse
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.common.provenance import provenance
+from vislens_interp import zoo
+from vislens_interp.backends.base import get_backend
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+from vislens_interp.files import write_text
+from vislens_interp.images import Preprocess
+from vislens_interp.methods import method_by_name
+from vislens_interp.metrics.realism import kernel_distance
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.target import LayerTarget
+
+LAYERS = {
+    "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
+    "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
+}
+METHODS = ("edit", "ridge_direction", "shuffled")
+PHOTOS, UNITS = 8, 8
+"""Test photographs that are edited for each unit, and units of each layer."""
+
+
+def networks(data: Path) -> dict[str, nn.Module]:
+    """The two judges, with their preprocessing."""
+    lite2: Any = timm.create_model("tf_efficientnet_lite2")
+    state = load_file(data / "networks" / "imagenet_efficientnet_lite2.safetensors")
+    lite2.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+    lite2.preprocess = Preprocess(260, [127 / 255] * 3, [128 / 255] * 3)
+    squeeze: Any = torchvision.models.squeezenet1_0()
+    state = load_file(data / "networks" / "imagenet_squeezenet1_0.safetensors")
+    squeeze.load_state_dict({key: value.float() for key, value in state.items()})
+    squeeze.preprocess = Preprocess(224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return {name: net.eval().requires_grad_(False) for name, net in (("lite2", lite2), ("squeezenet", squeeze))}
+
+
+def read(path: Path, names: list[str]) -> Tensor:
+    """Files of a zip as (N, 3, S, S) uint8."""
+    with zipfile.ZipFile(path) as archive:
+        arrays = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def listed(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp")))
+
+
+def photographs(data: Path, parity: int) -> tuple[Tensor, Tensor]:
+    """Photographs (N, 3, 224, 224) uint8 at even (0) or odd (1) places, and their ImageNet classes."""
+    path = data / "photos" / "imagenet500.zip"
+    names = listed(path)[parity::2]
+    return read(path, names), torch.tensor([int(Path(name).name.split("_")[0]) for name in names])
+
+
+def tiny(data: Path, part: str, count: int, *, parity: int | None = None, seed: int = 0) -> tuple[Tensor, list[str]]:
+    """A random draw of 64-pixel images (N, 3, 64, 64) uint8, and their WordNet ids."""
+    path = data / "tiny_imagenet" / f"{part}.zip"
+    names = listed(path) if parity is None else listed(path)[parity::2]
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    names = [names[row] for row in order]
+    return read(path, names), [name.split("/")[-2] for name in names]
+
+
+@torch.no_grad()
+def scores(net: Any, images: Tensor, classes: Tensor | None = None) -> Tensor:
+    parts = [net(net.preprocess(part)) for part in images.split(20)]
+    logits = torch.cat(parts)
+    return logits if classes is None else logits[:, classes]
+
+
+@torch.no_grad()
+def features(name: str, net: Any, images: Tensor) -> Tensor:
+    """Pooled last features, (N, D)."""
+    parts = []
+    for part in images.split(20):
+        x = net.preprocess(part)
+        x = net.forward_features(x) if name == "lite2" else net.features(x)
+        parts.append(x.mean((2, 3)))
+    return torch.cat(parts)
+
+
+def interval(values: Tensor, seed: int = 0) -> list[float]:
+    """95 % bootstrap interval of the mean over the first axis: units, or images where there are no units."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(0, len(values), (2000, len(values)), generator=generator)
+    low, high = values[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+    return [values.mean().item(), low, high]
+
+
+def share(hits: Tensor) -> list[float]:
+    return interval(hits.double())
+
+
+def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
+    """Unedited pictures: how many does a network name?"""
+    images, labels = photographs(data, 1)
+    photos = images.float() / 255
+    loop = get_backend("photo").closed_loop
+    found: dict[str, Any] = {"photographs": len(photos)}
+    found["originals"] = {name: share(scores(net, photos).argmax(1) == labels) for name, net in nets.items()}
+    for strength in (0.0, 0.2, 0.4, 0.6):
+        made = (loop.reconstruct(photos, strength) * 255).round() / 255
+        psnr = -10 * (made - photos).square().mean((1, 2, 3)).log10()
+        found[f"strength {strength}"] = {
+            "psnr": interval(psnr),
+            **{name: share(scores(net, made).argmax(1) == labels) for name, net in nets.items()},
+        }
+    small, words = tiny(data, "val", 1000, parity=1, seed=seed)
+    info = ImageNetInfo("imagenet-1k").label_names()
+    known = sorted(json.loads((data / "tiny_imagenet" / "classes.json").read_text()))
+    classes = torch.tensor([info.index(word) for word in known])
+    wanted = torch.tensor([known.index(word) for word in words])
+    x = small.float() / 255
+    at64 = get_backend("photo", size=64).closed_loop
+    found["64 px"] = {"images": len(x), "originals": share(scores(nets["lite2"], x, classes).argmax(1) == wanted)}
+    for strength in (0.0, 0.2):
+        made = (at64.reconstruct(x, strength) * 255).round() / 255
+        found["64 px"][f"strength {strength}"] = share(scores(nets["lite2"], made, classes).argmax(1) == wanted)
+    return found
+
+
+def alone(data: Path, nets: dict[str, nn.Module], seed: int, count: int = 96) -> dict[str, Any]:
+    """Pictures from the channel means alone, at 64 px: no input image, no trained generator."""
+    embedder = DepthEmbedder(zoo.load("efficientnet_lite0"), size=64)
+    some = tiny(data, "train_0", 1000, seed=seed)[0].float() / 255
+    embedder.standardise(some)
+    loop = ClosedLoopGenerator(embedder, PyramidDecoder(embedder), size=64)
+    images, words = tiny(data, "val", count, parity=1, seed=seed)
+    info = ImageNetInfo("imagenet-1k").label_names()
+    known = sorted(json.loads((data / "tiny_imagenet" / "classes.json").read_text()))
+    classes = torch.tensor([info.index(word) for word in known])
+    wanted = torch.tensor([known.index(word) for word in words])
+    x = images.float() / 255
+    with torch.no_grad():
+        asked = embedder(x)
+    made = loop.draw(asked, list(range(len(x))))
+    ranks = scores(nets["lite2"], made, classes).argsort(1, descending=True) == wanted[:, None]
+    place = ranks.float().argmax(1)
+    torchvision.utils.save_image(torchvision.utils.make_grid(torch.cat([x[:12], made[:12]]), 12), "alone.png")
+    return {
+        "images": count,
+        "originals": share(scores(nets["lite2"], x, classes).argmax(1) == wanted),
+        "named": share(place == 0),
+        "top 5": share(place < 5),
+    }
+
+
+def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
+    """Median held-out correlation of a ridge read-out with all units of SqueezeNet, at 64 px."""
+    learn = tiny(data, "train_0", 3000, seed=seed)[0].float() / 255
+    test = tiny(data, "val", 1000, parity=1, seed=seed)[0].float() / 255
+    embedder = DepthEmbedder(zoo.load("efficientnet_lite0"), size=64).standardise(learn)
+    with torch.no_grad():
+        x, held = embedder(learn).double(), embedder(test).double()
+    found = {}
+    layers = list(LAYERS["squeezenet"].values())
+    read_outs = zip(*(_channels(nets["squeezenet"], layers, part, size=64) for part in (learn, test)), strict=True)
+    for depth, (y, truth) in zip(LAYERS["squeezenet"], read_outs, strict=True):
+        centre = x.mean(0)
+        gram = (x - centre).T @ (x - centre)
+        best: tuple[float, float] = (-1.0, 0.0)
+        for penalty in (0.03, 0.1, 0.3, 1.0):  # by the first tenth of what is learned from, not by the test images
+            fit = slice(len(x) // 10, None)
+            part = x[fit] - centre
+            weights = torch.linalg.solve(
+                part.T @ part + penalty * len(x) * torch.eye(x.shape[1], dtype=x.dtype), part.T @ y[fit]
+            )
+            r = _correlations((x[: len(x) // 10] - centre) @ weights, y[: len(x) // 10]).nanmedian().item()
+            best = max(best, (r, penalty))
+        weights = torch.linalg.solve(
+            gram + best[1] * len(x) * torch.eye(x.shape[1], dtype=x.dtype), (x - centre).T @ (y - y.mean(0))
+        )
+        r = _correlations((held - centre) @ weights, truth)
+        found[depth] = [*interval(r[r.isfinite()]), r.nanmedian().item()]
+    return found
+
+
+def _correlations(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a - a.mean(0), b - b.mean(0)
+    return (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0))
+
+
+@torch.no_grad()
+def _channels(net: Any, layers: list[str], images: Tensor, size: int | None = None) -> list[Tensor]:
+    """Channel means of layers, (N, C) each, float64, from one pass."""
+    seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+
+    def keep(layer: str) -> Any:
+        return lambda module, args, output: seen[layer].append(output.mean((2, 3)).double())
+
+    handles = [net.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
+    preprocess = net.preprocess
+    if size is not None:
+        preprocess = Preprocess(size, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist())
+    try:
+        for part in images.split(50):
+            net(preprocess(part))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(seen[layer]) for layer in layers]
+
+
+def references(data: Path, seed: int) -> Tensor:
+    """1,800 reference pictures (N, 3, 224, 224): tuning photographs, crops of them, Tiny-ImageNet training images."""
+    photos = photographs(data, 0)[0]
+    generator = torch.Generator().manual_seed(seed)
+    made = [photos.float() / 255]
+    for _ in range(3):
+        crops = []
+        for photo in photos:
+            side = int(224 * (0.4 + 0.6 * torch.rand(1, generator=generator).item()))
+            top, left = torch.randint(0, 225 - side, (2,), generator=generator).tolist()
+            crop = photo[None, :, top : top + side, left : left + side].float() / 255
+            crops.append(F.interpolate(crop, (224, 224), mode="bicubic", antialias=True).clamp(0, 1))
+        made.append(torch.cat(crops))
+    small = tiny(data, "train_0", 800, seed=seed)[0].float() / 255
+    made.append(F.interpolate(small, (224, 224), mode="bicubic").clamp(0, 1))
+    return torch.cat(made)
+
+
+def edits(data: Path, nets: dict[str, nn.Module], seed: int, out: Path, parity: int, units: int) -> dict[str, Any]:
+    """Signed changes of units' responses, in SDs of the references, and realism in a third network's features."""
+    backend = get_backend("photo")
+    images, real = references(data, seed), photographs(data, parity)[0].float() / 255
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
+    inputs, others = real[order[:PHOTOS]], real[order[PHOTOS:]]
+    judge = {"lite2": "squeezenet", "squeezenet": "lite2"}
+    seen = {name: features(name, net, others) for name, net in nets.items()}
+    unedited = backend.closed_loop.reconstruct(inputs, 0.0)
+    reference = ReferenceSet(images)
+    reference.embeddings(backend)
+    for name, layers in LAYERS.items():
+        spread = seen[judge[name]].std(0).clamp_min(1e-6)
+        read_outs = _channels(nets[name], list(layers.values()), images)
+        for (depth, layer), responses in zip(layers.items(), read_outs, strict=True):
+            chosen = torch.randperm(responses.shape[1], generator=torch.Generator().manual_seed(seed + 2))
+            half = len(chosen) // 2  # units of the first half of a fixed shuffle tune, those of the second half test
+            chosen = (chosen[half:] if parity else chosen[:half])[:units].tolist()
+            for unit in chosen:
+                file = out / f"{name}-{depth}-{unit}.json"
+                if file.is_file():
+                    continue
+                column = responses[:, unit : unit + 1].float()
+                target = LayerTarget(nets[name], layer, unit)
+                record: dict[str, Any] = {"network": name, "depth": depth, "layer": layer, "unit": unit, "methods": {}}
+                before = target.responses(unedited)[:, 0]
+                record["reconstruction"] = ((before - target.responses(inputs)[:, 0]) / column.std()).mean().item()
+                for label in METHODS:
+                    method = method_by_name(label)
+                    method.fit(target, backend, reference.with_responses(column))
+                    if label == "edit":
+                        found = method.evidence_[target.names[0]]
+                        record["evidence"] = {"r": found.r, "weak": found.weak}
+                    row: dict[str, Any] = {}
+                    for sense in ("increase", "decrease"):
+                        made = method.generate(inputs, {0: sense}, seeds=[seed] * PHOTOS).images
+                        made = (made * 255).round() / 255
+                        sign = 1 if sense == "increase" else -1
+                        change = sign * (target.responses(made)[:, 0] - before) / column.std()
+                        look = features(judge[name], nets[judge[name]], made)
+                        row[sense] = {
+                            "change": change.tolist(),
+                            "rms": (made - unedited).square().mean((1, 2, 3)).sqrt().mean().item(),
+                            "distance": kernel_distance(look / spread, seen[judge[name]] / spread),
+                        }
+                        if label == "edit":
+                            sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112)), PHOTOS)
+                            torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
+                    record["methods"][label] = row
+                look = features(judge[name], nets[judge[name]], unedited)
+                record["unedited_distance"] = kernel_distance(look / spread, seen[judge[name]] / spread)
+                write_text(file, json.dumps(record))
+                changes = {
+                    label: [round(float(np.mean(cell["change"])), 2) for cell in row.values()]
+                    for label, row in record["methods"].items()
+                }
+                print(file.name, changes, flush=True)
+    return summarise(out)
+
+
+def summarise(out: Path) -> dict[str, Any]:
+    """Means over units with intervals, for each network and depth."""
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
+    found: dict[str, Any] = {"units": len(records), "photographs": PHOTOS}
+    found["evidence good"] = share(torch.tensor([not record["evidence"]["weak"] for record in records]))
+    found["reconstruction, SD"] = interval(torch.tensor([record["reconstruction"] for record in records]))
+    for name, layers in LAYERS.items():
+        for depth in layers:
+            group = [record for record in records if (record["network"], record["depth"]) == (name, depth)]
+            if not group:
+                continue
+            row: dict[str, Any] = {"units": len(group)}
+            for label in METHODS:
+                for sense in ("increase", "decrease"):
+                    cells = [record["methods"][label][sense] for record in group]
+                    row[f"{label} {sense}"] = interval(torch.tensor([np.mean(cell["change"]) for cell in cells]))
+                    row[f"{label} {sense} distance"] = float(np.mean([cell["distance"] for cell in cells]))
+            row["unedited distance"] = float(np.mean([record["unedited_distance"] for record in group]))
+            found[f"{name} {depth}"] = row
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", choices=("named", "alone", "embedding", "edits"), action="append")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--units", type=int, default=UNITS)
+    parser.add_argument("--tune", action="store_true", help="edits on tuning photographs and tuning units")
+    args = parser.parse_args()
+    if args.data is None:
+        parser.error("--data is not given and VISLENS_DATA is not set; say where the files are.")
+    args.data = Path(args.data)
+    nets = networks(args.data)
+    path = args.out / "pictures.json"
+    done = json.loads(path.read_text()) if path.is_file() else {}
+    for part in args.part or ("named", "embedding", "alone", "edits"):
+        if part == "edits":
+            folder = args.out / ("edits-tuning" if args.tune else "edits")
+            folder.mkdir(parents=True, exist_ok=True)
+            figures = edits(args.data, nets, args.seed, folder, 0 if args.tune else 1, args.units)
+            part = folder.name
+        else:
+            figures = {"named": named, "alone": alone, "embedding": embedding}[part](args.data, nets, args.seed)
+        done[part] = {"provenance": provenance(seed=args.seed), "measures": figures}
+        write_text(path, json.dumps(done, indent=1))
+        print(json.dumps({part: figures}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()

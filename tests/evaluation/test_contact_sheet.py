@@ -1,0 +1,228 @@
+"""Many units of a layer on one sheet, through the lens."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vislens_interp import FeatureLens, LayerTarget, Preprocess
+from vislens_interp.backends.pixel import PixelBackend
+from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
+from vislens_interp.results.background import TopImages
+from vislens_interp.targets.target import Target
+
+sys.path.append(str(Path(__file__).parent.parent / "report"))
+from page_reader import GOOD, WEAK, Page, loads_nothing
+
+QUICK = {"epochs": 1, "shuffles": 1, "w_consistency": 0.0}
+
+
+class Counting(PixelBackend):
+    """The pixel backend, which counts the images that it encodes and has no reference set."""
+
+    name = "counting"
+
+    def __init__(self):
+        super().__init__()
+        self.encoded = []
+
+    def encode(self, images):
+        self.encoded.append(len(images))
+        return super().encode(images)
+
+    def reference_images(self):
+        return None
+
+
+class OneDead(nn.Module):
+    """Six channels; the fourth is silent whatever it sees."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 5, stride=3)
+        with torch.no_grad():
+            self.conv.weight[3], self.conv.bias[3] = 0, -1
+        self.act = nn.ReLU()
+        self.preprocess = Preprocess(32, [0.5], [0.5])
+        self.passes = []
+
+    def forward(self, x):
+        self.passes.append(len(x))
+        return self.act(self.conv(x))
+
+
+class Colours(Target):
+    """Mean red, green, blue, without gradients."""
+
+    names = ("red", "green", "blue")
+    differentiable = False
+
+    def __call__(self, images):
+        return images.mean((2, 3))
+
+
+def pictures(count, seed=0):
+    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(coarse, size=32, mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def made():
+    model, backend = OneDead(), Counting()
+    lens = FeatureLens(model, "act", 0, backend=backend)
+    before = model.passes.count(220)
+    sheet = lens.contact_sheet([2, 0, 3, 99, 2, 5], reference_set=pictures(220), count=2, top=3, strength=0, **QUICK)
+    return sheet, model.passes[before:], backend.encoded, lens
+
+
+def test_a_row_for_each_unit_and_a_reason_for_the_others(made):
+    sheet, _, _, _ = made
+    assert [row.unit for row in sheet.rows] == ["2", "0", "5"]
+    assert sheet.title == "OneDead, layer act"
+    assert list(sheet.left_out) == ["99", "3"]
+    assert "out of range" in sheet.left_out["99"]
+    assert "never varies" in sheet.left_out["3"]
+    assert repr(sheet) == "ContactSheet('OneDead, layer act', 3 units, 2 left out)"
+
+
+def test_one_pass_over_the_reference_set(made):
+    _, passes, encoded, _ = made
+    assert passes.count(220) == 1
+    assert encoded.count(220) == 1
+    assert max(count for count in encoded if count != 220) == 2
+
+
+def test_numbers_are_those_of_the_network(made):
+    sheet, _, _, lens = made
+    reference = LayerTarget(lens.target.model, "act", [2, 0, 5]).responses(pictures(220))
+    mean, std = reference.mean(0), reference.std(0)
+    for column, row in enumerate(sheet.rows):
+        best = (reference[:, column] - mean[column]).div(std[column]).topk(3).values
+        torch.testing.assert_close(row.top.responses, best, atol=1e-4, rtol=1e-4)
+        target = LayerTarget(lens.target.model, "act", int(row.unit))
+        start = target.responses(sheet.unedited)[:, 0]
+        for key in ("increase", "decrease"):
+            change = (target.responses(row.images[key])[:, 0] - start) / std[column]
+            torch.testing.assert_close(row.response_change[key], change, atol=1e-4, rtol=1e-3)
+    up = torch.cat([row.response_change["increase"] for row in sheet.rows])
+    down = torch.cat([row.response_change["decrease"] for row in sheet.rows])
+    assert up.mean() > down.mean()
+
+
+def test_the_inputs_were_held_out(made):
+    sheet, _, _, _ = made
+    assert sheet.names == [f"image_{row:05d}" for row in (int(name[-5:]) for name in sheet.names)]
+    assert torch.equal(sheet.inputs, pictures(220)[[int(name[-5:]) for name in sheet.names]])
+
+
+def test_units_of_a_target_by_name():
+    lens = FeatureLens(Colours(), backend=Counting())
+    sheet = lens.contact_sheet(
+        ["blue", "ultraviolet"], pictures(3, seed=1), reference_set=pictures(220), count=2, strength=0, **QUICK
+    )
+    assert [row.unit for row in sheet.rows] == ["blue"]
+    assert sheet.left_out == {"ultraviolet": "unit 'ultraviolet' is not in this target; it has red, green, blue."}
+    assert torch.equal(sheet.inputs, pictures(3, seed=1)[:2])
+
+
+def test_units_by_their_labels():
+    lens = FeatureLens(OneDead(), "act", "c", labels=[*"abcdef"], backend=Counting())
+    sheet = lens.contact_sheet(["f", "ultraviolet", 0], reference_set=pictures(220), count=1, strength=0, **QUICK)
+    assert [row.unit for row in sheet.rows] == ["f", "0"]
+    assert sheet.left_out == {"ultraviolet": "unit='ultraviolet' is none of the 6 labels; expected one of them."}
+    by_number = LayerTarget(lens.target.model, "act", [5, 0]).responses(pictures(220))
+    assert sheet.rows[0].top.images.equal(pictures(220)[by_number[:, 0].argsort(descending=True, stable=True)[:4]])
+
+
+def test_what_cannot_be_shown_is_refused():
+    lens = FeatureLens(OneDead(), "act", 0, backend=Counting())
+    with pytest.raises(ValueError, match="units: none of 2 can be shown. unit=77 is out of range.*never varies"):
+        lens.contact_sheet([3, 77], reference_set=pictures(220))
+    with pytest.raises(ValueError, match="reference_set=None, this lens is not fitted.*pass at least 200 images"):
+        lens.contact_sheet([0])
+    with pytest.raises(ValueError, match="count=0, top=4: expected at least 1 of each"):
+        lens.contact_sheet([0], count=0)
+
+
+# How it is shown
+
+
+def drawn(units=3, evidence=GOOD):
+    generator = torch.Generator().manual_seed(0)
+    rows = [
+        ContactRow(
+            unit=f"{unit}",
+            evidence=evidence,
+            top=TopImages(
+                torch.rand(4, 3, 8, 8, generator=generator), torch.tensor([4.0, 3.0, 2.0, 1.0]), list("abcd")
+            ),
+            images={key: torch.rand(2, 3, 8, 8, generator=generator) for key in ("increase", "decrease")},
+            response_change={"increase": torch.tensor([1.5, -0.5]), "decrease": torch.tensor([-1.5, 0.5])},
+        )
+        for unit in range(units)
+    ]
+    return ContactSheet(
+        title="Net, layer <conv>",
+        inputs=torch.rand(2, 3, 8, 8),
+        unedited=torch.rand(2, 3, 8, 8),
+        names=["a & b.png", "c.png"],
+        rows=rows,
+        left_out={"99": "unit=99 is out of range"},
+        settings={"reference_set": "synthetic reference", "alpha": 1.0},
+    )
+
+
+def test_page():
+    page = Page(drawn().html())
+    loads_nothing(page)
+    assert "Net, layer <conv>" in page.text
+    assert "3 units, 0 of them with weak evidence; 1 left out" in page.text
+    assert "pictures that a generator made, no photographs" in page.text
+    assert "99 unit=99 is out of range" in page.text
+    assert page.text.count("Δr +1.50") == 3
+    assert page.text.count("Δr −0.50 ✗") == page.text.count("Δr +0.50 ✗") == 3
+    alts = [values["alt"] for values in page.of("img")]
+    assert len(alts) == 2 * 2 + 3 * (4 + 2 + 2)
+    assert "suppressed 1: Δr −1.50" in alts
+    assert "inputs 1: a & b.png" in alts
+
+
+def test_weak_units_are_flagged():
+    weak: Evidence = WEAK
+    page = Page(drawn(evidence=weak).html())
+    assert page.text.count("weak evidence held-out correlation 0.05 is below 0.1") == 3
+    assert "weak evidence</span>" not in drawn().html()
+    written = [text.get_text() for text in drawn(evidence=weak).figure().texts]
+    assert sum(text.startswith("WEAK: held-out") for text in written) == 3
+
+
+def test_figure():
+    sheet = drawn()
+    figure = sheet.figure()
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    assert len(shown) == 2 * 2 + 3 * 8
+    assert np.array_equal(shown[4], sheet.rows[0].top.images[0].permute(1, 2, 0).numpy())
+    written = [text.get_text() for text in figure.texts]
+    assert "99: unit=99 is out of range" in written
+    assert {"unit 0", "unit 1", "unit 2", "preferred", "suppressed"} <= set(written)
+    width, height = figure.canvas.get_width_height()
+    renderer = figure.canvas.get_renderer()
+    for text in figure.texts:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y0 >= 0, text
+        assert box.y1 <= height, text
+
+
+def test_saved(tmp_path):
+    sheet = drawn()
+    path = sheet.save(tmp_path / "new" / "sheet.html")
+    assert path.read_text(encoding="utf-8") == sheet.html()
+    with pytest.raises(ValueError, match=r"path='sheet.png' does not end in .html.*figure\(\).savefig"):
+        sheet.save("sheet.png")

@@ -1,0 +1,220 @@
+"""Pictures whose embedding, read from the picture again, lies where it should: the photo backend's generator."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+from vislens_interp.images import resize
+from vislens_interp.zoo.map_generator import MapGenerator
+
+STEPS, LR, CHANGE = 12, 0.06, 0.1
+"""Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most. Chosen on tuning
+photographs and units (benchmarks/photo_edits)."""
+DRAW_STEPS, DRAW_LR = 150, 0.1
+"""Of a picture that is drawn from its embedding alone."""
+EXPONENT = 1.5
+"""Amplitudes of a change fall with this power of the frequency: photographs' own fall with about 1."""
+MARGIN = 8
+"""Pixels of the embedder's input by which a picture is shifted between steps, at most: what holds at one place only
+is not climbed."""
+CHUNK = 8
+"""Pictures changed together. A chunk is filled up, so that a picture's bits do not depend on what comes with it."""
+SEED = 20_000
+_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+"""Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
+
+
+class ClosedLoopGenerator:
+    """Embeddings to pictures, by changing a picture until the embedder reads from it what is wanted.
+
+    It starts from what a closed-form decoder draws of the input image's feature maps: of all of them at strength 0, of
+    ever fewer of the finest above it. Adam then changes the picture's Fourier coefficients, weighted as photographs'
+    are, so that the embedding moves as asked; the change of pixels is held to a limit, which is what keeps the picture
+    a photograph. Nobody asks the target, and no weight is trained. At strength 1 there is no input image: the picture
+    is drawn from its embedding, starting from a trained generator's picture if there is one, else from noise.
+
+    Args:
+        embedder: Reads embeddings from pictures, with gradients.
+        decoder: Draws the picture that an edit starts from.
+        size: Side of the pictures in pixels, a multiple of 32.
+        network: Draws a first picture from an embedding at strength 1; None starts from noise.
+        steps: Adam steps of an edit; ``lr`` their size.
+        change: Largest root mean square of an edit's change of pixels.
+        draw_steps: Adam steps of a picture at strength 1.
+
+    Raises:
+        ValueError: A number is out of its range.
+
+    Source: ours; the parametrisation is Olah et al. 2017's. Ascending an embedding's surrogate in pixels is feature
+    accentuation (Hamblin et al. 2024) of the embedder instead of the target.
+    """
+
+    def __init__(
+        self,
+        embedder: DepthEmbedder,
+        decoder: PyramidDecoder,
+        *,
+        size: int = 224,
+        network: MapGenerator | None = None,
+        steps: int = STEPS,
+        lr: float = LR,
+        change: float = CHANGE,
+        draw_steps: int = DRAW_STEPS,
+    ) -> None:
+        for name, value in (("steps", steps), ("lr", lr), ("change", change), ("draw_steps", draw_steps)):
+            if value <= 0:
+                raise ValueError(f"{name}={value} must be greater than 0.")
+        if size % 32:
+            raise ValueError(f"size={size}; expected a multiple of 32, at which all maps have whole sizes.")
+        self.embedder, self.decoder, self.network = embedder, decoder, network
+        self.size, self.embedding_dim = size, embedder.dim
+        self.steps, self.lr, self.change, self.draw_steps = steps, lr, change, draw_steps
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.embedder.device
+
+    def __call__(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
+        """Embeddings (N, D) to pictures (N, 3, S, S) in [0, 1].
+
+        Below strength 1 the picture's embedding moves along x - E(init_image), as far as the limit of the change lets
+        it: all of the limit where x is as far from it as E(init_image) is long, a turn by 60 degrees, and in
+        proportion below.
+
+        Args:
+            x: (N, D).
+            init_image: (N, 3, S, S) that the pictures start from, or None.
+            strength: 0 keeps all feature maps of ``init_image``, 1 none.
+            seeds: One an image, for the noise at strength 1.
+        """
+        if init_image is None or strength >= 1:
+            return self.draw(x, seeds)
+        here = self._embed(init_image)
+        step = x.to(here) - here
+        far = step.norm(dim=1)
+        share = (far / here.norm(dim=1).clamp_min(1e-12)).clamp_max(1)
+        direction = step / far.clamp_min(1e-12)[:, None]
+        return self.ascend(init_image, lambda e, rows: (e * direction[rows]).sum(1), share=share, strength=strength)
+
+    def reconstruct(self, images: Tensor, strength: float) -> Tensor:
+        """What the decoder draws of images (N, 3, S, S) from the maps that ``strength`` below 1 keeps."""
+        dropped = min(int(strength * self.decoder.levels), self.decoder.levels - 1)
+        with torch.no_grad():
+            parts = []
+            for part in images.to(self.device).split(CHUNK):
+                sized = part if part.shape[-1] == self.size else resize(part, self.size)
+                parts.append(self.decoder(self.decoder.maps(sized), self.size, dropped=dropped).clamp(0, 1))
+        return torch.cat(parts)
+
+    def ascend(
+        self,
+        images: Tensor,
+        objective: Callable[[Tensor, Tensor], Tensor],
+        *,
+        share: Tensor | float,
+        strength: float,
+    ) -> Tensor:
+        """Pictures (N, 3, S, S) near ``images`` whose embeddings score higher.
+
+        Args:
+            images: (N, 3, S, S).
+            objective: Embeddings (n, D) of some pictures, and their rows (n,), to one number each that is to rise.
+            share: How much of the largest change each picture may take, 0 to 1: one number, or (N,).
+            strength: Below 1: which maps of the images are kept.
+        """
+        starts = self.reconstruct(images, strength)
+        share = torch.as_tensor(share, dtype=starts.dtype, device=starts.device).expand(len(starts))
+        made = []
+        for rows in torch.arange(len(starts), device=starts.device).split(CHUNK):
+            if not bool((share[rows] > 0).any()):
+                made.append(starts[rows])
+                continue
+            filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
+            made.append(self._climb(starts[filled], objective, filled, share[filled])[: len(rows)])
+        return torch.cat(made)
+
+    def _climb(
+        self, starts: Tensor, objective: Callable[[Tensor, Tensor], Tensor], rows: Tensor, share: Tensor
+    ) -> Tensor:
+        side = self.embedder.size
+        spectrum = torch.zeros(len(starts), 3, side, side // 2 + 1, 2, device=starts.device, requires_grad=True)
+        optimizer = torch.optim.Adam([spectrum], self.lr, betas=(0.8, 0.99))
+        limit = (self.change * share)[:, None, None, None]
+
+        def picture() -> Tensor:
+            change = F.interpolate(self._signal(spectrum, side), starts.shape[-2:], mode="bicubic")
+            size = (change.square().mean((1, 2, 3), keepdim=True) + 1e-12).sqrt()
+            return starts + change * (limit / size).clamp_max(1)
+
+        with torch.enable_grad():
+            for step in range(self.steps):
+                score = objective(self._read(picture(), step), rows)
+                optimizer.zero_grad()
+                (-score.sum()).backward()
+                optimizer.step()
+        return picture().detach().clamp(0, 1)
+
+    def draw(self, x: Tensor, seeds: list[int]) -> Tensor:
+        """Pictures (N, 3, S, S) from embeddings (N, D) alone."""
+        made = []
+        for rows in torch.arange(len(x)).split(CHUNK):
+            filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
+            made.append(self._draw(x[filled].to(self.device), [seeds[row] for row in filled])[: len(rows)])
+        return torch.cat(made) if made else x.new_zeros(0, 3, self.size, self.size)
+
+    def _draw(self, x: Tensor, seeds: list[int]) -> Tensor:
+        side = self.embedder.size
+        noise = [torch.randn(3, side, side // 2 + 1, 2, generator=_generator(seed)) for seed in seeds]
+        spectrum = (0.1 * torch.stack(noise)).to(x).requires_grad_(True)
+        first = torch.full((len(x), 3, self.size, self.size), 0.5, device=x.device)
+        if self.network is not None:
+            dropped = torch.full((len(x),), self.network.levels, device=x.device)
+            with torch.no_grad():
+                first = self.network(x, first, dropped).clamp(0, 1)
+        optimizer = torch.optim.Adam([spectrum], DRAW_LR)
+
+        def picture() -> Tensor:
+            return first + F.interpolate(self._signal(spectrum, side), first.shape[-2:], mode="bicubic")
+
+        with torch.enable_grad():
+            for step in range(self.draw_steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = DRAW_LR * min(1, (step + 1) / 10) * (1 if step < 0.6 * self.draw_steps else 0.3)
+                drawn = picture()
+                outside = (drawn - drawn.clamp(0, 1)).square().sum()
+                loss = (self._read(drawn, step) - x).square().sum() + outside
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return picture().detach().clamp(0, 1)
+
+    def _signal(self, spectrum: Tensor, side: int) -> Tensor:
+        """Coefficients (N, 3, side, side // 2 + 1, 2) to a change of pixels (N, 3, side, side)."""
+        rows, columns = torch.fft.fftfreq(side)[:, None] * side, torch.fft.rfftfreq(side)[None] * side
+        weight = (rows**2 + columns**2).sqrt().clamp_min(1) ** -EXPONENT
+        weight = (weight / weight.square().mean().sqrt()).to(spectrum)
+        waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
+        return torch.einsum("rc,nchw->nrhw", _COLOURS.to(waves), waves)
+
+    def _read(self, pictures: Tensor, step: int) -> Tensor:
+        """Embeddings of pictures that are shifted a little, and every other time mirrored, with gradients."""
+        inside = pictures.clamp(0, 1)
+        inside = inside + 0.1 * (pictures - inside)  # a colour beyond black or white keeps a way back
+        side = self.embedder.size
+        seen = F.interpolate(inside, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        down, right = torch.randint(0, 2 * MARGIN + 1, (2,), generator=_generator(SEED + step)).tolist()
+        seen = F.pad(seen, [MARGIN] * 4, mode="reflect")[:, :, down : down + side, right : right + side]
+        return self.embedder(seen.flip(3) if step % 2 else seen)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.embedder(images.to(self.device))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

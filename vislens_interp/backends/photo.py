@@ -1,0 +1,104 @@
+"""The photo backend: photographs at 224 px, edited through EfficientNet-Lite0, which travels with the package."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vislens_interp import zoo
+from vislens_interp.backends.base import register_backend
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.embedding import EmbeddingBackend
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+from vislens_interp.backends.reference_archive import ReferenceArchive
+from vislens_interp.config import Config
+from vislens_interp.landscape.vae import EmbeddingVAE
+
+NAME = "photo"
+NETWORK = "efficientnet_lite0"
+STATISTICS, DECODER, REFERENCE = (
+    "photo/statistics.safetensors",
+    "photo/decoder.safetensors",
+    "photo/reference.zip",
+)
+FILES = (f"{NETWORK}.safetensors", STATISTICS, DECODER)
+"""What ships below ``zoo/weights``; the recipe ``decoder`` writes the statistics and the decoder."""
+
+INPUT = 128
+"""Side in pixels at which the embedder sees pictures. Read-outs of held-out photographs lose little against 224 px
+(SqueezeNet's units: 0.94, 0.90, 0.73 against 0.96, 0.92, 0.74), and an edit costs a third."""
+LATENT_DIM, NOISE = 512, 0.1
+"""Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
+
+DEFAULTS = Config.of(
+    fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
+    prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
+    edit={"alpha": 1.0, "goal": "surrogate_ascent", "interpolation": "lerp", "keep_norm": True},
+    strength=0.0,
+    shuffles=2,
+)
+
+
+def photo(
+    device: torch.device | str = "cpu",
+    *,
+    folder: str | Path | None = None,
+    name: str | None = None,
+    cache: str | Path | None = None,
+    size: int = 224,
+    **options: Any,
+) -> EmbeddingBackend:
+    """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
+
+    At strength 0 an unedited picture is the photograph as a closed-form decoder draws it from the network's maps (over
+    40 dB). An edit changes it until the embedding that is read from it again has moved as asked, within a limit of
+    pixel change. Nothing asks the target.
+
+    Args:
+        device: Where everything computes.
+        folder: A person's own, with what ``python -m vislens_interp.training decoder`` wrote for their images; None is
+            what the package brings, by its checksums.
+        name: What results and files call the backend; None is ``"photo"``, or the name of the folder.
+        cache: Folder where embeddings are kept; see :class:`~vislens_interp.backends.embedding.EmbeddingBackend`.
+        size: Side of the pictures in pixels, a multiple of 32.
+        options: For :class:`~vislens_interp.backends.closed_loop.ClosedLoopGenerator`: ``steps=``, ``change=``.
+
+    Raises:
+        FileNotFoundError: A file is missing; the message names it.
+        ValueError: A file is damaged, or belongs to another network.
+    """
+    if folder is None:
+        place = zoo.WEIGHTS
+        for file in FILES:
+            zoo.weights(file)
+    else:
+        place = Path(folder)
+        if missing := [file for file in (STATISTICS, DECODER) if not (place / file).is_file()]:
+            raise FileNotFoundError(
+                f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what the recipe decoder writes: "
+                f"python -m vislens_interp.training decoder --data DIR --out {folder}"
+            )
+    embedder: Any = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(place / STATISTICS).to(device)
+    decoder = PyramidDecoder.load(place / DECODER, embedder)
+    reference = ReferenceArchive(place / REFERENCE, embedder) if (place / REFERENCE).is_file() else None
+
+    def start() -> EmbeddingVAE:
+        """The best VAE under N(0, 1) for the reference set, or for embeddings as the embedder standardises them."""
+        if reference is None:
+            return EmbeddingVAE.principal(torch.zeros(embedder.dim), torch.eye(embedder.dim), LATENT_DIM, NOISE)
+        x = reference.embeddings
+        return EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), LATENT_DIM, NOISE)
+
+    return EmbeddingBackend(
+        embedder,
+        ClosedLoopGenerator(embedder, decoder, size=size, **options),
+        name=name or (NAME if folder is None else place.name),
+        defaults=DEFAULTS,
+        reference=reference,
+        vae_factory=start,
+        cache=cache,
+    )
+
+
+register_backend(NAME, photo)

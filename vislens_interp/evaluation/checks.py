@@ -1,0 +1,96 @@
+"""What is said before an answer: arguments that cannot work, images that were learned from, units that are others."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vislens_interp.landscape.prior import Sense, check_mode
+from vislens_interp.math import pearson
+from vislens_interp.methods import method_by_name
+from vislens_interp.methods.base import Method
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.target import LayerTarget, Target
+
+if TYPE_CHECKING:
+    from vislens_interp.lens import FeatureLens
+
+OURS = ("edit", "optimize")
+COMPARED = 256
+"""Reference images on which a network is compared with measured responses."""
+ALIKE, TIMES = 0.1, 10
+"""A lower correlation, or spreads further apart: the network's responses are no match for the measured ones."""
+
+
+def check_method(method: object, where: str = "method is") -> None:
+    """Raise TypeError for what is neither a name nor a method."""
+    if not isinstance(method, (str, Method)):
+        raise TypeError(f"{where} a {type(method).__name__}; expected a name, or a Method such as RidgePattern().")
+
+
+def validate_visualize(
+    lens: "FeatureLens",
+    direction: str | Mapping[Any, Sense],
+    method: str | Method,
+    alpha: float | None,
+    strength: float | None,
+    judge: Target | None,
+    mode: int | None,
+    alphas: Sequence[float],
+) -> None:
+    """Raise what a visualisation with these arguments would raise; nothing is computed."""
+    check_method(method)
+    name = method if isinstance(method, str) else type(method).__name__
+    maker = method_by_name(method) if isinstance(method, str) else method
+    if mode is not None and method not in OURS:
+        raise ValueError(f"mode={mode} names a mean of the landscape's prior, which {name!r} does not have.")
+    if mode is not None:  # a lens that is fitted on its way gets the backend's number of means
+        fitted = lens.method_ is not None
+        check_mode(mode, lens.landscape_.prior.modes if fitted else lens.backend.defaults.prior.modes)
+    maker.check_used(name, alpha=alpha, strength=strength)
+    if method != "edit" and len(alphas) > 0:
+        raise ValueError(f"alphas={list(alphas)} are weights of method='edit', not of {name!r}. Leave alphas out.")
+    if any(not 0 < one <= 1 for one in alphas):
+        raise ValueError(f"alphas={list(alphas)} must lie in (0, 1]; each direction is taken at every one of them.")
+    maker.validate(lens.target, lens.backend)
+    if judge is not None and len(judge.names) != len(lens.target.names):
+        raise ValueError(
+            f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(lens.target.names)}, "
+            f"one for each of the lens's ({', '.join(lens.target.names)}), in their order."
+        )
+    lens.moves(direction)
+
+
+def warn_of_other_units(target: Target, reference: ReferenceSet) -> None:
+    """A network's pictures are read by the network, in SDs of what was measured: say so where they are no match."""
+    measured = reference.responses
+    if not isinstance(target, LayerTarget) or measured is None:
+        return  # an encoder was fitted to recordings
+    if measured.shape != (len(reference), len(target.names)) or not measured.isfinite().all():
+        return  # what does not fit is refused later
+    rows = torch.linspace(0, len(reference) - 1, min(COMPARED, len(reference))).long().tolist()
+    own, given = reference.at(rows).read_by(target), measured[rows].cpu()
+    for name, r, spread, wanted in zip(
+        target.names, pearson(own, given).tolist(), own.std(0).tolist(), given.std(0).tolist(), strict=True
+    ):
+        if r < ALIKE or not wanted / TIMES < spread < wanted * TIMES:
+            warnings.warn(
+                f"responses have a standard deviation of {wanted:.3g}, and unit {name} of the network, which reads "
+                f"the pictures, one of {spread:.3g} and a correlation of {r:.2f} with them over {len(rows)} "
+                "reference images: response changes in SDs of the measured responses mean little. Pass judge= to "
+                "visualize, or a target that was fitted to the measured responses.",
+                stacklevel=4,
+            )
+
+
+def warn_of_overlap(reference: ReferenceSet, images: Tensor) -> None:
+    """Warn of images that the fit learned from: their changes may be better than those of others."""
+    if count := reference.learned_count(images):
+        warnings.warn(
+            f"{count} of {len(images)} images to edit are among those that the landscape was fitted on "
+            f"({reference.kind}); their changes may be better than those of other images. Edit images "
+            "that the fit has not seen, or fit on others.",
+            stacklevel=4,
+        )

@@ -1,0 +1,216 @@
+"""Many units of a layer on one sheet: read once, fitted in one latent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vislens_interp.config import Config, Overrides
+from vislens_interp.evaluation.visualize import PAPER_SEED
+from vislens_interp.images import load_images
+from vislens_interp.landscape.fit import MIN_IMAGES
+from vislens_interp.landscape.prior import SENSES, ResponseScaler
+from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
+from vislens_interp.results.background import TopImages
+from vislens_interp.results.result import versions
+from vislens_interp.targets.selectors import unit_name
+from vislens_interp.targets.subset import UnitsOf
+from vislens_interp.targets.target import LayerTarget, Target
+
+if TYPE_CHECKING:
+    from vislens_interp.lens import FeatureLens
+
+
+def contact_sheet(
+    lens: "FeatureLens",
+    units: Sequence[Any],
+    images: Any = None,
+    *,
+    reference_set: Any = None,
+    count: int = 3,
+    top: int = 4,
+    strength: float | None = None,
+    seed: int = PAPER_SEED,
+    progress: bool = False,
+    config: Config | None = None,
+    **overrides: Unpack[Overrides],
+) -> ContactSheet:
+    """Many units of a lens's layer on one sheet: evidence, top images, preferred and suppressed pictures.
+
+    The reference set is encoded once and read by the whole layer once. All units share one latent, a block each, in
+    which they disturb one another a little; a lens of its own shows a unit better.
+
+    Args:
+        lens: Whose layer, backend and reference set.
+        units: Units of the layer, or names of the units of a target. Unknown, dead and constant ones are listed.
+        images: What to edit, the first ``count`` of it; None takes reference pictures that the fit holds out.
+        reference_set: Reference images; None takes those of the lens's fit, else the backend's own.
+        count: Inputs, edited in both directions for every unit.
+        top: Top images of a unit.
+        strength: SDEdit strength of the refinement; None is the measured default.
+        seed: Noise seed of every picture.
+        progress: Show progress bars.
+        config: Every setting of the fit and the edit; None starts from the backend's defaults.
+        overrides: Settings by keyword, as for ``FeatureLens.fit``.
+
+    Returns:
+        The sheet: ``.figure()``, ``.html()``, ``.save("sheet.html")``, ``.rows``.
+
+    Raises:
+        ValueError: There are no reference images, or none of the units can be shown.
+    """
+    if count < 1 or top < 1:
+        raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
+    reference = _reference_of(lens, reference_set)
+    target, responses, left_out = _living_units(lens, units, reference, progress=progress)
+    fitted = LandscapeEdit(config, **{"seed": lens.seed, **overrides})
+    fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
+    if images is None:
+        inputs, names = reference.with_held_out(fitted.landscape_.held_out).held_out(count)
+    else:
+        inputs, names = load_images(images, size=lens.backend.size)
+        inputs, names = inputs[:count], names[:count]
+    made = _rows(fitted, reference, inputs, seed, top, strength, progress=progress)
+    described = {name: value for name, value in lens.target.describe().items() if name != "units"}
+    layer = f"layer {described['layer']}" if described.get("layer") else "output"
+    return ContactSheet(
+        title=f"{described['model']}, {layer}",
+        inputs=inputs,
+        unedited=made.unedited,
+        names=names,
+        rows=made.rows,
+        left_out=left_out,
+        settings={
+            "units": target.names,
+            "backend": lens.backend.name,
+            "reference_set": reference.kind,
+            "reference_images": len(reference),
+            **made.in_force,
+            "seed": seed,
+            "target": described,
+            "settings": fitted.describe(),
+            "versions": versions(),
+        },
+    )
+
+
+def _reference_of(lens: "FeatureLens", given: Any) -> ReferenceSet:
+    """The reference set of a sheet: given, the lens's, or the backend's; without responses, which are read anew."""
+    if given is not None:
+        return ReferenceSet.open(given, lens.backend.size, stream=lens.streams)
+    own = lens.reference_set if lens.method_ is not None else None
+    if own is not None and own.has_images:
+        return own.without_responses()
+    backends = ReferenceSet.of_backend(lens.backend)
+    if backends is None:
+        raise ValueError(
+            f"reference_set=None, this lens is not fitted, and backend {lens.backend.name!r} has no reference set; "
+            f"pass at least {MIN_IMAGES} images as reference_set=."
+        )
+    return backends
+
+
+def _living_units(
+    lens: "FeatureLens", units: Sequence[Any], reference: ReferenceSet, *, progress: bool
+) -> tuple[Target, Tensor, dict[str, str]]:
+    """One target that reads all units that vary, their responses (N, K), and why the others are left out."""
+    target, left_out = _aim_at_all(lens.target, units)
+    alive: list[int] = []
+    responses = torch.zeros(0)
+    if target is not None:
+        responses = reference.read_by(target, progress=progress)
+        for column, name in enumerate(target.names):
+            try:
+                ResponseScaler.fit(responses[:, [column]], [name])
+                alive.append(column)
+            except ValueError as error:  # dead, constant or not finite
+                left_out[name] = str(error)
+    if target is None or not alive:
+        raise ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
+    return UnitsOf(target, alive), responses[:, alive], left_out
+
+
+def _aim_at_all(ours: Target, units: Sequence[Any]) -> tuple[Target | None, dict[str, str]]:
+    """One target that reads all of these units that there are, and why the others are not read."""
+    left_out: dict[str, str] = {}
+    known: list[Any] = []
+    by_name = {unit if isinstance(unit, str) else unit_name(unit): unit for unit in units}
+    if not isinstance(ours, LayerTarget):
+        for name in by_name:
+            if name in ours.names:
+                known.append(ours.names.index(name))
+            else:
+                left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
+        return (UnitsOf(ours, known) if known else None), left_out
+
+    def aim(chosen: list[Any]) -> LayerTarget:
+        return LayerTarget(
+            ours.model,
+            ours.layer or None,
+            chosen,
+            pool=ours.pool,
+            layout=ours.declared_layout,
+            output=ours.output,
+            call=ours.call,
+            preprocess=ours.preprocess,
+            labels=ours.labels,
+            batch_size=ours.batch_size,
+        )
+
+    for name, unit in by_name.items():
+        try:
+            aim([unit])
+            known.append(unit)
+        except (ValueError, TypeError, KeyError) as error:
+            left_out[name] = str(error.args[0])
+    return (aim(known) if known else None), left_out
+
+
+@dataclass(frozen=True)
+class _Made:
+    unedited: Tensor
+    rows: list[ContactRow]
+    in_force: dict[str, float | None]
+
+
+def _rows(
+    fitted: LandscapeEdit,
+    reference: ReferenceSet,
+    inputs: Tensor,
+    seed: int,
+    top: int,
+    strength: float | None,
+    *,
+    progress: bool,
+) -> _Made:
+    """The row of every unit of a fitted landscape."""
+    target, landscape = fitted.target, fitted.landscape_
+    seeds, scaler = [seed] * len(inputs), landscape.scaler
+    unedited = fitted.generate(inputs, {}, seeds=seeds, strength=strength)
+    start = scaler.standardise(target.responses(unedited.images))
+    standard = scaler.standardise(landscape.responses)
+    rows, in_force = [], unedited.settings_in_force
+    for unit, name in enumerate(tqdm(target.names, desc="units", disable=not progress)):
+        made = {sense: fitted.generate(inputs, {unit: sense}, seeds=seeds, strength=strength) for sense in SENSES}
+        in_force = made["increase"].settings_in_force
+        best = standard[:, unit].argsort(descending=True, stable=True)[:top]
+        rows.append(
+            ContactRow(
+                unit=name,
+                evidence=fitted.evidence_[name],
+                top=TopImages(
+                    reference.images[best], standard[best, unit], [reference.names[row] for row in best.tolist()]
+                ),
+                images={sense: one.images for sense, one in made.items()},
+                response_change={
+                    sense: scaler.standardise(target.responses(one.images))[:, unit] - start[:, unit]
+                    for sense, one in made.items()
+                },
+            )
+        )
+    return _Made(unedited.images, rows, in_force)

@@ -1,0 +1,94 @@
+"""Whether what was made for one network also drives another: the unit as a second network predicts it."""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.math import pearson
+
+PENALTIES = tuple(10.0**power for power in range(-4, 5))
+
+
+class Transfer:
+    """A second network's prediction of the units' responses: ridge on its features, fitted on natural images.
+
+    A unit of one network has no counterpart in another; a linear read-out that predicts it on natural images is one.
+    What moves only the first network (an adversarial pattern) leaves the prediction where it was.
+
+    Args:
+        features: Images (N, 3, H, W) in [0, 1] to (N, ...) features of a network that had no part in making them.
+        penalties: Ridge penalties, in units of the features' mean squared singular value; the one of the least
+            leave-one-out error is taken for each unit.
+        batch_size: Images in a pass.
+
+    Attributes (after ``fit``):
+        correlation_: (K,) of leave-one-out predictions with the responses: a transfer is worth no more than this.
+        penalty_: (K,) chosen.
+
+    Source: transfer of preferred images to a second network, as in Ponce et al. 2019 and Walker et al. 2019 from a
+    model to neurons; leave-one-out error in closed form, Golub, Heath and Wahba 1979. The read-out is ours.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Tensor], Tensor],
+        *,
+        penalties: Sequence[float] = PENALTIES,
+        batch_size: int = 64,
+    ) -> None:
+        if not penalties or min(penalties) <= 0:
+            raise ValueError(f"penalties={tuple(penalties)} must be greater than 0, at least one of them.")
+        self.features, self.penalties, self.batch_size = features, tuple(penalties), batch_size
+
+    def fit(self, images: Tensor, responses: Tensor) -> Self:
+        """Fit the read-outs.
+
+        Args:
+            images: (N, 3, H, W) natural images, at least 20; none of those that judge.
+            responses: (N, K) responses of the first network's units.
+
+        Raises:
+            ValueError: The shapes do not fit, there are too few images, or a unit never varies.
+        """
+        if responses.ndim != 2 or len(responses) != len(images) or len(images) < 20:
+            raise ValueError(
+                f"responses has shape {tuple(responses.shape)} for {len(images)} images; expected (N, K), a row an "
+                "image, of at least 20. Give more natural images."
+            )
+        self.scaler_ = ResponseScaler.fit(responses, [str(unit) for unit in range(responses.shape[1])])
+        wanted = self.scaler_.standardise(responses).double().cpu()
+        x = self._read(images)
+        self.mean_, self.offset_ = x.mean(0), wanted.mean(0)
+        left, size, right = torch.linalg.svd(x - self.mean_, full_matrices=False)
+        along = left.T @ (wanted - self.offset_)  # (R, K)
+        unit = (size**2).mean().clamp_min(1e-12)
+        errors, held_out, weights = [], [], []
+        for penalty in self.penalties:
+            kept = size**2 / (size**2 + penalty * unit)
+            leverage = (left**2 * kept).sum(1) + 1 / len(x)  # of each image on its own prediction, the mean's included
+            residual = (wanted - self.offset_ - left @ (kept[:, None] * along)) / (1 - leverage.clamp_max(0.999))[
+                :, None
+            ]
+            errors.append((residual**2).mean(0))
+            held_out.append(wanted - residual)
+            weights.append(right.T @ ((size / (size**2 + penalty * unit))[:, None] * along))
+        best = torch.stack(errors).argmin(0)
+        columns = range(wanted.shape[1])
+        self.weight_ = torch.stack([weights[int(best[unit])][:, unit] for unit in columns], 1)
+        self.penalty_ = torch.tensor([self.penalties[int(index)] for index in best])
+        self.correlation_ = torch.stack(
+            [pearson(held_out[int(best[unit])][:, unit], wanted[:, unit]) for unit in columns]
+        ).float()
+        return self
+
+    def standardised(self, images: Tensor) -> Tensor:
+        """What the second network predicts for images (N, 3, H, W), in SDs of the first one's units: (N, K)."""
+        return ((self._read(images) - self.mean_) @ self.weight_ + self.offset_).float()
+
+    @torch.no_grad()
+    def _read(self, images: Tensor) -> Tensor:
+        parts = [self.features(part).detach().flatten(1).double().cpu() for part in images.split(self.batch_size)]
+        return torch.cat(parts)

@@ -1,0 +1,221 @@
+"""Visualisation: images moved for a unit, measured again, and put beside what supports them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from vislens_interp.backends.base import Backend
+from vislens_interp.evaluation.checks import warn_of_overlap
+from vislens_interp.evaluation.compare import describe_method
+from vislens_interp.images import load_images
+from vislens_interp.landscape.prior import ResponseScaler, Sense
+from vislens_interp.methods.base import Generated, Method
+from vislens_interp.methods.landscape import LandscapeMethod
+from vislens_interp.reference import embed
+from vislens_interp.results.background import Background
+from vislens_interp.results.result import LensResult
+from vislens_interp.targets.target import Target
+
+if TYPE_CHECKING:
+    from vislens_interp.lens import FeatureLens
+
+PAPER_SEED = 42
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What reads the pictures, in which scale, and what it answers to the reference set."""
+
+    target: Target
+    scaler: ResponseScaler
+    reference: Tensor | None = None
+
+    def read(self, images: Tensor) -> Tensor:
+        """Raw responses (N, K)."""
+        return self.target.responses(images.to(self.target.device))
+
+    def changes(self, images: Tensor, unedited: Tensor) -> Tensor:
+        """Changes (N, K) against the raw responses to the unedited pictures, in SDs."""
+        return self.scaler.standardise(self.read(images)) - self.scaler.standardise(unedited)
+
+
+def visualize(
+    lens: "FeatureLens",
+    images: Any = None,
+    direction: str | Mapping[Any, Sense] = "both",
+    *,
+    method: str | Method = "edit",
+    alpha: float | None = None,
+    strength: float | None = None,
+    seeds: int | Sequence[int] = PAPER_SEED,
+    judge: Target | None = None,
+    mode: int | None = None,
+    alphas: Sequence[float] = (),
+    on_error: Literal["raise", "skip"] = "raise",
+    progress: bool = False,
+) -> LensResult:
+    """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
+    lens.validate(direction, method=method, alpha=alpha, strength=strength, judge=judge, mode=mode, alphas=alphas)
+    moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
+    pictures, names, seed_list = _inputs(lens, images, seeds, on_error, progress)
+    maker = lens.maker(method, mode)
+    given = {key: value for key, value in (("alpha", alpha), ("strength", strength)) if value is not None}
+    made = {key: maker.generate(pictures, one, seeds=seed_list, **given) for key, one in moves.items()}
+    shown = {"reference": pictures, **{key: one.images for key, one in made.items()}}
+    reader = _reader(lens, judge)
+    responses = {key: reader.read(value) for key, value in shown.items()}
+    settings = _settings(lens, maker, method, made, seeds, direction, mode, alphas)
+    settings["judge"] = None if judge is None else _describe_judge(lens, judge)
+    if judge is None and "judge" in settings["target"]:  # no network: what was recorded
+        settings["judge"] = settings["target"]["judge"]
+    changes = None
+    if method == "edit":
+        changes = {0.0: torch.zeros_like(responses["unedited"])}
+        for key, one in list(moves.items())[1:]:
+            sign, weight = (-1 if key == "decrease" else 1), settings["alpha"]
+            if weight:
+                changes[sign * weight] = reader.changes(shown[key], responses["unedited"])
+            for other in set(alphas) - {weight}:
+                dosed = maker.generate(pictures, one, seeds=seed_list, **{**given, "alpha": other})
+                changes[sign * other] = reader.changes(dosed.images, responses["unedited"])
+    similarity = _similarity(lens.backend, shown)
+    latents = {key: _latents(lens, maker, one) for key, one in made.items()}
+    reference = lens.reference_set
+    return LensResult.joined(
+        [
+            LensResult(
+                unit=name,
+                layer=settings["target"].get("layer", ""),
+                model=settings["target"].get("model", type(lens.target).__name__),
+                images=shown,
+                responses={key: value[:, unit] for key, value in responses.items()},
+                response_mean=reader.scaler.mean[unit].item(),
+                response_std=reader.scaler.std[unit].item(),
+                similarity=similarity,
+                evidence=lens.evidence_.get(name),
+                names=names,
+                settings={key: value for key, value in settings.items() if key != "judge" or value is not None},
+                background=Background.of(
+                    lens.landscape_,
+                    unit,
+                    latents,
+                    responses=None if reader.reference is None else reader.reference[:, unit],
+                    pictures=reference.images if reference.has_images else None,
+                    names=reference.names if reference.has_images else None,
+                    changes=None if changes is None else {weight: one[:, unit] for weight, one in changes.items()},
+                ),
+            )
+            for unit, name in enumerate(lens.target.names)
+        ]
+    )
+
+
+def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
+    """One noise seed an image."""
+    if isinstance(seeds, int):
+        return [seeds] * count
+    if len(seeds) != count:
+        raise ValueError(f"seeds has {len(seeds)} entries for {count} images; give one for all or one an image.")
+    return [int(seed) for seed in seeds]
+
+
+def _inputs(
+    lens: "FeatureLens",
+    images: Any,
+    seeds: int | Sequence[int],
+    on_error: Literal["raise", "skip"],
+    progress: bool,
+) -> tuple[Tensor, list[str], list[int]]:
+    """Pictures to move, names and seeds; the lens is fitted afterwards, on these if there are enough of them."""
+    if images is None:
+        lens.fit_if_needed(progress=progress)
+        pictures, names = lens.reference_set.held_out(8)
+        return pictures, names, seed_list(seeds, len(pictures))
+    pictures, names = load_images(images, size=lens.backend.size, on_error=on_error)
+    drawn = seed_list(seeds, len(pictures))
+    lens.fit_if_needed(pictures, progress=progress)
+    warn_of_overlap(lens.reference_set, pictures)
+    return pictures, names, drawn
+
+
+def _reader(lens: "FeatureLens", judge: Target | None) -> _Reader:
+    if judge is None:
+        return _Reader(lens.target, lens.landscape_.scaler)
+    if not lens.reference_set.has_images:
+        raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
+    responses = lens.reference_set.read_by(judge)
+    return _Reader(judge, ResponseScaler.fit(responses, judge.names), responses)
+
+
+def _ours(lens: "FeatureLens", maker: Method) -> bool:
+    """Whether a method works in the lens's own landscape."""
+    return isinstance(maker, LandscapeMethod) and maker.landscape_ is lens.landscape_
+
+
+def _latents(lens: "FeatureLens", maker: Method, made: Generated) -> Tensor:
+    """Where pictures lie in the lens's landscape; those of another method are encoded."""
+    if made.latents is not None and _ours(lens, maker):
+        return made.latents
+    return lens.landscape_.encode(lens.backend.encode(made.images))[0]
+
+
+def _similarity(backend: Backend, shown: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cosine to the inputs in the backend's own network, (N,) for every key; empty where it has none."""
+    extractor = backend.feature_extractor()
+    if extractor is None:
+        return {}
+    with torch.no_grad():
+        embedded = {
+            key: embed(backend, value) if key == "reference" else backend.encode(value) for key, value in shown.items()
+        }
+        features = {key: extractor(x).flatten(1).cpu() for key, x in embedded.items()}
+    return {key: cosine_similarity(value, features["reference"]) for key, value in features.items()}
+
+
+def _describe_judge(lens: "FeatureLens", judge: Target) -> str:
+    """Who judged, in a line, and whether it guided the pictures too."""
+    described, own = judge.describe(), lens.target.describe()
+    model = f"{described['model']} ({described['name']})" if "name" in described else described["model"]
+    line = f"{', '.join(judge.names)} of {model}"
+    if described.get("fingerprint") is not None and described["fingerprint"] == own.get("fingerprint"):
+        line += ", the network that guided them"
+    return line
+
+
+def _settings(
+    lens: "FeatureLens",
+    maker: Method,
+    method: str | Method,
+    made: Mapping[str, Generated],
+    seeds: int | Sequence[int],
+    direction: str | Mapping[Any, Sense],
+    mode: int | None,
+    alphas: Sequence[float],
+) -> dict[str, Any]:
+    """How the pictures were made, as JSON values: what was in force, not what was asked for."""
+    in_force = list(made.values())[-1].settings_in_force
+    backend = lens.backend
+    described = maker if isinstance(maker, LandscapeMethod) and _ours(lens, maker) else lens.fitted_method
+    return {
+        "method": method if isinstance(method, str) else type(method).__name__,
+        **({} if _ours(lens, maker) else {"baseline": describe_method(maker)}),
+        "alpha": in_force["alpha"],
+        "strength": in_force["strength"],
+        "seeds": seeds if isinstance(seeds, int) else list(seeds),
+        "mode": mode,
+        "alphas": list(alphas),
+        "direction": (
+            {lens.target.names[lens.index(unit)]: sense for unit, sense in direction.items()}
+            if isinstance(direction, Mapping)
+            else direction
+        ),
+        "backend": backend.name,
+        "reference_set": lens.reference_set.kind,
+        "similarity_network": getattr(backend, "feature_extractor_name", f"{backend.name} feature extractor"),
+        "target": lens.target.describe(),
+        "settings": described.describe(),
+    }

@@ -1,0 +1,213 @@
+"""Gradient ascent on a surrogate: small networks predict the response, and an embedding follows their gradient."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.prior import Sense
+from vislens_interp.math import angle_between, keep_norm, ridge_gcv
+
+STEP_DEG = 7.5
+"""Degrees of a step."""
+MAX_ROTATION_DEG = 60.0
+"""Degrees that an edit of α = 1 turns by; another α turns by its share of them."""
+NEIGHBOURS = 300
+"""Reference images whose covariance says in which directions images differ where a step is taken."""
+NETWORKS, HIDDEN, BLUR, EPOCHS, PATIENCE, BATCH = 3, 64, 0.3, 30, 3, 128
+"""Of a surrogate's networks and their training; blur in the embeddings' own SD, a mean over dimensions."""
+
+FOLDS = 5
+"""One part of so many says when a network's training stops, and how much weight the networks get."""
+
+
+class ResponseSurrogate:
+    """Predicts a landscape's responses from embeddings: a weighted mean of a ridge regression and of small networks.
+
+    A landscape's prior has one mean for a unit's preference, or a few. The responses that it was fitted on say more:
+    where they rise from a given image on, which for a unit of several preferences differs from image to image. Small
+    networks from embeddings to standardised responses learn that; from a few hundred noisy recordings they learn noise
+    as well. So the prediction lies between their mean and a ridge regression, for each unit where the squared error on
+    images that neither was trained on is least (stacking: Wolpert 1992; Breiman 1996).
+
+    Args:
+        landscape: The fitted landscape of an embedding backend. Its reference latents, decoded, and its recorded
+            responses are all that is used, without those that its fit held out.
+        seed: Of the networks' weights and batches; each stops by another fifth of the images.
+        state: What :meth:`state` gave for this landscape; nothing is trained then.
+
+    Attributes:
+        mlp_weight: (K,) weight of the networks in each unit's prediction, 0 to 1; the rest is the ridge regression's.
+
+    Raises:
+        ValueError: The landscape is not one of embeddings.
+    """
+
+    def __init__(self, landscape: Landscape, *, seed: int = 0, state: dict[str, Any] | None = None) -> None:
+        learned = torch.ones(len(landscape.latents), dtype=torch.bool)
+        learned[landscape.held_out] = False
+        device = next(landscape.vae.parameters()).device
+        self.known = landscape.decode(landscape.latents[learned].to(device))
+        if self.known.ndim != 2:
+            raise ValueError(
+                f"goal='surrogate_ascent' moves embeddings, and this landscape's x has shape "
+                f"{tuple(self.known.shape[1:])}. Use goal='mean', or a backend of embeddings."
+            )
+        self.centre = self.known.mean(0)
+        self.scale = (self.known - self.centre).square().mean().sqrt().clamp_min(1e-12)
+        if state is not None:
+            self.members = [_Member.from_state(one, self.known) for one in state["members"]]
+            self.mlp_weight = state["mlp_weight"].to(self.known)
+            return
+        standard = landscape.scaler.standardise(landscape.responses)[learned].to(self.known)
+        inputs = (self.known - self.centre) / self.scale
+        trained = [_train_member(inputs, standard, seed * NETWORKS + member) for member in range(NETWORKS)]
+        self.members = [member for member, _ in trained]
+        self.mlp_weight = _stack([held_out for _, held_out in trained])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Predicted responses (N, K), in SDs, to embeddings (N, D)."""
+        inputs = (x - self.centre) / self.scale
+        linear = torch.stack([member.linear(inputs) for member in self.members]).mean(0)
+        mlp = torch.stack([member.network(inputs) for member in self.members]).mean(0)
+        return linear + self.mlp_weight * (mlp - linear)
+
+    def ascend(self, x: Tensor, directions: Mapping[int, Sense], degrees: float) -> Tensor:
+        """Embeddings (N, D) turned by so many degrees up (or down) the predicted responses; lengths stay.
+
+        A step goes along Σ∇h: the gradient of the prediction h, through the covariance Σ of the reference embeddings
+        nearest to where it starts. So it changes what images there differ in, and leaves alone what they have in
+        common.
+
+        Args:
+            x: (N, D).
+            directions: Unit to sense; several units: the sum of what they want.
+            degrees: From 0 to 180; a path that turns back on itself may end before, after three times as many steps.
+
+        Source: ours. Steps, neighbours and networks were chosen on tuning units (benchmarks/planted_units.py).
+        """
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees={degrees} must lie between 0 and 180.")
+        return torch.cat([self._ascend(part, directions, degrees) for part in x.split(64)]) if len(x) else x
+
+    def _ascend(self, x: Tensor, directions: Mapping[int, Sense], degrees: float) -> Tensor:
+        here, arrived = x, torch.full((len(x),), degrees <= 0, device=x.device)
+        for _ in range(math.ceil(3 * degrees / STEP_DEG)):
+            direction = self.step_direction(here, directions)
+            there = _turn(here, direction, torch.full((len(x),), STEP_DEG).to(x))
+            over = angle_between(there, x) > degrees
+            if (over & ~arrived).any():  # the last step ends where the path has turned far enough
+                low, high = torch.zeros(len(x)).to(x), torch.full((len(x),), STEP_DEG).to(x)
+                for _ in range(20):
+                    middle = (low + high) / 2
+                    beyond = angle_between(_turn(here, direction, middle), x) > degrees
+                    low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+                there = torch.where(over[:, None], _turn(here, direction, low), there)
+            here = torch.where(arrived[:, None], here, there)
+            arrived = arrived | over
+            if arrived.all():
+                break
+        return keep_norm(here, x)
+
+    def step_direction(self, x: Tensor, directions: Mapping[int, Sense]) -> Tensor:
+        """Σ∇h at embeddings (N, D), see :meth:`ascend`."""
+        with torch.enable_grad():
+            moved = x.detach().requires_grad_(True)
+            predicted = self(moved)
+            signed = [predicted[:, unit] * (1 if sense == "increase" else -1) for unit, sense in directions.items()]
+            (gradient,) = torch.autograd.grad(torch.stack(signed).sum(), moved)
+        near = torch.cdist(x, self.known).topk(min(NEIGHBOURS, len(self.known)), largest=False).indices
+        # Σ∇h is a mean of the neighbours, each weighted by its projection on ∇h minus their mean projection.
+        along = (gradient @ self.known.T).gather(1, near)
+        weights = torch.zeros(len(x), len(self.known)).to(x)
+        weights.scatter_(1, near, (along - along.mean(1, keepdim=True)) / near.shape[1])
+        return weights @ self.known
+
+    def state(self) -> dict[str, Any]:
+        """What was learned, as nested dictionaries for :func:`vislens_interp.files.save_state`."""
+        return {"mlp_weight": self.mlp_weight, "members": [member.state() for member in self.members]}
+
+
+def _turn(x: Tensor, direction: Tensor, degrees: Tensor) -> Tensor:
+    """``x`` (N, D) turned by (N,) degrees towards ``direction`` (N, D), on the sphere of its own length."""
+    along = (direction * x).sum(1, keepdim=True) / (x**2).sum(1, keepdim=True).clamp_min(1e-12)
+    tangent = keep_norm(direction - along * x, x)
+    angle = torch.deg2rad(degrees)[:, None]
+    return torch.cos(angle) * x + torch.sin(angle) * tangent
+
+
+class _Member:
+    """A network and a ridge regression, learned from the same images."""
+
+    def __init__(self, network: nn.Module, weights: Tensor, offset: Tensor) -> None:
+        self.network, self.weights, self.offset = network, weights, offset
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The ridge regression's prediction (N, K)."""
+        return x @ self.weights + self.offset
+
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "weights": self.weights, "offset": self.offset}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], like: Tensor) -> "_Member":
+        weights = state["weights"].clone().to(like)
+        network = _network(*weights.shape)
+        network.load_state_dict(state["network"])
+        return cls(network.to(like).requires_grad_(False), weights, state["offset"].clone().to(like))
+
+
+def _train_member(x: Tensor, responses: Tensor, seed: int) -> tuple[_Member, tuple[Tensor, Tensor, Tensor]]:
+    """A member, and for the images that it was not trained on (n, K): linear and network predictions, and responses."""
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(x), generator=draw)
+    held, rows = order[: len(x) // FOLDS], order[len(x) // FOLDS :]
+    network = _train_network(x, responses, held, rows, draw, seed)
+    centre, level = x[rows].mean(0), responses[rows].mean(0)
+    weights = ridge_gcv((x[rows] - centre).double(), (responses[rows] - level).double()).to(x)
+    member = _Member(network, weights, level - centre @ weights)
+    return member, (member.linear(x[held]), network(x[held]), responses[held])
+
+
+def _stack(held_out: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Weight (K,) of the networks at which the blend's squared error on the held-out images is least."""
+    linear, mlp, truth = (torch.cat([part[index] for part in held_out]) for index in range(3))
+    difference = mlp - linear
+    return ((difference * (truth - linear)).sum(0) / difference.square().sum(0).clamp_min(1e-12)).clamp(0, 1)
+
+
+def _network(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, outputs))
+
+
+def _train_network(
+    x: Tensor, responses: Tensor, held: Tensor, rows: Tensor, draw: torch.Generator, seed: int
+) -> nn.Module:
+    """The network of the epoch that predicts the held-out responses best; they say when to stop, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(x.shape[1], responses.shape[1])
+    network = network.to(x)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
+    best, kept, since = float("inf"), network.state_dict(), 0
+    for _ in range(EPOCHS):
+        for part in rows[torch.randperm(len(rows), generator=draw)].split(BATCH):
+            blurred = x[part] + BLUR * torch.randn(x[part].shape, generator=draw).to(x)
+            with torch.enable_grad():
+                loss = (network(blurred) - responses[part]).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            error = (network(x[held]) - responses[held]).square().mean().item()
+        since += 1
+        if error < best:
+            best, since = error, 0
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+        if since > PATIENCE:
+            break
+    network.load_state_dict(kept)
+    return network.requires_grad_(False)

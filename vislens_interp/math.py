@@ -1,0 +1,89 @@
+"""Linear algebra that several rooms need: ridge regressions, correlation, angles and unit vectors."""
+
+import torch
+from torch import Tensor
+
+GCV_PENALTIES = torch.logspace(-3, 4, 15, dtype=torch.float64)
+LOO_PENALTIES = torch.logspace(-1, 5, 13, dtype=torch.float64)
+"""Those of BrainACTIV."""
+
+
+def ridge_gcv(x: Tensor, y: Tensor) -> Tensor:
+    """Ridge weights (D, K), one penalty a column of y, chosen by generalised cross-validation.
+
+    Args:
+        x: (N, D), centred.
+        y: (N, K), centred.
+
+    Source: Golub, Heath and Wahba 1979.
+    """
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    projected = u.T @ y
+    shrink = s[:, None] ** 2 / (s[:, None] ** 2 + GCV_PENALTIES.to(s))
+    total = (y**2).sum(0) - (projected**2).sum(0)
+    residual = ((1 - shrink[:, :, None]) ** 2 * projected[:, None] ** 2).sum(0) + total
+    score = residual / (len(x) - shrink.sum(0)).clamp_min(1)[:, None] ** 2
+    best = score.argmin(0)
+    return vt.T @ (s[:, None] / (s[:, None] ** 2 + GCV_PENALTIES.to(s)[best]) * projected)
+
+
+def ridge_loo(x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES) -> tuple[Tensor, Tensor]:
+    """Ridge regression with a bias, the penalty of each column of y by its leave-one-out error.
+
+    Args:
+        x: (N, D), float64.
+        y: (N, K), float64.
+        penalties: (P,) to choose from.
+
+    Returns:
+        (D, K) weights and (K,) penalties.
+
+    Source: what scikit-learn's ``RidgeCV(alphas=..., cv=None)`` computes for one target: left-out errors are residuals
+    over 1 - leverage, exactly (Golub, Heath and Wahba 1979 and references there).
+    """
+    centred, targets = x - x.mean(0), y - y.mean(0)
+    u, s, vt = torch.linalg.svd(centred, full_matrices=False)
+    projected = u.T @ targets
+    kept = s**2 / (s**2 + penalties.to(s)[:, None])
+    errors = []
+    for share in kept:
+        fitted = u @ (share[:, None] * projected)
+        leverage = u**2 @ share + 1 / len(x)  # the bias is a direction of its own, which no penalty touches
+        errors.append((((targets - fitted) / (1 - leverage)[:, None]) ** 2).mean(0))
+    best = torch.stack(errors).argmin(0)
+    chosen = penalties.to(s)[best]
+    weights = vt.T @ (s[:, None] / (s[:, None] ** 2 + chosen) * projected)
+    return weights, chosen.cpu()
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of two (N, ...) tensors over their first axis; 0 where either never varies.
+
+    >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])).item()
+    1.0
+    """
+    a, b = a - a.mean(0), b - b.mean(0)
+    size = ((a**2).sum(0) * (b**2).sum(0)).sqrt()
+    return torch.where(size > 0, (a * b).sum(0) / size.clamp_min(1e-300), torch.zeros_like(size)).clamp(-1, 1)
+
+
+def angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """Angle between the rows of two (N, ...) tensors, in degrees: (N,)."""
+    a, b = unit_rows(a.flatten(1)), unit_rows(b.flatten(1))
+    # atan2 of chord lengths keeps its precision near 0° and 180°, where acos of the dot product has none.
+    return torch.rad2deg(2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of (N, D) with length 1; a row of zeros stays."""
+    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def keep_norm(x: Tensor, reference: Tensor) -> Tensor:
+    """``x`` (N, D) with the lengths of ``reference`` (N, D): an edit then changes an embedding's direction alone.
+
+    A VAE's reconstructions are shorter than what it saw, and a generator reads the length too; a zero vector stays.
+
+    Source: BrainACTIV scales an edited embedding by the reference's norm; the paper does not say.
+    """
+    return x * (reference.norm(dim=1, keepdim=True) / x.norm(dim=1, keepdim=True).clamp_min(1e-12))

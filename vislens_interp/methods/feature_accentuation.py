@@ -1,0 +1,120 @@
+"""Feature accentuation: a reference image optimised for a unit, held to itself in the unit's own layer."""
+
+import torch
+from torch import Tensor
+
+from vislens_interp.backends.base import Backend
+from vislens_interp.methods.base import Directions, check_counts, check_positive
+from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_signal, to_spectrum
+from vislens_interp.methods.maco import check_box
+from vislens_interp.methods.pixel_ascent import ImageAscent, minimise
+from vislens_interp.methods.robustness import crops, noise
+from vislens_interp.targets.target import Target
+
+GATE = 5.0
+"""Where the logits of the amplitudes' gates start: sigmoid(5) = 0.993, as in faccent."""
+
+
+class FeatureAccentuation(ImageAscent):
+    """Optimise the phases of an image, and gates that may only shrink its amplitudes, from the image itself.
+
+    Maximised is f(x) - λ ‖h(x) - h(image)‖, where h is the layer that the unit is read from, both seen through the
+    same random crops. λ is in units of the ratio of both gradients' lengths at the start, or at the first step at which
+    the unit is not silent.
+
+    Args:
+        steps: 100 in the release.
+        lr: Adam's learning rate, 0.05 in the release.
+        crops: Crops of each picture in a step; 16 in the release.
+        box: Smallest and largest side of a crop, as shares of the picture's; 0.05 and 0.99 in the release.
+        noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.02 in the release.
+        regularization: λ; 1 in the release, where a layer is given. 0 needs no features, and half of the passes.
+        chunk: Pictures at a time.
+
+    Source: Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images",
+    and chrishamblin7/faccent: ``render.render_vis``, ``param.fourrier_phase``, ``transform.standard_box_transforms``
+    (commit b1e96ea5). Deviations: gates are scaled so that the first picture is the image itself (released: 0.7 % less
+    contrast); h is the unit's own layer (released: one to choose, and without one no regularisation); a unit that is
+    silent at the start waits for its λ; the picture is as large as the backend's (released: 512 px).
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 100,
+        lr: float = 0.05,
+        crops: int = 16,
+        box: tuple[float, float] = (0.05, 0.99),
+        noise: float = 0.02,
+        regularization: float = 1.0,
+        chunk: int = 4,
+    ) -> None:
+        super().__init__(steps=steps, chunk=chunk)
+        check_counts(crops=crops)
+        check_positive(lr=lr)
+        check_box(box)
+        for name, value in (("noise", noise), ("regularization", regularization)):
+            if value < 0:
+                raise ValueError(f"{name}={value} must not be negative.")
+        self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
+        self.regularization = regularization
+
+    def validate(self, target: Target, backend: Backend) -> None:
+        """Also for a target without features, unless nothing is held."""
+        super().validate(target, backend)
+        whole = target
+        while isinstance(inner := getattr(whole, "target", None), Target):  # what counts or selects reads from another
+            whole = inner
+        if self.regularization and type(whole).features is Target.features:
+            raise ValueError(
+                f"regularization={self.regularization} holds the layer that the unit is read from, and "
+                f"{type(whole).__name__} has no features. Pass regularization=0, or a network and a layer."
+            )
+
+    def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
+        return images
+
+    def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
+        spectrum = to_spectrum(decorrelate(to_logits(images)))
+        amplitude, size = spectrum.abs(), images.shape[-1]
+        phase, gate = spectrum.angle().requires_grad_(), torch.full_like(amplitude, GATE).requires_grad_()
+        parameters = [phase, gate]
+        full = torch.tensor(GATE).sigmoid().to(amplitude)
+
+        def picture() -> Tensor:
+            kept = amplitude * gate.sigmoid() / full
+            return torch.sigmoid(recorrelate(to_signal(torch.complex(kept * phase.cos(), kept * phase.sin()), size)))
+
+        def look() -> tuple[Tensor, Tensor]:
+            """Response (N,) and distance from the image (N,), means over the same crops of both."""
+            both = [picture()] + ([images] if self.regularization else [])
+            seen = crops(torch.cat(both, 1), generators, count=self.crops, box=self.box).split(3, 1)
+            seen = [noise(one, generators, self.noise) for one in seen]
+            if not self.regularization:
+                response = self.wanted(seen[0], directions).view(len(images), -1).mean(1)
+                return response, torch.zeros_like(response)
+            with torch.no_grad():
+                before = self.target.features(seen[1])
+            responses, after = self.target.with_features(seen[0])
+            moved = (after - before).flatten(1).norm(dim=1)
+            wanted = self.signed(responses, directions)
+            return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
+
+        weight = torch.zeros(len(images), device=images.device)
+
+        def loss() -> Tensor:
+            response, distance = look()
+            if self.regularization and (weight == 0).any():
+                weight.copy_(torch.where(weight == 0, self._balance(parameters, response, distance), weight))
+            return weight * distance - response
+
+        minimise(parameters, torch.optim.Adam(parameters, lr=self.lr), loss, self.steps)
+        return picture()
+
+    def _balance(self, parameters: list[Tensor], response: Tensor, distance: Tensor) -> Tensor:
+        """λ of each picture: the weight at which both gradients are of one length, times ``regularization``."""
+        lengths = []
+        for term in (response, distance):
+            gradients = torch.autograd.grad(term.sum(), parameters, retain_graph=True)
+            lengths.append(torch.stack([one.abs().flatten(1).sum(1) for one in gradients]).sum(0))
+        return self.regularization * lengths[0] / lengths[1].clamp_min(1e-12)

@@ -1,0 +1,78 @@
+"""Top-k natural images: what drives a unit most among pictures that nobody made."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vislens_interp.images import ImageFiles, resize
+from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.methods.base import Directions, Method
+from vislens_interp.methods.embedding_edit import signed
+from vislens_interp.reference import ReferenceSet
+
+
+class NaturalImages(Method):
+    """Show the ``count`` reference images that a unit answers to most (or least): the reality check.
+
+    Nothing is generated and the image to edit has no say: a picture's noise seed picks its rank, seed mod ``count``.
+    No direction gives the image itself.
+
+    Args:
+        count: k; 10 in the paper.
+
+    Attributes (after ``fit``):
+        images_: (N, 3, H, W) the reference images.
+        standard_: (N, K) their standardised responses.
+
+    Source: Vis-Lens, Figs. 4 and S21 to S26 (top 10). Several units: ranked by the sum of their wanted changes.
+    """
+
+    shows_reference = True
+    images_: Tensor | ImageFiles
+
+    def __init__(self, count: int = 10) -> None:
+        if count < 1:
+            raise ValueError(f"count={count} must be at least 1.")
+        self.count = count
+
+    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
+        if len(reference) < self.count:
+            raise ValueError(f"images holds {len(reference)} images; expected at least count={self.count}.")
+        responses = reference.responses
+        assert responses is not None  # the ranking uses responses
+        self.images_ = reference.images
+        self.standard_ = ResponseScaler.fit(responses, list(self.target.names)).standardise(responses)
+
+    def rows(self, directions: Directions) -> Tensor:
+        """Rows of the reference set, the best first: (count,)."""
+        return signed(self.standard_, directions).argsort(descending=True, stable=True)[: self.count]
+
+    def _generate(
+        self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
+    ) -> tuple[Tensor, None]:
+        if directions:
+            images = self.images_[self.choose(directions, seeds)]
+        return resize(images.float(), self.backend.size), None
+
+    def choose(self, directions: Directions, seeds: list[int]) -> Tensor:
+        """A row of the reference set for each seed: (N,)."""
+        return self.rows(directions)[torch.tensor([seed % self.count for seed in seeds])]
+
+
+class RandomImages(NaturalImages):
+    """Show any reference images, whatever a unit answers to them: the control of the top-k images.
+
+    A picture's noise seed picks it, for one direction as for the other. No direction gives the image itself.
+
+    Attributes (after ``fit``):
+        images_: (N, 3, H, W) the reference images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(count=1)
+
+    def choose(self, directions: Directions, seeds: list[int]) -> Tensor:
+        """A row of the reference set for each seed: (N,)."""
+        count = len(self.images_)
+        return torch.cat([torch.randint(count, (1,), generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -1,0 +1,91 @@
+"""The amplitude spectrum of photographs, as it was measured and at any size."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from vislens_interp import zoo
+from vislens_interp.files import load_state
+from vislens_interp.methods.fourier import decorrelate, frequencies, to_logits, to_spectrum
+
+FILE, KIND = "natural_spectrum.safetensors", "natural spectrum"
+EPS = 0.01
+"""Pixels nearer to black or white than this are taken for this where amplitudes are measured."""
+
+
+class NaturalSpectrum(NamedTuple):
+    """What photographs have in common, in logits of pixels with decorrelated colours.
+
+    Args:
+        amplitude: (3, S, S // 2 + 1) mean absolute Fourier coefficient (``norm="ortho"``), without the mean's.
+        mean: (3,) mean value.
+    """
+
+    amplitude: Tensor
+    mean: Tensor
+
+
+def measure(images: Tensor) -> NaturalSpectrum:
+    """Mean amplitudes and mean of square photographs (N, 3, S, S) in [0, 1].
+
+    Source: Fel et al. 2023 (MACO): r = E|F(x)| over photographs. Deviation: in the logits that a picture is written
+    in, instead of in pixels, so that what is rendered needs no rescaling.
+    """
+    signal = decorrelate(to_logits(images, EPS))
+    mean = signal.mean((0, 2, 3))
+    amplitude = to_spectrum(signal - signal.mean((2, 3), keepdim=True)).abs().mean(0)
+    amplitude[:, 0, 0] = 0
+    return NaturalSpectrum(amplitude, mean)
+
+
+@cache
+def natural_spectrum(size: int) -> NaturalSpectrum:
+    """The shipped spectrum for pictures of this side, from the nearest measured size that is not smaller.
+
+    >>> natural_spectrum(32).amplitude.shape
+    torch.Size([3, 32, 17])
+    """
+    measured = _shipped()
+    chosen = min((side for side in measured if side >= size), default=max(measured))
+    spectrum = measured[chosen]
+    amplitude = at_size(spectrum.amplitude, size)
+    opposite = (-torch.arange(size)) % size
+    for column in [0] if size % 2 else [0, size // 2]:  # f and -f are both in there, and alike in every real picture
+        amplitude[..., column] = (amplitude[..., column] + amplitude[:, opposite, column]) / 2
+    return NaturalSpectrum(amplitude, spectrum.mean)
+
+
+def at_size(amplitude: Tensor, size: int) -> Tensor:
+    """Amplitudes (3, T, T // 2 + 1) at the frequencies of pictures of another side: (3, size, size // 2 + 1).
+
+    With ``norm="ortho"`` they are a function of cycles a pixel, whatever the side. They are interpolated after
+    multiplication by the frequency, which makes them nearly flat; below the lowest measured frequency they go on as
+    one over it.
+    """
+    side = amplitude.shape[-2]
+    if side == size:
+        return amplitude.clone()
+    flat = amplitude * frequencies(side).to(amplitude)
+    neighbours = torch.stack([flat[:, 1, 0], flat[:, -1, 0], flat[:, 0, 1], flat[:, 1, 1], flat[:, -1, 1]])
+    flat[:, 0, 0] = neighbours.mean(0)
+    rows = flat.roll(side // 2, 1)  # from -1/2 cycles a pixel up
+    rows = torch.cat([rows, rows[:, :1]], 1)  # 1/2 is -1/2
+    y = 2 * torch.fft.fftfreq(size).to(amplitude)
+    x = 4 * torch.fft.rfftfreq(size).to(amplitude) - 1
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+    found = grid_sample(rows[None], grid, padding_mode="border", align_corners=True)[0]
+    found = found / frequencies(size).to(amplitude).clamp_min(1 / (4 * size))
+    found[:, 0, 0] = 0
+    return found
+
+
+@cache
+def _shipped() -> dict[int, NaturalSpectrum]:
+    state = load_state(zoo.weights(FILE), KIND)
+    return {
+        int(side): NaturalSpectrum(part["amplitude"].float(), part["mean"].float())
+        for side, part in state["sizes"].items()
+    }

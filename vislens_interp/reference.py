@@ -1,0 +1,273 @@
+"""Reference sets: the images that landscapes are fitted on, their names, responses and embeddings."""
+
+import copy
+import hashlib
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
+
+if TYPE_CHECKING:
+    from vislens_interp.backends.base import Backend
+    from vislens_interp.targets.target import Target
+
+CHUNK = 64
+"""Pictures in memory at a time where they come from files: 200 MB at 512 px."""
+REMEMBERED = 8
+"""Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
+
+
+@dataclass
+class _Memory:
+    """What is remembered for one backend: x of images by their content, and its own reference set."""
+
+    embedded: "OrderedDict[str, Tensor]" = field(default_factory=OrderedDict)
+    own: "ReferenceSet | None" = None
+
+
+_memories: dict[int, _Memory] = {}
+"""By the identity of a backend, as long as it lives."""
+
+
+def _memory_of(backend: "Backend") -> _Memory:
+    key = id(backend)
+    if key not in _memories:
+        _memories[key] = _Memory()
+        weakref.finalize(backend, _memories.pop, key, None)
+    return _memories[key]
+
+
+class ReferenceSet:
+    """Images in memory or in files, with what is known of them; a lens is fitted on one, and several lenses share one.
+
+    Args:
+        images: (N, 3, S, S) in [0, 1], or files; None where only the keys of the images are known, as in a loaded lens.
+        names: One an image; None numbers them.
+        responses: (N, K) responses, a column a unit; None where they are not read yet.
+        measured: Whether the responses were measured, not read from the target.
+        synthetic: Whether a generator made the images: none is a photograph.
+        held_out: Rows that a fit did not learn from.
+
+    >>> reference = ReferenceSet(torch.rand(4, 3, 8, 8), held_out=[1, 3])
+    >>> images, names = reference.held_out(8)
+    >>> len(images), names
+    (2, ['image_00001', 'image_00003'])
+    """
+
+    def __init__(
+        self,
+        images: Tensor | ImageFiles | None,
+        names: Sequence[str] | None = None,
+        *,
+        responses: Tensor | None = None,
+        measured: bool = False,
+        synthetic: bool = False,
+        held_out: Sequence[int] = (),
+    ) -> None:
+        if names is None:
+            stem = "synthetic-{:04d}" if synthetic else "image_{:05d}"
+            count = 0 if images is None else len(images)
+            names = images.names if isinstance(images, ImageFiles) else [stem.format(row) for row in range(count)]
+        self._images, self.names = images, list(names)
+        self.responses, self.measured, self.synthetic = responses, measured, synthetic
+        self.held_out_rows = [int(row) for row in held_out]
+        self._content: list[str] = []  # the key, once it is computed; copies share it
+        self._whole: tuple[ReferenceSet, list[int]] | None = None
+        self._learned_keys: set[str] | None = None
+
+    @classmethod
+    def open(
+        cls, source: Any, size: int, *, stream: bool, on_error: Literal["raise", "skip"] = "raise"
+    ) -> "ReferenceSet":
+        """A reference set from whatever :func:`~vislens_interp.images.load_images` takes, or a reference set as it is.
+
+        Args:
+            source: A tensor, PIL images, paths, a folder, or a reference set.
+            size: Side of the images in pixels.
+            stream: Leave files on the disk, where they must remain: they are read where they are needed.
+            on_error: ``"skip"`` leaves unreadable files out, with a warning that names them.
+        """
+        if isinstance(source, ReferenceSet):
+            return source
+        if isinstance(source, ImageFiles):
+            return cls(source)
+        if stream and holds_files(source):
+            return cls(ImageFiles(source, size, on_error=on_error))
+        return cls(*load_images(source, size=size, on_error=on_error))
+
+    @classmethod
+    def of_backend(cls, backend: "Backend") -> "ReferenceSet | None":
+        """The backend's own reference set, the same object for every lens on that backend; None if it has none."""
+        images = backend.reference_images()
+        if images is None:
+            return None
+        memory = _memory_of(backend)
+        if memory.own is None or memory.own._images is not images:
+            memory.own = cls(images, synthetic=True)
+        return memory.own
+
+    @classmethod
+    def without_images(cls, learned_keys: Sequence[str], *, measured: bool, synthetic: bool) -> "ReferenceSet":
+        """What a saved lens knows of its reference set: the keys of the images that it learned from."""
+        known = cls(None, measured=measured, synthetic=synthetic)
+        known._learned_keys = set(learned_keys)
+        return known
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        where = "keys alone" if self._images is None else f"{len(self)} images"
+        return f"ReferenceSet({where}, {self.kind})"
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the images are at hand; a loaded lens knows only their keys."""
+        return self._images is not None
+
+    @property
+    def images(self) -> Tensor | ImageFiles:
+        """The images, in memory or in files; both give pictures by ``images[rows]``."""
+        if self._images is None:
+            raise ValueError(
+                "the reference set of a loaded lens holds no reference images; pass images, or call fit first."
+            )
+        return self._images
+
+    @property
+    def kind(self) -> str:
+        """Where the images and the responses come from, in words."""
+        images = "synthetic reference" if self.synthetic else "given images"
+        return f"{images}, measured responses" if self.measured else images
+
+    @property
+    def key(self) -> str:
+        """Hash of the images' content; of files, of their paths, sizes and times of change."""
+        if not self._content:
+            self._content.append(content_key(self.images))
+        return self._content[0]
+
+    def parts(self) -> Iterator[Tensor]:
+        """The images in order, 64 at a time."""
+        for row in range(0, len(self), CHUNK):
+            yield self.images[row : row + CHUNK]
+
+    def at(self, rows: Sequence[int]) -> "ReferenceSet":
+        """A part of the set; its embeddings are rows of the whole set's."""
+        rows, images = [int(row) for row in rows], self.images
+        part = ReferenceSet(
+            images.at(rows) if isinstance(images, ImageFiles) else images[rows],
+            [self.names[row] for row in rows],
+            responses=None if self.responses is None else self.responses[rows],
+            measured=self.measured,
+            synthetic=self.synthetic,
+        )
+        part._whole = (self, rows)
+        return part
+
+    def learned(self) -> "ReferenceSet":
+        """The images that the fit learned from: what every method that is compared with it learns from too."""
+        left_out = set(self.held_out_rows)
+        return self.at([row for row in range(len(self)) if row not in left_out])
+
+    def held_out(self, count: int | None = None) -> tuple[Tensor, list[str]]:
+        """The first ``count`` images that the fit did not learn from, and their names; None: all of them."""
+        rows = self.held_out_rows[:count]
+        return self.images[rows], [self.names[row] for row in rows]
+
+    def with_held_out(self, rows: Sequence[int] | Tensor) -> "ReferenceSet":
+        """The same images, of which a fit held out these rows."""
+        changed = self._copy()
+        changed.held_out_rows = torch.as_tensor(rows).tolist()
+        changed._learned_keys = None
+        return changed
+
+    def with_responses(self, responses: Any, *, measured: bool = False) -> "ReferenceSet":
+        """The same images with responses: (N,) for one unit, or (N, K)."""
+        values = torch.as_tensor(responses, dtype=torch.float32)
+        changed = self._copy()
+        changed.responses, changed.measured = values[:, None] if values.ndim == 1 else values, measured
+        return changed
+
+    def without_responses(self) -> "ReferenceSet":
+        """The same images for another target."""
+        changed = self._copy()
+        changed.responses, changed.measured = None, False
+        return changed
+
+    def read_by(self, target: "Target", *, progress: bool = False) -> Tensor:
+        """Responses (N, K) of a target to the images; files are read a part at a time."""
+        images = self.images
+        if isinstance(images, Tensor):
+            return target.responses(images, progress=progress)
+        responses = []
+        with tqdm(total=len(self), desc="responses", unit="image", disable=not progress) as bar:
+            for part in self.parts():
+                responses.append(target.responses(part))
+                bar.update(len(part))
+        return torch.cat(responses)
+
+    def embeddings(self, backend: "Backend") -> Tensor:
+        """The backend's x of every image (N, ...), computed once for a backend and kept in memory."""
+        if self._whole is not None:
+            whole, rows = self._whole
+            return whole.embeddings(backend)[rows]
+        return embed(backend, self.images, key=self.key)
+
+    def learned_count(self, images: Tensor) -> int:
+        """How many of these images (N, 3, S, S) the fit learned from."""
+        return sum(key in self.learned_keys for key in image_keys(images))
+
+    @property
+    def learned_keys(self) -> set[str]:
+        """Keys of the images that the fit learned from, see :func:`~vislens_interp.images.image_keys`."""
+        if self._learned_keys is None:
+            self._learned_keys = {key for part in self.learned().parts() for key in image_keys(part)}
+        return self._learned_keys
+
+    def _copy(self) -> Self:
+        return copy.copy(self)
+
+
+def embed(backend: "Backend", images: Tensor | ImageFiles, *, key: str | None = None) -> Tensor:
+    """The backend's x of images (N, ...), computed once for these images and this backend, then taken from memory.
+
+    Args:
+        backend: Whose ``encode``.
+        images: (N, 3, S, S), or files.
+        key: Their :func:`content_key`, if it is known.
+    """
+    key = content_key(images) if key is None else key
+    memory = _memory_of(backend).embedded
+    if key in memory:
+        memory.move_to_end(key)
+        return memory[key]
+    if isinstance(images, ImageFiles) and not getattr(backend, "encodes_files", False):
+        x = torch.cat([backend.encode(part) for part in images.split(CHUNK)])
+    else:
+        x = backend.encode(images)  # pyright: ignore[reportArgumentType] (this backend reads files itself)
+    memory[key] = x
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)
+    return x
+
+
+def content_key(images: Tensor | ImageFiles) -> str:
+    """A hash of images: of pixels in memory, or of files' paths, sizes and times of change."""
+    digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=16)
+    if isinstance(images, ImageFiles):
+        for path in images.paths:
+            stat = os.stat(path)
+            digest.update(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    else:
+        digest.update(str(images.dtype).encode())
+        digest.update(images.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""A fitted lens as one file, without the model and without images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vislens_interp.backends.base import Backend
+from vislens_interp.config import Config, migrate, resolve
+from vislens_interp.files import load_state, save_state
+from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.surrogate import ResponseSurrogate
+from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.target import Target
+
+KIND = "lens"
+
+
+def save(
+    path: str | Path, target: Target, backend: str, seed: int, method: LandscapeEdit, reference: ReferenceSet
+) -> Path:
+    """Write a fitted lens: its landscape, what was learned beside it, and what it has to be loaded for."""
+    described = target.describe()
+    if "fingerprint" not in described and getattr(target, "name", "") is None:
+        kind = type(target).__name__
+        raise ValueError(
+            f"the lens's target is a {kind} without a name; expected one, by which a loaded lens knows its function"
+            f" again. Pass name= to {kind}."
+        )
+    state = {
+        "landscape": method.landscape_.state(),
+        "surrogate": None if method.surrogate_ is None else method.surrogate_.state(),
+        "evidence": [item.to_dict() for item in method.evidence_.values()],
+        "config": method.config.to_dict(),
+        "seed": seed,
+        "synthetic": reference.synthetic,
+        "measured": reference.measured,
+        "learned": sorted(reference.learned_keys),
+        "backend": backend,
+        "target": described,
+    }
+    return save_state(path, KIND, state)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What :func:`save` wrote; of 0.1.0 with the kind of reference set by today's names."""
+    saved = load_state(path, KIND)
+    if "reference_kind" in saved:
+        kind = saved.pop("reference_kind")
+        saved |= {"synthetic": kind.startswith("synthetic"), "measured": kind.endswith("measured responses")}
+    return saved
+
+
+def reading(saved: Mapping[str, Any], path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Reading arguments of a saved lens on a network, where the file holds them.
+
+    Raises:
+        ValueError: Its units are no numbers, and are not given.
+    """
+    described = saved["target"]
+    arguments = {"layer": described["layer"] or None, "pool": described["pool"], "call": described.get("call")}
+    arguments["layout"] = described.get("declared_layout")
+    output = described.get("output")
+    arguments["output"] = tuple(output) if isinstance(output, list) else output
+    if "unit" not in given:
+        names = described["units"]
+        numbers = [int(name) for name in names if name.lstrip("-").isdigit()]
+        if len(numbers) != len(names) or "channels" in described:  # a label may look like a number
+            raise ValueError(
+                f"path={str(path)!r} holds the units {names}; pass the same ones as unit=, and labels= if that "
+                "is where their names come from."
+            )
+        arguments["unit"] = numbers if len(numbers) > 1 else numbers[0]
+    return arguments
+
+
+def check_same_target(saved: Mapping[str, Any], path: str | Path, target: Target, *, network: bool) -> None:
+    """Raise ValueError where a target is not the one that the saved lens was fitted for."""
+    now, described = target.describe(), saved["target"]
+    names = ("layer", "units", "channels", "pool", "layout", "output", "call")
+    # A preprocessing that can only say where it lies in memory cannot be compared.
+    known = all(side.get("preprocess") and " at 0x" not in side["preprocess"] for side in (now, described))
+    names = (*names, *(("preprocess",) if known else ()), *(() if network else ("model",)))
+    for name in names:
+        if _plain(now.get(name)) != _plain(described.get(name)):
+            raise ValueError(
+                f"{name}={now.get(name)!r}, but the lens in {str(path)!r} was fitted with {described.get(name)!r}; "
+                "pass that, or fit again."
+            )
+    if now.get("fingerprint") != described.get("fingerprint"):
+        raise ValueError(
+            f"model's weights (fingerprint {now.get('fingerprint')}) are not those that the lens in {str(path)!r} "
+            f"was fitted for ({described.get('fingerprint')}); pass that model, or fit again."
+        )
+
+
+def restore(saved: Mapping[str, Any], target: Target, backend: Backend) -> tuple[LandscapeEdit, ReferenceSet]:
+    """The fitted method, and what is known of its reference set."""
+    if "config" in saved:
+        config = Config.from_dict(saved["config"])
+    else:  # 0.1.0 kept only what was not the backend's default
+        config = resolve(backend.defaults, migrate(saved["settings"]), {"seed": saved["seed"]})
+    method = LandscapeEdit(config).bind(target, backend)
+    method.landscape_ = Landscape.from_state(saved["landscape"])
+    method.landscape_.vae.to(backend.device)
+    if saved.get("surrogate") is not None:
+        method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
+    items = [Evidence(**{k: v for k, v in item.items() if k != "weak"}) for item in saved["evidence"]]
+    method.evidence_ = {item.unit: item for item in items}
+    reference = ReferenceSet.without_images(
+        saved.get("learned", []), measured=saved["measured"], synthetic=saved["synthetic"]
+    )
+    return method, reference
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that a file makes of them."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
