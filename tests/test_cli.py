@@ -9,10 +9,11 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from vislens_interp import zoo
 from vislens_interp.cli import main
-from vislens_interp.models import check_device, load_model
+from vislens_interp.models import _torchvision, check_device, load_model
 from vislens_interp.results.result import LensResult
 
 TIMM = "timm:test_resnet"
@@ -128,6 +129,32 @@ def test_random_weights_follow_the_seed_and_leave_the_state():
 
 
 @random_weights
+def hyperparameters(model):
+    """What a model computes with beside its weights: the kind and the plain attributes of every module."""
+    return {
+        name: (type(module).__name__, {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str))})
+        for name, module in model.named_modules()
+        if "aux" not in name.lower()  # heads of training
+    }
+
+
+def test_torchvision_models_are_built_as_their_published_weights_want(monkeypatch):
+    from torchvision.models import WeightsEnum
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: {})
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, *args, **kwargs: None)
+    names = torchvision.models.list_models(module=torchvision.models)
+    assert len(names) > 70
+    for name in names:
+        with torch.device("meta"):
+            theirs = torchvision.models.get_model(name, weights="DEFAULT").eval()
+            ours = _torchvision(name, name, published=True).eval()
+        known, built = hyperparameters(theirs), hyperparameters(ours)
+        for values in (known[""][1], built[""][1]):
+            values.pop("aux_logits", None)
+        assert {key: built[key] for key in known} == known, name
+
+
 def test_torchvision_models_know_their_preprocessing():
     model = load_model("torchvision:squeezenet1_1")
     assert not model.training

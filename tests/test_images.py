@@ -1,26 +1,17 @@
-import types
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from vislens_interp.images import (
-    ImageFiles,
-    Preprocess,
-    as_preprocess,
-    check_images,
-    check_shape,
-    describe_preprocess,
-    load_images,
-    normalises,
-    preprocess_for,
-    preprocess_size,
-    resize,
-    to_pil,
-)
+from vislens_interp.images import ImageFiles, check_images, check_shape, load_images, resize, to_pil
 
 
 def picture(height=12, width=16, seed=0):
@@ -37,9 +28,132 @@ def folder(tmp_path):
     (root / "b").mkdir(parents=True)
     for index, name in enumerate(["c.png", "a.PNG", "b/d.bmp"]):
         picture(seed=index).save(root / name)
-    (root / "notes.txt").write_text("no picture")
-    (root / "._c.png").write_bytes(b"what a Mac leaves")
     return root
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder):
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "._c.png").write_bytes(b"what a Mac leaves")
+    (folder / "Thumbs.db").write_bytes(b"what Windows leaves")
+    for hidden in (".Trash-1000/files", "@eaDir", ".ipynb_checkpoints"):
+        (folder / hidden).mkdir(parents=True)
+        picture().save(folder / hidden / "old.jpg")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.warns(UserWarning, match="3 images are read; left out are ") as said:
+        names = load_images(folder)[1]
+    assert names == ["a.PNG", "b/d.bmp", "c.png"]
+    (message,) = (str(one.message) for one in said)
+    for words in ("1 .txt", "1 hidden", "1 broken links", "1 in hidden folders such as @eaDir"):
+        assert words in message
+    assert "Thumbs" not in message
+
+
+def test_links_to_folders_are_followed_as_torchvision_does(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    picture(seed=7).save(elsewhere / "e.png")
+    (folder / "link").symlink_to(elsewhere)
+    theirs = {path.replace("\\", "/") for path, _ in ImageFolder(folder).samples}
+    names = load_images(folder)[1]
+    assert names == ["a.PNG", "b/d.bmp", "c.png", "link/e.png"]
+    assert theirs == {str(folder / name) for name in names if "/" in name}
+    (elsewhere / "loop").symlink_to(folder)
+    with pytest.warns(UserWarning, match="1 links to a folder that holds them"):
+        assert load_images(folder)[1] == names
+
+
+FOLDERS = ["b", "a b", ".hidden", "@eaDir", "c.d", "__MACOSX"]
+FILES = ["1.png", "10.JPG", "2.jpeg", ".x.png", "note.txt", "z.webp"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(
+    tree=st.sets(
+        st.tuples(st.lists(st.sampled_from(FOLDERS), max_size=3), st.sampled_from(FILES)).map(
+            lambda parts: "/".join([*parts[0], parts[1]])
+        ),
+        max_size=8,
+    )
+)
+@pytest.mark.filterwarnings("ignore:source=")
+def test_any_folder_tree(tree):
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / ".above"  # what the folder itself lies in does not matter
+        for file in tree:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            if file.endswith(".txt"):
+                (root / file).write_text("no picture")
+            else:
+                picture().save(root / file)
+        root.mkdir(exist_ok=True)
+        skipped = ("@eaDir", "__MACOSX")
+        expected = [
+            file
+            for file in tree
+            if not file.endswith(".txt")
+            and not any(part.startswith(".") or part in skipped for part in file.split("/"))
+        ]
+        if not expected:
+            with pytest.raises(ValueError, match="a folder without images"):
+                load_images(root)
+            return
+        assert load_images(root)[1] == sorted(expected, key=lambda file: file.split("/"))
+
+
+def test_grey_pictures_of_16_bits_are_scaled(tmp_path):
+    deep = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    for suffix in ("png", "tif"):
+        Image.fromarray(deep).save(tmp_path / f"deep.{suffix}")
+        images, _ = load_images(tmp_path / f"deep.{suffix}")
+        assert torch.allclose(images[0, 0], torch.from_numpy(deep / 65535).float(), atol=0.5 / 255 + 1e-6)
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="mode 'F' has no known range"):
+        load_images(tmp_path / "float.tif")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tiff"])
+def test_the_first_of_several_frames_is_used_and_said(tmp_path, suffix):
+    frames = [Image.new("RGB", (8, 8), (shade, shade, shade)) for shade in (0, 255)]
+    frames[0].save(tmp_path / f"many.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="1 of 1 images in source have several frames or pages .many.*the first one"):
+        images, _ = load_images(tmp_path / f"many.{suffix}")
+    assert images.max() == 0
+
+
+def test_data_sets_and_loaders_are_taken_as_they_are(folder):
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(5)
+    data = TensorDataset(images, labels)
+    dictionaries = [{"label": 1, "image": one} for one in to_pil(images)]
+
+    class HuggingFace:  # what datasets.Dataset offers
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, row):
+            return dictionaries[row]
+
+    for source in (
+        data,
+        DataLoader(data, batch_size=2),
+        [images, labels],
+        (images, labels),
+        list(images),
+        {"pixel_values": images, "labels": labels},
+        HuggingFace(),
+    ):
+        found, names = load_images(source)  # pyright: ignore[reportArgumentType]
+        assert torch.allclose(found, images, atol=0.5 / 255 + 1e-6)
+        assert names[-1] == "image_00004"
+    assert torch.equal(load_images(Subset(data, [3, 1]))[0], images[[3, 1]])
+    (folder / "x").mkdir()
+    picture(seed=3).save(folder / "x" / "q.png")
+    of_files = ImageFolder(folder)
+    assert torch.equal(load_images(of_files)[0], load_images([path for path, _ in of_files.samples])[0])
+    with pytest.raises(TypeError, match="source holds dictionaries with 'text'; expected an image called 'image'"):
+        load_images([{"text": "a"}])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"source\[1\] has shape .3, 4, 4. and source\[0\] .3, 8, 8."):
+        load_images([torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
 
 
 def test_folder_is_read_recursively_in_sorted_order(folder):
@@ -97,11 +211,6 @@ def test_opaque_alpha_is_dropped_and_transparency_refused():
         load_images(image)
 
 
-def test_sixteen_bits_are_refused():
-    with pytest.raises(ValueError, match="more than 8 bits a channel"):
-        load_images(Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)))
-
-
 def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -142,7 +251,7 @@ def test_nothing_to_read(tmp_path):
 def test_wrong_arguments():
     with pytest.raises(TypeError, match=r"source is a ndarray.*torch.from_numpy"):
         load_images(np.zeros((1, 3, 4, 4)))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*torch.stack"):
+    with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*to_pil"):
         load_images([picture(), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
         load_images(picture(), on_error="ignore")  # pyright: ignore[reportArgumentType]
@@ -211,126 +320,6 @@ def test_to_pil_round_trip():
     assert torch.equal(load_images(to_pil(back))[0], back)
     with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
         to_pil(images * 255)
-
-
-def test_preprocess_known_answer_and_gradient():
-    preprocess = Preprocess(None, [0.5, 0.0, 0.25], [0.5, 1.0, 0.25])
-    images = torch.full((2, 3, 4, 4), 0.75, requires_grad=True)
-    out = preprocess(images)
-    assert torch.allclose(out[0, :, 0, 0], torch.tensor([0.5, 0.75, 2.0]))
-    out.sum().backward()
-    assert images.grad is not None
-    assert torch.allclose(images.grad[0, :, 0, 0], torch.tensor([2.0, 1.0, 4.0]))
-    assert Preprocess(8, [0], [1])(images).shape == (2, 3, 8, 8)
-    assert preprocess.describe() == "any size, mean (0.5, 0.0, 0.25), std (0.5, 1.0, 0.25)"
-    assert "any size" in repr(preprocess)
-
-
-def test_preprocess_adds_nothing_to_a_state_dict():
-    model = nn.Sequential(nn.Linear(2, 2))
-    before = set(model.state_dict())
-    model.preprocess = Preprocess(8, [0.5], [0.5])
-    assert set(model.state_dict()) == before
-    assert preprocess_for(model) is model.preprocess
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, [0.5], [0.5]), "size=0"),
-        ((8, [0.5, 0.5], [0.5]), r"mean=\[0.5, 0.5\]; expected 3"),
-        ((8, [0.5], [float("nan")]), "std=.*finite"),
-        ((8, [0.5], [0.0]), r"std=\[0.0\]; expected numbers above 0"),
-    ],
-)
-def test_preprocess_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Preprocess(*arguments)
-
-
-@pytest.mark.parametrize("attribute", ["pretrained_cfg", "default_cfg"])
-@pytest.mark.parametrize("wrap", [dict, lambda settings: types.SimpleNamespace(**settings)])
-def test_preprocess_for_reads_timms_settings(attribute, wrap):
-    model = nn.Identity()
-    settings = {"input_size": (3, 224, 224), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
-    setattr(model, attribute, wrap(settings))
-    preprocess = preprocess_for(model)
-    assert preprocess.size == 224
-    assert torch.allclose(preprocess.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
-    assert torch.allclose(preprocess.std.flatten(), torch.tensor([0.4, 0.5, 0.6]))
-    setattr(model, attribute, wrap(settings | {"test_input_size": (3, 288, 288)}))
-    assert preprocess_for(model).size == 288
-    setattr(model, attribute, wrap(settings | {"input_size": (1, 28, 28)}))
-    with pytest.raises(ValueError, match=r"inputs of shape \(1, 28, 28\); expected 3 channels"):
-        preprocess_for(model)
-
-
-def test_preprocess_for_never_guesses():
-    with pytest.raises(ValueError, match="Linear does not say how its inputs are prepared.*Pass preprocess="):
-        preprocess_for(nn.Linear(2, 2))
-    model = nn.Linear(2, 2)
-    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5)}  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="does not say"):
-        preprocess_for(model)
-
-
-def test_preprocess_size():
-    from torchvision.transforms._presets import ImageClassification
-
-    assert preprocess_size(Preprocess(32, [0], [1])) == 32
-    assert preprocess_size(Preprocess(None, [0], [1])) is None
-    assert preprocess_size(ImageClassification(crop_size=64)) == 64
-    assert preprocess_size(lambda images: images) is None
-
-
-def test_preprocess_for_reads_open_clips_settings():
-    tower = nn.Identity()
-    tower.preprocess_cfg = {"size": (64, 64), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}  # pyright: ignore
-    model = nn.Module()
-    model.visual = tower
-    said = "resize to 64, mean (0.1, 0.2, 0.3), std (0.4, 0.5, 0.6)"
-    assert preprocess_for(model).describe() == preprocess_for(tower).describe() == said
-    tower.preprocess_cfg["size"] = (64, 32)  # pyright: ignore
-    with pytest.raises(ValueError, match="preprocess_cfg makes images of size .64, 32.; expected a square"):
-        preprocess_for(model)
-
-
-IMAGENET = "resize to 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
-
-
-def test_as_preprocess_reads_published_transforms():
-    from torchvision.models import ResNet18_Weights
-    from torchvision.transforms import CenterCrop, Compose, Normalize, RandomRotation, Resize, ToTensor
-    from transformers import CLIPImageProcessor
-
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    steps = [Resize(256), CenterCrop(224), ToTensor(), Normalize(mean, std)]
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, image_mean=mean, image_std=std
-    )
-    given = [ResNet18_Weights.DEFAULT, ResNet18_Weights.DEFAULT.transforms(), Compose(steps), processor]
-    assert [as_preprocess(one).describe() for one in given] == [IMAGENET] * 4  # pyright: ignore
-    own = Preprocess(8, [0], [1])
-    assert as_preprocess(own) is own
-    assert as_preprocess(torch.sigmoid) is torch.sigmoid
-    with pytest.raises(ValueError, match="preprocess: the step RandomRotation of its Compose is none of Resize"):
-        as_preprocess(Compose([RandomRotation(3), *steps]))
-    with pytest.raises(ValueError, match="preprocess: Resize makes images of size .3, 4.; expected a square"):
-        as_preprocess(Compose([Resize((3, 4)), ToTensor()]))
-    with pytest.raises(ValueError, match="CLIPImageProcessor rescales by 0.5; expected 1/255"):
-        as_preprocess(CLIPImageProcessor(rescale_factor=0.5))
-    with pytest.raises(TypeError, match="preprocess is a int; expected Preprocess"):
-        as_preprocess(224)
-
-
-def test_what_a_preprocessing_does():
-    assert describe_preprocess(Preprocess(8, [0], [1])) == "resize to 8, mean (0.0,), std (1.0,)"
-    assert describe_preprocess(torch.sigmoid) == "sigmoid"
-    assert [normalises(one) for one in (Preprocess(8, [0], [1]), Preprocess(8, [0.5], [1]), torch.sigmoid)] == [
-        False,
-        True,
-        False,
-    ]
 
 
 # Files that stay where they are

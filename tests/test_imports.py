@@ -14,7 +14,8 @@ NAME = PACKAGE.name
 
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
-    {"config", "files", "images", "math", "precision"},
+    {"config", "copies", "files", "images", "math", "pairing", "precision", "random_state"},
+    {"preprocess"},
     {"zoo"},
     {"targets", "landscape", "backends", "reference", "models"},
     {"brain", "methods", "metrics"},
@@ -82,8 +83,8 @@ def complaint(importer: str, imported: str, typing_only: bool) -> str | None:
         return f"imports {imported}, which nothing may import"
     if importer == "":
         return None
-    if importer == "zoo" and imported not in {"images", "files"}:
-        return f"imports {imported}, but the zoo takes nothing of ours except images"
+    if importer == "zoo" and imported not in {"images", "files", "preprocess"}:
+        return f"imports {imported}, but the zoo takes nothing of ours except images and how they are prepared"
     if LEVEL[imported] < LEVEL[importer] or (importer, imported) in NEIGHBOURS:
         return None
     if LEVEL[imported] == LEVEL[importer] and typing_only:  # a type to annotate with is no dependency when it runs

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vislens_interp import zoo
-from vislens_interp.images import Preprocess, preprocess_for
+from vislens_interp.preprocess import Preprocess, preprocess_for
 
 
 def test_convnet_is_the_papers():

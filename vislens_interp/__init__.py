@@ -6,10 +6,11 @@ from vislens_interp.config import Config
 from vislens_interp.evaluation.compare import compare
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.contact_sheet import contact_sheet
-from vislens_interp.images import Preprocess, load_images
+from vislens_interp.images import load_images
 from vislens_interp.lens import FeatureLens
 from vislens_interp.methods import METHODS
 from vislens_interp.methods.base import Method
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results.result import LensResult

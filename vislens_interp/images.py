@@ -1,17 +1,18 @@
-"""The pixel convention, RGB float32 in [0, 1] as (N, 3, H, W): load, check, resize, preprocess."""
+"""The pixel convention, RGB float32 in [0, 1] as (N, 3, H, W): load, check, resize, hash."""
 
 import copy
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -32,8 +33,9 @@ def load_images(
 
     Args:
         source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read
-            recursively in sorted order; files that are no images by their suffix and hidden ones are passed over), or a
-            sequence of PIL images and paths of files.
+            recursively in sorted order, through links to folders; a warning says what is left out: files that are no
+            images by their suffix, and whatever is hidden), a sequence of PIL images, paths of files or tensors, or a
+            data set or a DataLoader, of which the images are taken and the rest is left: see :func:`dataset_images`.
         size: Pixels of the square to make: the shorter side is resized to it and the centre cropped. None keeps the
             sizes, which then have to be the same.
         on_error: What to do with files that cannot be read: ``"raise"`` an error naming them, or ``"skip"`` them with
@@ -51,7 +53,8 @@ def load_images(
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
     if size is not None:
-        _check_size(size)
+        check_size(size)
+    source = dataset_images(source)
     if isinstance(source, Tensor):
         images = check_images(source).float()
         return images if size is None else resize(images, size), _numbered(len(images))
@@ -60,10 +63,13 @@ def load_images(
     arrays: list[np.ndarray] = []
     kept: list[str] = []
     failures: list[str] = []
+    several: list[str] = []
     for item, name in zip(items, names, strict=True):
         try:
-            arrays.append(_read(item, size))
+            array, frames = _read(item, size)
+            arrays.append(array)
             kept.append(name)
+            several += [name] if frames else []
         except _UNREADABLE as error:
             failures.append(f"{name} ({error})")
     if failures:
@@ -72,6 +78,12 @@ def load_images(
             remedy = " Mend or remove them, or pass on_error='skip' to use the rest." if arrays else " None is left."
             raise ValueError(count + remedy)
         warnings.warn(f"{count} Going on with the other {len(arrays)}.", stacklevel=2)
+    if several:
+        warnings.warn(
+            f"{len(several)} of {len(items)} images in source have several frames or pages ({', '.join(several[:3])});"
+            " the first one is used.",
+            stacklevel=2,
+        )
     for array, name in zip(arrays, kept, strict=True):
         if array.shape != arrays[0].shape:
             raise ValueError(
@@ -86,6 +98,52 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[0]} x {array.shape[1]}"
 
 
+_SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "__macosx", "$recycle.bin", "lost+found"}
+)  # thumbnails, leftovers, deleted files
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})  # of which nobody has to hear
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Image files below a folder, in the order of their paths; one warning says what is left out.
+
+    Links to folders are followed, as torchvision's ImageFolder does, except to a folder that holds them.
+    """
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+
+    def visit(place: Path, above: tuple[str, ...]) -> None:
+        real = os.path.realpath(place)
+        if real in above:
+            left_out["links to a folder that holds them"] += 1
+            return
+        for entry in os.scandir(place):
+            path = place / entry.name
+            hidden = entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS
+            if entry.is_dir():
+                if hidden:
+                    count = sum(len(files) for _, _, files in os.walk(path))
+                    left_out[f"in hidden folders such as {entry.name}"] += count
+                else:
+                    visit(path, (*above, real))
+            elif not entry.is_file():
+                left_out["broken links or no files"] += 1
+            elif entry.name.lower() in _SYSTEM_FILES:
+                continue
+            elif hidden:
+                left_out["hidden"] += 1
+            elif path.suffix.lower() in SUFFIXES:
+                found.append(path)
+            else:
+                left_out[path.suffix.lower() or "without a suffix"] += 1
+
+    visit(folder, ())
+    said = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common() if count)
+    if said and found:
+        warnings.warn(f"source={str(folder)!r}: {len(found)} images are read; left out are {said}.", stacklevel=4)
+    return sorted(found)
+
+
 def _numbered(count: int) -> list[str]:
     return [f"image_{index:05d}" for index in range(count)]
 
@@ -97,11 +155,7 @@ def _list_source(source: Any) -> tuple[list[Any], list[str]]:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.is_dir():
-            paths = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-            ]
+            paths = _walk(path)
             if not paths:
                 raise ValueError(
                     f"source={str(path)!r} is a folder without images; expected files ending in"
@@ -125,28 +179,38 @@ def _list_source(source: Any) -> tuple[list[Any], list[str]]:
         for index, item in enumerate(items):
             if not isinstance(item, (str, os.PathLike, Image.Image)):
                 raise TypeError(
-                    f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path."
-                    " Stack tensors into one with torch.stack."
+                    f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path, as the others are."
+                    " Convert it with to_pil, or pass tensors alone."
                 )
         return items, names
     raise TypeError(
-        f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, or a sequence of the last two."
-        " For an array pass torch.from_numpy(array)."
+        f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, a sequence of the last two, a"
+        " data set or a DataLoader. For an array pass torch.from_numpy(array)."
     )
 
 
-def _read(item: Image.Image | PathLike, size: int | None) -> np.ndarray:
-    """One image as (H, W, 3) uint8."""
+def _read(item: Image.Image | PathLike, size: int | None) -> tuple[np.ndarray, bool]:
+    """One image as (H, W, 3) uint8, and whether it was the first of several frames."""
     if isinstance(item, Image.Image):
-        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size))
+        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size)), False
     with Image.open(item) as image:
-        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(image)), size))
+        # A phone's MPO holds a preview beside the picture, no frames.
+        several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        deep = image.format == "PNG" and image.mode == "I"
+        upright = ImageOps.exif_transpose(image)
+        return np.array(_resize_pil(_to_rgb(_to_8_bits(upright) if deep else upright), size)), several
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, scaled; Pillow would clip it to 255 without a word."""
+    return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        # Pillow would clip these to 255 without a word.
-        raise ValueError(f"mode {image.mode!r} has more than 8 bits a channel; save it as an 8-bit image first")
+    if image.mode.startswith("I;16"):
+        return _to_8_bits(image).convert("RGB")
+    if image.mode in ("F", "I"):
+        raise ValueError(f"mode {image.mode!r} has no known range; save it as an 8-bit or 16-bit image first")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
@@ -171,9 +235,86 @@ def _shorter_side_to(height: int, width: int, size: int) -> tuple[int, int]:
     return int(size * height / width), size
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """Refuse what is no side of a square in pixels.
+
+    Raises:
+        ValueError: It is no whole number of at least 1.
+    """
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size={size!r}; expected the side of a square in pixels, a whole number of at least 1.")
+
+
+_IMAGE_KEYS = ("image", "images", "pixel_values", "img", "jpg", "png")
+
+
+def dataset_images(source: Any) -> Any:
+    """The images of what holds images and labels; anything else as it is.
+
+    Args:
+        source: A ``DataLoader``, a data set of torch, torchvision or Hugging Face, or what these give: ``[x, y]``, a
+            dictionary with an ``"image"``, a list of tensors. Of a tuple or a list the first part is taken.
+
+    Returns:
+        A tensor (N, 3, H, W), or a list of PIL images or of paths.
+
+    Raises:
+        TypeError: A data set's items hold no images.
+        ValueError: It is empty, or its tensors differ in shape.
+    """
+    if isinstance(source, (Tensor, Image.Image, str, os.PathLike, bytes, np.ndarray, set, frozenset, ImageFiles)):
+        return source
+    if isinstance(source, Mapping):
+        return _image_of(source)
+    if isinstance(source, (list, tuple)):
+        if source and isinstance(source[0], Mapping):
+            return dataset_images([_image_of(item) for item in source])
+        if source and isinstance(source[0], Tensor):
+            first, *rest = source
+            if first.ndim == 4 and not any(isinstance(one, Tensor) and one.ndim == 4 for one in rest):
+                return first  # a batch and its labels
+            return _joined([first] if rest and not isinstance(rest[0], Tensor) else list(source))
+        return source
+    if isinstance(source, Sequence) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
+        return source
+    sized = hasattr(source, "__len__") and hasattr(source, "__getitem__") and not hasattr(source, "batch_size")
+    parts = [_image_of(source[row]) for row in range(len(source))] if sized else [_image_of(item) for item in source]
+    if not parts:
+        raise ValueError(f"source is an empty {type(source).__name__}; expected at least one image.")
+    return _joined(parts) if isinstance(parts[0], Tensor) else parts
+
+
+def _image_of(item: Any) -> Any:
+    """The image, or the batch of images, of a data set's item."""
+    if isinstance(item, Mapping):
+        key = next((key for key in _IMAGE_KEYS if key in item), None)
+        if key is None:
+            raise TypeError(
+                f"source holds dictionaries with {', '.join(map(repr, item))}; expected an image called"
+                f" {', '.join(map(repr, _IMAGE_KEYS))}. Rename it."
+            )
+        return _image_of(item[key])
+    if isinstance(item, (list, tuple)) and item:
+        return _image_of(item[0])
+    if not isinstance(item, (Tensor, Image.Image, str, os.PathLike)):
+        raise TypeError(
+            f"source holds items of type {type(item).__name__}; expected tensors, PIL images or paths, alone or"
+            " first in a tuple. Map the data set to these."
+        )
+    return item
+
+
+def _joined(parts: list[Any]) -> Tensor:
+    """Images (3, H, W) and batches of them (N, 3, H, W) as one batch."""
+    batches = [part[None] if isinstance(part, Tensor) and part.ndim == 3 else part for part in parts]
+    for place, batch in enumerate(batches):
+        if not isinstance(batch, Tensor) or batch.shape[1:] != batches[0].shape[1:]:
+            shape = tuple(batch.shape[1:]) if isinstance(batch, Tensor) else type(batch).__name__
+            raise ValueError(
+                f"source[{place}] has shape {shape} and source[0] {tuple(batches[0].shape[1:])}; expected one shape."
+                " Resize them first, or pass PIL images or paths and size=."
+            )
+    return torch.cat(batches)
 
 
 class ImageFiles:
@@ -206,7 +347,7 @@ class ImageFiles:
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
-        _check_size(size)
+        check_size(size)
         if not holds_files(source):
             raise TypeError(
                 f"source is a {type(source).__name__} of pictures in memory; expected a folder or paths of files."
@@ -367,7 +508,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     >>> resize(torch.rand(1, 3, 40, 60), 20).shape
     torch.Size([1, 3, 20, 20])
     """
-    _check_size(size)
+    check_size(size)
     height, width = images.shape[-2:]
     new = _shorter_side_to(height, width, size)
     if new != (height, width):
@@ -405,227 +546,3 @@ def image_keys(images: Tensor) -> list[str]:
     """
     pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().contiguous().numpy()
     return [hashlib.sha256(picture.tobytes()).hexdigest()[:16] for picture in pixels]
-
-
-class Preprocess(nn.Module):
-    """What a network wants done to pixels in [0, 1]: resize, then subtract ``mean`` and divide by ``std``.
-
-    The image is shown whole: where a published transform resizes to more than ``size`` and crops the centre (timm's
-    ``crop_pct``), the shorter side here is resized to ``size`` itself, because reference and generated images must be
-    seen by the network as they are drawn in a figure.
-
-    Args:
-        size: Side of the square that the network takes, in pixels; None leaves the size as it is.
-        mean: Mean of each channel, on pixels in [0, 1]; one number or three.
-        std: Standard deviation of each channel, above 0; one number or three.
-
-    Raises:
-        ValueError: An argument is outside of what is said above.
-
-    >>> Preprocess(4, [0.5], [0.5])(torch.ones(1, 3, 8, 8)).mean().item()
-    1.0
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, size: int | None, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        if size is not None:
-            _check_size(size)
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, 3) or not all(np.isfinite(value) for value in values):
-                raise ValueError(f"{name}={values!r}; expected 3 finite numbers, one a channel (or 1 for all).")
-        if min(std) <= 0:
-            raise ValueError(f"std={std!r}; expected numbers above 0.")
-        self.size = size
-        # Not persistent: a model that carries its preprocessing keeps its state_dict and its fingerprint.
-        self.register_buffer("mean", torch.tensor([float(v) for v in mean]).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([float(v) for v in std]).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.size is not None:
-            images = resize(images, self.size)
-        return (images - self.mean.to(images)) / self.std.to(images)
-
-    def describe(self) -> str:
-        """One line for reports.
-
-        >>> Preprocess(32, [0.5], [0.25]).describe()
-        'resize to 32, mean (0.5,), std (0.25,)'
-        """
-        mean, std = (tuple(round(v, 6) for v in values.flatten().tolist()) for values in (self.mean, self.std))
-        return f"{'any size' if self.size is None else f'resize to {self.size}'}, mean {mean}, std {std}"
-
-    def extra_repr(self) -> str:
-        return self.describe()
-
-
-def preprocess_for(model: nn.Module) -> Preprocess:
-    """The preprocessing that a model carries with it; never guessed.
-
-    Args:
-        model: A network of our zoo (``model.preprocess``), of timm (``model.pretrained_cfg``, ``model.default_cfg``) or
-            of open_clip (``model.visual.preprocess_cfg``, also of the tower alone).
-
-    Returns:
-        The model's own :class:`Preprocess`, or a new one from its settings.
-
-    Raises:
-        ValueError: The model carries none, or one for other than three channels.
-    """
-    own = getattr(model, "preprocess", None)
-    if isinstance(own, Preprocess):
-        return own
-    for attribute in ("pretrained_cfg", "default_cfg"):
-        settings = getattr(model, attribute, None)
-        if settings is None:
-            continue
-        if not isinstance(settings, Mapping):
-            settings = getattr(settings, "__dict__", {})
-        shape, mean, std = (settings.get(key) for key in ("input_size", "mean", "std"))
-        if shape is None or mean is None or std is None:
-            continue
-        shape = settings.get("test_input_size") or shape  # timm's published accuracies are at this size
-        if shape[0] != 3 or shape[1] != shape[2]:
-            raise ValueError(
-                f"model: {type(model).__name__}.{attribute} asks for inputs of shape {tuple(shape)}; expected 3"
-                " channels"
-                " and a square. Pass preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
-            )
-        return Preprocess(int(shape[1]), mean, std)
-    for tower in (getattr(model, "visual", None), model):
-        settings = getattr(tower, "preprocess_cfg", None)
-        if isinstance(settings, Mapping) and {"size", "mean", "std"} <= settings.keys():
-            return Preprocess(_square(settings["size"], "preprocess_cfg"), settings["mean"], settings["std"])
-    raise ValueError(
-        f"model: {type(model).__name__} does not say how its inputs are prepared (no .preprocess, no timm"
-        " .pretrained_cfg, no open_clip .preprocess_cfg). Pass preprocess=, such as Preprocess(224, mean, std),"
-        " torchvision's weights, or transformers' image processor; Preprocess(size, [0], [1]) if it takes pixels in"
-        " [0, 1]."
-    )
-
-
-def as_preprocess(given: Any) -> Callable[[Tensor], Tensor]:
-    """What a person passes as ``preprocess=``, as a function of pixels in [0, 1].
-
-    Published transforms read files; here their size, mean and standard deviation become a :class:`Preprocess`, which
-    shows the image whole.
-
-    Args:
-        given: A :class:`Preprocess`; torchvision's weights (``ResNet50_Weights.DEFAULT``) or their ``transforms()``; an
-            image processor of transformers; a torchvision ``Compose`` such as timm's and open_clip's, of resizing,
-            cropping, conversion and ``Normalize``; or any function of (N, 3, H, W) in [0, 1], used as it is.
-
-    Raises:
-        TypeError: It is no function and none of the above.
-        ValueError: It does what cannot be done to pixels in [0, 1] here; the message names it.
-
-    >>> from torchvision.models import ResNet18_Weights
-    >>> as_preprocess(ResNet18_Weights.DEFAULT).describe()
-    'resize to 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)'
-    """
-    if isinstance(given, Preprocess):
-        return given
-    transforms = getattr(given, "transforms", None)
-    if callable(transforms) and hasattr(given, "meta"):  # torchvision's weights
-        given, transforms = transforms(), None
-    if type(given).__name__ == "ImageClassification" and hasattr(given, "crop_size"):
-        return Preprocess(_square(given.crop_size, "crop_size"), given.mean, given.std)
-    if hasattr(given, "image_mean") and hasattr(given, "do_rescale"):
-        return _from_processor(given)
-    if isinstance(transforms, (list, tuple)):
-        return _from_compose(transforms)
-    if not callable(given):
-        raise TypeError(
-            f"preprocess is a {type(given).__name__}; expected Preprocess(size, mean, std), torchvision's weights or"
-            " transforms, transformers' image processor, or a function of (N, 3, H, W) in [0, 1]."
-        )
-    return cast(Callable[[Tensor], Tensor], given)
-
-
-def _from_processor(processor: Any) -> Preprocess:
-    """Of transformers' image processor."""
-    factor = getattr(processor, "rescale_factor", 1 / 255)
-    if processor.do_rescale and (abs(factor * 255 - 1) > 1e-6 or getattr(processor, "rescale_offset", False)):
-        raise ValueError(
-            f"preprocess: {type(processor).__name__} rescales by {factor}; expected 1/255, pixels in [0, 1]. Pass"
-            " preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
-        )
-    cropped = getattr(processor, "do_center_crop", False)
-    size: Any = processor.crop_size if cropped else processor.size if getattr(processor, "do_resize", True) else None
-    if size is not None:
-        size = {key: size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
-        size = _square(list(size.values()), type(processor).__name__)
-    mean, std = ([0.0], [1.0])
-    if processor.do_normalize:
-        mean, std = processor.image_mean, processor.image_std
-    return Preprocess(size, mean, std)
-
-
-_FILE_STEPS = ("Resize", "CenterCrop", "ToTensor", "MaybeToTensor", "PILToTensor", "ToImage", "ToDtype", "Normalize")
-_FILE_STEPS += ("ConvertImageDtype", "MaybePILToTensor", "_convert_to_rgb", "ResizeKeepRatio", "CenterCropOrPad", "RGB")
-
-
-def _from_compose(steps: Sequence[Any]) -> Preprocess:
-    """Of torchvision's Compose: the last size that it makes, and its normalisation."""
-    size, mean, std = None, [0.0], [1.0]
-    for step in steps:
-        name = getattr(step, "__name__", type(step).__name__)
-        if name not in _FILE_STEPS:
-            raise ValueError(
-                f"preprocess: the step {name} of its Compose is none of {', '.join(_FILE_STEPS)}; expected resizing,"
-                " cropping, conversion and Normalize. Pass a function from (N, 3, H, W) in [0, 1] to what the model"
-                " takes."
-            )
-        if name == "Normalize":
-            mean, std = (torch.as_tensor(getattr(step, key)).flatten().tolist() for key in ("mean", "std"))
-        elif hasattr(step, "size"):
-            size = _square(step.size, name)
-    return Preprocess(size, mean, std)
-
-
-def _square(size: Any, source: str) -> int:
-    sides = list(size) if isinstance(size, (list, tuple)) else [size]
-    if not sides or any(side != sides[0] for side in sides):
-        raise ValueError(
-            f"preprocess: {source} makes images of size {size}; expected a square. Pass a function from (N, 3, H, W) in"
-            " [0, 1] to what the model takes."
-        )
-    return int(sides[0])
-
-
-def describe_preprocess(preprocess: Callable[[Tensor], Tensor]) -> str:
-    """One line that says what a preprocessing does, as far as it says so itself.
-
-    Args:
-        preprocess: What :func:`as_preprocess` gave.
-    """
-    said = getattr(preprocess, "describe", None)
-    if callable(said):
-        return str(said())
-    return getattr(preprocess, "__name__", None) or repr(preprocess)
-
-
-def normalises(preprocess: Callable[[Tensor], Tensor]) -> bool:
-    """Whether a preprocessing is known to subtract a mean or to divide by a standard deviation.
-
-    Args:
-        preprocess: What :func:`as_preprocess` gave.
-    """
-    return isinstance(preprocess, Preprocess) and bool((preprocess.mean != 0).any() or (preprocess.std != 1).any())
-
-
-def preprocess_size(preprocess: Callable[[Tensor], Tensor]) -> int | None:
-    """Side in pixels of what a preprocessing makes, or None if it does not say.
-
-    Args:
-        preprocess: A :class:`Preprocess`, a torchvision transform of published weights, or any function.
-    """
-    for attribute in ("size", "crop_size"):
-        size = getattr(preprocess, attribute, None)
-        if isinstance(size, (list, tuple)) and size and all(side == size[0] for side in size):
-            size = size[0]
-        if isinstance(size, int) and not isinstance(size, bool):
-            return size
-    return None

@@ -119,7 +119,7 @@ class FeatureLens:
     def fit(
         self,
         images: Any = None,
-        responses: Tensor | Sequence[float] | None = None,
+        responses: Any = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
@@ -134,8 +134,10 @@ class FeatureLens:
                 another lens. None takes the backend's own (synthetic) one. Of a backend of embeddings, files stay on
                 the disk, where they must remain: they are read for the embeddings, for the responses, and when they are
                 shown. The same images are embedded once for all lenses on a backend.
-            responses: Measured responses, (N,) or (N, K), instead of the model's. Pictures are still read by the model,
-                in SDs of these: a model that was fitted to them says what they would be, another needs ``judge=``.
+            responses: Measured responses, (N,) or (N, K), instead of the model's, or a mapping or table of them by the
+                images' names: see :func:`~vislens_interp.pairing.paired_responses`. Pictures are still read by the
+                model, in SDs of these: a model that was fitted to them says what they would be, another needs
+                ``judge=``.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             checkpoint: File that an interrupted fit goes on from when called again.
@@ -157,9 +159,7 @@ class FeatureLens:
         self._methods = {}
         return self
 
-    def _reference_for(
-        self, images: Any, responses: Tensor | Sequence[float] | None, on_error: Literal["raise", "skip"]
-    ) -> ReferenceSet:
+    def _reference_for(self, images: Any, responses: Any, on_error: Literal["raise", "skip"]) -> ReferenceSet:
         if images is None:
             if responses is not None:
                 raise ValueError("responses= were given without the images= that they belong to; pass both.")
@@ -373,6 +373,8 @@ class FeatureLens:
         if self.method_ is None:
             return "\n".join([*lines, "not fitted yet"])
         lines.append(f"fitted on {len(self.landscape_.latents)} images ({self.reference_set.kind})")
+        if self.reference_set.pairing is not None:
+            lines.append(f"images and their responses: {self.reference_set.pairing}")
         return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
 
     def save(self, path: str | Path) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vislens_interp import zoo
-from vislens_interp.images import Preprocess, preprocess_size
+from vislens_interp.preprocess import Preprocess, preprocess_size
 
 
 def check_device(name: str) -> torch.device:
@@ -67,7 +67,7 @@ def load_model(spec: str, weights: str | None = None, seed: int = 0) -> nn.Modul
     build = _timm if source == "timm" else _torchvision
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(name, spec)
+        model = build(name, spec, published=weights is not None)
     if weights is None:
         warnings.warn(
             f"{spec} has RANDOM WEIGHTS: what its units prefer means nothing. Pass --weights FILE.safetensors for"
@@ -79,7 +79,7 @@ def load_model(spec: str, weights: str | None = None, seed: int = 0) -> nn.Modul
     return model.eval()
 
 
-def _timm(name: str, spec: str) -> nn.Module:
+def _timm(name: str, spec: str, *, published: bool) -> nn.Module:
     import timm
 
     if not timm.is_model(name.split(".")[0]):
@@ -87,16 +87,21 @@ def _timm(name: str, spec: str) -> nn.Module:
     return timm.create_model(name, pretrained=False)
 
 
-def _torchvision(name: str, spec: str) -> nn.Module:
+def _torchvision(name: str, spec: str, *, published: bool) -> nn.Module:
     from torchvision import models
 
     known = models.list_models(module=models)  # the classifiers; detectors would download a backbone
     if name not in known:
         raise ValueError(_no_model(spec, name, known))
-    # These two announce a future change of their initialisation unless they are told what to do.
-    settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    weights: Any = models.get_model_weights(name)["DEFAULT"]
+    transform: Any = weights.transforms()
+    # What torchvision's builders set when they are given published weights; a test compares all of them.
+    settings: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        settings = {"init_weights": False, "transform_input": published}
+    elif name.startswith("vit_"):
+        settings = {"image_size": preprocess_size(transform)}
     model: nn.Module = models.get_model(name, weights=None, **settings)
-    transform: Any = models.get_model_weights(name)["DEFAULT"].transforms()
     model.preprocess = Preprocess(preprocess_size(transform), transform.mean, transform.std)
     return model
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vislens_interp.copies import picture_groups, renumbered
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
+from vislens_interp.pairing import paired_responses, pairing_text
 
 if TYPE_CHECKING:
     from vislens_interp.backends.base import Backend
@@ -80,6 +82,8 @@ class ReferenceSet:
         self.responses, self.measured, self.synthetic = responses, measured, synthetic
         self.held_out_rows = [int(row) for row in held_out]
         self._content: list[str] = []  # the key, once it is computed; copies share it
+        self._groups: list[Tensor] = []  # likewise
+        self._sorted_by_name = False
         self._whole: tuple[ReferenceSet, list[int]] | None = None
         self._learned_keys: set[str] | None = None
 
@@ -100,8 +104,11 @@ class ReferenceSet:
         if isinstance(source, ImageFiles):
             return cls(source)
         if stream and holds_files(source):
-            return cls(ImageFiles(source, size, on_error=on_error))
-        return cls(*load_images(source, size=size, on_error=on_error))
+            opened = cls(ImageFiles(source, size, on_error=on_error))
+        else:
+            opened = cls(*load_images(source, size=size, on_error=on_error))
+        opened._sorted_by_name = isinstance(source, (str, os.PathLike))
+        return opened
 
     @classmethod
     def of_backend(cls, backend: "Backend") -> "ReferenceSet | None":
@@ -155,6 +162,22 @@ class ReferenceSet:
             self._content.append(content_key(self.images))
         return self._content[0]
 
+    @property
+    def groups(self) -> Tensor:
+        """(N,) which images are copies of one another, see :func:`~vislens_interp.copies.picture_groups`."""
+        if not self._groups:
+            if self._whole is None:
+                self._groups.append(picture_groups(self.images))
+            else:
+                whole, rows = self._whole
+                self._groups.append(renumbered(whole.groups[rows]))
+        return self._groups[0]
+
+    @property
+    def pairing(self) -> str | None:
+        """The first and the last image with their measured responses, in words; None where none were measured."""
+        return pairing_text(self.responses, self.names) if self.measured and self.responses is not None else None
+
     def parts(self) -> Iterator[Tensor]:
         """The images in order, 64 at a time."""
         for row in range(0, len(self), CHUNK):
@@ -191,10 +214,13 @@ class ReferenceSet:
         return changed
 
     def with_responses(self, responses: Any, *, measured: bool = False) -> "ReferenceSet":
-        """The same images with responses: (N,) for one unit, or (N, K)."""
-        values = torch.as_tensor(responses, dtype=torch.float32)
+        """The same images with responses: (N,) for one unit, (N, K), or by the images' names.
+
+        See :func:`~vislens_interp.pairing.paired_responses`.
+        """
         changed = self._copy()
-        changed.responses, changed.measured = values[:, None] if values.ndim == 1 else values, measured
+        changed.responses = paired_responses(responses, self.names, sorted_by_name=measured and self._sorted_by_name)
+        changed.measured = measured
         return changed
 
     def without_responses(self) -> "ReferenceSet":

@@ -28,10 +28,10 @@ from vislens_interp.evaluation.compare import build as build_method
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.transfer import Transfer
 from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_text
-from vislens_interp.images import ImageFiles, Preprocess, image_keys, resize
+from vislens_interp.images import ImageFiles, image_keys, resize
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.edit import interpolate
-from vislens_interp.landscape.evidence import FEW_STRONG, WEAK_CORRELATION, WEAK_P
+from vislens_interp.landscape.evidence import WEAK_CORRELATION
 from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense, kl_divergence
@@ -53,10 +53,12 @@ from vislens_interp.metrics.pairwise import diversity
 from vislens_interp.metrics.realism import frechet_distance, kernel_distance
 from vislens_interp.metrics.response import interpolate_at, percentile_among
 from vislens_interp.metrics.spectrum import spectrum_distance
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
-from vislens_interp.targets.capture import run_to_layer, undisturbed
+from vislens_interp.targets.capture import run_to_layer
 from vislens_interp.targets.cost import CountedTarget
 from vislens_interp.targets.target import Target
+from vislens_interp.targets.undisturbed import undisturbed
 from vislens_interp.targets.whole_layer import all_units
 from vislens_interp.training import vit_tiny64
 from vislens_interp.training.data import pixels, read_images

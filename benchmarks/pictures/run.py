@@ -32,9 +32,9 @@ from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.files import write_text
-from vislens_interp.images import Preprocess
 from vislens_interp.methods import method_by_name
 from vislens_interp.metrics.realism import kernel_distance
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget
 

@@ -68,7 +68,7 @@ class VislensReader:
         traced: list[Tensor] = []
 
         def once(model: nn.Module, names: Any, inputs: Tensor, **settings: Any) -> dict[str, Any]:
-            if settings != {"keep": True, "before": False}:
+            if not settings.get("keep") or settings.get("before"):
                 return self.survey(model, names, inputs, **settings)
             if not traced:
                 seen.update(self.survey(model, [name for name, _ in model.named_modules()], inputs, **settings))
@@ -81,7 +81,7 @@ class VislensReader:
             target.survey = once
 
     def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
-        from vislens_interp.images import Preprocess
+        from vislens_interp.preprocess import Preprocess
         from vislens_interp.targets import LayerTarget
 
         target = LayerTarget(

@@ -68,7 +68,7 @@ def own(own_folder):
 def retrieval():
     """Natural images by a small network's features; two neighbours, which seeds tell apart."""
     from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
-    from vislens_interp.images import Preprocess
+    from vislens_interp.preprocess import Preprocess
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)

@@ -7,7 +7,7 @@ from torch import nn
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 SIDE = 64
 

@@ -14,7 +14,7 @@ from vislens_interp.backends.embedded import FILES, embedded
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.reference_archive import ReferenceArchive, write_reference
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.target import Target
 from vislens_interp.zoo.embedder import Embedder64
 

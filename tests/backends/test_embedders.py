@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from vislens_interp import FeatureLens
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.embedding import PAPER, EmbeddingBackend
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
-from vislens_interp.images import ImageFiles, Preprocess, load_images, to_pil
+from vislens_interp.images import ImageFiles, load_images, to_pil
+from vislens_interp.preprocess import Preprocess
 
 # What is edited here is what was fitted on, for speed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*images to edit are among")

@@ -13,7 +13,7 @@ from vislens_interp.backends.adapters import check_adapter
 from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 
 def millions(state):

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend, Retrieved
-from vislens_interp.images import ImageFiles, Preprocess, to_pil
+from vislens_interp.images import ImageFiles, to_pil
 from vislens_interp.lens import FeatureLens
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.callable import CallableTarget
 
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]])

@@ -12,7 +12,8 @@ from torch import nn
 from vislens_interp.backends.base import _registry
 from vislens_interp.backends.embedding import sd15
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
-from vislens_interp.images import Preprocess, to_pil
+from vislens_interp.images import to_pil
+from vislens_interp.preprocess import Preprocess
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "sd15_runbook.md"
 

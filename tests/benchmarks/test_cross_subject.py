@@ -16,7 +16,7 @@ from benchmarks.v4_recorded import methods
 from benchmarks.v4_recorded import run as v4_recorded
 from vislens_interp.backends.retrieval import RetrievalBackend
 from vislens_interp.brain.planted import Tuning
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 # ---- arithmetic -----------------------------------------------------------------------------------------------------
 

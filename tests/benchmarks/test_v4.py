@@ -16,7 +16,7 @@ from benchmarks.v4_recorded import methods
 from benchmarks.v4_recorded import report as recorded_report
 from benchmarks.v4_recorded import run as v4_recorded
 from vislens_interp.brain.backbone import Backbone
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")

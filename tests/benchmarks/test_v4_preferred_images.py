@@ -19,7 +19,7 @@ from benchmarks.v4_preferred_images import run as bench
 from vislens_interp.backends import embedded
 from vislens_interp.brain.v4 import CompactNetwork
 from vislens_interp.files import write_text
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 TUNED = v4_data.TUNING_SESSIONS[0]
 LISTED = {"201025": [0, 1, 2], "210225": [0]}

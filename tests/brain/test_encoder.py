@@ -9,8 +9,8 @@ from vislens_interp.brain.backbone import Backbone
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder, split_images
 from vislens_interp.brain.predictivity import predictivity
-from vislens_interp.images import Preprocess
 from vislens_interp.lens import FeatureLens
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.selectors import MeanOf
 from vislens_interp.targets.target import LayerTarget
 

@@ -262,3 +262,22 @@ def test_brainactiv_other_errors(brainactiv, changed):
     np.save(copy / "shared1000.npy", [])
     with pytest.raises(ValueError, match="part='test' of subj01 has no recorded image"):
         load_brainactiv(copy, part="test")
+
+
+def test_a_missing_vertex_of_algonauts_is_left_out_of_its_region_alone(algonauts, changed):
+    folder = changed(algonauts[0])
+    whole = load_algonauts(folder)
+    path = folder / "subj01" / "training_split" / "training_fmri" / "lh_training_fmri.npy"
+    betas = np.load(path).astype(np.float32)
+    masks = folder / "subj01" / "roi_masks"
+    outside = np.flatnonzero(sum(np.load(file) for file in masks.glob("lh.*_challenge_space.npy")) == 0)
+    inside = np.flatnonzero(np.load(masks / "lh.floc-faces_challenge_space.npy"))
+    betas[3, outside[:1]] = np.nan
+    np.save(path, betas)
+    assert torch.equal(load_algonauts(folder).responses, whole.responses)
+    betas[5, inside[0]] = np.nan
+    np.save(path, betas)
+    data = load_algonauts(folder)
+    assert not data.responses.isnan().any()
+    same = [torch.allclose(data.responses[..., k], whole.responses[..., k]) for k in range(len(whole.targets))]
+    assert 0 < same.count(False) < len(same)

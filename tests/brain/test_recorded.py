@@ -3,8 +3,8 @@ import torch
 
 from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
 from vislens_interp.brain.recorded import RecordedResponses
-from vislens_interp.images import Preprocess
 from vislens_interp.lens import FeatureLens
+from vislens_interp.preprocess import Preprocess
 
 
 def pictures(count, seed=0):

@@ -58,3 +58,25 @@ def test_errors(folder, text, given, error, message):
 def test_no_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file; expected a CSV or TSV"):
         read_table(tmp_path / "none.csv")
+
+
+def test_what_pandas_and_spreadsheets_write(folder):
+    """An index column without a name, names with blanks around them, and paths as the index."""
+    for text, given in (
+        (",path,V1,V4\n0,pictures/a.png,1,2\n1,pictures/b.png,3,4\n", {}),
+        ("Unnamed: 0,path,V1,V4\n0,pictures/a.png,1,2\n1,pictures/b.png,3,4\n", {"image_column": "path"}),
+        ("path, V1 ,V4\npictures/a.png,1,2\npictures/b.png,3,4\n", {"targets": ["V1", "V4"]}),
+        (",V1,V4\npictures/a.png,1,2\npictures/b.png,3,4\n", {}),
+    ):
+        table = read_table(write(folder, text), **given)
+        assert table.targets == ["V1", "V4"]
+        assert table.responses.tolist() == [[1, 2], [3, 4]]
+        assert [path.name for path in table.paths] == ["a.png", "b.png"]
+
+
+def test_a_table_in_another_encoding_or_with_a_name_twice(folder):
+    (folder / "latin.csv").write_bytes("path,Réponse\npictures/a.png,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="latin.csv' is not in UTF-8 .byte 0xe9 at place 6.*Save it in that encoding"):
+        read_table(folder / "latin.csv")
+    with pytest.raises(ValueError, match="has several columns called 'V1'; expected each name once"):
+        read_table(write(folder, "path,V1,V1 \npictures/a.png,1,2\n"))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vislens_interp.config import Config
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.target import LayerTarget
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.config import Config
-from vislens_interp.images import Preprocess, check_images
+from vislens_interp.images import check_images
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.methods import METHODS as REGISTERED
 from vislens_interp.methods.activation_maximization import ActivationMaximization
@@ -24,6 +24,7 @@ from vislens_interp.methods.maco import MACO
 from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.methods.standard_vae import StandardVAE
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.target import LayerTarget
 

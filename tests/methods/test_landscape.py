@@ -3,12 +3,13 @@ import torch
 from torch import nn
 
 from vislens_interp.config import Config, FitConfig
-from vislens_interp.images import Preprocess, resize
+from vislens_interp.images import resize
 from vislens_interp.landscape.fit import split_rows
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.math import angle_between
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.methods.optimization import LandscapeOptimization
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.target import LayerTarget, Target
 

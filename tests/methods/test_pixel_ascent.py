@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.images import Preprocess
 from vislens_interp.methods.activation_maximization import ActivationMaximization
 from vislens_interp.methods.deepdream import DeepDream
 from vislens_interp.methods.feature_accentuation import FeatureAccentuation
 from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_spectrum
 from vislens_interp.methods.maco import MACO, signal_of
 from vislens_interp.methods.natural_spectrum import natural_spectrum
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.target import LayerTarget, Target
 
 

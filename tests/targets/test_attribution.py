@@ -6,7 +6,7 @@ from captum.attr import LayerActivation, NeuronGradient, NeuronIntegratedGradien
 from torch import nn
 
 from vislens_interp import FeatureLens, zoo
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.attribution import attribute
 from vislens_interp.zoo.convnet import ConvNet

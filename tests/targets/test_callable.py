@@ -138,3 +138,21 @@ def test_no_function():
         CallableTarget(brightness).features(IMAGES)
     with pytest.raises(ValueError, match="divide by 255"):
         CallableTarget(brightness).responses(IMAGES * 255)
+
+
+def test_gradients_of_a_function_of_torch():
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    target = CallableTarget(lambda images: images.mean((2, 3)) @ weight, batch_size=2, differentiable=True)
+    images = torch.rand(5, 3, 4, 4, requires_grad=True)
+    responses = target(images)
+    assert torch.allclose(responses[:, 0], images.mean((2, 3)) @ weight)
+    responses.sum().backward()
+    assert images.grad is not None
+    assert torch.allclose(images.grad, (weight / 16)[:, None, None].expand(5, 3, 4, 4))
+    assert not target(images.detach()).requires_grad
+    assert torch.allclose(target.responses(images.detach()), responses.detach())
+    cut = CallableTarget(lambda images: images.detach().mean((1, 2, 3)), differentiable=True)
+    with pytest.raises(ValueError, match="carry no gradient to the images; expected torch's operations"):
+        cut(images)
+    with pytest.raises(ValueError, match="differentiable=True with numpy=True; expected one of the two"):
+        CallableTarget(lambda images: images, differentiable=True, numpy=True)

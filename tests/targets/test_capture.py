@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import (
     LayerReached,
     chosen_call,
@@ -16,8 +17,8 @@ from vislens_interp.targets.capture import (
     refuse_script,
     run_to_layer,
     survey,
-    undisturbed,
 )
+from vislens_interp.targets.undisturbed import undisturbed
 
 
 class Raises(nn.Module):
@@ -261,7 +262,7 @@ def test_undisturbed(fails):
     model[5].weight.requires_grad_(False)
     before = state(model)
     try:
-        with undisturbed(model):
+        with undisturbed(model), kept_random_state():
             assert not any(module.training for module in model.modules())
             assert not any(parameter.requires_grad for parameter in model.parameters())
             assert torch.equal(model(IMAGES), model(IMAGES))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.selectors import MeanOf

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.targets.axes import axis_of
-from vislens_interp.targets.capture import survey, undisturbed
-from vislens_interp.targets.layout import LAYOUTS, Arrangement, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.capture import survey
+from vislens_interp.targets.layout import LAYOUTS, Arrangement, axis_of, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.undisturbed import undisturbed
 
 IMAGES = torch.rand(2, 3, 16, 16)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.ranking import predictability, rank, selectivity, sparsity, top_units
 from vislens_interp.targets.whole_layer import LayerTable
 

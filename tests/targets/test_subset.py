@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget
 

@@ -6,7 +6,7 @@ from safetensors import safe_open
 from torch import nn
 
 from vislens_interp.files import load_state, save_state
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.whole_layer import all_units, open_table, read_layer
 from vislens_interp.zoo.convnet import ConvNet
@@ -29,13 +29,14 @@ class Stops(nn.Module):
     def __init__(self, after):
         super().__init__()
         self.left = after
-        self.images = 0
+        self.images = self.calls = 0
 
     def forward(self, images):
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
         self.images += len(images)
+        self.calls += 1
         return PREPROCESS(images)
 
     def describe(self):
@@ -69,16 +70,21 @@ def test_the_file_is_mapped_and_safe(model, tmp_path):
     assert json.loads(state["target"]) == open_table(path).target
 
 
+def probes(model):
+    """Passes of the construction of a target on the whole layer."""
+    counts = Stops(-1)
+    all_units(model, "conv1", preprocess=counts)
+    return counts
+
+
 def test_an_interrupted_pass_goes_on(model, tmp_path):
-    path, probes = tmp_path / "conv1.safetensors", 4  # passes of two targets at construction: two each
+    path, before = tmp_path / "conv1.safetensors", probes(model)
     with pytest.raises(KeyboardInterrupt):
-        read_layer(model, "conv1", IMAGES, path, preprocess=Stops(probes + 2), batch_size=3)
+        read_layer(model, "conv1", IMAGES, path, preprocess=Stops(before.calls + 2), batch_size=3)
     assert not path.exists()
     rest = Stops(-1)
     table = read_layer(model, "conv1", IMAGES, path, preprocess=rest, batch_size=3)
-    probe = Stops(-1)
-    all_units(model, "conv1", preprocess=probe)
-    assert rest.images - probe.images == 4  # ten less two batches of three
+    assert rest.images - before.images == 4  # ten less two batches of three
     whole = read_layer(model, "conv1", IMAGES, preprocess=PREPROCESS, batch_size=3)
     assert torch.equal(table.responses, whole.responses)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -87,7 +93,7 @@ def test_an_interrupted_pass_goes_on(model, tmp_path):
 def test_another_runs_rows_are_not_taken(model, tmp_path):
     path = tmp_path / "conv1.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        read_layer(model, "conv1", IMAGES, path, preprocess=Stops(6), batch_size=3)
+        read_layer(model, "conv1", IMAGES, path, preprocess=Stops(probes(model).calls + 2), batch_size=3)
     others = IMAGES.flip(0)
     table = read_layer(model, "conv1", others, path, preprocess=Stops(-1), batch_size=3)
     assert torch.equal(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint, load_state, save_state
-from vislens_interp.images import Preprocess, check_shape, preprocess_for
+from vislens_interp.images import check_shape
+from vislens_interp.preprocess import Preprocess, preprocess_for
 
 STATISTICS = "embedding statistics"
 LONGEST = 2.0

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from vislens_interp.backends.sources import CLIP, damaged, find, first_line, too_little_memory
 from vislens_interp.backends.weights import OPENCLIP
-from vislens_interp.images import ImageSource, Preprocess, check_shape, load_images
+from vislens_interp.images import ImageSource, check_shape, load_images
+from vislens_interp.preprocess import Preprocess
 
 
 @runtime_checkable

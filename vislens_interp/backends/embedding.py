@@ -17,8 +17,9 @@ from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PAR
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
 from vislens_interp.config import Config
-from vislens_interp.images import ImageFiles, check_images, describe_preprocess
+from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE
+from vislens_interp.preprocess import describe_preprocess
 
 RENDER_SEED = 42
 FILES_AT_ONCE = 64

@@ -47,7 +47,7 @@ class PyramidDecoder:
     Source: ours.
 
     >>> from torch import nn
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> net = nn.Sequential(nn.Conv2d(3, 12, 2, stride=2), nn.Conv2d(12, 8, 2, stride=2))
     >>> embedder = DepthEmbedder(net, ["0", "1"], preprocess=Preprocess(32, [0.5], [0.5]), size=32)
     >>> decoder = PyramidDecoder(embedder).fit(torch.rand(40, 3, 32, 32))

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from vislens_interp.backends.embedders import Embedder
 from vislens_interp.config import Config
-from vislens_interp.images import ImageFiles, Preprocess, check_images, check_shape, image_keys
+from vislens_interp.images import ImageFiles, check_images, check_shape, image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.math import unit_rows
+from vislens_interp.preprocess import Preprocess
 
 FILES_AT_ONCE = 64
 DEFAULTS = Config.of(

@@ -11,8 +11,9 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.files import fingerprint
-from vislens_interp.images import ImageFiles, Preprocess, as_preprocess, check_shape, preprocess_for, preprocess_size
-from vislens_interp.targets.target import LayerInfo, list_units
+from vislens_interp.images import ImageFiles, check_shape
+from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
+from vislens_interp.targets.inspect import LayerInfo, list_units
 
 DINOV2 = "vit_base_patch14_dinov2.lvd142m"
 """The paper's backbone, by timm's name; 346 MB, which timm downloads."""

@@ -12,7 +12,7 @@ from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
 from vislens_interp.files import load_state, save_state
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 Readout = Literal["ridge", "transformer"]
 READOUTS: dict[str, Any] = {"ridge": RidgeReadout, "transformer": TransformerReadout}

@@ -11,7 +11,7 @@ import numpy as np
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.pickled import read_pickled
 from vislens_interp.brain.published import find_subject, read_array, refuse_missing
-from vislens_interp.brain.regions import CHUNK, Rois, Standard, region_means, region_weights
+from vislens_interp.brain.regions import Rois, Standard, region_means, region_weights
 
 ALGONAUTS = "the Algonauts 2023 challenge data (algonauts.csail.mit.edu, github.com/gifale95/algonauts_2023)"
 BRAINACTIV_FMRI = "scripts/download_nsd_fmri.py of github.com/diegogcerdas/BrainACTIV"
@@ -36,7 +36,8 @@ def load_algonauts(
         folder: What holds ``subj01``, or that folder itself.
         subject: 1 to 8.
         rois: Regions, such as ``["FFA-1", "PPA"]``, or new ones out of several, ``{"FFA": ["FFA-1", "FFA-2"]}``; None
-            takes all that the subject has. The vertices of a region are averaged, those of both hemispheres together.
+            takes all that the subject has. The vertices of a region are averaged, those of both hemispheres together;
+            vertices with a missing value are left out, and so are pictures without any value.
         hemisphere: ``"both"``, ``"lh"`` or ``"rh"``.
         part: ``"training"``, or ``"test"`` for those who have its responses.
         size: Side in pixels to which pictures are resized where they are read (425 as published).
@@ -68,14 +69,12 @@ def load_algonauts(
     masks = {side: _algonauts_masks(place / "roi_masks", side, array.shape[1]) for side, array in betas.items()}
     weights = region_weights(rois, masks, f"{place.name} of the Algonauts layout")
     names = list(next(iter(weights.values())))
-    means = np.zeros((len(pictures), len(names)))
-    for side, array in betas.items():
-        matrix = np.stack([weights[side][name] for name in names], 1)
-        for start in range(0, len(array), CHUNK):
-            means[start : start + CHUNK] += array[start : start + CHUNK].astype(np.float64) @ matrix
+    means = region_means(betas, weights, names, None, "none")[:, 0]
+    kept = ~np.isnan(means).all(1)
+    pictures = [picture for picture, there in zip(pictures, kept, strict=True) if there]
     return BrainDataset.from_arrays(
         pictures,
-        means,
+        means[kept],
         targets=names,
         subject=place.name,
         units="z-scored beta",

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
 from vislens_interp.images import check_shape, resize
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.callable import CallableTarget
-from vislens_interp.targets.capture import undisturbed
 from vislens_interp.targets.target import Target
+from vislens_interp.targets.undisturbed import undisturbed
 
 AXES = "NRCT"
 """Images, repetitions, channels (regions, neurons, electrodes), times."""
@@ -139,7 +140,7 @@ class OutsideEncoder(Target):
             bytes_ = (self.low, self.high) == (0.0, 255.0) and self.mean is None and self.std is None
             given = (images.round().to(torch.uint8) if bytes_ else images).numpy()
         if isinstance(self.encoder, nn.Module):
-            with undisturbed(self.encoder):
+            with undisturbed(self.encoder), kept_random_state():
                 answer = self.encoder(given)
         else:
             answer = self.encoder(given)

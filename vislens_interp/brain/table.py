@@ -42,7 +42,7 @@ def read_table(
 
     Args:
         path: The file: tabs between cells if its name ends in ``.tsv`` or ``.tab``, else commas.
-        image_column: The column of paths; None takes the first.
+        image_column: The column of paths; None takes the first that is not the row numbers that pandas writes.
         targets: The columns of responses; None takes all others.
         folder: Where relative paths start; None is the table's own folder.
 
@@ -54,22 +54,37 @@ def read_table(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: no such file; expected a CSV or TSV of paths and responses.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [row for row in csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",") if row]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",")
+            lines = [row for row in rows if row]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"path={str(path)!r} is not in UTF-8 (byte {error.object[error.start]:#04x} at place {error.start});"
+            " expected a CSV or TSV in UTF-8. Save it in that encoding, such as with pandas."
+            "read_csv(path, encoding='latin-1').to_csv(path, index=False)."
+        ) from None
     if len(lines) < 2 or len(lines[0]) < 2:
         raise ValueError(
             f"path={str(path)!r} holds {len(lines)} lines of {len(lines[0]) if lines else 0} cells; expected a header "
             "and at least one row, a column of paths and one of responses. A file with tabs has to end in .tsv."
         )
-    header = lines[0]
+    header = [name.strip() for name in lines[0]]
     for number, row in enumerate(lines[1:], 2):
         if len(row) != len(header):
             raise ValueError(
                 f"path={str(path)!r}, row {number}: {len(row)} cells; expected {len(header)}, as in its header. Quote "
                 "cells that hold the separator."
             )
-    image = _column(header[0] if image_column is None else image_column, header)
-    names = [name for place, name in enumerate(header) if place != image] if targets is None else list(targets)
+    named = [place for place in range(len(header)) if not _is_index(header[place], [row[place] for row in lines[1:]])]
+    twice = sorted({header[place] for place in named if header.count(header[place]) > 1})
+    if twice:
+        raise ValueError(
+            f"path={str(path)!r} has several columns called {', '.join(map(repr, twice))}; expected each name once."
+            " Rename them."
+        )
+    image = named[0] if image_column is None else _column(image_column, header)
+    names = [header[place] for place in named if place != image] if targets is None else list(targets)
     columns = [_column(name, header) for name in names]
     start = path.parent if folder is None else Path(folder)
 
@@ -88,9 +103,14 @@ def read_table(
     return Table(list(order), torch.tensor(cells, dtype=torch.float32), shown, names)
 
 
+def _is_index(name: str, cells: list[str]) -> bool:
+    """Whether a column holds the row numbers that pandas writes, without a name or as ``Unnamed: 0``."""
+    return (not name or name.startswith("Unnamed:")) and all(cell.strip().isdecimal() for cell in cells)
+
+
 def _column(name: str, header: list[str]) -> int:
-    if name in header:
-        return header.index(name)
+    if name.strip() in header:
+        return header.index(name.strip())
     near = difflib.get_close_matches(name, header, 3, cutoff=0.4) or header[:20]
     raise KeyError(f"column {name!r} is not in the table. Closest: {', '.join(near)}.")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from vislens_interp.brain.outside import OutsideEncoder
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 
 SIZE = 112
 MEAN = (116.222, 109.270, 100.381)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vislens_interp.copies import means, row_groups
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
 from vislens_interp.math import pearson
@@ -28,9 +29,10 @@ class Evidence:
             correlated with many permutations of the held-out responses.
         shuffles: Number of those fits.
         reconstruction: Share of the held-out variance of x that decoding the latent keeps.
-        strong_images: Reference images whose response is at least one SD from the mean.
-        images: Size of the reference set.
+        strong_images: Distinct reference images whose response is at least one SD from the mean.
+        images: Distinct images of the reference set.
         held_out: Held-out images among them.
+        copies: Further images of the set, which are copies of these; a picture and its copies count once.
     """
 
     unit: str
@@ -42,6 +44,7 @@ class Evidence:
     images: int
     held_out: int
     reasons: list[str] = field(default_factory=list)
+    copies: int = 0
 
     @property
     def weak(self) -> bool:
@@ -53,27 +56,33 @@ class Evidence:
 
     def __str__(self) -> str:
         verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"
+        copies = f", {self.copies} copies left out of every count" if self.copies else ""
         return (
             f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} by "
             f"permutation, {self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strong, "
-            f"reconstruction keeps {self.reconstruction:.0%} of the variance)"
+            f"reconstruction keeps {self.reconstruction:.0%} of the variance{copies})"
         )
 
 
 @torch.no_grad()
-def evidence(landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, seed: int = 0) -> list[Evidence]:
+def evidence(
+    landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, groups: Tensor | None = None, seed: int = 0
+) -> list[Evidence]:
     """Weigh each unit of a landscape.
 
     Args:
         landscape: The fit.
         x: The reference set that it was fitted on, (N, ...).
         shuffled: The same fit on permuted responses.
+        groups: (N,) which images are copies of one another; None looks for rows of x that are all but identical.
         seed: Of the permutations of held-out responses.
 
     Returns:
         One a unit.
     """
     rows = landscape.held_out
+    groups = row_groups(x) if groups is None else groups
+    asked = groups[rows]
     held = x[rows]
     decoded = landscape.decode(landscape.encode(held)[0])
     kept = 1 - ((decoded - held) ** 2).sum() / ((held - held.mean(0)) ** 2).sum()
@@ -81,17 +90,17 @@ def evidence(landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, seed
     generator = torch.Generator().manual_seed(seed)
     found = []
     for unit, name in enumerate(landscape.names):
-        truth = standard[rows, unit]
-        correlation = pearson(landscape.axis(unit, landscape.latents[rows]), truth).item()
+        # A picture and its copies are one observation: of its axis, its response and the permutation.
+        truth = means(standard[rows, unit], asked)
+        correlation = pearson(means(landscape.axis(unit, landscape.latents[rows]), asked), truth).item()
+        axes = [means(control.axis(unit, control.latents[rows]), asked) for control in shuffled]
         null = [
-            pearson(
-                control.axis(unit, control.latents[rows]), truth[torch.randperm(len(rows), generator=generator)]
-            ).item()
-            for control in shuffled
+            pearson(axis, truth[torch.randperm(len(truth), generator=generator)]).item()
+            for axis in axes
             for _ in range(max(1, DRAWS // len(shuffled)))
         ]
         p_value = (1 + sum(value >= correlation for value in null)) / (1 + len(null))
-        strong = int((standard[:, unit].abs() >= STRONG).sum())
+        strong = int((means(standard[:, unit], groups).abs() >= STRONG).sum())
         reasons = []
         if correlation < WEAK_CORRELATION:
             reasons.append(f"held-out correlation {correlation:.2f} is below {WEAK_CORRELATION}")
@@ -109,9 +118,10 @@ def evidence(landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, seed
                 shuffles=len(shuffled),
                 reconstruction=kept.item(),
                 strong_images=strong,
-                images=len(landscape.latents),
-                held_out=len(rows),
+                images=len(groups.unique()),
+                held_out=len(truth),
                 reasons=reasons,
+                copies=len(groups) - len(groups.unique()),
             )
         )
     return found

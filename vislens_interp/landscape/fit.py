@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.config import FitConfig
+from vislens_interp.copies import row_groups, split_groups
 from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
@@ -23,11 +24,13 @@ from vislens_interp.precision import mixed_precision
 Features = Callable[[Tensor], Tensor]
 
 
-def split_rows(count: int, settings: FitConfig) -> tuple[Tensor, Tensor]:
-    """Rows of a reference set of ``count`` images that a fit may learn from, and those that it holds out; sorted."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
-    held_out = max(1, round(settings.validation * count))
-    return order[held_out:].sort().values, order[:held_out].sort().values
+def split_rows(count: int, settings: FitConfig, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of a reference set of ``count`` images that a fit may learn from, and those that it holds out; sorted.
+
+    Copies of an image (rows of one group) lie on the same side.
+    """
+    groups = torch.arange(count) if groups is None else groups
+    return split_groups(groups, max(1, round(settings.validation * count)), seed=settings.seed)
 
 
 MIN_IMAGES = 200
@@ -43,6 +46,7 @@ def fit_landscape(
     names: list[str] | None = None,
     scaler: ResponseScaler | None = None,
     consistency: Features | None = None,
+    groups: Tensor | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Landscape:
@@ -57,6 +61,8 @@ def fit_landscape(
         names: Name of each unit, for messages and files.
         scaler: Standardiser of the responses; None fits a z-score on these.
         consistency: Differentiable features of x, (N, ...) to (N, F): the target's own layer, or another network's.
+        groups: (N,) which images are copies of one another, see :mod:`vislens_interp.copies`; None looks for rows of x
+            that are all but identical.
         checkpoint: File that an interrupted fit resumes from; removed when the fit is done.
         progress: Show a bar.
 
@@ -73,13 +79,20 @@ def fit_landscape(
             f"images holds {len(x)} images; a landscape needs at least {MIN_IMAGES} to be more than noise. Give more "
             "reference images to fit()."
         )
+    groups = row_groups(x) if groups is None else groups
+    distinct = len(groups.unique())
+    if distinct < MIN_IMAGES:
+        raise ValueError(
+            f"images holds {len(x)} images of which {distinct} are distinct and the rest are copies of these; a"
+            f" landscape needs at least {MIN_IMAGES} distinct ones. Give more reference images to fit()."
+        )
     if responses.ndim != 2 or responses.shape[1] != len(prior.blocks):
         raise ValueError(f"responses has shape {tuple(responses.shape)}; expected (N, {len(prior.blocks)}).")
     if settings.w_consistency > 0 and consistency is None:
         raise ValueError(f"w_consistency={settings.w_consistency} needs consistency=, a function from x to features.")
     scaler = scaler or ResponseScaler.fit(responses, names)
     vae = copy.deepcopy(vae).requires_grad_(True)
-    training, held_out = split_rows(len(x), settings)
+    training, held_out = split_rows(len(x), settings, groups)
 
     standard = scaler.for_prior(responses.float())
     modes = assign_modes(vae, x, standard, prior, seed=settings.seed)

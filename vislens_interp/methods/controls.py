@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.config import Config, Overrides
+from vislens_interp.copies import permuted_rows
 from vislens_interp.images import resize
 from vislens_interp.methods.base import Directions, Method, check_shares
 from vislens_interp.methods.embedding_edit import decode
@@ -49,7 +50,7 @@ class Shuffled(Method):
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         responses = reference.responses
         assert responses is not None  # what is shuffled
-        order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(self.seed))
+        order = permuted_rows(reference.groups, torch.Generator().manual_seed(self.seed))
         shuffled = reference.with_responses(responses[order.to(responses.device)], measured=True)
         self.method.fit(self.target, self.backend, shuffled, progress=progress)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import Config, EditConfig, Overrides, resolve, sections_of
+from vislens_interp.copies import permuted_rows
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.cross_talk import reduce_cross_talk
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate
@@ -96,14 +97,15 @@ class LandscapeMethod(Method):
         x, responses = reference.embeddings(self.backend), reference.responses
         assert responses is not None  # a landscape uses responses
         scaler = ResponseScaler.fit(responses, self.target.names)
-        landscape = self._fit_one(x, responses, scaler, progress, checkpoint)
+        groups = reference.groups
+        landscape = self._fit_one(x, responses, scaler, groups, progress, checkpoint)
         fit = self.config.fit
         generator = torch.Generator().manual_seed(fit.seed + 1)
         shuffled = [
-            self._fit_one(x, responses[torch.randperm(len(x), generator=generator)], scaler, False, None)
+            self._fit_one(x, responses[permuted_rows(groups, generator)], scaler, groups, False, None)
             for _ in range(fit.shuffles)
         ]
-        found = evidence(landscape, x, shuffled, seed=fit.seed)
+        found = evidence(landscape, x, shuffled, groups=groups, seed=fit.seed)
         for item in found:
             if item.unit in self.target.doubts:
                 item.reasons.append(self.target.doubts[item.unit])
@@ -114,14 +116,21 @@ class LandscapeMethod(Method):
             self.surrogate()  # now: its training is no part of what a picture costs
 
     def _fit_one(
-        self, x: Tensor, responses: Tensor, scaler: ResponseScaler, progress: bool, checkpoint: Path | None
+        self,
+        x: Tensor,
+        responses: Tensor,
+        scaler: ResponseScaler,
+        groups: Tensor,
+        progress: bool,
+        checkpoint: Path | None,
     ) -> Landscape:
         backend, fit, shape = self.backend, self.config.fit, self.config.prior
         vae = backend.vae()
         prior = ActivationPrior.of(shape, vae.latent_dim, responses.shape[1])
         differentiable = self.target.differentiable and backend.differentiable and shape.gradients
         if shape.closed_form_init:
-            training, _ = split_rows(len(x), fit)  # the evidence is read from what the start has not seen either
+            # The evidence is read from what the start has not seen either.
+            training, _ = split_rows(len(x), fit, groups)
             closed_form_init(
                 vae,
                 x[training],
@@ -140,6 +149,7 @@ class LandscapeMethod(Method):
             names=self.target.names,
             scaler=scaler,
             consistency=self._consistency_features(x) if fit.w_consistency > 0 else None,
+            groups=groups,
             checkpoint=checkpoint,
             progress=progress,
         )

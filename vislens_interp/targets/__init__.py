@@ -2,9 +2,11 @@
 
 from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.callable import CallableTarget
+from vislens_interp.targets.inspect import LayerInfo, list_units
 from vislens_interp.targets.ranking import TopUnits, top_units
+from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import Direction, Head, MeanOf
-from vislens_interp.targets.target import LayerTarget, Target, list_units, read_responses
+from vislens_interp.targets.target import LayerTarget, Target, read_responses
 from vislens_interp.targets.whole_layer import LayerTable, open_table, read_layer
 
 __all__ = [
@@ -12,9 +14,11 @@ __all__ = [
     "CallableTarget",
     "Direction",
     "Head",
+    "LayerInfo",
     "LayerTable",
     "LayerTarget",
     "MeanOf",
+    "Reading",
     "Target",
     "TopUnits",
     "attribute",

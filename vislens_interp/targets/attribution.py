@@ -92,7 +92,7 @@ def attribute(
     Raises:
         ValueError: The method is unknown, or the target has no gradients.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> from vislens_interp.targets import LayerTarget
     >>> target = LayerTarget(nn.Sequential(nn.Conv2d(3, 4, 3)), "0", 2, preprocess=Preprocess(8, [0], [1]))
     >>> attribute(target, torch.rand(2, 3, 8, 8), n_steps=4).values.shape

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from vislens_interp.targets.target import Target
 class CallableTarget(Target):
     """Responses from a function: a model behind an interface, a service, a formula, measured data.
 
-    The function is called with batches and never with gradients; each image's responses are kept, so that an image that
-    was seen is not asked for again.
+    The function is called with batches; each image's responses are kept, so that an image that was seen is not asked
+    for again. With ``differentiable`` its gradients are used where images need them, so that a model of several inputs,
+    or of several networks, can be optimised; nothing is kept of these calls.
 
     Args:
         function: Images (n, 3, H, W) in [0, 1], float32 on the CPU, to responses (n,) or (n, K): a tensor, an array or
@@ -32,6 +34,9 @@ class CallableTarget(Target):
         retries: How often a call is repeated that raises an exception; the last one is raised.
         wait: Seconds before the first repetition, doubled before each further one.
         cache: How many images' responses to keep, the latest; 0 keeps none.
+        differentiable: Whether the function is made of torch's operations, so that gradients of responses reach the
+            images. It does not go with ``numpy``.
+        device: Where the function wants its images.
 
     Raises:
         TypeError: ``function`` is none.
@@ -42,8 +47,6 @@ class CallableTarget(Target):
     tensor([[1.],
             [1.]])
     """
-
-    differentiable = False
 
     def __init__(
         self,
@@ -57,6 +60,8 @@ class CallableTarget(Target):
         retries: int = 0,
         wait: float = 1.0,
         cache: int = 10_000,
+        differentiable: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         if not callable(function):
             raise TypeError(f"function is a {type(function).__name__}; expected a function of images.")
@@ -75,7 +80,14 @@ class CallableTarget(Target):
             raise ValueError(f"names={names!r}; expected strings.")
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f"name={name!r}; expected a string that is not empty, or None.")
+        if differentiable and numpy:
+            raise ValueError(
+                "differentiable=True with numpy=True; expected one of the two, for NumPy's functions have no gradients."
+                " Leave one of them out."
+            )
         self.function = function
+        self.differentiable = differentiable
+        self._device = torch.device(device)
         self.name = name
         self.numpy = numpy
         self.size = size
@@ -85,14 +97,21 @@ class CallableTarget(Target):
         self.cache = cache
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the function wants its images."""
+        return self._device
+
     def __call__(self, images: Tensor) -> Tensor:
         check_shape(images)
+        if self.differentiable and images.requires_grad and torch.is_grad_enabled():
+            return self._with_gradients(images)
         with torch.no_grad():
             images = images.detach().to("cpu", torch.float32)
             if self.size is not None:
                 images = resize(images, self.size)
             keys = [_key(image) for image in images]
-            known = {key: self._kept[key] for key in keys if key in self._kept}
+            known = {key: value for key in keys if (value := self._kept.get(key)) is not None}
             missing = list({key: row for row, key in enumerate(keys) if key not in known}.items())
             for start in range(0, len(missing), self.batch_size):
                 part = missing[start : start + self.batch_size]
@@ -100,21 +119,35 @@ class CallableTarget(Target):
                 known.update({key: value for (key, _), value in zip(part, read, strict=True)})
             for key in keys:
                 self._keep(key, known[key])
-            return torch.stack([known[key] for key in keys])
+            return torch.stack([known[key] for key in keys]).to(self._device)
+
+    def _with_gradients(self, images: Tensor) -> Tensor:
+        images = images.to(self._device, torch.float32)
+        if self.size is not None:
+            images = resize(images, self.size)
+        responses = torch.cat([self._ask(part) for part in images.split(self.batch_size)])
+        if not responses.requires_grad:
+            raise ValueError(
+                f"differentiable=True, but the responses of {self.names[0]!r} carry no gradient to the images; expected"
+                " torch's operations from images to responses. Leave out what cuts it, such as .detach(), .item() or"
+                " torch.no_grad(), or pass differentiable=False."
+            )
+        return responses
 
     def _keep(self, key: bytes, value: Tensor) -> None:
         if not self.cache:
             return
-        self._kept[key] = value
-        self._kept.move_to_end(key)
-        while len(self._kept) > self.cache:
-            self._kept.popitem(last=False)
+        with suppress(KeyError):  # another thread may have taken it out again
+            self._kept[key] = value
+            self._kept.move_to_end(key)
+            while len(self._kept) > self.cache:
+                self._kept.popitem(last=False)
 
     def _ask(self, images: Tensor) -> Tensor:
         wait = self.wait
         for attempt in range(self.retries + 1):
             try:
-                given = images.clone()  # the function may write into it
+                given = images.to(self._device, copy=True)  # the function may write into it
                 answer = self.function(given.numpy() if self.numpy else given)
                 break
             except Exception:
@@ -126,7 +159,7 @@ class CallableTarget(Target):
 
     def _checked(self, answer: Any, count: int) -> Tensor:
         try:
-            values = answer.detach().cpu() if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer, float))
+            values = answer if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer, float))
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"function returned a {type(answer).__name__} that is no array of numbers; expected"
@@ -139,7 +172,7 @@ class CallableTarget(Target):
                 f" {', '.join(self.names)}; expected ({count}, {len(self.names)}), images first. Pass names=, one a"
                 " unit."
             )
-        values = column.float()
+        values = column.float() if column.requires_grad else column.detach().cpu().float()
         if not values.isfinite().all():
             raise ValueError(
                 f"function returned NaN or infinite responses for {int((~values.isfinite()).any(1).sum())} of {count}"

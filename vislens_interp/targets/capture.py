@@ -1,22 +1,22 @@
 """Read one layer by one hook that is always removed, stop there, and leave the model as it was."""
 
 import difflib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.targets.axes import Axes, AxisTracer
+from vislens_interp.random_state import random_states
+from vislens_interp.targets.layout import Axes, AxisTracer
 
 Output: TypeAlias = int | str | tuple[int | str, ...]
 """Which tensor of a tuple, dict or dataclass: a place, a name, or several, one inside the other."""
 
 _SHARDED = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
-# Flags of timm and transformers: recompute in the backward pass, in which no hook of ours may stand.
-_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
 
 
 class LayerReached(BaseException):
@@ -32,12 +32,14 @@ class Seen:
         shapes: Shape of each.
         factors: Of each, how its channels were taken apart on the way: (how many, how far apart).
         output: What it returned, tensors copied (safe from later in-place operations); None unless that was asked for.
+        drew: Whether the pass had drawn random numbers by then.
     """
 
     axes: dict[tuple, Axes | None]
     shapes: dict[tuple, tuple[int, ...]]
     factors: dict[tuple, frozenset[tuple[int, int]]]
     output: Any
+    drew: bool = False
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module | None) -> tuple[str, nn.Module]:
@@ -121,63 +123,21 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def refuse_script(model: nn.Module, layer_name: str) -> None:
-    """Refuse a layer inside TorchScript, which calls no hooks; a scripted model's own output can be read.
+    """Refuse a layer of TorchScript, which calls no hooks; a scripted model's own output can be read.
 
     Raises:
         ValueError: Naming the scripted module.
     """
-    path = ""
-    for part in [None, *layer_name.split(".")] if layer_name else []:
-        path = path if part is None else f"{path}.{part}".lstrip(".")
-        if isinstance(_submodule(model, path), torch.jit.ScriptModule) and path != layer_name:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    parts = layer_name.split(".") if layer_name else []
+    for path in [".".join(parts[:count]) for count in range(len(parts) + 1)]:
+        if layer_name and isinstance(modules.get(path), torch.jit.ScriptModule):
+            where = "is" if path == layer_name else f"is inside {path or 'the model'}, which is"
+            remedy = "Pass layer=None for the model's own output" if not path else "Choose a layer before or after it"
             raise ValueError(
-                f"layer {layer_name!r} is inside {path or 'the model'}, which is scripted or traced: TorchScript"
-                " calls no"
-                f" hooks; expected a layer that Python calls. Pass layer={path or None!r}, or the model before"
-                " scripting."
+                f"layer {layer_name!r} {where} scripted or traced: TorchScript calls no hooks; expected a layer that"
+                f" Python calls. {remedy}, or pass the model before scripting."
             )
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode and its parameters need no gradients; afterwards all is as it was.
-
-    The training flag of every module, ``requires_grad`` of every parameter, flags of gradient checkpointing (off
-    inside: it would call layers again) and the random state of the CPU and of CUDA are restored, also after an
-    exception. Flags are set directly, because a model's own ``train`` may do more (merge adapters, say). Only what
-    differs is touched.
-
-    Args:
-        model: The network; its parameters stay where they are.
-    """
-    modules = list(model.modules())
-    training = [module for module in modules if module.training]
-    checkpointing = [
-        (module, flag) for module in modules for flag in _CHECKPOINTING if module.__dict__.get(flag) is True
-    ]
-    # Not model.parameters(), which would build every name: this is done for each pass.
-    held = (parameter for module in modules for parameter in module._parameters.values())
-    trainable = [parameter for parameter in held if parameter is not None and parameter.requires_grad]
-    cpu_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        for module in training:
-            module.training = False
-        for module, flag in checkpointing:
-            setattr(module, flag, False)
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for module, flag in checkpointing:
-            setattr(module, flag, True)
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        torch.set_rng_state(cpu_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
 
 
 def run_to_layer(
@@ -188,6 +148,8 @@ def run_to_layer(
     call: int = 0,
     output: Output | None = None,
     before: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
+    stop: bool = True,
 ) -> Tensor:
     """Run a model as far as one layer, and return that layer's output; gradients flow.
 
@@ -198,6 +160,9 @@ def run_to_layer(
         call: Which call of the layer in the pass, from 0.
         output: Which tensor of a tuple, dict or dataclass; see :func:`pick`.
         before: Read the layer's first input instead of its output.
+        forward: How the model is called, see :class:`~vislens_interp.targets.forward.Forward`; None calls it with
+            ``inputs`` alone.
+        stop: End the pass at the layer; otherwise it runs to its end, for models that keep something of every pass.
 
     Returns:
         The layer's output, of its own shape.
@@ -207,23 +172,29 @@ def run_to_layer(
         TypeError: The layer's output holds no tensor, or several.
     """
     if layer_name == "":
-        return pick(model(inputs), output, model, layer_name)
+        return pick((forward or model)(inputs), output, model, layer_name)
     layer = _submodule(model, layer_name)
     outputs: list[Tensor] = []
     reached = LayerReached()
     left = call
+    ours = threading.get_ident()
 
     def keep_and_stop(module: nn.Module, args: Any, result: Any = None) -> None:
         nonlocal left
+        if outputs or threading.get_ident() != ours:  # a hook is on the module, whichever thread runs it
+            return
         if left:
             left -= 1
             return
-        outputs.append(pick(args[0] if before else result, output, model, layer_name))
-        raise reached
+        chosen = pick(args[0] if before else result, output, model, layer_name)
+        if stop:
+            outputs.append(chosen)
+            raise reached
+        outputs.append(chosen.clone())  # what follows may overwrite it
 
     hook = layer.register_forward_pre_hook(keep_and_stop) if before else layer.register_forward_hook(keep_and_stop)
     try:
-        model(inputs)
+        (forward or model)(inputs)
     except LayerReached as caught:
         if caught is not reached:  # the model itself reads a layer of some other model
             raise
@@ -244,6 +215,7 @@ def survey(
     *,
     keep: bool = False,
     before: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> dict[str, list[Seen]]:
     """Run one full pass, and see every call of these layers and what the axes of their outputs are.
 
@@ -253,6 +225,8 @@ def survey(
         inputs: (N, 3, H, W), what the model takes, already preprocessed.
         keep: Copy the outputs too.
         before: See the layers' first inputs instead of their outputs.
+        forward: How the model is called, see :class:`~vislens_interp.targets.forward.Forward`; None calls it with
+            ``inputs`` alone.
 
     Returns:
         For each name its calls, in their order; none for a layer that the pass does not call.
@@ -264,9 +238,12 @@ def survey(
     # Keyed as the tracer asks; views of a parameter have its storage.
     names = {parameter.untyped_storage()._cdata: name for name, parameter in _stored(model)}
     tracer = AxisTracer(inputs, names)
+    ours, states = threading.get_ident(), random_states()
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any = None) -> None:
+            if threading.get_ident() != ours:
+                return
             output = args[0] if before else output
             tensors = tensors_in(output)
             found[name].append(
@@ -275,6 +252,7 @@ def survey(
                     {path: tuple(tensor.shape) for path, tensor in tensors.items()},
                     {path: tracer.factors(tensor) for path, tensor in tensors.items()},
                     _copied(output) if keep else None,
+                    tracer.drew or random_states() != states,
                 )
             )
 
@@ -287,7 +265,7 @@ def survey(
                 register = layer.register_forward_pre_hook if before else layer.register_forward_hook
                 hooks.callback(register(note(name)).remove)
         with tracer:
-            output = model(inputs)
+            output = (forward or model)(inputs)
             if "" in found:
                 note("")(model, (inputs,), output)
     return found
@@ -409,7 +387,7 @@ def _dense(tensor: Tensor, model: nn.Module, layer_name: str) -> Tensor:
 def _submodule(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
-    except AttributeError:
+    except (AttributeError, RuntimeError):  # TorchScript has no such method
         return find_layer(model, name)[1]  # whose message lists near names
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.copies import row_groups, split_groups
 from vislens_interp.targets.whole_layer import LayerTable, read_layer
 
 By = Literal["sparsity", "selectivity", "evidence"]
@@ -86,7 +87,7 @@ def top_units(
     Raises:
         ValueError: An argument does not fit; the message says how.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> found = top_units(model, "1", torch.rand(30, 3, 8, 8), count=2, preprocess=Preprocess(8, [0], [1]))
     >>> len(found.units)
@@ -168,7 +169,8 @@ def predictability(responses: Tensor, embeddings: Tensor, *, seed: int = 0) -> T
     """How well a unit's responses can be predicted from embeddings: Pearson correlation on held-out images.
 
     A ridge regression with a bias on four fifths of the images, the penalty of each unit by its leave-one-out error
-    there; the correlation over the other fifth. A unit with none cannot be moved by a landscape of these embeddings.
+    there; the correlation over the other fifth. Images whose embeddings are all but identical lie on one side. A unit
+    with none cannot be moved by a landscape of these embeddings.
 
     Args:
         responses: (N, K).
@@ -181,9 +183,7 @@ def predictability(responses: Tensor, embeddings: Tensor, *, seed: int = 0) -> T
     Source: leave-one-out errors are residuals over 1 - leverage, exactly (Golub, Heath and Wahba 1979).
     """
     x, r = embeddings.double().cpu(), responses.double().cpu()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    held = order[: max(2, round(_HELD_OUT * len(x)))]
-    kept = order[len(held) :]
+    kept, held = split_groups(row_groups(x), max(2, round(_HELD_OUT * len(x))), seed=seed)
     centre, level = x[kept].mean(0), r[kept].mean(0)
     u, s, vt = torch.linalg.svd(x[kept] - centre, full_matrices=False)
     projected = u.T @ (r[kept] - level)

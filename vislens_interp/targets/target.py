@@ -1,57 +1,63 @@
 """What a lens points at: images in, one response a unit out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
-from vislens_interp.images import (
+from vislens_interp.images import check_images, check_shape
+from vislens_interp.preprocess import (
     Preprocess,
     as_preprocess,
-    check_images,
-    check_shape,
     describe_preprocess,
     normalises,
     preprocess_for,
-    preprocess_size,
 )
+from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import (
     Output,
     Seen,
     chosen_call,
     find_layer,
     pick,
-    plain,
-    refuse_scattered,
     refuse_script,
     run_to_layer,
     survey,
-    undisturbed,
 )
+from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.layout import Arrangement, Layout, channel_axis, check_layout, declared, establish
+from vislens_interp.targets.pooling import check_heads, pool_of, resolve_heads, resolve_pool
+from vislens_interp.targets.probe import (
+    PROBE_IMAGES,
+    REPEATS,
+    OwnState,
+    agree,
+    anchor,
+    checked_model,
+    first_difference,
+    input_dtype,
+    probe_images,
+    told_of,
+    tolerance,
+)
+from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import (
     CHANNEL_UNITS,
-    Head,
     OneUnit,
     Pool,
     Unit,
     by_label,
-    check_pool,
     labels_of,
     pool_unit,
-    token_of,
     unit_list,
     unit_name,
 )
-
-_PROBE_IMAGES = 2  # two, so that a layer which folds other axes into the batch is seen; then one more
-_CLOSE = 0.02  # of an output's largest value: what batches of different sizes may differ by, in half precision too
+from vislens_interp.targets.undisturbed import undisturbed
 
 
 class Target(ABC):
@@ -160,12 +166,15 @@ class LayerTarget(Target):
         output: Which tensor of a layer that gives several: its place in a tuple, its name in a dict or dataclass.
         call: Which call of a layer that a pass calls several times, from 0.
         preprocess: From pixels in [0, 1] to what the network takes; None asks the model. See
-            :func:`~vislens_interp.images.as_preprocess` for what may be given.
+            :func:`~vislens_interp.preprocess.as_preprocess` for what may be given.
         labels: Names of the layer's channels, for ``unit=`` by name: see
             :func:`~vislens_interp.targets.selectors.labels_of`. None takes the model's own ``labels`` or
             transformers' ``config.id2label``, if the layer is the model's output.
         batch_size: Images in a pass of :meth:`responses`.
         image_size: Side of the images for the first pass, in pixels, where ``preprocess`` does not say it.
+        forward_args: Arguments that the model's ``forward`` takes beside the images, by name, such as ``{"input_ids":
+            ids}``; a function among them is called with the images. The images go to ``pixel_values`` if the model has
+            such an argument, otherwise to the first that is not named here.
 
     Attributes:
         shape: Shape of the layer's output for one image, images first and windows joined: what a tuple indexes.
@@ -178,7 +187,7 @@ class LayerTarget(Target):
         TypeError: The layer or the unit is of a wrong type, or the layer gives no tensor, or several.
         KeyError: A unit's name is not among the labels.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> target = LayerTarget(model, "0", [1, 3], preprocess=Preprocess(8, [0.5], [0.5]))
     >>> target.responses(torch.rand(5, 3, 8, 8)).shape
@@ -200,10 +209,12 @@ class LayerTarget(Target):
         labels: Any = None,
         batch_size: int = 256,
         image_size: int | None = None,
+        forward_args: Mapping[str, Any] | None = None,
     ) -> None:
-        model = _checked_model(model)
+        model = checked_model(model)
         _check_batch_size(batch_size)
-        pool = _pool_of(pool, token)
+        self._forward = Forward(model, forward_args)
+        pool = pool_of(pool, token)
         check_layout(layout)
         self.declared_layout: Layout | None = layout
         self.model = model
@@ -211,55 +222,143 @@ class LayerTarget(Target):
         refuse_script(model, self.layer)
         if self.layer == "" and layout is None:
             layout = _own_layout(model)
-        if labels is None and self.layer == "":
-            own = getattr(model, "labels", None)
-            labels = (
-                own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
-            )
-        self.labels = names = labels_of(labels)
-        self.units: list[OneUnit] = unit_list(by_label(unit, names))
-        self.names = [
-            names[one]
-            if names and isinstance(one, int) and 0 <= one < len(names) and _is_named(unit, names[one])
-            else unit_name(one)
-            for one in self.units
-        ]
+        self.labels = labels_of(labels) if labels is not None else _own_labels(model) if self.layer == "" else None
+        self.units: list[OneUnit] = unit_list(by_label(unit, self.labels))
+        self.names = _names(self.units, unit, self.labels)
         self.pool: Pool = pool
         self._ask_model()
         self.output, self.call = output, call
         self.batch_size = batch_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
-        self._read, self._before, self.units = _resolve_heads(self.layer, module, self.units)
+        self._read, self._before, self.units = resolve_heads(self.layer, module, self.units)
+        self._stops, self._draws = True, False
+        self._dtype = anchor(model).dtype
 
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
-        with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
-            images = _probe_images(model, self.preprocess, image_size)
-            inputs = self._prepare(images[:_PROBE_IMAGES].requires_grad_())
-            twice = _normalising(model) if normalises(self.preprocess) else []
-            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before)
-            for name in twice:
-                if found[name]:
-                    raise ValueError(
-                        f"preprocess={describe_preprocess(self.preprocess)}, but {type(model).__name__} normalises its"
-                        f" inputs itself in {name!r}; expected one normalisation. Pass preprocess=Preprocess(size, [0],"
-                        " [1])."
-                    )
-            self._call = chosen_call(found[self._read], call, model, self._read)
-            seen = found[self._read][self._call]
+        with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
+            images = probe_images(model, self.preprocess, image_size)
+            self._dtype = input_dtype(model, self._forward, self.preprocess(images[:PROBE_IMAGES]))
+            state = OwnState(model)
+            seen = self._survey(images[:PROBE_IMAGES].requires_grad_())
+            changes = OwnState(model) != state
             raw = pick(seen.output, output, model, self._read)
             self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
-            if names and self._arrangement is not None:
-                _check_labels(names, raw, self._arrangement)
-            _check_heads(seen, self.units, self._before)
+            if self.labels and self._arrangement is not None and not _fits(self.labels, raw, self._arrangement):
+                if labels is not None or self.names != [unit_name(one) for one in self.units]:
+                    raise _wrong_labels(self.labels, raw, self._arrangement)
+                self.labels = None
+            check_heads(seen, self.units, self._before)
             with torch.no_grad():
-                self._check_batch_axis(raw, self._run(self._prepare(images)))
+                three = self._check_state(images.flip(0), changes=changes)
+                self._check_batch_axis(raw, three)
             arranged = self._arrange(raw)
             self.shape = tuple(arranged.shape[1:])
             self.layout: Layout | None = None if self._arrangement is None else self._arrangement.layout
             self.prefix = None if self._arrangement is None else self._arrangement.prefix
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
-            self._pool = _resolve_pool(pool, self._arrangement, self.shape, self.units)
+            self._pool = resolve_pool(pool, self._arrangement, self.shape, self.units)
             self.differentiable = self._select(arranged).requires_grad
+            with torch.no_grad():
+                self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
+            self._draws = seen.drew or not self._stops
+
+    def _survey(self, images: Tensor) -> Seen:
+        """What a full pass shows of the layer's chosen call."""
+        model = self.model
+        inputs = self._prepare(images)
+        twice = _normalising(model) if normalises(self.preprocess) else []
+        with told_of(model, inputs):
+            found = survey(model, [self._read, *twice], inputs, keep=True, before=self._before, forward=self._forward)
+        for name in twice:
+            if found[name]:
+                raise ValueError(
+                    f"preprocess={describe_preprocess(self.preprocess)}, but {type(model).__name__} normalises its"
+                    f" inputs itself in {name!r}; expected one normalisation. Pass preprocess=Preprocess(size, [0],"
+                    " [1])."
+                )
+        self._call = chosen_call(found[self._read], self.call, model, self._read)
+        return found[self._read][self._call]
+
+    def _check_state(self, images: Tensor, *, changes: bool) -> Tensor:
+        """Find out whether passes may stop at the layer: not if the model keeps something of every pass.
+
+        Args:
+            images: Of the probe.
+            changes: Whether the first whole pass changed what the model keeps; it may only have filled a cache.
+
+        Returns:
+            The layer's output for the images.
+        """
+        before = OwnState(self.model)
+        if changes:
+            self._stops = False
+            output = self._pass(images)
+            if OwnState(self.model) != before:
+                return output
+            self._stops = True
+        output = self._pass(images)
+        after = OwnState(self.model)
+        if after == before:
+            return output
+        self._stops = False
+        before.restore(after)
+        return self._pass(images)
+
+    def _check_one_image(self, images: Tensor, two: Tensor, reversed_three: Tensor, *, drew: bool) -> None:
+        """Refuse responses that are no function of one image: random ones, and those that depend on the batch.
+
+        Args:
+            images: Three of the probe.
+            two: The layer's arranged output for the first two of them.
+            reversed_three: For all of them in reversed order.
+            drew: Whether the pass draws random numbers on its way to the layer.
+        """
+        same = self._is_same(two, reversed_three[[2, 1]]) and self._is_same(
+            two[:1], self._arrange(self._pass(images[:1]))
+        )
+        if same and not drew:
+            return
+        model, inputs = self.model, self._prepare(images)
+        if not same:
+            self._check_preprocess(images, inputs)
+        for _ in range(REPEATS if drew else 4):
+            if not self._is_same(two, self._arrange(self._pass(images[:PROBE_IMAGES]))):
+                where = first_difference(model, self._forward, inputs, inputs)
+                raise ValueError(
+                    f"layer {self.layer!r} of {type(model).__name__} gives the same images other responses in a second"
+                    f" pass{where}; expected a function of the image. Something is random or counts its passes, such as"
+                    " F.dropout(x) without training=self.training. Mend the model, or choose a layer before it."
+                )
+        if not same:
+            where = first_difference(model, self._forward, inputs, self._prepare(images[:1]), alone=True)
+            raise ValueError(
+                f"layer {self.layer!r} of {type(model).__name__} gives an image other responses alone than among"
+                f" others{where}; expected a function of the image, and what an image gives depends on the others."
+                " Something runs over the batch, such as BatchNorm with track_running_stats=False. Mend the model, or"
+                " choose a layer before it."
+            )
+
+    def _check_preprocess(self, images: Tensor, inputs: Tensor) -> None:
+        """Refuse a preprocessing that is random, or depends on the other images, if that is why responses differ."""
+        close = tolerance(inputs)
+        for given, count in ((images, len(images)), (images, len(images)), (images[:1], 1)):
+            if not agree(inputs[:count], self._prepare(given), close, 1):
+                raise ValueError(
+                    f"preprocess={describe_preprocess(self.preprocess)} gives an image two different results"
+                    f" {'in two calls' if count > 1 else 'alone and among others'}; expected a function of the image."
+                    " Pass the transform for evaluation, without randomness and without statistics of the batch."
+                )
+
+    def _is_same(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two readings of the same images agree, in most channels and in the units."""
+        axis = -1 if self.layout is None else channel_axis(self.layout)
+        close = tolerance(one, model=self.model)
+        if not agree(one, other, close, axis):
+            return False
+        first, second = (self._select(tensor).double() for tensor in (one, other))
+        floor = one.abs().max().double().nan_to_num(0, 0) * 1e-3
+        error = (first - second).abs()
+        return bool(((error <= close * first.abs().amax(0).clamp_min(floor)) | (first == second) | error.isnan()).all())
 
     def _ask_model(self) -> None:
         """Take over what a model says of its own outputs: those that it refuses to be read by, and its doubts."""
@@ -273,7 +372,22 @@ class LayerTarget(Target):
             self.doubts = {name: doubts[name] for name in self.names if name in doubts}
 
     def _run(self, inputs: Tensor) -> Tensor:
-        return run_to_layer(self.model, self._read, inputs, call=self._call, output=self.output, before=self._before)
+        return run_to_layer(
+            self.model,
+            self._read,
+            inputs,
+            call=self._call,
+            output=self.output,
+            before=self._before,
+            forward=self._forward,
+            stop=self._stops,
+        )
+
+    def _pass(self, images: Tensor) -> Tensor:
+        """The layer's output for images of the probe."""
+        inputs = self._prepare(images)
+        with told_of(self.model, inputs):
+            return self._run(inputs)
 
     def _arrange(self, output: Tensor) -> Tensor:
         return output if self._arrangement is None else self._arrangement.arrange(output)
@@ -282,35 +396,26 @@ class LayerTarget(Target):
         """Refuse an output whose images are not where they seem: three have to give half as much again as two."""
         axis = 0 if self._arrangement is None else self._arrangement.raw.index("N")
         want = list(two.shape)
-        want[axis] = two.shape[axis] // _PROBE_IMAGES * (_PROBE_IMAGES + 1)
-        if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != _PROBE_IMAGES):
+        want[axis] = two.shape[axis] // PROBE_IMAGES * (PROBE_IMAGES + 1)
+        if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != PROBE_IMAGES):
             raise ValueError(
                 f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for"
-                f" {_PROBE_IMAGES}"
-                f" images and {tuple(three.shape)} for {_PROBE_IMAGES + 1}; expected the images on"
+                f" {PROBE_IMAGES}"
+                f" images and {tuple(three.shape)} for {PROBE_IMAGES + 1}; expected the images on"
                 f" {'the first axis' if axis == 0 else f'axis {axis}'}. Choose a layer before or after it."
             )
-        if self._arrangement is not None and self._arrangement.folded > 1:
-            same, again = (self._arrangement.arrange(one.detach())[:_PROBE_IMAGES].float() for one in (two, three))
-            if not (same - again).abs().max() <= _CLOSE * same.abs().max():
-                raise ValueError(
-                    f"layer {self.layer!r} of {type(self.model).__name__} gives {self._arrangement.folded} rows an"
-                    " image,"
-                    " and what an image gives depends on the others; expected rows of their own. Choose a layer before"
-                    " or after it."
-                )
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return _anchor(self.model).device
+        return anchor(self.model).device
 
     def __call__(self, images: Tensor) -> Tensor:
         return self._select(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
         check_shape(images)
-        with undisturbed(self.model):
+        with undisturbed(self.model), kept_random_state() if self._draws else nullcontext():
             return self._arrange(self._run(self._prepare(images)))
 
     def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -318,8 +423,7 @@ class LayerTarget(Target):
         return self._select(features), features
 
     def _prepare(self, images: Tensor) -> Tensor:
-        anchor = _anchor(self.model)
-        return self.preprocess(images.to(anchor.device)).to(anchor)
+        return self.preprocess(images.to(self.device)).to(self.device, self._dtype)
 
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.
@@ -349,89 +453,12 @@ class LayerTarget(Target):
         }
 
 
-@dataclass(frozen=True)
-class LayerInfo:
-    """A layer that a lens can point at.
-
-    Args:
-        name: Dotted name; ``""`` is the model's own output.
-        kind: Class of the module.
-        shape: Shape of its output for one image.
-        n_units: Channels or features that an int selects; None where ``layout=`` has to be passed first.
-        layout: Layout of its output, images first; None where it has to be passed.
-        prefix: Tokens before the patches, where there are tokens and it could be established.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    n_units: int | None
-    layout: Layout | None = field(default=None, compare=False)
-    prefix: int | None = field(default=None, compare=False)
-
-
-def list_units(model: nn.Module, *, image_size: int | None = None, preprocess: Any = None) -> list[LayerInfo]:
-    """The layers that a lens can point at, found by one pass.
-
-    Left out are layers that the pass does not call, calls several times, or that give no tensor with the images first.
-
-    Args:
-        model: The network; left as it was.
-        image_size: Side of the images for the pass, in pixels; None takes what the preprocessing makes.
-        preprocess: From pixels in [0, 1] to what the network takes; None asks the model.
-
-    Returns:
-        One entry a layer, in the order of ``model.named_modules()``: the model's own output first.
-
-    Raises:
-        ValueError: The preprocessing or the size of images is not known.
-
-    >>> from vislens_interp.images import Preprocess
-    >>> for info in list_units(nn.Sequential(nn.Conv2d(3, 4, 3)), preprocess=Preprocess(8, [0], [1])):
-    ...     print(info)
-    LayerInfo(name='', kind='Sequential', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
-    LayerInfo(name='0', kind='Conv2d', shape=(4, 6, 6), n_units=4, layout='NCHW', prefix=None)
-    """
-    model = _checked_model(model)
-    preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
-    modules = dict(model.named_modules())
-    names = [name for name in modules if not _is_scripted_inside(model, name)]
-    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
-        images = _probe_images(model, preprocess, image_size)[:_PROBE_IMAGES].requires_grad_()
-        found = survey(model, names, preprocess(images).to(_anchor(model)))
-
-    infos: list[LayerInfo] = []
-    for name in names:
-        if len(found[name]) != 1 or len(found[name][0].shapes) != 1:
-            continue
-        ((path, shape),) = found[name][0].shapes.items()
-        kind = type(modules[name]).__name__
-        try:
-            arrangement = establish(shape, found[name][0].axes[path], modules[name])
-        except ValueError:
-            if len(shape) > 1 and shape[0] == _PROBE_IMAGES:
-                infos.append(LayerInfo(name, kind, shape[1:], None))
-            continue
-        arranged = tuple(arrangement.arrange(torch.empty(shape, device="meta")).shape)
-        layout = arrangement.layout
-        infos.append(LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix))
-    return infos
-
-
 def read_responses(
     model: nn.Module,
     layer: str | nn.Module | None,
     unit: Unit,
     images: Tensor,
-    *,
-    pool: Pool = "mean",
-    token: int | str | None = None,
-    layout: Layout | None = None,
-    output: Output | None = None,
-    call: int | None = None,
-    preprocess: Any = None,
-    labels: Any = None,
-    batch_size: int = 256,
+    **reading: Unpack[Reading],
 ) -> Tensor:
     """Responses of a unit to images: :class:`LayerTarget` in one call.
 
@@ -440,8 +467,7 @@ def read_responses(
         layer: Dotted name, module, or None for the model's own output.
         unit: A unit or a list of them.
         images: (N, 3, H, W) in [0, 1].
-        pool, token, layout, output, call, preprocess, labels: As :class:`LayerTarget`.
-        batch_size: Images in a pass.
+        reading: Keyword arguments of :class:`LayerTarget`.
 
     Returns:
         float32 on the CPU: (N,) for one unit, (N, K) for a list.
@@ -449,36 +475,16 @@ def read_responses(
     Raises:
         ValueError, TypeError: As :class:`LayerTarget` and :meth:`Target.responses`.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     >>> read_responses(model, "1", 2, torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0.5], [0.5])).shape
     torch.Size([5])
     """
     check_images(images)
-    target = LayerTarget(
-        model,
-        layer,
-        unit,
-        pool=pool,
-        token=token,
-        layout=layout,
-        output=output,
-        call=call,
-        preprocess=preprocess,
-        labels=labels,
-        batch_size=batch_size,
-        image_size=min(images.shape[-2:]),
-    )
+    reading.setdefault("image_size", min(images.shape[-2:]))
+    target = LayerTarget(model, layer, unit, **reading)
     responses = target.responses(images)
     return responses if isinstance(unit, list) else responses[:, 0]
-
-
-def _checked_model(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
-    model = plain(model)
-    refuse_scattered(model)
-    return model
 
 
 def _unprefixed(layer: Any) -> Any:
@@ -488,62 +494,8 @@ def _unprefixed(layer: Any) -> Any:
     return layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
 
 
-def _is_scripted_inside(model: nn.Module, name: str) -> bool:
-    try:
-        refuse_script(model, name)
-    except ValueError:
-        return True
-    return False
-
-
 def _is_named(unit: Any, label: str) -> bool:
     return label in unit if isinstance(unit, list) else unit == label
-
-
-def _pool_of(pool: Pool, token: int | str | None) -> Pool:
-    check_pool(pool)
-    if token is None:
-        return pool
-    if pool != "mean":
-        raise ValueError(f"token={token!r} with pool={pool!r}; expected one of the two. Leave pool= out.")
-    if token == "cls":
-        return "cls"
-    if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-        raise ValueError(f"token={token!r}; expected a whole number of at least 0, or 'cls'.")
-    return f"token:{token}"
-
-
-def _resolve_pool(pool: Pool, arrangement: Arrangement | None, shape: tuple[int, ...], units: list[OneUnit]) -> Pool:
-    """The pool with the class token's place in it; refuses what does not fit the layer."""
-    if not any(isinstance(one, CHANNEL_UNITS) for one in units) or arrangement is None:
-        return pool
-    check_pool(pool, arrangement.layout)
-    if pool == "center" and len(shape) == 3 and not arrangement.is_map:
-        raise ValueError(
-            f"pool='center' on an output of shape {shape} whose positions are no map; expected 'mean' or 'max'."
-            " Pass layout= if its axes are height and width."
-        )
-    if pool == "patch_mean" and arrangement.prefix is None:
-        raise ValueError(
-            f"pool='patch_mean' on an output of shape {shape}, of whose tokens it is not known how many stand before"
-            " the"
-            " patches; expected a layer where it can be established. Pass unit= a function of the output."
-        )
-    if pool == "cls":
-        if arrangement.class_token is None:
-            raise ValueError(
-                f"pool='cls' on an output of shape {shape} with {arrangement.prefix} tokens before the patches, none of"
-                " which is known to be the class token; expected a layer where it can be established. Pass"
-                " pool='token:k'"
-                " if you know its place."
-            )
-        return f"token:{arrangement.class_token}"
-    token = token_of(pool)
-    if token is not None and token >= shape[0]:
-        raise ValueError(
-            f"pool={pool!r} is out of range; expected 'token:0'..'token:{shape[0] - 1}'. Pass one of these."
-        )
-    return pool
 
 
 def _arrangement(
@@ -563,53 +515,40 @@ def _arrangement(
             raise
     if layout is None or (found is not None and found.raw == layout):
         return found
-    return declared(layout, raw.shape, _PROBE_IMAGES)
+    return declared(layout, raw.shape, PROBE_IMAGES)
 
 
-def _check_labels(names: list[str], raw: Tensor, arrangement: Arrangement) -> None:
+def _own_labels(model: nn.Module) -> list[str] | None:
+    """Names of a model's own outputs, if it says some: a list called ``labels``, or transformers' ``id2label``."""
+    own = getattr(model, "labels", None)
+    try:
+        return labels_of(
+            own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
+        )
+    except TypeError:  # something else of that name
+        return None
+
+
+def _names(units: list[OneUnit], asked: Unit, labels: list[str] | None) -> list[str]:
+    """Names of the units: the label of one that was asked for by its label."""
+    return [
+        labels[one]
+        if labels and isinstance(one, int) and 0 <= one < len(labels) and _is_named(asked, labels[one])
+        else unit_name(one)
+        for one in units
+    ]
+
+
+def _fits(labels: list[str], raw: Tensor, arrangement: Arrangement) -> bool:
+    return len(labels) == arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
+
+
+def _wrong_labels(labels: list[str], raw: Tensor, arrangement: Arrangement) -> ValueError:
     channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
-    if len(names) != channels:
-        raise ValueError(
-            f"labels has {len(names)} names for a layer with {channels} channels; expected one a channel. Pass"
-            " layer=None"
-            " for the model's own output, or the labels of this layer."
-        )
-
-
-def _resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[str, bool, list[OneUnit]]:
-    """Where to read: heads of an attention module are what its projection takes in."""
-    if not any(isinstance(one, Head) and one.heads is None for one in units):
-        return name, False, units
-    heads = getattr(module, "num_heads", None)
-    projection = next(
-        (child for child in ("proj", "out_proj") if type(getattr(module, child, None)) is nn.Linear), None
+    return ValueError(
+        f"labels has {len(labels)} names for a layer with {channels} channels; expected one a channel. Pass layer=None"
+        " for the model's own output, or the labels of this layer."
     )
-    if not isinstance(heads, int) or projection is None or not all(isinstance(one, Head) for one in units):
-        raise ValueError(
-            f"unit={', '.join(map(unit_name, units))} of layer {name!r} ({type(module).__name__}); expected heads"
-            " alone, of"
-            " an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k, heads=) of a"
-            " layer"
-            " that holds the heads' outputs side by side."
-        )
-    filled: list[OneUnit] = [replace(one, heads=heads) for one in units if isinstance(one, Head)]
-    return f"{name}.{projection}".lstrip("."), True, filled
-
-
-def _check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
-    """Refuse heads that do not lie side by side in the channels as (heads, features)."""
-    for one in units:
-        if not before or not isinstance(one, Head) or one.heads is None:
-            continue
-        (path,) = seen.shapes
-        width = seen.shapes[path][-1] // one.heads
-        if (one.heads, width) not in seen.factors.get(path, frozenset()):
-            raise ValueError(
-                f"unit=Head({one.index}): it cannot be established that the channels of shape {seen.shapes[path]} are"
-                f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer"
-                " where"
-                " you know it."
-            )
 
 
 def _said_of(model: nn.Module, attribute: str) -> dict[str, str]:
@@ -638,23 +577,3 @@ def _normalising(model: nn.Module) -> list[str]:
 def _check_batch_size(batch_size: int) -> None:
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
-
-
-def _anchor(model: nn.Module) -> Tensor:
-    """A tensor of the device and floating-point type that the model computes with."""
-    for tensor in chain(model.parameters(), model.buffers()):  # lazily: the first parameter is mostly it
-        if tensor.is_floating_point():
-            return tensor
-    return torch.empty(0)
-
-
-def _probe_images(model: nn.Module, preprocess: Callable[[Tensor], Tensor], image_size: int | None) -> Tensor:
-    size = preprocess_size(preprocess) or image_size
-    if size is None:
-        raise ValueError(
-            f"image_size: neither it nor preprocess ({describe_preprocess(preprocess)}) says what size of images"
-            f" {type(model).__name__} takes. Pass image_size=, or preprocess=Preprocess(size, mean, std)."
-        )
-    # Unlike one another, and the same whatever the caller's random state is.
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((_PROBE_IMAGES + 1, 3, size, size), generator=generator).to(_anchor(model).device)

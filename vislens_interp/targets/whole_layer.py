@@ -5,7 +5,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vislens_interp.files import FORMAT_VERSION, write_text
 from vislens_interp.images import check_images
+from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import LayerTarget
 
 _KIND = "layer table"
@@ -41,27 +42,27 @@ class LayerTable:
         return self.responses.shape[1]
 
 
-def all_units(model: nn.Module, layer: str | nn.Module | None, **arguments: Any) -> LayerTarget:
+def all_units(model: nn.Module, layer: str | nn.Module | None, **reading: Unpack[Reading]) -> LayerTarget:
     """A target on every unit of a layer, in their order.
 
     Args:
         model: The network; left as it was.
         layer: Dotted name, module, or None for the model's own output.
-        arguments: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``, ...
+        reading: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``, ...
 
     Raises:
         ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`; also where the channels of the layer are
             not known.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
     >>> all_units(model, "0", preprocess=Preprocess(8, [0], [1])).names
     ['0', '1', '2', '3']
     """
-    if "unit" in arguments:
-        raise ValueError(f"unit={arguments['unit']!r}, but all units are read; leave it out, or use LayerTarget.")
-    first = LayerTarget(model, layer, 0, **arguments)
-    return LayerTarget(model, layer, list(range(first.n_units or 1)), **arguments)
+    if "unit" in reading:
+        raise ValueError(f"unit={reading['unit']!r}, but all units are read; leave it out, or use LayerTarget.")
+    first = LayerTarget(model, layer, 0, **reading)
+    return LayerTarget(model, layer, list(range(first.n_units or 1)), **reading)
 
 
 def read_layer(
@@ -71,7 +72,7 @@ def read_layer(
     path: str | os.PathLike[str] | None = None,
     *,
     progress: bool = False,
-    **arguments: Any,
+    **reading: Unpack[Reading],
 ) -> LayerTable:
     """Responses of all units of a layer, in one pass over the images.
 
@@ -85,7 +86,7 @@ def read_layer(
         images: (N, 3, H, W) in [0, 1].
         path: File of the table, a safetensors file; None keeps it in memory.
         progress: Show a progress bar.
-        arguments: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``,
+        reading: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``,
             ``batch_size=``, ...
 
     Returns:
@@ -94,15 +95,15 @@ def read_layer(
     Raises:
         ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`.
 
-    >>> from vislens_interp.images import Preprocess
+    >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
     >>> read_layer(model, "0", torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0], [1])).responses.shape
     torch.Size([5, 4])
     """
     check_images(images)
-    if "preprocess" in arguments:
-        arguments.setdefault("image_size", min(images.shape[-2:]))
-    target = all_units(model, layer, **arguments)
+    if "preprocess" in reading:
+        reading.setdefault("image_size", min(images.shape[-2:]))
+    target = all_units(model, layer, **reading)
     described = target.describe()
     if path is None:
         return LayerTable(target.responses(images, progress=progress), described)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vislens_interp.images import Preprocess
 from vislens_interp.precision import mixed_precision
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.training.data import TEST, TUNING, Splits, pixels, read_splits, views
 from vislens_interp.training.embedder64 import save as save  # half precision, as every shipped network
 from vislens_interp.training.loop import Progress, add_test_figures, train

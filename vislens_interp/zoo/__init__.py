@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vislens_interp.images import Preprocess
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.zoo.convnet import ConvNet
 
 __all__ = ["ConvNet", "available", "load", "weights"]

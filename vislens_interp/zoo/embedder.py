@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from vislens_interp.images import Preprocess, check_shape
+from vislens_interp.images import check_shape
+from vislens_interp.preprocess import Preprocess
 
 BATCH = 256
 GRID = 2

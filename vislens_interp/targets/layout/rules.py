@@ -1,173 +1,38 @@
-"""What each axis of each tensor in a forward pass means: followed through the operations, never inferred from sizes."""
+"""What each operation of torch does to the axes of its inputs, by the operation's name."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Kind: TypeAlias = Literal["N", "C", "S", "M", "H", "K", "?", "X"]
-"""N images, C channels, S positions, ? weights or constants, X not known; and mixed by weights, neither fish nor fowl:
-M positions (by a Linear of tokens), H heads (talking heads), K channels (by a convolution along them)."""
+from vislens_interp.targets.layout.kinds import (
+    Axes,
+    Axis,
+    UnknownError,
+    axis_of,
+    broadcast,
+    from_weights,
+    is_whole,
+    joined,
+    kinds,
+    merged,
+    part_of,
+    reshaped,
+    size_of,
+)
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where atoms come from: one axis as an operation made it.
-
-    Args:
-        kind: What it holds.
-        size: How long it is.
-        parts: Of tokens that were joined: (name of the parameter or ``""``, how many) of each piece, None for patches.
-    """
-
-    kind: Kind
-    size: int
-    parts: tuple[tuple[str | None, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Atom:
-    """A factor of an axis: every ``stride``-th entry of its source, ``size`` of them. Sizes of 1 have none."""
-
-    source: Source
-    key: int
-    size: int
-    stride: int = 1
-
-    @property
-    def kind(self) -> Kind:
-        return self.source.kind
-
-
-Axis: TypeAlias = tuple[Atom, ...]
-Axes: TypeAlias = tuple[Axis, ...]
-
-_INPUTS: tuple[Kind, ...] = ("N", "C", "S", "S")
-_keys = count()
-
-
-def axis_of(kind: Kind, size: int, parts: tuple[tuple[str | None, int], ...] = ()) -> Axis:
-    """A new axis of one kind."""
-    return () if size == 1 else (Atom(Source(kind, size, parts), next(_keys), size),)
-
-
-def size_of(axis: Axis) -> int:
-    """How long an axis is."""
-    size = 1
-    for atom in axis:
-        size *= atom.size
-    return size
-
-
-def kinds(axis: Axis) -> set[Kind]:
-    """The kinds that an axis is made of."""
-    return {atom.kind for atom in axis}
-
-
-def is_whole(axis: Axis, axes: Axes) -> bool:
-    """Whether an axis of channels is not just a factor of them, such as the heads of (N, heads, L, features)."""
-    channels = [atom for atom in axis if atom.kind == "C"]
-    elsewhere = {atom.key for other in axes if other is not axis for atom in other}
-    return not any(atom.key in elsewhere for atom in channels) and min((a.stride for a in channels), default=1) == 1
-
-
-class AxisTracer(TorchDispatchMode):
-    """Inside, the axes of what is computed from ``inputs`` are known; ask :meth:`axes`.
-
-    Every operation below autograd is seen, whatever Python or TorchScript called it. An operation without a rule gives
-    axes that are not known, and so in the end a refusal, never a guess.
-
-    Args:
-        inputs: (N, C, H, W), what the model is called with.
-        names: Storage of a parameter to its name, to tell class tokens from registers.
-    """
-
-    def __init__(self, inputs: Tensor, names: dict[int, str]) -> None:
-        super().__init__()
-        self._names = names
-        self._known: dict[tuple, Axes] = {}
-        self._factors: set[tuple[int, int, int]] = set()
-        # Weak references keep a storage's address from being used again, but not its memory.
-        self._storages: dict[int, StorageWeakRef] = {}
-        if inputs.ndim == 4:
-            self._keep(inputs, tuple(map(axis_of, _INPUTS, inputs.shape)))
-        else:
-            self._keep(inputs, _unknown(inputs.shape))
-
-    def axes(self, tensor: Tensor) -> Axes | None:
-        """The axes of a tensor; None for one that no image entered."""
-        storage = _storage(tensor)
-        if storage is None:
-            return _unknown(tensor.shape)
-        found = self._known.get(_view_key(storage, tensor))
-        if found is None and storage in self._storages:
-            return _unknown(tensor.shape)  # a view by other means, or a buffer that images were written into
-        return found
-
-    def factors(self, tensor: Tensor) -> frozenset[tuple[int, int]]:
-        """How the last axis's channels were taken apart by the operations before: (how many, how far apart)."""
-        axes = self.axes(tensor)
-        keys = {atom.key for atom in axes[-1] if atom.kind == "C"} if axes else set()
-        return frozenset((size, stride) for key, size, stride in self._factors if key in keys)
-
-    def _keep(self, tensor: Tensor, axes: Axes) -> None:
-        storage = _storage(tensor)
-        if storage is None:
-            return
-        self._known[_view_key(storage, tensor)] = axes
-        self._factors.update((atom.key, atom.size, atom.stride) for axis in axes for atom in axis if atom.kind == "C")
-        if storage not in self._storages:
-            self._storages[storage] = StorageWeakRef(tensor.untyped_storage())
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        seen = [self.axes(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-        # Before the operation: in place, it may change what it is given (transpose_, squeeze_).
-        axes = self._rule(func, args, kwargs) if any(one is not None for one in seen) else None
-        result = func(*args, **kwargs)
-        if axes is not None:
-            outputs = [result] if isinstance(result, Tensor) else list(result) if _is_list(result) else []
-            for number, output in enumerate(outputs):
-                if isinstance(output, Tensor):
-                    made = axes(output, number)
-                    fits = made is not None and tuple(map(size_of, made)) == tuple(output.shape)
-                    self._keep(output, made if fits and made is not None else _unknown(output.shape))
-        return result
-
-    def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[Tensor, int], Axes | None] | None:
-        """What gives an output its axes; None where no image enters the output."""
-        name = func.__name__.partition(".")[0]
-        if name in _FACTORIES:
-            return None
-        base = name.rstrip("_") if name not in RULES else name
-        rule = RULES.get(name) or RULES.get(base)
-        if rule is None and _is_pointwise(func, base):
-            rule = _pointwise
-        if rule is None:
-            return lambda output, number: None
-        call = Call(self, args, kwargs)
-        try:
-            made = rule(call)
-        except (_UnknownError, IndexError, TypeError, ValueError, AttributeError):
-            return lambda output, number: None
-        return made if callable(made) else lambda output, number: made if number == 0 else None
-
-
-class _UnknownError(Exception):
-    """A rule does not know."""
+if TYPE_CHECKING:
+    from vislens_interp.targets.layout.tracer import AxisTracer
 
 
 @dataclass
 class Call:
     """One operation's arguments, and what is known of them."""
 
-    tracer: AxisTracer
+    tracer: "AxisTracer"
     args: Any
     kwargs: Any
 
@@ -186,182 +51,18 @@ class Call:
 
     def name(self, tensor: Tensor) -> str:
         """Name of the parameter that a tensor shows, or ``""``."""
-        storage = _storage(tensor)
-        return "" if storage is None else self.tracer._names.get(storage, "")
-
-
-def _storage(tensor: Tensor) -> int | None:
-    """Address of a tensor's memory; None where torch says that it has none: oneDNN's own format, some sparse ones."""
-    try:
-        return tensor.untyped_storage()._cdata
-    except (RuntimeError, NotImplementedError):  # what torch raises there, by layout
-        return None
-
-
-def _view_key(storage: int, tensor: Tensor) -> tuple:
-    # By what a tensor shows, not by object: autograd wraps views anew.
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
-
-
-def _unknown(shape: Sequence[int]) -> Axes:
-    return tuple(axis_of("X", size) for size in shape)
-
-
-def _is_list(result: Any) -> bool:
-    return isinstance(result, (list, tuple))
-
-
-def _is_pointwise(func: Any, base: str) -> bool:
-    if torch.Tag.pointwise in func.tags or base in _POINTWISE:
-        return True
-    packet = getattr(torch.ops.aten, base, None)
-    if packet is None or not func._schema.is_mutable:
-        return False
-    return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
-
-
-# What happens to axes
-
-
-def _joined(atoms: Iterable[Atom]) -> Axis:
-    """Atoms side by side, with those put together again that were one."""
-    done: list[Atom] = []
-    for atom in atoms:
-        if done and done[-1].key == atom.key and done[-1].stride == atom.stride * atom.size:
-            atom = Atom(atom.source, atom.key, done.pop().size * atom.size, atom.stride)
-        done.append(atom)
-    return tuple(done)
-
-
-def _reshaped(axes: Axes, shape: Sequence[int]) -> Axes:
-    left = [atom for axis in axes for atom in axis][::-1]
-    made = []
-    for size in shape:
-        taken: list[Atom] = []
-        have = 1
-        while have < size:
-            atom = left.pop()
-            if size % have:
-                raise _UnknownError
-            want = size // have
-            if want % atom.size == 0:
-                taken.append(atom)
-                have *= atom.size
-            elif atom.size % want == 0:
-                rest = atom.size // want
-                taken.append(Atom(atom.source, atom.key, want, atom.stride * rest))
-                left.append(Atom(atom.source, atom.key, rest, atom.stride))
-                have *= want
-            else:
-                raise _UnknownError
-        made.append(_joined(taken))
-    return tuple(made)
-
-
-def _part(axis: Axis, size: int, axes: Axes, *, start: int | None = None) -> Axis:
-    """Some of an axis, or its entries in another order."""
-    if size == size_of(axis) and start == 0:
-        return axis
-    found = kinds(axis)
-    if len(found) != 1:
-        return axis_of("X", size) if axis else axis_of("?", size)
-    (kind,) = found
-    # Features of each head may be divided among queries, keys and values; heads themselves may not.
-    if kind == "N" or (kind == "C" and axis[-1].stride > 1):
-        return axis_of("X", size)
-    parts = []
-    source = axis[0].source
-    if start is not None and source.parts and len(axis) == 1 and axis[0].size == source.size:
-        place = 0
-        for name, length in source.parts:
-            inside = min(place + length, start + size) - max(place, start)
-            if inside > 0:
-                parts.append((name, inside))
-            place += length
-    return axis_of(kind, size, tuple(parts))
-
-
-def _merged(ours: Axis, theirs: Axis) -> Axis:
-    """One axis of two tensors that are combined element by element."""
-    if not ours or not theirs:
-        return ours or theirs
-    first, second = kinds(ours), kinds(theirs)
-    if ours == theirs or second == {"?"}:
-        return ours
-    if first == {"?"}:
-        return theirs
-    size = size_of(ours)
-    if size != size_of(theirs):
-        return axis_of("X", size)
-    if [(atom.kind, atom.size) for atom in ours] == [(atom.kind, atom.size) for atom in theirs]:
-        return theirs if _has_parts(theirs) and not _has_parts(ours) else ours
-    if len(ours) > 1 or len(theirs) > 1:  # images with heads, say: each with its own
-        return _pairwise(ours, theirs)
-    if first | second <= {"S", "M", "?"} and "S" in first | second:
-        return theirs if second == {"S"} else ours if first == {"S"} else axis_of("S", size)
-    if first | second == {"C"}:
-        return axis_of("C", size)
-    for mixed in ("H", "K"):  # heads weighted by talking heads, channels by channel attention
-        if {mixed} in (first, second) and first | second == {mixed, "C"}:
-            return ours if first == {"C"} else theirs
-    return axis_of("X", size)
-
-
-def _pairwise(ours: Axis, theirs: Axis) -> Axis:
-    """Two axes of one size merged factor by factor, the coarser one split as the finer one is."""
-    left, right = list(ours[::-1]), list(theirs[::-1])
-    made: list[Atom] = []
-    while left and right:
-        one, other = left.pop(), right.pop()
-        size = min(one.size, other.size)
-        pair: list[Axis] = []
-        for atom, rest in ((one, left), (other, right)):
-            if atom.size % size:
-                return axis_of("X", size_of(ours))
-            if atom.size > size:
-                rest.append(Atom(atom.source, atom.key, atom.size // size, atom.stride))
-                atom = Atom(atom.source, atom.key, size, atom.stride * (atom.size // size))
-            pair.append((atom,))
-        made += _merged(*pair)
-    return _joined(made)
-
-
-def _has_parts(axis: Axis) -> bool:
-    return any(atom.source.parts for atom in axis)
-
-
-def _broadcast(many: Sequence[Axes], shape: Sequence[int]) -> Axes:
-    made: list[Axis] = [()] * len(shape)
-    for axes in many:
-        for place, axis in enumerate(axes, len(shape) - len(axes)):
-            made[place] = _merged(made[place], axis)
-    # What only constants stretch (a mask over one image) stays a constant axis.
-    return tuple(axis if axis else axis_of("?", size) for axis, size in zip(made, shape, strict=True))
-
-
-def _from_weights(axis: Axis, axes: Axes, size: int) -> Axis:
-    """The axis that a product with weights makes out of the one it sums over."""
-    found = kinds(axis)
-    if "X" in found or "N" in found:
-        return axis_of("X", size)
-    if found and found <= {"S", "M"}:
-        return axis_of("M", size)
-    if found == {"H"} or (found == {"C"} and not is_whole(axis, axes)):
-        return axis_of("H", size)
-    return axis_of("C", size)
-
-
-# Rules, by the operation's name
+        return self.tracer.name(tensor)
 
 
 def _first(call: Call) -> Tensor:
     return call.get(0, "self") if call.args else next(iter(call.kwargs.values()))
 
 
-def _pointwise(call: Call) -> Callable[[Tensor, int], Axes]:
+def pointwise(call: Call) -> Callable[[Tensor, int], Axes]:
+    """Of any operation that combines its inputs element by element."""
     tensors = [one for one in tree_leaves((call.args, call.kwargs)) if isinstance(one, Tensor)]
     many = [call.axes(one) for one in tensors]
-    return lambda output, number: _broadcast(many, output.shape)
+    return lambda output, number: broadcast(many, output.shape)
 
 
 def _same(call: Call) -> Axes:
@@ -375,7 +76,7 @@ def _as_strided(call: Call) -> Callable[[Tensor, int], Axes]:
     size, steps = tuple(call.get(1, "size")), tuple(call.get(2, "stride"))
     same = all(old == new for old, new, length in zip(stride, steps, shape, strict=True) if length > 1)
     if size != shape or not same or call.get(3, "storage_offset") not in (None, tensor.storage_offset()):
-        raise _UnknownError
+        raise UnknownError
     return lambda output, number: axes
 
 
@@ -386,18 +87,18 @@ def _same_all(call: Call) -> Callable[[Tensor, int], Axes]:
 
 def _copy(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(call.get(1, "src"))
-    return lambda output, number: _broadcast([axes], output.shape)
+    return lambda output, number: broadcast([axes], output.shape)
 
 
 def _view(call: Call) -> Callable[[Tensor, int], Axes]:
     if isinstance(call.get(1, "size"), torch.dtype):
-        raise _UnknownError
+        raise UnknownError
     axes = call.axes(_first(call))
 
     def made(output: Tensor, number: int) -> Axes | None:
         try:
-            return _reshaped(axes, output.shape)
-        except (_UnknownError, IndexError):
+            return reshaped(axes, output.shape)
+        except (UnknownError, IndexError):
             return None
 
     return made  # type: ignore[return-value]
@@ -419,7 +120,7 @@ def _transpose(call: Call) -> Axes:
 
 def _expand(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(_first(call))
-    return lambda output, number: _broadcast([axes], output.shape)
+    return lambda output, number: broadcast([axes], output.shape)
 
 
 def _unsqueeze(call: Call) -> Axes:
@@ -450,7 +151,7 @@ def _slice(call: Call) -> Callable[[Tensor, int], Axes]:
     size = tensor.shape[place]
     start, _, step = slice(call.get(2, "start"), call.get(3, "end"), call.get(4, "step", 1)).indices(size)
     return lambda output, number: _replaced(
-        axes, place, _part(axes[place], output.shape[place], axes, start=start if step == 1 else None)
+        axes, place, part_of(axes[place], output.shape[place], axes, start=start if step == 1 else None)
     )
 
 
@@ -463,7 +164,7 @@ def _split(call: Call) -> Callable[[Tensor, int], Axes]:
         starts.append(starts[-1] + (sizes if isinstance(sizes, int) else sizes[min(number, len(sizes) - 1)]))
 
     def made(output: Tensor, number: int) -> Axes:
-        return _replaced(axes, place, _part(axes[place], output.shape[place], axes, start=starts[number]))
+        return _replaced(axes, place, part_of(axes[place], output.shape[place], axes, start=starts[number]))
 
     return made
 
@@ -486,7 +187,7 @@ def _shuffled(call: Call) -> Axes:
     axes = call.axes(tensor)
     places = {place % tensor.ndim for place in moved}
     return tuple(
-        _part(axis, size_of(axis), axes) if place in places and axis else axis for place, axis in enumerate(axes)
+        part_of(axis, size_of(axis), axes) if place in places and axis else axis for place, axis in enumerate(axes)
     )
 
 
@@ -497,9 +198,9 @@ def _resized(call: Call) -> Callable[[Tensor, int], Axes]:
 
     def made(output: Tensor, number: int) -> Axes:
         if output.ndim != tensor.ndim:
-            raise _UnknownError
+            raise UnknownError
         return tuple(
-            axis if size == size_of(axis) else axis_of("S", size) if not axis else _part(axis, size, axes)
+            axis if size == size_of(axis) else axis_of("S", size) if not axis else part_of(axis, size, axes)
             for axis, size in zip(axes, output.shape, strict=True)
         )
 
@@ -523,7 +224,7 @@ def _pooled(call: Call) -> Callable[[Tensor, int], Axes]:
 def _index_select(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(_first(call))
     place = call.get(1, "dim") % len(axes)
-    return lambda output, number: _replaced(axes, place, _part(axes[place], output.shape[place], axes))
+    return lambda output, number: _replaced(axes, place, part_of(axes[place], output.shape[place], axes))
 
 
 def _index(call: Call) -> Callable[[Tensor, int], Axes]:
@@ -531,9 +232,9 @@ def _index(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(tensor)
     given = [(place, one) for place, one in enumerate(call.get(1, "indices")) if one is not None]
     if len(given) != 1 or given[0][1].ndim != 1 or not call.is_constant(given[0][1]):
-        raise _UnknownError
+        raise UnknownError
     place = given[0][0]
-    return lambda output, number: _replaced(axes, place, _part(axes[place], output.shape[place], axes))
+    return lambda output, number: _replaced(axes, place, part_of(axes[place], output.shape[place], axes))
 
 
 def _repeat(call: Call) -> Callable[[Tensor, int], Axes]:
@@ -557,7 +258,7 @@ def _cat(call: Call) -> Axes:
     for number in range(tensors[0].ndim):
         axis: Axis = ()
         for axes in many:
-            axis = _merged(axis, axes[number])
+            axis = merged(axis, axes[number])
         made.append(axis)
     pieces = [axes[place] for axes in many]
     size = sum(one.shape[place] for one in tensors)
@@ -587,7 +288,7 @@ def _cat(call: Call) -> Axes:
 def _stack(call: Call) -> Axes:
     tensors = call.get(0, "tensors")
     place = call.get(1, "dim", 0) % (tensors[0].ndim + 1)
-    made = list(_broadcast([call.axes(one) for one in tensors], tensors[0].shape))
+    made = list(broadcast([call.axes(one) for one in tensors], tensors[0].shape))
     made.insert(place, axis_of("X", len(tensors)))
     return tuple(made)
 
@@ -598,7 +299,7 @@ def _reduced(call: Call) -> Callable[[Tensor, int], Axes]:
     chosen = call.get(1, "dim")
     chosen = range(rank) if chosen is None or chosen == [] else [chosen] if isinstance(chosen, int) else chosen
     if isinstance(chosen, Tensor):
-        raise _UnknownError
+        raise UnknownError
     gone = {place % rank for place in chosen}
 
     def made(output: Tensor, number: int) -> Axes:
@@ -625,24 +326,24 @@ def _product(call: Call, one: Tensor, other: Tensor) -> Axes:
     left, right = call.axes(one), call.axes(other)
     rows, columns = left[-2], right[-1]
     if call.is_constant(other):
-        columns = _from_weights(left[-1], left, other.shape[-1])
+        columns = from_weights(left[-1], left, other.shape[-1])
     elif call.is_constant(one):
-        rows = _from_weights(right[-2], right, one.shape[-2])
+        rows = from_weights(right[-2], right, one.shape[-2])
     # The right one first: of attention and values, the values' heads still belong to their features.
-    lead = _broadcast([right[:-2], left[:-2]], one.shape[:-2]) if one.ndim == 3 else ()
+    lead = broadcast([right[:-2], left[:-2]], one.shape[:-2]) if one.ndim == 3 else ()
     return (*lead, rows, columns)
 
 
 def _linear(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(_first(call))
-    return lambda output, number: (*axes[:-1], _from_weights(axes[-1], axes, output.shape[-1]))
+    return lambda output, number: (*axes[:-1], from_weights(axes[-1], axes, output.shape[-1]))
 
 
 def _convolution(call: Call) -> Callable[[Tensor, int], Axes]:
     tensor, weight = _first(call), call.get(1, "weight")
     axes = call.axes(tensor)
     if not call.is_constant(weight):  # dynamic convolutions fold the images into the channels
-        raise _UnknownError
+        raise UnknownError
 
     def made(output: Tensor, number: int) -> Axes:
         channels = axes[1]
@@ -687,7 +388,7 @@ def _layer_norm(call: Call) -> Axes:
 
 def _attention(call: Call) -> Axes:
     query, value = call.axes(call.get(0, "query")), call.axes(call.get(2, "value"))
-    return (_merged(query[0], value[0]), query[1], query[2], value[3])
+    return (merged(query[0], value[0]), query[1], query[2], value[3])
 
 
 def _unfold(call: Call) -> Callable[[Tensor, int], Axes]:
@@ -703,11 +404,11 @@ def _unfold(call: Call) -> Callable[[Tensor, int], Axes]:
 def _im2col(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(_first(call))
     if len(axes) != 4 or not kinds(axes[2]) | kinds(axes[3]) <= {"S"}:
-        raise _UnknownError
+        raise UnknownError
 
     def made(output: Tensor, number: int) -> Axes:
         window = output.shape[1] // size_of(axes[1])
-        return (axes[0], _joined([*axes[1], *axis_of("S", window)]), axis_of("S", output.shape[2]))
+        return (axes[0], joined([*axes[1], *axis_of("S", window)]), axis_of("S", output.shape[2]))
 
     return made
 
@@ -716,16 +417,16 @@ def _col2im(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(_first(call))
 
     def made(output: Tensor, number: int) -> Axes:
-        channels = _reshaped((axes[1],), (output.shape[1], size_of(axes[1]) // output.shape[1]))
+        channels = reshaped((axes[1],), (output.shape[1], size_of(axes[1]) // output.shape[1]))
         # What stands behind the channels are places in a window, even if a Linear made weights for them (VOLO).
         if kinds(channels[0]) != {"C"} or not kinds(channels[1]) <= {"S", "C"} or kinds(axes[2]) != {"S"}:
-            raise _UnknownError
+            raise UnknownError
         return (axes[0], channels[0], axis_of("S", output.shape[2]), axis_of("S", output.shape[3]))
 
     def safely(output: Tensor, number: int) -> Axes | None:
         try:
             return made(output, number)
-        except (_UnknownError, IndexError):
+        except (UnknownError, IndexError):
             return None
 
     return safely  # type: ignore[return-value]
@@ -734,7 +435,7 @@ def _col2im(call: Call) -> Callable[[Tensor, int], Axes]:
 def _pixel_shuffle(call: Call) -> Callable[[Tensor, int], Axes]:
     axes = call.axes(_first(call))
     if kinds(axes[-3]) != {"C"} or not kinds(axes[-1]) | kinds(axes[-2]) <= {"S"}:
-        raise _UnknownError
+        raise UnknownError
     return lambda output, number: (
         *axes[:-3],
         axis_of("C", output.shape[-3]),
@@ -743,27 +444,14 @@ def _pixel_shuffle(call: Call) -> Callable[[Tensor, int], Axes]:
     )
 
 
-_POINTWISE = frozenset(  # those that torch does not tag
+POINTWISE = frozenset(  # those that torch does not tag
     {"hardswish", "hardsigmoid", "hardtanh", "relu6", "leaky_relu", "elu", "silu", "mish", "gelu", "softplus", "celu"}
     | {"_prelu_kernel", "log_sigmoid_forward", "threshold", "rrelu_with_noise", "selu", "clamp", "where"}
 )
 Rule: TypeAlias = Callable[[Call], Axes | Callable[[Tensor, int], Axes | None]]
-_FACTORIES = frozenset(
-    [
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "new_empty_strided",
-        "zeros_like",
-        "ones_like",
-        "empty_like",
-        "full_like",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "bernoulli",
-    ]
+FACTORIES = frozenset(
+    {"new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "zeros_like", "ones_like", "empty_like"}
+    | {"full_like", "rand_like", "randn_like", "randint_like", "bernoulli"}
 )
 RULES: dict[str, Rule] = {
     **dict.fromkeys(

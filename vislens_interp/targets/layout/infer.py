@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from vislens_interp.targets.axes import Axes, Axis, axis_of, is_whole, kinds, size_of
+from vislens_interp.targets.layout.kinds import Axes, Axis, axis_of, is_whole, kinds, size_of
 
 Layout: TypeAlias = Literal["NCHW", "NHWC", "NLC", "LNC", "NCL", "NC"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -109,7 +109,7 @@ def establish(shape: Sequence[int], axes: Axes | None, layer: nn.Module | None =
 
     Args:
         shape: The output's shape.
-        axes: What :class:`~vislens_interp.targets.axes.AxisTracer` says of it.
+        axes: What :class:`~vislens_interp.targets.layout.tracer.AxisTracer` says of it.
         layer: The module that made it.
 
     Raises:

@@ -1,0 +1,78 @@
+"""The photo backend as it ships: photographs in, photographs out, and a unit that it never asks moves."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from vislens_interp import FeatureLens, zoo
+from vislens_interp.backends.base import get_backend
+from vislens_interp.backends.photo import FILES, photo
+from vislens_interp.targets import CallableTarget
+from vislens_interp.training.__main__ import main
+
+pytestmark = pytest.mark.skipif(
+    not all((zoo.WEIGHTS / name).is_file() for name in FILES), reason="the photo backend's weights are not here"
+)
+
+
+def _pictures(count, side, seed=0):
+    """Clouds of colour at three scales: (N, 3, side, side)."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [
+        interpolate(torch.rand(count, 3, cells, cells, generator=generator), (side, side), mode="bicubic")
+        for cells in (2, 6, 20)
+    ]
+    return (0.5 * layers[0] + 0.3 * layers[1] + 0.2 * layers[2]).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return get_backend("photo", size=64)
+
+
+def test_it_loads_offline_by_name(backend):
+    assert (backend.name, backend.size, backend.shape, backend.differentiable) == ("photo", 64, (784,), False)
+    assert get_backend("photo").size == 224
+    assert backend.reference_images() is None
+
+
+def test_an_unedited_picture_is_the_picture(backend):
+    images = _pictures(4, 64)
+    made = backend.decode(backend.encode(images), init_image=images, strength=0.0, seeds=[0] * 4)
+    error = (made - images).square().mean((1, 2, 3))
+    assert (-10 * error.log10() > 30).all()
+    rougher = backend.decode(backend.encode(images), init_image=images, strength=0.5, seeds=[0] * 4)
+    assert ((rougher - images).square().mean((1, 2, 3)) > error).all()
+
+
+def test_an_edit_moves_a_unit_both_ways_and_keeps_the_picture(backend):
+    warmth = CallableTarget(lambda images: (images[:, 0] - images[:, 2]).mean((1, 2)).sigmoid(), name="warmth")
+    lens = FeatureLens(warmth, backend=backend).fit(_pictures(240, 64, seed=1), epochs=2, shuffles=0)
+    images = _pictures(3, 64, seed=2)
+    result = lens.visualize(images)
+    assert (result.response_change["increase"] > 0.2).all()
+    assert (result.response_change["decrease"] < -0.2).all()
+    for made in result.preferred, result.suppressed:
+        assert ((made - images).square().mean((1, 2, 3)).sqrt() < 0.12).all()
+
+
+def test_a_folder_without_the_recipe_s_files_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"lacks photo/statistics\.safetensors, photo/decoder\.safetensors"):
+        photo(folder=tmp_path)
+
+
+def test_the_recipe_makes_a_backend_of_one_s_own_images(tmp_path):
+    pictures = (_pictures(24, 64, seed=3) * 255).byte().permute(0, 2, 3, 1).numpy()
+    (tmp_path / "images").mkdir()
+    for row, picture in enumerate(np.asarray(pictures)):
+        Image.fromarray(picture).save(tmp_path / "images" / f"{row:02d}.png")
+    words = ["decoder", "--data", str(tmp_path / "images"), "--out", str(tmp_path / "mine"), "--set", "size=64"]
+    assert main(words) == 0
+    assert (tmp_path / "mine" / "decoder.md").is_file()
+    own = photo(folder=tmp_path / "mine", size=64)
+    assert own.name == "mine"
+    images = _pictures(2, 64, seed=4)
+    made = own.decode(own.encode(images), init_image=images, strength=0.0, seeds=[0, 0])
+    assert (made - images).square().mean() < 1e-2

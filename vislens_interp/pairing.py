@@ -1,0 +1,122 @@
+"""Which response belongs to which image: by name where names are given, checked where they are not."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def paired_responses(responses: Any, names: Sequence[str], *, sorted_by_name: bool = False) -> Tensor:
+    """Responses in the order of the images.
+
+    Args:
+        responses: (N,) or (N, K): a tensor, an array or nested lists in the images' order; or a mapping from the name
+            of an image to its response, or pandas' Series or DataFrame with the names as its index. A name is a path as
+            ``load_images`` gives it, or the file's name, or that without its suffix, if only one image has it.
+        names: N names of the images, in their order.
+        sorted_by_name: Whether the order of the images is that of their names, which nobody chose: then responses
+            without names are warned of where numbers in the names say another order.
+
+    Returns:
+        (N, K), float32; without names as many rows as came, which a fit compares with its images.
+
+    Raises:
+        ValueError: An image has no response among those with names.
+        TypeError: ``responses`` holds no numbers.
+
+    >>> paired_responses({"b": 2.0, "a": 1.0}, ["a.png", "b.png"]).flatten().tolist()
+    [1.0, 2.0]
+    """
+    named = _by_name(responses)
+    if named is not None:
+        values = _values([named[key] for key in _keys(named, names)])
+    else:
+        values = _values(responses)
+        if sorted_by_name and len(values) == len(names):
+            _warn_of_order(names)
+    return values
+
+
+def pairing_text(responses: Tensor, names: Sequence[str]) -> str:
+    """The first and the last image with their responses, for a summary.
+
+    >>> pairing_text(torch.tensor([[1.0], [2.5]]), ["a.png", "b.png"])
+    "first 'a.png' with 1, last 'b.png' with 2.5"
+    """
+    first, last = (", ".join(f"{value:.4g}" for value in responses[row, :3].tolist()) for row in (0, -1))
+    return f"first {names[0]!r} with {first}, last {names[-1]!r} with {last}"
+
+
+def _by_name(responses: Any) -> dict[str, Any] | None:
+    if isinstance(responses, Mapping):
+        return {str(key): value for key, value in responses.items()}
+    index = getattr(responses, "index", None)  # a list has a method of that name
+    if index is None or callable(index) or not hasattr(responses, "to_numpy"):
+        return None
+    keys = list(index)
+    if all(isinstance(key, int) or hasattr(key, "__index__") for key in keys) and keys == list(range(len(keys))):
+        return None  # pandas' own row numbers
+    return dict(zip(map(str, keys), responses.to_numpy(), strict=True))
+
+
+def _keys(named: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The key of each image: its whole name, the file's, or that without suffix."""
+    forms = [
+        lambda name: name,
+        lambda name: PurePosixPath(name).name,
+        lambda name: PurePosixPath(name).stem,
+        lambda name: str(PurePosixPath(name).with_suffix("")),
+    ]
+    for form in forms:
+        keys = [form(name) for name in names]
+        if len(set(keys)) == len(keys) and all(key in named for key in keys):
+            unused = [key for key in named if key not in set(keys)]
+            if unused:
+                warnings.warn(
+                    f"responses has {len(unused)} names that belong to no image, such as {unused[0]!r}; they are left"
+                    " out.",
+                    stacklevel=4,
+                )
+            return keys
+    missing = [name for name in names if not any(form(name) in named for form in forms)]
+    example = f"{missing[0]!r} has none" if missing else "names without folders or suffixes are not unique"
+    raise ValueError(
+        f"responses names {len(named)} images such as {next(iter(named), None)!r}, and of the {len(names)} images"
+        f" {example} ({len(missing)} have none); expected a response for each. Use the images' names, such as"
+        f" {names[0]!r}."
+    )
+
+
+def _values(responses: Any) -> Tensor:
+    try:
+        values = torch.as_tensor(responses, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        try:
+            values = torch.stack([torch.as_tensor(row, dtype=torch.float32) for row in responses])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"responses is a {type(responses).__name__} that holds no numbers of one length ({error}); expected"
+                " (N,) or (N, K). Pass a tensor, an array, or a mapping from names of images to responses."
+            ) from error
+    return values[:, None] if values.ndim == 1 else values
+
+
+def _warn_of_order(names: Sequence[str]) -> None:
+    natural = sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in _parts(name)])
+    if natural == list(names):
+        return
+    place = next(row for row, name in enumerate(names) if name != natural[row])
+    warnings.warn(
+        f"responses has no names, and the images are in the order of their names as text: {names[place]!r} is number"
+        f" {place}, where counting would have {natural[place]!r}. If the responses are in the order of the numbers they"
+        " are paired wrongly: pass a mapping from names of images to responses, or paths in their order.",
+        stacklevel=4,
+    )
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"(\d+)", name)

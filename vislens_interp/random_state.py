@@ -1,0 +1,38 @@
+"""The global random states that other people's code draws from: seen, and put back."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_states() -> tuple[Any, ...]:
+    """The same afterwards if nobody drew random numbers of Python, NumPy or torch (on the CPU) meanwhile."""
+    name, keys, place, *_ = np.random.get_state()  # noqa: NPY002 (what a model's own code may draw from)
+    return random.getstate(), name, np.asarray(keys).tobytes(), place, torch.get_rng_state().numpy().tobytes()
+
+
+@contextmanager
+def kept_random_state(*, seed: int | None = None) -> Iterator[None]:
+    """Afterwards the random state of torch (CPU and CUDA), NumPy and Python is as it was.
+
+    Args:
+        seed: Of all of them inside; None leaves them as they are.
+    """
+    cpu, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 (the state that other people's code draws from)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        if seed is not None:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
