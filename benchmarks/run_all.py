@@ -1,13 +1,13 @@
 """Every benchmark by one command, and one page of all their results.
 
-    python benchmarks/run_all.py --gather [--readme README.md]             # RESULTS.md from the results that are there
-    python benchmarks/run_all.py --out runs/quick --quick                  # all that have a quick run; for CI
-    python benchmarks/run_all.py --out runs/all [--only NAME ...]          # everything; hours; goes on where it stopped
+    python -m benchmarks.run_all --gather                         # RESULTS.md from the results that are there
+    python -m benchmarks.run_all --out runs/quick --quick         # all that have a quick run; for CI
+    python -m benchmarks.run_all --out runs/all [--only NAME ...] # everything; hours; goes on where it stopped
 
 Each benchmark runs in processes of its own with its own folder below ``--out`` and goes on there after an interruption;
 one that fails does not stop the others. One that has ended with this command at this commit is not run again. A run
 writes ``RESULTS.md`` and ``results.json`` into ``--out``. The committed results change only by ``--publish``, which
-copies what was measured to ``benchmarks/results/``, and ``--gather``, which makes the two files from there.
+copies what was measured to ``benchmarks/results/``, and ``--gather``, which makes the pages from there.
 
 What a benchmark needs and is not given (``--data``, ``--weights``, ``--pixel-vae``) is listed with the benchmark as not
 run. A new benchmark is one entry in ``suite.py``.
@@ -24,13 +24,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from provenance import ROOT, command_line, commit
-from results_page import gather, page, put_headline
-from suite import HERE, SUITE, Benchmark, CannotRunError
-
+from benchmarks.common.provenance import RESULTS, ROOT, command_line, commit
+from benchmarks.common.results_page import LIST, full_list, gather, page
+from benchmarks.suite import SUITE, Benchmark, CannotRunError
 from vislens_interp.files import write_text
-
-RESULTS = HERE / "results"
 
 
 def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
@@ -101,9 +98,11 @@ def run_suite(
     return folders, not_run
 
 
-def write_results(results: dict[str, Any], folders: dict[str, Path], json_file: Path, page_file: Path) -> None:
-    write_text(json_file, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write_text(page_file, page(results, folders))
+def write_results(results: dict[str, Any], folder: Path, page_file: Path) -> None:
+    """``results.json`` and the list of all aims into ``folder``, and the page."""
+    write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / LIST, full_list(results))
+    write_text(page_file, page(results))
 
 
 def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict[str, Path]) -> None:
@@ -118,13 +117,9 @@ def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict
                     shutil.copy(file, RESULTS / file.name)
 
 
-def gather_committed(readme: Path | None = None) -> None:
-    """Make ``results.json``, RESULTS.md and the README's table from the committed results."""
-    folders = {one.name: RESULTS for one in SUITE}
-    results = gather(SUITE, folders, ROOT)
-    write_results(results, folders, RESULTS / "results.json", ROOT / "RESULTS.md")
-    if readme is not None:
-        write_text(readme, put_headline(readme.read_text(encoding="utf-8"), results))
+def gather_committed() -> None:
+    """Make ``results.json``, RESULTS.md and the list of all aims from the committed results."""
+    write_results(gather(SUITE, {one.name: RESULTS for one in SUITE}, ROOT), RESULTS, ROOT / "RESULTS.md")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -140,14 +135,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--publish", action="store_true", help="copy what was measured to benchmarks/results, gather")
     parser.add_argument("--gather", action="store_true", help="RESULTS.md from benchmarks/results, nothing is run")
-    parser.add_argument("--readme", type=Path, help="with --gather or --publish: put the table between its markers")
     args = parser.parse_args(argv)
     if args.gather == (args.out is not None):
         parser.error("give either --out DIR, to run, or --gather, to read what has been run")
     if args.publish and (args.quick or args.gather):
         parser.error("--publish is for a whole run: a quick one measures nothing")
     if args.gather:
-        gather_committed(args.readme)
+        gather_committed()
         return 0
     suite = tuple(one for one in SUITE if args.only is None or one.name in args.only)
     paths = {"data": args.data, "weights": args.weights, "pixel_vae": args.pixel_vae, "nsd": args.nsd}
@@ -156,10 +150,10 @@ def main(argv: list[str] | None = None) -> int:
     out = args.out.resolve()
     folders, not_run = run_suite(suite, out, quick=args.quick, values={**values, "device": args.device})
     results = gather(suite, folders, out, quick=args.quick, not_run=not_run)
-    write_results(results, folders, out / "results.json", out / "RESULTS.md")
+    write_results(results, out, out / "RESULTS.md")
     if args.publish:
         publish(results, suite, folders)
-        gather_committed(args.readme)
+        gather_committed()
     print(f"{out / 'RESULTS.md'}; {cpu_seconds():.0f} CPU s in all")
     return 1 if any(entry["state"] == "failed" for entry in results["benchmarks"]) else 0
 

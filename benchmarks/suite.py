@@ -2,14 +2,13 @@
 
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import findings
-
-HERE = Path(__file__).resolve().parent
+from benchmarks.common.findings import Findings, stated
 
 
 class CannotRunError(Exception):
@@ -21,27 +20,41 @@ class Benchmark:
     """One benchmark.
 
     Args:
-        name: Of its folder below ``--out``.
-        commands: Scripts of this folder with their arguments, one after the other, each going on where it was
+        name: Of its folder in ``benchmarks``, and of its folder below ``--out``.
+        commands: Modules of its folder with their arguments, one after the other, each going on where it was
             interrupted. ``{out}`` is the benchmark's own folder, ``{data}`` the folder of real files, ``{nsd}`` the
             Natural Scenes Dataset, ``{weights}`` and ``{pixel_vae}`` what was trained, ``{device}`` where to compute;
             without a value for one that it names, a benchmark is not run, and that is said.
         quick: The command that shows in a minute or two that it works and measures nothing; None where there is none.
-        read: What its JSON says of its aims.
+        reads: Its ``report.findings`` reads the aims from its JSON, which does not state them itself.
         stem: Of the files with its figures, ``STEM.json`` and ``STEM.md``; its name if left out.
         published: It writes these files to ``results/`` itself and not to its own folder.
+        package: Folder of its modules; its name if left out.
     """
 
     name: str
     commands: tuple[str, ...]
     quick: str | None = None
-    read: Callable[[dict[str, Any]], findings.Findings] = findings.stated
+    reads: bool = False
     stem: str = ""
     published: bool = False
+    package: str = ""
 
     @property
     def file(self) -> str:
         return self.stem or self.name
+
+    @property
+    def module(self) -> str:
+        return f"benchmarks.{self.package or self.name}"
+
+    def lines(self) -> list[str]:
+        """The commands as somebody types them in the root of the repository."""
+        return [f"python -m {self.module}.{command}" for command in self.commands]
+
+    def findings(self, numbers: dict[str, Any]) -> Findings:
+        """What its JSON says of its aims."""
+        return import_module(f"{self.module}.report").findings(numbers) if self.reads else stated(numbers)
 
     def prepare(self, *, quick: bool, values: dict[str, Path | str | None]) -> list[list[str]]:
         """The commands with everything filled in.
@@ -54,60 +67,54 @@ class Benchmark:
             Words of each command, the interpreter first.
 
         Raises:
-            CannotRunError: There is no quick run, no such script, or no value for what a command names.
+            CannotRunError: There is no quick run, no such module, or no value for what a command names.
         """
         if quick and self.quick is None:
             raise CannotRunError("it has no quick run")
         ready = []
         for command in [self.quick] if quick and self.quick is not None else self.commands:
-            script, *arguments = shlex.split(command)
-            if not (HERE / script).is_file():
-                raise CannotRunError(f"benchmarks/{script} is not there")
+            module, *arguments = shlex.split(command)
+            if find_spec(self.module) is None:
+                raise CannotRunError(f"{self.module} is not there")
             for name, value in values.items():
                 if value is None and any(f"{{{name}}}" in word for word in arguments):
                     raise CannotRunError(f"it needs --{name.replace('_', '-')}, which is not there")
             known = {name: str(value) for name, value in values.items()}
-            ready.append([sys.executable, str(HERE / script), *(word.format_map(known) for word in arguments)])
+            filled = [word.format_map(known) for word in arguments]
+            ready.append([sys.executable, "-m", f"{self.module}.{module}", *filled])
         return ready
 
 
 FILES, DEVICE = "--data {data} --out {out}", "--device {device}"
-COVERAGE = "unit_coverage.py --out {out}"
-TABLE3 = f"cifar10_landscape.py {FILES} --pixel-vae {{pixel_vae}}"
 EMBEDDED = f"--weights {{weights}} {FILES} {DEVICE}"
-PARTS = ("quality", "retrieval", "job", "cost", "report", "figure")
-V4 = tuple(tuple(f"{name}.py {part} {FILES}" for part in ("fit", "report")) for name in ("v4_encoder", "v4_recorded"))
-V4_PICTURES = tuple(
-    f"v4_preferred_images.py {words}"
-    for words in (
-        f"pictures --weights {{weights}} {FILES} {DEVICE}",
-        "report --out {out}",
-        f"figure --weights {{weights}} {FILES} {DEVICE}",
-    )
-)
-CROSS = (f"cross_subject.py fit {FILES}", "cross_subject.py report --out {out}")
-PEERS = tuple(f"peers.py {part} {FILES}" for part in ("paint", "paint --setting default", "landscape", "report"))
+TABLE3 = f"run {FILES} --pixel-vae {{pixel_vae}}"
+COVERAGE = "run --out {out}"
+FIT_REPORT = (f"run fit {FILES}", f"run report {FILES}")
 
 SUITE = (
+    Benchmark("planted_units", (f"run {FILES}",), f"run {FILES} --quick", reads=True),
+    Benchmark("table3", (f"{TABLE3} --tune", f"{TABLE3} --figure", TABLE3), reads=True),
     Benchmark(
-        "planted_units", (f"planted_units.py {FILES}",), f"planted_units.py {FILES} --quick", findings.planted_units
+        "embedded",
+        tuple(f"run {part} {EMBEDDED}" for part in ("quality", "retrieval", "job", "cost", "report", "figure")),
     ),
-    Benchmark("table3", (f"{TABLE3} --tune", f"{TABLE3} --figure", TABLE3), None, findings.table3),
-    Benchmark("embedded", tuple(f"embedded_backend.py {part} {EMBEDDED}" for part in PARTS)),
+    Benchmark("ann_units", (f"run run {EMBEDDED} --cache {{out}}/../embedded", f"run report {EMBEDDED}")),
+    Benchmark("embedded_tuning", (f"tuning {EMBEDDED}",), stem="tuning", package="embedded"),
+    Benchmark("paper_table_1", (f"run --nsd {{nsd}} --out {{out}} {DEVICE}",)),
+    Benchmark("v4_encoder", FIT_REPORT, reads=True, published=True),
+    Benchmark("v4_recorded", FIT_REPORT, reads=True, published=True),
     Benchmark(
-        "ann_units", (f"ann_units.py run {EMBEDDED} --cache {{out}}/../embedded", f"ann_units.py report {EMBEDDED}")
+        "v4_preferred_images",
+        (f"run pictures {EMBEDDED}", "run report --out {out}", f"run figure {EMBEDDED}"),
+        reads=True,
+        published=True,
     ),
-    Benchmark("embedded_tuning", (f"embedded_tuning.py {EMBEDDED}",), stem="tuning"),
-    Benchmark("paper_table_1", (f"paper_table_1.py --nsd {{nsd}} --out {{out}} {DEVICE}",)),
-    Benchmark("v4_encoder", V4[0], None, findings.v4_encoder, published=True),
-    Benchmark("v4_recorded", V4[1], None, findings.v4_recorded, published=True),
-    Benchmark("v4_preferred_images", V4_PICTURES, None, findings.v4_preferred_images, published=True),
-    Benchmark("cross_subject", CROSS, None, findings.cross_subject, published=True),
-    Benchmark("peers", PEERS),
-    Benchmark("unit_coverage", (COVERAGE,), f"{COVERAGE} --only test_resnet test_vit", findings.unit_coverage),
-    Benchmark("speed", (f"speed.py {FILES} {DEVICE}",), f"speed.py {FILES} --quick", findings.speed),
+    Benchmark("cross_subject", (f"run fit {FILES}", "run report --out {out}"), reads=True, published=True),
     Benchmark(
-        "sd15_speed", (f"sd15_speed.py {FILES} {DEVICE}",), "sd15_speed.py --out {out} --quick", findings.sd15_speed
+        "peers", tuple(f"run {part} {FILES}" for part in ("paint", "paint --setting default", "landscape", "report"))
     ),
+    Benchmark("unit_coverage", (COVERAGE,), f"{COVERAGE} --only test_resnet test_vit", reads=True),
+    Benchmark("speed", (f"run {FILES} {DEVICE}",), f"run {FILES} --quick", reads=True),
+    Benchmark("sd15_speed", (f"run {FILES} {DEVICE}",), "run --out {out} --quick", reads=True),
 )
-"""In the order of the page; in a new entry, the script's own arguments."""
+"""In the order of the page; in a new entry, the module's own arguments."""

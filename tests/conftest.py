@@ -11,7 +11,7 @@ def _data_folder() -> Path | str:
     """The folder of real files, or the reason why there is none."""
     value = os.environ.get("VISLENS_DATA")
     if not value:
-        return "VISLENS_DATA is not set: it should name the folder of real files (README, Data)"
+        return "VISLENS_DATA is not set: it should name the folder of real files (docs/data.md)"
     if not Path(value).is_dir():
         return f"VISLENS_DATA={value!r} is no folder"
     return Path(value).resolve()

@@ -6,7 +6,7 @@
 # are right: no model judges, and nothing is hallucinated.
 #
 # The recordings (Cowley et al. 2023) are not part of this package; `VISLENS_DATA` names the folder that holds
-# `macaque_v4` and SqueezeNet (README, Data). The neuron below is the first of its session, not a chosen one.
+# `macaque_v4` and SqueezeNet (docs/data.md). The neuron below is the first of its session, not a chosen one.
 #
 # Figures go to the folder that `VISLENS_TUTORIALS` names, or to a new temporary one.
 

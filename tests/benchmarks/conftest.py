@@ -1,4 +1,4 @@
-"""Benchmarks are scripts that import one another from their own folder; so do their tests."""
+"""The tests of benchmarks import the folder `benchmarks`, which is no part of the installed package."""
 
 import sys
 import zipfile
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,8 @@ def places(tmp_path_factory):
     data, weights = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("weights")
     draw = np.random.default_rng(0)
     import torchvision
-    from judges import CifarResNet
 
+    from benchmarks.common.judges import CifarResNet
     from vislens_interp.training import autoencoder64, embedder64, generator64
     from vislens_interp.training.data import read_images
     from vislens_interp.zoo.embedder import Embedder64

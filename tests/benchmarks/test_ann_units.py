@@ -2,17 +2,28 @@
 
 import json
 
-import ann_report
-import ann_units
 import numpy as np
 import pytest
 import torch
-from ann_methods import CONTESTANTS, NATURAL, OURS, OURS_AT_ANGLE, UNEDITED, Budget, Heard, RememberedSets, Watched
-from embedded_bench import Bench
-from embedded_cells import save_cell
-from embedded_networks import NETWORKS, TUNING_UNITS, Network, load_units
 from PIL import Image
 
+from benchmarks.ann_units import report as ann_report
+from benchmarks.ann_units import run as ann_units
+from benchmarks.ann_units.methods import (
+    CONTESTANTS,
+    NATURAL,
+    OURS,
+    OURS_AT_ANGLE,
+    UNEDITED,
+    Budget,
+    Heard,
+    RememberedSets,
+    Watched,
+)
+from benchmarks.common.bench import Bench
+from benchmarks.common.cells import save_cell
+from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
+from vislens_interp.images import image_keys
 from vislens_interp.methods.base import Method
 from vislens_interp.targets import CallableTarget
 
@@ -285,6 +296,6 @@ def test_a_network_of_timm_is_seen_below_its_classifier():
     seen = ann_units.Seen(bench, "vit_tiny64")
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network.head(seen(images)), network(images), rtol=1e-4, atol=1e-4)
-    seen.known = {key: torch.zeros(192) for key in ann_units.image_keys(images[:1])}
+    seen.known = {key: torch.zeros(192) for key in image_keys(images[:1])}
     assert seen(images)[0].abs().sum() == 0
     assert seen(images)[1].abs().sum() > 0

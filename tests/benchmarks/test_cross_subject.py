@@ -3,18 +3,17 @@
 import json
 import zipfile
 
-import cross_subject
-import cross_subject_judging as judging
-import cross_subject_report as page
-import cross_subject_subjects as subjects
-import findings
 import numpy as np
 import pytest
 import torch
-import v4_data
-import v4_recorded
 from PIL import Image
 
+from benchmarks.common import v4_sessions as v4_data
+from benchmarks.cross_subject import judging, subjects
+from benchmarks.cross_subject import report as page
+from benchmarks.cross_subject import run as cross_subject
+from benchmarks.v4_recorded import methods
+from benchmarks.v4_recorded import run as v4_recorded
 from vislens_interp.backends.retrieval import RetrievalBackend
 from vislens_interp.brain.planted import Tuning
 from vislens_interp.preprocess import Preprocess
@@ -155,7 +154,7 @@ def small(monkeypatch):
     monkeypatch.setattr(v4_data, "SIZE", SIDE)
     monkeypatch.setattr(cross_subject, "EDITED", 20)
     monkeypatch.setattr(cross_subject, "LATENT_DIM", 8)
-    monkeypatch.setattr(cross_subject, "GROUP_METHODS", (v4_recorded.OURS, v4_recorded.MEANS))
+    monkeypatch.setattr(cross_subject, "GROUP_METHODS", (methods.OURS, methods.MEANS))
     monkeypatch.setattr(cross_subject, "GROUPS", 2)
 
 
@@ -172,16 +171,16 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
     other = f"PE to WE, {judging.OTHER}"
     for way in ("increase", "decrease"):
         for view in ("recorded", "encoder"):
-            ends = kept["changes"][view][other][v4_recorded.OURS][way]["55"]
+            ends = kept["changes"][view][other][methods.OURS][way]["55"]
             assert ends[1] <= ends[0] <= ends[2]
             assert ends[0] > 0.3
         assert len(kept["neurons"][other][way]) == 4
         planted = kept["simulated"]["truth"]
-        assert planted[judging.SHARED][v4_recorded.OURS][way]["55"][0] > 0.3
+        assert planted[judging.SHARED][methods.OURS][way]["55"][0] > 0.3
     assert "Sessions that have not been run: 190929, 210225." in text
     verdicts = [line.split("**")[1] for line in text.splitlines() if line.startswith(("- **met", "- **MISSED"))]
     assert verdicts == sorted(verdicts, key=lambda word: word == "met")
-    found = findings.cross_subject(json.loads(json.dumps(kept)))
+    found = page.findings(json.loads(json.dumps(kept)))
     assert len(found.aims) == 4 + 4 + 4
     assert {measure.direction for measure in found.measures} == {"increase", "decrease"}
 
@@ -195,27 +194,27 @@ def test_an_aim_is_missed_where_the_interval_says_so():
     """The control has to fail; what is not above zero is not met."""
     held = {way: {"55": [0.2, -0.1, 0.5]} for way in ("increase", "decrease")}
     pair = f"PE to WE, {judging.OTHER}"
-    rivals = (v4_recorded.SHUFFLED, v4_recorded.BRAINACTIV)
+    rivals = (methods.SHUFFLED, methods.BRAINACTIV)
     numbers = {
         "table_angle": 55.0,
         "sessions": list(SESSIONS),
         "regions": [17, 17],
-        "changes": {"recorded": {pair: {v4_recorded.OURS: held}}},
+        "changes": {"recorded": {pair: {methods.OURS: held}}},
         "neurons": {pair: {way: [0.1, -0.1, 0.4] for way in held}},
         "minus ours": {judging.OTHER: {rival: {way: [-0.3, -0.4, -0.2] for way in held} for rival in rivals}},
         "over animals": {judging.OTHER: {way: [0.2, -0.1, 0.5] for way in held}},
         "simulated": {
             "truth": {
-                judging.SHARED: {v4_recorded.OURS: {way: {"55": [0.9, 0.7, 1.1]} for way in held}},
+                judging.SHARED: {methods.OURS: {way: {"55": [0.9, 0.7, 1.1]} for way in held}},
                 judging.UNSHARED: {
-                    v4_recorded.OURS: {"increase": {"55": [0.0, -0.1, 0.1]}, "decrease": {"55": [0.4, 0.2, 0.6]}}
+                    methods.OURS: {"increase": {"55": [0.0, -0.1, 0.1]}, "decrease": {"55": [0.4, 0.2, 0.6]}}
                 },
             }
         },
     }
-    met = [aim.met for aim in findings.cross_subject(numbers).aims]
+    met = [aim.met for aim in page.findings(numbers).aims]
     assert met == [False, False, True, True, True, True, True, True, True, False]
     numbers["regions"] = [4, 17]  # a control of few regions shows nothing
-    assert [aim.met for aim in findings.cross_subject(numbers).aims][-4:] == [True, True, None, None]
+    assert [aim.met for aim in page.findings(numbers).aims][-4:] == [True, True, None, None]
     del numbers["simulated"]
-    assert [aim.met for aim in findings.cross_subject(numbers).aims][-4:] == [None] * 4
+    assert [aim.met for aim in page.findings(numbers).aims][-4:] == [None] * 4

@@ -4,20 +4,32 @@ import json
 import shutil
 import sys
 
-import embedded_backend
-import embedded_edits
 import numpy as np
 import pytest
 import torch
-from embedded_bench import Bench, EmbedderOnly, Remembered, nearest
-from embedded_cells import rows_of, save_cell
-from embedded_edits import spread_of
-from embedded_figure import figure
-from embedded_methods import BRAINACTIV, JOB_ANGLE, JOB_METHODS, MEANS, METHODS, OURS, PATTERN, SHUFFLED, set_angle
-from embedded_networks import NETWORKS, TUNING_UNITS, Network, draw_units, load_units
-from embedded_report import Edits, report
 from PIL import Image
 
+from benchmarks.common.bench import Bench, EmbedderOnly, Remembered, nearest
+from benchmarks.common.cells import rows_of, save_cell
+from benchmarks.common.edit_methods import (
+    BRAINACTIV,
+    JOB_ANGLE,
+    JOB_METHODS,
+    MEANS,
+    METHODS,
+    OURS,
+    PATTERN,
+    SHUFFLED,
+    set_angle,
+)
+from benchmarks.common.edit_tables import Edits
+from benchmarks.common.judged_edits import spread_of
+from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, draw_units, load_units
+from benchmarks.embedded import edits as embedded_edits
+from benchmarks.embedded import run as embedded_backend
+from benchmarks.embedded.figure import figure
+from benchmarks.embedded.report import report
+from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.zoo.embedder import Embedder64
 

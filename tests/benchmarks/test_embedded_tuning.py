@@ -3,11 +3,11 @@
 import json
 import sys
 
-import embedded_tuning as tuning
 import pytest
 import torch
-from embedded_networks import NETWORKS, Network
 
+from benchmarks.common.networks import NETWORKS, Network
+from benchmarks.embedded import tuning
 from vislens_interp.backends.embedded import DEFAULTS
 
 

@@ -2,9 +2,9 @@ import zipfile
 
 import pytest
 import torch
-from judges import CifarResNet, data_folder, load_judge, load_squeezenet
 from torch.nn.functional import interpolate
 
+from benchmarks.common.judges import CifarResNet, data_folder, load_judge, load_squeezenet
 from vislens_interp.training.data import pixels, read_images
 
 

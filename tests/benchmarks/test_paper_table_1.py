@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import paper_table_1 as table
 import pytest
 import torch
 
+from benchmarks.paper_table_1 import run as table
 from vislens_interp.brain import simulate_algonauts, simulate_brainactiv, simulate_things_eeg
 from vislens_interp.metrics.realism import frechet_distance
 

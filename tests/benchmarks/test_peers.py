@@ -7,21 +7,35 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import peers
-import peers_environments
-import peers_job
-import peers_report
 import pytest
 import torch
-from judges import CifarResNet
-from peers_environments import PEERS, interpreter
-from peers_paint import SPECTRUM, cells, controls, jobs_of, run_landscape, run_peer, save_spectrum
-from peers_plan import BEST, CROPS, INPUT, LANDSCAPE, LAYERS, RIVALS, WAYS, WHOLE, Bench, Unit, cell_name, respond
-from peers_report import TENTH, checks, measures, shown
-from peers_scores import complete, difference, find_cells, grid, response_measures, summary, versions
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.common.judges import CifarResNet
+from benchmarks.common.networks import load_units
+from benchmarks.peers import environments as peers_environments
+from benchmarks.peers import report as peers_report
+from benchmarks.peers import run as peers
+from benchmarks.peers.environments import PEERS, interpreter
+from benchmarks.peers.inside import job as peers_job
+from benchmarks.peers.paint import INSIDE, SPECTRUM, cells, controls, jobs_of, run_landscape, run_peer, save_spectrum
+from benchmarks.peers.plan import (
+    BEST,
+    CROPS,
+    INPUT,
+    LANDSCAPE,
+    LAYERS,
+    RIVALS,
+    WAYS,
+    WHOLE,
+    Photographs,
+    Unit,
+    cell_name,
+    respond,
+)
+from benchmarks.peers.report import TENTH, checks, measures, shown
+from benchmarks.peers.scores import complete, difference, find_cells, grid, response_measures, summary, versions
 from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.targets.target import LayerTarget
 
@@ -51,7 +65,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bench(data, tmp_path_factory):
-    return Bench(data, tmp_path_factory.mktemp("out"))
+    return Photographs(data, tmp_path_factory.mktemp("out"))
 
 
 # ---- in a tool's environment ----------------------------------------------------------------------------------------
@@ -126,7 +140,7 @@ def test_an_environment_that_cannot_be_made_says_why():
 def test_every_requirement_is_pinned_and_every_script_is_there():
     for peer in PEERS.values():
         assert all("==" in one for one in peer.requirements)
-        assert (Path(peers.__file__).parent / peer.script).is_file()
+        assert (INSIDE / peer.script).is_file()
     assert {way.place for way in WAYS.values()} == {*PEERS, "ours"}
 
 
@@ -175,7 +189,7 @@ def test_responses_of_a_pass_are_those_of_a_target(bench):
 
 
 def test_units_are_test_units_of_all_layers_in_turn(bench):
-    drawn = json.loads(Path(peers.__file__).with_name("embedded_units.json").read_text())["squeezenet"]
+    drawn = load_units()["squeezenet"]
     units = bench.units(6)
     assert [unit.layer for unit in units] == [*LAYERS, *LAYERS]
     assert not any(unit.unit in drawn[unit.layer][:8] for unit in units)
@@ -343,7 +357,7 @@ def test_ours_is_painted_scored_and_reported(data, bench, capsys, monkeypatch):
 
 
 def test_a_report_of_nothing_says_what_to_do(data, bench, tmp_path):
-    empty = Bench(data, tmp_path)
+    empty = Photographs(data, tmp_path)
     with pytest.raises(ValueError, match="holds no picture; expected some. Run `paint` with this --out first"):
         peers_report.write(empty, 96, [FIRST], range(1), weights=None, said={})
 

@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def space():
-    from planted_truth import Space
+    from benchmarks.planted_units.truth import Space
 
     draw = torch.Generator().manual_seed(0)
     classes = 3 * torch.randn(40, 16, generator=draw)
@@ -16,7 +16,7 @@ def space():
 
 
 def test_families_are_what_the_plan_says(space):
-    from planted_truth import load_plan, plant
+    from benchmarks.planted_units.truth import load_plan, plant
 
     plan = load_plan()
     for family, said in plan["families"].items():
@@ -41,7 +41,7 @@ def test_families_are_what_the_plan_says(space):
 
 
 def test_noise_has_the_snr_and_repeats(space):
-    from planted_truth import load_plan, plant, record
+    from benchmarks.planted_units.truth import load_plan, plant, record
 
     unit = plant("linear", 0, space, load_plan())
     noise = record(unit, space.fit, 0.25, 5)[:, 0] - unit(space.fit)
@@ -50,7 +50,7 @@ def test_noise_has_the_snr_and_repeats(space):
 
 
 def test_a_path_is_read_at_its_furthest_realistic_point():
-    from planted_units import furthest
+    from benchmarks.planted_units.run import furthest
 
     change, real = [0.0, 1.0, 2.0, 3.0], [1.0, 0.8, 0.9, 0.5]
     assert furthest(change, real, 0.7) == pytest.approx(2.5)
@@ -60,7 +60,7 @@ def test_a_path_is_read_at_its_furthest_realistic_point():
 
 
 def test_an_image_is_its_own_neighbour(space):
-    from planted_units import realism
+    from benchmarks.planted_units.run import realism
 
     near, rows = realism(space.pool[:5], space.pool, 1)
     assert torch.allclose(near, torch.ones(5), atol=1e-5)
@@ -71,9 +71,8 @@ def test_an_image_is_its_own_neighbour(space):
     "label", ["landscape, goal near", "ridge pattern", "landscape, goal uphill", "landscape, non-linear"]
 )
 def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
-    from planted_methods import fit_and_move
-    from planted_truth import load_plan, plant, record
-
+    from benchmarks.planted_units.methods import fit_and_move
+    from benchmarks.planted_units.truth import load_plan, plant, record
     from vislens_interp.math import angle_between
 
     unit = plant("linear", 1, space, load_plan())
@@ -89,7 +88,7 @@ def test_methods_move_a_clean_linear_unit_both_ways_by_the_angle(space, label):
 
 
 def test_tables_average_units_that_every_method_has():
-    from planted_units import complete
+    from benchmarks.planted_units.report import complete
 
     unit = {"family": "linear", "snr": 1.0, "images": 500}
     both = [{**unit, "seed": 0, "method": method} for method in ("a", "b")]

@@ -2,7 +2,8 @@ import json
 import subprocess
 
 import torch
-from provenance import ROOT, command_line, commit, provenance, provenance_line
+
+from benchmarks.common.provenance import ROOT, command_line, commit, provenance, provenance_line
 
 
 def test_says_where_a_figure_comes_from():
@@ -39,10 +40,10 @@ def test_outside_of_a_repository(tmp_path):
 def test_the_command_holds_no_path_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("VISLENS_DATA", str(tmp_path))
     words = [
-        str(ROOT / "benchmarks" / "speed.py"),
+        str(ROOT / "benchmarks" / "speed" / "run.py"),
         "--data",
         f"{tmp_path}/cifar10",
         f"--out={ROOT}/runs/a b",
         "--quick",
     ]
-    assert command_line(words) == "python benchmarks/speed.py --data $VISLENS_DATA/cifar10 --out='runs/a b' --quick"
+    assert command_line(words) == "python -m benchmarks.speed.run --data $VISLENS_DATA/cifar10 --out='runs/a b' --quick"

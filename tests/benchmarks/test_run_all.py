@@ -1,19 +1,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-import findings
 import pytest
-import run_all
-from findings import Aim, Findings, Measure, stated
-from provenance import provenance_line
-from results_page import BEGIN, END, SOURCE, gather, headline, moved, page, put_headline, sources_of, tables_of
-from suite import HERE, SUITE, Benchmark, CannotRunError
 
+from benchmarks import run_all
+from benchmarks.common.findings import Aim, Findings, Measure, stated
+from benchmarks.common.provenance import RESULTS, ROOT, provenance_line
+from benchmarks.common.results_page import LIST, SOURCE, full_list, gather, headline, page, sources_of
+from benchmarks.suite import SUITE, Benchmark, CannotRunError
 from vislens_interp.files import write_text
 
-ROOT = HERE.parent
+FOLDER = ROOT / "benchmarks"
 SAID = dict.fromkeys(SOURCE) | {"command": "python toy.py", "device": "toy", "cpus": 2, "threads": 1, "seed": 3}
 TOY = """# Toy
 
@@ -45,45 +43,54 @@ def write_toy(folder, numbers):
     return {"toy": folder}
 
 
+def findings_of(name, numbers):
+    (one,) = (one for one in SUITE if one.name == name)
+    return one.findings(numbers)
+
+
 def toy(**settings):
-    return Benchmark("toy", ("toy.py --out {out}",), **settings)
+    return Benchmark("toy", ("run --out {out}",), **settings)
 
 
 # ---- the list -------------------------------------------------------------------------------------------------------
 
 
 def test_every_benchmark_is_in_the_list():
-    """A script with arguments of its own is a benchmark; the ones in the list and this command are all there are."""
-    scripts = {path.name for path in HERE.glob("*.py") if "ArgumentParser(" in path.read_text(encoding="utf-8")}
-    assert scripts - {"run_all.py"} <= {command.split()[0] for one in SUITE for command in one.commands}
+    """A module with arguments of its own is a benchmark; the ones in the list and this command are all there are."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in FOLDER.rglob("*.py")
+        if "ArgumentParser(" in path.read_text(encoding="utf-8")
+    }
+    listed = {f"{one.module}.{command.split()[0]}" for one in SUITE for command in one.commands}
+    assert modules - {"benchmarks.run_all"} <= listed
     assert len({one.name for one in SUITE}) == len(SUITE)
+    assert all((FOLDER / module.split(".")[1] / "README.md").is_file() for module in listed)
 
 
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("one", SUITE, ids=lambda one: one.name)
 def test_commands_name_options_that_exist(one, quick, tmp_path):
-    if not (HERE / one.commands[0].split()[0]).is_file():
-        pytest.skip(f"{one.commands[0].split()[0]} is not there")
     values = {name: tmp_path / name for name in ("out", "data", "weights", "pixel_vae", "nsd")} | {"device": "cpu"}
     if quick and one.quick is None:
         with pytest.raises(CannotRunError, match="it has no quick run"):
             one.prepare(quick=True, values=values)
         return
-    for _, script, *words in one.prepare(quick=quick, values=values):
-        source = Path(script).read_text(encoding="utf-8")
+    for _, _, module, *words in one.prepare(quick=quick, values=values):
+        source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == []
         assert not any("{" in word for word in words)
 
 
 def test_what_cannot_run_says_why():
     with pytest.raises(CannotRunError, match="it needs --pixel-vae"):
-        Benchmark("toy", ("speed.py --x {pixel_vae}",)).prepare(quick=False, values={"out": "o", "pixel_vae": None})
-    with pytest.raises(CannotRunError, match=r"benchmarks/toy\.py is not there"):
+        Benchmark("speed", ("run --x {pixel_vae}",)).prepare(quick=False, values={"out": "o", "pixel_vae": None})
+    with pytest.raises(CannotRunError, match=r"benchmarks\.toy is not there"):
         toy().prepare(quick=False, values={"out": "o"})
 
 
 def test_a_folder_with_spaces_stays_one_word():
-    (words,) = Benchmark("toy", ("speed.py --out {out}",)).prepare(quick=False, values={"out": "a b"})
+    (words,) = Benchmark("speed", ("run --out {out}",)).prepare(quick=False, values={"out": "a b"})
     assert words[-2:] == ["--out", "a b"]
 
 
@@ -128,7 +135,7 @@ def test_a_failure_is_said_first_and_stops_nothing(script, tmp_path):
     folders = {**write_toy(tmp_path / "old", {}), "other": tmp_path}
     results = gather(suite, folders, tmp_path, not_run={"toy": "failed with exit status 3: the reason"})
     assert [entry["state"] for entry in results["benchmarks"]] == ["failed", "not run"]
-    text = page(results, folders)
+    text = page(results)
     assert text.index("- toy: failed with exit status 3: the reason") < text.index("- other: other.json is not there")
 
 
@@ -192,9 +199,9 @@ def test_speed_against_its_limits():
 
     size = {"size": {"repeats": 4}}
     for again, full, met in ((1.0, 1.03, True), (1.0, 1.031, False), (1.05, 1.0, None)):
-        found = findings.speed({**size, "hooks": [one(again, full)], "units": []})
+        found = findings_of("speed", {**size, "hooks": [one(again, full)], "units": []})
         assert found.aims[0].met is met
-    assert findings.speed(size).aims == (
+    assert findings_of("speed", size).aims == (
         Aim("Part 'hooks' of the costs has not been measured.", None),
         Aim("Part 'units' of the costs has not been measured.", None),
     )
@@ -202,7 +209,7 @@ def test_speed_against_its_limits():
 
 def test_a_wrong_reading_fails_whatever_the_share():
     total = {"unit right": 999, "unit wrong": 1, "wrong": 1, "architectures": 2}
-    found = findings.unit_coverage({"vislens_interp": {"version": "1", "total": total}})
+    found = findings_of("unit_coverage", {"vislens_interp": {"version": "1", "total": total}})
     assert [aim.met for aim in found.aims] == [True, False]
     assert str(found.measures[0]) == "99.9 %"
 
@@ -211,15 +218,15 @@ def test_a_fit_that_never_arrives_fails():
     def fit(seconds):
         return {"found": {"name": "toy", "images": 1, "dim": 1, "alternating": {"seconds_to_goal": seconds}}}
 
-    found = findings.sd15_speed({"parts": {"fit, simulated": fit(59.0)}})
+    found = findings_of("sd15_speed", {"parts": {"fit, simulated": fit(59.0)}})
     assert [aim.met for aim in found.aims] == [True, None]
-    found = findings.sd15_speed({"parts": {"fit, simulated": fit(None), "fit, photographs": fit(61.0)}})
+    found = findings_of("sd15_speed", {"parts": {"fit, simulated": fit(None), "fit, photographs": fit(61.0)}})
     assert [aim.met for aim in found.aims] == [False, False]
 
 
 def test_planted_mixtures_decide():
-    from planted_methods import SHIPPED, SINGLE
-    from planted_truth import load_plan
+    from benchmarks.planted_units.methods import SHIPPED, SINGLE
+    from benchmarks.planted_units.truth import load_plan
 
     measure = f"realism {load_plan()['realism']['levels'][0]}"
     rows = [
@@ -229,7 +236,7 @@ def test_planted_mixtures_decide():
         for method, value in {SHIPPED: 1.0, **dict.fromkeys(SINGLE, 0.5)}.items()
         for way in ("increase", "decrease")
     ]
-    found = findings.planted_units({"rows": rows})
+    found = findings_of("planted_units", {"rows": rows})
     assert found.aims
     assert all(aim.met for aim in found.aims)
     assert [one.direction for one in found.measures] == ["increase", "decrease"]
@@ -237,24 +244,25 @@ def test_planted_mixtures_decide():
 
 
 def test_v4_encoders_against_the_aim_and_the_baselines():
-    v4 = pytest.importorskip("v4_encoder", reason="benchmarks/v4_encoder.py is not there")
+    from benchmarks.v4_encoder import report as v4
+
     medians = {v4.OURS: 0.51, v4.BASELINES[0]: 0.52, v4.BASELINES[1]: 0.2}
     held = {label: {"median_r": [value, 0.1, 0.9], "r": {"a": 0.5}} for label, value in medians.items()}
-    found = findings.v4_encoder({"aim": {"session": "s", "median_r": 0.5}, "sessions": {"s": held}})
+    found = findings_of("v4_encoder", {"aim": {"session": "s", "median_r": 0.5}, "sessions": {"s": held}})
     assert [aim.met for aim in found.aims] == [True, False, True]
 
 
 def test_v4_edits_ahead_in_decrease_and_not_behind_in_increase():
-    v4 = pytest.importorskip("v4_recorded", reason="benchmarks/v4_recorded.py is not there")
+    from benchmarks.v4_recorded import report as v4
 
     def by_angle(value):
         return {"10": [value, value + 0.1, value], "40": [value, value, value + 0.1]}
 
     changes = {label: {way: by_angle(1.0) for way in ("increase", "decrease")} for label in (v4.OURS, v4.BRAINACTIV)}
-    found = findings.v4_recorded({"changes": changes})  # equal: not behind, and not ahead
+    found = findings_of("v4_recorded", {"changes": changes})  # equal: not behind, and not ahead
     assert [aim.met for aim in found.aims] == [True, False]
     changes[v4.OURS] = {"increase": by_angle(0.5), "decrease": by_angle(1.5)}
-    assert [aim.met for aim in findings.v4_recorded({"changes": changes}).aims] == [False, True]
+    assert [aim.met for aim in findings_of("v4_recorded", {"changes": changes}).aims] == [False, True]
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
@@ -268,19 +276,18 @@ def test_the_fixed_schema(tmp_path):
     }
     results = gather((toy(),), write_toy(tmp_path / "toy", numbers), tmp_path)
     assert results == {
-        "schema": 1,
+        "schema": 2,
         "quick": False,
         "benchmarks": [
             {
                 "name": "toy",
                 "state": "measured",
                 "why": None,
-                "commands": ["python benchmarks/toy.py --out {out}"],
+                "commands": ["python -m benchmarks.toy.run --out {out}"],
                 "page": "toy/toy.md",
                 "sources": [SAID],
                 "aims": [{"what": "It is.", "met": True}],
                 "measures": [],
-                "tables": [{"title": "A part", "columns": ["what", "value"], "rows": [["a", "1"], ["b \\| c", "2"]]}],
             }
         ],
     }
@@ -291,26 +298,18 @@ def test_different_sources_are_all_kept():
     assert sources_of({"a": {"provenance": SAID, "b": [other, SAID]}}) == [SAID, other]
 
 
-def test_a_table_needs_a_second_line():
-    assert tables_of("| a line that begins with a bar |\n") == []
-
-
-def test_figures_are_found_from_where_the_page_is():
-    lines = ["![a, b](c.png)", "[not one](d.md)", "![there](https://e.org/f.png)"]
-    assert moved(lines, "results/toy.md") == ["![a, b](results/c.png)", *lines[1:]]
-    assert moved(lines, "toy.md") == lines
-
-
 def test_what_fails_comes_first_then_what_is_open(tmp_path):
     checks = {"Good.": True, "Bad.": False, "Open.": None}
     folders = write_toy(tmp_path, {"checks": checks, "provenance": SAID})
-    lines = page(gather((toy(),), folders, tmp_path), folders).splitlines()
+    lines = page(gather((toy(),), folders, tmp_path)).splitlines()
     assert lines[:5] == ["# Results", "", "**What fails its own aim, first.**", "", "- toy: Bad."]
-    places = [lines.index(f"- toy: {text}") for text in ("Bad.", "Open.", "Good.")]
+    assert lines.index("- toy: Bad.") < lines.index("- toy: Open.")
+    assert "[toy](toy.md)" in lines
+    assert lines[-1] == "The 1 aims that hold are listed in [README.md](README.md)."
+    everything = full_list(gather((toy(),), folders, tmp_path)).splitlines()
+    places = [everything.index(f"- toy: {text}") for text in ("Bad.", "Open.", "Good.")]
     assert places == sorted(places)
-    assert "#### A part" in lines  # the benchmark's own page, whole, two levels down
-    assert "| b \\| c | 2 |" in lines
-    assert any("python toy.py" in line and "seed 3" in line for line in lines)
+    assert any("python toy.py" in line and "seed 3" in line for line in everything)
 
 
 def test_a_quick_run_judges_nothing(tmp_path):
@@ -318,11 +317,9 @@ def test_a_quick_run_judges_nothing(tmp_path):
     folders = write_toy(tmp_path, {"checks": {"Good.": True, "Bad.": False}, "measures": [measure]})
     results = gather((toy(),), folders, tmp_path, quick=True)
     assert results["benchmarks"][0]["aims"] == []
-    text = page(results, folders)
+    text = page(results)
     assert text.startswith("# Results (quick run: it works, and measures nothing)\n")
     assert "4 units" not in text
-    with pytest.raises(ValueError, match=r"quick=True.*expected a whole run.*run_all\.py --gather"):
-        put_headline(f"{BEGIN}\n{END}", results)
 
 
 def test_a_file_that_cannot_be_read_fails_alone(tmp_path):
@@ -362,35 +359,17 @@ def test_the_headline_joins_directions_and_says_what_brackets_are(tmp_path):
         "",
         "In brackets: 95 %.",
     ]
-    text = put_headline(f"# Toy\n\n{BEGIN}\nold\n{END}\n\nmore\n", results)
-    assert text == "\n".join(["# Toy", "", BEGIN, "", *headline(results), "", END, "", "more", ""])
-    assert put_headline(text, results) == text
-
-
-@pytest.mark.parametrize("text", ["no markers", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
-def test_markers_that_are_not_there(text):
-    with pytest.raises(ValueError, match=r"text holds . and . markers.*expected one of each.*Put '<!-- headline"):
-        put_headline(text, {"schema": 1, "quick": False, "benchmarks": []})
 
 
 # ---- what is committed ----------------------------------------------------------------------------------------------
 
 
-def committed():
-    folders = {one.name: run_all.RESULTS for one in SUITE}
-    return gather(SUITE, folders, ROOT), folders
-
-
 def test_committed_results_are_gathered():
-    """After new files in benchmarks/results: python benchmarks/run_all.py --gather [--readme README.md]."""
-    results, folders = committed()
-    assert json.loads((run_all.RESULTS / "results.json").read_text(encoding="utf-8")) == results
-    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == page(results, folders)
+    """After new files in benchmarks/results: python -m benchmarks.run_all --gather."""
+    results = gather(SUITE, {one.name: RESULTS for one in SUITE}, ROOT)
+    assert json.loads((RESULTS / "results.json").read_text(encoding="utf-8")) == results
+    assert (RESULTS / LIST).read_text(encoding="utf-8") == full_list(results)
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    assert text == page(results)
+    assert len(text.encode()) <= 15_000
     assert [entry["why"] for entry in results["benchmarks"] if entry["state"] == "failed"] == []
-
-
-def test_the_headline_of_the_readme_is_generated():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    if BEGIN not in text:
-        pytest.skip("README.md has no markers for the headline table yet")
-    assert put_headline(text, committed()[0]) == text

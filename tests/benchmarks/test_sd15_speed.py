@@ -5,16 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sd15_generation
-import sd15_speed
 import torch
-from sd15_generation import PUBLISHED, TINY, Grid, Variant, alone, counts, generation_lines, parts, peak_memory
-from sd15_generation import QUICK as QUICK_EFFORT
-from sd15_speed import QUICK, Measured, fit_lines, same_loss, simulated
+
+from benchmarks.common.provenance import ROOT
+from benchmarks.sd15_speed import generation as sd15_generation
+from benchmarks.sd15_speed import run as sd15_speed
+from benchmarks.sd15_speed.generation import PUBLISHED, TINY, Grid, Variant, alone, counts, parts, peak_memory
+from benchmarks.sd15_speed.generation import QUICK as QUICK_EFFORT
+from benchmarks.sd15_speed.report import fit_lines, generation_lines
+from benchmarks.sd15_speed.run import QUICK, Measured, same_loss, simulated
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-SPEED = Path(__file__).parents[2] / "benchmarks" / "sd15_speed.py"
 CPU = torch.device("cpu")
 
 
@@ -34,8 +36,8 @@ def test_what_was_not_reached_is_said():
     assert found["goal"] == found["adam"]["validation_loss"]
     assert found["alternating"]["validation_loss"] <= found["goal"]
     found["alternating"]["seconds_to_goal"] = None
-    assert "| exact rounds | " in fit_lines({"fits": [found]})[5]
-    assert "| not reached |" in fit_lines({"fits": [found]})[5]
+    assert "| exact rounds | " in fit_lines([found])[5]
+    assert "| not reached |" in fit_lines([found])[5]
 
 
 # --- generation
@@ -199,11 +201,11 @@ def test_parts_are_measured_once(tmp_path):
 
 
 def test_runs_and_goes_on(tmp_path, monkeypatch, capsys):
-    command = [str(SPEED), "--quick", "--out", str(tmp_path)]
-    subprocess.run([sys.executable, *command, "--only", "generation"], check=True, capture_output=True)
+    command = ["-m", "benchmarks.sd15_speed.run", "--quick", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, *command, "--only", "generation"], check=True, capture_output=True, cwd=ROOT)
     before = json.loads((tmp_path / "sd15_speed.json").read_text())["parts"]
     assert {"counts", "embedding", "parts of a picture", "float32, channels-last, batch 2"} <= before.keys()
-    monkeypatch.setattr(sys, "argv", [*command, "--only", "fit"])
+    monkeypatch.setattr(sys, "argv", [*command[1:], "--only", "fit"])
     sd15_speed.main()
     capsys.readouterr()
     after = json.loads((tmp_path / "sd15_speed.json").read_text())["parts"]
@@ -211,10 +213,9 @@ def test_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     assert after["fit, simulated"]["found"]["name"] == "simulated"
     said = (tmp_path / "sd15_speed.md").read_text()
     assert "measures nothing" in said
-    assert "fit_many: 4 units" in said
     assert "| one denoising step, float32 |" in said
     assert "--only generation" in said
     assert "--only fit" in said
-    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "argv", command[1:])
     sd15_speed.main()  # nothing is left to do
     assert (tmp_path / "sd15_speed.md").read_text() == said

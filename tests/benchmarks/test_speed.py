@@ -2,30 +2,18 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import speed
 import torch
-from speed import (
-    QUICK,
-    Reading,
-    ValidationLoss,
-    hooks_lines,
-    in_turn,
-    plain_loop,
-    ratio,
-    same_loss_lines,
-    units,
-    units_lines,
-)
 
+from benchmarks.common.provenance import ROOT
+from benchmarks.speed import run as speed
+from benchmarks.speed.report import hooks_lines, same_loss_lines, units_lines
+from benchmarks.speed.run import QUICK, Reading, ValidationLoss, in_turn, plain_loop, ratio, units
 from vislens_interp import zoo
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.targets import LayerTarget
-
-SPEED = Path(__file__).parents[2] / "benchmarks" / "speed.py"
 
 
 def test_works_take_turns():
@@ -152,10 +140,11 @@ def test_units_are_judged(again, one, every, verdict):
 @pytest.mark.data
 def test_the_quick_run_writes_its_figures(data, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(SPEED), "--data", str(data), "--out", str(tmp_path), "--quick"],
+        [sys.executable, "-m", "benchmarks.speed.run", "--data", str(data), "--out", str(tmp_path), "--quick"],
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))

@@ -2,23 +2,21 @@ import itertools
 import json
 import lzma
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
-import cifar10_landscape
 import numpy as np
 import pytest
-import table3_bench
-import table3_report
 import torch
-from provenance import provenance
 from safetensors.torch import save_file
-from table3_bench import Cell, cells, fit, optimize_settings
-from table3_report import EXTRAS, MEANS, STAGES, read_cells, report, report_pairs, verdict
-from table3_rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
-from table3_statistics import GIVEN_UP, Table, change_where_given_up
-from table3_tuning import choose, score
 
+from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.table3 import landscapes as table3_bench
+from benchmarks.table3 import run as cifar10_landscape
+from benchmarks.table3.landscapes import Cell, cells, fit, optimize_settings
+from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, report_pairs, verdict
+from benchmarks.table3.rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
+from benchmarks.table3.statistics import GIVEN_UP, MEANS, Table, change_where_given_up
+from benchmarks.table3.tuning import choose, score
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.config import OptimizeConfig
 from vislens_interp.landscape.vae import BottleneckCVAE
@@ -142,8 +140,9 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
     given["noisy"] = dict.fromkeys(SIGN, tuned | {"noise": 2.0})
     given["held"] = given["alike"] = dict.fromkeys(SIGN, tuned | {"w_consistency": 0.01})
     plain = OptimizeConfig()
-    changed = vars(PixelBackend.defaults.optimize).items()
-    every = {name for name, value in changed if value != getattr(plain, name)} - {"steps"}
+    ours = vars(PixelBackend.defaults.optimize).items()
+    every = {name for name, value in ours if value != getattr(plain, name)} - {"steps"}
+    assert every
     for row in ROWS:
         if row.technique == "optimize":
             settings = optimize_settings(row, "increase", given, 200)
@@ -156,9 +155,8 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
 
 
 def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
-    results = Path(table3_report.__file__).parent / "results"
     for name in ("table3.json", "table3.md"):
-        shutil.copy(results / name, tmp_path)
+        shutil.copy(RESULTS / name, tmp_path)
     before = (tmp_path / "table3.md").read_text()
     with pytest.raises(FileNotFoundError, match="holds no finished pairs; run --only pairs without --report first"):
         report_pairs(tmp_path, provenance(seed=0))
@@ -292,7 +290,7 @@ def test_cells_measure_every_row_of_their_landscapes(data, tmp_path, monkeypatch
     tuned = {"structured": {**two, "increase": two["increase"] | {"w_consistency": 0.01}}, "alike": two}
     other = {**tuned["structured"], "increase": two["increase"] | {"lr": 0.4}}
     save_file(BottleneckCVAE().state_dict(), tmp_path / "pixel_vae.safetensors")
-    bench = table3_bench.Bench(tmp_path, tmp_path / "pixel_vae.safetensors")
+    bench = table3_bench.Material(tmp_path, tmp_path / "pixel_vae.safetensors")
     cell = Cell("conv3", UNSEEN, 0, "consistent", "shipped")
     monkeypatch.setattr(Cell, "units", lambda self, bench: bench.units(self.layer)[1][:1])
     path = tmp_path / "cell.landscape"

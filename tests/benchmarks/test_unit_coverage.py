@@ -2,10 +2,14 @@ import json
 
 import pytest
 import torch
-import unit_coverage
 from torch import nn
-from unit_coverage import ROWS, VislensReader, by_hand, cover, own_parameters, pick_layout, report, tally
-from unit_layouts import ARCHITECTURES, MAPS, TOKENS, Architecture
+
+from benchmarks.unit_coverage import report as unit_coverage_report
+from benchmarks.unit_coverage import run as unit_coverage
+from benchmarks.unit_coverage.layouts import ARCHITECTURES, MAPS, TOKENS, Architecture
+from benchmarks.unit_coverage.readers import ROWS, VislensReader
+from benchmarks.unit_coverage.report import report, tally
+from benchmarks.unit_coverage.run import by_hand, cover, own_parameters, pick_layout
 
 SMALL = Architecture("ConvNet", "vislens_interp.zoo.convnet:ConvNet", MAPS, size=32)
 
@@ -150,7 +154,8 @@ def test_the_list():
 
 
 def test_the_table_goes_on_and_counts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(unit_coverage, "ARCHITECTURES", [SMALL])
+    for module in (unit_coverage, unit_coverage_report):
+        monkeypatch.setattr(module, "ARCHITECTURES", [SMALL])
     monkeypatch.setattr("sys.argv", ["unit_coverage.py", "--out", str(tmp_path)])
     unit_coverage.main()
     path = tmp_path / "cells" / "vislens_interp" / f"{SMALL.key}.json"

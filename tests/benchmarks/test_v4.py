@@ -6,11 +6,15 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-import v4_data
-import v4_encoder
-import v4_recorded
 from PIL import Image
 
+from benchmarks.common import v4_sessions as v4_data
+from benchmarks.common.provenance import provenance
+from benchmarks.v4_encoder import report as encoder_report
+from benchmarks.v4_encoder import run as v4_encoder
+from benchmarks.v4_recorded import methods
+from benchmarks.v4_recorded import report as recorded_report
+from benchmarks.v4_recorded import run as v4_recorded
 from vislens_interp.brain.backbone import Backbone
 from vislens_interp.preprocess import Preprocess
 
@@ -62,41 +66,42 @@ def small(monkeypatch):
 
 
 def test_encoders_are_compared_on_held_out_pictures(data, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(v4_encoder, "DRAWS", 50)
-    for label in (v4_encoder.OURS, v4_encoder.EMBEDDING, v4_encoder.PIXELS):
+    monkeypatch.setattr(encoder_report, "DRAWS", 50)
+    for label in (encoder_report.OURS, encoder_report.EMBEDDING, encoder_report.PIXELS):
         found = v4_encoder.cell(label, data, v4_data.load_session(data, "201025"), tmp_path)
-        v4_encoder.cell_path(tmp_path, "201025", label).write_text(json.dumps({"found": found}))
+        encoder_report.cell_path(tmp_path, "201025", label).write_text(json.dumps({"found": found}))
         assert found["held_out"] == 88
         assert found["neurons"][0]["r"] > 0.9  # redness is in the mean of every channel
-    said = v4_encoder.provenance(seed=0)
-    text, kept = v4_encoder.report(data, tmp_path, said)
+    said = provenance(seed=0)
+    text, kept = encoder_report.report(data, tmp_path, said)
     assert "Aim, median held-out R over all 2 neurons of 201025 at least 0.50" in text
-    ours = kept["sessions"]["201025"][v4_encoder.OURS]
+    ours = kept["sessions"]["201025"][encoder_report.OURS]
     low, high = ours["median_r"][1:]
     assert low <= ours["median_r"][0] <= high
     assert ours["median_r"][0] == pytest.approx(np.median(list(ours["r"].values())), abs=1e-3)
-    embedding = kept["sessions"]["201025"][v4_encoder.EMBEDDING]
+    embedding = kept["sessions"]["201025"][encoder_report.EMBEDDING]
     assert embedding["r"]["neuron1"] < ours["r"]["neuron1"] - 0.3  # a mean over positions does not know where
 
 
 def test_recordings_judge_edits(data, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(v4_recorded, "ANGLES", (25.0, 60.0))
+    for module in (v4_recorded, recorded_report):
+        monkeypatch.setattr(module, "ANGLES", (25.0, 60.0))
     monkeypatch.setattr(v4_recorded, "EDITED", 20)
     monkeypatch.setattr(v4_recorded, "LATENT_DIM", 8)
-    kept = (v4_recorded.OURS, v4_recorded.MEANS, v4_recorded.RANDOM)
-    monkeypatch.setattr(v4_recorded, "METHODS", {label: v4_recorded.METHODS[label] for label in kept})
-    said = v4_recorded.provenance(seed=0)
+    kept = (methods.OURS, methods.MEANS, methods.RANDOM)
+    for module in (v4_recorded, recorded_report):
+        monkeypatch.setattr(module, "METHODS", {label: methods.METHODS[label] for label in kept})
+    said = provenance(seed=0)
     v4_recorded.run(data, tmp_path, said, tune=False, neurons=None, sessions=["201025"])
     paths = sorted(tmp_path.glob("neuron-*.json"))
     assert [path.name for path in paths] == ["neuron-201025-0.json", "neuron-201025-1.json"]
     cells = [json.loads(paths[0].read_text())]
-    for way in v4_recorded.SIGN:
+    for way in methods.SIGN:
         change = [
-            v4_recorded.table_of(cells, label, way, 60.0, "change")[0]
-            for label in (v4_recorded.OURS, v4_recorded.MEANS)
+            recorded_report.table_of(cells, label, way, 60.0, "change")[0] for label in (methods.OURS, methods.MEANS)
         ]
         assert min(change) > 0.3
-    text, numbers = v4_recorded.report(tmp_path, said, tune=False)
+    text, numbers = recorded_report.report(tmp_path, said, tune=False)
     assert text.index("**Ours loses**") < text.index("**Ours wins**") < text.index("## Increase")
     assert numbers["neurons"] == {"201025": [0, 1]}
     before = paths[0].stat().st_mtime_ns
@@ -115,12 +120,12 @@ def test_a_lookup_is_by_the_very_pictures():
 def test_what_loses_is_said_first():
     rng = np.random.default_rng(0)
     changes = {}
-    for label in (v4_recorded.OURS, *v4_recorded.RIVALS):
-        for way in v4_recorded.SIGN:
-            for angle in v4_recorded.ANGLES:
-                shift = 1.0 if label == v4_recorded.PATTERN else 0.0
+    for label in (methods.OURS, *methods.RIVALS):
+        for way in methods.SIGN:
+            for angle in methods.ANGLES:
+                shift = 1.0 if label == methods.PATTERN else 0.0
                 changes[label, way, angle] = rng.normal(size=30) * 0.1 + shift
-    lines = v4_recorded.verdict(changes, list(v4_recorded.METHODS))
+    lines = recorded_report.verdict(changes, list(methods.METHODS))
     assert lines[0].startswith("**Ours loses** in 10 of 40")
     assert all("ridge pattern" in line for line in lines[1:11])
 

@@ -4,21 +4,21 @@ import io
 import json
 import zipfile
 
-import findings
 import numpy as np
 import pytest
 import torch
-import v4_data
-import v4_encoder
-import v4_pictures_report as pages
-import v4_preferred_images as bench
-from embedded_methods import BRAINACTIV, JOB_METHODS, NATURAL, OURS, PATTERN, SHUFFLED, SIGN
 from PIL import Image
 from safetensors.torch import save_file
-from sheets import FIGURE_BYTES
 
+from benchmarks.common import v4_sessions as v4_data
+from benchmarks.common.edit_methods import BRAINACTIV, JOB_METHODS, NATURAL, OURS, PATTERN, SHUFFLED, SIGN
+from benchmarks.common.figures import FIGURE_BYTES
+from benchmarks.v4_encoder import run as v4_encoder
+from benchmarks.v4_preferred_images import report as pages
+from benchmarks.v4_preferred_images import run as bench
 from vislens_interp.backends import embedded
 from vislens_interp.brain.v4 import CompactNetwork
+from vislens_interp.files import write_text
 from vislens_interp.preprocess import Preprocess
 
 TUNED = v4_data.TUNING_SESSIONS[0]
@@ -171,7 +171,7 @@ def test_equal_to_brainactiv_is_not_behind_in_increase_and_not_ahead_in_decrease
 
 def write_cells(folder, cells):
     for cell in cells:
-        bench.write_text(bench.cell_path(folder, cell["session"], cell["neuron"], False), json.dumps(cell))
+        write_text(bench.cell_path(folder, cell["session"], cell["neuron"], False), json.dumps(cell))
 
 
 def test_what_fails_and_what_loses_is_said_first(tmp_path):
@@ -185,7 +185,7 @@ def test_what_fails_and_what_loses_is_said_first(tmp_path):
     assert "Pictures were made at cccccccccc on a CPU." in text
     assert kept["changes"][pages.ENCODER][OURS]["decrease"] == [0.5, 0.5, 0.5, 0.6]
     assert all(kept["checks"].values())
-    found = findings.v4_preferred_images(json.loads(json.dumps(kept)))
+    found = pages.findings(json.loads(json.dumps(kept)))
     assert [aim.met for aim in found.aims] == [True] * len(kept["checks"])
     assert [one.value for one in found.measures] == pytest.approx([0.525] * 4)
     assert [one.direction for one in found.measures] == ["increase", "decrease"] * 2
@@ -249,14 +249,14 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(v4_encoder, "load_squeezenet", lambda data: network)
     monkeypatch.setitem(embedded.SAMPLING, "steps", 2)
     monkeypatch.setattr(bench, "LIST", tmp_path / "list.json")
-    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results" / "v4_preferred_images")
+    monkeypatch.setattr(bench, "PAGE", tmp_path / "results" / "v4_preferred_images")
     monkeypatch.setattr(bench, "TUNED", 1)
     monkeypatch.setattr(bench, "TUNING_SESSIONS", (TUNED,))
     monkeypatch.setattr(embedded, "LATENT_DIM", 32)
     monkeypatch.setattr(bench, "FIGURE_NEURONS", 1)
     monkeypatch.setattr(bench, "FIGURE_PICTURES", 2)
     (tmp_path / "results").mkdir()
-    bench.write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
+    write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
 
 
 def test_end_to_end(data, places, small, tmp_path, capsys):

@@ -23,7 +23,7 @@ DEFAULTS = Config.of(
     strength=1.0,
     shuffles=2,
 )
-"""Chosen on recordings of one monkey's V4 neurons (benchmarks/v4_recorded.py, tune), reported on another's."""
+"""Chosen on recordings of one monkey's V4 neurons (benchmarks/v4_recorded/run.py, tune), reported on another's."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class CompactNetworks(nn.Module):
         if not path.is_file():
             raise FileNotFoundError(
                 f"path={str(path)!r}: no such file; expected compact_models.safetensors of a session of macaque V4 "
-                "(github.com/cowleygroup/V4_compact_models). README, Data, says where files are looked for."
+                "(github.com/cowleygroup/V4_compact_models). docs/data.md says where files are looked for."
             )
         try:
             with safe_open(path, framework="pt") as file:

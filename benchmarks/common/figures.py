@@ -1,0 +1,54 @@
+"""Figures of rows of pictures, and figures small enough to be committed."""
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.common import package as vl
+
+FIGURE_BYTES = 400_000
+
+
+def sheet(rows: list[tuple[str, Tensor, list[str]]], bold: Collection[int] = ()) -> Any:
+    """A figure of rows of pictures: what the row is, images (N, 3, H, W), and a note below each of them.
+
+    Args:
+        rows: All of as many images.
+        bold: Rows that begin something new.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pictures = len(rows[0][1])
+    page = Figure(figsize=(1.05 * pictures + 1.6, 1.2 * len(rows)), dpi=110)
+    FigureCanvasAgg(page)
+    axes = page.subplots(len(rows), pictures, squeeze=False)
+    for index, (label, shown, notes) in enumerate(rows):
+        for column in range(pictures):
+            axis = axes[index][column]
+            axis.imshow(shown[column].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(notes[column], fontsize=8, labelpad=1)
+        weight = "bold" if index in bold else "normal"
+        axes[index][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, fontweight=weight)
+    page.tight_layout(pad=0.4)
+    return page
+
+
+def save_small(page: Any, path: Path, limit: int = FIGURE_BYTES) -> None:
+    """Write a figure as WebP, of less quality until it is small enough."""
+    drawn = io.BytesIO()
+    page.savefig(drawn, format="png")
+    picture = Image.open(drawn).convert("RGB")
+    for quality in (90, 80, 70, 60, 45, 30):
+        packed = io.BytesIO()
+        picture.save(packed, "WEBP", quality=quality, method=6)
+        if packed.tell() <= limit:
+            vl.write_atomically(path, lambda temporary, packed=packed: temporary.write_bytes(packed.getvalue()))
+            return
+    raise ValueError(f"limit={limit} bytes; expected {packed.tell()} at least for this figure. Show fewer pictures.")

@@ -1,0 +1,73 @@
+"""What each benchmark was meant to show and what it measured, read from the JSON that it wrote.
+
+A benchmark whose JSON states its own ``checks`` (a sentence that holds the figures, and whether it is true) and
+``measures`` (the fields of :class:`Measure`) needs no reader here: :func:`stated` is the default. The readers below
+are for older files, and for aims that compare a figure with a limit. Aims are those of the benchmark's own first run;
+what has not been measured is ``met=None``, never true.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+BOOTSTRAP = "95 % bootstrap interval over units first"
+QUARTILES = "quartiles over rounds"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One thing that was wanted.
+
+    Args:
+        what: A sentence with the figure and what was wanted.
+        met: Whether it was reached; None where noise or a missing measurement leaves it open.
+    """
+
+    what: str
+    met: bool | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure with its spread, for the table at the head of the page and in the README.
+
+    Args:
+        what: What was measured; measures of one ``what`` share a row.
+        value: The figure.
+        unit: ``"SD"``, ``"share"`` (0 to 1), ``"ratio"``, ``"s"`` or ``""``.
+        sample: How much it rests on, in words.
+        low: Lower end of the spread; None where there is none.
+        high: Upper end.
+        spread: What the two ends are.
+        direction: ``"increase"``, ``"decrease"`` or ``""``.
+    """
+
+    what: str
+    value: float
+    unit: str
+    sample: str
+    low: float | None = None
+    high: float | None = None
+    spread: str = ""
+    direction: str = ""
+
+    def __str__(self) -> str:
+        if self.unit == "share":
+            return f"{math.floor(1000 * self.value + 1e-9) / 10:.1f} %"  # down, so that 100 % means all
+        sign, after = ("+", " SD") if self.unit == "SD" else ("", {"s": " s"}.get(self.unit, ""))
+        shown = [f"{value:{sign}.2f}" for value in (self.value, self.low, self.high) if value is not None]
+        return shown[0] + after + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that one benchmark's JSON says about its aims."""
+
+    aims: tuple[Aim, ...] = ()
+    measures: tuple[Measure, ...] = ()
+
+
+def stated(numbers: dict[str, Any]) -> Findings:
+    """A file that says itself what held (``checks``) and what the figures are (``measures``)."""
+    aims = tuple(Aim(text, met) for text, met in numbers.get("checks", {}).items())
+    return Findings(aims, tuple(Measure(**one) for one in numbers.get("measures", ())))

@@ -1,0 +1,118 @@
+"""Networks that judge results and have no part in making them: trained by others, on other code."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu
+
+from benchmarks.common import package as vl
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut without parameters (option A): every second pixel, channels of zeros."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.added = (outputs - inputs) // 2  # in front and behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.added, self.added))
+        return relu(y + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """ResNet for 32 px images: three stages of 16, 32 and 64 channels, ``blocks`` blocks each (3 make a ResNet-20).
+
+    Source: He et al. 2016, Sec. 4.2, with option-A shortcuts; parameter names are those of the shipped files.
+    """
+
+    def __init__(self, blocks: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, 1, blocks)
+        self.layer2 = self._stage(16, 32, 2, blocks)
+        self.layer3 = self._stage(32, 64, 2, blocks)
+        self.linear = nn.Linear(64, 10)
+        self.preprocess = vl.Preprocess(None, IMAGENET_MEAN, IMAGENET_STD)
+
+    @staticmethod
+    def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+        rest = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
+        return nn.Sequential(_Block(inputs, outputs, stride), *rest)
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """Preprocessed images (N, 3, 32, 32) to features (N, 64)."""
+        x = relu(self.bn1(self.conv1(x)))
+        return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.penultimate(x))
+
+    @torch.no_grad()
+    def features(self, images: Tensor, batch_size: int = 256) -> Tensor:
+        """Images (N, 3, 32, 32) in [0, 1] to the features below the classifier: (N, 64), on the CPU."""
+        device = self.linear.weight.device
+        parts = [self.penultimate(self.preprocess(part.to(device))).cpu() for part in images.split(batch_size)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def classify(self, images: Tensor) -> Tensor:
+        """Images (N, 3, 32, 32) in [0, 1] to class numbers (N,), in the alphabetical order of CIFAR-10's names."""
+        return self.linear(self.features(images).to(self.linear.weight)).argmax(1).cpu()
+
+
+def data_folder(data: str | Path | None = None) -> Path:
+    """The folder of real files: ``data``, or what VISLENS_DATA names.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    named = data or os.environ.get("VISLENS_DATA")
+    if not named or not Path(named).is_dir():
+        raise FileNotFoundError(
+            f"data={str(named)!r} is no folder; expected the folder of real files (docs/data.md). Pass --data DIR or "
+            "set VISLENS_DATA."
+        )
+    return Path(named)
+
+
+def load_judge(data: str | Path | None = None) -> CifarResNet:
+    """The third-party ResNet-20 (akamaster/pytorch_resnet_cifar10, BSD-2), frozen and in evaluation mode.
+
+    Args:
+        data: The folder of real files; None takes what VISLENS_DATA names.
+    """
+    network = CifarResNet(blocks=3)
+    network.load_state_dict(load_file(data_folder(data) / "networks" / "cifar10_resnet20.safetensors"))
+    return network.eval().requires_grad_(False)
+
+
+def load_squeezenet(data: str | Path | None = None) -> Any:
+    """The third-party SqueezeNet 1.0 (songhan/SqueezeNet-Deep-Compression, BSD), frozen and in evaluation mode.
+
+    Args:
+        data: The folder of real files; None takes what VISLENS_DATA names.
+
+    Returns:
+        torchvision's network, with ``preprocess`` attached: images of any size are enlarged to the 224 pixels it knows.
+    """
+    from torchvision.models import squeezenet1_0
+
+    with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
+        network: Any = squeezenet1_0()
+    network.load_state_dict(load_file(data_folder(data) / "networks" / "imagenet_squeezenet1_0.safetensors"))
+    network.preprocess = vl.Preprocess(224, IMAGENET_MEAN, IMAGENET_STD)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,94 @@
+"""Networks whose units the embedded backend is tested on, and which units."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from benchmarks.common import package as vl
+from benchmarks.common.judges import load_judge, load_squeezenet
+
+UNITS = Path(__file__).parent / "network_units.json"
+CANDIDATES, TUNING_UNITS = 32, 8
+"""Units drawn of each layer; the first few tune, of the others those test that answer to anything."""
+ALIVE = 0.05
+"""Share of the reference images that have to move a unit."""
+SQUEEZENET_PIXELS = 128
+"""What 64-pixel images are enlarged to for it: at the 224 that it learnt on, a pass takes three times as long."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A target.
+
+    Args:
+        build: From the data folder and the weights folder to the network, with ``preprocess`` attached.
+        layers: Early, middle, deep; layer to its units.
+        judge: Who judges similarity and realism of pictures made for it: never the network itself.
+        file: What it needs below ``--weights``; None is a third party's network below ``--data``.
+    """
+
+    build: Callable[[Path, Path], Any]
+    layers: dict[str, int]
+    judge: str = "squeezenet"
+    file: str | None = None
+
+
+def _vit(data: Path, weights: Path) -> Any:
+    model: Any = vl.vit_tiny64.build(200)
+    return _trained(model, weights / "vit_tiny64.safetensors")
+
+
+def _simclr(data: Path, weights: Path) -> Any:
+    import timm
+
+    return _trained(timm.create_model("resnet50", num_classes=0), weights / "simclr_resnet50.safetensors")
+
+
+def _trained(model: Any, path: Path) -> Any:
+    model.load_state_dict(load_file(path))
+    model = nn.Module.eval(model.float()).requires_grad_(False)
+    config = model.pretrained_cfg
+    model.preprocess = vl.Preprocess(64, config["mean"], config["std"])
+    return model
+
+
+NETWORKS = {
+    "squeezenet": Network(
+        lambda data, weights: _at(SQUEEZENET_PIXELS, load_squeezenet(data)),
+        {"features.4": 128, "features.7": 256, "features.12": 512},
+        judge="cifar10_resnet20",
+    ),
+    "vit_tiny64": Network(_vit, {"blocks.1": 192, "blocks.6": 192, "blocks.11": 192}, file="vit_tiny64.safetensors"),
+    "simclr_resnet50": Network(
+        _simclr, {"layer2": 512, "layer3": 1024, "layer4": 2048}, file="simclr_resnet50.safetensors"
+    ),
+    "cifar10_resnet20": Network(
+        lambda data, weights: _at(32, load_judge(data)), {"layer1": 16, "layer2": 32, "layer3": 64}
+    ),
+}
+
+
+def _at(pixels_: int, network: Any) -> Any:
+    network.preprocess = vl.Preprocess(pixels_, *IMAGENET)
+    return network
+
+
+def draw_units() -> dict[str, dict[str, list[int]]]:
+    """Candidates of every layer in a fixed order; all of a layer that has fewer."""
+    drawn: dict[str, dict[str, list[int]]] = {}
+    for name, network in NETWORKS.items():
+        for layer, width in network.layers.items():
+            order = torch.randperm(width, generator=torch.Generator().manual_seed(0)).tolist()
+            drawn.setdefault(name, {})[layer] = order[: min(CANDIDATES, width)]
+    return drawn
+
+
+def load_units() -> dict[str, dict[str, list[int]]]:
+    return json.loads(UNITS.read_text(encoding="utf-8"))

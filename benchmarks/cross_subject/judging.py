@@ -1,0 +1,212 @@
+"""How cross_subject's cells are judged, and how sure that is.
+
+One population has one landscape, so that there are no units to draw but those that judge. Two things are drawn: the
+judge's neurons (which of an animal's neurons were recorded is chance), then the gallery's pictures, all neurons
+together, for they saw the same ones; at large angles most edits become the same few pictures, and an interval that
+ignored this would be too narrow. Pictures get weights of a Bayesian bootstrap, which never leaves all of an edit's
+pictures out. Who else might have been the other animal no draw can say: there are two.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common.tables import signed
+from benchmarks.cross_subject.subjects import ANIMALS, CONTROL, REGIONS, SIMULATED
+from benchmarks.v4_recorded.methods import ANGLES, SIGN
+
+DRAWS = 1000
+SAME, OWN, OTHER = "same session, other pictures", "own animal, other session", "other animal"
+LEVELS = (SAME, OWN, OTHER)
+SHARED, UNSHARED = "another subject, shared tuning", "another subject, unshared tuning (control)"
+SELF = "the same subject, other pictures"
+VIEWS = {"recorded": "recorded responses", "encoder": "encoders of the judge's other half", "truth": "planted truth"}
+Key = tuple[str, str, float]
+"""Method, direction, angle."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean and what it is in each draw."""
+
+    value: float
+    draws: NDArray[np.float64]
+
+    @property
+    def ends(self) -> list[float]:
+        """Value, lower and upper end of the 95 % interval."""
+        low, high = np.quantile(self.draws, [0.025, 0.975])
+        return [round(float(number), 4) for number in (self.value, low, high)]
+
+    def __sub__(self, other: "Measured") -> "Measured":
+        return Measured(self.value - other.value, self.draws - other.draws)
+
+    def __str__(self) -> str:
+        return signed(self.ends)
+
+
+def mean(parts: Iterable[Measured]) -> Measured:
+    """Of measures that are all kept: sessions, halves, angles."""
+    parts = list(parts)
+    return Measured(float(np.mean([part.value for part in parts])), np.mean([part.draws for part in parts], axis=0))
+
+
+def drawn_mean(units: Sequence[Measured]) -> Measured:
+    """Of units that were drawn from more than were measured: these are drawn again first."""
+    chosen = np.random.default_rng(3).integers(len(units), size=(DRAWS, len(units)))
+    draws = np.stack([unit.draws for unit in units])[chosen, np.arange(DRAWS)[:, None]].mean(1)
+    return Measured(float(np.mean([unit.value for unit in units])), draws)
+
+
+class Judge:
+    """Responses to one gallery, (pictures, neurons), and draws of both that are the same for whatever is judged.
+
+    Args:
+        cell: What ``gallery_cell`` wrote.
+        encoder: What ``encoder_cell`` wrote; None where it has not been run.
+        place: Number of the subject, which seeds the draws of its neurons.
+        half: Number of its half, which seeds those of its pictures.
+    """
+
+    def __init__(self, cell: dict[str, Any], encoder: dict[str, Any] | None, place: int, half: int) -> None:
+        self.encoder, self.position = encoder, {row: number for number, row in enumerate(cell["rows"])}
+        held = cell | ({} if encoder is None else {"encoder": encoder["encoder"]})
+        self.views = {view: np.array(held[view]) for view in VIEWS if view in held}
+        self.sd = {"recorded": cell["population_sd"]} | (
+            {} if encoder is None else {"encoder": encoder["population_sd"]}
+        )
+        pictures, neurons = self.views["recorded"].shape
+        self.pictures = np.random.default_rng([place, half]).exponential(size=(DRAWS, pictures))
+        self.neurons = np.random.default_rng([place]).multinomial(neurons, [1 / neurons] * neurons, size=DRAWS)
+
+    def weights(self, tally: dict[str, list[int]]) -> NDArray[np.float64]:
+        """Share of each picture of the gallery in what edits became."""
+        weights = np.zeros(len(self.position))
+        weights[[self.position[row] for row in tally["rows"]]] = tally["counts"]
+        return weights / weights.sum()
+
+    def population(self, view: str, after: NDArray[np.float64], before: NDArray[np.float64]) -> list[Measured]:
+        """Change of the neurons' mean, in its SDs, for each row of ``after`` (edits, pictures)."""
+        responses = self.views[view] / self.sd[view]
+        drawn = responses @ self.neurons.T / responses.shape[1]
+        return self._changes(responses.mean(1), drawn.T, after, before)
+
+    def column(self, view: str, number: int, after: NDArray[np.float64], before: NDArray[np.float64]) -> list[Measured]:
+        """Change of one target, in SDs (of its predictions, where an encoder judges)."""
+        responses = self.views[view][:, number]
+        responses = responses / responses.std() if view == "encoder" else responses
+        return self._changes(responses, responses[None], after, before)
+
+    def by_neuron(self, after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Recorded change of every neuron, (edits, neurons), in its own SDs."""
+        return (after - before) @ self.views["recorded"]
+
+    def _changes(
+        self,
+        responses: NDArray[np.float64],
+        drawn: NDArray[np.float64],
+        after: NDArray[np.float64],
+        before: NDArray[np.float64],
+    ) -> list[Measured]:
+        weights = np.vstack([after, before])
+        levels = (self.pictures * drawn) @ weights.T / (self.pictures @ weights.T)
+        values = weights @ responses
+        return [Measured(value - values[-1], levels[:, row] - levels[:, -1]) for row, value in enumerate(values[:-1])]
+
+
+class Results:
+    """Everything judged: populations by who learnt and who judged, groups of neurons, simulated regions."""
+
+    def __init__(self, out: Path) -> None:
+        self.judges = {}
+        names = [*ANIMALS, *SIMULATED]
+        for path in sorted(out.glob("judge-*.json")):
+            name, half = path.stem.split("-")[1:]
+            cell = json.loads(path.read_text(encoding="utf-8"))["found"]
+            seen = out / f"encoder-{name}-{half}.json"
+            encoder = json.loads(seen.read_text(encoding="utf-8"))["found"] if seen.exists() else None
+            self.judges[name, int(half)] = Judge(cell, encoder, names.index(name), int(half))
+        populations: dict[Any, list[Measured]] = defaultdict(list)
+        groups: dict[Any, list[Measured]] = defaultdict(list)
+        regions: dict[Any, list[Measured]] = defaultdict(list)
+        neurons: dict[Any, list[Any]] = defaultdict(list)
+        shorts: dict[Any, list[float]] = defaultdict(list)
+        self.sessions: set[str] = set()
+        self.cells = self.excluded = 0
+        for path in sorted(out.glob("source-*.json")):
+            cell = json.loads(path.read_text(encoding="utf-8"))["found"]
+            source, half, unit = cell["source"], cell["half"], cell["unit"]
+            self.cells += 1
+            self.sessions |= {source} & set(ANIMALS)
+            self.excluded += cell["excluded"] * (unit == "population")
+            before, *edits = cell["edits"]
+            keys: list[Key] = [(edit["method"], edit["direction"], edit["angle"]) for edit in edits]
+            signs = np.array([SIGN[edit["direction"]] for edit in edits])
+            for name in before["judges"]:
+                judge = self.judges[name, half]
+                zero = judge.weights(before["judges"][name])
+                after = np.stack([judge.weights(edit["judges"][name]) for edit in edits])
+                for view in judge.views:
+                    if unit in REGIONS:
+                        found = judge.column(view, list(REGIONS).index(unit), after, zero)
+                    else:
+                        found = judge.population(view, after, zero)
+                    for key, sign, one in zip(keys, signs, found, strict=True):
+                        signed = Measured(sign * one.value, sign * one.draws)
+                        if unit in REGIONS:
+                            regions[subject_pair(source, name), view, key, unit].append(signed)
+                        elif unit == "population":
+                            populations[animal_pair(source, name), view, key].append(signed)
+                        else:
+                            groups[animal_pair(source, name), view, key, (source, unit)].append(signed)
+                if unit == "population":
+                    for key, row in zip(keys, signs[:, None] * judge.by_neuron(after, zero), strict=True):
+                        neurons[animal_pair(source, name), key, name].append(row)
+            if unit == "population":
+                for key, edit in zip(keys, edits, strict=True):
+                    shorts[key].append(edit["short"])
+        self.populations = {key: mean(parts) for key, parts in populations.items()}
+        self.groups = _units({key: mean(parts) for key, parts in groups.items()})
+        self.regions = _units({key: mean(parts) for key, parts in regions.items()})
+        self.shorts = {key: float(np.mean(parts)) for key, parts in shorts.items()}
+        changes: dict[Any, list[float]] = defaultdict(list)
+        for (pair, key, _), parts in neurons.items():
+            changes[pair, key].extend(np.mean(parts, axis=0).tolist())
+        self.neurons = dict(changes)
+
+    def pairs(self) -> list[tuple[str, str, str]]:
+        """Who learnt, who judged, and how they differ; by judge."""
+        return sorted({key[0] for key in self.populations}, key=lambda pair: (pair[1], LEVELS.index(pair[2])))
+
+    def levels(self) -> list[str]:
+        """Kinds of judges that there are so far."""
+        return [level for level in LEVELS if any(pair[2] == level for pair in self.pairs())]
+
+    def over_animals(self, level: str, view: str, key: Key) -> Measured:
+        return mean(self.populations[pair, view, key] for pair in self.pairs() if pair[2] == level)
+
+    def over_angles(self, level: str, view: str, method: str, way: str) -> Measured:
+        return mean(self.over_animals(level, view, (method, way, angle)) for angle in ANGLES)
+
+
+def _units(found: dict[Any, Measured]) -> dict[Any, list[Measured]]:
+    """Those that differ in the last part of their key, together."""
+    together: dict[Any, list[Measured]] = defaultdict(list)
+    for key, one in found.items():
+        together[key[:-1]].append(one)
+    return dict(together)
+
+
+def animal_pair(source: str, judge: str) -> tuple[str, str, str]:
+    level = SAME if source == judge else OWN if ANIMALS[source] == ANIMALS[judge] else OTHER
+    return ANIMALS[source], ANIMALS[judge], level
+
+
+def subject_pair(source: str, judge: str) -> str:
+    return SELF if source == judge else UNSHARED if judge == CONTROL else SHARED

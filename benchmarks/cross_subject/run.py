@@ -1,0 +1,259 @@
+"""Landscapes of one animal, judged by another: the paper's Table 2 in form, on macaque V4 and on simulated subjects.
+
+    python -m benchmarks.cross_subject.run fit --data $VISLENS_DATA --out runs/cross_subject
+    python -m benchmarks.cross_subject.run report --out runs/cross_subject
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.bench import Recorded
+from benchmarks.common.edit_methods import set_angle
+from benchmarks.common.judges import load_squeezenet
+from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.v4_sessions import load_session
+from benchmarks.cross_subject.report import report
+from benchmarks.cross_subject.subjects import ANIMALS, PICTURES, SIMULATED, Subject, simulated_subjects
+from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, FADE, LANDSCAPE, MEANS, OURS, PATTERN, SIGN, TWIN
+from benchmarks.v4_recorded.methods import METHODS as ALL_METHODS
+from benchmarks.v4_recorded.report import EDITED, NEAREST
+from benchmarks.v4_recorded.run import LATENT_DIM, KnownEmbeddings
+
+PAGE = RESULTS / "cross_subject"
+TABLE_ANGLE = 55.0
+"""Of the tables in the paper's form: what the retrieval backend ships with."""
+GROUPS = 4
+"""Disjoint random groups of a session's neurons, each a landscape of its own: how much the neurons at hand matter."""
+METHODS = {label: build for label, build in ALL_METHODS.items() if label != FADE}
+GROUP_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV)
+
+
+def group_columns(neurons: int) -> list[list[int]]:
+    """The neurons of each group."""
+    order = torch.randperm(neurons, generator=torch.Generator().manual_seed(2)).tolist()
+    return [sorted(order[place::GROUPS]) for place in range(GROUPS)]
+
+
+def nearest(backend: vl.RetrievalBackend, x: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Places in the gallery and cosines, (N, 5), of the pictures nearest to x; a picture's own place does not count."""
+    found = backend.retrieve(x, count=NEAREST + 1)
+    last = torch.zeros_like(found.rows) if own is None else (found.rows == own[:, None]).int()
+    order = last.argsort(dim=1, stable=True)[:, :NEAREST]
+    return found.rows.gather(1, order), found.cosine.gather(1, order)
+
+
+def tally(rows: Tensor) -> dict[str, list[int]]:
+    """How often each row was retrieved."""
+    found, counts = rows.flatten().unique(return_counts=True)
+    return {"rows": found.tolist(), "counts": counts.tolist()}
+
+
+class Source:
+    """Half of a session to learn from; of every judge, the other half to edit and to retrieve from."""
+
+    def __init__(self, subject: Subject, half: int, judges: list[Subject]) -> None:
+        learnt = subject.session.halves()[half]
+        mean, std = subject.x[learnt].mean(0), subject.x[learnt].std(0).clamp_min(1e-6)
+        x = (subject.x - mean) / std
+        embedder = KnownEmbeddings(subject.session.images, x)
+        self.subject, self.learnt = subject, learnt
+        self.fitted = embedder.part(subject.session.images, learnt)
+        seen = set(vl.image_keys(self.fitted))
+        self.galleries: dict[str, tuple[Tensor, vl.RetrievalBackend]] = {}
+        self.excluded: dict[str, int] = {}
+        edited = []
+        for judge in judges:
+            rows = judge.session.halves()[1 - half]
+            new = torch.tensor([key not in seen for key in vl.image_keys(judge.session.images[rows])])
+            self.excluded[judge.name] = int((~new).sum())
+            rows = rows[new]
+            gallery = judge.session.images[rows]
+            embedder.parts.append((gallery, (judge.x[rows] - mean) / std))
+            backend = vl.RetrievalBackend(
+                embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=False
+            )
+            self.galleries[judge.name] = (rows, backend)
+            edited.append(backend.embeddings[:EDITED])
+        self.x = torch.cat(edited)
+        self.parts = [len(part) for part in edited]
+
+    def edits(self, responses: Tensor, methods: dict[str, Callable[[], Any]], angles: tuple[float, ...]) -> list[Any]:
+        """What pictures of every judge became, by method, direction and angle; the first entry is α = 0."""
+        target = Recorded(["population"])
+        first = next(iter(self.galleries.values()))[1]
+        rows = [{"method": "α = 0", "judges": self._became(self.x)}]
+        for label, build in methods.items():
+            began = time.monotonic()
+            method = build().fit(target, first, self.fitted, responses)
+            seconds = time.monotonic() - began
+            for angle in angles:
+                set_angle(method, angle)
+                for way in SIGN:
+                    moved = method.embeddings(self.x, {0: way})
+                    found: dict[str, Any] = {"method": label, "direction": way, "angle": angle, "seconds": seconds}
+                    found["short"] = (vl.angle_between(moved, self.x) < angle - 1).double().mean().item()
+                    rows.append(found | {"judges": self._became(moved)})
+        return rows
+
+    def _became(self, x: Tensor) -> dict[str, Any]:
+        found = {}
+        for (name, (rows, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
+            places, cosine = nearest(backend, part, torch.arange(len(part)))
+            found[name] = tally(rows[places]) | {"natural": cosine.mean().item()}
+        return found
+
+
+def gallery_cell(subject: Subject, half: int) -> dict[str, Any]:
+    """Of one gallery: what was recorded to it, each neuron in SDs over the other half, and the truth if it is known."""
+    learnt, gallery = subject.session.halves()[half], subject.session.halves()[1 - half]
+    standard, _, _ = subject.standard(learnt)
+    cell = {
+        "rows": gallery.tolist(),
+        "recorded": rounded(standard[gallery]),
+        "population_sd": standard[learnt].mean(1).std(correction=0).item(),
+    }
+    return cell | ({} if subject.truth is None else {"truth": rounded(subject.truth[gallery])})
+
+
+def encoder_cell(subject: Subject, half: int, backbone: vl.Backbone, features: vl.Features) -> dict[str, Any]:
+    """What an encoder that learnt from one half predicts for the gallery, in the same SDs."""
+    session = subject.session
+    learnt, gallery = session.halves()[half], session.halves()[1 - half]
+    dataset = vl.BrainDataset.from_arrays(session.images, session.responses, targets=subject.targets)
+    encoder = vl.InSilicoEncoder(backbone, force=True)
+    encoder.fit(dataset, rows=learnt, held_out=gallery, features=features)
+    with torch.no_grad():  # from the features that are there: the same as encoder(images), without the network again
+        layers = [features[part] for part in gallery.split(64)]
+        read = torch.cat([torch.stack([member(one) for member in encoder.members]).mean(0) for one in layers])
+    predicted = read * encoder.scale + encoder.shift
+    standard, mean, std = subject.standard(learnt)
+    recorded, seen = standard[gallery].mean(1), (predicted - mean) / std
+    return {
+        "encoder": rounded(seen),
+        "population_sd": seen.mean(1).std(correction=0).item(),
+        "r": [item.r for item in vl.predictivity(predicted, session.responses[gallery], subject.targets)],
+        "population_r": torch.corrcoef(torch.stack([recorded, seen.mean(1)]))[0, 1].item(),
+    }
+
+
+def rounded(values: Tensor) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in values.tolist()]
+
+
+def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
+    """Everything that is not there yet; what matters most comes first."""
+    out.mkdir(parents=True, exist_ok=True)
+    sessions = {name: load_session(data, name) for name in names}
+    backbone = vl.Backbone(load_squeezenet(data))
+    features = {
+        name: backbone.read(session.images, cache=out / "cache", progress=True) for name, session in sessions.items()
+    }
+    x = {name: found.layer(len(backbone.layers) - 1).mean(1) for name, found in features.items()}
+    real = [Subject(name, ANIMALS[name], session, x[name]) for name, session in sessions.items()]
+    gallery_cells(real, out, said)
+    edit_cells("population", real, out, said)
+    made = simulated_subjects(sessions[PICTURES], x[PICTURES], out) if PICTURES in sessions else []
+    gallery_cells(made, out, said)
+    edit_cells("region", made, out, said)
+    for subject in (*real, *made):
+        for half in subject.halves:
+            path = out / f"encoder-{subject.name}-{half}.json"
+            if not path.exists():
+                began = time.monotonic()
+                found = encoder_cell(subject, half, backbone, features[subject.session.name])
+                write_cell(path, said, found, time.monotonic() - began)
+    edit_cells("group", real, out, said)
+
+
+def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> None:
+    vl.write_text(path, json.dumps({"provenance": said, "found": found}))
+    print(f"{path.stem}: {seconds:.0f} s", flush=True)
+
+
+def gallery_cells(subjects: list[Subject], out: Path, said: dict[str, Any]) -> None:
+    for subject in subjects:
+        for half in subject.halves:
+            path = out / f"judge-{subject.name}-{half}.json"
+            if not path.exists():
+                write_cell(path, said, gallery_cell(subject, half), 0)
+
+
+def edit_cells(stage: str, subjects: list[Subject], out: Path, said: dict[str, Any]) -> None:
+    """Of every subject and half, the units of one stage, judged by all of these subjects."""
+    for subject in subjects:
+        units = {unit: way for unit, way in units_of(subject).items() if unit.startswith(stage)}
+        for half in subject.halves if units else ():
+            judge_edits(subject, half, subjects, units, out, said)
+
+
+def judge_edits(
+    subject: Subject, half: int, judges: list[Subject], units: dict[str, Any], out: Path, said: dict[str, Any]
+) -> None:
+    """What pictures of all judges become, a file each; a landscape is fitted once for the judges that lack theirs."""
+    source: Source | None = None
+    for unit, (columns, methods, angles) in units.items():
+        paths = {judge.name: out / f"source-{subject.name}-{half}-{unit}-{judge.name}.json" for judge in judges}
+        absent = [judge for judge in judges if not paths[judge.name].exists()]
+        if not absent:
+            continue
+        if source is None or list(source.galleries) != [judge.name for judge in absent]:
+            source = Source(subject, half, absent)
+        began = time.monotonic()
+        population = subject.standard(source.learnt)[0][source.learnt][:, columns].mean(1, keepdim=True)
+        edits = source.edits(population, {label: METHODS[label] for label in methods}, angles)
+        seconds = (time.monotonic() - began) / len(absent)
+        for judge in absent:
+            found = {"source": subject.name, "half": half, "unit": unit, "excluded": source.excluded[judge.name]}
+            found["edits"] = [edit | {"judges": {judge.name: edit["judges"][judge.name]}} for edit in edits]
+            write_cell(paths[judge.name], said, found, seconds)
+
+
+Unit = tuple[list[int], tuple[str, ...], tuple[float, ...]]
+"""Columns of the responses that it is the mean of; methods and angles by which it is edited."""
+
+
+def units_of(subject: Subject) -> dict[str, Unit]:
+    """What landscapes are organised by; of simulated subjects the first alone is learnt from."""
+    count = subject.session.responses.shape[1]
+    if subject.simulated:
+        learnt = subject.name == SIMULATED[0]
+        return {f"region{place}": ([place], tuple(METHODS), ANGLES) for place in range(count) if learnt}
+    found: dict[str, Unit] = {"population": (list(range(count)), tuple(METHODS), ANGLES)}
+    for place, columns in enumerate(group_columns(count)):
+        found[f"group{place}"] = (columns, GROUP_METHODS, (TABLE_ANGLE,))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("fit", "report"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sessions", nargs="+", default=list(ANIMALS), choices=list(ANIMALS))
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    said = provenance(seed=[0, 1, 2])
+    if args.part == "fit":
+        if args.data is None:
+            parser.error("fit needs --data, the folder of real files (docs/data.md)")
+        fit(args.data, args.out, said, args.sessions)
+        return
+    text, kept = report(args.out, said, table_angle=TABLE_ANGLE)
+    vl.write_text(PAGE.with_suffix(".md"), text)
+    vl.write_text(PAGE.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

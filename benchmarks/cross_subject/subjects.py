@@ -1,0 +1,93 @@
+"""Who is compared in cross_subject: sessions of two animals, and simulated subjects who see their pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.v4_sessions import Session
+
+ANIMALS = {"201025": "PE", "210225": "PE", "190925": "WE", "190929": "WE"}
+SIMULATED, CONTROL = ("simulated1", "simulated2", "simulated3"), "simulated3"
+PICTURES = "201025"
+"""What simulated subjects see: photographs, the same for all of them."""
+REGIONS = {
+    f"region{place}": tuning
+    for place, tuning in enumerate(
+        [vl.Tuning("feature", (name,)) for name in vl.FEATURES] + [one for one in vl.TUNINGS if one.kind != "feature"]
+    )
+}
+"""Every feature of the bank, two mixtures, two places."""
+SNR, REPETITIONS = 1.0, 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A session of an animal, or a simulated subject.
+
+    Args:
+        name: Of its files.
+        animal: Who it is.
+        session: Pictures and responses.
+        x: (N, D) embeddings of the pictures.
+        truth: (N, K) what the responses are without noise, of a simulated one.
+    """
+
+    name: str
+    animal: str
+    session: Session
+    x: Tensor
+    truth: Tensor | None = None
+
+    @property
+    def simulated(self) -> bool:
+        return self.truth is not None
+
+    @property
+    def halves(self) -> tuple[int, ...]:
+        """Halves to learn from: both of a real session; of a simulated one, whose regions are many, the first."""
+        return (0,) if self.simulated else (0, 1)
+
+    @property
+    def targets(self) -> list[str]:
+        return list(REGIONS) if self.simulated else self.session.neurons
+
+    def standard(self, learnt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All responses (N, K) in SDs over some pictures, with the means and SDs (K,)."""
+        responses = self.session.responses
+        mean, std = responses[learnt].mean(0), responses[learnt].std(0, correction=0).clamp_min(1e-6)
+        return (responses - mean) / std, mean, std
+
+
+def unlike(truth: Tensor) -> list[int]:
+    """For each of K regions another one, each once, so that their truths (N, K) correlate as little as can be."""
+    cost = torch.corrcoef(truth.T).abs()
+    cost.fill_diagonal_(len(cost))
+    return linear_sum_assignment(cost.double().numpy())[1].tolist()
+
+
+def simulated_subjects(session: Session, x: Tensor, out: Path) -> list[Subject]:
+    """Subjects 1 and 2 with the same tuning, 3 with another, each with noise of its own; kept in ``out``."""
+    found = []
+    for number, name in enumerate(SIMULATED, start=1):
+        file = out / f"{name}.safetensors"
+        if not file.is_file():
+            tuning = REGIONS
+            if name == CONTROL:
+                taken = unlike(vl.plant_tuning(REGIONS, session.images, SNR).responses)
+                tuning = {region: list(REGIONS.values())[other] for region, other in zip(REGIONS, taken, strict=True)}
+            folder = out / name
+            truth = vl.simulate_algonauts(
+                folder, session.images, rois=tuning, subject=number, snr=SNR, repetitions=REPETITIONS, seed=0
+            )
+            responses = vl.load_algonauts(folder, number).select(list(REGIONS)).mean_responses().float()
+            tensors = {"responses": responses.contiguous(), "truth": truth.responses.float().contiguous()}
+            vl.write_atomically(file, lambda temporary, tensors=tensors: save_file(tensors, temporary))
+        stored = load_file(file)
+        own = Session(session.name, session.images, stored["responses"], session.copies)
+        found.append(Subject(name, name, own, x, stored["truth"]))
+    return found

@@ -1,0 +1,126 @@
+"""What a tool's own environment reads and writes: jobs in, a picture and what it cost out, a file each.
+
+``run_lucent.py FILE`` and ``run_horama.py FILE`` run there, where this library is not: they know torch,
+torchvision, safetensors, numpy, Pillow and their tool. FILE is JSON:
+
+    {"network": weights of SqueezeNet 1.0, "cells": folder, "jobs": [
+        {"cell": name, "method": ..., "layer": "features.12", "unit": 3, "seed": 0, "size": side to save at,
+         "reference": PNG or null, "settings": {of the tool's own call}}]}
+
+A job's picture is ``cells/NAME.png``, and ``NAME.json``, which is written after it, says that it is done.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Paint = Callable[[nn.Module, dict[str, Any]], Tensor]
+"""A network and a job to a picture (3, S, S) in [0, 1]."""
+
+
+def run(paint: Paint, packages: tuple[str, ...], argv: list[str]) -> int:
+    """Do the jobs of a file that are not done yet; the number of those that were done now.
+
+    Args:
+        paint: The tool.
+        packages: Whose versions are kept with each picture.
+        argv: Words of the command line: the script and the file.
+
+    Raises:
+        SystemExit: There is not one file, or it is not there.
+    """
+    if len(argv) != 2 or not Path(argv[1]).is_file():
+        raise SystemExit(f"{Path(argv[0]).name}: expected one argument, a file of jobs; got {argv[1:]}.")
+    asked = json.loads(Path(argv[1]).read_text(encoding="utf-8"))
+    folder = Path(asked["cells"])
+    versions = {name: version(name) for name in (*packages, "torch")}
+    done = 0
+    for job in asked["jobs"]:
+        if (folder / f"{job['cell']}.json").is_file():
+            continue
+        network = load_network(asked["network"])  # a new one each time: hooks of a tool may outlive its call
+        passes = Passes(network)
+        seed_all(job["seed"])
+        began, cpu_began = time.perf_counter(), time.process_time()
+        picture = paint(network, job)
+        spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
+        write_cell(folder, job, picture, {**spent, "forward": passes.images, "versions": versions})
+        print(f"{job['cell']}: {passes.images} passes, {spent['seconds']:.1f} s", flush=True)
+        done += 1
+    return done
+
+
+def load_network(path: str | Path) -> nn.Module:
+    from torchvision.models import squeezenet1_0
+
+    network = squeezenet1_0()
+    network.load_state_dict(load_file(path))
+    return network.eval().requires_grad_(False)
+
+
+class Passes:
+    """Counts the images that go into a network, wherever a tool stops the pass.
+
+    Attributes:
+        images: So far; a batch of six is six.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.images = 0
+        first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        first.register_forward_pre_hook(self._count)
+
+    def _count(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.images += len(inputs[0])
+
+
+def seed_all(seed: int) -> None:
+    """Tools draw from whatever generator is at hand."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the one that lucent draws from)
+    torch.manual_seed(seed)
+
+
+def read_picture(path: str | Path) -> Tensor:
+    """A PNG as (3, H, W) in [0, 1]."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def write_cell(folder: Path, job: dict[str, Any], picture: Tensor, found: dict[str, Any]) -> None:
+    """Save a picture at the job's size in eight bits, then what it cost; each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = picture.detach().float().cpu()
+    if picture.shape[-1] != job["size"]:
+        shrunk = interpolate(picture[None], size=(job["size"],) * 2, mode="bilinear", antialias=True)
+        found, picture = {**found, "made_at": picture.shape[-1]}, shrunk[0]
+    pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    image, said = folder / f"{job['cell']}.png", folder / f"{job['cell']}.json"
+    for path in (image, said):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        if path is image:
+            Image.fromarray(pixels).save(temporary, format="PNG")
+        else:
+            kept = {name: job[name] for name in ("method", "layer", "unit", "seed", "settings")}
+            temporary.write_text(json.dumps({**kept, **found}), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def main(paint: Paint, *packages: str) -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
+    run(paint, packages, sys.argv)

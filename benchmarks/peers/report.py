@@ -1,0 +1,265 @@
+"""Tables of the comparison with other tools: what was measured, what it took to run them, what fails first."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import package as vl
+from benchmarks.common.findings import BOOTSTRAP
+from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import table as markdown
+from benchmarks.peers.environments import PEERS
+from benchmarks.peers.figure import draw
+from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, WAYS, Photographs, Unit
+from benchmarks.peers.scores import Pair, Row, Scorer, complete, difference, find_cells, judge, summary, versions
+
+LABELS = {name: way.label for name, way in WAYS.items()} | OWN
+REACHED = 1.0
+"""SDs above the mean photograph from which on it is asked whether a way's pictures look like photographs."""
+TENTH = 0.1
+"""Of the fastest ascent's time: what a picture of the landscape may cost."""
+EACH = ("response", "percentile", "near", "transfer")
+"""Measures of single pictures."""
+FIGURE_UNITS = 6
+"""The first ones of the table."""
+COST = ("forward", "cpu_seconds", "seconds")
+HEAVY = ("features", "pixels", "picture", "settings", "versions")
+"""Of a scored row, what the JSON leaves out."""
+
+INTRODUCTION = """Pictures that drive a unit of the third-party SqueezeNet 1.0 at 224 px, by torch-lucent and Horama
+from the registry, each in an environment of its own, and by this library. Same units, seeds, photographs, passes and
+scorer; nothing was tuned for it. Only increases are compared."""
+
+
+def write(
+    bench: Photographs, passes: int, units: list[Unit], seeds: range, *, weights: Path | None, said: dict[str, Any]
+) -> str:
+    """Score everything that is there, write ``peers.md``, ``peers.json`` and ``peers.png`` into ``out``.
+
+    Args:
+        bench: Network and photographs.
+        passes: Of the setting "equal".
+        units: What was to be painted for.
+        seeds: Of each.
+        weights: Folder of a network that may judge.
+        said: Provenance of the report.
+    """
+    name, features = judge(bench, weights)
+    scorer = Scorer(bench, features)
+    found = find_cells(bench, passes, units, seeds)
+    if not found:
+        raise ValueError(f"out={str(bench.out)!r} holds no picture; expected some. Run `paint` with this --out first.")
+    rows = scorer.score(found)
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(bench.out.glob("said-*.json"))] + [said]
+    natural = float(scorer.near(features(bench.tuning)).mean())
+    numbers: dict[str, Any] = {"judge": name, "passes": passes, "runs": runs, "natural_near": natural}
+    numbers |= {"checks": {}, "measures": [], "versions": versions(found), "settings": {}}
+    tables: list[str] = []
+    for setting, title in (("equal", f"At {passes} passes a picture"), ("default", "As released")):
+        held = [row for row in rows if row["setting"] in (setting, "own")]
+        ways = [way for way in LABELS if any(row["way"] == way for row in held)]
+        pairs = complete(held, ways)
+        tables += [f"## {title}", ""]
+        if not pairs or not set(ways) & set(WAYS):
+            tables += ["Not run yet, or no unit has been painted for by all ways.", ""]
+            continue
+        kept = table(scorer, held, ways, pairs)
+        numbers["settings"][setting] = kept
+        tables += [sample(kept, held, ways), "", *shown(kept), ""]
+        if setting == "equal":
+            numbers["checks"], numbers["measures"] = checks(held, kept, pairs), measures(kept, passes)
+            figure(bench, held, ways, pairs, passes)
+    numbers["cells"] = [{key: value for key, value in row.items() if key not in HEAVY} for row in rows]
+    marks = {True: "holds", False: "**FAILS**", None: "open"}
+    verdicts = sorted(numbers["checks"].items(), key=lambda item: (item[1] is not False, item[1] is not None))
+    lines = ["# Other tools on the same units", "", INTRODUCTION, ""]
+    lines += [f"- {marks[met]}: {text}" for text, met in verdicts]
+    lines += ["", *tables, legend(bench, name, natural, rows), "", "## What it took to run them", ""]
+    lines += [*needed(numbers["versions"]), "", "  \n".join(provenance_line(one) for one in runs), ""]
+    lines += ["![Pictures of all ways, none chosen](peers.png)", ""]
+    text = "\n".join(lines)
+    vl.write_text(bench.out / "peers.md", text)
+    vl.write_text(bench.out / "peers.json", json.dumps(numbers, indent=1) + "\n")
+    return text
+
+
+def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -> dict[str, Any]:
+    """Measures of every way over the units and seeds that all of them have."""
+    found: dict[str, Any] = {"pairs": pairs, "ways": {}}
+    for way in ways:
+        own = [row for row in rows if row["way"] == way and (row["layer"], row["unit"], row["seed"]) in pairs]
+        kept: dict[str, Any] = {}
+        for measure in EACH:
+            value = summary(own, way, measure, pairs)
+            kept[measure] = [value.mean, value.low, value.high]
+        kept |= scorer.of_set(own)
+        for measure in (*COST, "fit_cpu_seconds", "fit_forward"):
+            if all(measure in row for row in own):
+                kept[measure] = float(np.mean([row[measure] for row in own]))
+        kept["silent"] = sum(row["silent"] for row in own)
+        found["ways"][way] = kept
+    return found
+
+
+def shown(kept: dict[str, Any]) -> list[str]:
+    """The Markdown table."""
+    names = ("response (SD)", "percentile", "like photographs", "transfer (SD)", "spectrum (dB)", "kernel", "diversity")
+    columns = ("way", *names, "passes", "CPU s", "silent")
+    rows: list[tuple[Any, ...]] = [columns]
+    for way, one in kept["ways"].items():
+        fit = f" (+ {one['fit_cpu_seconds']:.0f} fit)" if "fit_cpu_seconds" in one else ""
+        more = f" (+ {one['fit_forward']:,.0f} fit)" if "fit_forward" in one else ""
+        cells = (
+            LABELS[way],
+            *(ends(one[measure]) for measure in EACH),
+            f"{one['spectrum']:.1f}",
+            *("—" if one[key] is None else f"{one[key]:.2f}" for key in ("kernel", "diversity")),
+            f"{one['forward']:,.0f}{more}",
+            f"{one['cpu_seconds']:.1f}{fit}" if "cpu_seconds" in one else "—",
+            one["silent"],
+        )
+        rows.append(cells)
+    return markdown(rows)[:-1]
+
+
+def ends(value: list[float]) -> str:
+    mean, low, high = value
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def sample(kept: dict[str, Any], rows: list[Row], ways: list[str]) -> str:
+    """How much a table rests on, and what is left out of it."""
+    units = {(layer, unit) for layer, unit, _ in kept["pairs"]}
+    seeds = {seed for *_, seed in kept["pairs"]}
+    left = [row for row in rows if (row["layer"], row["unit"], row["seed"]) not in kept["pairs"] and row["way"] in WAYS]
+    names = ", ".join(f"`{layer}` {unit}" for layer, unit in dict.fromkeys(pair[:2] for pair in kept["pairs"]))
+    absent = [LABELS[way] for way in LABELS if way not in ways]
+    return (
+        f"{len(units)} units ({names}), {len(seeds)} seed{'s' * (len(seeds) > 1)}: what all ways have."
+        + (f" {len(left)} pictures of other seeds or units are left out." if left else "")
+        + (f" Not run: {'; '.join(absent)}." if absent else "")
+    )
+
+
+def checks(rows: list[Row], kept: dict[str, Any], pairs: list[Pair]) -> dict[str, bool | None]:
+    """What was wanted of ours beside the others, and whether it is so; None where noise leaves it open."""
+    ways, found = kept["ways"], {}
+    for ours, theirs in RIVALS.items():
+        if ours in ways and theirs in ways:
+            gap = difference(rows, ours, theirs, "response", pairs)
+            text = f"{LABELS[ours]}, minus {LABELS[theirs]}: response {gap} SD (wanted: not below)."
+            found[text] = True if gap.low >= 0 else False if gap.high < 0 else None
+    if LANDSCAPE not in ways:
+        return found
+    ours, ascents = ways[LANDSCAPE], [way for way in ways if way in WAYS]
+    fastest = min(ascents, key=lambda way: ways[way]["cpu_seconds"])
+    ratio = ours["cpu_seconds"] / ways[fastest]["cpu_seconds"]
+    saved = ways[fastest]["cpu_seconds"] - ours["cpu_seconds"]
+    after = f"pays from {math.ceil(ours['fit_cpu_seconds'] / saved):,} pictures on" if saved > 0 else "never pays"
+    text = (
+        f"A picture of the landscape costs {ratio:.3f} of the fastest ascent's time ({LABELS[fastest]}; wanted: "
+        f"{TENTH}); its fit {after}. Their responses differ: {ours['response'][0]:+.2f} and "
+        f"{ways[fastest]['response'][0]:+.2f} SD."
+    )
+    found[text] = ratio <= TENTH
+    best = max(ascents, key=lambda way: ways[way]["response"][0])
+    gap = difference(rows, LANDSCAPE, best, "response", pairs)
+    text = f"{LABELS[LANDSCAPE]}, minus the strongest ascent ({LABELS[best]}): response {gap} SD (wanted: not below)."
+    found[text] = True if gap.low >= 0 else False if gap.high < 0 else None
+    reach = [way for way in (*ascents, LANDSCAPE) if ways[way]["response"][0] >= REACHED]
+    if reach:
+        nearest = max(reach, key=lambda way: ways[way]["near"][0])
+        text = (
+            f"Of the ways whose mean response is {REACHED:+.0f} SD or more, {LABELS[nearest]} is the most like "
+            f"photographs ({ways[nearest]['near'][0]:.2f}; wanted: {LABELS[LANDSCAPE]}, "
+            f"{ways[LANDSCAPE]['near'][0]:.2f} at {ours['response'][0]:+.2f} SD)."
+        )
+        found[text] = nearest == LANDSCAPE
+    return found
+
+
+def measures(kept: dict[str, Any], passes: int) -> list[dict[str, Any]]:
+    """Responses and times of every way for the page of all benchmarks."""
+    found = []
+    units = len({(layer, unit) for layer, unit, _ in kept["pairs"]})
+    text = f"{len(kept['pairs'])} pictures of {units} SqueezeNet units"
+    for way, one in kept["ways"].items():
+        named = f"{LABELS[way]}, {passes} passes" if way in WAYS else LABELS[way]
+        mean, low, high = one["response"]
+        found.append(
+            {"what": f"{named}: response", "value": mean, "unit": "SD", "sample": text, "low": low, "high": high}
+            | {"spread": BOOTSTRAP, "direction": "increase"}
+        )
+        if "cpu_seconds" in one:
+            found.append(
+                {"what": f"{named}: CPU seconds a picture", "value": one["cpu_seconds"], "unit": "s", "sample": text}
+            )
+    return found
+
+
+def legend(bench: Photographs, name: str, natural: float, rows: list[Row]) -> str:
+    """What the columns are."""
+    worth = np.mean([row["transfer_worth"] for row in rows])
+    edits = [row for row in rows if row["way"] == LANDSCAPE]
+    own = ""
+    if edits:
+        told = edits[0]["settings"]
+        fitted = "all" if told["images"] is None else f"{told['images']:,}"
+        beside = {key: value for key, value in told.items() if key not in ("backend", "images")}
+        own = (
+            f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
+            + (f" but for {', '.join(f'{key}={value}' for key, value in beside.items())}" if beside else "")
+            + f"; its pictures are of {edits[0].get('painted_at', '?')} px and enlarged to 224, so that they lack high "
+            "frequencies, which the spectrum's distance sees. It edits the photograph that accentuation starts from."
+        )
+    return (
+        f"Response, percentile: against {len(bench.test)} held-out photographs, in SDs around their mean. Brackets: "
+        "95 % bootstrap, units drawn first, then seeds; few units make them too narrow. Like photographs: mean cosine "
+        f"with the five nearest held-out photographs in {name}, around their mean; other photographs have "
+        f"{natural:.2f}. Transfer: response as a ridge on that network's features, learnt on {len(bench.tuning)} "
+        "tuning photographs, predicts it, in SDs of those; its own leave-one-out correlation is "
+        f"{worth:.2f} on average, and a transfer is worth no more than that. Spectrum: distance of a way's pictures "
+        "from the photographs'. Kernel: distance in the same network, all pictures of a way; noisy for few. Diversity: "
+        "cosine distance between seeds of one unit. Passes: images that went through the network, a held photograph's "
+        "crops and starts that are drawn again because a unit is silent included. CPU s: processor time a picture, one "
+        "thread, backward passes included; the machine was busy, so that the clock says little. Silent: pictures to "
+        "which the unit does not answer at all. At equal passes all paint 224 px (torch-lucent by `image_size` and "
+        "`fixed_image_size`), and our MACO and accentuation look at six crops a step, Horama's number." + own
+    )
+
+
+def needed(found: dict[str, dict[str, list[str]]]) -> list[str]:
+    """What was installed, and what else it took."""
+    lines = []
+    for name, peer in PEERS.items():
+        kept = ", ".join(f"{package} {'/'.join(seen)}" for package, seen in found.get(name, {}).items())
+        lines.append(
+            f"**{name}**: `pip install {' '.join(peer.requirements)}`" + (f"; ran with {kept}." if kept else ".")
+        )
+        lines += ["", *(f"- {text}" for text in peer.needed), ""]
+    return lines
+
+
+def figure(bench: Photographs, rows: list[Row], ways: list[str], pairs: list[Pair], passes: int) -> None:
+    """All ways on all units at the first seed."""
+    first = pairs[0][2]
+    chosen = [(layer, unit) for layer, unit, seed in pairs if seed == first][:FIGURE_UNITS]
+    held = {(row["way"], row["layer"], row["unit"]): row for row in rows if row["seed"] == first}
+    lines = []
+    for way in [*(way for way in ways if way in WAYS), *(way for way in (LANDSCAPE, INPUT, BEST) if way in ways)]:
+        found = [held[way, layer, unit] for layer, unit in chosen]
+        lines.append((LABELS[way], [row["picture"] for row in found], [row["response"] for row in found]))
+    note = (
+        f"Ascents at {passes} passes a picture. Units in the table's order, the first seed, none chosen. Below each "
+        "picture: the unit's response in SDs of held-out photographs around their mean."
+    )
+    draw(
+        bench.out / "peers.png",
+        "Pictures for units of a third-party SqueezeNet",
+        [f"{layer.replace('features.', 'fire ')}: {unit}" for layer, unit in chosen],
+        lines,
+        note,
+    )

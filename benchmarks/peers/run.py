@@ -1,0 +1,84 @@
+"""Other tools of feature visualisation and ours, on the same units, seeds, passes and scorer.
+
+    P="python -m benchmarks.peers.run --data $VISLENS_DATA --out runs/peers"
+    $P paint [--units 21 --seeds 3]          # two cores: --units 6 --seeds 2
+    $P landscape [--backend NAME]            # our landscape method on the same units
+    $P paint --setting default --units 1 --seeds 1
+    $P report                                # tables and figure of all that has been painted
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import package as vl
+from benchmarks.common.provenance import provenance
+from benchmarks.peers.paint import controls, jobs_of, run_landscape, run_ours, run_peer
+from benchmarks.peers.plan import LAYERS, WAYS, Photographs
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    said = provenance(seed=list(range(args.seeds)))
+    bench = Photographs(args.data, args.out)
+    units = bench.units(args.units)
+    if args.part == "report":
+        from benchmarks.peers.report import write
+
+        print(write(bench, args.passes, units, range(args.seeds), weights=args.weights, said=said))
+        return
+    vl.write_text(args.out / f"said-{args.part}-{args.setting}.json", json.dumps(said))
+    if args.part == "landscape":
+        pairs = [(unit, seed) for unit in units for seed in range(args.seeds)]
+        controls(bench, pairs)
+        settings = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.fit)}
+        run_landscape(bench, pairs, args.backend, args.images, settings)
+        return
+    for seed in range(args.seeds):
+        for first in range(0, len(units), len(LAYERS)):  # a unit of each layer by all ways, then the next ones
+            pairs = [(unit, seed) for unit in units[first : first + len(LAYERS)]]
+            controls(bench, pairs)
+            for place in ("ours", "lucent", "horama"):
+                jobs = jobs_of(bench, place, args.setting, args.passes, pairs, args.only)
+                if place == "ours":
+                    run_ours(bench, jobs)
+                else:
+                    run_peer(bench, place, jobs, args.environments or args.out / "environments")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("paint", "landscape", "report"))
+    parser.add_argument("--data", type=Path, required=True, help="the folder of real files")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    parser.add_argument("--environments", type=Path, help="folder of the tools' environments; below --out by default")
+    parser.add_argument("--units", type=int, default=21)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=96, help="images through the network for a picture, at equal")
+    parser.add_argument("--setting", choices=("equal", "default"), default="equal")
+    parser.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument(
+        "--backend", default=vl.DEFAULT_BACKEND, help=f"of the landscape; default: {vl.DEFAULT_BACKEND}"
+    )
+    parser.add_argument("--images", type=int, help="reference images of the landscape; all by default")
+    parser.add_argument(
+        "--fit", nargs="+", default=[], metavar="NAME=JSON", help="settings of the landscape beside the defaults"
+    )
+    parser.add_argument("--weights", type=Path, help="folder with vit_tiny64.safetensors, which then judges")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    for name in ("units", "seeds"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)}: expected at least 1.")
+    if args.passes < 12:
+        parser.error(f"--passes {args.passes}: expected at least 12, one step of the method that looks most often.")
+    return args
+
+
+if __name__ == "__main__":
+    main()

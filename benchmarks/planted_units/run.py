@@ -1,0 +1,160 @@
+"""Planted truth: units whose preference is known, noisy recordings, and the noiseless response to what methods make.
+
+    python -m benchmarks.planted_units.run --data $VISLENS_DATA --out runs/planted [--set test] [--quick]
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.judges import data_folder
+from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.planted_units.methods import METHODS, fit_and_move
+from benchmarks.planted_units.report import DIRECTIONS, report, verdicts
+from benchmarks.planted_units.truth import Space, load_plan, load_space, name_of_space, plant, record
+
+
+def realism(x: Tensor, pool: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Mean cosine to the nearest pool images, (N,), and the row of the nearest one."""
+    unit, others = (part / part.norm(dim=1, keepdim=True) for part in (x, pool))
+    nearest = (unit @ others.T).topk(neighbours, dim=1)
+    return nearest.values.mean(1), nearest.indices[:, 0]
+
+
+def furthest(change: list[float], real: list[float], level: float) -> float:
+    """The change at the furthest point of a path whose realism is at or above the level, straight between its steps."""
+    last = max((step for step, value in enumerate(real) if value >= level), default=0)
+    if last == len(real) - 1 or real[last] < level:
+        return change[last]
+    share = (real[last] - level) / (real[last] - real[last + 1])
+    return change[last] + share * (change[last + 1] - change[last])
+
+
+def measure_unit(
+    family: str,
+    seed: int,
+    condition: dict[str, Any],
+    space: Space,
+    inputs: Tensor,
+    plan: dict[str, Any],
+    labels: list[str],
+) -> list[dict[str, Any]]:
+    """All methods on one unit under one condition: a row for each method and direction."""
+    unit = plant(family, seed, space, plan)
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(space.fit), generator=draw)[: condition["images"]]
+    x = space.fit[rows]
+    responses = record(unit, x, condition["snr"], seed)
+    neighbours, angles = plan["realism"]["neighbours"], plan["angles"]
+    untouched, start = realism(inputs, space.pool, neighbours)
+    before, natural_before = unit(inputs), unit(space.pool)[start]
+    matched = angles.index(plan["matched_angle"])
+    found = []
+    for label in labels:
+        began = time.perf_counter()
+        moved = fit_and_move(label, x, responses, inputs, DIRECTIONS, angles)
+        seconds = time.perf_counter() - began
+        for direction, path in moved.items():
+            sign = 1.0 if direction == "increase" else -1.0
+            change, real, retrieved = [0.0], [untouched.mean().item()], [0.0]
+            for step in path:
+                near, nearest = realism(step, space.pool, neighbours)
+                change.append(sign * (unit(step) - before).mean().item())
+                real.append(near.mean().item())
+                retrieved.append(sign * (unit(space.pool)[nearest] - natural_before).mean().item())
+            row = {"family": family, "seed": seed, **condition, "method": label, "direction": direction}
+            row |= {"angle": change[matched + 1], "retrieval": retrieved[matched + 1], "seconds": seconds}
+            for level in plan["realism"]["levels"]:
+                row[f"realism {level}"] = furthest(change, real, level * real[0])
+            row |= {"change": change, "realism": real}
+            found.append({key: _short(value) for key, value in row.items()})
+    return found
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of every unit and condition; finished ones are read from the folder."""
+    plan = load_plan()
+    space = load_space(data_folder(args.data), args.out, plan)
+    inputs = space.tune if args.set == "tune" else space.test
+    seeds, conditions, families = plan["seeds"][args.set], plan["conditions"], list(plan["families"])
+    labels = list(METHODS) if args.only is None else [label for label in METHODS if label in args.only]
+    if args.conditions:
+        conditions = [conditions[number] for number in args.conditions]
+    if args.families:
+        families = [family for family in families if family in args.families]
+    if args.seeds:
+        seeds = [seed for seed in seeds if seed in args.seeds]
+    if args.quick:
+        seeds, conditions, inputs = seeds[:1], plan["conditions"][3:4], inputs[:20]
+    where = args.out / f"{args.set}{'_quick' if args.quick else ''}_{name_of_space(space)[:8]}"
+    rows = []
+    for seed in seeds:
+        for family in families:
+            for condition in conditions:
+                name = f"{family.replace(' ', '_')}-{seed}-{condition['snr']}-{condition['images']}.json"
+                file = where / name
+                kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+                missing = [label for label in labels if label not in {row["method"] for row in kept}]
+                if missing:
+                    kept += measure_unit(family, seed, condition, space, inputs, plan, missing)
+                    vl.write_text(file, json.dumps(kept))
+                    print(file.name, flush=True)
+                rows += [row for row in kept if row["method"] in labels]
+    return rows
+
+
+def finished(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of everything that earlier calls left in the folder, of the planned units and conditions."""
+    plan = load_plan()
+    space = load_space(data_folder(args.data), args.out, plan)
+    rows = []
+    for file in sorted((args.out / f"{args.set}_{name_of_space(space)[:8]}").glob("*.json")):
+        rows += json.loads(file.read_text(encoding="utf-8"))
+    known = [(condition["snr"], condition["images"]) for condition in plan["conditions"]]
+    return [
+        row
+        for row in rows
+        if row["method"] in METHODS and row["seed"] in plan["seeds"][args.set] and (row["snr"], row["images"]) in known
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of real files; VISLENS_DATA if left out")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", choices=("test", "tune"), default="test")
+    parser.add_argument("--conditions", nargs="+", type=int, help="positions in the plan's list; all if left out")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
+    parser.add_argument("--families", nargs="+", choices=list(load_plan()["families"]), help="all if left out")
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods alone")
+    parser.add_argument("--quick", action="store_true", help="one unit a family, one condition, 20 images")
+    parser.add_argument("--publish", action="store_true", help="write benchmarks/results too")
+    args = parser.parse_args(argv)
+    rows = run(args)
+    if args.publish:
+        rows = finished(args)
+    source = provenance(seed=load_plan()["seeds"][args.set])
+    slim = [{key: value for key, value in row.items() if key not in ("change",)} for row in rows]
+    content = json.dumps({"provenance": source, "rows": slim, "verdicts": [text for _, text in verdicts(rows)]})
+    for folder in [args.out, *([RESULTS] if args.publish else [])]:
+        vl.write_text(folder / "planted_units.json", content.replace('}, {"family"', '},\n{"family"') + "\n")
+        vl.write_text(folder / "planted_units.md", report(rows, source))
+    print(report(rows, source))
+
+
+if __name__ == "__main__":
+    main()

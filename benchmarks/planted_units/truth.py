@@ -1,0 +1,152 @@
+"""Units whose preference is known: functions of real embeddings, and what noisy recordings of them would say."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from benchmarks.common import package as vl
+from benchmarks.common.judges import load_squeezenet
+
+PLAN = Path(__file__).with_name("units.json")
+
+
+def load_plan() -> dict[str, Any]:
+    """Families, SNRs, sizes and seeds, committed before the first run."""
+    return json.loads(PLAN.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Space:
+    """Embeddings of real images, divided into what is fitted on, what is retrieved from, and what is edited.
+
+    Args:
+        fit: (N, D) that methods may learn from.
+        pool: (M, D) natural images that no method has seen.
+        tune: (n, D) to edit while settings are chosen.
+        test: (n, D) to edit for the table.
+        classes: (C, D) mean embedding of each class of the fitted images: where preferences are planted.
+    """
+
+    fit: Tensor
+    pool: Tensor
+    tune: Tensor
+    test: Tensor
+    classes: Tensor
+
+
+def load_space(data: Path, cache: Path, plan: dict[str, Any]) -> Space:
+    """The plan's embeddings, centred and reduced on the images that are fitted on; the network runs once."""
+    said = plan["embedding"]
+    file = cache / f"planted_embeddings_{said['pixels']}px.safetensors"
+    if file.exists():
+        raw = vl.load_state(file, "planted embeddings")
+    else:
+        raw = _embed(data, said)
+        vl.save_state(file, "planted embeddings", raw)
+    fit = raw["fit"].double()
+    mean = fit.mean(0)
+    components = torch.linalg.svd(fit - mean, full_matrices=False).Vh[: said["dimensions"]]
+    scale = ((fit - mean) @ components.T).var(0).mean().sqrt()
+
+    def reduce(part: Tensor) -> Tensor:
+        return (((part.double() - mean) @ components.T) / scale).float()
+
+    reduced = {name: reduce(raw[name]) for name in ("fit", "pool", "tune", "test")}
+    labels = raw["labels"]
+    classes = torch.stack([reduced["fit"][labels == label].mean(0) for label in labels.unique().tolist()])
+    return Space(**reduced, classes=classes)
+
+
+def _embed(data: Path, said: dict[str, Any]) -> dict[str, Tensor]:
+    network = load_squeezenet(data)
+
+    @torch.no_grad()
+    def embed(images: Tensor) -> Tensor:
+        parts = []
+        for part in images.split(64):
+            pixels = interpolate(part.float() / 255, size=said["pixels"], mode="bilinear", antialias=True)
+            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+            parts.append(network.features((pixels - mean) / std).mean((2, 3)))
+        return torch.cat(parts)
+
+    folder = data / "tiny_imagenet"
+    found: dict[str, Tensor] = {}
+    for name in ("fit", "pool"):
+        images, labels, _ = vl.read_images(folder / said[name]["zip"], 64)
+        rows = slice(None, None, said[name]["every"])
+        found[name] = embed(images[rows])
+        if name == "fit":
+            found["labels"] = labels[rows]
+    images, _, _ = vl.read_images(folder / said["inputs"]["zip"], 64)
+    for name, start in (("tune", 0), ("test", 1)):  # even positions tune, odd ones test
+        own = images[start::2]
+        found[name] = embed(own[:: len(own) // said["inputs"]["count"]][: said["inputs"]["count"]])
+    return found
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A unit that is known.
+
+    Args:
+        family: Its name in the plan.
+        filters: (F, D), each projection has SD 1 over the fitted images.
+        threshold: In those SDs; None leaves the projection as it is.
+        inhibited: The second filter takes away what the first one gives.
+        scale: SD of the noiseless response over the fitted images, which becomes 1.
+    """
+
+    family: str
+    filters: Tensor
+    threshold: float | None
+    inhibited: bool
+    scale: float = 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embeddings (N, D) to noiseless responses (N,), in SDs over the fitted images."""
+        drive = x @ self.filters.T
+        if self.threshold is not None:
+            drive = (drive - self.threshold).clamp_min(0)
+        found = drive[:, 0] - drive[:, 1] if self.inhibited else drive.amax(1)
+        return found / self.scale
+
+
+def plant(family: str, seed: int, space: Space, plan: dict[str, Any]) -> Planted:
+    """The unit of this family and seed.
+
+    Filters are random directions of the first components, or mean embeddings of random classes, drawn again until their
+    cosines are as unlike as the family says.
+    """
+    said = plan["families"][family]
+    draw = torch.Generator().manual_seed(seed * 1009 + sorted(plan["families"]).index(family))
+    dims = space.fit.shape[1]
+    while True:
+        if said["of"] == "random":
+            filters = torch.zeros(said["filters"], dims)
+            kept = min(plan["filter_components"], dims)
+            filters[:, :kept] = torch.randn(said["filters"], kept, generator=draw)
+        else:
+            filters = space.classes[torch.randperm(len(space.classes), generator=draw)[: said["filters"]]]
+        unit = filters / filters.norm(dim=1, keepdim=True)
+        cosines = (unit @ unit.T).fill_diagonal_(-1)
+        if cosines.max() < said.get("cosine_below", 1.0):
+            break
+    filters = filters / (space.fit @ filters.T).std(0)[:, None]
+    unit = Planted(family, filters, said["threshold"], bool(said.get("inhibited")))
+    return Planted(family, filters, unit.threshold, unit.inhibited, unit(space.fit).std().item())
+
+
+def record(unit: Planted, x: Tensor, snr: float, seed: int) -> Tensor:
+    """Noisy responses (N, 1) to embeddings (N, D): variance 1 of signal, 1 / ``snr`` of noise."""
+    noise = torch.randn(len(x), generator=torch.Generator().manual_seed(seed * 7919 + 1))
+    return (unit(x) + noise / snr**0.5)[:, None]
+
+
+def name_of_space(space: Space) -> str:
+    """Fingerprint of the embeddings, so that results of other ones are not mixed."""
+    return vl.fingerprint({"fit": space.fit, "pool": space.pool, "test": space.test})

@@ -1,0 +1,402 @@
+"""What one picture of ``backend="sd15"`` costs: operations counted, seconds and memory measured. Run by sd15_speed.
+
+The networks have the published shapes and random weights, which cost what the real ones do, and run in the library's
+own generator and embedder. On a CPU a whole picture takes many minutes, so some denoising steps and one decoding are
+timed, in a process of their own whose peak memory is read. On a GPU whole pictures are timed.
+"""
+
+import gc
+import json
+import math
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import package as vl
+from benchmarks.sd15_speed.report import STEPS
+
+_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
+_CROSS = ["CrossAttnDownBlock2D", "CrossAttnUpBlock2D"]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Shapes of the five networks.
+
+    Args:
+        unet: Of diffusers' UNet2DConditionModel.
+        vae: Of its AutoencoderKL.
+        text: Of transformers' CLIPTextConfig.
+        clip: open_clip's name of the embedder's network, or its vision tower's settings.
+        dim: Dimensions of an embedding.
+    """
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any]
+    clip: str | dict[str, Any]
+    dim: int
+
+
+def _vae(channels: list[int], layers: int, side: int) -> dict[str, Any]:
+    kinds = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
+    blocks = {name: kind * len(channels) for name, kind in kinds.items()}
+    return {"block_out_channels": channels, "layers_per_block": layers, "sample_size": side, **blocks}
+
+
+PUBLISHED = Networks(
+    unet={"cross_attention_dim": 768, "sample_size": 64},  # the rest of Stable Diffusion 1.5 is diffusers' default
+    vae=_vae([128, 256, 512, 512], 2, 512),
+    text={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
+    clip="ViT-H-14",
+    dim=1024,
+)
+TINY = Networks(
+    unet={
+        "attention_head_dim": 2,
+        "block_out_channels": [8, 16],
+        "cross_attention_dim": 16,
+        "down_block_types": [_CROSS[0], "DownBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "sample_size": 16,
+        "up_block_types": ["UpBlock2D", _CROSS[1]],
+    },
+    vae=_vae([8, 16], 1, 32) | {"norm_num_groups": 4},
+    text={"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2},
+    clip={"image_size": 28, "layers": 2, "width": 32, "head_width": 8, "patch_size": 14},
+    dim=24,
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Args:
+        steps: Denoising steps timed by parts.
+        embedded: Images that the embedder takes at once.
+        grid_steps: Steps of a whole picture; 50.
+        batches: Pictures at once.
+        repeats: Calls timed for one picture; a batch of n takes a share of them, at least one.
+        matrix: Side of the square matrices of the matrix rate.
+    """
+
+    steps: int = 3
+    embedded: int = 4
+    grid_steps: int = STEPS
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    repeats: int = 4
+    matrix: int = 2048
+
+
+QUICK = Effort(steps=2, embedded=2, grid_steps=3, batches=(1, 2), repeats=2, matrix=64)
+
+
+# --- the networks
+
+
+def _vision_tower(networks: Networks) -> tuple[nn.Module, int]:
+    """open_clip's vision tower, and the side of the square that it takes."""
+    import open_clip
+
+    config = networks.clip
+    if isinstance(config, str):
+        config = open_clip.get_model_config(config)["vision_cfg"]
+    tower = open_clip.model._build_vision_tower(networks.dim, dict(config))
+    return tower.eval(), config.get("image_size", 224)
+
+
+def _diffusion(networks: Networks) -> tuple[Any, Any, Any]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **networks.text))
+    return UNet2DConditionModel(**networks.unet).eval(), AutoencoderKL(**networks.vae).eval(), text.eval()
+
+
+def _adapter(unet: Any, dim: int) -> dict[str, dict[str, Tensor]]:
+    """IP-Adapter's weights, by its file's names."""
+    cross = unet.config.cross_attention_dim
+    layers = {}
+    for index, name in enumerate(unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            hidden = unet.get_submodule(name.removesuffix(".processor")).to_q.weight.shape[0]
+            layers |= {f"{index}.to_{letter}_ip.weight": torch.randn(hidden, cross) / cross**0.5 for letter in "kv"}
+    projection = {
+        "proj.weight": torch.randn(4 * cross, dim) / dim**0.5,
+        "proj.bias": torch.zeros(4 * cross),
+        "norm.weight": torch.ones(cross),
+        "norm.bias": torch.zeros(cross),
+    }
+    return {"image_proj": projection, "ip_adapter": layers}
+
+
+def _tokenizer() -> Any:
+    """CLIP's tokenizer without its words: any prompt is padded to the same 77 tokens."""
+    from transformers import CLIPTokenizer
+
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary = {special["bos_token"]: 49406, special["eos_token"]: 49407}
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+        config = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", **special}
+        config |= dict.fromkeys(("unk_token", "pad_token"), special["eos_token"])
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def build_generator(networks: Networks, **options: Any) -> vl.StableDiffusionGenerator:
+    """The library's generator on networks of these shapes, with a prompt, and random weights."""
+    torch.manual_seed(0)
+    unet, vae, text = _diffusion(networks)
+    adapter = _adapter(unet, networks.dim)
+    return vl.StableDiffusionGenerator(
+        unet, vae, _SCHEDULE, adapter, text_encoder=text, tokenizer=_tokenizer(), prompt=vl.PROMPT, **options
+    )
+
+
+# --- counted
+
+
+def counts(networks: Networks) -> dict[str, float]:
+    """Floating-point operations of each part (a multiplication and an addition are two), and weights.
+
+    Of matrix products, convolutions and attention, on the meta device; without the adapter's four tokens, which are
+    below a thousandth of a step.
+    """
+    with torch.device("meta"), torch.no_grad():
+        unet, vae, text = _diffusion(networks)
+        tower, side = _vision_tower(networks)
+        channels, size = unet.config.in_channels, unet.config.sample_size
+        adapter = _adapter(unet, networks.dim)
+
+        def flops(work: Callable[[], Any]) -> int:
+            with FlopCounterMode(display=False) as counter:
+                work()
+            return counter.get_total_flops()
+
+        two = torch.empty(2, channels, size, size)  # guidance: with the condition and without
+        states = torch.empty(2, 77, unet.config.cross_attention_dim)
+        found: dict[str, float] = {
+            "step": flops(lambda: unet(two, torch.tensor(1), states)),
+            "decode": flops(lambda: vae.decode(two[:1])),
+            "embed": flops(lambda: tower(torch.empty(1, 3, side, side))),
+        }
+    found["picture"] = STEPS * found["step"] + found["decode"]
+    of_parts = [value for part in adapter.values() for value in part.values()]
+    drawing = [*(value for network in (unet, vae, text) for value in network.parameters()), *of_parts]
+    found["embedder_weights"] = sum(value.numel() for value in tower.parameters())
+    found["weights"] = found["embedder_weights"] + sum(value.numel() for value in drawing)
+    return found
+
+
+# --- measured
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int = 5) -> float:
+    """Operations a second of a product of square matrices, median of some: what the machine can do just now."""
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        start = time.perf_counter()
+        one @ other
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / median(seconds[1:])
+
+
+@contextmanager
+def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float, float]]]:
+    """Wall and CPU seconds of each of a module's forward passes."""
+    found: list[tuple[float, float]] = []
+    starts: list[tuple[float, float]] = []
+
+    def begin(*_: Any) -> None:
+        _wait(device)
+        starts.append((time.perf_counter(), time.process_time()))
+
+    def end(*_: Any) -> None:
+        _wait(device)
+        wall, cpu = starts.pop()
+        found.append((time.perf_counter() - wall, time.process_time() - cpu))
+
+    hooks = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def parts(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Seconds of denoising steps and of a decoding, in the generator itself, and the matrix rate around them."""
+    side = effort.matrix * (4 if device.type == "cuda" else 1)
+    with torch.no_grad():
+        generator = build_generator(networks, device=device, dtype=dtype, steps=effort.steps, batch_size=1)
+        embedding = torch.randn(1, networks.dim)
+        if device.type == "cuda":  # its kernels are chosen and loaded at the first call
+            generator(embedding, seeds=[42])
+            torch.cuda.reset_peak_memory_stats(device)
+        rates = [matrix_rate(device, dtype, side)]
+        with _timed(generator.unet, device) as steps, _timed(generator.vae.decoder, device) as decoding:
+            made = generator(embedding, seeds=[42])
+        rates.append(matrix_rate(device, dtype, side))
+    if not made.isfinite().all():
+        raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "pixels": generator.size,
+        "step": [wall for wall, _ in steps],
+        "step_cpu": [cpu for _, cpu in steps],
+        "decode": [wall for wall, _ in decoding],
+        "decode_cpu": [cpu for _, cpu in decoding],
+        "rates": rates,
+        "memory": peak_memory(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def embedding(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Seconds of an image's embedding, in the embedder itself, and the matrix rate around it."""
+    side = effort.matrix * (4 if device.type == "cuda" else 1)
+    torch.manual_seed(0)
+    tower, pixels = _vision_tower(networks)
+    embedder = vl.OpenCLIPEmbedder(tower, vl.Preprocess(pixels, [0.5], [0.25]), device=device, dtype=dtype)
+    images = torch.rand(effort.embedded, 3, pixels, pixels)
+    if device.type == "cuda":
+        embedder(images)
+        torch.cuda.reset_peak_memory_stats(device)
+    rates = [matrix_rate(device, dtype, side)]
+    with torch.no_grad(), _timed(embedder, device) as calls:
+        for _ in range(3):
+            embedder(images)
+    rates.append(matrix_rate(device, dtype, side))
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "images": effort.embedded,
+        "embed": [wall / effort.embedded for wall, _ in calls],
+        "embed_cpu": [cpu / effort.embedded for _, cpu in calls],
+        "rates": rates,
+        "memory": peak_memory(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held: tensors on a GPU, else resident memory of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage's number may be that of the process that started this one
+        lines = [line.split() for line in status.read_text(encoding="utf-8").splitlines()]
+        (kilobytes,) = (words[1] for words in lines if words[:1] == ["VmHWM:"])
+        return int(kilobytes) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def alone(work: Callable[..., Any], *arguments: Any, threads: int) -> Any:
+    """A function's result from a process of its own, so that its memory is not somebody else's."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the generator."""
+
+    dtype: str
+    compile: bool
+    channels_last: bool
+
+    def __str__(self) -> str:
+        words = [
+            self.dtype,
+            *(["channels-last"] if self.channels_last else []),
+            *(["compiled"] if self.compile else []),
+        ]
+        return ", ".join(words)
+
+
+def variants(device: torch.device) -> list[Variant]:
+    """Half precisions, with and without channels-last and compilation; the costly ones last."""
+    dtypes = ["float16", "bfloat16"] if device.type == "cuda" else ["float32", "bfloat16"]
+    compiled = [False, True] if device.type == "cuda" else [False]
+    return [Variant(dtype, compile_, last) for compile_, dtype, last in product(compiled, dtypes, [False, True])]
+
+
+class Grid:
+    """Whole pictures a second of one variant, batch after batch; its generator is built where it is first needed."""
+
+    def __init__(self, networks: Networks, effort: Effort, device: torch.device, variant: Variant) -> None:
+        self.networks, self.effort, self.device, self.variant = networks, effort, device, variant
+        self.generator: vl.StableDiffusionGenerator | None = None
+
+    def cell(self, batch: int) -> dict[str, Any]:
+        """Pictures a second and peak memory at this batch; both None where it did not fit."""
+        effort, device = self.effort, self.device
+        if self.variant.compile:
+            torch.compiler.reset()  # else a second size is compiled for all sizes, which nobody with one size has
+        if self.generator is None:
+            gc.collect()  # what an earlier variant left would count as this one's memory
+            self.generator = build_generator(
+                self.networks,
+                device=device,
+                dtype=getattr(torch, self.variant.dtype),
+                compile=self.variant.compile,
+                channels_last=self.variant.channels_last,
+            )
+        generator = self.generator
+        generator.batch_size, embeddings, seeds = batch, torch.randn(batch, self.networks.dim), list(range(batch))
+        seconds = []
+        try:
+            generator.steps = 2  # the first call of a shape compiles, or chooses kernels
+            start = time.perf_counter()
+            generator(embeddings, seeds=seeds)
+            first = time.perf_counter() - start
+            generator.steps = effort.grid_steps
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            for _ in range(max(1, math.ceil(effort.repeats / batch))):
+                _wait(device)
+                start = time.perf_counter()
+                generator(embeddings, seeds=seeds)
+                _wait(device)
+                seconds.append(time.perf_counter() - start)
+        except MemoryError as error:
+            return {"batch": batch, "rate": None, "memory": None, "error": str(error).partition(".")[0]}
+        memory = peak_memory(device) if device.type == "cuda" else None
+        return {
+            "batch": batch,
+            "rate": batch / median(seconds),
+            "seconds": seconds,
+            "first_call": first,
+            "steps": effort.grid_steps,
+            "memory": memory,
+        }
+
+
+# --- said

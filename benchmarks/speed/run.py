@@ -1,0 +1,520 @@
+"""What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost.
+
+    python -m benchmarks.speed.run --data DIR --out DIR [--quick]
+    python -m benchmarks.speed.run --data DIR --out DIR --only a    # the other parts in DIR stay as they are
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.common import package as vl
+from benchmarks.common.judges import data_folder
+from benchmarks.common.provenance import provenance, provenance_line
+from benchmarks.speed.report import LAYER, PARTS, UNIT
+
+TOWARDS: dict[int, vl.Sense] = {0: "increase"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is.
+
+    Args:
+        reference: Images that a landscape is fitted on.
+        images: Images that are edited and optimised; a multiple of ``chunk`` and of the refiner's 32: no padding.
+        chunk: Images optimised together.
+        steps: Adam steps of an optimisation.
+        repeats: Rounds of the end-to-end comparison.
+        epochs: Of our fit; None is the shipped default.
+        shuffles: Shuffled fits behind the evidence; None is the shipped default.
+        budget: Seconds that the plain loop may train.
+        check_every: Steps of the plain loop between two looks at the validation loss.
+        small_repeats: Rounds of the hook comparison for the ConvNet.
+        large_repeats: The same for the ResNet-50.
+        batch: Images of a forward pass there.
+    """
+
+    reference: int = 5000
+    images: int = 96
+    chunk: int = 48
+    steps: int = 200
+    repeats: int = 5
+    epochs: int | None = None
+    shuffles: int | None = None
+    budget: float = 900.0
+    check_every: int = 35
+    small_repeats: int = 400
+    large_repeats: int = 60
+    batch: int = 32
+
+
+QUICK = Size(
+    reference=400,
+    images=32,
+    chunk=32,
+    steps=5,
+    repeats=2,
+    epochs=1,
+    shuffles=1,
+    budget=2.0,
+    check_every=3,
+    small_repeats=10,
+    large_repeats=2,
+    batch=4,
+)
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Wall time of one call, or another clock's, with what it left running on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - start
+
+
+def in_turn(
+    works: dict[str, Callable[[], Any]],
+    repeats: int,
+    device: torch.device,
+    label: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each work in each round. Every round runs all of them, each time starting with another one."""
+    names = list(works)
+    for name in names:
+        works[name]()  # the first call of anything is no measure of it
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in tqdm(range(repeats), desc=label, file=sys.stderr):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(seconds_of(works[name], device, clock))
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:
+    """Median and quartiles of the ratios within rounds."""
+    ratios = np.array(seconds[numerator]) / np.array(seconds[denominator])
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high), "rounds": len(ratios)}
+
+
+# ---- (a) end to end -------------------------------------------------------------------------------------------------
+
+
+def without_fit(method: vl.LandscapeMethod, fitted: vl.LandscapeMethod) -> vl.LandscapeMethod:
+    """The rival that needs no fit: the shared VAE as it is, whose latents N(0, 1) holds."""
+    known = fitted.landscape_
+    rows = slice(0, 2)  # only optimisation under the standard prior follows, which looks at no reference set
+    method.bind(fitted.target, fitted.backend)
+    method.landscape_ = vl.Landscape.describe(
+        fitted.backend.vae(),
+        known.prior,
+        known.scaler,
+        known.names,
+        torch.zeros(2, *fitted.backend.shape, device=fitted.backend.device),
+        known.responses[rows],
+        held_out=torch.arange(0),
+    )
+    return method
+
+
+def end_to_end(target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tensor, images: Tensor, size: Size) -> dict:
+    """Seconds an image for editing and optimising, refinement included, and when a fit has paid for itself."""
+    fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
+    optimising = {"optimize": {"steps": size.steps, "chunk": size.chunk}}
+    device = backend.device
+    methods: dict[str, vl.LandscapeMethod] = {}
+
+    def fit(name: str, shuffles: int | None) -> None:
+        methods[name] = vl.LandscapeEdit(shuffles=shuffles, **fitting).fit(target, backend, reference)
+
+    backend.refiner  # noqa: B018 (loads the network now, so that no clock below sees it)
+    fit_seconds = [seconds_of(lambda: fit("edit", 0), device) for _ in range(min(3, size.repeats))]
+    evidence_seconds = seconds_of(lambda: fit("shipped", size.shuffles), device)
+    edit = methods["edit"]
+    structured = vl.LandscapeOptimization(**fitting, **optimising).bind(target, backend)
+    structured.landscape_ = edit.landscape_
+    standard = without_fit(vl.LandscapeOptimization(optimize={**vl.ALGORITHM_3, **optimising["optimize"]}), edit)
+    works = {"edit": edit, "optimize": structured, "optimize, standard VAE": standard}
+    latents = {name: method.latents(images, TOWARDS)[1] for name, method in works.items()}
+    seeds = [42] * len(images)
+
+    def generate(method: vl.LandscapeMethod) -> Callable[[], Tensor]:
+        return lambda: method.generate(images, TOWARDS, seeds=seeds).images
+
+    def refine() -> Tensor:
+        decoded = edit.landscape_.decode(latents["edit"])
+        return backend.decode(decoded, init_image=images, strength=backend.defaults.edit.strength, seeds=seeds)
+
+    seconds = in_turn(
+        {**{name: generate(method) for name, method in works.items()}, "refinement alone": refine},
+        size.repeats,
+        device,
+        "end to end",
+    )
+    per_image = {name: statistics.median(values) / len(images) for name, values in seconds.items()}
+    fit_s = statistics.median(fit_seconds)
+    gain = per_image["optimize, standard VAE"] - per_image["edit"]
+    return {
+        "images": len(images),
+        "steps": size.steps,
+        "reference_images": len(reference),
+        "strength": backend.defaults.edit.strength,
+        "seconds": seconds,
+        "seconds_per_image": per_image,
+        "ratios": {
+            name: ratio(seconds, name, "edit") for name in ("optimize", "optimize, standard VAE", "refinement alone")
+        },
+        "fit_seconds": fit_s,
+        "fit_seconds_with_evidence": evidence_seconds,
+        "images_until_paid": fit_s / gain if gain > 0 else None,
+        "images_until_paid_with_evidence": evidence_seconds / gain if gain > 0 else None,
+    }
+
+
+# ---- (b) time to the same validation loss ---------------------------------------------------------------------------
+
+
+class ValidationLoss:
+    """Eq. 4 with the consistency loss, written out again here: the one yardstick for both ways of fitting.
+
+    Squared error summed over pixels + w_kld · KLD under the activation prior + w_consistency · the variance of the
+    pixels · the mean unexplained share of the layer's maps and of their means.
+    """
+
+    def __init__(self, landscape: vl.Landscape, target: vl.LayerTarget, x: Tensor) -> None:
+        self.target, self.x = target, x
+        self.w_kld, self.w_consistency = landscape.settings["w_kld"], landscape.settings["w_consistency"]
+        standard = landscape.scaler.for_prior(landscape.responses)
+        self.prior = [part.to(x.device) for part in landscape.prior.parameters(standard)]
+        with torch.no_grad():
+            parts = [self._see(part) for part in x.split(256)]
+            self.seen = [torch.cat(column) for column in zip(*parts, strict=True)]
+        self.variance_x = x.flatten(1).var(0).sum()
+        self.variances = [column.var(0).sum() for column in self.seen]
+
+    def _see(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.target.features(x.contiguous(memory_format=torch.channels_last))
+        return maps.flatten(1), maps.flatten(2).mean(2)
+
+    def parts(self, vae: vl.VAE, rows: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted terms on rows of x, at the posterior's mean if there is no noise."""
+        x = self.x[rows]
+        mean, log_variance = vae.encode(x)
+        decoded = vae.decode(mean if noise is None else vl.sample_posterior(mean, log_variance, noise))
+        recon = ((decoded - x) ** 2).flatten(1).sum(1).mean()
+        kld = vl.kl_divergence(mean, log_variance, *(part[rows] for part in self.prior)).mean()
+        parts = {"recon": recon, "kld": self.w_kld * kld}
+        if self.w_consistency > 0:
+            shares = [
+                ((now - then[rows]) ** 2).sum(1).mean() / variance
+                for now, then, variance in zip(self._see(decoded), self.seen, self.variances, strict=True)
+            ]
+            parts["consistency"] = self.w_consistency * self.variance_x * torch.stack(shares).mean()
+        return parts
+
+    @torch.no_grad()
+    def score(self, vae: vl.VAE, rows: Tensor) -> dict[str, float]:
+        """Mean loss over rows, and its terms."""
+        sums: dict[str, float] = {}
+        for part in rows.split(256):
+            for name, value in self.parts(vae, part).items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(part) / len(rows)
+        return {"loss": sum(sums.values()), **sums}
+
+
+def plain_loop(
+    loss: ValidationLoss, training: Tensor, held_out: Tensor, goal: float, size: Size, seed: int
+) -> list[dict[str, float]]:
+    """Train by the paper's recipe from fresh weights, to the goal or the budget's end; scoring is off the clock."""
+    torch.manual_seed(seed)
+    device = loss.x.device
+    vae = vl.BottleneckCVAE().to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-4)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.9)
+    spent, step, epoch = 0.0, 0, 0
+    curve = [{"seconds": 0.0, "step": 0, **loss.score(vae, held_out)}]
+    bar = tqdm(total=round(size.budget), desc="plain loop, s", file=sys.stderr)
+    while spent < size.budget and curve[-1]["loss"] > goal:
+        for rows in training[torch.randperm(len(training))].split(128):
+
+            def one_step(rows: Tensor = rows) -> None:
+                optimizer.zero_grad(set_to_none=True)
+                noise = torch.randn(len(rows), vae.latent_dim).to(device)
+                torch.stack(list(loss.parts(vae, rows, noise).values())).sum().backward()
+                nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+                optimizer.step()
+
+            taken = seconds_of(one_step, device)
+            spent, step = spent + taken, step + 1
+            bar.update(min(taken, bar.total - bar.n))
+            if step % size.check_every == 0:
+                curve.append({"seconds": spent, "step": step, **loss.score(vae, held_out)})
+                if curve[-1]["loss"] <= goal:
+                    break
+            if spent >= size.budget:
+                break
+        schedule.step()
+        epoch += 1
+    if curve[-1]["step"] < step:
+        curve.append({"seconds": spent, "step": step, **loss.score(vae, held_out)})
+    bar.close()
+    return curve
+
+
+def same_loss(
+    target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tensor, size: Size, seed: int
+) -> dict[str, Any]:
+    """Seconds until our fit ends, and until a plain loop of the paper's recipe is as good on the same images."""
+    fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
+    method = vl.LandscapeEdit(shuffles=0, seed=seed, **fitting)
+    ours_s = seconds_of(lambda: method.fit(target, backend, reference), backend.device)
+    landscape = method.landscape_
+    held_out = landscape.held_out
+    learned = torch.ones(len(reference), dtype=torch.bool)
+    learned[held_out] = False
+    training = learned.nonzero().flatten()
+    loss = ValidationLoss(landscape, target, backend.encode(reference))
+    ours = loss.score(landscape.vae, held_out)
+    curve = plain_loop(loss, training, held_out, ours["loss"], size, seed)
+    reached = next((row["seconds"] for row in curve if row["loss"] <= ours["loss"]), None)
+    # What each step of ours is worth: the VAE as it ships, organised in closed form, and fitted.
+    vae = backend.vae()
+    shipped = loss.score(vae, held_out)
+    standard = landscape.scaler.standardise
+
+    def respond(x: Tensor) -> Tensor:
+        return standard(target(backend.render(x)))
+
+    reach = method.config.prior.axis_scale_sd
+    codes, responses = loss.x[training], standard(landscape.responses[training])
+    vl.closed_form_init(vae, codes, responses, landscape.prior, axis_scale_sd=reach, respond=respond)
+    organised = loss.score(vae, held_out)
+    last = curve[-1]
+    return {
+        "training_images": len(training),
+        "held_out": len(held_out),
+        "w_kld": loss.w_kld,
+        "w_consistency": loss.w_consistency,
+        "ours_seconds": ours_s,
+        "ours_loss": ours["loss"],
+        "ours_terms": ours,
+        "shipped_terms": shipped,
+        "organised_terms": organised,
+        "plain_seconds": reached,
+        "plain_seconds_spent": last["seconds"],
+        "plain_steps": last["step"],
+        "plain_loss": last["loss"],
+        "plain_loss_at_our_time": next((row["loss"] for row in curve if row["seconds"] >= ours_s), None),
+        "ratio": None if reached is None else reached / ours_s,
+        "ratio_at_least": last["seconds"] / ours_s if reached is None else None,
+        "curve": curve,
+    }
+
+
+# ---- (c) hooks ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A network whose layers are read.
+
+    Args:
+        name: For the table.
+        network: It, in evaluation mode.
+        side: Pixels of its images.
+        late: The last layer before the output, where stopping saves nothing and what is left is overhead.
+        early: A layer near the input, where stopping saves most.
+        path: The modules, one after the other, that a pass runs through as far as the last of them.
+    """
+
+    name: str
+    network: nn.Module
+    side: int
+    late: str
+    early: str
+    path: tuple[str, ...]
+
+
+def readings() -> list[Reading]:
+    """The shipped ConvNet, and a ResNet-50 with random weights, which take as long as trained ones."""
+    import timm
+
+    torch.manual_seed(0)
+    resnet = timm.create_model("resnet50", pretrained=False).eval()
+    return [
+        Reading("ConvNet", vl.zoo.load("cifar10_convnet"), 32, "fc2", "conv1", ("conv1", "conv2", "conv3")),
+        Reading(
+            "timm resnet50",
+            resnet,
+            96,
+            "fc",
+            "layer1",
+            ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"),
+        ),
+    ]
+
+
+@torch.no_grad()
+def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
+    """Passes with hooks, as ratios to a bare forward pass of the same network and batch."""
+    network = reading.network.to(device).requires_grad_(False)
+    images = torch.rand(batch, 3, reading.side, reading.side, generator=torch.Generator().manual_seed(0)).to(device)
+    preprocess = vl.Preprocess(None, (0.5,), (0.5,)).to(device)
+    target = vl.LayerTarget(network, reading.late, 0, preprocess=preprocess, image_size=reading.side)
+    inputs = preprocess(images)
+    works: dict[str, Callable[[], Any]] = {
+        "bare": lambda: network(inputs),
+        "bare again": lambda: network(inputs),
+        "full": lambda: vl.run_to_layer(network, "", inputs),
+        "late": lambda: vl.run_to_layer(network, reading.late, inputs),
+        "early": lambda: vl.run_to_layer(network, reading.early, inputs),
+        "bare with preprocessing": lambda: network(preprocess(images)),
+        "target": lambda: target(images),
+    }
+    with vl.undisturbed(network):
+        seconds = in_turn(works, repeats, device, reading.name)
+    pairs = {name: (name, "bare") for name in ("bare again", "full", "late", "early")}
+    pairs["target"] = ("target", "bare with preprocessing")
+    return {
+        "network": reading.name,
+        "batch": batch,
+        "side": reading.side,
+        "layers": {"late": reading.late, "early": reading.early},
+        "bare_seconds": statistics.median(seconds["bare"]),
+        "ratios": {name: ratio(seconds, *pair) for name, pair in pairs.items()},
+    }
+
+
+# ---- (d) units ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
+    """One unit and all units of a layer, as ratios to the modules before it called by hand, without any hook."""
+    network = reading.network.to(device).requires_grad_(False)
+    images = torch.rand(batch, 3, reading.side, reading.side, generator=torch.Generator().manual_seed(0)).to(device)
+    preprocess = vl.Preprocess(None, (0.5,), (0.5,)).to(device)
+    layer = reading.path[-1]
+    settings: dict[str, Any] = {"preprocess": preprocess, "image_size": reading.side}
+    one = vl.LayerTarget(network, layer, 1, **settings)
+    every = vl.all_units(network, layer, **settings)
+    path = nn.Sequential(*(network.get_submodule(name) for name in reading.path)).eval()
+    if not torch.allclose(path(preprocess(images)).mean((2, 3)), every(images), atol=1e-5):
+        raise ValueError(f"path={reading.path} is not what a pass of {reading.name} runs through; mend readings().")
+    works: dict[str, Callable[[], Any]] = {
+        "bare": lambda: path(preprocess(images)),
+        "bare again": lambda: path(preprocess(images)),
+        "one": lambda: one(images),
+        "all": lambda: every(images),
+    }
+    # What other processes take from this one is not on this clock.
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds = in_turn(works, repeats, device, f"{reading.name}, units", clock)
+    pairs = {"bare again": ("bare again", "bare"), "one": ("one", "bare"), "all": ("all", "one")}
+    return {
+        "network": reading.name,
+        "batch": batch,
+        "side": reading.side,
+        "layer": layer,
+        "units": len(every.names),
+        "bare_seconds": statistics.median(seconds["bare"]),
+        "ratios": {name: ratio(seconds, *pair) for name, pair in pairs.items()},
+    }
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees.
+
+    A pass frees and takes megabytes, and where glibc gives them back to the system between two passes, the page faults
+    of taking them again are a quarter of a small network's time: whether it does depends on what else lies on the heap.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest there is
+
+
+def main() -> None:
+    """Run all four, or some beside what the folder holds of the others, and write ``speed.md`` and ``speed.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the folder of real files; default: what VISLENS_DATA names")
+    parser.add_argument("--out", type=Path, required=True, help="folder for speed.md and speed.json")
+    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", type=float, help=f"seconds for the plain loop; default {Size.budget:.0f}")
+    parser.add_argument("--only", choices=list("abcd"), nargs="+", default=list("abcd"), help="parts to run")
+    args = parser.parse_args()
+    size = QUICK if args.quick else Size()
+    size = size if args.budget is None else replace(size, budget=args.budget)
+    device = torch.device(args.device)
+    source = provenance(seed=args.seed, device=device)
+    found: dict[str, Any] = {"provenance": source, "size": asdict(size), "quick": args.quick}
+    if {"a", "b"} & set(args.only):
+        archive = data_folder(args.data) / "cifar10"
+        test, _, _ = vl.read_images(archive / "test.zip", 32)
+        # Reading the training images takes longer than all the rest of a quick run.
+        everything = test[::2] if args.quick else vl.read_images(archive / "train.zip", 32)[0]
+        rows = torch.randperm(len(everything), generator=torch.Generator().manual_seed(args.seed))[: size.reference]
+        reference, images = vl.pixels(everything[rows]), vl.pixels(test[1::2][: size.images])
+        backend = vl.PixelBackend(device)
+        target = vl.LayerTarget(vl.zoo.load("cifar10_convnet").to(device), LAYER, UNIT)
+        if "a" in args.only:
+            found["end_to_end"] = end_to_end(target, backend, reference, images, size)
+        if "b" in args.only:
+            found["same_loss"] = same_loss(target, backend, reference, size, args.seed)
+    if {"c", "d"} & set(args.only):
+        keep_memory()
+        torch.set_num_threads(1)  # a second thread waits by spinning, which a clock of CPU seconds counts as work
+    if "c" in args.only:
+        repeats = (size.small_repeats, size.large_repeats)
+        found["hooks"] = [
+            hooks(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
+        ]
+    if "d" in args.only:
+        repeats = (size.small_repeats, size.large_repeats)
+        found["units"] = [
+            units(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
+        ]
+    found["sources"] = {part: source for part in PARTS if part in found}
+    path = args.out / "speed.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if earlier["quick"] == args.quick:
+            kept = {part: earlier[part] for part in PARTS if part in earlier and part not in found}
+            found |= kept
+            found["sources"] |= {part: earlier.get("sources", {}).get(part, earlier["provenance"]) for part in kept}
+    title = "# Speed" + (" (quick run: it works, and measures nothing)" if args.quick else "")
+    sections = [
+        ["\n".join(lines(found[part])), provenance_line(found["sources"][part])]
+        for part, lines in PARTS.items()
+        if part in found
+    ]
+    text = "\n\n".join([title, *(text for section in sections for text in section)]) + "\n"
+    vl.write_text(path, json.dumps(found, indent=1))
+    vl.write_text(args.out / "speed.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Table 3 of the paper: do structured landscapes edit and optimise better than a standard VAE's latent?
+
+    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --tune     # tuning units and images
+    python -m benchmarks.table3.run --data ../shared/data --out runs/table3            # the table
+    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --report   # from what has been run
+    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --figure   # figure 5
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import json
+import lzma
+import multiprocessing
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.provenance import provenance
+from benchmarks.table3.figure import figure
+from benchmarks.table3.landscapes import Cell, Material, cells, edits, fit, optimize_settings, trajectories
+from benchmarks.table3.report import report, report_pairs
+from benchmarks.table3.rows import FIT, JUDGED_IMAGES, REFINED_AT, REFINED_IMAGES, ROWS, SEEDS, SIGN, TRACE
+from benchmarks.table3.tuning import merge_tuning, tune
+
+STEPS = max(TRACE)
+PAIR_PARTS = 2
+
+
+def measure(
+    bench: Material, cell: Cell, method: vl.LandscapeMethod, tuned: dict[str, Any], done: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """All that is left to do in one landscape: one record for each row, unit, direction and dose."""
+    units = cell.units(bench)
+    landscape = method.landscape_
+    truth = bench.target(cell.layer, units)
+    scaler = vl.ResponseScaler.fit(truth.responses(bench.reference), truth.names)
+    # A seed's third of the test images: the three seeds together cover all of them.
+    pictures = bench.test[cell.seed :: SEEDS]
+    start = bench.features(pictures)
+
+    def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Responses of all units, similarity to the input, and the judge's features."""
+        features = bench.features(images)
+        return scaler.standardise(truth.responses(images)), bench.similarity(features, start[: len(images)]), features
+
+    read_input = look(pictures)[0]
+    shown_random = bench.similarity(start.roll(1, 0), start)
+    unedited = landscape.decode(landscape.encode(method.backend.encode(pictures))[0])
+    zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited[:REFINED_IMAGES], cell.seed))}
+    finished = {(entry["row"], entry["unit"], entry["direction"]): entry for entry in done}
+    known: dict[str, dict[str, Any]] = {}  # optimisations, by all that makes one what it is
+    for row in ROWS:
+        if (row.start, row.landscape) != (cell.start, cell.landscape):
+            continue
+        for unit in range(len(units)):
+            for way in SIGN:
+                began = time.monotonic()
+                settings = optimize_settings(row, way, tuned, STEPS) if row.technique == "optimize" else {}
+                same = f"{row.technique} {unit} {way} {settings}"
+                if entry := finished.get((row.label, units[unit], way)):
+                    if entry["settings"] != settings:
+                        raise ValueError(
+                            f"{cell} was begun with {entry['settings']} for {row.label!r}, {way}; tuned.json now says "
+                            f"{settings}. Delete what is left of the cell, or put the old tuned.json back."
+                        )
+                    known[same] = entry
+                    continue
+                if same in known:  # two rows that differ in one direction alone
+                    yield known[same] | {"row": row.label}
+                    continue
+                if row.technique == "optimize":
+                    doses = trajectories(bench, method, pictures, unit, way, settings)
+                else:
+                    doses = edits(method, pictures, unit, way, row.technique)
+                entry = {
+                    "row": row.label,
+                    "layer": cell.layer,
+                    "group": cell.group,
+                    "seed": cell.seed,
+                    "unit": units[unit],
+                    "direction": way,
+                    "sd": scaler.std[unit].item(),
+                    "input": numbers(read_input[:, unit]),
+                    "random": numbers(shown_random),
+                    "settings": settings,
+                    "seconds": time.monotonic() - began,
+                    "doses": [],
+                }
+                for dose, images in doses.items():
+                    seen = zero if dose == 0 else {"decoded": look(images)}
+                    if dose == max(doses) or (row.technique == "optimize" and dose in REFINED_AT and dose > 0):
+                        seen["refined"] = look(bench.refine(images[:REFINED_IMAGES], cell.seed))
+                    measured: dict[str, Any] = {"dose": dose}
+                    for stage, (responses, similarity, features) in seen.items():
+                        measured[stage] = {"response": numbers(responses[:, unit]), "similarity": numbers(similarity)}
+                        if dose == max(doses):
+                            measured[stage]["features"] = [numbers(one) for one in features[:JUDGED_IMAGES]]
+                    entry["doses"].append(measured)
+                print(f"{cell} {row.label} unit {units[unit]} {way}: {entry['seconds']:.1f} s", flush=True)
+                known[same] = entry
+                yield entry
+
+
+def numbers(values: Tensor) -> list[float]:
+    """Values as they are written: to five digits, which is more than an interval shows."""
+    return [float(f"{value:.5g}") for value in values.tolist()]
+
+
+def pair_cell(bench: Material, part: int, parts: int) -> Iterator[dict[str, Any]]:
+    """Two units in one latent, against a landscape of each alone: what does an edit for one do to the other?"""
+    pool = bench.units("conv3")[1][:12]
+    chosen = pairs(bench, pool)
+    truth = bench.target("conv3", pool)
+    scaler = vl.ResponseScaler.fit(truth.responses(bench.reference), truth.names)
+    reference, pictures = bench.reference[:4000], bench.test[:100]
+    single: dict[int, vl.LandscapeMethod] = {}
+
+    def fit(units: list[int]) -> vl.LandscapeMethod:
+        method = vl.LandscapeEdit(shuffles=0, **FIT)
+        return method.fit(bench.target("conv3", units), bench.backend("consistent"), reference)
+
+    for correlation, a, b in chosen[part::parts]:
+        entry: dict[str, Any] = {"units": [a, b], "correlation": correlation, "edits": []}
+        both = fit([a, b])
+        for unit in (a, b):
+            if unit not in single:
+                single[unit] = fit([unit])
+        for position, (unit, other) in enumerate(((a, b), (b, a))):
+            for kind, method, index in (("single", single[unit], 0), ("both", both, position)):
+                z, _ = method.landscape_.encode(method.backend.encode(pictures))
+                start = scaler.standardise(truth.responses(method.landscape_.decode(z)))
+                for way in SIGN:
+                    moved = method.landscape_.decode(method.latents(pictures, {index: way}, alpha=1.0)[1])
+                    change = scaler.standardise(truth.responses(moved)) - start
+                    target, elsewhere = change[:, pool.index(unit)], change[:, pool.index(other)]
+                    entry["edits"].append(
+                        {
+                            "kind": kind,
+                            "unit": unit,
+                            "direction": way,
+                            "target": target.tolist(),
+                            "other": elsewhere.tolist(),
+                        }
+                    )
+        print(f"pair {a}, {b} (r = {correlation:.2f})", flush=True)
+        yield entry
+
+
+def pairs(bench: Material, pool: list[int]) -> list[tuple[float, int, int]]:
+    """Twenty pairs, at equal steps through all pairs of the pool sorted by their natural correlation."""
+    natural = torch.corrcoef(bench.target("conv3", pool).responses(bench.reference).T)
+    every = sorted((natural[i, j].item(), pool[i], pool[j]) for i in range(len(pool)) for j in range(i + 1, len(pool)))
+    return [every[round(step)] for step in np.linspace(0, len(every) - 1, 20)]
+
+
+def finish_cell(path: Path, bench: Material, cell: Cell, tuned: dict[str, Any], where: dict[str, str]) -> None:
+    """Do one cell, or go on with it: until all is there, its landscape and its records lie beside ``path``."""
+    records, learnt = (path.with_name(f"{path.name}.{kind}") for kind in ("part", "landscape"))
+    method = fit(bench, cell, learnt)
+    done = read_records(records)
+    with records.open("a", encoding="utf-8") as file:
+        for entry in measure(bench, cell, method, tuned, done):
+            file.write(json.dumps(entry | where) + "\n")
+            file.flush()
+    packed = lzma.compress(json.dumps(read_records(records)).encode())
+    vl.write_atomically(path, lambda temporary: temporary.write_bytes(packed))
+    for part in (records, learnt):
+        part.unlink()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Records of a cell that is not finished; one that an interruption cut off is cut off from the file as well."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    vl.write_text(path, "".join(f"{line}\n" for line in lines[:-1]))
+    return [json.loads(line) for line in lines[:-1]]
+
+
+BENCH: list[Material] = []
+"""A worker's own, loaded when it starts."""
+
+
+def begin(*arguments: Any) -> None:
+    """Start a worker: one thread, and the data once for all of its jobs."""
+    torch.set_num_threads(1)
+    BENCH.append(Material(*arguments))
+
+
+def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, str]) -> None:
+    """One job of a worker: a tuning, a part of the pairs, or a cell."""
+    (bench,) = BENCH
+    if isinstance(what, str):
+        vl.write_text(path, json.dumps(tune(bench, STEPS, what), indent=1))  # pyright: ignore[reportArgumentType]
+    elif isinstance(what, int):
+        vl.write_text(path, json.dumps([entry | where for entry in pair_cell(bench, what, PAIR_PARTS)]))
+    else:
+        finish_cell(path, bench, what, tuned, where)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0; pairs need none")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
+    parser.add_argument("--seeds", type=int, default=SEEDS, choices=range(1, SEEDS + 1))
+    parser.add_argument("--only", choices=("pairs", "cells"), help="run these alone; cells without a report")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    said = provenance(seed=range(args.seeds), device=args.device)
+    bench_of = (args.data, args.pixel_vae, args.device)
+    if args.report and args.only == "pairs":
+        print(report_pairs(args.out, said))
+    elif args.report:
+        print(report(Material(*bench_of), args.out, said))
+    elif args.figure:
+        figure(Material(*bench_of), json.loads((args.out / "tuned.json").read_text()), args.out / "figure5.webp")
+    else:
+        run(args, {name: said[name] for name in ("commit", "device")}, bench_of)
+        if args.tune:
+            merge_tuning(args.out)
+        elif args.only != "cells":
+            pairs_only = args.only == "pairs"
+            print(report_pairs(args.out, said) if pairs_only else report(Material(*bench_of), args.out, said))
+
+
+def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ...]) -> None:
+    """What is not there yet, ``--workers`` at a time; what is done stays where the command is interrupted."""
+    jobs: dict[Path, Any] = {}
+    if args.tune:
+        jobs = {args.out / f"tuning-{prior}.json": prior for prior in ("structured", "standard")}
+    else:
+        if args.only != "cells":
+            jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
+        if args.only != "pairs":
+            jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
+    tuned = json.loads((args.out / "tuned.json").read_text()) if not args.tune and args.only != "pairs" else {}
+    context = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
+    failed = []
+    with ProcessPoolExecutor(args.workers, context, initializer=begin, initargs=bench_of) as pool:
+        running = {
+            pool.submit(work, path, what, tuned, where): path for path, what in jobs.items() if not path.exists()
+        }
+        for done in as_completed(running):
+            if error := done.exception():
+                failed.append(running[done].name)
+                traceback.print_exception(error)
+            print(running[done].name, "failed" if error else "done", flush=True)
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed; what is done is kept, run the same command again.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,360 @@
+"""Is a unit that a tool reads the unit that was meant? Every named layer of a hundred architectures, random units.
+
+    python -m benchmarks.unit_coverage.run --out DIR [--reader vislens_interp|lucent] [--only NAME ...]
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from tqdm import tqdm
+
+from benchmarks.common.provenance import provenance
+from benchmarks.unit_coverage.layouts import ARCHITECTURES, Architecture
+from benchmarks.unit_coverage.readers import READERS, ROWS, LucentReader, Reader, VislensReader
+from benchmarks.unit_coverage.report import CHOOSABLE, report
+from vislens_interp.files import write_text
+
+# ---- what is true ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Truth:
+    """What a layer's output is, and its units' values by hand.
+
+    Args:
+        kind: Class of the module.
+        calls: How often a pass calls it.
+        shape: Of its (first) tensor.
+        layout: The declared one, for this rank.
+        place: Where the tensor is in a tuple; None for a plain tensor.
+        units: Chosen at random; 0 where no unit exists.
+        values: Hand values (N, K) by call; several where several are right.
+        missing: Why no unit exists for somebody who says nothing but layer and number; ``""`` where one does.
+        parameters: Whether the layer's own parameters prove the declared layout.
+        scale: Largest absolute value of the output.
+    """
+
+    kind: str
+    calls: int = 0
+    shape: tuple[int, ...] = ()
+    layout: str = ""
+    place: int | None = None
+    units: list[int] = field(default_factory=lambda: [0])
+    values: list[list[Tensor]] = field(default_factory=list)
+    missing: str = "never called"
+    parameters: str = ""
+    scale: float = 0.0
+
+
+MISSING = {
+    "heads": "attention weights",
+    "split": "channels divided over heads",
+    "open": "token mixing: two meanings",
+    "none": "no images in it",
+    "folded": "images share an axis",
+}
+
+
+def find_tensor(output: Any) -> tuple[int | None, Tensor | None]:
+    """A layer's tensor, or the first one in a tuple or list, and its place there."""
+    if isinstance(output, Tensor):
+        return None, output
+    if isinstance(output, (tuple, list)):
+        for place, one in enumerate(output):
+            if isinstance(one, Tensor):
+                return place, one
+    return None, None
+
+
+def pick_layout(declared: str, rank: int) -> tuple[list[str], str]:
+    """The declared layouts of a rank, and the word in front of them.
+
+    Raises:
+        ValueError: The person who made the table did not think of this rank.
+    """
+    words = declared.split()
+    word = words.pop(0) if words[0] in MISSING else ""
+    fitting = [layout for layout in words if len(layout) == rank]
+    if not fitting and word != "none":
+        raise ValueError(f"the table declares {declared!r}, which has no layout of {rank} axes")
+    return fitting, word
+
+
+def by_hand(tensor: Tensor, axis: int, units: list[int], rows: int = ROWS) -> Tensor:
+    """Means of some units over all other axes but that of the images, (N, K); folded images are unfolded."""
+    values = tensor.movedim(axis, -1)[..., units].double()
+    values = values.flatten(1, -2).mean(1) if values.ndim > 2 else values
+    return values.view(rows, -1, len(units)).mean(1) if len(values) != rows else values
+
+
+def own_parameters(module: nn.Module, inputs: Any, output: Tensor, axis: int) -> str:
+    """Change one output unit's own parameters: does the declared axis move there, and nowhere else?"""
+    if not isinstance(module, (nn.Linear, _ConvNd, _BatchNorm, nn.LayerNorm, nn.GroupNorm)):
+        return ""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    parameter = bias if isinstance(bias, Tensor) else weight
+    if not isinstance(parameter, Tensor) or (isinstance(module, nn.LayerNorm) and parameter.ndim != 1):
+        return ""
+    if len(parameter) != output.shape[axis]:
+        return "contradicted"
+    unit = len(parameter) // 2
+    kept = parameter.data[unit].clone()
+    before = module.forward(*inputs)
+    parameter.data[unit] = kept + 10 if parameter is bias else -kept - 1
+    after = module.forward(*inputs)
+    parameter.data[unit] = kept
+    moved = (after - before).movedim(axis, 0).flatten(1).abs().amax(1) > 0
+    if not moved.any():
+        return ""
+    return "proven" if moved[unit] and moved.sum() == 1 else "contradicted"
+
+
+def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: int) -> dict[str, Truth]:
+    """One pass with a hook on every layer."""
+    found = {name: Truth(type(module).__name__) for name, module in model.named_modules()}
+    busy = [False]
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if busy[0]:
+                return
+            truth = found[name]
+            truth.calls += 1
+            if truth.calls > 1 and truth.missing == "no tensor":
+                return
+            place, tensor = find_tensor(output)
+            if tensor is None:
+                truth.missing = "no tensor"
+                return
+            try:
+                layouts, word = pick_layout(architecture.declared(name), tensor.ndim)
+            except ValueError as error:
+                raise ValueError(
+                    f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)}: {error}"
+                ) from error
+            unfolded = tensor.shape[0] != ROWS
+            if unfolded and word not in ("folded", "none"):
+                raise ValueError(f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)} is not {layouts}")
+            if truth.calls == 1:
+                truth.shape, truth.place, truth.scale = tuple(tensor.shape), place, tensor.abs().max().item()
+                truth.missing = MISSING.get(word, "") if word != "folded" or unfolded else ""
+                truth.missing = truth.missing or ("in a tuple" if place is not None else "")
+                if not layouts:
+                    return
+                truth.layout = layouts[0]
+                if "C" not in truth.layout:  # of one window or of many
+                    truth.missing = MISSING["heads"]
+                axis = layouts[0].index("C" if "C" in layouts[0] else "H")
+                size = tensor.shape[axis]
+                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {architecture.key} {name}".encode()))
+                truth.units = torch.randperm(size, generator=generator)[:2].tolist()
+                if word == "open":
+                    truth.units = [0]
+                busy[0] = True
+                truth.parameters = own_parameters(module, args, tensor, axis) if place is None and not word else ""
+                busy[0] = False
+            elif truth.layout and truth.missing in CHOOSABLE:
+                truth.missing = "called several times"
+            axes = [layout.index("C" if "C" in layout else "H") for layout in layouts]
+            # A later call may have fewer units; then no hand value, and nobody may read the unit from it.
+            fits = all(tensor.shape[axis] > max(truth.units) for axis in axes) and tensor.shape[0] % ROWS == 0
+            truth.values.append([by_hand(tensor, axis, truth.units) for axis in axes] if fits else [])
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    try:
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+# ---- what a tool says -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def changed(module: nn.Module, truth: Truth, call: int) -> Iterator[Tensor]:
+    """Inside, the layer's output has the first unit raised in the second image and the second unit in the third."""
+    step = 1 + truth.scale
+    count = [0]
+    axis = truth.layout.index("C")
+
+    def raise_units(module: nn.Module, args: Any, output: Any) -> Any:
+        count[0] += 1
+        if count[0] != call + 1:
+            return None
+        tensor = output if truth.place is None else output[truth.place]
+        tensor = tensor.clone()
+        rows = len(tensor) // ROWS  # windows of an image, one after the other
+        for row, unit in enumerate(truth.units, start=1):
+            tensor.select(axis, unit)[row * rows : (row + 1) * rows] += step
+        if truth.place is None:
+            return tensor
+        parts = list(output)
+        parts[truth.place] = tensor
+        return type(output)(parts)
+
+    hook = module.register_forward_hook(raise_units, prepend=True)  # before the tool's
+    expected = torch.zeros(ROWS, len(truth.units), dtype=torch.double)
+    for row in range(len(truth.units)):
+        expected[row + 1, row] = step
+    try:
+        yield expected
+    finally:
+        hook.remove()
+
+
+def judge(values: Tensor, truth: Truth, expected: Tensor, call: int) -> list[str]:
+    """Of each unit: right, or wrong and how."""
+    # Of what the layer gives, in the images where nothing was changed; of the change, where something was.
+    tolerance = 1e-6 + 1e-4 * torch.tensor([truth.scale, *[1 + truth.scale] * (ROWS - 2), truth.scale])
+    outcomes = []
+    for column in range(len(truth.units)):
+        fits = [
+            bool(((values[:, column].double() - hand[:, column] - expected[:, column]).abs() <= tolerance).all())
+            for hand in (truth.values[call] if len(truth.values) > call else [])
+        ]
+        if any(fits):
+            outcomes.append("right")
+        elif truth.missing:
+            outcomes.append(f"wrong: read where there is none ({truth.missing})")
+        else:
+            if len(truth.values) <= call or not truth.values[call]:
+                outcomes.append("wrong: read from a call that has no such unit")
+                continue
+            apart = (values[:, column].double() - truth.values[call][0][:, column]).abs() > tolerance
+            outcomes.append(f"wrong: {'another value' if apart[0] or apart[-1] else 'moves with another unit'}")
+    return outcomes
+
+
+def remedy(message: str, truth: Truth) -> tuple[dict[str, Any], int]:
+    """What a refusal asks to be told, answered from the declarations; and which call is then read."""
+    told: dict[str, Any] = {}
+    call = 0
+    if "call=" in message and truth.calls > 1:
+        call = truth.calls - 1
+        told["call"] = call
+    if "output=" in message and truth.place is not None:
+        told["output"] = truth.place
+    if "layout=" in message and truth.layout in ("NCHW", "NHWC", "NLC", "NCL", "NC"):
+        told["layout"] = truth.layout
+    return told, call
+
+
+def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images: Tensor) -> dict[str, Any]:
+    """One layer's cells."""
+    can_change = reader.changes and "C" in truth.layout and truth.missing in CHOOSABLE
+    module = model.get_submodule(name)
+    cell: dict[str, Any] = {}
+
+    def attempt(wanted: int, **told: Any) -> tuple[list[str], str]:
+        try:
+            read = reader.prepare(name, truth.units, **told)
+            if can_change:
+                with changed(module, truth, wanted) as expected:
+                    values = read(images)
+            else:
+                expected, values = torch.zeros(ROWS, len(truth.units), dtype=torch.double), read(images)
+        except Exception as error:  # noqa: BLE001 (whatever a tool raises is its refusal)
+            return ["refused"] * len(truth.units), f"{type(error).__name__}: {error}"
+        if values.shape != expected.shape:
+            return [f"wrong: gives shape {tuple(values.shape)} for {ROWS} images"] * len(truth.units), ""
+        if "call" not in told and truth.calls > 1:
+            return ["wrong: took one of several calls without a word"] * len(truth.units), ""
+        return judge(values, truth, expected, wanted), ""
+
+    cell["outcomes"], cell["message"] = attempt(0)
+    if cell["message"]:
+        told, call = remedy(cell["message"], truth)
+        if told:
+            cell["told"] = {key: value if isinstance(value, (int, str)) else str(value) for key, value in told.items()}
+            again, cell["message_when_told"] = attempt(call, **told)
+            # Most settings solve one problem and lead to the next.
+            more, call = remedy(f"{cell['message']} {cell['message_when_told']}", truth)
+            if cell["message_when_told"] and more != told:
+                again, cell["message_when_told"] = attempt(call, **more)
+            cell["outcomes_when_told"] = again
+    return cell
+
+
+def cover(architecture: Architecture, reader: Reader, seed: int) -> dict[str, Any]:
+    """All cells of one architecture."""
+    start = time.process_time()
+    torch.manual_seed(seed)
+    model = architecture.build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # zero by initialisation: units that are all the same prove nothing
+                parameter.normal_(0, 0.1)
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    pair = torch.rand(2, 3, architecture.size, architecture.size, generator=generator)
+    images = pair[[0] * (ROWS - 1) + [1]]
+    found = truths(architecture, model, (images - 0.5) / 0.5, seed)
+    reader.open(model, architecture.size)
+    cells = []
+    try:
+        for name, truth in found.items():
+            cell = try_layer(reader, model, name, truth, images)
+            said = asdict(truth)
+            del said["values"]
+            cells.append({"layer": name, **said, **cell})
+    finally:
+        reader.close()
+    return {
+        "architecture": architecture.name,
+        "family": architecture.family,
+        "settings": {key: str(value) for key, value in architecture.settings.items()},
+        "size": architecture.size,
+        "cpu_seconds": time.process_time() - start,
+        "cells": cells,
+    }
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the cells and the table")
+    parser.add_argument("--reader", choices=list(READERS), default="vislens_interp")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
+    parser.add_argument("--again", action="store_true", help="also those that are there already")
+    parser.add_argument("--each", action="store_true", help="trace the network anew for every layer, as a user would")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")  # of a hundred networks' constructors
+    chosen = [one for one in ARCHITECTURES if not args.only or any(part in one.key for part in args.only)]
+    reader: Reader = VislensReader(each=args.each) if args.reader == "vislens_interp" else LucentReader()
+    folder = args.out / "cells" / args.reader
+    about = {"version": reader.version(), "note": reader.note, "provenance": provenance(seed=args.seed)}
+    write_text(folder / "about.json", json.dumps(about))
+    for architecture in tqdm(chosen, desc=args.reader, file=sys.stderr):
+        path = folder / f"{architecture.key}.json"
+        if path.is_file() and not args.again:
+            continue
+        write_text(path, json.dumps(cover(architecture, reader, args.seed)))
+    print(report(args.out))
+
+
+if __name__ == "__main__":
+    main()

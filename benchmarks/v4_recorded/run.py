@@ -1,0 +1,192 @@
+"""Edits for single neurons of macaque V4, judged by what was recorded and by no model at all.
+
+    python -m benchmarks.v4_recorded.run tune --data $VISLENS_DATA --out runs/v4     # the two tuning sessions
+    python -m benchmarks.v4_recorded.run fit --data $VISLENS_DATA --out runs/v4
+    python -m benchmarks.v4_recorded.run report --out runs/v4 [--tune]
+
+README.md says what is measured, and how.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.bench import Recorded
+from benchmarks.common.edit_methods import set_angle
+from benchmarks.common.judges import load_squeezenet
+from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.v4_sessions import TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
+from benchmarks.v4_recorded.methods import ANGLES, METHODS, SIGN, VARIANTS
+from benchmarks.v4_recorded.report import EDITED, NEAREST, TOP, report
+
+PAGE = RESULTS / "v4_recorded"
+LATENT_DIM = 128
+TUNING_NEURONS = 10
+"""Of each tuning session."""
+
+
+class KnownEmbeddings:
+    """An embedder that looks up what it computed before, by picture."""
+
+    def __init__(self, images: Tensor, x: Tensor) -> None:
+        self.dim, self.size, self.device = x.shape[1], images.shape[2], torch.device("cpu")
+        self.parts: list[tuple[Tensor, Tensor]] = [(images, x)]
+
+    def part(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Some of the pictures, which are known as a tensor of their own from now on."""
+        chosen = images[rows]
+        self.parts.append((chosen, self.parts[0][1][rows]))
+        return chosen
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return next(x for known, x in self.parts if known is images)
+
+
+def embed(data: Path, session: Session, out: Path) -> Tensor:
+    """SqueezeNet's embedding of every picture of a session, (N, 512)."""
+    backbone = vl.Backbone(load_squeezenet(data))
+    features = backbone.read(session.images, cache=out / "cache", progress=True)
+    return features.layer(len(backbone.layers) - 1).mean(1)
+
+
+def neuron_order(session: Session) -> list[int]:
+    """All neurons of a session in the order in which they are done."""
+    return torch.randperm(session.responses.shape[1], generator=torch.Generator().manual_seed(1)).tolist()
+
+
+class Half:
+    """One half to learn from, the other to edit and to retrieve from."""
+
+    def __init__(self, session: Session, x: Tensor, learnt: Tensor, other: Tensor) -> None:
+        x = (x - x[learnt].mean(0)) / x[learnt].std(0).clamp_min(1e-6)
+        embedder = KnownEmbeddings(session.images, x)
+        self.fitted = embedder.part(session.images, learnt)
+        gallery = embedder.part(session.images, other)
+        self.backend = vl.RetrievalBackend(
+            embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=True
+        )
+        self.responses, self.recorded = session.responses[learnt], session.responses[other]
+        self.x = x[other][:EDITED]
+        self.edited = gallery[:EDITED]
+
+    def judge(self, neuron: int, methods: dict[str, Callable[[], Any]]) -> list[dict[str, Any]]:
+        """Signed recorded changes, in SDs of the half that was learnt from, of every method, direction and angle."""
+        responses = self.responses[:, [neuron]]
+        scaler = vl.ResponseScaler.fit(responses)
+        recorded = scaler.standardise(self.recorded[:, [neuron]])
+
+        def read(x: Tensor, count: int = NEAREST) -> tuple[Tensor, Tensor]:
+            found = self.backend.retrieve(x, inputs=self.edited[: len(x)], count=count)
+            return found.responses(recorded)[:, 0], found.cosine.mean(1)
+
+        before, natural = read(self.x)
+        rows = [{"method": "α = 0", "natural": natural.mean().item(), "level": before.mean().item()}]
+        target = Recorded([f"neuron{neuron}"])
+        for label, build in methods.items():
+            began = time.monotonic()
+            method = build().fit(target, self.backend, self.fitted, responses)
+            seconds = time.monotonic() - began
+            for angle in ANGLES:
+                set_angle(method, angle)
+                for way, sign in SIGN.items():
+                    moved = method.embeddings(self.x, {0: way})
+                    after, natural = read(moved)
+                    reached = vl.angle_between(moved, self.x)
+                    rows.append(
+                        {
+                            "method": label,
+                            "direction": way,
+                            "angle": angle,
+                            "change": (sign * (after - before)).mean().item(),
+                            "right_way": (sign * (after - before) > 0).double().mean().item(),
+                            "reached": reached.mean().item(),
+                            "short": (reached < angle - 1).double().mean().item(),
+                            "natural": natural.mean().item(),
+                            "seconds": seconds,
+                        }
+                    )
+        best = vl.NaturalImages(TOP).fit(target, self.backend, self.fitted, responses)
+        for way, sign in SIGN.items():
+            chosen = self.backend.encode(self.fitted)[best.rows({0: way})]
+            found = self.backend.retrieve(chosen, count=NEAREST)
+            after = found.responses(recorded)[:, 0]
+            oracle = (sign * recorded[:, 0]).topk(TOP).values.mean() - sign * before.mean()
+            rows.append(
+                {"method": "top-10", "direction": way, "change": (sign * (after.mean() - before.mean())).item()}
+                | {"natural": found.cosine.mean().item(), "oracle": oracle.item()}
+            )
+        rows.append({"method": "random images", "level": recorded.mean().item()})
+        return rows
+
+
+def run(data: Path, out: Path, said: dict[str, Any], *, tune: bool, neurons: int | None, sessions: list[str]) -> None:
+    loaded = {name: load_session(data, name) for name in sessions}
+    halves = {}
+    for name, session in loaded.items():
+        x = embed(data, session, out)
+        first, second = session.halves()
+        halves[name] = [Half(session, x, first, second), Half(session, x, second, first)]
+    count = neurons or max(session.responses.shape[1] for session in loaded.values())
+    methods = METHODS | (VARIANTS if tune else {})
+    for place in range(count):  # sessions side by side, so that whatever has been run holds all of them
+        for name, session in loaded.items():
+            order = neuron_order(session)
+            if place >= len(order):
+                continue
+            path = out / f"{'tuning' if tune else 'neuron'}-{name}-{order[place]}.json"
+            if path.exists():
+                continue
+            began = time.monotonic()
+            found = [half.judge(order[place], methods) for half in halves[name]]
+            vl.write_text(
+                path, json.dumps({"provenance": said, "session": name, "neuron": order[place], "halves": found})
+            )
+            print(f"{name} neuron {order[place]}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("fit", "tune", "report"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tune", action="store_true", help="report: of the tuning neurons")
+    parser.add_argument("--neurons", type=int, help="of each session, the first in the fixed order; all by default")
+    parser.add_argument("--sessions", nargs="+", help="all of the tuning or test sessions by default")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    said = provenance(seed=[0, 1])
+    if args.part == "report":
+        text, kept = report(args.out, said, tune=args.tune)
+        if not args.tune:
+            vl.write_text(PAGE.with_suffix(".md"), text)
+            vl.write_text(PAGE.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
+        print(text)
+        return
+    if args.data is None:
+        parser.error(f"{args.part} needs --data, the folder of real files (docs/data.md)")
+    tune = args.part == "tune"
+    sessions = args.sessions or list(TUNING_SESSIONS if tune else TEST_SESSIONS)
+    if not set(sessions) <= set(TUNING_SESSIONS if tune else TEST_SESSIONS):
+        parser.error(
+            f"--sessions {' '.join(sessions)}: tuning is for {' '.join(TUNING_SESSIONS)} alone, testing for others"
+        )
+    run(
+        args.data,
+        args.out,
+        said,
+        tune=tune,
+        neurons=args.neurons or (TUNING_NEURONS if tune else None),
+        sessions=sessions,
+    )
+
+
+if __name__ == "__main__":
+    main()
