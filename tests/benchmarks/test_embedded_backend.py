@@ -29,7 +29,6 @@ from benchmarks.embedded import edits as embedded_edits
 from benchmarks.embedded import run as embedded_backend
 from benchmarks.embedded.figure import figure
 from benchmarks.embedded.report import report
-from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.zoo.embedder import Embedder64
 
