@@ -31,7 +31,7 @@ from vislens_interp.files import fingerprint, load_state, save_state, write_atom
 from vislens_interp.images import ImageFiles, image_keys, resize
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.edit import interpolate
-from vislens_interp.landscape.evidence import WEAK_CORRELATION
+from vislens_interp.landscape.evidence import FEW_STRONG, WEAK_CORRELATION, WEAK_P
 from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense, kl_divergence

@@ -139,9 +139,9 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
     given = {kind: dict.fromkeys(SIGN, tuned) for kind in ("structured", "standard")}
     given["noisy"] = dict.fromkeys(SIGN, tuned | {"noise": 2.0})
     given["held"] = given["alike"] = dict.fromkeys(SIGN, tuned | {"w_consistency": 0.01})
-    plain = OptimizeConfig()
+    default = OptimizeConfig()
     ours = vars(PixelBackend.defaults.optimize).items()
-    every = {name for name, value in ours if value != getattr(plain, name)} - {"steps"}
+    every = {name for name, value in ours if value != getattr(default, name)} - {"steps"}
     assert every
     for row in ROWS:
         if row.technique == "optimize":
