@@ -98,6 +98,7 @@ SUITE = (
         "embedded",
         tuple(f"run {part} {EMBEDDED}" for part in ("quality", "retrieval", "job", "cost", "report", "figure")),
     ),
+    Benchmark("pictures", (f"run {FILES}",)),
     Benchmark("ann_units", (f"run run {EMBEDDED} --cache {{out}}/../embedded", f"run report {EMBEDDED}")),
     Benchmark("embedded_tuning", (f"tuning {EMBEDDED}",), stem="tuning", package="embedded"),
     Benchmark("paper_table_1", (f"run --nsd {{nsd}} --out {{out}} {DEVICE}",)),
