@@ -146,6 +146,8 @@ def test_torchvision_models_are_built_as_their_published_weights_want(monkeypatc
     names = torchvision.models.list_models(module=torchvision.models)
     assert len(names) > 70
     for name in names:
+        if name.startswith("regnet"):  # its builder reads widths from tensors, which have none on the meta device
+            continue
         with torch.device("meta"):
             theirs = torchvision.models.get_model(name, weights="DEFAULT").eval()
             ours = _torchvision(name, name, published=True).eval()
@@ -156,7 +158,8 @@ def test_torchvision_models_are_built_as_their_published_weights_want(monkeypatc
 
 
 def test_torchvision_models_know_their_preprocessing():
-    model = load_model("torchvision:squeezenet1_1")
+    with pytest.warns(UserWarning, match="RANDOM WEIGHTS"):
+        model = load_model("torchvision:squeezenet1_1")
     assert not model.training
     published = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.transforms()
     images = torch.rand(1, 3, 224, 224)

@@ -327,7 +327,7 @@ def test_the_first_inputs_were_held_out(fitted):
     rows = fitted.landscape_.held_out[:4]
     assert torch.equal(images, pictures(220)[rows])
     assert names == [f"image_{row:05d}" for row in rows.tolist()]
-    assert fitted.visualize(strength=0).names == fitted.reference_set.held_out()[1]
+    assert fitted.visualize(strength=0).names == fitted.reference_set.held_out(8)[1]
 
 
 def test_summary(lens, fitted):
@@ -453,7 +453,7 @@ def test_a_refit_that_fails_leaves_the_lens_as_it_was(network, images):
         lens.fit(pictures(5), **QUICK)
     assert torch.equal(lens.visualize(images, "increase", strength=0).images["increase"], before)
     assert lens.top_images(1).images.shape[0] == 1
-    assert len(lens.reference_set.held_out()[0]) == 8
+    assert len(lens.reference_set.held_out(8)[0]) == 8
 
 
 def test_a_constant_unit_is_refused(lens):

@@ -44,6 +44,8 @@ def picture_groups(images: Any) -> Tensor:
     >>> picture_groups(torch.rand(3, 3, 16, 16)[[0, 1, 0, 2]]).tolist()
     [0, 1, 0, 2]
     """
+    if len(images.shape) != 4:
+        return row_groups(images)  # x of a backend whose images are no pictures
     rows = thumbnails(images)
     contrast = rows.std(1, correction=0)
     near = (_PICTURES_APART * contrast).clamp_min(_FLAT)
@@ -59,8 +61,8 @@ def row_groups(x: Tensor) -> Tensor:
     Returns:
         (N,) number of each row's group.
     """
-    rows = x.detach().flatten(1).float().cpu()
-    rows = rows - rows.mean(0)
+    rows = x.detach().flatten(1).double().cpu()
+    rows = ((rows - rows.mean(0)) / rows.std().clamp_min(1e-300)).float()  # of any scale
     variance = rows.square().sum(1).mean().clamp_min(1e-12)
     some = rows[:: max(1, len(rows) // 512)].double()
     gram = some @ some.T

@@ -207,7 +207,7 @@ def methods_of(labels: list[str]) -> dict[str, Any]:
     """Unfitted methods. Ours fits shuffled landscapes too, as a lens does it: they tell how good the evidence is."""
     made = {label: (METHODS | VARIANT_METHODS)[label]() for label in labels}
     if OURS in made:
-        made[OURS].shuffles = None
+        made[OURS].override(shuffles=2)
     return made | {NATURAL: vl.NaturalImages(NATURAL_IMAGES), RANDOM: vl.RandomImages()}
 
 

@@ -155,7 +155,7 @@ def test_velocities_and_zero_terminal_snr_written_out(textless, embeddings):
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_one_embedding_does_not_leak_into_another_image(generator, embeddings, pictures, strength):
-    arguments = {"reference": pictures, "strength": strength, "seeds": [1, 2, 3]}
+    arguments = {"init_image": pictures, "strength": strength, "seeds": [1, 2, 3]}
     before = generator(embeddings, **arguments)
     for row in range(3):
         changed = embeddings.clone()
@@ -412,13 +412,13 @@ def test_wrong_options(tiny, options, message):
 
 def test_rgba_is_refused(generator, embeddings):
     """diffusers takes four channels for latents."""
-    with pytest.raises(ValueError, match=r"reference has 4 channels .*expected 3, RGB. RGBA images: flatten"):
+    with pytest.raises(ValueError, match=r"init_image has 4 channels .*expected 3, RGB. RGBA images: flatten"):
         generator(embeddings, init_image=torch.rand(3, 4, 32, 32), strength=0.5, seeds=[1] * 3)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan])
 def test_strength_out_of_range(generator, embeddings, strength):
-    with pytest.raises(ValueError, match=r"strength=.* must lie in \[0, 1\]: 0 keeps the reference, 1 ignores its"):
+    with pytest.raises(ValueError, match=r"strength=.* must lie in \[0, 1\]: 0 keeps the image, 1 ignores its"):
         generator(embeddings, strength=strength, seeds=[1] * 3)
 
 
@@ -427,7 +427,7 @@ def test_wrong_inputs(generator, embeddings, pictures):
         generator(embeddings[:, :7], seeds=[1] * 3)
     with pytest.raises(ValueError, match="strength=0.5 starts from an image, and init_image=None. Pass one"):
         generator(embeddings, strength=0.5, seeds=[1] * 3)
-    with pytest.raises(ValueError, match="reference has 2 images for 3 embeddings; expected one each"):
+    with pytest.raises(ValueError, match="init_image has 2 images for 3 embeddings; expected one each"):
         generator(embeddings, init_image=pictures[:2], strength=0.5, seeds=[1] * 3)
 
 

@@ -337,7 +337,7 @@ def test_an_interrupted_fit_goes_on(target, fitted, tmp_path):
 
     checkpoint = tmp_path / "fit.safetensors"
     images = gradients(240)
-    arguments = {"technique": "edit", "w_consistency": 1.0}
+    arguments = {"w_consistency": 1.0}
     impatient = Impatient(target.model, "2", [1, 2])
     with pytest.raises(KeyboardInterrupt):
         LandscapeEdit(**arguments).fit(impatient, SmallPixels(), images, checkpoint=checkpoint)

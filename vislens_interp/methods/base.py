@@ -54,6 +54,7 @@ class Method(ABC):
 
     A method is fitted and asked in the same way, whatever it is:
 
+    >>> import torch
     >>> from vislens_interp import CallableTarget
     >>> from vislens_interp.backends.base import get_backend
     >>> import vislens_interp.backends.pixel
