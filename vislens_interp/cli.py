@@ -192,8 +192,7 @@ def _unit(text: str) -> int | str | tuple[int, ...]:
     """A unit from a shell: a number, numbers with commas between them, or a name."""
     parts = text.split(",")
     if all(part.strip().lstrip("-").isdigit() for part in parts):
-        numbers = tuple(int(part) for part in parts)
-        return numbers if len(numbers) > 1 else numbers[0]
+        return tuple(int(part) for part in parts) if len(parts) > 1 else int(text)
     return text
 
 

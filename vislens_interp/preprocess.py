@@ -243,7 +243,7 @@ def as_preprocess(given: Any) -> Callable[[Tensor], Tensor]:
     tensors = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with kept_random_state():
         if (takes_files or not _works(given, tensors)) and _works(given, _pictures()[0]):
-            return translated(given, given)
+            return translated(given, cast(Callable[[Image.Image], Tensor], given))
     return cast(Callable[[Tensor], Tensor], given)
 
 
@@ -334,7 +334,7 @@ def _measured(given: Any, transform: Any, outputs: list[Tensor], shapes: list[tu
     error, size, fit = min(errors, key=lambda one: one[0])
     if not error / scale <= _CLOSE_SMOOTH:
         return f"a smooth picture differs by {error / scale:.2g} of the range of colours from a resized one"
-    ours = _preprocess(given, size, fit, matrix, bias)
+    ours = _preprocess(given, size, cast(Fit, fit), matrix, bias)
     noise = torch.rand(3, size or 64, size or 64, generator=torch.Generator().manual_seed(0))
     contrast = [values.double().std().item() for values in (transform(to_pil(noise[None])[0]), ours(noise[None])[0])]
     sharp = contrast[0] / max(contrast[1], 1e-12)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,27 +46,6 @@ PAPER = Config.of(
 """The paper's recipe, as far as it says it; no benchmark has chosen these."""
 
 
-class Generator(Protocol):
-    """Carries embeddings to images.
-
-    Attributes:
-        embedding_dim: Dimensions of the embeddings that it takes.
-        size: Side of its images in pixels.
-    """
-
-    embedding_dim: int
-    size: int
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        ...
-
-    def __call__(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
-        """Embeddings (N, D) to images (N, 3, S, S), starting from ``init_image`` where ``strength`` is below 1."""
-        ...
-
-
 class EmbeddingBackend:
     """Images to embeddings by an embedder, embeddings to images by a generator: Stable Diffusion, or a closed loop.
 
@@ -93,7 +72,7 @@ class EmbeddingBackend:
     def __init__(
         self,
         embedder: Embedder,
-        generator: Generator,
+        generator: StableDiffusionGenerator | ClosedLoopGenerator,
         *,
         name: str,
         defaults: Config = PAPER,

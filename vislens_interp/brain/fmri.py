@@ -70,8 +70,8 @@ def load_algonauts(
     weights = region_weights(rois, masks, f"{place.name} of the Algonauts layout")
     names = list(next(iter(weights.values())))
     means = region_means(betas, weights, names, None, "none")[:, 0]
-    kept = ~np.isnan(means).all(1)
-    pictures = [picture for picture, there in zip(pictures, kept, strict=True) if there]
+    kept = np.asarray(~np.isnan(means).all(1))
+    pictures = [picture for picture, there in zip(pictures, kept.tolist(), strict=True) if there]
     return BrainDataset.from_arrays(
         pictures,
         means[kept],

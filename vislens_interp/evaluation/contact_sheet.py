@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.config import MIN_IMAGES, Config, Overrides
+from vislens_interp.config import MIN_IMAGES, Config
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.images import load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
@@ -37,7 +37,7 @@ def contact_sheet(
     seed: int = PAPER_SEED,
     progress: bool = False,
     config: Config | None = None,
-    **overrides: Unpack[Overrides],
+    **overrides: Any,
 ) -> ContactSheet:
     """Many units of a lens's layer on one sheet: evidence, top images, preferred and suppressed pictures.
 
