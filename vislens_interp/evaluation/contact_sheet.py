@@ -67,7 +67,8 @@ def contact_sheet(
         raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
     reference = _reference_of(lens, reference_set)
     target, responses, left_out = _living_units(lens, units, reference, progress=progress)
-    fitted = LandscapeEdit(config, **{"seed": lens.seed, **overrides})
+    given: Any = {"seed": lens.seed, **overrides}
+    fitted = LandscapeEdit(config, **given)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
     if images is None:
         inputs, names = reference.with_held_out(fitted.landscape_.held_out).held_out(count)
