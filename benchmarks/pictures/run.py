@@ -278,7 +278,7 @@ def edits(data: Path, nets: dict[str, nn.Module], seed: int, out: Path, parity: 
                     method.fit(target, backend, reference.with_responses(column))
                     if label == "edit":
                         found = method.evidence_[target.names[0]]
-                        record["evidence"] = {"r": found.r, "weak": found.weak}
+                        record["evidence"] = found.to_dict()
                     row: dict[str, Any] = {}
                     for sense in ("increase", "decrease"):
                         made = method.generate(inputs, {0: sense}, seeds=[seed] * PHOTOS).images
