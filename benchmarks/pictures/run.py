@@ -340,6 +340,7 @@ def main() -> None:
     if args.data is None:
         parser.error("--data is not given and VISLENS_DATA is not set; say where the files are.")
     args.data = Path(args.data)
+    source = provenance(seed=args.seed)  # now: the code may change while it runs
     nets = networks(args.data)
     path = args.out / "pictures.json"
     done = json.loads(path.read_text()) if path.is_file() else {}
@@ -351,7 +352,7 @@ def main() -> None:
             part = folder.name
         else:
             figures = {"named": named, "alone": alone, "embedding": embedding}[part](args.data, nets, args.seed)
-        done[part] = {"provenance": provenance(seed=args.seed), "measures": figures}
+        done[part] = {"provenance": source, "measures": figures}
         write_text(path, json.dumps(done, indent=1))
         print(json.dumps({part: figures}, indent=1), flush=True)
 
