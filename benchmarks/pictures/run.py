@@ -186,7 +186,15 @@ def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, An
         centre = x.mean(0)
         gram = (x - centre).T @ (x - centre)
         best: tuple[float, float] = (-1.0, 0.0)
-        for penalty in (0.03, 0.1, 0.3, 1.0):  # by the first tenth of what is learned from, not by the test images
+        for penalty in (
+            0.001,
+            0.003,
+            0.01,
+            0.03,
+            0.1,
+            0.3,
+            1.0,
+        ):  # by the first tenth of what is learned from, not by the test images
             fit = slice(len(x) // 10, None)
             part = x[fit] - centre
             weights = torch.linalg.solve(
