@@ -12,8 +12,8 @@ from vislens_interp.images import resize
 from vislens_interp.zoo.map_generator import MapGenerator
 
 STEPS, LR, CHANGE = 12, 0.06, 0.1
-"""Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most. Chosen on tuning
-photographs and units (benchmarks/photo_edits)."""
+"""Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most. A first choice, after
+six tuning photographs and eight tuning units; ``benchmarks/pictures --part edits --tune`` measures it."""
 DRAW_STEPS, DRAW_LR = 150, 0.1
 """Of a picture that is drawn from its embedding alone."""
 EXPONENT = 1.5

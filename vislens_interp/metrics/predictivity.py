@@ -57,7 +57,8 @@ def predictivity(
     state-of-the-art feature visualization", and Zimmermann et al. 2021, "How well do feature visualizations support
     causal understanding of CNN activations?", where people chose; pair difficulty as in Borowski et al. Similarity in
     an embedding takes the person's place, as in Zimmermann et al. 2024 ("Measuring mechanistic interpretability at
-    scale without humans", LPIPS there). The embedding must be neither the landscape's, in which the pictures were made,
+    scale without humans"), whose final score takes DreamSim, the mean over the nine most and nine least activating
+    images, and 20 tasks a unit. The embedding must be neither the landscape's, in which the pictures were made,
     nor the target's own, in which the answer lies.
 
     >>> natural = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vislens_interp.files import write_atomically
 
 PATCH = 8
 """Side in pixels of the square that one token draws."""
@@ -78,10 +80,6 @@ class MapGenerator(nn.Module):
 
     def save(self, path: str | Path) -> Path:
         """Write the weights in half precision."""
-        from safetensors.torch import save_file
-
-        from vislens_interp.files import write_atomically
-
         state = {name: value.detach().half().cpu().contiguous() for name, value in self.state_dict().items()}
         shape = {name: str(getattr(self, name)) for name in ("dim", "levels", "width", "depth", "heads")}
         return write_atomically(Path(path), lambda temporary: save_file(state, temporary, metadata=shape))
@@ -94,8 +92,6 @@ class MapGenerator(nn.Module):
             FileNotFoundError: There is no such file.
             ValueError: It is damaged, or holds something else.
         """
-        from safetensors import safe_open
-
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"generator {str(path)!r}: no such file; expected trained weights. Train them: "
