@@ -94,13 +94,8 @@ FIT_REPORT = (f"run fit {FILES}", f"run report {FILES}")
 SUITE = (
     Benchmark("planted_units", (f"run {FILES}",), f"run {FILES} --quick", reads=True),
     Benchmark("table3", (f"{TABLE3} --tune", f"{TABLE3} --figure", TABLE3), reads=True),
-    Benchmark(
-        "embedded",
-        tuple(f"run {part} {EMBEDDED}" for part in ("quality", "retrieval", "job", "cost", "report", "figure")),
-    ),
     Benchmark("pictures", (f"run {FILES}",)),
-    Benchmark("ann_units", (f"run run {EMBEDDED} --cache {{out}}/../embedded", f"run report {EMBEDDED}")),
-    Benchmark("embedded_tuning", (f"tuning {EMBEDDED}",), stem="tuning", package="embedded"),
+    Benchmark("ann_units", (f"run run {EMBEDDED}", f"run report {EMBEDDED}")),
     Benchmark("paper_table_1", (f"run --nsd {{nsd}} --out {{out}} {DEVICE}",)),
     Benchmark("v4_encoder", FIT_REPORT, reads=True, published=True),
     Benchmark("v4_recorded", FIT_REPORT, reads=True, published=True),

@@ -178,7 +178,7 @@ def test_what_baselines_are_refused(fitted, images, tmp_path, monkeypatch):
         fitted.visualize(images, method="centroids", mode=0)
     with pytest.raises(TypeError, match=r"method is a int; expected a name, or a Method such as RidgePattern"):
         fitted.visualize(images, method=3)
-    monkeypatch.setattr(fitted.reference_set, "synthetic", True)
+    monkeypatch.setattr(fitted.reference_set, "origin", "synthetic")
     with pytest.raises(ValueError, match="method='random_images' shows reference images as natural ones, and those of"):
         fitted.visualize(images, method="random_images")
     blind = FeatureLens(CallableTarget(lambda images: images.mean((1, 2, 3))), backend="cifar10")

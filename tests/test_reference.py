@@ -126,11 +126,11 @@ def test_what_is_held_out_and_learned():
 
 
 def test_kinds_and_what_a_loaded_lens_knows():
-    reference = ReferenceSet(pictures(3), synthetic=True)
+    reference = ReferenceSet(pictures(3), origin="synthetic")
     assert (reference.kind, reference.names[0]) == ("synthetic reference", "synthetic-0000")
     assert reference.with_responses([1, 2, 3], measured=True).kind == "synthetic reference, measured responses"
     assert repr(reference) == "ReferenceSet(3 images, synthetic reference)"
-    known = ReferenceSet.without_images(image_keys(pictures(2)), measured=False, synthetic=False)
+    known = ReferenceSet.without_images(image_keys(pictures(2)), measured=False, origin="given")
     assert known.learned_count(pictures(3)) == 2
     assert not known.has_images
     with pytest.raises(ValueError, match="a loaded lens holds no reference images; pass images, or call fit first"):

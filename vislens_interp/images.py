@@ -385,6 +385,12 @@ class ImageFiles:
         found.shape = (len(places), *self.shape[1:])
         return found
 
+    def identity(self) -> Iterator[bytes]:
+        """What tells these pictures from others without reading them: paths, sizes and times of change."""
+        for path in self.paths:
+            stat = os.stat(path)
+            yield f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
+
     def _places(self, rows: slice | Sequence[int] | Tensor) -> list[int]:
         if isinstance(rows, slice):
             return list(range(len(self))[rows])

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 import vislens_interp.backends.embedded
 import vislens_interp.backends.embedding
-import vislens_interp.backends.photo
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES, Config, Overrides

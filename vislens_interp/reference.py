@@ -28,6 +28,14 @@ REMEMBERED = 8
 """Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
 
 
+Origin = Literal["given", "synthetic", "photographs"]
+_KINDS: dict[Origin, str] = {
+    "given": "given images",
+    "synthetic": "synthetic reference",
+    "photographs": "reference photographs",
+}
+
+
 @dataclass
 class _Memory:
     """What is remembered for one backend: x of images by their content, and its own reference set."""
@@ -56,7 +64,8 @@ class ReferenceSet:
         names: One an image; None numbers them.
         responses: (N, K) responses, a column a unit; None where they are not read yet.
         measured: Whether the responses were measured, not read from the target.
-        synthetic: Whether a generator made the images: none is a photograph.
+        origin: Where the images come from: a user gave them, a generator made them (none is a photograph), or they are
+            photographs that travel with the backend.
         held_out: Rows that a fit did not learn from.
 
     >>> reference = ReferenceSet(torch.rand(4, 3, 8, 8), held_out=[1, 3])
@@ -72,15 +81,15 @@ class ReferenceSet:
         *,
         responses: Tensor | None = None,
         measured: bool = False,
-        synthetic: bool = False,
+        origin: Origin = "given",
         held_out: Sequence[int] = (),
     ) -> None:
         if names is None:
-            stem = "synthetic-{:04d}" if synthetic else "image_{:05d}"
+            stem = "synthetic-{:04d}" if origin == "synthetic" else "image_{:05d}"
             count = 0 if images is None else len(images)
             names = images.names if isinstance(images, ImageFiles) else [stem.format(row) for row in range(count)]
         self._images, self.names = images, list(names)
-        self.responses, self.measured, self.synthetic = responses, measured, synthetic
+        self.responses, self.measured, self.origin = responses, measured, origin
         self.held_out_rows = [int(row) for row in held_out]
         self._content: list[str] = []  # the key, once it is computed; copies share it
         self._groups: list[Tensor] = []  # likewise
@@ -119,7 +128,7 @@ class ReferenceSet:
             return None
         memory = _memory_of(backend)
         if memory.own is None or memory.own._images is not images:
-            memory.own = cls(images, synthetic=True)
+            memory.own = cls(images, origin="synthetic" if isinstance(images, Tensor) else "photographs")
         return memory.own
 
     @classmethod
@@ -155,9 +164,9 @@ class ReferenceSet:
         return reference.without_responses()  # another lens's were of other units
 
     @classmethod
-    def without_images(cls, learned_keys: Sequence[str], *, measured: bool, synthetic: bool) -> "ReferenceSet":
+    def without_images(cls, learned_keys: Sequence[str], *, measured: bool, origin: Origin) -> "ReferenceSet":
         """What a saved lens knows of its reference set: the keys of the images that it learned from."""
-        known = cls(None, measured=measured, synthetic=synthetic)
+        known = cls(None, measured=measured, origin=origin)
         known._learned_keys = set(learned_keys)
         return known
 
@@ -183,9 +192,14 @@ class ReferenceSet:
         return self._images
 
     @property
+    def synthetic(self) -> bool:
+        """Whether a generator made the images."""
+        return self.origin == "synthetic"
+
+    @property
     def kind(self) -> str:
         """Where the images and the responses come from, in words."""
-        images = "synthetic reference" if self.synthetic else "given images"
+        images = _KINDS[self.origin]
         return f"{images}, measured responses" if self.measured else images
 
     @property
@@ -197,9 +211,12 @@ class ReferenceSet:
 
     @property
     def groups(self) -> Tensor:
-        """(N,) which images are copies of one another, see :func:`~vislens_interp.copies.picture_groups`."""
+        """(N,) which images are crops of one photograph, or copies: :func:`~vislens_interp.copies.picture_groups`."""
         if not self._groups:
-            if self._whole is None:
+            known = getattr(self._images, "groups", None)
+            if known is not None:
+                self._groups.append(renumbered(known))
+            elif self._whole is None:
                 self._groups.append(picture_groups(self.images))
             else:
                 whole, rows = self._whole
@@ -224,7 +241,7 @@ class ReferenceSet:
             [self.names[row] for row in rows],
             responses=None if self.responses is None else self.responses[rows],
             measured=self.measured,
-            synthetic=self.synthetic,
+            origin=self.origin,
         )
         part._whole = (self, rows)
         return part
@@ -323,9 +340,8 @@ def content_key(images: Tensor | ImageFiles) -> str:
     """A hash of images: of pixels in memory, or of files' paths, sizes and times of change."""
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=16)
     if isinstance(images, ImageFiles):
-        for path in images.paths:
-            stat = os.stat(path)
-            digest.update(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        for part in images.identity():
+            digest.update(part)
     else:
         digest.update(str(images.dtype).encode())
         digest.update(images.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,7 +1,7 @@
 """Every method on units of real networks, at one budget, by one scorer: Figure 4 and Table S2 in form.
 
     P="python -m benchmarks.ann_units.run --data $VISLENS_DATA --weights runs/weights64 --out runs/ann_units"
-    $P run [--cache runs/embedded]             # 4 units x 3 networks x 12 images x 1 seed; more with larger numbers
+    $P run                                     # 4 units x 3 networks x 12 images x 1 seed; more with larger numbers
     $P run --share 0/2 & $P run --share 1/2    # the same by two processes
     $P report                                  # tables and figures of all that has been run, what fails first
 
@@ -238,16 +238,13 @@ def refuse_other_budgets(out: Path, budget: Budget) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells of this share; the number of those that failed."""
-    bench = Bench(args.data, args.weights, args.cache or args.out, args.device)
-    bench.out = args.out
-    if not (args.weights / "generator64").is_dir():
-        raise SystemExit(f"--weights {args.weights} holds no generator64, and methods make pictures. Train it first.")
+    bench = Bench(args.data, args.weights, args.out, args.device)
     there = [name for name in args.networks if name in bench.present()]
     print(
         f"networks: {', '.join(there)}; not there: {', '.join(set(args.networks) - set(there)) or 'none'}", flush=True
     )
     budget = Budget(args.passes, args.images, JOB_ANGLE)
-    backend = bench.backend(batch_size=args.images)  # a batch is filled up
+    backend = bench.backend
     backend.embedder = RememberedSets(bench.embedder.embedder)
     backend.embedder.known = [(bench.reference, bench.embed(bench.reference))]
     part, parts = (int(word) for word in args.share.split("/"))
@@ -288,7 +285,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, help="--out of benchmarks.embedded; --out if left out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--units", type=int, default=4, help="units of each network")
     parser.add_argument("--images", type=int, default=12, help="images that are moved")

@@ -14,13 +14,15 @@ from benchmarks.common.judges import CifarResNet
 from benchmarks.common.networks import ALIVE, NETWORKS, TUNING_UNITS, load_units
 
 REFERENCE_IMAGES = 4000
+SIZE = 64
+"""Pixels of the pictures that are made: what Tiny-ImageNet has."""
 NEAREST = 5
 
 
 class Remembered:
     """The embedder, which keeps what it made of the images that every fit and every edit begins with."""
 
-    def __init__(self, embedder: vl.Embedder64) -> None:
+    def __init__(self, embedder: Any) -> None:
         self.embedder, self.dim, self.size, self.device = embedder, embedder.dim, embedder.size, embedder.device
         self.known: list[tuple[Tensor, Tensor]] = []
 
@@ -30,36 +32,6 @@ class Remembered:
                 return x
         with torch.no_grad():
             return self.embedder(images)
-
-
-class EmbedderOnly:
-    """A backend that can be fitted and edited in, but not drawn from: the generator is not there."""
-
-    name, differentiable, device = "embedder64", False, torch.device("cpu")
-    defaults = vl.EMBEDDED_DEFAULTS
-
-    def __init__(self, embedder: Remembered, reference: Tensor) -> None:
-        self.embedder, self.size, self.shape = embedder, embedder.size, (embedder.dim,)
-        self._reference = reference
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.embedder(images)
-
-    def render(self, x: Tensor) -> Tensor:
-        raise ValueError("x cannot be rendered: --weights holds no generator64.")
-
-    def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
-        return self.render(x)
-
-    def reference_images(self) -> None:
-        return None
-
-    def vae(self) -> vl.EmbeddingVAE:
-        x = self._reference
-        return vl.EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), vl.LATENT_DIM, vl.NOISE)
-
-    def feature_extractor(self) -> None:
-        return None
 
 
 class Recorded(vl.Target):
@@ -81,14 +53,15 @@ class Bench:
         self.data, self.weights, self.out, self.device = data, weights, out, torch.device(device)
         self.cache = out / "cache"
         self.reference, self.tuning, self.test = self._images()
-        self.embedder = Remembered(vl.Embedder64.load(weights / "embedder64.safetensors").to(self.device))
+        self.backend: Any = vl.get_backend("embedded", device=self.device, size=SIZE)
+        self.embedder = self.backend.embedder = Remembered(self.backend.embedder)
         self.networks: dict[str, Any] = {}
 
     def _images(self) -> tuple[Tensor, Tensor, Tensor]:
         file = self.cache / "images.safetensors"
         if not file.is_file():
             self.cache.mkdir(parents=True, exist_ok=True)
-            train = torch.cat([vl.read_images(self.imagenet / f"train_{part}.zip", 64)[0] for part in (0, 1)])
+            train = torch.cat([vl.read_images(self.imagenet / f"train_{part}.zip", SIZE)[0] for part in (0, 1)])
             rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
             held_out = vl.read_images(self.imagenet / "val.zip", 64)[0]
             tensors = {"reference": train[rows].contiguous(), "held_out": held_out.contiguous()}
@@ -160,14 +133,6 @@ class Bench:
         if other not in self.networks:
             self.networks[other] = NETWORKS[other].build(self.data, self.weights).to(self.device)
         return self.networks[other]
-
-    def backend(self, **options: Any) -> Any:
-        """The embedded backend of ``--weights``, or the embedder alone where there is no generator."""
-        if not (self.weights / "generator64").is_dir():
-            return EmbedderOnly(self.embedder, self.embedder(self.reference))
-        backend: Any = vl.embedded(self.device, folder=self.weights, **options)
-        backend.embedder = self.embedder
-        return backend
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -5,8 +5,6 @@
 from vislens_interp import zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
-from vislens_interp.backends.embedded import DEFAULTS as EMBEDDED_DEFAULTS
-from vislens_interp.backends.embedded import LATENT_DIM, NOISE, embedded
 from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.embedding import PAPER as PAPER_DEFAULTS
 from vislens_interp.backends.pixel import PixelBackend
@@ -62,4 +60,3 @@ from vislens_interp.targets.undisturbed import undisturbed
 from vislens_interp.targets.whole_layer import all_units
 from vislens_interp.training import vit_tiny64
 from vislens_interp.training.data import pixels, read_images
-from vislens_interp.zoo.embedder import Embedder64

@@ -1,4 +1,4 @@
-"""Can a reader name what the photo backend draws, and do its edits move units that it never asks?
+"""Can a reader name what the embedded backend draws, and do its edits move units that it never asks?
 
     python -m benchmarks.pictures.run --data "$VISLENS_DATA" --out runs/pictures [--part named|alone|embedding|edits]
 
@@ -122,7 +122,7 @@ def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     """Unedited pictures: how many does a network name?"""
     images, labels = photographs(data, 1)
     photos = images.float() / 255
-    loop = get_backend("photo").closed_loop
+    loop = get_backend("embedded").closed_loop
     found: dict[str, Any] = {"photographs": len(photos)}
     found["originals"] = {name: share(scores(net, photos).argmax(1) == labels) for name, net in nets.items()}
     for strength in (0.0, 0.2, 0.4, 0.6):
@@ -138,7 +138,7 @@ def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     classes = torch.tensor([info.index(word) for word in known])
     wanted = torch.tensor([known.index(word) for word in words])
     x = small.float() / 255
-    at64 = get_backend("photo", size=64).closed_loop
+    at64 = get_backend("embedded", size=64).closed_loop
     found["64 px"] = {"images": len(x), "originals": share(scores(nets["lite2"], x, classes).argmax(1) == wanted)}
     for strength in (0.0, 0.2):
         made = (at64.reconstruct(x, strength) * 255).round() / 255
@@ -256,7 +256,7 @@ def references(data: Path, seed: int) -> Tensor:
 
 def edits(data: Path, nets: dict[str, nn.Module], seed: int, out: Path, parity: int, units: int) -> dict[str, Any]:
     """Signed changes of units' responses, in SDs of the references, and realism in a third network's features."""
-    backend = get_backend("photo")
+    backend = get_backend("embedded")
     images, real = references(data, seed), photographs(data, parity)[0].float() / 255
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
     inputs, others = real[order[:PHOTOS]], real[order[PHOTOS:]]

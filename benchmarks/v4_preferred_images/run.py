@@ -3,9 +3,9 @@
     P="python -m benchmarks.v4_preferred_images.run"
     $P neurons                                                     # draws neurons.json, before any fit
     $P judges --data $VISLENS_DATA --out runs/v4                   # our encoders of all halves; needs no generator
-    $P pictures --data $VISLENS_DATA --weights runs/weights64 --out runs/v4 [--share 0/2] [--only-session 201025]
+    $P pictures --data $VISLENS_DATA --out runs/v4 [--share 0/2] [--only-session 201025]
     $P report --out runs/v4
-    $P figure --data $VISLENS_DATA --weights runs/weights64 --out runs/v4
+    $P figure --data $VISLENS_DATA --out runs/v4
     $P pictures --tune ..., $P report --tune ...                   # the two tuning sessions, our encoder alone judges
 
 README.md says what is measured, and how.
@@ -137,12 +137,9 @@ class Sessions:
         self, data: Path, out: Path, *, weights: Path | None, images: int = IMAGES, device: str = "cpu"
     ) -> None:
         self.data, self.out, self.images, self.device = data, out, images, device
-        self.backend: Any = vl.embedded(device, folder=weights)
+        self.backend: Any = vl.get_backend("embedded", device, folder=weights)
         network = self.backend.embedder
-        self.weights = {
-            "embedder": vl.fingerprint(network.state_dict()),
-            "generator": vl.fingerprint(self.backend.generator.unet.state_dict()),
-        }
+        self.weights = {"embedder": vl.fingerprint(network.state_dict())}
         self.backend.embedder = Remembered(network)
         self.looker = load_judge(data).to(device)
         self.sides = cache(self._sides)
@@ -150,7 +147,7 @@ class Sessions:
     def settings(self, angle: float) -> dict[str, Any]:
         """What pictures of one folder have in common."""
         generator, defaults = self.backend.generator, self.backend.defaults
-        said = {"angle": angle, "images": self.images, "steps": generator.steps, "guidance": generator.guidance}
+        said = {"angle": angle, "images": self.images, "steps": generator.steps, "change": generator.change}
         said |= {"strength": defaults.edit.strength, **defaults.to_dict()}
         return json.loads(json.dumps(said | self.weights))
 
@@ -299,7 +296,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("neurons", "judges", "pictures", "report", "figure"))
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", type=Path, help="folder of embedder64 and generator64; what ships by default")
+    parser.add_argument(
+        "--weights", type=Path, help="folder of an embedded backend of one's own; what ships by default"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tune", action="store_true", help="the tuning sessions, which no result is told of")

@@ -49,19 +49,11 @@ def textless(sd15, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def own_folder(tmp_path_factory):
-    """What the recipes at 64 px write: untrained embedder and generator, a reference set; not to be changed."""
-    from checkpoints import write_embedded
-
-    return write_embedded(tmp_path_factory.mktemp("own"))
-
-
-@pytest.fixture(scope="session")
-def own(own_folder):
-    """The embedded backend on these files."""
+def small_embedded():
+    """The embedded backend at 64 px, three steps."""
     from vislens_interp.backends.embedded import embedded
 
-    return embedded(folder=own_folder, name="embedded", steps=5)
+    return embedded(size=64, steps=3, draw_steps=3)
 
 
 @pytest.fixture(scope="session")

@@ -322,7 +322,7 @@ def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     ("name", "message"),
     [
         ("sd15", "Run `vislens download sd15`"),
-        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'photo', 'sd15']"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'sd15']"),
     ],
 )
 def test_from_the_shell(cache, tmp_path, capsys, name, message):

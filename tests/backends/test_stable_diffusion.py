@@ -423,7 +423,9 @@ def test_strength_out_of_range(generator, embeddings, strength):
 
 
 def test_wrong_inputs(generator, embeddings, pictures):
-    with pytest.raises(ValueError, match=r"embeddings has shape \(3, 7\); expected \(N, 24\), what the adapter takes"):
+    with pytest.raises(
+        ValueError, match=r"embeddings has shape \(3, 7\); expected \(N, 24\), what the generator takes"
+    ):
         generator(embeddings[:, :7], seeds=[1] * 3)
     with pytest.raises(ValueError, match="strength=0.5 starts from an image, and init_image=None. Pass one"):
         generator(embeddings, strength=0.5, seeds=[1] * 3)

@@ -15,25 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 @pytest.fixture(scope="session")
 def places(tmp_path_factory):
-    """Small folders of images, of untrained judges, and of what the recipes save, untrained too."""
+    """Small folders of images and of untrained judges, and an empty one for networks that were trained."""
     data, weights = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("weights")
     draw = np.random.default_rng(0)
     import torchvision
 
     from benchmarks.common.judges import CifarResNet
-    from vislens_interp.training import autoencoder64, embedder64, generator64
-    from vislens_interp.training.data import read_images
-    from vislens_interp.zoo.embedder import Embedder64
 
-    autoencoder = autoencoder64.AUTOENCODER | {"block_out_channels": (16, 16, 16, 16)}
-    unet = generator64.UNET | {
-        "sample_size": 8,
-        "block_out_channels": (32, 64),
-        "norm_num_groups": 8,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": 32,
-    }
     for name, count in (("train_0", 120), ("train_1", 120), ("val", 96)):
         (data / "tiny_imagenet").mkdir(exist_ok=True)
         with zipfile.ZipFile(data / "tiny_imagenet" / f"{name}.zip", "w") as archive:
@@ -50,8 +38,4 @@ def places(tmp_path_factory):
             ("cifar10_resnet20", CifarResNet()),
         ):
             save_file(network.state_dict(), data / "networks" / f"{name}.safetensors")
-        images = torch.cat([read_images(data / "tiny_imagenet" / f"train_{part}.zip", 64)[0] for part in (0, 1)])
-        embedder64.save(embedder64.settle(Embedder64(), images), weights / "embedder64")
-        model = generator64.Generator64(generator64.build(unet), autoencoder64.build(autoencoder))
-        generator64.save(model.eval(), weights / "generator64")
     return data, weights

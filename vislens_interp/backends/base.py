@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.config import Config
+from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE
 
 
@@ -47,7 +48,7 @@ class Backend(Protocol):
         """
         ...
 
-    def reference_images(self) -> Tensor | None:
+    def reference_images(self) -> Tensor | ImageFiles | None:
         """The backend's own reference images, or None."""
         ...
 
@@ -77,6 +78,40 @@ def register_backend(name: str, build: Callable[..., Backend]) -> None:
     if name in _registry:
         raise ValueError(f"name={name!r} is already a backend; choose another name.")
     _registry[name] = build
+
+
+def check_generation(
+    embeddings: Tensor, dim: int, init_image: Tensor | None, strength: float, seeds: list[int]
+) -> None:
+    """Refuse arguments of a generator that do not go together.
+
+    Args:
+        embeddings: (N, dim).
+        dim: Dimensions of an embedding that the generator takes.
+        init_image: (N, 3, H, W) in [0, 1], or None at strength 1.
+        strength: From 0, which keeps the image, to 1, which does not look at it.
+        seeds: One an image.
+
+    Raises:
+        ValueError: One of them is not of this form.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength={strength} must lie in [0, 1]: 0 keeps the image, 1 ignores its pixels.")
+    if embeddings.ndim != 2 or embeddings.shape[1] != dim:
+        raise ValueError(
+            f"embeddings has shape {tuple(embeddings.shape)}; expected (N, {dim}), what the generator takes."
+        )
+    if len(seeds) != len(embeddings):
+        raise ValueError(f"seeds has {len(seeds)} entries for {len(embeddings)} images; expected one an image.")
+    if init_image is None:
+        if strength < 1:
+            raise ValueError(f"strength={strength} starts from an image, and init_image=None. Pass one, or strength=1.")
+        return
+    check_images(init_image, "init_image")
+    if len(init_image) != len(embeddings):
+        raise ValueError(
+            f"init_image has {len(init_image)} images for {len(embeddings)} embeddings; expected one each."
+        )
 
 
 def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: Any) -> Backend:

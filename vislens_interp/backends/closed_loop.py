@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.images import resize
@@ -31,8 +32,8 @@ _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 
 class ClosedLoopGenerator:
     """Embeddings to pictures, by changing a picture until the embedder reads from it what is wanted.
 
-    It starts from what a closed-form decoder draws of the input image's feature maps: of all of them at strength 0, of
-    ever fewer of the finest above it. Adam then changes the picture's Fourier coefficients, weighted as photographs'
+    At strength 0 it starts from the input image; above, from what a closed-form decoder draws of the image's feature
+    maps, of ever fewer of the finest. Adam then changes the picture's Fourier coefficients, weighted as photographs'
     are, so that the embedding moves as asked; the change of pixels is held to a limit, which is what keeps the picture
     a photograph. Nobody asks the target, and no weight is trained. At strength 1 there is no input image: the picture
     is drawn from its embedding, starting from a trained generator's picture if there is one, else from noise.
@@ -89,17 +90,25 @@ class ClosedLoopGenerator:
         Args:
             x: (N, D).
             init_image: (N, 3, S, S) that the pictures start from, or None.
-            strength: 0 keeps all feature maps of ``init_image``, 1 none.
+            strength: 0 starts from ``init_image`` itself; above, fewer and fewer of its feature maps are kept; 1 none.
             seeds: One an image, for the noise at strength 1.
+
+        Raises:
+            ValueError: An argument is not of this form.
         """
-        if init_image is None or strength >= 1:
+        check_generation(x, self.embedding_dim, init_image, strength, seeds)
+        if init_image is None or strength == 1:
             return self.draw(x, seeds)
         here = self._embed(init_image)
         step = x.to(here) - here
         far = step.norm(dim=1)
         share = (far / here.norm(dim=1).clamp_min(1e-12)).clamp_max(1)
         direction = step / far.clamp_min(1e-12)[:, None]
-        return self.ascend(init_image, lambda e, rows: (e * direction[rows]).sum(1), share=share, strength=strength)
+
+        def along(seen: Tensor, rows: Tensor) -> Tensor:
+            return (self.embedder(seen) * direction[rows]).sum(1)
+
+        return self.ascend(init_image, along, share=share, strength=strength)
 
     def reconstruct(self, images: Tensor, strength: float) -> Tensor:
         """What the decoder draws of images (N, 3, S, S) from the maps that ``strength`` below 1 keeps."""
@@ -118,16 +127,22 @@ class ClosedLoopGenerator:
         *,
         share: Tensor | float,
         strength: float,
+        side: int | None = None,
     ) -> Tensor:
-        """Pictures (N, 3, S, S) near ``images`` whose embeddings score higher.
+        """Pictures (N, 3, S, S) near ``images`` that score higher.
 
         Args:
             images: (N, 3, S, S).
-            objective: Embeddings (n, D) of some pictures, and their rows (n,), to one number each that is to rise.
+            objective: Some pictures (n, 3, side, side), and their rows (n,), to one number each that is to rise. The
+                pictures are shifted a little, differently at each step.
             share: How much of the largest change each picture may take, 0 to 1: one number, or (N,).
-            strength: Below 1: which maps of the images are kept.
+            strength: Below 1. 0 starts from the images, above it from what the decoder draws of the maps that it keeps.
+            side: Side in pixels of what the objective sees; None is the embedder's.
         """
-        starts = self.reconstruct(images, strength)
+        if strength == 0:
+            starts = (images if images.shape[-1] == self.size else resize(images, self.size)).float().to(self.device)
+        else:
+            starts = self.reconstruct(images, strength)
         share = torch.as_tensor(share, dtype=starts.dtype, device=starts.device).expand(len(starts))
         made = []
         for rows in torch.arange(len(starts), device=starts.device).split(CHUNK):
@@ -135,13 +150,18 @@ class ClosedLoopGenerator:
                 made.append(starts[rows])
                 continue
             filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
-            made.append(self._climb(starts[filled], objective, filled, share[filled])[: len(rows)])
+            made.append(self._climb(starts[filled], objective, filled, share[filled], side)[: len(rows)])
         return torch.cat(made)
 
     def _climb(
-        self, starts: Tensor, objective: Callable[[Tensor, Tensor], Tensor], rows: Tensor, share: Tensor
+        self,
+        starts: Tensor,
+        objective: Callable[[Tensor, Tensor], Tensor],
+        rows: Tensor,
+        share: Tensor,
+        seen: int | None,
     ) -> Tensor:
-        side = self.embedder.size
+        side = min(self.embedder.size, self.size)
         spectrum = torch.zeros(len(starts), 3, side, side // 2 + 1, 2, device=starts.device, requires_grad=True)
         optimizer = torch.optim.Adam([spectrum], self.lr, betas=(0.8, 0.99))
         limit = (self.change * share)[:, None, None, None]
@@ -153,7 +173,7 @@ class ClosedLoopGenerator:
 
         with torch.enable_grad():
             for step in range(self.steps):
-                score = objective(self._read(picture(), step), rows)
+                score = objective(self._shifted(picture(), step, seen or self.embedder.size), rows)
                 optimizer.zero_grad()
                 (-score.sum()).backward()
                 optimizer.step()
@@ -164,11 +184,11 @@ class ClosedLoopGenerator:
         made = []
         for rows in torch.arange(len(x)).split(CHUNK):
             filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
-            made.append(self._draw(x[filled].to(self.device), [seeds[row] for row in filled])[: len(rows)])
+            made.append(self._draw(x[filled].detach().to(self.device), [seeds[row] for row in filled])[: len(rows)])
         return torch.cat(made) if made else x.new_zeros(0, 3, self.size, self.size)
 
     def _draw(self, x: Tensor, seeds: list[int]) -> Tensor:
-        side = self.embedder.size
+        side = min(self.embedder.size, self.size)
         noise = [torch.randn(3, side, side // 2 + 1, 2, generator=_generator(seed)) for seed in seeds]
         spectrum = (0.1 * torch.stack(noise)).to(x).requires_grad_(True)
         first = torch.full((len(x), 3, self.size, self.size), 0.5, device=x.device)
@@ -187,7 +207,8 @@ class ClosedLoopGenerator:
                     group["lr"] = DRAW_LR * min(1, (step + 1) / 10) * (1 if step < 0.6 * self.draw_steps else 0.3)
                 drawn = picture()
                 outside = (drawn - drawn.clamp(0, 1)).square().sum()
-                loss = (self._read(drawn, step) - x).square().sum() + outside
+                seen = self.embedder(self._shifted(drawn, step, self.embedder.size))
+                loss = (seen - x).square().sum() + outside
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -201,15 +222,14 @@ class ClosedLoopGenerator:
         waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
         return torch.einsum("rc,nchw->nrhw", _COLOURS.to(waves), waves)
 
-    def _read(self, pictures: Tensor, step: int) -> Tensor:
-        """Embeddings of pictures that are shifted a little, and every other time mirrored, with gradients."""
+    def _shifted(self, pictures: Tensor, step: int, side: int) -> Tensor:
+        """Pictures (N, 3, side, side), shifted a little and every other time mirrored, with gradients."""
         inside = pictures.clamp(0, 1)
         inside = inside + 0.1 * (pictures - inside)  # a colour beyond black or white keeps a way back
-        side = self.embedder.size
         seen = F.interpolate(inside, (side, side), mode="bilinear", antialias=True, align_corners=False)
         down, right = torch.randint(0, 2 * MARGIN + 1, (2,), generator=_generator(SEED + step)).tolist()
         seen = F.pad(seen, [MARGIN] * 4, mode="reflect")[:, :, down : down + side, right : right + side]
-        return self.embedder(seen.flip(3) if step % 2 else seen)
+        return seen.flip(3) if step % 2 else seen
 
     def _embed(self, images: Tensor) -> Tensor:
         with torch.no_grad():

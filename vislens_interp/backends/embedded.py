@@ -1,4 +1,4 @@
-"""The embedded backend: our own small embedder and generator, which travel with the package or are a person's own."""
+"""The embedded backend: photographs at 224 px, edited through EfficientNet-Lite0, which travels with the package."""
 
 from pathlib import Path
 from typing import Any
@@ -7,43 +7,38 @@ import torch
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import register_backend
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedding import EmbeddingBackend
-from vislens_interp.backends.reference_archive import ReferenceArchive
-from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.config import Config
 from vislens_interp.landscape.vae import EmbeddingVAE
-from vislens_interp.zoo.embedder import Embedder64
 
 NAME = "embedded"
-EMBEDDER, GENERATOR, REFERENCE = "embedder64.safetensors", "generator64", "reference64.zip"
-FILES = (
-    EMBEDDER,
-    f"{GENERATOR}/adapter.safetensors",
-    f"{GENERATOR}/scheduler/scheduler_config.json",
-    f"{GENERATOR}/unet/config.json",
-    f"{GENERATOR}/unet/diffusion_pytorch_model.safetensors",
-    f"{GENERATOR}/vae/config.json",
-    f"{GENERATOR}/vae/diffusion_pytorch_model.safetensors",
-    REFERENCE,
+NETWORK = "efficientnet_lite0"
+STATISTICS, DECODER, REFERENCE = (
+    "embedded/statistics.safetensors",
+    "embedded/decoder.safetensors",
+    "embedded/reference.zip",
 )
-"""What ships below ``zoo/weights``; the recipes write the same names (docs/training64.md)."""
+FILES = (f"{NETWORK}.safetensors", STATISTICS, DECODER, REFERENCE)
+"""What ships below ``zoo/weights``; the recipes ``decoder`` and ``reference`` write the last three."""
 
+INPUT = 128
+"""Side in pixels at which the embedder sees pictures. Read-outs of held-out photographs lose little against 224 px
+(SqueezeNet's units: 0.94, 0.90, 0.73 against 0.96, 0.92, 0.74), and an edit costs a third."""
 LATENT_DIM, NOISE = 512, 0.1
 """Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
-# goal="surrogate_ascent" moved the responses of natural neighbours furthest on tuning units (ARCHITECTURE.md, What
-# measurement changed); `embedded_backend.py retrieval --tune` compares. The rest was chosen before anything was
-# measured, after what the pixel landscape taught; benchmarks/embedded_tuning.py measures.
 DEFAULTS = Config.of(
     fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
     edit={"alpha": 1.0, "goal": "surrogate_ascent", "interpolation": "lerp", "keep_norm": True},
-    optimize={"steps": 20, "lr": 0.1, "w_kld": 1e-3, "move": "all", "scale": "spread", "chunk": 8, "strength": 0.6},
-    strength=1.0,
+    optimize={"strength": 0.0},
+    strength=0.0,
     shuffles=2,
 )
-SAMPLING: dict[str, Any] = {"guidance": 2.0, "steps": 12}
-RENDER_STEPS = 2
 
 
 def embedded(
@@ -52,24 +47,27 @@ def embedded(
     folder: str | Path | None = None,
     name: str | None = None,
     cache: str | Path | None = None,
+    size: int = 224,
     **options: Any,
 ) -> EmbeddingBackend:
-    """Images at 64 px through ``embedder64`` and ``generator64``: the same classes as the path to 512 px, smaller.
+    """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
+
+    At strength 0 an unedited picture is the photograph as a closed-form decoder draws it from the network's maps
+    (50 dB). An edit changes it until the embedding that is read from it again has moved as asked, within a limit of
+    pixel change. Nothing asks the target.
 
     Args:
         device: Where everything computes.
-        folder: A person's own, with what the recipes ``embedder64``, ``generator64`` and, if it is there,
-            ``reference64`` wrote; None is what the package brings, by its checksums.
+        folder: A person's own, with what ``python -m vislens_interp.training decoder`` wrote for their images; None is
+            what the package brings, by its checksums.
         name: What results and files call the backend; None is ``"embedded"``, or the name of the folder.
         cache: Folder where embeddings are kept; see :class:`~vislens_interp.backends.embedding.EmbeddingBackend`.
-        options: For :class:`~vislens_interp.backends.stable_diffusion.StableDiffusionGenerator`: ``steps=``,
-            ``guidance=``, ``batch_size=``.
+        size: Side of the pictures in pixels, a multiple of 32.
+        options: For :class:`~vislens_interp.backends.closed_loop.ClosedLoopGenerator`: ``steps=``, ``change=``.
 
     Raises:
         FileNotFoundError: A file is missing; the message names it.
-        ValueError: A file is damaged, or the reference set belongs to another embedder.
-
-    The reference set is synthetic: pictures that the generator made, none of them a photograph.
+        ValueError: A file is damaged, or belongs to another network.
     """
     if folder is None:
         place = zoo.WEIGHTS
@@ -77,39 +75,29 @@ def embedded(
             zoo.weights(file)
     else:
         place = Path(folder)
-        if missing := [file for file in FILES if file != REFERENCE and not (place / file).is_file()]:
+        if missing := [file for file in (STATISTICS, DECODER) if not (place / file).is_file()]:
             raise FileNotFoundError(
-                f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what the recipes embedder64, "
-                "autoencoder64 and generator64 write. Train them: python -m vislens_interp.training NAME --data DIR "
-                f"--out {folder}"
+                f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what the recipe decoder writes: "
+                f"python -m vislens_interp.training decoder --data DIR --out {folder}"
             )
-    embedder: Any = Embedder64.load(place / EMBEDDER)  # its device is a property, which the protocol does not foresee
-    generator = StableDiffusionGenerator.load(
-        place / GENERATOR,
-        place / GENERATOR / "adapter.safetensors",
-        prompt=None,
-        embedding_dim=embedder.dim,
-        device=device,
-        dtype=torch.float32,  # small enough; half precision would buy nothing
-        **{"batch_size": 16, "channels_last": True, **SAMPLING, **options},
-    )
-    reference = ReferenceArchive(place / REFERENCE, embedder) if (place / REFERENCE).is_file() else None
+    embedder: Any = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(place / STATISTICS).to(device)
+    decoder = PyramidDecoder.load(place / DECODER, embedder)
+    reference = ReferencePhotographs(place / REFERENCE, size, embedder) if (place / REFERENCE).is_file() else None
 
     def start() -> EmbeddingVAE:
         """The best VAE under N(0, 1) for the reference set, or for embeddings as the embedder standardises them."""
-        if reference is None:
+        x = None if reference is None else reference.embeddings()
+        if x is None:
             return EmbeddingVAE.principal(torch.zeros(embedder.dim), torch.eye(embedder.dim), LATENT_DIM, NOISE)
-        x = reference.embeddings
         return EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), LATENT_DIM, NOISE)
 
     return EmbeddingBackend(
-        embedder.to(device),
-        generator,
+        embedder,
+        ClosedLoopGenerator(embedder, decoder, size=size, **options),
         name=name or (NAME if folder is None else place.name),
         defaults=DEFAULTS,
         reference=reference,
         vae_factory=start,
-        render_steps=RENDER_STEPS,
         cache=cache,
     )
 

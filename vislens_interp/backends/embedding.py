@@ -12,7 +12,7 @@ from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
-from vislens_interp.backends.reference_archive import ReferenceArchive
+from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
 from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
@@ -55,11 +55,9 @@ class EmbeddingBackend:
         name: What results and files call it.
         defaults: Settings of a fit and an edit.
         reference: The backend's own reference images (N, 3, H, W) in [0, 1], a
-            :class:`~vislens_interp.backends.reference_archive.ReferenceArchive`, whose embeddings are then not computed
-            again, or None.
+            :class:`~vislens_interp.backends.reference_photographs.ReferencePhotographs`, whose embeddings are then not
+            computed again, or None.
         vae_factory: Makes the VAE that every fit starts from; None: fresh weights, as in the paper.
-        render_steps: Sampling steps of :meth:`render`, which then has gradients, for optimisation; None: it is a whole
-            generation, without.
         cache: Folder where embeddings are kept (``backends/cache.py``), so that no image is embedded twice by the same
             weights, whatever lens, unit or process asks; None keeps none.
 
@@ -76,9 +74,8 @@ class EmbeddingBackend:
         *,
         name: str,
         defaults: Config = PAPER,
-        reference: Tensor | ReferenceArchive | None = None,
+        reference: Tensor | ReferencePhotographs | None = None,
         vae_factory: Callable[[], VAE] | None = None,
-        render_steps: int | None = None,
         cache: str | Path | None = None,
     ) -> None:
         if embedder.dim != generator.embedding_dim:
@@ -97,21 +94,22 @@ class EmbeddingBackend:
         self.shape: tuple[int, ...] = (embedder.dim,)
         self.device = generator.device
         self._reference = check_images(reference, "reference") if isinstance(reference, Tensor) else reference
-        self._vae_factory, self.render_steps = vae_factory, render_steps
-        self.differentiable = render_steps is not None
-        self.cache = cache
+        self._vae_factory, self.cache = vae_factory, cache
 
     encodes_files = True
     """A cache knows files by name and does not read them."""
+    differentiable = False
+    """Whether pictures have gradients with respect to x."""
 
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
+        if isinstance(images, ReferencePhotographs) and (known := images.embeddings()) is not None:
+            return known.to(self.device)
         if self.cache is not None and not (isinstance(images, Tensor) and images.requires_grad):
             return self._from_cache(images)
         if isinstance(images, ImageFiles):
             return torch.cat([self.encode(part) for part in images.split(FILES_AT_ONCE)])
-        known = self._reference.known(images) if isinstance(self._reference, ReferenceArchive) else None
-        return (self.embedder(images) if known is None else known).to(self.device)
+        return self.embedder(images).to(self.device)
 
     def _from_cache(self, images: Tensor | ImageFiles) -> Tensor:
         size = images.size if isinstance(images, ImageFiles) else None  # what files are read at before they are seen
@@ -131,20 +129,16 @@ class EmbeddingBackend:
         return self.generator if isinstance(self.generator, ClosedLoopGenerator) else None
 
     def render(self, x: Tensor) -> Tensor:
-        """The images that embeddings (N, D) describe, from noise of one seed: a whole generation, or a few steps."""
-        if self.render_steps is not None:
-            return cast(StableDiffusionGenerator, self.generator).few_steps(
-                x, steps=self.render_steps, seeds=[RENDER_SEED] * len(x)
-            )
+        """The images that embeddings (N, D) describe, from noise of one seed."""
         return self.decode(x, init_image=None, strength=1.0, seeds=[RENDER_SEED] * len(x))
 
     def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         """Embeddings (N, D) to images (N, 3, S, S), starting from ``init_image`` where ``strength`` is below 1."""
         return self.generator(x, init_image=init_image, strength=strength, seeds=seeds)
 
-    def reference_images(self) -> Tensor | None:
+    def reference_images(self) -> Tensor | ImageFiles | None:
         """The backend's own reference images, or None."""
-        return self._reference.images if isinstance(self._reference, ReferenceArchive) else self._reference
+        return self._reference
 
     def vae(self) -> VAE:
         """The embedding VAE that every fit starts from, the same each time."""

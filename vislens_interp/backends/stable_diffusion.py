@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.backends.adapters import AdapterState, check_adapter, check_loaded, read_adapter
+from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.sources import (
     IMAGE_CONFIGS,
     IMAGE_PARTS,
@@ -24,7 +25,7 @@ from vislens_interp.backends.sources import (
     too_little_memory,
 )
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
-from vislens_interp.images import check_images, resize
+from vislens_interp.images import resize
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"
@@ -36,7 +37,7 @@ class StableDiffusionGenerator:
 
     Args:
         unet: diffusers' UNet2DConditionModel; the adapter is put into it.
-        vae: diffusers' AutoencoderKL, or our PatchAutoencoder.
+        vae: diffusers' AutoencoderKL.
         scheduler: The noise schedule, as ``scheduler_config.json`` says it, of whichever scheduler: DDIM is made of it.
         adapter: The adapter's weights (:func:`~vislens_interp.backends.adapters.read_adapter`).
         text_encoder: CLIP's text encoder, or None for a model without text.
@@ -277,28 +278,9 @@ class StableDiffusionGenerator:
             MemoryError: Memory ran out.
         """
         check_loaded(self.unet)
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength={strength} must lie in [0, 1]: 0 keeps the image, 1 ignores its pixels.")
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
-            raise ValueError(
-                f"embeddings has shape {tuple(embeddings.shape)}; expected (N, {self.embedding_dim}), what the "
-                "adapter takes."
-            )
-        if len(seeds) != len(embeddings):
-            raise ValueError(f"seeds has {len(seeds)} entries for {len(embeddings)} images; expected one an image.")
-        if init_image is None:
-            if strength < 1:
-                raise ValueError(
-                    f"strength={strength} starts from an image, and init_image=None. Pass one, or strength=1."
-                )
-        else:
-            check_images(init_image, "init_image")
-            if len(init_image) != len(embeddings):
-                raise ValueError(
-                    f"init_image has {len(init_image)} images for {len(embeddings)} embeddings; expected one each."
-                )
-            if strength == 0:
-                return resize(init_image.float(), self.size).to(self.device)
+        check_generation(embeddings, self.embedding_dim, init_image, strength, seeds)
+        if init_image is not None and strength == 0:
+            return resize(init_image.float(), self.size).to(self.device)
         batches = torch.arange(len(embeddings)).split(self.batch_size)
         made = []
         try:
@@ -312,43 +294,6 @@ class StableDiffusionGenerator:
                 raise
             raise self._memory_error(error) from error
         return torch.cat(made)
-
-    def few_steps(self, embeddings: Tensor, *, steps: int, seeds: list[int]) -> Tensor:
-        """Images of embeddings in a few DDIM steps without guidance, through which gradients flow to the embeddings.
-
-        Each step is computed again for its gradient instead of being kept, so that memory holds one step at a time.
-
-        Args:
-            embeddings: (N, embedding_dim).
-            steps: DDIM steps; two to four are enough for the layout of a picture, not for its detail.
-            seeds: Noise seed of each image.
-
-        Returns:
-            (N, 3, size, size) in [0, 1]: what a call with ``guidance=1`` and as many steps makes.
-        """
-        from torch.utils.checkpoint import checkpoint
-
-        from vislens_interp.backends.pipelines import draw_noise
-
-        check_loaded(self.unet)
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1; 2 to 4 are usual.")
-        scheduler: Any = self.text_to_image.scheduler.from_config(self.text_to_image.scheduler.config)
-        scheduler.set_timesteps(steps)
-        condition = embeddings[:, None].to(self.device, self.dtype)
-        side = self.size // self.text_to_image.vae_scale_factor
-        noise = draw_noise(
-            [torch.Generator().manual_seed(seed) for seed in seeds],
-            torch.Size([self.unet.config.in_channels, side, side]),
-        )
-
-        latents = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
-        for time in scheduler.timesteps:
-            predicted: Any = checkpoint(self.predict, latents, condition, time.to(self.device), use_reentrant=False)
-            latents = scheduler.step(predicted, time, latents).prev_sample
-
-        made: Any = checkpoint(self.show, latents, use_reentrant=False)
-        return made
 
     def predict(self, latents: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """What the UNet says to noisy latents (N, C, h, w) at a timestep, beside the prompt and without guidance.
@@ -404,11 +349,11 @@ class StableDiffusionGenerator:
 
 
 def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
-    from diffusers import UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
     parts: dict[str, Any] = {
         "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=_has_accelerate()),
-        "vae": _read_network(_autoencoder_kind(folder), folder, "vae", low_cpu_mem_usage=_has_accelerate()),
+        "vae": _read_network(AutoencoderKL, folder, "vae", low_cpu_mem_usage=_has_accelerate()),
     }
     if text:
         from transformers import CLIPTextModel
@@ -416,22 +361,6 @@ def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
         parts["text_encoder"] = _read_network(CLIPTextModel, folder, "text_encoder")
         parts["tokenizer"] = _read_tokenizer(folder)
     return parts
-
-
-def _autoencoder_kind(folder: Path) -> Any:
-    """Stable Diffusion's kind of autoencoder, or ours, as the folder's configuration says."""
-    place = folder / "vae/config.json"
-    try:
-        kind = json.loads(place.read_text(encoding="utf-8")).get("_class_name")
-    except json.JSONDecodeError as error:
-        raise damaged("model", place, error) from error
-    if kind == "PatchAutoencoder":
-        from vislens_interp.zoo.autoencoder import PatchAutoencoder
-
-        return PatchAutoencoder
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL
 
 
 def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:

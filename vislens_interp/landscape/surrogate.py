@@ -34,8 +34,9 @@ class ResponseSurrogate:
     images that neither was trained on is least (stacking: Wolpert 1992; Breiman 1996).
 
     Args:
-        landscape: The fitted landscape of an embedding backend. Its reference latents, decoded, and its recorded
-            responses are all that is used, without those that its fit held out.
+        landscape: The fitted landscape of an embedding backend. Its recorded responses are learned from, without those
+            that its fit held out.
+        x: (N, D) embeddings of its reference images; None, where they are not there any more: decoded latents.
         seed: Of the networks' weights and batches; each stops by another fifth of the images.
         state: What :meth:`state` gave for this landscape; nothing is trained then.
 
@@ -46,7 +47,14 @@ class ResponseSurrogate:
         ValueError: The landscape is not one of embeddings.
     """
 
-    def __init__(self, landscape: Landscape, *, seed: int = 0, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        landscape: Landscape,
+        x: Tensor | None = None,
+        *,
+        seed: int = 0,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         learned = torch.ones(len(landscape.latents), dtype=torch.bool)
         learned[landscape.held_out] = False
         device = next(landscape.vae.parameters()).device
@@ -56,14 +64,17 @@ class ResponseSurrogate:
                 f"goal='surrogate_ascent' moves embeddings, and this landscape's x has shape "
                 f"{tuple(self.known.shape[1:])}. Use goal='mean', or a backend of embeddings."
             )
-        self.centre = self.known.mean(0)
-        self.scale = (self.known - self.centre).square().mean().sqrt().clamp_min(1e-12)
+        given = self.known if x is None else x[learned].to(self.known)
+        self.centre = given.mean(0)
+        self.scale = (given - self.centre).square().mean().sqrt().clamp_min(1e-12)
         if state is not None:
+            if "centre" in state:  # not in files of 0.1.0, whose surrogates learned from decoded latents
+                self.centre, self.scale = state["centre"].to(self.known), state["scale"].to(self.known)
             self.members = [_Member.from_state(one, self.known) for one in state["members"]]
             self.mlp_weight = state["mlp_weight"].to(self.known)
             return
         standard = landscape.scaler.standardise(landscape.responses)[learned].to(self.known)
-        inputs = (self.known - self.centre) / self.scale
+        inputs = (given - self.centre) / self.scale
         trained = [_train_member(inputs, standard, seed * NETWORKS + member) for member in range(NETWORKS)]
         self.members = [member for member, _ in trained]
         self.mlp_weight = _stack([held_out for _, held_out in trained])
@@ -128,7 +139,12 @@ class ResponseSurrogate:
 
     def state(self) -> dict[str, Any]:
         """What was learned, as nested dictionaries for :func:`vislens_interp.files.save_state`."""
-        return {"mlp_weight": self.mlp_weight, "members": [member.state() for member in self.members]}
+        return {
+            "centre": self.centre,
+            "scale": self.scale,
+            "mlp_weight": self.mlp_weight,
+            "members": [member.state() for member in self.members],
+        }
 
 
 def _turn(x: Tensor, direction: Tensor, degrees: Tensor) -> Tensor:

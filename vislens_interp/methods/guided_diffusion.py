@@ -58,7 +58,7 @@ class GuidedDiffusion(Method):
         if not isinstance(getattr(backend, "generator", None), StableDiffusionGenerator):
             raise ValueError(
                 f"GuidedDiffusion samples from a latent diffusion model, and backend {backend.name!r} has none; "
-                "expected a backend with a generator, such as 'embedded' or 'sd15'. Choose one of them as backend=."
+                "expected Stable Diffusion. Use backend='sd15'."
             )
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:

@@ -113,7 +113,7 @@ class LandscapeMethod(Method):
         self.evidence_ = {item.unit: item for item in found}
         self.surrogate_ = None
         if self.config.edit.goal == "surrogate_ascent":
-            self.surrogate()  # now: its training is no part of what a picture costs
+            self.surrogate_ = ResponseSurrogate(landscape, x, seed=fit.seed)
 
     def _fit_one(
         self,
@@ -252,8 +252,8 @@ class LandscapeEdit(LandscapeMethod):
         angle = self.config.edit.angle
         share = alpha if alpha is not None else min(1.0, (angle or 0.0) / MAX_ROTATION_DEG)
 
-        def score(embeddings: Tensor, rows: Tensor) -> Tensor:
-            predicted = surrogate(embeddings)
+        def score(seen: Tensor, rows: Tensor) -> Tensor:
+            predicted = surrogate(loop.embedder(seen))
             signed = [predicted[:, unit] * (1 if sense == "increase" else -1) for unit, sense in directions.items()]
             return torch.stack(signed).sum(0)
 

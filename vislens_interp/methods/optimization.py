@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import OptimizeConfig
 from vislens_interp.landscape.optimize import Optimized, Reader, Reading, optimize
 from vislens_interp.methods.base import Directions
@@ -35,7 +36,8 @@ class LandscapeOptimization(LandscapeMethod):
     optimized_: Optimized
 
     def validate(self, target: Target, backend: Backend) -> None:
-        validate_gradients(target, backend, "optimize")
+        if getattr(backend, "closed_loop", None) is None or not target.differentiable:
+            validate_gradients(target, backend, "optimize")
 
     @property
     def own_strength(self) -> float:
@@ -67,10 +69,35 @@ class LandscapeOptimization(LandscapeMethod):
     ) -> tuple[Tensor, Tensor]:
         """Refined from the picture that was optimised (Table S2's form), not from the image."""
         assert strength is not None  # an optimisation uses it
+        loop = getattr(self.backend, "closed_loop", None)
+        if loop is not None and directions and strength < 1:
+            pictures = self._in_closed_loop(loop, images, directions, strength)
+            return pictures, self.landscape_.encode(self.encode(pictures))[0]
         x, latents = self._optimized(self.encode(images), directions)
         with torch.no_grad():
             initial = torch.cat([self.backend.render(part) for part in x.split(RENDERED)])
         return self.backend.decode(x, init_image=initial, strength=strength, seeds=seeds), latents
+
+    def _in_closed_loop(
+        self, loop: ClosedLoopGenerator, images: Tensor, directions: Directions, strength: float
+    ) -> Tensor:
+        """Pictures whose own pixels follow the unit's gradient, while the prior pulls at their latents."""
+        landscape, target, settings = self.landscape_, self.target, self.config.optimize
+        z = landscape.encode(self.encode(images))[0]
+        goal = settings.prior_mean_scale * landscape.goal(z, dict(directions), self.config.edit.mode)
+        block = landscape.mask(list(directions)).to(z)
+        signs = {unit: 1.0 if sense == "increase" else -1.0 for unit, sense in directions.items()}
+
+        def score(seen: Tensor, rows: Tensor) -> Tensor:
+            responses = landscape.scaler.standardise(target(seen).float())
+            signed = torch.stack([sign * responses[:, unit] for unit, sign in signs.items()]).sum(0)
+            if settings.w_kld > 0:
+                latent = landscape.vae.encode(loop.embedder(seen))[0]
+                off = ((latent - goal[rows]) ** 2 * block).sum(1) / (2 * settings.sigma_prior**2)
+                signed = signed - settings.w_kld * off
+            return signed
+
+        return loop.ascend(images, score, share=1.0, strength=strength, side=self.backend.size)
 
     def optimize(
         self,

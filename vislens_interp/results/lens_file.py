@@ -34,7 +34,7 @@ def save(
         "evidence": [item.to_dict() for item in method.evidence_.values()],
         "config": method.config.to_dict(),
         "seed": seed,
-        "synthetic": reference.synthetic,
+        "origin": reference.origin,
         "measured": reference.measured,
         "learned": sorted(reference.learned_keys),
         "backend": backend,
@@ -49,6 +49,8 @@ def read(path: str | Path) -> dict[str, Any]:
     if "reference_kind" in saved:
         kind = saved.pop("reference_kind")
         saved |= {"synthetic": kind.startswith("synthetic"), "measured": kind.endswith("measured responses")}
+    if "synthetic" in saved:
+        saved["origin"] = "synthetic" if saved.pop("synthetic") else "given"
     return saved
 
 
@@ -109,7 +111,7 @@ def restore(saved: Mapping[str, Any], target: Target, backend: Backend) -> tuple
     items = [Evidence(**{k: v for k, v in item.items() if k != "weak"}) for item in saved["evidence"]]
     method.evidence_ = {item.unit: item for item in items}
     reference = ReferenceSet.without_images(
-        saved.get("learned", []), measured=saved["measured"], synthetic=saved["synthetic"]
+        saved.get("learned", []), measured=saved["measured"], origin=saved["origin"]
     )
     return method, reference
 

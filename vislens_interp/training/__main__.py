@@ -22,13 +22,10 @@ RECIPES = (
     "cifar10_cvae",
     "cifar10_ddpm",
     "decoder",
-    "embedder64",
-    "autoencoder64",
-    "generator64",
     "map_generator",
+    "reference",
     "vit_tiny64",
     "simclr_resnet50",
-    "reference64",
 )
 DATA_HELP = (
     "folder with train.zip and test.zip, or train/, test/; the recipes at 64 px also take val, train_0.zip and on, and "
@@ -69,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grayscale", action="store_true", help="grey images, as in the paper (cifar10_convnet)")
-    parser.add_argument("--weights", type=Path, help="folder of what a recipe begins with, embedder64; default: --out")
     parser.add_argument("--shard-mib", type=float, help="also write the checkpoint in parts of at most so many MiB")
     parser.add_argument("--shard-half", action="store_true", help="those parts in half precision, half the size")
     parser.add_argument("--terms", help="under which terms the images are, for the model card")
@@ -101,10 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--grayscale: recipe {args.name!r} has colour images only.")
         options["grayscale"] = True
 
-    given = dict(options)
-    if "weights" in parameters:
-        given["weights"] = args.weights or args.out
-
     folder = args.out / "checkpoints" / args.name
     checkpoint = folder / "checkpoint.safetensors"
     # What makes a run another one; a device and a time limit do not.
@@ -112,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         restore(checkpoint)
         _check_same_run(folder, identity)
-        model, progress = recipe.run(args.data, folder, **given)
+        model, progress = recipe.run(args.data, folder, **options)
         if args.shard_mib is not None:
             write_shards(checkpoint, args.shard_mib, half=args.shard_half)
         # A recipe whose network is loaded from more than a file of weights says how it is saved.

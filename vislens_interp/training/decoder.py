@@ -1,4 +1,4 @@
-"""Recipe: the photo backend for photographs of one's own domain, in closed form: statistics and a decoder."""
+"""Recipe: the embedded backend for photographs of one's own domain, in closed form: statistics and a decoder."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import torch
 
 from vislens_interp import zoo
 from vislens_interp.backends.depth_embedder import DepthEmbedder
-from vislens_interp.backends.photo import DECODER, INPUT, NETWORK, STATISTICS
+from vislens_interp.backends.embedded import DECODER, INPUT, NETWORK, STATISTICS
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
 from vislens_interp.training.loop import Progress
 
 ABOUT = (
-    "The photo backend's own parts: the standard deviations of EfficientNet-Lite0's channel means, and ridge "
+    "The embedded backend's own parts: the standard deviations of EfficientNet-Lite0's channel means, and ridge "
     "regressions from its feature maps to patches of pixels."
 )
 
@@ -62,6 +62,6 @@ def run(
 
 
 def save(model: PyramidDecoder, path: Path) -> Path:
-    """Write what ``backend="photo"`` reads from ``folder=``."""
+    """Write what ``backend="embedded"`` reads from ``folder=``."""
     model.embedder.save_statistics(path.parent / STATISTICS)
     return model.save(path.parent / DECODER)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import load_state, save_state, write_atomically
 
 
 @dataclass
@@ -129,3 +130,12 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
     for mean, now in zip(average.buffers(), model.buffers(), strict=True):
         mean.copy_(now)
+
+
+def save_half(model: nn.Module, path: Path) -> Path:
+    """Write the weights in half precision, as every network ships."""
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+    return write_atomically(path.with_suffix(".safetensors"), lambda temporary: save_file(weights, temporary))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vislens_interp import zoo
 from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.embedded import INPUT, NETWORK, STATISTICS
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
 from vislens_interp.training.loop import Progress, add_test_figures, train
@@ -41,13 +42,13 @@ def run(
 ) -> tuple[nn.Module, Progress]:
     """Train the generator; the embedder is EfficientNet-Lite0 as it ships.
 
-    Half of a batch has no map at all, its other half a random number of levels left out. The loss compares pictures
+    It draws from embeddings as the backend reads them, at 128 px; what it draws is compared at its own size. Half of a batch has no map at all, its other half a random number of levels left out. The loss compares pictures
     with the images that they should be: in pixels, in the maps of all layers, and in the embedding.
 
     Args:
         data: What :func:`~vislens_interp.training.data.read_splits` reads.
-        out: Folder of the checkpoint; ``embedder64.safetensors`` (statistics) and ``decoder64.safetensors`` are put
-            beside it.
+        out: Folder of the checkpoint; ``statistics64.safetensors`` (of the comparison) and ``decoder64.safetensors``
+            are put beside it.
         size: Side of the pictures in pixels.
         w_pixels: Weight of the mean absolute error of pixels; ``w_maps`` and ``w_embedding`` likewise.
 
@@ -57,8 +58,8 @@ def run(
     torch.manual_seed(seed)
     splits = read_splits(data, size)
     some = pixels(splits.train[:: max(1, len(splits.train) // FITTED_ON)])
-    embedder = DepthEmbedder(zoo.load("efficientnet_lite0"), size=size).to(device)
-    statistics, weights = out / "embedder64.safetensors", out / "decoder64.safetensors"
+    embedder = DepthEmbedder(zoo.load(NETWORK), size=size).to(device)
+    statistics, weights = out / "statistics64.safetensors", out / "decoder64.safetensors"
     if statistics.is_file() and weights.is_file():
         embedder.load_statistics(statistics)
         decoder = PyramidDecoder.load(weights, embedder)
@@ -67,6 +68,7 @@ def run(
         decoder = PyramidDecoder(embedder).fit(some, batch_size=50)
         decoder.save(weights)
     levels = decoder.levels
+    reader = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(zoo.weights(STATISTICS)).to(device)
     model = MapGenerator(embedder.dim, levels=levels).to(device)
     with torch.no_grad():
         spreads = [item.std() for item in embedder.maps(some[:64], size=size)]
@@ -87,7 +89,8 @@ def run(
         with torch.no_grad():
             maps, x = see(images)
             drawing = draw(decoder.maps(images), dropped)
-        made = network(x, drawing, dropped)
+            given = reader(images.to(device))
+        made = network(given, drawing, dropped)
         seen, again = see(made)
         in_maps = torch.stack([(a - b).abs().mean() / s for a, b, s in zip(seen, maps, spreads, strict=True)]).mean()
         in_embedding = (again - x).square().mean()

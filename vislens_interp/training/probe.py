@@ -1,8 +1,12 @@
 """What an embedding holds: nearest neighbours, a linear probe, and finding an image by another picture of it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+
+from vislens_interp.training.data import Splits, pixels
 
 
 def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 20) -> float:
@@ -68,3 +72,25 @@ def retrieval(queries: Tensor, gallery: Tensor) -> float:
     """
     cosine = normalize(queries.float(), dim=1) @ normalize(gallery.float(), dim=1).T
     return (cosine.argmax(1) == torch.arange(len(queries), device=queries.device)).float().mean().item()
+
+
+def probes(network: Any, splits: Splits, held_out: slice, bank: int) -> dict[str, float]:
+    """20-NN and linear probe top-1 of a network's outputs on these held-out images, from ``bank`` training images."""
+    known, asked = embed(network, evenly(splits.train, bank)), embed(network, splits.validation[held_out])
+    labels = evenly(splits.train_labels, bank).to(known.device), splits.validation_labels[held_out].to(known.device)
+    return {
+        "knn20_top1": knn_accuracy(known, labels[0], asked, labels[1]),
+        "linear_probe_top1": linear_probe(known, labels[0], asked, labels[1]),
+    }
+
+
+@torch.no_grad()
+def embed(network: Any, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Embeddings (N, D) float32 of bytes (N, 3, H, W), a batch at a time."""
+    device = next(network.parameters()).device
+    return torch.cat([network(pixels(part.to(device))) for part in images.split(batch_size)])
+
+
+def evenly(rows: Tensor, count: int) -> Tensor:
+    """About ``count`` rows, evenly spaced; all of them where there are fewer."""
+    return rows[:: max(1, len(rows) // count)]

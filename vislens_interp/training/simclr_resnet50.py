@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from vislens_interp.images import to_pil
 from vislens_interp.precision import mixed_precision
 from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
-from vislens_interp.training.embedder64 import probes
-from vislens_interp.training.embedder64 import save as save  # half precision, as every shipped network
 from vislens_interp.training.loop import Progress, add_test_figures, train
+from vislens_interp.training.loop import save_half as save  # noqa: F401 (what the command writes)
+from vislens_interp.training.probe import probes
 from vislens_interp.training.vit_tiny64 import standardisation
 
 ABOUT = "timm's resnet50 on 64-pixel images, trained by SimCLR without labels."

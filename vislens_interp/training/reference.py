@@ -1,0 +1,62 @@
+"""Recipe: the embedded backend's reference set, from a folder of photographs with a table of their terms."""
+
+import csv
+import shutil
+from pathlib import Path
+
+from vislens_interp import zoo
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.embedded import INPUT, NETWORK, REFERENCE, STATISTICS
+from vislens_interp.backends.reference_photographs import ReferencePhotographs, write_reference
+from vislens_interp.training.loop import Progress
+
+ABOUT = (
+    "Crops of photographs at several scales, on which a lens is fitted where no images are given. licences.csv within "
+    "the zip names source, author and terms of each photograph."
+)
+LIST = "licences.csv"
+
+
+def run(
+    data: Path, out: Path, *, device: str = "cpu", seed: int = 0, size: int = 224, minutes: float | None = None
+) -> tuple[Path, Progress]:
+    """Pack the photographs that ``licences.csv`` in the folder names, and embed their crops.
+
+    Args:
+        data: Folder with the photographs and ``licences.csv``, whose columns ``file`` and ``licence`` are read.
+        out: Folder that the zip is made in.
+        size: Side in pixels at which the crops are embedded.
+
+    Returns:
+        The zip, and what it holds.
+
+    Raises:
+        FileNotFoundError: There is no such table, or a photograph is missing.
+    """
+    table = Path(data) / LIST
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"data={str(data)!r} holds no {LIST}; expected a table with the columns file and licence. Say for each "
+            "photograph on which terms it may be passed on."
+        )
+    terms = table.read_text(encoding="utf-8")
+    rows = list(csv.DictReader(terms.splitlines()))
+    own = out.parents[1] / STATISTICS
+    statistics = own if own.is_file() else zoo.weights(STATISTICS)
+    embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(statistics).to(device)
+    out.mkdir(parents=True, exist_ok=True)
+    path = write_reference(
+        out / "reference.zip", [Path(data) / row["file"] for row in rows], terms, embedder, size=size, seed=seed
+    )
+    made = ReferencePhotographs(path, size)
+    licences = sorted({row["licence"] for row in rows})
+    said = f"{len(rows)} photographs, {len(made)} crops; licences: {', '.join(licences)}"
+    return path, Progress(1, 0.0, [{"step": 1, "photographs": len(rows), "crops": len(made)}], said)
+
+
+def save(made: Path, path: Path) -> Path:
+    """Put the zip where the embedded backend looks for it."""
+    place = path.parent / REFERENCE
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(made, place)
+    return place
