@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in SUITE], help="these benchmarks alone")
     parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"), help="default: VISLENS_DATA")
-    parser.add_argument("--weights", type=Path, help="what the recipes of docs/training64.md wrote")
+    parser.add_argument("--weights", type=Path, help="what the recipes of docs/training.md wrote")
     parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0, for table3")
     parser.add_argument("--nsd", type=Path, help="the Natural Scenes Dataset, for paper_table_1")
     parser.add_argument("--device", default="cpu")

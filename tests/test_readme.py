@@ -24,7 +24,7 @@ LINKED = [
     ROOT / "RESULTS.md",
     ROOT / "benchmarks/README.md",
 ]
-RUN_ELSEWHERE = {"training64.md", "sd15_runbook.md"}
+RUN_ELSEWHERE = {"training.md", "sd15_runbook.md"}
 """Pages whose Python needs weights that have to be trained or downloaded first."""
 
 

@@ -31,8 +31,9 @@ INPUT = 128
 LATENT_DIM, NOISE = 512, 0.1
 """Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
+# One epoch: the closed-form start is as good. Held-out correlations of nine units were the same after one and after ten.
 DEFAULTS = Config.of(
-    fit={"epochs": 10, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
+    fit={"epochs": 1, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
     edit={"alpha": 1.0, "goal": "surrogate_ascent", "interpolation": "lerp", "keep_norm": True},
     optimize={"strength": 0.0},

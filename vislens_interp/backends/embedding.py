@@ -1,5 +1,6 @@
 """Backends whose x is an embedding: an embedder carries images there, a diffusion model back."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -95,6 +96,7 @@ class EmbeddingBackend:
         self.device = generator.device
         self._reference = check_images(reference, "reference") if isinstance(reference, Tensor) else reference
         self._vae_factory, self.cache = vae_factory, cache
+        self._vae: VAE | None = None
 
     encodes_files = True
     """A cache knows files by name and does not read them."""
@@ -143,7 +145,9 @@ class EmbeddingBackend:
     def vae(self) -> VAE:
         """The embedding VAE that every fit starts from, the same each time."""
         if self._vae_factory is not None:
-            return self._vae_factory().to(self.device)
+            if self._vae is None:
+                self._vae = self._vae_factory().to(self.device)
+            return copy.deepcopy(self._vae)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return EmbeddingVAE(*self.shape).to(self.device)

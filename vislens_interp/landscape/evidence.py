@@ -30,9 +30,10 @@ class Evidence:
         shuffles: Number of those fits.
         reconstruction: Share of the held-out variance of x that decoding the latent keeps.
         strong_images: Distinct reference images whose response is at least one SD from the mean.
-        images: Distinct images of the reference set.
+        images: Distinct images of the reference set: groups.
         held_out: Held-out images among them.
-        copies: Further images of the set, which are copies of these; a picture and its copies count once.
+        copies: Further images of the set, which are copies of these, or crops of the same photographs; all of one group
+            count once.
     """
 
     unit: str
@@ -56,7 +57,7 @@ class Evidence:
 
     def __str__(self) -> str:
         verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"
-        copies = f", {self.copies} copies left out of every count" if self.copies else ""
+        copies = f", {self.copies} copies or crops of these left out of every count" if self.copies else ""
         return (
             f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} by "
             f"permutation, {self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strong, "

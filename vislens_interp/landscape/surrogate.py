@@ -207,7 +207,7 @@ def _train_network(
         torch.manual_seed(seed)
         network = _network(x.shape[1], responses.shape[1])
     network = network.to(x)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1, fused=True)
     best, kept, since = float("inf"), network.state_dict(), 0
     for _ in range(EPOCHS):
         for part in rows[torch.randperm(len(rows), generator=draw)].split(BATCH):

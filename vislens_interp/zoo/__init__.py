@@ -35,17 +35,30 @@ def _vit_tiny64(state: dict[str, Tensor]) -> nn.Module:
     return model
 
 
-def _efficientnet_lite0(state: dict[str, Tensor]) -> nn.Module:
-    import timm
+def _efficientnet_lite(number: int, size: int) -> Callable[[dict[str, Tensor]], nn.Module]:
+    def build(state: dict[str, Tensor]) -> nn.Module:
+        import timm
 
-    model: Any = timm.create_model("tf_efficientnet_lite0", num_classes=len(state["classifier.bias"]))
-    model.preprocess = Preprocess(224, (127 / 255,) * 3, (128 / 255,) * 3)
+        model: Any = timm.create_model(f"tf_efficientnet_lite{number}", num_classes=len(state["classifier.bias"]))
+        model.preprocess = Preprocess(size, (127 / 255,) * 3, (128 / 255,) * 3)
+        return model
+
+    return build
+
+
+def _squeezenet1_0(state: dict[str, Tensor]) -> nn.Module:
+    from torchvision.models import squeezenet1_0
+
+    model: Any = squeezenet1_0(num_classes=len(state["classifier.1.bias"]))
+    model.preprocess = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     return model
 
 
 _NETWORKS: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = {
     "cifar10_convnet": _convnet,
-    "efficientnet_lite0": _efficientnet_lite0,
+    "efficientnet_lite0": _efficientnet_lite(0, 224),
+    "efficientnet_lite2": _efficientnet_lite(2, 260),
+    "squeezenet1_0": _squeezenet1_0,
     "vit_tiny64": _vit_tiny64,
 }
 
@@ -61,8 +74,9 @@ def load(name: str) -> nn.Module:
 
     Args:
         name: One of :func:`available`; ``cifar10_convnet`` is the paper's classifier, trained on colour images at 32
-            px, ``efficientnet_lite0`` an ImageNet classifier at 224 px (TensorFlow's weights, Apache-2.0),
-            ``vit_tiny64`` a supervised vision transformer at 64 px.
+            px; ``efficientnet_lite0``, ``efficientnet_lite2`` (TensorFlow's weights, Apache-2.0) and ``squeezenet1_0``
+            (BSD) are ImageNet classifiers at 224, 260 and 224 px; ``vit_tiny64`` is a supervised vision transformer at
+            64 px.
 
     Returns:
         The network; it takes images after ``.preprocess``, which takes RGB in [0, 1].
@@ -109,7 +123,7 @@ def weights(name: str) -> Path:
     if name not in checksums:
         raise FileNotFoundError(
             f"weights file {name!r} does not come with this version of vislens_interp; expected one of"
-            f" {', '.join(sorted(checksums))}. Train it (docs/training64.md), or choose another backend."
+            f" {', '.join(sorted(checksums))}. Train it (docs/training.md), or choose another backend."
         )
     if not path.is_file():
         raise FileNotFoundError(
