@@ -19,8 +19,10 @@ if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
     from vislens_interp.lens import FeatureLens
     from vislens_interp.results.result import LensResult
 
-DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:cifar10_convnet", "conv3", 16)}
+DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:efficientnet_lite2", "blocks.4", 17)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
+DEMO_EVERY = {"cifar10": 1, "embedded": 3}
+"""Every so manieth reference image is read: a large network takes a tenth of a second an image."""
 CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
@@ -79,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         parents=[common],
         help="one unit of a shipped network, end to end, without any files",
-        description="One unit of a shipped network, end to end. Needs no files: the reference images are synthetic.",
+        description="One unit of a shipped network, end to end. Needs no files: photographs come with the package.",
     )
     demo.add_argument("--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours")
     demo.add_argument("--backend", choices=tuple(DEMOS), default=DEFAULT_BACKEND, help=f"default: {DEFAULT_BACKEND}")
     model, layer, unit = DEMOS[DEFAULT_BACKEND]
     demo.add_argument("--layer", help=f"dotted name of the layer of {model} (default: {layer})")
     demo.add_argument("--unit", type=int, help=f"channel or feature (default: {unit})")
-    demo.add_argument("--images", metavar="DIR", help="images to start from instead of 8 synthetic ones")
+    demo.add_argument("--images", metavar="DIR", help="images to start from instead of 8 of our own")
     demo.set_defaults(run=_demo)
 
     visualize = commands.add_parser(
@@ -179,7 +181,7 @@ def _add_lens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         default=DEFAULT_BACKEND,
-        help="embedded (64 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
+        help="embedded (224 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
         f" default: {DEFAULT_BACKEND}",
     )
     parser.add_argument(
@@ -204,17 +206,23 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    from vislens_interp.reference import ReferenceSet
+
     _check_out(args.out)
     device = _device(args.device)
     model, layer, unit = DEMOS[args.backend]
     args.layer = layer if args.layer is None else args.layer
     args.unit = unit if args.unit is None else args.unit
     lens = _lens(_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
-    lens.fit(progress=True)
+    reference = ReferenceSet.for_fit(lens.backend)
+    lens.fit(reference.at(range(0, len(reference), DEMO_EVERY[args.backend])), progress=True)
     if args.images is None:
-        images, names = lens.reference_set.held_out(DEMO_IMAGES)
-        result = lens.visualize(images, alphas=ALPHAS, progress=True)
-        result.names = list(names)
+        images, names = lens.reference_set.held_out()
+        # Where they are crops of photographs: each photograph once, as a whole.
+        whole = [row for row, name in enumerate(names) if name.endswith("-0")] or list(range(len(names)))
+        rows = whole[:: max(1, len(whole) // DEMO_IMAGES)][:DEMO_IMAGES]
+        result = lens.visualize(images[rows], alphas=ALPHAS, progress=True)
+        result.names = [names[row] for row in rows]
     else:
         result = lens.visualize(args.images, alphas=ALPHAS, progress=True)
     _finish(result, args, model=model, weights=None)

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torchvision
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +30,7 @@ from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
-from vislens_interp.files import write_text
+from vislens_interp.files import write_atomically, write_text
 from vislens_interp.methods import method_by_name
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.preprocess import Preprocess
@@ -42,22 +41,21 @@ LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
     "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
 }
-METHODS = ("edit", "ridge_direction", "shuffled")
-PHOTOS, UNITS = 8, 8
-"""Test photographs that are edited for each unit, and units of each layer."""
+METHODS: dict[str, tuple[str, float | None]] = {
+    "edit": ("edit", None),
+    "edit, alpha 0.3": ("edit", 0.3),
+    "ridge_direction": ("ridge_direction", None),
+    "shuffled": ("shuffled", None),
+}
+"""Method and weight of the edit; None is its own."""
+JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
+PHOTOS, UNITS, INPUTS = 8, 8, 96
+"""Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
 
 
-def networks(data: Path) -> dict[str, nn.Module]:
+def networks() -> dict[str, nn.Module]:
     """The two judges, with their preprocessing."""
-    lite2: Any = timm.create_model("tf_efficientnet_lite2")
-    state = load_file(data / "networks" / "imagenet_efficientnet_lite2.safetensors")
-    lite2.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
-    lite2.preprocess = Preprocess(260, [127 / 255] * 3, [128 / 255] * 3)
-    squeeze: Any = torchvision.models.squeezenet1_0()
-    state = load_file(data / "networks" / "imagenet_squeezenet1_0.safetensors")
-    squeeze.load_state_dict({key: value.float() for key, value in state.items()})
-    squeeze.preprocess = Preprocess(224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    return {name: net.eval().requires_grad_(False) for name, net in (("lite2", lite2), ("squeezenet", squeeze))}
+    return {"lite2": zoo.load("efficientnet_lite2"), "squeezenet": zoo.load("squeezenet1_0")}
 
 
 def read(path: Path, names: list[str]) -> Tensor:
@@ -236,103 +234,150 @@ def _channels(net: Any, layers: list[str], images: Tensor, size: int | None = No
     return [torch.cat(seen[layer]) for layer in layers]
 
 
-def references(data: Path, seed: int) -> Tensor:
-    """1,800 reference pictures (N, 3, 224, 224): tuning photographs, crops of them, Tiny-ImageNet training images."""
-    photos = photographs(data, 0)[0]
-    generator = torch.Generator().manual_seed(seed)
-    made = [photos.float() / 255]
-    for _ in range(3):
-        crops = []
-        for photo in photos:
-            side = int(224 * (0.4 + 0.6 * torch.rand(1, generator=generator).item()))
-            top, left = torch.randint(0, 225 - side, (2,), generator=generator).tolist()
-            crop = photo[None, :, top : top + side, left : left + side].float() / 255
-            crops.append(F.interpolate(crop, (224, 224), mode="bicubic", antialias=True).clamp(0, 1))
-        made.append(torch.cat(crops))
-    small = tiny(data, "train_0", 800, seed=seed)[0].float() / 255
-    made.append(F.interpolate(small, (224, 224), mode="bicubic").clamp(0, 1))
-    return torch.cat(made)
+def edits(
+    data: Path, nets: dict[str, Any], seed: int, out: Path, parity: int, units: int, split: str
+) -> dict[str, Any]:
+    """Signed changes of units' responses, in SDs over the reference photographs, and what a third network sees.
 
-
-def edits(data: Path, nets: dict[str, nn.Module], seed: int, out: Path, parity: int, units: int) -> dict[str, Any]:
-    """Signed changes of units' responses, in SDs of the references, and realism in a third network's features."""
+    Lenses are fitted on the backend's own reference photographs. Every unit gets other photographs to edit, in turn, so
+    that a group's pictures together are compared with photographs that nobody edits.
+    """
     backend = get_backend("embedded")
-    images, real = references(data, seed), photographs(data, parity)[0].float() / 255
+    reference = ReferenceSet.of_backend(backend)
+    assert reference is not None
+    real = photographs(data, parity)[0].float() / 255
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
-    inputs, others = real[order[:PHOTOS]], real[order[PHOTOS:]]
-    judge = {"lite2": "squeezenet", "squeezenet": "lite2"}
-    seen = {name: features(name, net, others) for name, net in nets.items()}
-    unedited = backend.closed_loop.reconstruct(inputs, 0.0)
-    reference = ReferenceSet(images)
-    reference.embeddings(backend)
+    inputs, others = real[order[:INPUTS]], real[order[INPUTS:]]
+    save_features(out / "others.safetensors", {name: features(name, net, others) for name, net in nets.items()})
+    part, parts = (int(word) for word in split.split("/"))
+    number = -1
     for name, layers in LAYERS.items():
-        spread = seen[judge[name]].std(0).clamp_min(1e-6)
-        read_outs = _channels(nets[name], list(layers.values()), images)
-        for (depth, layer), responses in zip(layers.items(), read_outs, strict=True):
-            chosen = torch.randperm(responses.shape[1], generator=torch.Generator().manual_seed(seed + 2))
-            half = len(chosen) // 2  # units of the first half of a fixed shuffle tune, those of the second half test
-            chosen = (chosen[half:] if parity else chosen[:half])[:units].tolist()
+        responses: list[Tensor] = []
+        for depth, layer in layers.items():
+            width = layer_width(nets[name], layer)
+            order = torch.randperm(width, generator=torch.Generator().manual_seed(seed + 2))
+            # Units of the first half of a fixed shuffle tune, those of the second half test.
+            chosen = (order[width // 2 :] if parity else order[: width // 2])[:units].tolist()
             for unit in chosen:
+                number += 1
                 file = out / f"{name}-{depth}-{unit}.json"
-                if file.is_file():
+                if file.is_file() or number % parts != part:
                     continue
-                column = responses[:, unit : unit + 1].float()
-                target = LayerTarget(nets[name], layer, unit)
-                record: dict[str, Any] = {"network": name, "depth": depth, "layer": layer, "unit": unit, "methods": {}}
-                before = target.responses(unedited)[:, 0]
-                record["reconstruction"] = ((before - target.responses(inputs)[:, 0]) / column.std()).mean().item()
-                for label in METHODS:
-                    method = method_by_name(label)
-                    method.fit(target, backend, reference.with_responses(column))
-                    if label == "edit":
-                        found = method.evidence_[target.names[0]]
-                        record["evidence"] = found.to_dict()
-                    row: dict[str, Any] = {}
-                    for sense in ("increase", "decrease"):
-                        made = method.generate(inputs, {0: sense}, seeds=[seed] * PHOTOS).images
-                        made = (made * 255).round() / 255
-                        sign = 1 if sense == "increase" else -1
-                        change = sign * (target.responses(made)[:, 0] - before) / column.std()
-                        look = features(judge[name], nets[judge[name]], made)
-                        row[sense] = {
-                            "change": change.tolist(),
-                            "rms": (made - unedited).square().mean((1, 2, 3)).sqrt().mean().item(),
-                            "distance": kernel_distance(look / spread, seen[judge[name]] / spread),
-                        }
-                        if label == "edit":
-                            sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112)), PHOTOS)
-                            torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
-                    record["methods"][label] = row
-                look = features(judge[name], nets[judge[name]], unedited)
-                record["unedited_distance"] = kernel_distance(look / spread, seen[judge[name]] / spread)
-                write_text(file, json.dumps(record))
-                changes = {
+                if not responses:
+                    responses = reference_responses(out, name, nets[name], list(layers.values()), reference)
+                column = responses[list(layers).index(depth)][:, unit : unit + 1].float()
+                rows = torch.arange(number * PHOTOS, (number + 1) * PHOTOS) % INPUTS
+                record = edit_unit(nets, name, layer, unit, backend, reference, column, inputs[rows], seed, file)
+                write_text(file, json.dumps({"depth": depth, "rows": rows.tolist(), **record}))
+                said = {
                     label: [round(float(np.mean(cell["change"])), 2) for cell in row.values()]
                     for label, row in record["methods"].items()
                 }
-                print(file.name, changes, flush=True)
+                print(file.name, said, flush=True)
     return summarise(out)
 
 
+def edit_unit(
+    nets: dict[str, Any],
+    name: str,
+    layer: str,
+    unit: int,
+    backend: Any,
+    reference: ReferenceSet,
+    column: Tensor,
+    images: Tensor,
+    seed: int,
+    file: Path,
+) -> dict[str, Any]:
+    """Pictures of one unit by every method: what the unit answers, how far pixels went, what the judge sees."""
+    target = LayerTarget(nets[name], layer, unit)
+    judge = JUDGE[name]
+    sd = column.std()
+    before = target.responses(images)[:, 0]
+    seen = {"unedited": features(judge, nets[judge], images)}
+    record: dict[str, Any] = {"network": name, "layer": layer, "unit": unit, "methods": {}}
+    record["room"] = ((before.mean() - column.min()) / sd).item()
+    fitted: dict[str, Any] = {}
+    for label, (kind, alpha) in METHODS.items():
+        if kind not in fitted:
+            fitted[kind] = method_by_name(kind).fit(target, backend, reference.with_responses(column))
+        method = fitted[kind]
+        if label == "edit":
+            record["evidence"] = method.evidence_[target.names[0]].to_dict()
+            kept = method.generate(images, {}, seeds=[seed] * len(images)).images
+            record["alpha 0"] = ((target.responses(kept)[:, 0] - before) / sd).abs().mean().item()
+        row: dict[str, Any] = {}
+        for sense, sign in (("increase", 1), ("decrease", -1)):
+            made = method.generate(images, {0: sense}, seeds=[seed] * len(images), alpha=alpha).images
+            made = (made * 255).round() / 255
+            seen[f"{label} {sense}"] = features(judge, nets[judge], made)
+            row[sense] = {
+                "change": (sign * (target.responses(made)[:, 0] - before) / sd).tolist(),
+                "rms": (made - images).square().mean((1, 2, 3)).sqrt().mean().item(),
+            }
+            if label == "edit":
+                sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112), mode="area"), len(made))
+                torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
+        record["methods"][label] = row
+    save_features(file.with_suffix(".safetensors"), seen)
+    return record
+
+
+def save_features(path: Path, found: dict[str, Tensor]) -> None:
+    write_atomically(path, lambda temporary: save_file({k: v.contiguous() for k, v in found.items()}, temporary))
+
+
+@torch.no_grad()
+def layer_width(net: Any, layer: str) -> int:
+    return _channels(net, [layer], torch.zeros(1, 3, 64, 64))[0].shape[1]
+
+
+def reference_responses(out: Path, name: str, net: Any, layers: list[str], reference: ReferenceSet) -> list[Tensor]:
+    """Channel means of layers over the reference photographs, read once and kept in a file."""
+    path = out / f"reference-{name}.safetensors"
+    if not path.is_file():
+        parts = [_channels(net, layers, part) for part in reference.parts()]
+        save_features(path, {layer: torch.cat([part[k] for part in parts]) for k, layer in enumerate(layers)})
+    stored = load_file(path)
+    return [stored[layer] for layer in layers]
+
+
 def summarise(out: Path) -> dict[str, Any]:
-    """Means over units with intervals, for each network and depth."""
-    records = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
-    found: dict[str, Any] = {"units": len(records), "photographs": PHOTOS}
-    found["evidence good"] = share(torch.tensor([not record["evidence"]["weak"] for record in records]))
-    found["reconstruction, SD"] = interval(torch.tensor([record["reconstruction"] for record in records]))
+    """Means over units with intervals for each network and depth; distances of a network's pictures together."""
+    records = {path: json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))}
+    found: dict[str, Any] = {"units": len(records), "photographs a unit": PHOTOS}
+    found["evidence good"] = share(torch.tensor([not record["evidence"]["weak"] for record in records.values()]))
+    found["alpha 0, SD"] = interval(torch.tensor([record["alpha 0"] for record in records.values()]))
+    others = load_file(out / "others.safetensors")
     for name, layers in LAYERS.items():
+        own = {path: record for path, record in records.items() if record["network"] == name}
+        if not own:
+            continue
         for depth in layers:
-            group = [record for record in records if (record["network"], record["depth"]) == (name, depth)]
-            if not group:
-                continue
-            row: dict[str, Any] = {"units": len(group)}
+            group = [record for record in own.values() if record["depth"] == depth]
+            row: dict[str, Any] = {"units": len(group), "room to fall, SD": float(np.mean([r["room"] for r in group]))}
             for label in METHODS:
                 for sense in ("increase", "decrease"):
-                    cells = [record["methods"][label][sense] for record in group]
-                    row[f"{label} {sense}"] = interval(torch.tensor([np.mean(cell["change"]) for cell in cells]))
-                    row[f"{label} {sense} distance"] = float(np.mean([cell["distance"] for cell in cells]))
-            row["unedited distance"] = float(np.mean([record["unedited_distance"] for record in group]))
+                    changes = torch.tensor([np.mean(r["methods"][label][sense]["change"]) for r in group])
+                    row[f"{label} {sense}"] = interval(changes)
             found[f"{name} {depth}"] = row
+        real = others[JUDGE[name]]
+        scale = real.std(0).clamp_min(1e-6)
+        stored = [load_file(path.with_suffix(".safetensors")) for path in own]
+        found[f"{name}: kernel distance"] = {
+            key: kernel_distance(torch.cat([one[key] for one in stored]) / scale, real / scale) for key in stored[0]
+        }
+    for rival in ("ridge_direction", "shuffled"):
+        gaps = [
+            np.mean(
+                [
+                    np.mean(r["methods"]["edit"][s]["change"]) - np.mean(r["methods"][rival][s]["change"])
+                    for s in ("increase", "decrease")
+                ]
+            )
+            for r in records.values()
+        ]
+        found[f"edit minus {rival}, SD"] = interval(torch.tensor(gaps))
     return found
 
 
@@ -343,20 +388,21 @@ def main() -> None:
     parser.add_argument("--part", choices=("named", "alone", "embedding", "edits"), action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--units", type=int, default=UNITS)
+    parser.add_argument("--share", default="0/1", help="i/n: every n-th unit from the i-th, for n processes")
     parser.add_argument("--tune", action="store_true", help="edits on tuning photographs and tuning units")
     args = parser.parse_args()
     if args.data is None:
         parser.error("--data is not given and VISLENS_DATA is not set; say where the files are.")
     args.data = Path(args.data)
     source = provenance(seed=args.seed)  # now: the code may change while it runs
-    nets = networks(args.data)
+    nets = networks()
     path = args.out / "pictures.json"
     done = json.loads(path.read_text()) if path.is_file() else {}
     for part in args.part or ("named", "embedding", "alone", "edits"):
         if part == "edits":
             folder = args.out / ("edits-tuning" if args.tune else "edits")
             folder.mkdir(parents=True, exist_ok=True)
-            figures = edits(args.data, nets, args.seed, folder, 0 if args.tune else 1, args.units)
+            figures = edits(args.data, nets, args.seed, folder, 0 if args.tune else 1, args.units, args.share)
             part = folder.name
         else:
             figures = {"named": named, "alone": alone, "embedding": embedding}[part](args.data, nets, args.seed)
