@@ -27,9 +27,7 @@ from torch.nn import functional as F
 from benchmarks.common.provenance import provenance
 from vislens_interp import zoo
 from vislens_interp.backends.base import get_backend
-from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
-from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.files import write_atomically, write_text
 from vislens_interp.methods import method_by_name
 from vislens_interp.metrics.realism import kernel_distance
@@ -146,10 +144,7 @@ def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
 
 def alone(data: Path, nets: dict[str, nn.Module], seed: int, count: int = 96) -> dict[str, Any]:
     """Pictures from the channel means alone, at 64 px: no input image, no trained generator."""
-    embedder = DepthEmbedder(zoo.load("efficientnet_lite0"), size=64)
-    some = tiny(data, "train_0", 1000, seed=seed)[0].float() / 255
-    embedder.standardise(some)
-    loop = ClosedLoopGenerator(embedder, PyramidDecoder(embedder), size=64)
+    loop = get_backend("embedded", size=64).closed_loop
     images, words = tiny(data, "val", count, parity=1, seed=seed)
     info = ImageNetInfo("imagenet-1k").label_names()
     known = sorted(json.loads((data / "tiny_imagenet" / "classes.json").read_text()))
@@ -157,7 +152,7 @@ def alone(data: Path, nets: dict[str, nn.Module], seed: int, count: int = 96) ->
     wanted = torch.tensor([known.index(word) for word in words])
     x = images.float() / 255
     with torch.no_grad():
-        asked = embedder(x)
+        asked = loop.embedder(x)
     made = loop.draw(asked, list(range(len(x))))
     ranks = scores(nets["lite2"], made, classes).argsort(1, descending=True) == wanted[:, None]
     place = ranks.float().argmax(1)

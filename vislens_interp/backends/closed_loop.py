@@ -17,8 +17,9 @@ STEPS, LR, CHANGE = 12, 0.06, 0.1
 six tuning photographs and eight tuning units; ``benchmarks/pictures --part edits --tune`` measures it."""
 DRAW_STEPS, DRAW_LR = 150, 0.1
 """Of a picture that is drawn from its embedding alone."""
-EXPONENT = 1.5
-"""Amplitudes of a change fall with this power of the frequency: photographs' own fall with about 1."""
+EXPONENT, DRAW_EXPONENT = 1.5, 1.0
+"""Amplitudes of an edit's change, and of a picture from its embedding alone, fall with this power of the frequency;
+photographs' own fall with about 1."""
 MARGIN = 8
 """Pixels of the embedder's input by which a picture is shifted between steps, at most: what holds at one place only
 is not climbed."""
@@ -167,7 +168,7 @@ class ClosedLoopGenerator:
         limit = (self.change * share)[:, None, None, None]
 
         def picture() -> Tensor:
-            change = F.interpolate(self._signal(spectrum, side), starts.shape[-2:], mode="bicubic")
+            change = F.interpolate(_signal(spectrum, side, EXPONENT), starts.shape[-2:], mode="bicubic")
             size = (change.square().mean((1, 2, 3), keepdim=True) + 1e-12).sqrt()
             return starts + change * (limit / size).clamp_max(1)
 
@@ -199,7 +200,7 @@ class ClosedLoopGenerator:
         optimizer = torch.optim.Adam([spectrum], DRAW_LR)
 
         def picture() -> Tensor:
-            return first + F.interpolate(self._signal(spectrum, side), first.shape[-2:], mode="bicubic")
+            return first + F.interpolate(_signal(spectrum, side, DRAW_EXPONENT), first.shape[-2:], mode="bicubic")
 
         with torch.enable_grad():
             for step in range(self.draw_steps):
@@ -214,14 +215,6 @@ class ClosedLoopGenerator:
                 optimizer.step()
         return picture().detach().clamp(0, 1)
 
-    def _signal(self, spectrum: Tensor, side: int) -> Tensor:
-        """Coefficients (N, 3, side, side // 2 + 1, 2) to a change of pixels (N, 3, side, side)."""
-        rows, columns = torch.fft.fftfreq(side)[:, None] * side, torch.fft.rfftfreq(side)[None] * side
-        weight = (rows**2 + columns**2).sqrt().clamp_min(1) ** -EXPONENT
-        weight = (weight / weight.square().mean().sqrt()).to(spectrum)
-        waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
-        return torch.einsum("rc,nchw->nrhw", _COLOURS.to(waves), waves)
-
     def _shifted(self, pictures: Tensor, step: int, side: int) -> Tensor:
         """Pictures (N, 3, side, side), shifted a little and every other time mirrored, with gradients."""
         inside = pictures.clamp(0, 1)
@@ -234,6 +227,15 @@ class ClosedLoopGenerator:
     def _embed(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             return self.embedder(images.to(self.device))
+
+
+def _signal(spectrum: Tensor, side: int, exponent: float) -> Tensor:
+    """Coefficients (N, 3, side, side // 2 + 1, 2) to a change of pixels (N, 3, side, side)."""
+    rows, columns = torch.fft.fftfreq(side)[:, None] * side, torch.fft.rfftfreq(side)[None] * side
+    weight = (rows**2 + columns**2).sqrt().clamp_min(1) ** -exponent
+    weight = (weight / weight.square().mean().sqrt()).to(spectrum)
+    waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
+    return torch.einsum("rc,nchw->nrhw", _COLOURS.to(waves), waves)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -202,9 +202,7 @@ def write_reference(
     about = {
         "what": "crops of free photographs; licences.csv says whose they are, and on which terms",
         "photographs": names,
-        "crops": [
-            [row, *box] for row, picture in enumerate(pictures) for box in crop_boxes(*picture.size, generator)
-        ],
+        "crops": [[row, *box] for row, picture in enumerate(pictures) for box in crop_boxes(*picture.size, generator)],
         "quality": quality,
         "size": size,
         "embedder": fingerprint(embedder.state_dict()),

@@ -42,8 +42,9 @@ def run(
 ) -> tuple[nn.Module, Progress]:
     """Train the generator; the embedder is EfficientNet-Lite0 as it ships.
 
-    It draws from embeddings as the backend reads them, at 128 px; what it draws is compared at its own size. Half of a batch has no map at all, its other half a random number of levels left out. The loss compares pictures
-    with the images that they should be: in pixels, in the maps of all layers, and in the embedding.
+    It draws from embeddings as the backend reads them, at 128 px; what it draws is compared at its own size. Half of a
+    batch has no map at all, its other half a random number of levels left out. The loss compares pictures with the
+    images that they should be: in pixels, in the maps of all layers, and in the embedding.
 
     Args:
         data: What :func:`~vislens_interp.training.data.read_splits` reads.
