@@ -1,14 +1,19 @@
 """The embedded backend as it ships: photographs in, photographs out, and a unit that it never asks moves."""
 
+import shutil
+
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn.functional import interpolate
 
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
 from vislens_interp.backends.embedded import FILES, embedded
+from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import CallableTarget
 from vislens_interp.training.__main__ import main
 
@@ -79,3 +84,73 @@ def test_the_recipe_makes_a_backend_of_one_s_own_images(tmp_path):
     images = _pictures(2, 64, seed=4)
     made = own.decode(own.encode(images), init_image=images, strength=0.0, seeds=[0, 0])
     assert (made - images).square().mean() < 1e-2
+
+
+def test_it_brings_photographs_and_their_embeddings():
+    backend = get_backend("embedded")
+    images = backend.reference_images()
+    assert len(images) >= 2000
+    assert len(images.groups.unique()) >= 300
+    known = backend.encode(images)
+    some = [0, 700, 1400]
+    torch.testing.assert_close(known[some], backend.encode(images[some]), atol=0.02, rtol=0.01)  # half precision
+    rows = images.terms().splitlines()
+    assert rows[0].startswith("file,package,path,author,licence")
+    assert (zoo.WEIGHTS / "embedded/reference.zip").stat().st_size <= 12_000_000
+
+
+def test_optimisation_moves_the_unit_further_than_the_edit(backend):
+    warmth = CallableTarget(
+        lambda images: (images[:, 0] - images[:, 2]).mean((1, 2)).sigmoid(), name="warmth", differentiable=True
+    )
+    lens = FeatureLens(warmth, backend=backend).fit(_pictures(240, 64, seed=1), shuffles=0)
+    images = _pictures(2, 64, seed=2)
+    edited, optimised = (lens.visualize(images, method=method) for method in ("edit", "optimize"))
+    for sense, sign in (("increase", 1), ("decrease", -1)):
+        assert (sign * optimised.response_change[sense] > 0.2).all()
+        assert (sign * optimised.response_change[sense] > 0.7 * sign * edited.response_change[sense]).all()
+        assert ((optimised.images[sense] - images).square().mean((1, 2, 3)).sqrt() < 0.12).all()
+
+
+def test_one_image_is_enough_to_start(backend):
+    network = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Tanh(), nn.Conv2d(4, 3, 3))
+    network.__dict__["preprocess"] = Preprocess(64, [0.5], [0.25])  # carried, no layer of the Sequential
+    lens = FeatureLens(network.eval(), "2", unit=1, backend=backend)
+    lens.fit(shuffles=1)
+    result = lens.visualize(_pictures(1, 64))
+    assert result.images["increase"].shape == (1, 3, 64, 64)
+    assert result.settings["reference_set"] == "reference photographs"
+    shown = lens.visualize(_pictures(1, 64), method="natural_images")
+    assert shown.response_change["increase"] > shown.response_change["decrease"]
+
+
+def test_as_shipped_files_are_checked(tmp_path, monkeypatch):
+    for name in (*FILES, "checksums.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(zoo.WEIGHTS / name, tmp_path / name)
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    zoo.weights.cache_clear()
+    try:
+        damaged = tmp_path / "embedded/decoder.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        with pytest.raises(ValueError, match=r"decoder.safetensors' is damaged: .* Reinstall vislens_interp"):
+            embedded()
+        damaged.unlink()
+        with pytest.raises(FileNotFoundError, match=r"'embedded/decoder.safetensors' is not in this .* reinstall"):
+            embedded()
+    finally:
+        zoo.weights.cache_clear()
+
+
+EARLY = {"resnet50": "maxpool", "vit_tiny_patch16_224": "blocks.0", "convnext_tiny": "stem"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EARLY)
+def test_any_timm_network(name, backend):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(name, pretrained=False)
+    lens = FeatureLens(model, EARLY[name], 3, backend=backend).fit(_pictures(220, 64, seed=1), shuffles=1)
+    result = lens.visualize(_pictures(1, 64))
+    assert result.response_change["increase"].isfinite().all()

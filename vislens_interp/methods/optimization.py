@@ -70,7 +70,7 @@ class LandscapeOptimization(LandscapeMethod):
         """Refined from the picture that was optimised (Table S2's form), not from the image."""
         assert strength is not None  # an optimisation uses it
         loop = getattr(self.backend, "closed_loop", None)
-        if loop is not None and directions and strength < 1:
+        if loop is not None and strength < 1:
             pictures = self._in_closed_loop(loop, images, directions, strength)
             return pictures, self.landscape_.encode(self.encode(pictures))[0]
         x, latents = self._optimized(self.encode(images), directions)
@@ -84,7 +84,7 @@ class LandscapeOptimization(LandscapeMethod):
         """Pictures whose own pixels follow the unit's gradient, while the prior pulls at their latents."""
         landscape, target, settings = self.landscape_, self.target, self.config.optimize
         z = landscape.encode(self.encode(images))[0]
-        goal = settings.prior_mean_scale * landscape.goal(z, dict(directions), self.config.edit.mode)
+        goal = settings.prior_mean_scale * landscape.goal(z, dict(directions), self.config.edit.mode) if directions else z
         block = landscape.mask(list(directions)).to(z)
         signs = {unit: 1.0 if sense == "increase" else -1.0 for unit, sense in directions.items()}
 
@@ -97,7 +97,8 @@ class LandscapeOptimization(LandscapeMethod):
                 signed = signed - settings.w_kld * off
             return signed
 
-        return loop.ascend(images, score, share=1.0, strength=strength, side=self.backend.size)
+        share = 1.0 if directions else 0.0
+        return loop.ascend(images, score, share=share, strength=strength, side=self.backend.size)
 
     def optimize(
         self,
