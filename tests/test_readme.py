@@ -76,8 +76,8 @@ def test_python_runs(page, photos):
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(code, f"{named(page)}, Python block {number + 1}", "exec"), namespace)
     if page == README:
-        assert (photos / "unit16.png").stat().st_size > 1000
-        assert any((photos / "unit16").iterdir())
+        assert (photos / "unit17.png").stat().st_size > 1000
+        assert any((photos / "unit17").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.common.provenance import provenance
+from benchmarks.pictures.report import write
 from vislens_interp import zoo
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.depth_embedder import DepthEmbedder
@@ -39,6 +40,7 @@ LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
     "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
 }
+PARTS = ("named", "embedding", "alone", "edits")
 METHODS: dict[str, tuple[str, float | None]] = {
     "edit": ("edit", None),
     "edit, alpha 0.3": ("edit", 0.3),
@@ -124,7 +126,7 @@ def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     for strength in (0.0, 0.2, 0.4, 0.6):
         made = (loop.reconstruct(photos, strength) * 255).round() / 255
         psnr = -10 * (made - photos).square().mean((1, 2, 3)).log10()
-        found[f"strength {strength}"] = {
+        found[f"strength {strength}" if strength else "all maps"] = {
             "psnr": interval(psnr),
             **{name: share(scores(net, made).argmax(1) == labels) for name, net in nets.items()},
         }
@@ -138,7 +140,9 @@ def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     found["64 px"] = {"images": len(x), "originals": share(scores(nets["lite2"], x, classes).argmax(1) == wanted)}
     for strength in (0.0, 0.2):
         made = (at64.reconstruct(x, strength) * 255).round() / 255
-        found["64 px"][f"strength {strength}"] = share(scores(nets["lite2"], made, classes).argmax(1) == wanted)
+        found["64 px"][f"strength {strength}" if strength else "all maps"] = share(
+            scores(nets["lite2"], made, classes).argmax(1) == wanted
+        )
     return found
 
 
@@ -380,7 +384,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", choices=("named", "alone", "embedding", "edits"), action="append")
+    parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--units", type=int, default=UNITS)
     parser.add_argument("--share", default="0/1", help="i/n: every n-th unit from the i-th, for n processes")
@@ -391,9 +395,8 @@ def main() -> None:
     args.data = Path(args.data)
     source = provenance(seed=args.seed)  # now: the code may change while it runs
     nets = networks()
-    path = args.out / "pictures.json"
-    done = json.loads(path.read_text()) if path.is_file() else {}
-    for part in args.part or ("named", "embedding", "alone", "edits"):
+    args.out.mkdir(parents=True, exist_ok=True)
+    for part in args.part or PARTS:
         if part == "edits":
             folder = args.out / ("edits-tuning" if args.tune else "edits")
             folder.mkdir(parents=True, exist_ok=True)
@@ -401,9 +404,11 @@ def main() -> None:
             part = folder.name
         else:
             figures = {"named": named, "alone": alone, "embedding": embedding}[part](args.data, nets, args.seed)
-        done[part] = {"provenance": source, "measures": figures}
-        write_text(path, json.dumps(done, indent=1))
-        print(json.dumps({part: figures}, indent=1), flush=True)
+        text = json.dumps({"provenance": source, "measures": figures}, indent=1)
+        write_text(args.out / f"part-{part}.json", text)
+        print(part, text, flush=True)
+    files = {part: args.out / f"part-{part}.json" for part in PARTS}
+    write({part: json.loads(file.read_text()) for part, file in files.items() if file.is_file()}, args.out)
 
 
 if __name__ == "__main__":
