@@ -94,3 +94,11 @@ def test_a_surrogate_is_saved_with_its_lens(tmp_path):
     assert again.fitted_method.surrogate_ is not None  # nothing is trained again
     second = again.visualize(gradients(2, seed=1), "increase")
     assert torch.equal(first.images["increase"], second.images["increase"])
+
+
+def test_a_lens_of_other_embeddings_is_refused():
+    class Other(SmallPixels):
+        shape = (784,)
+
+    with pytest.raises(ValueError, match=r"has x of shape \(784,\), .* has to be fitted again on today's"):
+        FeatureLens.load(OLD / "mean.safetensors", zoo.load("cifar10_convnet"), backend=Other())

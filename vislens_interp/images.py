@@ -498,6 +498,14 @@ def check_shape(images: Tensor, argument: str = "images") -> Tensor:
     return images
 
 
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy of one that was made under ``torch.inference_mode``: no gradient passes that one."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize the shorter side, antialiased bicubic, and crop the centre; gradients flow.
 

@@ -71,8 +71,9 @@ class Preprocess(nn.Module):
         self.size, self.fit = size, fit
         # Not persistent: a model that carries its preprocessing keeps its state_dict and its fingerprint.
         for name, values in (("mean", mean), ("std", std)):
-            values = torch.tensor([float(v) for v in values], dtype=torch.float32).view(1, -1, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+            with torch.inference_mode(False):  # gradients have to pass them later
+                constants = torch.tensor([float(v) for v in values], dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, constants, persistent=False)
         matrix = None if colours is None else torch.as_tensor(colours, dtype=torch.float32)
         if matrix is not None and (tuple(matrix.shape) != (3, 3) or not matrix.isfinite().all()):
             raise ValueError(f"colours has shape {tuple(matrix.shape)}; expected (3, 3) finite numbers, or None.")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import picture_groups, renumbered
-from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images
+from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images, ordinary
 from vislens_interp.pairing import paired_responses, pairing_text
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class ReferenceSet:
             stem = "synthetic-{:04d}" if origin == "synthetic" else "image_{:05d}"
             count = 0 if images is None else len(images)
             names = images.names if isinstance(images, ImageFiles) else [stem.format(row) for row in range(count)]
-        self._images, self.names = images, list(names)
+        self._images = ordinary(images) if isinstance(images, Tensor) else images
+        self.names = list(names)
         self.responses, self.measured, self.origin = responses, measured, origin
         self.held_out_rows = [int(row) for row in held_out]
         self._content: list[str] = []  # the key, once it is computed; copies share it
@@ -326,10 +327,11 @@ def embed(backend: "Backend", images: Tensor | ImageFiles, *, key: str | None = 
     if key in memory:
         memory.move_to_end(key)
         return memory[key]
-    if isinstance(images, ImageFiles) and not getattr(backend, "encodes_files", False):
-        x = torch.cat([backend.encode(part) for part in images.split(CHUNK)])
-    else:
-        x = backend.encode(images)  # pyright: ignore[reportArgumentType] (this backend reads files itself)
+    with torch.inference_mode(False):  # x is remembered, and may be asked for gradients
+        if isinstance(images, ImageFiles) and not getattr(backend, "encodes_files", False):
+            x = torch.cat([backend.encode(part) for part in images.split(CHUNK)])
+        else:
+            x = backend.encode(images)  # pyright: ignore[reportArgumentType] (this backend reads files itself)
     memory[key] = x
     while len(memory) > REMEMBERED:
         memory.popitem(last=False)

@@ -2,15 +2,17 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
 
+import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.images import ImageFiles
+from vislens_interp.images import ImageFiles, ordinary
 from vislens_interp.landscape.prior import Sense
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.targets.cost import Cost, CountedTarget
@@ -110,6 +112,18 @@ class Method(ABC):
         """
         self.validate(target, backend)
         self.bind(target, backend)
+        with _gradients_possible():
+            self._fit_to(reference, responses, progress, None if checkpoint is None else Path(checkpoint))
+        return self
+
+    def _fit_to(
+        self,
+        reference: ReferenceSet | Tensor | ImageFiles,
+        responses: Tensor | None,
+        progress: bool,
+        checkpoint: Path | None,
+    ) -> None:
+        target = self.target
         if not isinstance(reference, ReferenceSet):
             reference = ReferenceSet(reference)
         if responses is not None:
@@ -123,8 +137,7 @@ class Method(ABC):
                     f"responses has shape {tuple(reference.responses.shape)}; expected {wanted}: a row for each image "
                     "and a column for each unit."
                 )
-        self._fit(reference, progress=progress, checkpoint=None if checkpoint is None else Path(checkpoint))
-        return self
+        self._fit(reference, progress=progress, checkpoint=checkpoint)
 
     def bind(self, target: Target, backend: Backend) -> Self:
         """Take target and backend without fitting."""
@@ -173,12 +186,13 @@ class Method(ABC):
         self.target = counted
         start = time.perf_counter()
         try:
-            pictures, latents = self._generate(images, directions, list(seeds), alpha, strength)
+            with _gradients_possible():
+                pictures, latents = self._generate(ordinary(images), directions, list(seeds), alpha, strength)
         finally:
             self.target = target
         cost = Cost(counted.forward, counted.backward, time.perf_counter() - start)
         in_force = {"alpha": alpha if directions or not self.uses_alpha else 0.0, "strength": strength}
-        return Generated(pictures.cpu(), latents, cost, in_force)
+        return Generated(pictures.detach().cpu(), None if latents is None else latents.detach(), cost, in_force)
 
     @property
     def own_alpha(self) -> float | None:
@@ -218,6 +232,13 @@ class Method(ABC):
             for name, value in vars(self).items()
             if name not in inside and not name.startswith("_") and not name.endswith("_")
         }
+
+
+@contextmanager
+def _gradients_possible() -> Iterator[None]:
+    """Gradients are recorded inside, also where somebody calls under ``torch.no_grad`` or ``inference_mode``."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def check_counts(**counts: int) -> None:

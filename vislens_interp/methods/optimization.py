@@ -84,7 +84,9 @@ class LandscapeOptimization(LandscapeMethod):
         """Pictures whose own pixels follow the unit's gradient, while the prior pulls at their latents."""
         landscape, target, settings = self.landscape_, self.target, self.config.optimize
         z = landscape.encode(self.encode(images))[0]
-        goal = settings.prior_mean_scale * landscape.goal(z, dict(directions), self.config.edit.mode) if directions else z
+        goal = z
+        if directions:
+            goal = settings.prior_mean_scale * landscape.goal(z, dict(directions), self.config.edit.mode)
         block = landscape.mask(list(directions)).to(z)
         signs = {unit: 1.0 if sense == "increase" else -1.0 for unit, sense in directions.items()}
 

@@ -105,6 +105,12 @@ def restore(saved: Mapping[str, Any], target: Target, backend: Backend) -> tuple
         config = resolve(backend.defaults, migrate(saved["settings"]), {"seed": saved["seed"]})
     method = LandscapeEdit(config).bind(target, backend)
     method.landscape_ = Landscape.from_state(saved["landscape"])
+    if method.landscape_.vae.shape != backend.shape:
+        raise ValueError(
+            f"backend={backend.name!r} has x of shape {backend.shape}, and this lens was fitted on x of shape "
+            f"{method.landscape_.vae.shape}; expected the same. A lens that 0.1.0 fitted on its 64-pixel backend "
+            "'embedded' has to be fitted again on today's."
+        )
     method.landscape_.vae.to(backend.device)
     if saved.get("surrogate") is not None:
         method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
