@@ -155,3 +155,32 @@ def test_ranking_a_folder_reads_a_part_at_a_time(network, tmp_path, monkeypatch)
 def test_lenses_on_a_backend_by_name_share_it(network):
     one, other = (FeatureLens(network, "0", unit, backend="cifar10") for unit in (1, 2))
     assert one.backend is other.backend
+
+
+def test_a_layer_is_read_once_for_all_its_channels(monkeypatch):
+    from vislens_interp.targets import LayerTarget
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Tanh()).eval()
+    reference = ReferenceSet(pictures(40))
+    read = []
+    plain = LayerTarget.responses
+
+    def counted(self, images, **options):
+        read.append(len(images))
+        return plain(self, images, **options)
+
+    monkeypatch.setattr(LayerTarget, "responses", counted)
+    for unit in (1, [4, 0], 3):
+        target = LayerTarget(model, "1", unit, preprocess=Preprocess(8, [0.5], [0.5]), pool="max")
+        found = reference.with_responses([0.0] * 40).without_responses().read_by(target)
+        torch.testing.assert_close(found, plain(target, reference.images))
+    assert read == [40]
+    other = LayerTarget(model, "1", 1, preprocess=Preprocess(8, [0.5], [0.5]))  # another pool
+    torch.testing.assert_close(reference.read_by(other), plain(other, reference.images))
+    assert read == [40, 40]
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    torch.testing.assert_close(reference.read_by(other), plain(other, reference.images))  # the weights are others
+    assert read == [40, 40, 40]

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import os
 import weakref
 from collections import OrderedDict
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Pictures in memory at a time where they come from files: 200 MB at 512 px."""
+LAYERS, WIDEST = 4, 8192
+"""Layers whose responses a reference set keeps, and channels of the widest."""
 REMEMBERED = 8
 """Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
 
@@ -94,6 +97,7 @@ class ReferenceSet:
         self.held_out_rows = [int(row) for row in held_out]
         self._content: list[str] = []  # the key, once it is computed; copies share it
         self._groups: list[Tensor] = []  # likewise
+        self._layers: OrderedDict[str, Tensor] = OrderedDict()  # likewise: responses of all channels of layers
         self._sorted_by_name = False
         self._whole: tuple[ReferenceSet, list[int]] | None = None
         self._learned_keys: set[str] | None = None
@@ -282,6 +286,28 @@ class ReferenceSet:
 
     def read_by(self, target: "Target", *, progress: bool = False) -> Tensor:
         """Responses (N, K) of a target to the images; files are read a part at a time."""
+        known = self._from_layer(target, progress)
+        return self._read(target, progress) if known is None else known
+
+    def _from_layer(self, target: "Target", progress: bool) -> Tensor | None:
+        """Responses of channels of a layer, of which all are read at once and remembered for the next lens."""
+        from vislens_interp.preprocess import Preprocess
+        from vislens_interp.targets.target import LayerTarget
+
+        if not isinstance(target, LayerTarget) or not isinstance(target.preprocess, Preprocess):
+            return None
+        columns = [unit for unit in target.units if type(unit) is int and unit >= 0]
+        if len(columns) < len(target.units) or not 0 < (target.n_units or 0) <= WIDEST or target.forward_args:
+            return None
+        described = {name: value for name, value in target.describe().items() if name not in ("units", "channels")}
+        key = json.dumps(described, sort_keys=True)
+        if key not in self._layers:
+            self._layers[key] = self._read(target.at(list(range(target.n_units or 0))), progress)
+            while len(self._layers) > LAYERS:
+                self._layers.popitem(last=False)
+        return self._layers[key][:, columns].clone()
+
+    def _read(self, target: "Target", progress: bool) -> Tensor:
         images = self.images
         if isinstance(images, Tensor):
             return target.responses(images, progress=progress)

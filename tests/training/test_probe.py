@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vislens_interp.training.probe import knn_accuracy, linear_probe, retrieval
+from vislens_interp.training.probe import knn_accuracy, linear_probe
 
 
 @pytest.fixture
@@ -40,9 +40,3 @@ def test_the_nearest_votes_count_more():
     labels = torch.tensor([0, 1, 1])
     asked = torch.tensor([[2.0, 0.0]])
     assert knn_accuracy(bank, labels, asked, torch.tensor([0])) == 1  # one at cosine 1 against two at 0.6
-
-
-def test_retrieval_by_position():
-    gallery = torch.eye(4)
-    assert retrieval(2 * gallery, gallery) == 1
-    assert retrieval(gallery[[1, 0, 2, 3]], gallery) == 0.5

@@ -148,27 +148,13 @@ def _aim_at_all(ours: Target, units: Sequence[Any]) -> tuple[Target | None, dict
                 left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
         return (UnitsOf(ours, known) if known else None), left_out
 
-    def aim(chosen: list[Any]) -> LayerTarget:
-        return LayerTarget(
-            ours.model,
-            ours.layer or None,
-            chosen,
-            pool=ours.pool,
-            layout=ours.declared_layout,
-            output=ours.output,
-            call=ours.call,
-            preprocess=ours.preprocess,
-            labels=ours.labels,
-            batch_size=ours.batch_size,
-        )
-
     for name, unit in by_name.items():
         try:
-            aim([unit])
+            ours.at([unit])
             known.append(unit)
         except (ValueError, TypeError, KeyError) as error:
             left_out[name] = str(error.args[0])
-    return (aim(known) if known else None), left_out
+    return (ours.at(known) if known else None), left_out
 
 
 @dataclass(frozen=True)

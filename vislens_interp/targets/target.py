@@ -228,7 +228,7 @@ class LayerTarget(Target):
         self.pool: Pool = pool
         self._ask_model()
         self.output, self.call = output, call
-        self.batch_size = batch_size
+        self.batch_size, self._image_size = batch_size, image_size
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._read, self._before, self.units = resolve_heads(self.layer, module, self.units)
         self._stops, self._draws = True, False
@@ -261,6 +261,35 @@ class LayerTarget(Target):
             with torch.no_grad():
                 self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
             self._draws = seen.drew or not self._stops
+
+    def at(self, unit: Unit) -> "LayerTarget":
+        """A target on other units of the same layer, which is read in the same way.
+
+        Args:
+            unit: A unit or a list of them, or labels.
+
+        Raises:
+            ValueError, TypeError, KeyError: The layer has no such unit.
+
+        >>> from vislens_interp.preprocess import Preprocess
+        >>> target = LayerTarget(nn.Sequential(nn.Conv2d(3, 4, 3)), "0", 1, preprocess=Preprocess(8, [0], [1]))
+        >>> target.at([0, 3]).names
+        ['0', '3']
+        """
+        return LayerTarget(
+            self.model,
+            self.layer or None,
+            unit,
+            pool=self.pool,
+            layout=self.declared_layout,
+            output=self.output,
+            call=self.call,
+            preprocess=self.preprocess,
+            labels=self.labels,
+            batch_size=self.batch_size,
+            image_size=self._image_size,
+            forward_args=self._forward.forward_args or None,
+        )
 
     def _survey(self, images: Tensor) -> Seen:
         """What a full pass shows of the layer's chosen call."""
@@ -432,6 +461,11 @@ class LayerTarget(Target):
     def fingerprint(self) -> str:
         """A short hash of the model's weights as they are now."""
         return fingerprint({key: value for key, value in self.model.state_dict().items() if isinstance(value, Tensor)})
+
+    @property
+    def forward_args(self) -> dict[str, Any]:
+        """Arguments that the model's ``forward`` takes beside the images."""
+        return self._forward.forward_args
 
     def describe(self) -> dict[str, Any]:
         """What a saved result says of its target, as JSON values."""

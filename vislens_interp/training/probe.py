@@ -1,4 +1,4 @@
-"""What an embedding holds: nearest neighbours, a linear probe, and finding an image by another picture of it."""
+"""What an embedding holds: nearest neighbours and a linear probe."""
 
 from typing import Any
 
@@ -61,17 +61,6 @@ def linear_probe(
     solver.step(closure)  # pyright: ignore[reportArgumentType] (a tensor is what LBFGS takes)
     with torch.no_grad():
         return ((asked @ weight.T + bias).argmax(1) == labels).float().mean().item()
-
-
-def retrieval(queries: Tensor, gallery: Tensor) -> float:
-    """Share of rows whose nearest row of the gallery by cosine is their own, at the same position.
-
-    Args:
-        queries: Embeddings (N, D), such as those of generated pictures.
-        gallery: Embeddings (N, D) of their sources.
-    """
-    cosine = normalize(queries.float(), dim=1) @ normalize(gallery.float(), dim=1).T
-    return (cosine.argmax(1) == torch.arange(len(queries), device=queries.device)).float().mean().item()
 
 
 def probes(network: Any, splits: Splits, held_out: slice, bank: int) -> dict[str, float]:
