@@ -93,7 +93,8 @@ class ReferenceSet:
             names = images.names if isinstance(images, ImageFiles) else [stem.format(row) for row in range(count)]
         self._images = ordinary(images) if isinstance(images, Tensor) else images
         self.names = list(names)
-        self.responses, self.measured, self.origin = responses, measured, origin
+        self.responses, self.measured = responses, measured
+        self.origin: Origin = origin
         self.held_out_rows = [int(row) for row in held_out]
         self._content: list[str] = []  # the key, once it is computed; copies share it
         self._groups: list[Tensor] = []  # likewise
@@ -296,7 +297,7 @@ class ReferenceSet:
 
         if not isinstance(target, LayerTarget) or not isinstance(target.preprocess, Preprocess):
             return None
-        columns = [unit for unit in target.units if type(unit) is int and unit >= 0]
+        columns = [unit for unit in target.units if isinstance(unit, int) and unit >= 0]
         if len(columns) < len(target.units) or not 0 < (target.n_units or 0) <= WIDEST or target.forward_args:
             return None
         described = {name: value for name, value in target.describe().items() if name not in ("units", "channels")}
