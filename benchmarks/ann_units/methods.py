@@ -114,7 +114,6 @@ CONTESTANTS: dict[str, Contestant] = {
         generations=lambda b: b.search["generations"],
         population=lambda b: b.search["population"],
     ),
-    "guided diffusion": _named("guided_diffusion", "optimised", True, steps=lambda b: b.passes),
     # One pass of an ascent from noise goes into finding a start at which the unit answers.
     "activation max., pixels": _named(
         "pixel_maximization", "optimised", True, steps=lambda b: b.passes - 1, chunk=_together

@@ -1,6 +1,7 @@
 """The benchmark of units of networks: its arithmetic on made-up cells, and a run on tiny networks."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from benchmarks.ann_units.methods import (
 from benchmarks.common.bench import Bench
 from benchmarks.common.cells import save_cell
 from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
+from vislens_interp.backends.base import _registry
+from vislens_interp.backends.embedded import embedded
 from vislens_interp.images import image_keys
 from vislens_interp.methods.base import Method
 from vislens_interp.targets import CallableTarget
@@ -213,6 +216,7 @@ def run(places, out, *words):
         # It judges itself: SqueezeNet at 224 pixels would take most of the time.
         small = Network(network.build, {"layer1": 16}, judge="cifar10_resnet20")
         patch.setitem(NETWORKS, "cifar10_resnet20", small)
+        patch.setitem(_registry, "embedded", partial(embedded, steps=2, draw_steps=2))
         patch.setattr(ann_report, "DRAWS", 50)
         patch.setattr(ann_units, "second_of", lambda bench, name: "cifar10_resnet20")
         try:

@@ -141,12 +141,12 @@ def test_a_failure_is_said_first_and_stops_nothing(script, tmp_path):
 
 def test_a_run_of_the_whole_command(tmp_path, capsys):
     """Nothing has what it needs, so nothing runs; the page says of each what it lacks."""
-    names = ["table3", "embedded"]
+    names = ["table3", "pictures"]
     assert run_all.main(["--out", str(tmp_path), "--only", *names, "--data", str(tmp_path / "absent")]) == 0
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     found = {entry["name"]: (entry["state"], entry["why"]) for entry in results["benchmarks"]}
     assert found == dict.fromkeys(names, ("not run", "it needs --data, which is not there"))
-    assert "- embedded: it needs --data" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "- pictures: it needs --data" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     capsys.readouterr()
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.v4_encoder import run as v4_encoder
 from benchmarks.v4_preferred_images import report as pages
 from benchmarks.v4_preferred_images import run as bench
 from vislens_interp.backends import embedded
+from vislens_interp.backends.base import _registry
 from vislens_interp.brain.v4 import CompactNetwork
 from vislens_interp.files import write_text
 from vislens_interp.preprocess import Preprocess
@@ -247,7 +249,7 @@ def small(monkeypatch, tmp_path):
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1))
     network.__dict__["preprocess"] = Preprocess(16, [0.5], [0.5])
     monkeypatch.setattr(v4_encoder, "load_squeezenet", lambda data: network)
-    monkeypatch.setitem(embedded.SAMPLING, "steps", 2)
+    monkeypatch.setitem(_registry, "embedded", partial(embedded.embedded, size=64, steps=2))
     monkeypatch.setattr(bench, "LIST", tmp_path / "list.json")
     monkeypatch.setattr(bench, "PAGE", tmp_path / "results" / "v4_preferred_images")
     monkeypatch.setattr(bench, "TUNED", 1)
@@ -259,9 +261,9 @@ def small(monkeypatch, tmp_path):
     write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
 
 
-def test_end_to_end(data, places, small, tmp_path, capsys):
+def test_end_to_end(data, small, tmp_path, capsys):
     out, threads = tmp_path / "out", torch.get_num_threads()
-    common = ["--data", str(data), "--weights", str(places[1]), "--out", str(out), "--images", "2"]
+    common = ["--data", str(data), "--out", str(out), "--images", "2"]
     try:
         bench.main(["judges", *common, "--only-session", "201025"])
         assert "201025, half 1: median R 0." in capsys.readouterr().out

@@ -129,6 +129,8 @@ class ClosedLoopGenerator:
         share: Tensor | float,
         strength: float,
         side: int | None = None,
+        steps: int | None = None,
+        chunk: int = CHUNK,
     ) -> Tensor:
         """Pictures (N, 3, S, S) near ``images`` that score higher.
 
@@ -139,6 +141,8 @@ class ClosedLoopGenerator:
             share: How much of the largest change each picture may take, 0 to 1: one number, or (N,).
             strength: Below 1. 0 starts from the images, above it from what the decoder draws of the maps that it keeps.
             side: Side in pixels of what the objective sees; None is the embedder's.
+            steps: Adam steps; None is those of an edit.
+            chunk: Pictures changed together.
         """
         if strength == 0:
             starts = (images if images.shape[-1] == self.size else resize(images, self.size)).float().to(self.device)
@@ -146,12 +150,13 @@ class ClosedLoopGenerator:
             starts = self.reconstruct(images, strength)
         share = torch.as_tensor(share, dtype=starts.dtype, device=starts.device).expand(len(starts))
         made = []
-        for rows in torch.arange(len(starts), device=starts.device).split(CHUNK):
+        for rows in torch.arange(len(starts), device=starts.device).split(chunk):
             if not bool((share[rows] > 0).any()):
                 made.append(starts[rows])
                 continue
-            filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
-            made.append(self._climb(starts[filled], objective, filled, share[filled], side)[: len(rows)])
+            filled = torch.cat([rows, rows[-1:].expand(chunk - len(rows))])
+            climbed = self._climb(starts[filled], objective, filled, share[filled], side, steps or self.steps)
+            made.append(climbed[: len(rows)])
         return torch.cat(made)
 
     def _climb(
@@ -161,6 +166,7 @@ class ClosedLoopGenerator:
         rows: Tensor,
         share: Tensor,
         seen: int | None,
+        steps: int,
     ) -> Tensor:
         side = min(self.embedder.size, self.size)
         spectrum = torch.zeros(len(starts), 3, side, side // 2 + 1, 2, device=starts.device, requires_grad=True)
@@ -173,7 +179,7 @@ class ClosedLoopGenerator:
             return starts + change * (limit / size).clamp_max(1)
 
         with torch.enable_grad():
-            for step in range(self.steps):
+            for step in range(steps):
                 score = objective(self._shifted(picture(), step, seen or self.embedder.size), rows)
                 optimizer.zero_grad()
                 (-score.sum()).backward()

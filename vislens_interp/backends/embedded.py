@@ -7,7 +7,7 @@ import torch
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import register_backend
-from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.closed_loop import CHUNK, STEPS, ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
@@ -36,7 +36,7 @@ DEFAULTS = Config.of(
     fit={"epochs": 1, "lr": 1e-4, "w_kld": 0.2, "w_consistency": 0.0},
     prior={"block_dim": 1, "axis_scale_sd": 4.0, "gradients": False},
     edit={"alpha": 1.0, "goal": "surrogate_ascent", "interpolation": "lerp", "keep_norm": True},
-    optimize={"strength": 0.0},
+    optimize={"steps": STEPS, "chunk": CHUNK, "strength": 0.0},
     strength=0.0,
     shuffles=2,
 )

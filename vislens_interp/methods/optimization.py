@@ -33,11 +33,12 @@ class LandscapeOptimization(LandscapeMethod):
         optimized_: Curves and latents of the last optimisation.
     """
 
+    label = "optimize"
     optimized_: Optimized
 
     def validate(self, target: Target, backend: Backend) -> None:
         if getattr(backend, "closed_loop", None) is None or not target.differentiable:
-            validate_gradients(target, backend, "optimize")
+            validate_gradients(target, backend, self.label)
 
     @property
     def own_strength(self) -> float:
@@ -95,12 +96,23 @@ class LandscapeOptimization(LandscapeMethod):
             signed = torch.stack([sign * responses[:, unit] for unit, sign in signs.items()]).sum(0)
             if settings.w_kld > 0:
                 latent = landscape.vae.encode(loop.embedder(seen))[0]
-                off = ((latent - goal[rows]) ** 2 * block).sum(1) / (2 * settings.sigma_prior**2)
+                if settings.prior == "standard":
+                    off = latent.square().sum(1) / 2
+                else:
+                    off = ((latent - goal[rows]) ** 2 * block).sum(1) / (2 * settings.sigma_prior**2)
                 signed = signed - settings.w_kld * off
             return signed
 
         share = 1.0 if directions else 0.0
-        return loop.ascend(images, score, share=share, strength=strength, side=self.backend.size)
+        return loop.ascend(
+            images,
+            score,
+            share=share,
+            strength=strength,
+            side=self.backend.size,
+            steps=settings.steps,
+            chunk=settings.chunk,
+        )
 
     def optimize(
         self,

@@ -11,7 +11,6 @@ from vislens_interp.config import resolve
 from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler
-from vislens_interp.methods.landscape import validate_gradients
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import Target
@@ -43,13 +42,12 @@ class StandardVAE(LandscapeOptimization):
     SDs.
     """
 
+    label = "standard_vae"
+
     def bind(self, target: Target, backend: Backend) -> Self:
         super().bind(target, backend)
         self._config = resolve(self._given or backend.defaults, {"optimize": ALGORITHM_3}, self._overrides)
         return self
-
-    def validate(self, target: Target, backend: Backend) -> None:
-        validate_gradients(target, backend, "standard_vae")
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         """Train the backend's VAE on under N(0, 1); responses only set the scale."""
