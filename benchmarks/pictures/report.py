@@ -62,7 +62,7 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
     if "embedding" in parts:
         wanted = {"early": 0.95, "middle": 0.90, "deep": 0.68}
         seen = {depth: parts["embedding"][depth][3] for depth in wanted}
-        text = f"Read-outs of SqueezeNet's units, 64 px: median R {_slashed(seen)} (wanted: {_slashed(wanted)})."
+        text = f"Read-outs of SqueezeNet's units at 128 px: median R {_slashed(seen)} (wanted: {_slashed(wanted)})."
         found[text] = all(seen[depth] >= least for depth, least in wanted.items())
     return found
 

@@ -29,7 +29,9 @@ from benchmarks.pictures.report import write
 from vislens_interp import zoo
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.embedded import INPUT, NETWORK
 from vislens_interp.files import write_atomically, write_text
+from vislens_interp.math import ridge_gcv
 from vislens_interp.methods import method_by_name
 from vislens_interp.metrics.realism import kernel_distance
 from vislens_interp.preprocess import Preprocess
@@ -170,39 +172,18 @@ def alone(data: Path, nets: dict[str, nn.Module], seed: int, count: int = 96) ->
 
 
 def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
-    """Median held-out correlation of a ridge read-out with all units of SqueezeNet, at 64 px."""
+    """Median held-out correlation of a ridge read-out with all units of SqueezeNet; both see 64-px images at 128 px."""
     learn = tiny(data, "train_0", 3000, seed=seed)[0].float() / 255
     test = tiny(data, "val", 1000, parity=1, seed=seed)[0].float() / 255
-    embedder = DepthEmbedder(zoo.load("efficientnet_lite0"), size=64).standardise(learn)
+    embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT).standardise(learn)
     with torch.no_grad():
         x, held = embedder(learn).double(), embedder(test).double()
     found = {}
     layers = list(LAYERS["squeezenet"].values())
-    read_outs = zip(*(_channels(nets["squeezenet"], layers, part, size=64) for part in (learn, test)), strict=True)
+    read_outs = zip(*(_channels(nets["squeezenet"], layers, part, size=INPUT) for part in (learn, test)), strict=True)
     for depth, (y, truth) in zip(LAYERS["squeezenet"], read_outs, strict=True):
-        centre = x.mean(0)
-        gram = (x - centre).T @ (x - centre)
-        best: tuple[float, float] = (-1.0, 0.0)
-        for penalty in (
-            0.001,
-            0.003,
-            0.01,
-            0.03,
-            0.1,
-            0.3,
-            1.0,
-        ):  # by the first tenth of what is learned from, not by the test images
-            fit = slice(len(x) // 10, None)
-            part = x[fit] - centre
-            weights = torch.linalg.solve(
-                part.T @ part + penalty * len(x) * torch.eye(x.shape[1], dtype=x.dtype), part.T @ y[fit]
-            )
-            r = _correlations((x[: len(x) // 10] - centre) @ weights, y[: len(x) // 10]).nanmedian().item()
-            best = max(best, (r, penalty))
-        weights = torch.linalg.solve(
-            gram + best[1] * len(x) * torch.eye(x.shape[1], dtype=x.dtype), (x - centre).T @ (y - y.mean(0))
-        )
-        r = _correlations((held - centre) @ weights, truth)
+        weights = ridge_gcv(x - x.mean(0), y - y.mean(0))
+        r = _correlations((held - x.mean(0)) @ weights, truth)
         found[depth] = [*interval(r[r.isfinite()]), r.nanmedian().item()]
     return found
 
