@@ -202,7 +202,11 @@ def write_reference(
     about = {
         "what": "crops of free photographs; licences.csv says whose they are, and on which terms",
         "photographs": names,
-        "crops": [[row, *box] for row, picture in enumerate(pictures) for box in crop_boxes(*picture.size, generator)],
+        "crops": [
+            [row, *box]
+            for row, picture in enumerate(pictures)
+            for box in crop_boxes(picture.width, picture.height, generator)
+        ],
         "quality": quality,
         "size": size,
         "embedder": fingerprint(embedder.state_dict()),
