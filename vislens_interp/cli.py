@@ -26,6 +26,8 @@ DEMO_EVERY = {"cifar10": 1, "embedded": 3}
 CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
+CPU_BATCH = 32
+"""Images in a pass on a processor: larger ones spend their time in asking for memory."""
 ALPHAS = (0.5,)
 COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
@@ -331,7 +333,8 @@ def _lens(
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 
-    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
+    batch_size = CPU_BATCH if device.type == "cpu" else 256
+    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed, batch_size=batch_size)
 
 
 def _check_out(folder: str) -> None:
