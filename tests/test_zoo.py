@@ -98,7 +98,13 @@ def test_vit_tiny64(installation):
     (installation / "checksums.json").write_text(
         json.dumps(sums | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
     )
-    assert zoo.available() == ["cifar10_convnet", "efficientnet_lite0", "vit_tiny64"]
+    assert zoo.available() == [
+        "cifar10_convnet",
+        "efficientnet_lite0",
+        "efficientnet_lite2",
+        "squeezenet1_0",
+        "vit_tiny64",
+    ]
     before = torch.get_rng_state()
     model = zoo.load("vit_tiny64")
     assert torch.equal(torch.get_rng_state(), before)

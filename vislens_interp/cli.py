@@ -333,8 +333,10 @@ def _lens(
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 
-    batch_size = CPU_BATCH if device.type == "cpu" else 256
-    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed, batch_size=batch_size)
+    lens = FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
+    if device.type == "cpu":
+        lens.target.batch_size = CPU_BATCH
+    return lens
 
 
 def _check_out(folder: str) -> None:

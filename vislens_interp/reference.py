@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import json
 import os
 import weakref
 from collections import OrderedDict
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Pictures in memory at a time where they come from files: 200 MB at 512 px."""
-LAYERS, WIDEST = 4, 8192
-"""Layers whose responses a reference set keeps, and channels of the widest."""
+LAYERS = 4
+"""Layers whose responses a reference set keeps."""
 REMEMBERED = 8
 """Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
 
@@ -292,18 +291,12 @@ class ReferenceSet:
 
     def _from_layer(self, target: "Target", progress: bool) -> Tensor | None:
         """Responses of channels of a layer, of which all are read at once and remembered for the next lens."""
-        from vislens_interp.preprocess import Preprocess
-        from vislens_interp.targets.target import LayerTarget
-
-        if not isinstance(target, LayerTarget) or not isinstance(target.preprocess, Preprocess):
+        found = target.whole_layer()
+        if found is None:
             return None
-        columns = [unit for unit in target.units if isinstance(unit, int) and unit >= 0]
-        if len(columns) < len(target.units) or not 0 < (target.n_units or 0) <= WIDEST or target.forward_args:
-            return None
-        described = {name: value for name, value in target.describe().items() if name not in ("units", "channels")}
-        key = json.dumps(described, sort_keys=True)
+        whole, columns, key = found
         if key not in self._layers:
-            self._layers[key] = self._read(target.at(list(range(target.n_units or 0))), progress)
+            self._layers[key] = self._read(whole(), progress)
             while len(self._layers) > LAYERS:
                 self._layers.popitem(last=False)
         return self._layers[key][:, columns].clone()

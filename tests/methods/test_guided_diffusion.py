@@ -100,9 +100,7 @@ def test_the_pull_is_the_published_one(backend, target, pictures):
 
 
 def test_a_backend_without_a_diffusion_model_is_refused(pixels, target, pictures):
-    with pytest.raises(
-        ValueError, match=r"backend 'pixels' has none; expected a backend with a generator, such as 'embe"
-    ):
+    with pytest.raises(ValueError, match=r"backend 'pixels' has none; expected Stable Diffusion. Use backend='sd15'"):
         GuidedDiffusion().fit(target, pixels(16), pictures(60, 16))
 
 

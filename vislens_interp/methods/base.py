@@ -192,7 +192,8 @@ class Method(ABC):
             self.target = target
         cost = Cost(counted.forward, counted.backward, time.perf_counter() - start)
         in_force = {"alpha": alpha if directions or not self.uses_alpha else 0.0, "strength": strength}
-        return Generated(pictures.detach().cpu(), None if latents is None else latents.detach(), cost, in_force)
+        images = pictures.detach() if pictures.requires_grad else pictures
+        return Generated(images.cpu(), None if latents is None else latents.detach(), cost, in_force)
 
     @property
     def own_alpha(self) -> float | None:

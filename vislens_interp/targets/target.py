@@ -1,7 +1,8 @@
 """What a lens points at: images in, one response a unit out."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, Unpack
@@ -58,6 +59,9 @@ from vislens_interp.targets.selectors import (
     unit_name,
 )
 from vislens_interp.targets.undisturbed import undisturbed
+
+WIDEST = 8192
+"""Channels of a layer that is read whole, at most."""
 
 
 class Target(ABC):
@@ -119,6 +123,13 @@ class Target(ABC):
     def describe(self) -> dict[str, Any]:
         """What a saved result says of its target, as JSON values."""
         return {"model": type(self).__name__, "units": list(self.names)}
+
+    def whole_layer(self) -> "tuple[Callable[[], Target], list[int], str] | None":
+        """How all units of this target's layer are read: what makes that target, our columns in it, and what it is.
+
+        Targets that say the same of themselves read the same. None: this target is no selection from a whole.
+        """
+        return None
 
     def responses(self, images: Tensor, *, batch_size: int | None = None, progress: bool = False) -> Tensor:
         """Responses to any number of images, without gradients.
@@ -461,6 +472,15 @@ class LayerTarget(Target):
     def fingerprint(self) -> str:
         """A short hash of the model's weights as they are now."""
         return fingerprint({key: value for key, value in self.model.state_dict().items() if isinstance(value, Tensor)})
+
+    def whole_layer(self) -> "tuple[Callable[[], Target], list[int], str] | None":
+        count = self.n_units or 0
+        columns = [unit for unit in self.units if isinstance(unit, int) and unit >= 0]
+        plain = isinstance(self.preprocess, Preprocess) and not self.forward_args
+        if not plain or len(columns) < len(self.units) or not 0 < count <= WIDEST:
+            return None
+        described = {name: value for name, value in self.describe().items() if name not in ("units", "channels")}
+        return lambda: self.at(list(range(count))), columns, json.dumps(described, sort_keys=True)
 
     @property
     def forward_args(self) -> dict[str, Any]:
