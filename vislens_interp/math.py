@@ -41,7 +41,7 @@ def ridge_gcv(x: Tensor, y: Tensor) -> Tensor:
 
 def _singular(x: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values (R,) and right singular vectors (D, R) of x (N, D), R = min(N, D), largest first."""
-    content = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    content = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     key = f"{hashlib.sha256(content).hexdigest()} {tuple(x.shape)} {x.dtype} {x.device}"
     with _LOCK:
         if key in _KNOWN:
