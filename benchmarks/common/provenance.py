@@ -50,10 +50,15 @@ def provenance_line(source: dict[str, Any]) -> str:
 
 
 def command_line(argv: list[str]) -> str:
-    """The command as somebody else could type it: paths below this repository or VISLENS_DATA lose their beginning."""
+    """The command as somebody else could type it: no path of this machine stays in it.
+
+    Paths below this repository, or below the data's folder, lose their beginning; of any other the last name is left.
+    """
     places = [(str(ROOT), ".")]
-    if os.environ.get("VISLENS_DATA"):
-        places.insert(0, (os.path.abspath(os.environ["VISLENS_DATA"]), "$VISLENS_DATA"))
+    given = [after for word, after in zip(argv, argv[1:], strict=False) if word == "--data"]
+    given += [word.removeprefix("--data=") for word in argv if word.startswith("--data=")]
+    if data := os.environ.get("VISLENS_DATA") or next(iter(given), None):
+        places.insert(0, (os.path.abspath(data), "$VISLENS_DATA"))
     words = []
     if len(argv[0].split(os.sep)) > 1 and Path(argv[0]).is_relative_to(ROOT / "benchmarks"):  # run with -m
         argv = ["-m", ".".join(Path(argv[0]).relative_to(ROOT).with_suffix("").parts), *argv[1:]]
@@ -65,6 +70,8 @@ def command_line(argv: list[str]) -> str:
             if path == place or path.startswith(place + os.sep):
                 value = name + path[len(place) :]
                 break
+        else:
+            value = os.path.basename(path) if os.path.isabs(value) else value
         value = value.removeprefix("./")
         words.append(f"{flag}{equals}{value if value.startswith('$VISLENS_DATA') else shlex.quote(value)}")
     return " ".join(["python", *words])

@@ -1,6 +1,7 @@
 import json
 import subprocess
 
+import pytest
 import torch
 
 from benchmarks.common.provenance import ROOT, command_line, commit, provenance, provenance_line
@@ -47,3 +48,15 @@ def test_the_command_holds_no_path_of_this_machine(monkeypatch, tmp_path):
         "--quick",
     ]
     assert command_line(words) == "python -m benchmarks.speed.run --data $VISLENS_DATA/cifar10 --out='runs/a b' --quick"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_path_elsewhere_leaves_its_last_name(known, monkeypatch, tmp_path):
+    """Whether or not the environment says where the data is."""
+    monkeypatch.setenv("VISLENS_DATA", str(tmp_path)) if known else monkeypatch.delenv("VISLENS_DATA", raising=False)
+    words = [str(ROOT / "benchmarks" / "speed" / "run.py"), "--data", str(tmp_path), "--out=/elsewhere/far/runs"]
+    for data in ([*words[1:3]], [f"--data={tmp_path}"]):
+        said = command_line([words[0], *data, words[3], "/some/where/model.pt"])
+        assert said.replace("--data=", "--data ") == (
+            "python -m benchmarks.speed.run --data $VISLENS_DATA --out=runs model.pt"
+        )
