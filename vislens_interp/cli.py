@@ -22,12 +22,10 @@ if TYPE_CHECKING:  # nothing heavy here: `vislens --help` must answer at once
 DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:efficientnet_lite2", "blocks.4", 17)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
 DEMO_EVERY = {"cifar10": 1, "embedded": 3}
-"""Every so manieth reference image is read: a large network takes a tenth of a second an image."""
+"""The demo reads one of so many reference images, for a large network takes a tenth of a second for each."""
 CACHED = ("embedded", "sd15")
 """Backends that embed images, which `--cache` can remember."""
 DEMO_IMAGES = 8
-CPU_BATCH = 32
-"""Images in a pass on a processor: larger ones spend their time in asking for memory."""
 ALPHAS = (0.5,)
 COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
@@ -333,10 +331,7 @@ def _lens(
 ) -> "FeatureLens":
     from vislens_interp.lens import FeatureLens
 
-    lens = FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
-    if device.type == "cpu":
-        lens.target.batch_size = CPU_BATCH
-    return lens
+    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
 
 
 def _check_out(folder: str) -> None:

@@ -31,9 +31,8 @@ from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import Attribution, attribute
-from vislens_interp.targets.capture import Output
-from vislens_interp.targets.layout import Layout
-from vislens_interp.targets.selectors import Pool, unit_name
+from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.selectors import unit_name
 from vislens_interp.targets.target import LayerTarget, Target
 
 
@@ -46,19 +45,12 @@ class FeatureLens:
         unit: A channel or feature (int), or its label; a tuple or callable with the meaning of Captum's neuron
             selectors; ``MeanOf([...])``, ``Direction(vector)`` or ``Head(k)``; or a list of units, which share one
             latent, a block each. None: the model's only output.
-        pool: How a channel's positions become one response: ``"mean"``, ``"max"``, ``"center"``, and on tokens
-            ``"cls"``, ``"token:k"`` or ``"patch_mean"``.
-        token: Short for a pool: 3 for ``"token:3"``, ``"cls"`` for ``"cls"``.
-        layout: Layout of the layer's output where it is not clear: ``"NCHW"``, ``"NHWC"``, ``"NLC"``, ``"LNC"``,
-            ``"NCL"``, ``"NC"``.
-        output: Which tensor of a layer that gives several: its place in a tuple, its name in a dict or dataclass.
-        call: Which call of a layer that a pass calls several times, from 0.
-        preprocess: From RGB in [0, 1] to what the model takes: ``Preprocess``, torchvision's weights or transforms, an
-            image processor of transformers, or a function; None asks the model.
-        labels: Names of the layer's channels, for ``unit=`` by name: a list, or torchvision's weights.
         backend: Name of a backend, or a backend: what carries images to latents and back. Lenses that name the same
             one share it.
         seed: Of the fit.
+        reading: How the layer is read: ``pool=``, ``token=``, ``layout=``, ``output=``, ``call=``, ``preprocess=``,
+            ``labels=``, ``batch_size=``, ``image_size=``, ``forward_args=``; see
+            :class:`~vislens_interp.targets.LayerTarget`.
 
     Attributes (after ``fit``):
         reference_set: What it was fitted on.
@@ -79,21 +71,13 @@ class FeatureLens:
         layer: str | nn.Module | None = None,
         unit: Any = None,
         *,
-        pool: Pool = "mean",
-        token: int | str | None = None,
-        layout: Layout | None = None,
-        output: Output | None = None,
-        call: int | None = None,
-        preprocess: Any = None,
-        labels: Any = None,
         backend: str | Backend = DEFAULT_BACKEND,
         seed: int = 0,
+        **reading: Unpack[Reading],
     ) -> None:
-        reading = {"token": token, "layout": layout, "output": output, "call": call}
-        reading |= {"preprocess": preprocess, "labels": labels}
         if isinstance(model, Target):
-            reading |= {"layer": layer, "unit": unit, "pool": None if pool == "mean" else pool}
-            given = [name for name, value in reading.items() if value is not None]
+            said = {"layer": layer, "unit": unit, **reading, "pool": reading.get("pool", "mean")}
+            given = [name for name, value in said.items() if value is not None and (name, value) != ("pool", "mean")]
             if given:
                 raise ValueError(
                     f"{', '.join(given)}: the model is a {type(model).__name__}, which says itself what it reads;"
@@ -101,7 +85,7 @@ class FeatureLens:
                 )
             self.target: Target = model
         else:
-            self.target = LayerTarget(model, layer, 0 if unit is None else unit, pool=pool, **reading)
+            self.target = LayerTarget(model, layer, 0 if unit is None else unit, **reading)
             if unit is None and self.target.shape != (1,):
                 raise ValueError(
                     f"unit=None, but layer {self.target.layer!r} has shape {self.target.shape} for one image; say "
@@ -129,7 +113,7 @@ class FeatureLens:
 
         Args:
             images: At least 200 reference images: a tensor, PIL images, paths, a folder, or the ``reference_set`` of
-                another lens. None takes the backend's own (synthetic) one. Of a backend of embeddings, files stay on
+                another lens. None takes the backend's own one. Of a backend of embeddings, files stay on
                 the disk, where they must remain: they are read for the embeddings, for the responses, and when they are
                 shown. The same images are embedded once for all lenses on a backend.
             responses: Measured responses, (N,) or (N, K), instead of the model's, or a mapping or table of them by the

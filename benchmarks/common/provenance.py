@@ -1,5 +1,6 @@
 """Where a benchmark's figures come from: command, code, machine, seed and date."""
 
+import itertools
 import os
 import platform
 import shlex
@@ -55,7 +56,7 @@ def command_line(argv: list[str]) -> str:
     Paths below this repository, or below the data's folder, lose their beginning; of any other the last name is left.
     """
     places = [(str(ROOT), ".")]
-    given = [after for word, after in zip(argv, argv[1:], strict=False) if word == "--data"]
+    given = [after for word, after in itertools.pairwise(argv) if word == "--data"]
     given += [word.removeprefix("--data=") for word in argv if word.startswith("--data=")]
     if data := os.environ.get("VISLENS_DATA") or next(iter(given), None):
         places.insert(0, (os.path.abspath(data), "$VISLENS_DATA"))

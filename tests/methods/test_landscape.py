@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from vislens_interp import FeatureLens
 from vislens_interp.config import Config, FitConfig
 from vislens_interp.images import resize
 from vislens_interp.landscape.fit import split_rows
@@ -420,3 +421,21 @@ def test_bad_data(target):
         LandscapeEdit().fit(target, SmallPixels(), images[:100])
     with pytest.raises(ValueError, match="unit '1' never varies"):
         LandscapeEdit().fit(target, SmallPixels(), images[:1].expand(240, -1, -1, -1))
+
+
+def _made_by(method, network):
+    lens = FeatureLens(network, "1", unit=1, backend=SmallPixels(), preprocess=Preprocess(8, [0.5], [0.5]))
+    return lens.fit(gradients(220, seed=1)).visualize(gradients(2, seed=2), method=method).images
+
+
+@pytest.mark.parametrize("method", ["edit", "optimize", "pixel_maximization", "ridge_direction"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_same_pictures_where_no_gradients_are_recorded(mode, method):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
+    before = _made_by(method, network)
+    with mode():
+        after = _made_by(method, network)
+    for key, images in before.items():
+        torch.testing.assert_close(after[key], images)

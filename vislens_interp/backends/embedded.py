@@ -53,9 +53,8 @@ def embedded(
 ) -> EmbeddingBackend:
     """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
 
-    At strength 0 an unedited picture is the photograph as a closed-form decoder draws it from the network's maps
-    (50 dB). An edit changes it until the embedding that is read from it again has moved as asked, within a limit of
-    pixel change. Nothing asks the target.
+    At strength 0 an unedited picture is the photograph itself. An edit changes it until the embedding that is read from
+    it again has moved as asked, within a limit of pixel change. The target is asked by ``method="optimize"`` alone.
 
     Args:
         device: Where everything computes.

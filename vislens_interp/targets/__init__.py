@@ -6,8 +6,8 @@ from vislens_interp.targets.inspect import LayerInfo, list_units
 from vislens_interp.targets.ranking import TopUnits, top_units
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import Direction, Head, MeanOf
-from vislens_interp.targets.target import LayerTarget, Target, read_responses
-from vislens_interp.targets.whole_layer import LayerTable, open_table, read_layer
+from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.targets.whole_layer import LayerTable, open_table, read_layer, read_responses
 
 __all__ = [
     "Attribution",

@@ -21,6 +21,6 @@ class Reading(TypedDict, total=False):
     call: int | None
     preprocess: Any
     labels: Any
-    batch_size: int
+    batch_size: int | None
     image_size: int | None
     forward_args: Mapping[str, Any] | None

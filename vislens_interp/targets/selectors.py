@@ -398,3 +398,28 @@ def _checked(unit: Any, output: Tensor, layout: Layout) -> int:
 
 def _is_int(value: Any) -> bool:
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
+def _is_named(unit: Any, label: str) -> bool:
+    return label in unit if isinstance(unit, list) else unit == label
+
+
+def own_labels(model: nn.Module) -> list[str] | None:
+    """Names of a model's own outputs, if it says some: a list called ``labels``, or transformers' ``id2label``."""
+    own = getattr(model, "labels", None)
+    try:
+        return labels_of(
+            own if isinstance(own, (list, tuple)) else getattr(getattr(model, "config", None), "id2label", None)
+        )
+    except TypeError:  # something else of that name
+        return None
+
+
+def unit_names(units: list[OneUnit], asked: Unit, labels: list[str] | None) -> list[str]:
+    """Names of the units: the label of one that was asked for by its label."""
+    return [
+        labels[one]
+        if labels and isinstance(one, int) and 0 <= one < len(labels) and _is_named(asked, labels[one])
+        else unit_name(one)
+        for one in units
+    ]

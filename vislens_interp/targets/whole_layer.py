@@ -1,4 +1,4 @@
-"""All units of a layer in one pass, streamed to a table on disk that is mapped into memory, not read."""
+"""Responses of a layer: of some units in one call; of all in one pass, also streamed to a table on the disk."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vislens_interp.files import FORMAT_VERSION, write_text
 from vislens_interp.images import check_images
 from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.selectors import Unit
 from vislens_interp.targets.target import LayerTarget
 
 _KIND = "layer table"
@@ -62,7 +63,41 @@ def all_units(model: nn.Module, layer: str | nn.Module | None, **reading: Unpack
     if "unit" in reading:
         raise ValueError(f"unit={reading['unit']!r}, but all units are read; leave it out, or use LayerTarget.")
     first = LayerTarget(model, layer, 0, **reading)
-    return LayerTarget(model, layer, list(range(first.n_units or 1)), **reading)
+    return first.at(list(range(first.n_units or 1)))
+
+
+def read_responses(
+    model: nn.Module,
+    layer: str | nn.Module | None,
+    unit: Unit,
+    images: Tensor,
+    **reading: Unpack[Reading],
+) -> Tensor:
+    """Responses of a unit to images: :class:`LayerTarget` in one call.
+
+    Args:
+        model: The network; left as it was.
+        layer: Dotted name, module, or None for the model's own output.
+        unit: A unit or a list of them.
+        images: (N, 3, H, W) in [0, 1].
+        reading: Keyword arguments of :class:`LayerTarget`.
+
+    Returns:
+        float32 on the CPU: (N,) for one unit, (N, K) for a list.
+
+    Raises:
+        ValueError, TypeError: As :class:`LayerTarget` and :meth:`Target.responses`.
+
+    >>> from vislens_interp.preprocess import Preprocess
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> read_responses(model, "1", 2, torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0.5], [0.5])).shape
+    torch.Size([5])
+    """
+    check_images(images)
+    reading.setdefault("image_size", min(images.shape[-2:]))
+    target = LayerTarget(model, layer, unit, **reading)
+    responses = target.responses(images)
+    return responses if isinstance(unit, list) else responses[:, 0]
 
 
 def read_layer(
