@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
 from vislens_interp.targets.layout import Layout, channel_axis
