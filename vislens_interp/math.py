@@ -7,9 +7,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-_LOCK, _KEPT = threading.Lock(), 6
-_KNOWN: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
-_NOTHING = 1e-7
+_lock, _CACHE_SIZE = threading.Lock(), 6
+_decompositions: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+_RELATIVE_EPS = 1e-7
 """Share of the largest singular value below which one is a rounding error."""
 GCV_PENALTIES = torch.logspace(-3, 4, 15, dtype=torch.float64)
 LOO_PENALTIES = torch.logspace(-1, 5, 13, dtype=torch.float64)
@@ -30,7 +30,7 @@ def ridge_gcv(x: Tensor, y: Tensor) -> Tensor:
     """
     s, v = _singular(x)
     xy = v.T @ (x.T @ y)
-    projected = torch.where(s[:, None] > _NOTHING * s.max(), xy / s[:, None].clamp_min(1e-300), 0.0)
+    projected = torch.where(s[:, None] > _RELATIVE_EPS * s.max(), xy / s[:, None].clamp_min(1e-300), 0.0)
     shrink = s[:, None] ** 2 / (s[:, None] ** 2 + GCV_PENALTIES.to(s))
     total = (y**2).sum(0) - (projected**2).sum(0)
     residual = ((1 - shrink[:, :, None]) ** 2 * projected[:, None] ** 2).sum(0) + total
@@ -43,20 +43,20 @@ def _singular(x: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values (R,) and right singular vectors (D, R) of x (N, D), R = min(N, D), largest first."""
     content = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     key = f"{hashlib.sha256(content).hexdigest()} {tuple(x.shape)} {x.dtype} {x.device}"
-    with _LOCK:
-        if key in _KNOWN:
-            _KNOWN.move_to_end(key)
-            return _KNOWN[key]
+    with _lock:
+        if key in _decompositions:
+            _decompositions.move_to_end(key)
+            return _decompositions[key]
     if len(x) < x.shape[1]:
         _, s, vt = torch.linalg.svd(x, full_matrices=False)
         found = s, vt.T
     else:  # a third of the time of an SVD, and exact to the square root of a rounding error, far below any penalty
         squares, v = torch.linalg.eigh(x.T @ x)
         found = squares.flip(0).clamp_min(0).sqrt(), v.flip(1)
-    with _LOCK:
-        _KNOWN[key] = found
-        while len(_KNOWN) > _KEPT:
-            _KNOWN.popitem(last=False)
+    with _lock:
+        _decompositions[key] = found
+        while len(_decompositions) > _CACHE_SIZE:
+            _decompositions.popitem(last=False)
     return found
 
 
