@@ -29,8 +29,8 @@ def test_by_name_from_the_hubs_cache(cache, tiny, sd15):
     write_hub_cache(cache, tiny)
     backend = get_backend("sd15", "cpu")
     assert backend.name == "sd15"
-    assert backend.generator.steps == 50
-    assert backend.generator.guidance == 7.5
+    assert backend.generator.num_inference_steps == 50
+    assert backend.generator.guidance_scale == 7.5
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(backend.encode(pictures), sd15.encode(pictures))
 

@@ -8,14 +8,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.adapters import AdapterState
 from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.diffusion.adapters import AdapterState
+from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
-from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
@@ -188,7 +188,8 @@ def sd15(
         dtype: Precision of both; None is float16 on CUDA and float32 elsewhere.
         reference: Reference images of the backend; None: a lens is fitted on images that are given to it.
         cache: Folder where embeddings are kept; see :class:`EmbeddingBackend`.
-        options: For :meth:`StableDiffusionGenerator.load`, such as ``steps=``, ``guidance=``, ``batch_size=``.
+        options: For :meth:`StableDiffusionGenerator.load`, such as ``num_inference_steps=``, ``guidance_scale=``,
+            ``batch_size=``.
 
     Raises:
         FileNotFoundError: Weights are missing; the message says which, and how to get them.
