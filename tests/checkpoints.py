@@ -192,7 +192,10 @@ def write_checkpoints(folder: Path) -> Checkpoints:
 def write_stable_diffusion(
     folder: Path, *, scheduler: dict[str, Any] = SCHEDULER, text: bool = True, unet: dict[str, Any] = TINY_UNET
 ) -> Any:
-    """Stable Diffusion's folder, with or without what reads text; returns the UNet."""
+    """Stable Diffusion's folder, with or without what reads text; returns the UNet.
+
+    The VAE has the attention names of the published file; diffusers since 0.16 writes others.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     network, vae = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(TINY_VAE)
@@ -297,6 +300,35 @@ def write_adapter(folder: Path, state: dict[str, dict[str, Tensor]], name: str =
     _write_weights(folder / f"{name}.safetensors", flat)
     torch.save(half, folder / f"{name}.bin")
     return folder / f"{name}.safetensors"
+
+
+# Where the LoRAs for few steps reach: 278 modules of Stable Diffusion 1.5.
+LORA_ENDS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"),
+)
+
+
+def lora_state(unet: Any, rank: int = 4, alpha: float = 2.0, peft: bool = False) -> dict[str, Tensor]:
+    """A LoRA in the layout of ``Hyper-SD15-8steps-CFG-lora.safetensors`` and LCM-LoRA, which is kohya's, or in PEFT's.
+
+    Two factors and an alpha for every module; the product counts alpha / rank.
+    """
+    state: dict[str, Tensor] = {}
+    for name, module in unet.named_modules():
+        if not name.endswith(LORA_ENDS) or name in LORA_ENDS:
+            continue
+        weight = module.weight
+        down = torch.empty(rank, *weight.shape[1:], device=weight.device)
+        up = torch.empty(weight.shape[0], rank, *(1 for _ in weight.shape[2:]), device=weight.device)
+        down, up = (torch.nn.init.normal_(factor, std=0.2) for factor in (down, up))
+        if peft:  # which has its alpha in the file's header, and without one takes the rank
+            state |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up * (alpha / rank)}
+        else:
+            stem = f"lora_unet_{name.replace('.', '_')}"
+            state |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+            state[f"{stem}.alpha"] = torch.tensor(alpha)
+    return state
 
 
 def write_clip(folder: Path) -> None:

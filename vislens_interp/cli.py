@@ -163,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument(
         "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
     )
+    download.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="also the LoRA for this speedup= of sd15")
     download.add_argument("--debug", action="store_true", help="show the traceback of an error")
     download.set_defaults(run=_download)
     return parser
@@ -312,7 +313,7 @@ def _download(args: argparse.Namespace) -> None:
     from vislens_interp.backends.weights import sd15_repositories
     from vislens_interp.download import download, plan
 
-    repositories = sd15_repositories(args.precision)
+    repositories = sd15_repositories(args.precision, args.speedup)
     print(plan(repositories))
     if args.yes:
         download(repositories)

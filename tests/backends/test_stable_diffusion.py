@@ -220,7 +220,44 @@ def test_adapter_scale_and_guidance_matter(tiny, embeddings):
     assert (usual[0] - usual[1]).abs().max() > 0.01
 
 
+# --- pixels on the border of [0, 1], and numbers that are none
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.02, 0.5, 0.99])
+@pytest.mark.parametrize("value", [-1e-8, -1e-4, 1 + 1e-4])
+def test_a_pixel_within_the_tolerance_is_one_of_the_border(generator, embeddings, pictures, strength, value):
+    """diffusers takes a batch with a negative value for one in [-1, 1], and changed every picture of it."""
+    border, beyond = pictures.clone(), pictures.clone()
+    border[1, 0, 3, 4], beyond[1, 0, 3, 4] = min(max(value, 0.0), 1.0), value
+    one, other = (
+        generator(embeddings, init_image=images, strength=strength, seeds=[1, 2, 3]) for images in (border, beyond)
+    )
+    assert torch.equal(one, other)
+
+
+def test_pictures_that_are_no_numbers_are_refused(tiny, embeddings):
+    made = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, num_inference_steps=1)
+    with torch.no_grad():
+        made.vae.decoder.conv_in.weight.mul_(1e38)  # beyond float32, as the published VAE may leave float16
+    with pytest.raises(ValueError, match=r"pictures 0, 1, 2 of 3 hold NaN in torch.float32; .*dtype=torch.bfloat16"):
+        made(embeddings, seeds=[1] * 3)
+    embeddings[1, 0] = math.nan
+    with pytest.raises(ValueError, match="embeddings has NaN or infinite values in 1 of 3 rows; expected finite"):
+        made(embeddings, seeds=[1] * 3)
+
+
 # --- loading
+
+
+def test_a_vae_with_the_names_of_today(tiny, tmp_path, generator, embeddings):
+    shutil.copytree(tiny.model, tmp_path / "sd")
+    path = tmp_path / "sd/vae/diffusion_pytorch_model.safetensors"
+    assert any(".attentions.0.query." in name for name in load_file(path))  # the published file
+    state = generator.vae.state_dict()
+    assert any(".attentions.0.to_q." in name for name in state)
+    save_file(state, path, metadata={"format": "pt"})
+    loaded = StableDiffusionGenerator.load(tmp_path / "sd", tiny.adapter, num_inference_steps=4)
+    assert torch.equal(loaded(embeddings, seeds=[1] * 3), generator(embeddings, seeds=[1] * 3))
 
 
 def test_single_file_and_bin_make_the_same_images(tiny, tmp_path, generator, embeddings):

@@ -83,9 +83,11 @@ class GuidedDiffusion(Method):
     def _sample(
         self, generator: StableDiffusionGenerator, condition: Tensor, directions: Directions, seeds: list[int]
     ) -> Tensor:
+        from diffusers import DDIMScheduler
+
         from vislens_interp.backends.diffusion.pipelines import draw_noise
 
-        scheduler: Any = generator.text_to_image.scheduler.from_config(generator.text_to_image.scheduler.config)
+        scheduler: Any = DDIMScheduler.from_config(generator.text_to_image.scheduler.config)  # also where it has LCM's
         scheduler.set_timesteps(self.steps or generator.num_inference_steps)
         side = generator.size // generator.text_to_image.vae_scale_factor
         noise = draw_noise(

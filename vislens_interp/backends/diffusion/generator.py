@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.diffusion.adapters import AdapterState, check_adapter, check_loaded, read_adapter
 from vislens_interp.backends.diffusion.loading import has_accelerate, quiet, read_parts
+from vislens_interp.backends.diffusion.speedups import LoraState, merge_lora, read_lora, sampler_of
 from vislens_interp.backends.sources import first_line, too_little_memory
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
@@ -59,9 +60,12 @@ class StableDiffusionGenerator:
         tokenizer: Its tokenizer.
         embedding_dim: Dimensions of the embeddings; None takes what the adapter takes.
         size: Side of the images in pixels, a multiple of 8; None is what the UNet was trained on (512 for SD1.5).
-        num_inference_steps: DDIM steps of a whole run; 50 in Sec. B.2.2.
-        guidance_scale: Weight of classifier-free guidance; 1 is none. 7.5 is the default of diffusers and of the
-            adapter's release; the paper gives none.
+        num_inference_steps: Steps of a whole run. None is 50, as in Sec. B.2.2, or 8 with a speed-up.
+        guidance_scale: Weight of classifier-free guidance; 1 is none. None is 7.5, the default of diffusers and of the
+            adapter's release (the paper gives none), 5 with ``"hyper-sd"``, 1.5 with ``"lcm"``.
+        speedup: ``"hyper-sd"`` or ``"lcm"``: a LoRA for few steps (:mod:`~vislens_interp.backends.diffusion.speedups`).
+            It needs the extra ``speedup``.
+        speedup_weights: Its tensors; None reads the published file from the hub's cache.
         adapter_scale: Weight of the adapter's attention; 1 in its release.
         prompt: Text beside the embedding; None where the model reads no text: its text states are one zero token.
         negative_prompt: What guidance leads away from. The negative embedding is zeros.
@@ -93,8 +97,10 @@ class StableDiffusionGenerator:
         tokenizer: Any = None,
         embedding_dim: int | None = None,
         size: int | None = None,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        speedup: str | None = None,
+        speedup_weights: LoraState | None = None,
         adapter_scale: float = 1.0,
         prompt: str | None = PROMPT,
         negative_prompt: str = NEGATIVE_PROMPT,
@@ -108,10 +114,13 @@ class StableDiffusionGenerator:
         offload: Literal["model", "sequential"] | None = None,
         progress: bool = False,
     ) -> None:
-        from diffusers import DDIMScheduler
+        import diffusers
 
         from vislens_interp.backends.diffusion.pipelines import ImageToImage, TextToImage
 
+        sampler = sampler_of(speedup, num_inference_steps, guidance_scale)
+        num_inference_steps = sampler.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance_scale = sampler.guidance_scale if guidance_scale is None else guidance_scale
         for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
@@ -126,7 +135,7 @@ class StableDiffusionGenerator:
                 f"prompt={prompt!r} needs a text encoder and a tokenizer, and this model has none. Pass prompt=None."
             )
         self.embedding_dim = check_adapter(adapter, unet, embedding_dim=embedding_dim)
-        self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
+        self.num_inference_steps, self.guidance_scale, self.speedup = num_inference_steps, guidance_scale, speedup
         self.batch_size, self.progress = batch_size, progress
         self.prompt, self.negative_prompt = prompt, negative_prompt
         self.device = torch.device(device)
@@ -138,13 +147,17 @@ class StableDiffusionGenerator:
             "text_encoder": None if text_encoder is None else text_encoder.eval().requires_grad_(False),
             "tokenizer": tokenizer,
             # Latents are not bounded, whatever a configuration leaves out; the pipelines insist on the offset of 1.
-            "scheduler": DDIMScheduler.from_config({**scheduler, "clip_sample": False, "steps_offset": 1}),
+            "scheduler": getattr(diffusers, sampler.scheduler).from_config(
+                {**scheduler, "clip_sample": False, "steps_offset": 1, **sampler.schedule}
+            ),
             "safety_checker": None,
             "feature_extractor": None,
             "requires_safety_checker": False,
         }
         with quiet():
             self.text_to_image = TextToImage(**parts)
+            if speedup is not None:
+                merge_lora(self.text_to_image, speedup, speedup_weights or read_lora(speedup))
             weights: Any = {part: dict(tensors) for part, tensors in adapter.items()}
             with torch.random.fork_rng(devices=[]):  # the weights that the adapter's replace
                 self.text_to_image.load_ip_adapter(
@@ -181,6 +194,8 @@ class StableDiffusionGenerator:
         adapter_revision: str | None = None,
         local_files_only: bool = True,
         prompt: str | None = PROMPT,
+        speedup: str | None = None,
+        speedup_weights: str | Path | LoraState | None = None,
         **options: Any,
     ) -> Self:
         """Read a checkpoint and its adapter.
@@ -196,6 +211,8 @@ class StableDiffusionGenerator:
             adapter_revision: The same of ``adapter``.
             local_files_only: Never go to the hub.
             prompt: None reads neither text encoder nor tokenizer.
+            speedup: ``"hyper-sd"`` or ``"lcm"``; see the constructor.
+            speedup_weights: Its LoRA: a file, a folder, an id, or its tensors; None is the published one.
             options: For the constructor, such as ``device=``.
 
         Raises:
@@ -211,7 +228,16 @@ class StableDiffusionGenerator:
             model, config=config, revision=revision, local_files_only=local_files_only, text=prompt is not None
         )
         parts["scheduler"] |= scheduler or {}
-        return cls(**parts, adapter=adapter, prompt=prompt, **options)
+        if speedup is not None and not isinstance(speedup_weights, Mapping):
+            speedup_weights = read_lora(speedup, speedup_weights, local_files_only=local_files_only)
+        return cls(
+            **parts,
+            adapter=adapter,
+            prompt=prompt,
+            speedup=speedup,
+            speedup_weights=speedup_weights,  # pyright: ignore[reportArgumentType] (tensors by now, or no speed-up)
+            **options,
+        )
 
     def _place(self, text_encoder: Any, offload: str | None, channels_last: bool) -> None:
         layout = {"memory_format": torch.channels_last} if channels_last else {}
@@ -273,20 +299,33 @@ class StableDiffusionGenerator:
         check_loaded(self.unet)
         check_generation(embeddings, self.embedding_dim, init_image, strength, seeds)
         if init_image is not None and strength == 0:
-            return resize(init_image.float(), self.size).to(self.device)
+            return self._initial(init_image)
         batches = torch.arange(len(embeddings)).split(self.batch_size)
         made = []
         try:
             with tqdm(total=len(embeddings), desc="generate", disable=not self.progress) as bar:
                 for rows in batches:
-                    start = None if init_image is None or strength == 1 else resize(init_image[rows].float(), self.size)
+                    start = None if init_image is None or strength == 1 else self._initial(init_image[rows])
                     made.append(self._batch(embeddings[rows], start, strength, [seeds[row] for row in rows.tolist()]))
                     bar.update(len(rows))
         except RuntimeError as error:
             if not too_little_memory(error):
                 raise
             raise self._memory_error(error) from error
-        return torch.cat(made)
+        images = torch.cat(made)
+        if bad := (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            raise ValueError(
+                f"pictures {', '.join(map(str, bad))} of {len(images)} hold NaN in {self.dtype}; expected numbers. "
+                "The networks left its range: pass dtype=torch.bfloat16 or torch.float32."
+            )
+        return images
+
+    def _initial(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) at the generator's size, in [0, 1] without the tolerance of the convention.
+
+        diffusers takes a negative value, however small, for a batch that is in [-1, 1] already.
+        """
+        return resize(images.float(), self.size).clamp(0, 1).to(self.device)
 
     def predict_noise(self, latents: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """What the UNet says to noisy latents (N, C, h, w) at a timestep, beside the prompt and without guidance.
@@ -314,7 +353,10 @@ class StableDiffusionGenerator:
 
         count = len(embeddings)
         positive, negative = (states.expand(count, -1, -1) for states in self._text)
+        # On the CPU, so that a seed means the same noise on every device.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         arguments: dict[str, Any] = {
+            "generator": generators,
             "prompt_embeds": positive,
             "negative_prompt_embeds": negative if self.guidance_scale > 1 else None,
             "ip_adapter_image_embeds": [embeddings[:, None].to(self.device, self.dtype)],
@@ -322,20 +364,19 @@ class StableDiffusionGenerator:
             "guidance_scale": self.guidance_scale,
             "output_type": "pt",
         }
-        # On the CPU, so that a seed means the same noise on every device.
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         if init_image is None:
             side = self.size // self.text_to_image.vae_scale_factor
             noise = draw_noise(generators, torch.Size([self.unet.config.in_channels, side, side]))
             latents = noise.to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
         else:
-            result = self.image_to_image(image=init_image, strength=strength, generator=generators, **arguments)
+            result = self.image_to_image(image=init_image, strength=strength, **arguments)
         return result.images.float()  # type: ignore[union-attr]
 
     def _memory_error(self, error: RuntimeError) -> MemoryError:
         return MemoryError(
             f"memory ran out on {self.device} at size={self.size}, batch_size={self.batch_size}, {self.dtype} "
-            f"({first_line(error)}); weights take 3.4 GB in float16, and 6 GB should do for one 512-pixel image. Lower "
-            "batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a smaller size."
+            f"({first_line(error)}); in float16 weights take 3.4 GB, decoding 0.8 GB for each 512-pixel image of a "
+            "batch. Lower batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a "
+            "smaller size."
         )
