@@ -342,38 +342,6 @@ def write_clip(folder: Path) -> None:
     _write_json(folder / "open_clip_config.json", {"model_cfg": TINY_CLIP, "preprocess_cfg": preprocess})
 
 
-def as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's vision tower by the names of transformers' ``CLIPVisionModelWithProjection``."""
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name == "proj":
-            renamed["visual_projection.weight"] = tensor.T
-        elif "attn.in_proj" in name:
-            layer, leaf = name.split(".")[2], name.rsplit("_", 1)[1]
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"vision_model.encoder.layers.{layer}.self_attn.{letter}_proj.{leaf}"] = part
-        else:
-            for old, new in _TRANSFORMERS.items():
-                name = name.replace(old, new)
-            renamed[f"vision_model.{name}"] = tensor
-    return renamed
-
-
-_TRANSFORMERS = {
-    "class_embedding": "embeddings.class_embedding",
-    "conv1.weight": "embeddings.patch_embedding.weight",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "transformer.resblocks": "encoder.layers",
-    "ln_pre": "pre_layrnorm",  # sic
-    "ln_post": "post_layernorm",
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-
-
 def write_hub_cache(folder: Path, written: Checkpoints, commits: dict[str, str] | None = None) -> None:
     """The same checkpoints as ``huggingface_hub`` keeps what it has downloaded, under the published names.
 

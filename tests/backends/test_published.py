@@ -5,10 +5,11 @@ import copy
 import open_clip
 import pytest
 import torch
-from checkpoints import SCHEDULER, TEXT, UNET, VAE, VISION, adapter_state, as_transformers
+from checkpoints import SCHEDULER, TEXT, UNET, VAE, VISION, adapter_state
 from torch import nn
 
 from vislens_interp import FeatureLens
+from vislens_interp.backends.diffusion.acceptance import as_transformers
 from vislens_interp.backends.diffusion.adapters import check_adapter
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.backends.embedders import OpenCLIPEmbedder

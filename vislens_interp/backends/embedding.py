@@ -110,7 +110,8 @@ class EmbeddingBackend:
             return known.to(self.device)
         if isinstance(images, ImageFiles) and hasattr(self.embedder, "embed_files"):
             # As the network's published transform reads files, and not over the size of the backend's own pictures.
-            images = ImageFiles(images.paths, self.embedder.size)
+            images, side = copy.copy(images), self.embedder.size
+            images.size, images.shape = side, (*images.shape[:2], side, side)
         if self.cache is not None and not (isinstance(images, Tensor) and images.requires_grad):
             return self._from_cache(images)
         if isinstance(images, ImageFiles):
