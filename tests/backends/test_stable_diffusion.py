@@ -224,7 +224,7 @@ def test_adapter_scale_and_guidance_matter(tiny, embeddings):
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.02, 0.5, 0.99])
-@pytest.mark.parametrize("value", [-1e-8, -1e-4, 1 + 1e-4])
+@pytest.mark.parametrize("value", [-1e-8, -5e-5, 1 + 5e-5])
 def test_a_pixel_within_the_tolerance_is_one_of_the_border(generator, embeddings, pictures, strength, value):
     """diffusers takes a batch with a negative value for one in [-1, 1], and changed every picture of it."""
     border, beyond = pictures.clone(), pictures.clone()
