@@ -192,7 +192,10 @@ def write_checkpoints(folder: Path) -> Checkpoints:
 def write_stable_diffusion(
     folder: Path, *, scheduler: dict[str, Any] = SCHEDULER, text: bool = True, unet: dict[str, Any] = TINY_UNET
 ) -> Any:
-    """Stable Diffusion's folder, with or without what reads text; returns the UNet."""
+    """Stable Diffusion's folder, with or without what reads text; returns the UNet.
+
+    The VAE has the attention names of the published file; diffusers since 0.16 writes others.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     network, vae = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(TINY_VAE)
@@ -299,6 +302,35 @@ def write_adapter(folder: Path, state: dict[str, dict[str, Tensor]], name: str =
     return folder / f"{name}.safetensors"
 
 
+# Where the LoRAs for few steps reach: 278 modules of Stable Diffusion 1.5.
+LORA_ENDS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"),
+)
+
+
+def lora_state(unet: Any, rank: int = 4, alpha: float = 2.0, peft: bool = False) -> dict[str, Tensor]:
+    """A LoRA in the layout of ``Hyper-SD15-8steps-CFG-lora.safetensors`` and LCM-LoRA, which is kohya's, or in PEFT's.
+
+    Two factors and an alpha for every module; the product counts alpha / rank.
+    """
+    state: dict[str, Tensor] = {}
+    for name, module in unet.named_modules():
+        if not name.endswith(LORA_ENDS) or name in LORA_ENDS:
+            continue
+        weight = module.weight
+        down = torch.empty(rank, *weight.shape[1:], device=weight.device)
+        up = torch.empty(weight.shape[0], rank, *(1 for _ in weight.shape[2:]), device=weight.device)
+        down, up = (torch.nn.init.normal_(factor, std=0.2) for factor in (down, up))
+        if peft:  # which has its alpha in the file's header, and without one takes the rank
+            state |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up * (alpha / rank)}
+        else:
+            stem = f"lora_unet_{name.replace('.', '_')}"
+            state |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+            state[f"{stem}.alpha"] = torch.tensor(alpha)
+    return state
+
+
 def write_clip(folder: Path) -> None:
     """open_clip's folder: the whole CLIP with its text tower, as a safetensors file and as a ``.bin``."""
     from open_clip.model import CLIP
@@ -308,38 +340,6 @@ def write_clip(folder: Path) -> None:
     torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
     preprocess = {"mean": CLIP_MEAN, "std": CLIP_STD}
     _write_json(folder / "open_clip_config.json", {"model_cfg": TINY_CLIP, "preprocess_cfg": preprocess})
-
-
-def as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's vision tower by the names of transformers' ``CLIPVisionModelWithProjection``."""
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name == "proj":
-            renamed["visual_projection.weight"] = tensor.T
-        elif "attn.in_proj" in name:
-            layer, leaf = name.split(".")[2], name.rsplit("_", 1)[1]
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"vision_model.encoder.layers.{layer}.self_attn.{letter}_proj.{leaf}"] = part
-        else:
-            for old, new in _TRANSFORMERS.items():
-                name = name.replace(old, new)
-            renamed[f"vision_model.{name}"] = tensor
-    return renamed
-
-
-_TRANSFORMERS = {
-    "class_embedding": "embeddings.class_embedding",
-    "conv1.weight": "embeddings.patch_embedding.weight",
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "transformer.resblocks": "encoder.layers",
-    "ln_pre": "pre_layrnorm",  # sic
-    "ln_post": "post_layernorm",
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
 
 
 def write_hub_cache(folder: Path, written: Checkpoints, commits: dict[str, str] | None = None) -> None:

@@ -193,7 +193,7 @@ def test_files_go_through_the_published_transform():
         image = picture(*size)
         expected = pixels_of(published(image))
         assert torch.equal(load_images(image, size=9)[0][0], expected)
-        # Pillow works in 8 bits: documented as up to 4/255 apart
+        # Pillow works in 8 bits: on this picture they are up to 4/255 apart
         assert (load_images(load_images(image)[0], size=9)[0][0] - expected).abs().max() <= 4 / 255
 
 

@@ -163,8 +163,23 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument(
         "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
     )
+    download.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="also the LoRA for this speedup= of sd15")
     download.add_argument("--debug", action="store_true", help="show the traceback of an error")
     download.set_defaults(run=_download)
+
+    accept = commands.add_parser(
+        "accept",
+        help="whether a backend does with its real weights what it should",
+        description="Check sd15 with the real weights: files, networks, pictures. Writes accept.md and accept.json, to"
+        " attach to an issue; every failure says what it means.",
+    )
+    accept.add_argument("backend", choices=("sd15",))
+    accept.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    accept.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the files (default: fp16)")
+    accept.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="compare its few steps with 50")
+    accept.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
+    accept.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    accept.set_defaults(run=_accept)
     return parser
 
 
@@ -312,12 +327,26 @@ def _download(args: argparse.Namespace) -> None:
     from vislens_interp.backends.weights import sd15_repositories
     from vislens_interp.download import download, plan
 
-    repositories = sd15_repositories(args.precision)
+    repositories = sd15_repositories(args.precision, args.speedup)
     print(plan(repositories))
     if args.yes:
         download(repositories)
     else:
         print("nothing was downloaded; if you agree with the licences: vislens download sd15 --yes")
+
+
+def _accept(args: argparse.Namespace) -> None:
+    from vislens_interp.backends.diffusion.acceptance import Acceptance, write_report
+    from vislens_interp.backends.weights import sd15_repositories
+
+    device = _device(args.device)
+    backend: Any = get_backend("sd15", device)
+    fast: Any = None if args.speedup is None else get_backend("sd15", device, speedup=args.speedup)
+    findings = Acceptance(backend, sd15_repositories(args.precision, args.speedup), fast=fast).run()
+    path = write_report(findings, backend, args.out)
+    if failed := [finding.name for finding in findings if finding.state == "failed"]:
+        raise ValueError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}. {path} says more.")
+    print(f"all passed; {path}")
 
 
 def _lens(

@@ -6,7 +6,7 @@ from importlib import metadata
 
 from vislens_interp import zoo
 from vislens_interp.backends.embedded import FILES
-from vislens_interp.backends.weights import Precision, missing_files, sd15_repositories
+from vislens_interp.backends.weights import SPEEDUPS, Precision, missing_files, sd15_repositories
 from vislens_interp.download import gigabytes
 
 PACKAGES = (
@@ -22,8 +22,8 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-GPU_MEMORY = 6_000_000_000
-"""Bytes that should do for one 512-pixel image in half precision: a goal, not yet measured."""
+GPU_MEMORY = 8_000_000_000
+"""Bytes that should do for batches of four 512-pixel images in half precision: calculated, not measured."""
 
 
 def report() -> str:
@@ -77,7 +77,8 @@ def _weights() -> list[str]:
     lines = [f"looked for in {constants.HF_HUB_CACHE} (HF_HUB_CACHE)"]
     half, adapter, clip = sd15_repositories("fp16")
     full = sd15_repositories("fp32")[0]
-    for words, repository in ((" in fp16", half), (" in fp32", full), ("", adapter), ("", clip)):
+    optional = [("", repository) for repository in SPEEDUPS.values()]
+    for words, repository in ((" in fp16", half), (" in fp32", full), ("", adapter), ("", clip), *optional):
         missing = missing_files(repository)
         state = "here" if not missing else f"MISSING {len(missing)} of {len(repository.files)} files"
         lines.append(f"{repository.name}{words}: {state} ({gigabytes(repository.size)}, {repository.licence})")

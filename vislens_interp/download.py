@@ -75,19 +75,20 @@ def check_file(path: Path, file: PublishedFile) -> None:
         ValueError: Its size or its checksum is another.
     """
     size = path.stat().st_size
+    right_size = size == file.size or not file.exact
     digest = ""
-    if size == file.size and file.sha256:
+    if right_size and file.sha256:
         hasher = hashlib.sha256()
         with path.open("rb") as stream, tqdm(total=size, desc="checksum", unit="B", unit_scale=True) as bar:
             while part := stream.read(1 << 22):
                 hasher.update(part)
                 bar.update(len(part))
         digest = hasher.hexdigest()
-    if size != file.size or digest != file.sha256:  # a small file has no checksum, and none is computed
+    if not right_size or digest != file.sha256:  # a small file has no checksum, and none is computed
         path.resolve().unlink()  # the cache's entry is a link to the contents
         path.unlink(missing_ok=True)
-        came = f"{size} bytes" if size != file.size else f"sha256 {digest}"
-        wanted = f"{file.size} bytes" if size != file.size else f"sha256 {file.sha256}"
+        came = f"sha256 {digest}" if right_size else f"{size} bytes"
+        wanted = f"sha256 {file.sha256}" if right_size else f"{file.size} bytes"
         raise ValueError(
             f"{file.path} has {came}; expected {wanted}, as published. It was removed: run the same command again, and "
             "if that does not help, another network."

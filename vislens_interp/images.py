@@ -29,7 +29,8 @@ def load_images(
     """Read images from wherever they are into one checked tensor.
 
     Files are turned upright as their EXIF orientation says. A file is resized by Pillow's antialiased bicubic filter,
-    which is how networks' published transforms read files; a tensor by :func:`resize`, which differs by up to 4/255.
+    which is how networks' published transforms read files; a tensor by :func:`resize`, which differs by a few of 255
+    levels, at sharp edges by more.
 
     Args:
         source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read

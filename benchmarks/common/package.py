@@ -5,11 +5,11 @@
 from vislens_interp import zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.backends.diffusion.generator import PROMPT, StableDiffusionGenerator
 from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.embedding import PAPER as PAPER_DEFAULTS
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.backends.retrieval import RetrievalBackend
-from vislens_interp.backends.stable_diffusion import PROMPT, StableDiffusionGenerator
 from vislens_interp.brain import DINOV2, load_brainactiv, load_things_eeg, refuse_shared_images
 from vislens_interp.brain.backbone import Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset

@@ -254,7 +254,9 @@ def parts(networks: Networks, effort: Effort, device: torch.device, dtype: torch
     """Seconds of denoising steps and of a decoding, in the generator itself, and the matrix rate around them."""
     side = effort.matrix * (4 if device.type == "cuda" else 1)
     with torch.no_grad():
-        generator = build_generator(networks, device=device, dtype=dtype, steps=effort.steps, batch_size=1)
+        generator = build_generator(
+            networks, device=device, dtype=dtype, num_inference_steps=effort.steps, batch_size=1
+        )
         embedding = torch.randn(1, networks.dim)
         if device.type == "cuda":  # its kernels are chosen and loaded at the first call
             generator(embedding, seeds=[42])
@@ -373,11 +375,11 @@ class Grid:
         generator.batch_size, embeddings, seeds = batch, torch.randn(batch, self.networks.dim), list(range(batch))
         seconds = []
         try:
-            generator.steps = 2  # the first call of a shape compiles, or chooses kernels
+            generator.num_inference_steps = 2  # the first call of a shape compiles, or chooses kernels
             start = time.perf_counter()
             generator(embeddings, seeds=seeds)
             first = time.perf_counter() - start
-            generator.steps = effort.grid_steps
+            generator.num_inference_steps = effort.grid_steps
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             for _ in range(max(1, math.ceil(effort.repeats / batch))):

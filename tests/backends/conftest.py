@@ -22,7 +22,7 @@ def sd15(tiny):
     """The paper's full path on the tiny checkpoints, four steps."""
     from vislens_interp.backends.embedding import sd15
 
-    return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, steps=4)
+    return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, num_inference_steps=4)
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +33,8 @@ def textless(sd15, tmp_path_factory):
     """
     from checkpoints import ZERO_SNR, adapter_state, write_stable_diffusion
 
+    from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
     from vislens_interp.backends.embedding import EmbeddingBackend
-    from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 
     folder = tmp_path_factory.mktemp("textless")
     with torch.random.fork_rng(devices=[]):
@@ -42,7 +42,7 @@ def textless(sd15, tmp_path_factory):
         unet = write_stable_diffusion(folder, scheduler=ZERO_SNR, text=False)
         adapter = adapter_state(unet, sd15.embedder.dim)
     generator = StableDiffusionGenerator.load(
-        folder, adapter, prompt=None, guidance=2.0, steps=5, size=16, batch_size=2
+        folder, adapter, prompt=None, guidance_scale=2.0, num_inference_steps=5, size=16, batch_size=2
     )
     pictures = torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     return EmbeddingBackend(sd15.embedder, generator, name="textless", reference=pictures)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from checkpoints import DIM, TINY_UNET, UNET, adapter_state
 
-from vislens_interp.backends.adapters import check_adapter, check_loaded, read_adapter
+from vislens_interp.backends.diffusion.adapters import check_adapter, check_loaded, read_adapter
 
 
 @pytest.fixture(scope="module")

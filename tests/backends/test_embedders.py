@@ -5,10 +5,11 @@ import shutil
 import open_clip
 import pytest
 import torch
-from checkpoints import CLIP_MEAN, CLIP_STD, DIM, TINY_CLIP, VISION, as_transformers
+from checkpoints import CLIP_MEAN, CLIP_STD, DIM, TINY_CLIP, VISION
 from PIL import Image
 from torch import nn
 
+from vislens_interp.backends.diffusion.acceptance import as_transformers
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.preprocess import Preprocess
 

@@ -1,17 +1,21 @@
 """The embedding backend, by name and through a lens, whole, on the tiny checkpoints."""
 
+import copy
 import shutil
 
 import pytest
 import torch
 from checkpoints import DIM, TINY_CLIP, adapter_state, write_adapter, write_hub_cache
+from PIL import Image
 from torch import nn
 
+import vislens_interp.backends.cache as cache_module
 import vislens_interp.backends.embedding as embedding
 from vislens_interp import FeatureLens
 from vislens_interp.backends.base import get_backend
 from vislens_interp.backends.embedding import PAPER, EmbeddingBackend
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
+from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, load_images, to_pil
 from vislens_interp.preprocess import Preprocess
 
@@ -29,8 +33,8 @@ def test_by_name_from_the_hubs_cache(cache, tiny, sd15):
     write_hub_cache(cache, tiny)
     backend = get_backend("sd15", "cpu")
     assert backend.name == "sd15"
-    assert backend.generator.steps == 50
-    assert backend.generator.guidance == 7.5
+    assert backend.generator.num_inference_steps == 50
+    assert backend.generator.guidance_scale == 7.5
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(backend.encode(pictures), sd15.encode(pictures))
 
@@ -199,7 +203,7 @@ class CountingModule(nn.Module):
         super().__init__()
         self.embedder, self.count = embedder, 0
         self.dim, self.size, self.device = embedder.dim, embedder.size, embedder.device
-        self.preprocess = embedder.preprocess
+        self.preprocess, self.embed_files = embedder.preprocess, embedder.embed_files
 
     def forward(self, images):
         self.count += len(images)
@@ -225,6 +229,36 @@ def test_with_a_cache_no_picture_is_embedded_twice(network, folder, pictures, sd
     assert embedder.count == 5
     with torch.no_grad():
         next(embedder.parameters()).div_(1.5)  # they are the session's
+
+
+def test_files_are_embedded_as_open_clip_reads_them(sd15, tmp_path):
+    """Not over the size of the backend's pictures, which moved pixels by up to 78 of 255 levels."""
+    generator = torch.Generator().manual_seed(0)
+    for row, shape in enumerate([(61, 47), (50, 129), (33, 33)]):
+        pixels = (torch.rand(3, *shape, generator=generator) * 255).byte()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"{row}.png")
+    expected, _ = sd15.embedder.embed_files(tmp_path)
+    cached = EmbeddingBackend(sd15.embedder, sd15.generator, name="cached", cache=tmp_path / "cache")
+    for backend in (sd15, cached):
+        torch.testing.assert_close(backend.encode(ImageFiles(tmp_path, sd15.size)), expected, atol=1e-5, rtol=0)
+    over = sd15.encode(load_images(tmp_path, size=sd15.size)[0])
+    assert (over - expected).abs().max() > 1e-3  # what it was
+
+
+def test_a_cache_reads_the_weights_once(sd15, tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(cache_module, "fingerprint", lambda state: hashed.append(1) or fingerprint(state))
+    embedder = CountingModule(copy.deepcopy(sd15.embedder))
+    backend = EmbeddingBackend(embedder, sd15.generator, name="counting", cache=tmp_path)
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    for _ in range(3):
+        first = backend.encode(pictures)
+    assert len(hashed) == 1
+    assert embedder.count == 2
+    next(embedder.parameters()).data.mul_(1.5)  # which no version counts
+    assert not torch.equal(backend.encode(pictures), first)
+    assert len(hashed) == 2
+    assert embedder.count == 4
 
 
 def test_a_cache_needs_weights_to_tell_apart(sd15, tmp_path):

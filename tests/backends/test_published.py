@@ -5,14 +5,15 @@ import copy
 import open_clip
 import pytest
 import torch
-from checkpoints import SCHEDULER, TEXT, UNET, VAE, VISION, adapter_state, as_transformers
+from checkpoints import SCHEDULER, TEXT, UNET, VAE, VISION, adapter_state
 from torch import nn
 
 from vislens_interp import FeatureLens
-from vislens_interp.backends.adapters import check_adapter
+from vislens_interp.backends.diffusion.acceptance import as_transformers
+from vislens_interp.backends.diffusion.adapters import check_adapter
+from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.embedding import EmbeddingBackend
-from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
 from vislens_interp.preprocess import Preprocess
 
 
@@ -131,7 +132,7 @@ def test_two_steps_at_512_pixels_through_a_lens():
     unet = UNet2DConditionModel.from_config(UNET)
     adapter = adapter_state(unet, 1024)
     generator = StableDiffusionGenerator(
-        unet, AutoencoderKL.from_config(VAE), SCHEDULER, adapter, prompt=None, steps=2, batch_size=1
+        unet, AutoencoderKL.from_config(VAE), SCHEDULER, adapter, prompt=None, num_inference_steps=2, batch_size=1
     )
     embedder = OpenCLIPEmbedder(vision_tower(layers=2), Preprocess(224, [0.5] * 3, [0.5] * 3), batch_size=8)
     backend = EmbeddingBackend(embedder, generator, name="sd15")

@@ -23,7 +23,8 @@ def test_the_code_of_the_runbook_runs(tiny, tmp_path, monkeypatch, capsys):
     write_hub_cache(
         tmp_path / "hub", tiny, {one.repo_id: one.revision for one in (SD15, IP_ADAPTER, OPENCLIP)}
     )  # at the commits that `vislens download sd15` fetches
-    monkeypatch.setitem(_registry, "sd15", partial(sd15, steps=2))  # the name as it is, without fifty steps
+    # The name as it is, without fifty steps.
+    monkeypatch.setitem(_registry, "sd15", partial(sd15, num_inference_steps=2))
     monkeypatch.chdir(tmp_path)
     for folder, count in (("photos", 3), ("reference", 200)):
         coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(count))

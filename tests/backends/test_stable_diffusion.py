@@ -9,7 +9,7 @@ import torch
 from checkpoints import DIM, ZERO_SNR, adapter_state, single_file, write_stable_diffusion
 from safetensors.torch import load_file, save_file
 
-from vislens_interp.backends.stable_diffusion import NEGATIVE_PROMPT, PROMPT, StableDiffusionGenerator
+from vislens_interp.backends.diffusion.generator import NEGATIVE_PROMPT, PROMPT, StableDiffusionGenerator
 from vislens_interp.images import resize
 
 
@@ -21,7 +21,7 @@ def generator(sd15):
 @pytest.fixture(scope="module")
 def fifty(tiny):
     """Fifty steps, without guidance and text to be quick."""
-    return StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, guidance=1)
+    return StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, guidance_scale=1)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_reference_is_encoded_by_the_posteriors_mode(fifty, pictures):
 
 def written_out(generator, embedding, seed, alphas, times, previous, prediction):
     """DDIM with classifier-free guidance from pure noise, one image, in a few lines."""
-    unet, guidance = generator.unet, generator.guidance
+    unet, guidance = generator.unet, generator.guidance_scale
     positive, negative = generator._text
     side = generator.size // 2
     x = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(seed))
@@ -201,27 +201,70 @@ def test_prompts(tiny, generator, embeddings):
         ids = tokenizer(text, padding="max_length", max_length=77, return_tensors="pt").input_ids
         with torch.no_grad():
             torch.testing.assert_close(states, encoder(ids).last_hidden_state, atol=1e-5, rtol=0)
-    other = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt="a quay", negative_prompt="", steps=4)
+    other = StableDiffusionGenerator.load(
+        tiny.model, tiny.adapter, prompt="a quay", negative_prompt="", num_inference_steps=4
+    )
     assert not torch.equal(other(embeddings, seeds=[1] * 3), generator(embeddings, seeds=[1] * 3))
 
 
 def test_adapter_scale_and_guidance_matter(tiny, embeddings):
     def make(**options):
-        return StableDiffusionGenerator.load(tiny.model, tiny.adapter, steps=2, **options)(embeddings, seeds=[1] * 3)
+        return StableDiffusionGenerator.load(tiny.model, tiny.adapter, num_inference_steps=2, **options)(
+            embeddings, seeds=[1] * 3
+        )
 
     usual = make()
-    assert not torch.equal(make(guidance=1), usual)
+    assert not torch.equal(make(guidance_scale=1), usual)
     deaf = make(adapter_scale=0)
     torch.testing.assert_close(deaf[0], deaf[1], atol=1e-5, rtol=0)  # same seed and prompt; the embedding is not heard
     assert (usual[0] - usual[1]).abs().max() > 0.01
 
 
+# --- pixels on the border of [0, 1], and numbers that are none
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.02, 0.5, 0.99])
+@pytest.mark.parametrize("value", [-1e-8, -5e-5, 1 + 5e-5])
+def test_a_pixel_within_the_tolerance_is_one_of_the_border(generator, embeddings, pictures, strength, value):
+    """diffusers takes a batch with a negative value for one in [-1, 1], and changed every picture of it."""
+    border, beyond = pictures.clone(), pictures.clone()
+    border[1, 0, 3, 4], beyond[1, 0, 3, 4] = min(max(value, 0.0), 1.0), value
+    one, other = (
+        generator(embeddings, init_image=images, strength=strength, seeds=[1, 2, 3]) for images in (border, beyond)
+    )
+    assert torch.equal(one, other)
+
+
+def test_pictures_that_are_no_numbers_are_refused(tiny, embeddings):
+    made = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, num_inference_steps=1)
+    with torch.no_grad():
+        made.vae.decoder.conv_in.weight.fill_(math.inf)  # as the published VAE may leave float16's range
+    with pytest.raises(ValueError, match=r"pictures 0, 1, 2 of 3 hold NaN in torch.float32; .*dtype=torch.bfloat16"):
+        made(embeddings, seeds=[1] * 3)
+    embeddings[1, 0] = math.nan
+    with pytest.raises(ValueError, match="embeddings has NaN or infinite values in 1 of 3 rows; expected finite"):
+        made(embeddings, seeds=[1] * 3)
+
+
 # --- loading
+
+
+def test_a_vae_with_the_names_of_today(tiny, tmp_path, generator, embeddings):
+    shutil.copytree(tiny.model, tmp_path / "sd")
+    path = tmp_path / "sd/vae/diffusion_pytorch_model.safetensors"
+    assert any(".attentions.0.query." in name for name in load_file(path))  # the published file
+    state = generator.vae.state_dict()
+    assert any(".attentions.0.to_q." in name for name in state)
+    save_file(state, path, metadata={"format": "pt"})
+    loaded = StableDiffusionGenerator.load(tmp_path / "sd", tiny.adapter, num_inference_steps=4)
+    assert torch.equal(loaded(embeddings, seeds=[1] * 3), generator(embeddings, seeds=[1] * 3))
 
 
 def test_single_file_and_bin_make_the_same_images(tiny, tmp_path, generator, embeddings):
     path = single_file(tiny.model, tmp_path / "v1-5-pruned-emaonly.safetensors")
-    loaded = StableDiffusionGenerator.load(path, tiny.adapter.with_suffix(".bin"), config=tiny.model, steps=4)
+    loaded = StableDiffusionGenerator.load(
+        path, tiny.adapter.with_suffix(".bin"), config=tiny.model, num_inference_steps=4
+    )
     assert torch.equal(loaded(embeddings, seeds=[1] * 3), generator(embeddings, seeds=[1] * 3))
     without_text = StableDiffusionGenerator.load(path, tiny.adapter, config=tiny.model, prompt=None)
     assert torch.equal(without_text.unet.conv_in.weight, generator.unet.conv_in.weight)
@@ -239,7 +282,7 @@ def test_half_precision_files_alone(tiny, tmp_path, generator, embeddings):
         state = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}
         save_file(state, path.with_name(f"{stem}.fp16.safetensors"), metadata={"format": "pt"})
         path.unlink()
-    loaded = StableDiffusionGenerator.load(tmp_path / "sd", tiny.adapter, steps=4)
+    loaded = StableDiffusionGenerator.load(tmp_path / "sd", tiny.adapter, num_inference_steps=4)
     assert loaded.unet.dtype == loaded.vae.dtype == torch.float32
     torch.testing.assert_close(
         loaded(embeddings, seeds=[1] * 3), generator(embeddings, seeds=[1] * 3), atol=0.05, rtol=0
@@ -343,9 +386,18 @@ def test_too_little_memory_while_loading(damaged_folder, tiny):
 # --- options and refusals
 
 
+def test_arguments_by_their_old_names(tiny):
+    with pytest.warns(FutureWarning, match="steps= is called num_inference_steps= now") as warned:
+        made = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, steps=3, guidance=2.0)
+    assert {str(one.message).partition("=")[0] for one in warned} == {"steps", "guidance"}
+    assert (made.num_inference_steps, made.guidance_scale) == (3, 2.0)
+    with pytest.raises(TypeError, match="steps= and num_inference_steps= are one argument; .* Leave steps= out"):
+        StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, steps=3, num_inference_steps=3)
+
+
 def test_a_missing_adapter_is_seen(tiny, embeddings):
     """diffusers would ignore the embeddings without a word."""
-    generator = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, steps=1)
+    generator = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, num_inference_steps=1)
     generator.text_to_image.unload_ip_adapter()
     with pytest.raises(ValueError, match="the UNet has 0 image projections, .* would ignore embeddings"):
         generator(embeddings, seeds=[1] * 3)
@@ -353,7 +405,7 @@ def test_a_missing_adapter_is_seen(tiny, embeddings):
 
 def test_slicing_tiling_and_layout_make_the_same_images(tiny, generator, embeddings):
     options = {"vae_slicing": True, "vae_tiling": True, "channels_last": True, "batch_size": 2}
-    made = StableDiffusionGenerator.load(tiny.model, tiny.adapter, steps=4, **options)
+    made = StableDiffusionGenerator.load(tiny.model, tiny.adapter, num_inference_steps=4, **options)
     assert made.vae.use_slicing
     assert made.vae.use_tiling
     assert made.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
@@ -362,7 +414,7 @@ def test_slicing_tiling_and_layout_make_the_same_images(tiny, generator, embeddi
 
 
 def test_bfloat16_gives_float32_images_nearby(tiny, generator, embeddings):
-    half = StableDiffusionGenerator.load(tiny.model, tiny.adapter, steps=4, dtype=torch.bfloat16)
+    half = StableDiffusionGenerator.load(tiny.model, tiny.adapter, num_inference_steps=4, dtype=torch.bfloat16)
     assert half.unet.dtype == half.vae.dtype == torch.bfloat16
     made = half(embeddings, seeds=[1] * 3)
     assert made.dtype == torch.float32
@@ -372,14 +424,14 @@ def test_bfloat16_gives_float32_images_nearby(tiny, generator, embeddings):
 
 @pytest.mark.slow
 def test_compiled_it_makes_the_same_images(tiny, generator, embeddings):
-    compiled = StableDiffusionGenerator.load(tiny.model, tiny.adapter, steps=4, compile=True)
+    compiled = StableDiffusionGenerator.load(tiny.model, tiny.adapter, num_inference_steps=4, compile=True)
     torch.testing.assert_close(
         compiled(embeddings, seeds=[1] * 3), generator(embeddings, seeds=[1] * 3), atol=1e-3, rtol=0
     )
 
 
 def test_a_bar_over_the_images(tiny, embeddings, capsys):
-    StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, steps=1, progress=True)(
+    StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, num_inference_steps=1, progress=True)(
         embeddings, seeds=[1] * 3
     )
     assert "3/3" in capsys.readouterr().err
@@ -398,9 +450,9 @@ def test_offload_needs_a_gpu_and_accelerate(tiny):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"num_inference_steps": 0}, "num_inference_steps=0 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
-        ({"guidance": 0.5}, "guidance=0.5 must be at least 1, which is none"),
+        ({"guidance_scale": 0.5}, "guidance_scale=0.5 must be at least 1, which is none"),
         ({"size": 20}, "size=20 must be a multiple of 8"),
         ({"embedding_dim": 1024}, f"adapter takes {DIM}-d embeddings, but the embedder makes 1024"),
     ],

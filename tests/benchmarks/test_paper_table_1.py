@@ -76,7 +76,7 @@ def tiny_sd15(tmp_path_factory):
     from vislens_interp.backends.embedding import sd15
 
     tiny = write_checkpoints(tmp_path_factory.mktemp("checkpoints"))
-    return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, steps=2)
+    return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, num_inference_steps=2)
 
 
 def test_algonauts_parts(tmp_path):

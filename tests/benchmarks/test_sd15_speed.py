@@ -105,7 +105,7 @@ def test_parts_are_timed_in_the_generator(monkeypatch):
     assert all(value > 0 for name in ("step", "decode", "rates") for value in found[name])
     assert found["memory"] > 1e8
     (generator,) = built
-    assert generator.guidance > 1
+    assert generator.guidance_scale > 1
     assert generator._text[0].shape == (1, 77, 16)  # a prompt of the usual length
     assert not generator.unet._forward_hooks
     assert not generator.unet._forward_pre_hooks
@@ -128,7 +128,7 @@ def test_whole_pictures_a_second():
     assert grid.generator.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     assert (len(one["seconds"]), len(two["seconds"])) == (2, 1)
     assert two["rate"] == pytest.approx(2 / two["seconds"][0])
-    assert two["steps"] == grid.generator.steps == 3
+    assert two["steps"] == grid.generator.num_inference_steps == 3
     giant = replace(TINY, unet=TINY.unet | {"sample_size": 2**23})
     cell = Grid(giant, QUICK_EFFORT, CPU, Variant("float32", compile=False, channels_last=False)).cell(1)
     assert cell["rate"] is None

@@ -138,14 +138,14 @@ def diffusion(tmp_path_factory):
     """A tiny Stable Diffusion without text, untrained, at 16 px."""
     from checkpoints import adapter_state, write_stable_diffusion
 
-    from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+    from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 
     folder = tmp_path_factory.mktemp("diffusion")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         adapter = adapter_state(write_stable_diffusion(folder, text=False), Pooled.dim)
     generator = StableDiffusionGenerator.load(
-        folder, adapter, prompt=None, guidance=1.0, steps=4, size=16, batch_size=6
+        folder, adapter, prompt=None, guidance_scale=1.0, num_inference_steps=4, size=16, batch_size=6
     )
     return EmbeddingBackend(Pooled(), generator, name="diffusion")
 

@@ -26,7 +26,7 @@ class Pooled:
 def backend(request, tmp_path_factory):
     from checkpoints import SCHEDULER, ZERO_SNR, adapter_state, write_stable_diffusion
 
-    from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+    from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 
     kind = request.param
     schedule = ZERO_SNR if kind == "v_prediction" else SCHEDULER | {"prediction_type": kind}
@@ -35,7 +35,7 @@ def backend(request, tmp_path_factory):
         torch.manual_seed(1)
         adapter = adapter_state(write_stable_diffusion(folder, scheduler=schedule, text=False), Pooled.dim)
     generator = StableDiffusionGenerator.load(
-        folder, adapter, prompt=None, guidance=1.0, steps=4, size=16, batch_size=4
+        folder, adapter, prompt=None, guidance_scale=1.0, num_inference_steps=4, size=16, batch_size=4
     )
     return EmbeddingBackend(Pooled(), generator, name=kind)
 
@@ -80,7 +80,7 @@ def test_the_pull_is_the_published_one(backend, target, pictures):
     share = scheduler.alphas_cumprod[time].item()
     signal, noise = share**0.5, (1 - share) ** 0.5
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    predicted = generator.predict(latents, torch.zeros(2, 1, Pooled.dim), time)
+    predicted = generator.predict_noise(latents, torch.zeros(2, 1, Pooled.dim), time)
     pull = method._pull(generator, latents, predicted, {0: "increase"}, share, kind)
 
     def parts(prediction):
@@ -90,10 +90,10 @@ def test_the_pull_is_the_published_one(backend, target, pictures):
             return signal * latents - noise * prediction, signal * prediction + noise * latents
         return prediction, (latents - signal * prediction) / noise
 
-    predicted = generator.predict(latents, torch.zeros(2, 1, Pooled.dim), time)  # its graph was used up
+    predicted = generator.predict_noise(latents, torch.zeros(2, 1, Pooled.dim), time)  # its graph was used up
     clean, before = parts(predicted)
     _, after = parts(predicted + pull)
-    picture = generator.show(noise * clean + (1 - noise) * latents)
+    picture = generator.decode_latents(noise * clean + (1 - noise) * latents)
     response = method.scaler_.standardise(target(picture)).sum()
     (gradient,) = torch.autograd.grad(response, latents)
     torch.testing.assert_close(after - before, -noise * 3.0 * gradient, atol=1e-4, rtol=1e-3)

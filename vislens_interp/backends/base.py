@@ -101,6 +101,11 @@ def check_generation(
         raise ValueError(
             f"embeddings has shape {tuple(embeddings.shape)}; expected (N, {dim}), what the generator takes."
         )
+    if bad := int((~embeddings.isfinite().all(1)).sum()):
+        raise ValueError(
+            f"embeddings has NaN or infinite values in {bad} of {len(embeddings)} rows; expected finite ones. Mend "
+            "what made them."
+        )
     if len(seeds) != len(embeddings):
         raise ValueError(f"seeds has {len(seeds)} entries for {len(embeddings)} images; expected one an image.")
     if init_image is None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -37,8 +38,23 @@ def weights_fingerprint(model: nn.Module, **settings: Any) -> str:
     Returns:
         Sixteen hexadecimal digits.
     """
-    said = fingerprint(model.state_dict()) + repr(sorted(settings.items()))
+    said = _fingerprint(model) + repr(sorted(settings.items()))
     return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+_fingerprints: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
+"""What was seen of a model's weights, and their fingerprint."""
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """The fingerprint of all weights; not computed again where versions and a sample of them have not changed."""
+    state = model.state_dict(keep_vars=True)
+    samples = [tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].double().cpu() for tensor in state.values()]
+    versions = [(name, 0 if tensor.is_inference() else tensor._version) for name, tensor in state.items()]
+    seen = hashlib.sha256(torch.cat(samples).numpy().tobytes() if samples else b"").hexdigest() + repr(versions)
+    if (known := _fingerprints.get(model)) is None or known[0] != seen:
+        _fingerprints[model] = known = (seen, fingerprint(model.state_dict()))
+    return known[1]
 
 
 class Shards:

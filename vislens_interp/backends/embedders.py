@@ -44,8 +44,8 @@ class OpenCLIPEmbedder(nn.Module):
     Source: Algorithm 2, line 1 (ViT-H/14 of LAION, 1,024 dimensions). The adapter was trained on the projected output
     without normalisation, and so is the landscape.
 
-    Deviation: tensors are resized by torch's antialiased bicubic filter, which differs from Pillow's by up to 4/255;
-    :meth:`embed_files` reads files as open_clip does.
+    Deviation: tensors are resized by torch's antialiased bicubic filter, which differs from Pillow's by a few of 255
+    levels, at sharp edges by more; :meth:`embed_files` reads files as open_clip does.
     """
 
     def __init__(

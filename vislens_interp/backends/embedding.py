@@ -8,15 +8,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.adapters import AdapterState
 from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.diffusion.adapters import AdapterState
+from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
+from vislens_interp.backends.diffusion.speedups import sampler_of
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
-from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
-from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
+from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15, SPEEDUPS
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE
@@ -107,6 +108,10 @@ class EmbeddingBackend:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
         if isinstance(images, ReferencePhotographs) and (known := images.embeddings()) is not None:
             return known.to(self.device)
+        if isinstance(images, ImageFiles) and hasattr(self.embedder, "embed_files"):
+            # As the network's published transform reads files, and not over the size of the backend's own pictures.
+            images, side = copy.copy(images), self.embedder.size
+            images.size, images.shape = side, (*images.shape[:2], side, side)
         if self.cache is not None and not (isinstance(images, Tensor) and images.requires_grad):
             return self._from_cache(images)
         if isinstance(images, ImageFiles):
@@ -188,7 +193,8 @@ def sd15(
         dtype: Precision of both; None is float16 on CUDA and float32 elsewhere.
         reference: Reference images of the backend; None: a lens is fitted on images that are given to it.
         cache: Folder where embeddings are kept; see :class:`EmbeddingBackend`.
-        options: For :meth:`StableDiffusionGenerator.load`, such as ``steps=``, ``guidance=``, ``batch_size=``.
+        options: For :meth:`StableDiffusionGenerator.load`, such as ``num_inference_steps=``, ``guidance_scale=``,
+            ``batch_size=``, or ``speedup="hyper-sd"`` for 8 steps.
 
     Raises:
         FileNotFoundError: Weights are missing; the message says which, and how to get them.
@@ -200,6 +206,7 @@ def sd15(
             "clip": (clip, CLIP, clip_revision),
             "model": (model, model_parts, revision),
             "adapter": (adapter, ((adapter_file,),) if adapter_file else ADAPTER, adapter_revision),
+            **_speedup_source(options.get("speedup"), options.get("speedup_weights")),
         },
         local_files_only,
     )
@@ -226,6 +233,13 @@ def sd15(
         **options,
     )
     return EmbeddingBackend(embedder, generator, name="sd15", reference=reference, cache=cache)
+
+
+def _speedup_source(speedup: str | None, weights: Any) -> dict[str, tuple[Any, Needs, str | None]]:
+    if speedup is None:
+        return {}
+    sampler = sampler_of(speedup, None, None)
+    return {"speedup_weights": (weights or SPEEDUPS[speedup].repo_id, ((sampler.file,),), None)}
 
 
 def _check_present(sources: dict[str, tuple[Any, Needs, str | None]], local_files_only: bool) -> None:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15
+from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15, SPEEDUPS
 
 Needs = Sequence[tuple[str, ...]]
 """Files that have to be there, each by its possible names; the first one is downloaded and named in messages."""
 
-PINNED = {repository.repo_id: repository.revision for repository in (SD15, IP_ADAPTER, OPENCLIP)}
+PINNED = {repository.repo_id: repository.revision for repository in (SD15, IP_ADAPTER, OPENCLIP, *SPEEDUPS.values())}
 """The commits that ``vislens download sd15`` fetches."""
 
 

@@ -15,11 +15,13 @@ class PublishedFile:
         path: Its path in the repository.
         size: Bytes.
         sha256: Of its contents, where it is a large file; "" for small ones, whose commit says enough.
+        exact: False where only a rounded size is known: the checksum alone then says whether a file is right.
     """
 
     path: str
     size: int
     sha256: str = ""
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,47 @@ OPENCLIP = PublishedRepository(
     ),
 )
 
+HYPER_SD = PublishedRepository(
+    "Hyper-SD, 8 steps with guidance, for Stable Diffusion 1.5 (optional)",
+    "ByteDance/Hyper-SD",
+    "52d483a2ab8d38ce89e1d8b8f45771905f3af3f4",
+    "OpenRAIL++ by the model card of April 2024, when the file came; later cards name no licence",
+    "https://huggingface.co/ByteDance/Hyper-SD",
+    (
+        PublishedFile(
+            "Hyper-SD15-8steps-CFG-lora.safetensors",
+            269_000_000,
+            "f6123d5b950d5250ab6c33600e27f4dcf71b3099ebf888685e01e9e8117ce482",
+            exact=False,
+        ),
+    ),
+)
 
-def sd15_repositories(precision: Precision = "fp16") -> list[PublishedRepository]:
+LCM_LORA = PublishedRepository(
+    "LCM-LoRA for Stable Diffusion 1.5 (optional)",
+    "latent-consistency/lcm-lora-sdv1-5",
+    "cf2fced511dbe7e26c8d1d397e728fbab875db4b",
+    "OpenRAIL++ (uses are restricted)",
+    "https://huggingface.co/latent-consistency/lcm-lora-sdv1-5",
+    (
+        PublishedFile(
+            "pytorch_lora_weights.safetensors",
+            134_621_556,
+            "8f90d840e075ff588a58e22c6586e2ae9a6f7922996ee6649a7f01072333afe4",
+        ),
+    ),
+)
+
+SPEEDUPS = {"hyper-sd": HYPER_SD, "lcm": LCM_LORA}
+"""By the word for ``speedup=``."""
+
+
+def sd15_repositories(precision: Precision = "fp16", speedup: str | None = None) -> list[PublishedRepository]:
     """Everything that ``backend="sd15"`` reads, for one precision of Stable Diffusion's networks.
 
     Args:
         precision: ``"fp16"`` (2.1 GB of networks; loads as float32 too) or ``"fp32"`` (4.3 GB).
+        speedup: ``"hyper-sd"`` or ``"lcm"`` adds the file of that speed-up.
 
     Raises:
         ValueError: There is no such precision.
@@ -157,6 +194,7 @@ def sd15_repositories(precision: Precision = "fp16") -> list[PublishedRepository
         PublishedRepository(SD15.name, SD15.repo_id, SD15.revision, SD15.licence, SD15.terms, files),
         IP_ADAPTER,
         OPENCLIP,
+        *([] if speedup is None else [SPEEDUPS[speedup]]),
     ]
 
 
@@ -167,6 +205,6 @@ def missing_files(repository: PublishedRepository) -> list[PublishedFile]:
     missing = []
     for file in repository.files:
         found = try_to_load_from_cache(repository.repo_id, file.path, revision=repository.revision)
-        if not isinstance(found, str) or Path(found).stat().st_size != file.size:
+        if not isinstance(found, str) or (file.exact and Path(found).stat().st_size != file.size):
             missing.append(file)
     return missing

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.backends.stable_diffusion import StableDiffusionGenerator
+from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.landscape.prior import ResponseScaler
 from vislens_interp.methods.base import Directions, Method, check_counts
 from vislens_interp.methods.embedding_edit import signed
@@ -83,10 +83,12 @@ class GuidedDiffusion(Method):
     def _sample(
         self, generator: StableDiffusionGenerator, condition: Tensor, directions: Directions, seeds: list[int]
     ) -> Tensor:
-        from vislens_interp.backends.pipelines import draw_noise
+        from diffusers import DDIMScheduler
 
-        scheduler: Any = generator.text_to_image.scheduler.from_config(generator.text_to_image.scheduler.config)
-        scheduler.set_timesteps(self.steps or generator.steps)
+        from vislens_interp.backends.diffusion.pipelines import draw_noise
+
+        scheduler: Any = DDIMScheduler.from_config(generator.text_to_image.scheduler.config)  # also where it has LCM's
+        scheduler.set_timesteps(self.steps or generator.num_inference_steps)
         side = generator.size // generator.text_to_image.vae_scale_factor
         noise = draw_noise(
             [torch.Generator().manual_seed(seed) for seed in seeds],
@@ -98,13 +100,13 @@ class GuidedDiffusion(Method):
             guided = bool(directions) and self.scale > 0 and share > 0
             with torch.set_grad_enabled(guided):
                 latents = latents.detach().requires_grad_(guided)
-                predicted = generator.predict(latents, condition, time.to(generator.device))
+                predicted = generator.predict_noise(latents, condition, time.to(generator.device))
                 if guided:
                     kind = scheduler.config.prediction_type
                     predicted = predicted + self._pull(generator, latents, predicted, directions, share, kind)
             latents = scheduler.step(predicted.detach(), time, latents.detach()).prev_sample
         with torch.no_grad():
-            return generator.show(latents)
+            return generator.decode_latents(latents)
 
     def _pull(
         self,
@@ -123,7 +125,7 @@ class GuidedDiffusion(Method):
             clean, factor = signal * latents - noise * predicted, 1 / signal
         else:  # the clean latent itself
             clean, factor = predicted, -noise / signal
-        picture = generator.show(noise * clean + (1 - noise) * latents)
+        picture = generator.decode_latents(noise * clean + (1 - noise) * latents)
         response = signed(self.scaler_.standardise(self.target(picture)), directions).sum()
         (gradient,) = torch.autograd.grad(self.scale * response, latents)
         return -factor * noise * gradient

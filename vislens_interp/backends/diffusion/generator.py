@@ -1,35 +1,51 @@
 """Embeddings to images: Stable Diffusion 1.5 with IP-Adapter, or any latent diffusion model of the same layout."""
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping
+import functools
+import warnings
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, ParamSpec, Self
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.backends.adapters import AdapterState, check_adapter, check_loaded, read_adapter
 from vislens_interp.backends.base import check_generation
-from vislens_interp.backends.sources import (
-    IMAGE_CONFIGS,
-    IMAGE_PARTS,
-    TEXT_CONFIGS,
-    TEXT_PARTS,
-    damaged,
-    find,
-    first_line,
-    too_little_memory,
-)
+from vislens_interp.backends.diffusion.adapters import AdapterState, check_adapter, check_loaded, read_adapter
+from vislens_interp.backends.diffusion.loading import has_accelerate, quiet, read_parts
+from vislens_interp.backends.diffusion.speedups import LoraState, merge_lora, read_lora, sampler_of
+from vislens_interp.backends.sources import first_line, too_little_memory
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"
 """What the adapter's release generates with (tencent-ailab/IP-Adapter, ip_adapter/ip_adapter.py, ``generate``)."""
+
+
+RENAMED = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+"""Arguments of 0.1.0 and what they are called now; the old names work in this version, with a warning."""
+
+P = ParamSpec("P")
+
+
+def _with_old_names(function: Callable[P, None]) -> Callable[P, None]:
+    """Take the arguments in :data:`RENAMED` by their old names too."""
+
+    @functools.wraps(function)
+    def renamed(*args: P.args, **options: P.kwargs) -> None:
+        for old in RENAMED.keys() & options.keys():
+            new = RENAMED[old]
+            if new in options:
+                raise TypeError(f"{old}= and {new}= are one argument; expected {new}= alone. Leave {old}= out.")
+            warnings.warn(
+                f"{old}= is called {new}= now; the old name goes with the next version.", FutureWarning, stacklevel=2
+            )
+            options[new] = options.pop(old)
+        function(*args, **options)
+
+    return renamed
 
 
 class StableDiffusionGenerator:
@@ -39,14 +55,17 @@ class StableDiffusionGenerator:
         unet: diffusers' UNet2DConditionModel; the adapter is put into it.
         vae: diffusers' AutoencoderKL.
         scheduler: The noise schedule, as ``scheduler_config.json`` says it, of whichever scheduler: DDIM is made of it.
-        adapter: The adapter's weights (:func:`~vislens_interp.backends.adapters.read_adapter`).
+        adapter: The adapter's weights (:func:`~vislens_interp.backends.diffusion.adapters.read_adapter`).
         text_encoder: CLIP's text encoder, or None for a model without text.
         tokenizer: Its tokenizer.
         embedding_dim: Dimensions of the embeddings; None takes what the adapter takes.
         size: Side of the images in pixels, a multiple of 8; None is what the UNet was trained on (512 for SD1.5).
-        steps: DDIM steps of a whole run; 50 in Sec. B.2.2.
-        guidance: Weight of classifier-free guidance; 1 is none. 7.5 is the default of diffusers and of the adapter's
-            release; the paper gives none.
+        num_inference_steps: Steps of a whole run. None is 50, as in Sec. B.2.2, or 8 with a speed-up.
+        guidance_scale: Weight of classifier-free guidance; 1 is none. None is 7.5, the default of diffusers and of the
+            adapter's release (the paper gives none), 5 with ``"hyper-sd"``, 1.5 with ``"lcm"``.
+        speedup: ``"hyper-sd"`` or ``"lcm"``: a LoRA for few steps (:mod:`~vislens_interp.backends.diffusion.speedups`).
+            It needs the extra ``speedup``.
+        speedup_weights: Its tensors; None reads the published file from the hub's cache.
         adapter_scale: Weight of the adapter's attention; 1 in its release.
         prompt: Text beside the embedding; None where the model reads no text: its text states are one zero token.
         negative_prompt: What guidance leads away from. The negative embedding is zeros.
@@ -66,6 +85,7 @@ class StableDiffusionGenerator:
     and so leaks it; the reference is encoded by the posterior's mode; timesteps are rounded, not truncated.
     """
 
+    @_with_old_names
     def __init__(
         self,
         unet: Any,
@@ -77,8 +97,10 @@ class StableDiffusionGenerator:
         tokenizer: Any = None,
         embedding_dim: int | None = None,
         size: int | None = None,
-        steps: int = 50,
-        guidance: float = 7.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        speedup: str | None = None,
+        speedup_weights: LoraState | None = None,
         adapter_scale: float = 1.0,
         prompt: str | None = PROMPT,
         negative_prompt: str = NEGATIVE_PROMPT,
@@ -92,15 +114,18 @@ class StableDiffusionGenerator:
         offload: Literal["model", "sequential"] | None = None,
         progress: bool = False,
     ) -> None:
-        from diffusers import DDIMScheduler
+        import diffusers
 
-        from vislens_interp.backends.pipelines import ImageToImage, TextToImage
+        from vislens_interp.backends.diffusion.pipelines import ImageToImage, TextToImage
 
-        for name, value in (("steps", steps), ("batch_size", batch_size)):
+        sampler = sampler_of(speedup, num_inference_steps, guidance_scale)
+        num_inference_steps = sampler.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance_scale = sampler.guidance_scale if guidance_scale is None else guidance_scale
+        for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
-        if guidance < 1:
-            raise ValueError(f"guidance={guidance} must be at least 1, which is none; 7.5 is usual.")
+        if guidance_scale < 1:
+            raise ValueError(f"guidance_scale={guidance_scale} must be at least 1, which is none; 7.5 is usual.")
         if size is not None and (size < 8 or size % 8):
             raise ValueError(
                 f"size={size} must be a multiple of 8, the pixels of one latent in Stable Diffusion's VAE."
@@ -110,7 +135,8 @@ class StableDiffusionGenerator:
                 f"prompt={prompt!r} needs a text encoder and a tokenizer, and this model has none. Pass prompt=None."
             )
         self.embedding_dim = check_adapter(adapter, unet, embedding_dim=embedding_dim)
-        self.steps, self.guidance, self.batch_size, self.progress = steps, guidance, batch_size, progress
+        self.num_inference_steps, self.guidance_scale, self.speedup = num_inference_steps, guidance_scale, speedup
+        self.batch_size, self.progress = batch_size, progress
         self.prompt, self.negative_prompt = prompt, negative_prompt
         self.device = torch.device(device)
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
@@ -121,13 +147,17 @@ class StableDiffusionGenerator:
             "text_encoder": None if text_encoder is None else text_encoder.eval().requires_grad_(False),
             "tokenizer": tokenizer,
             # Latents are not bounded, whatever a configuration leaves out; the pipelines insist on the offset of 1.
-            "scheduler": DDIMScheduler.from_config({**scheduler, "clip_sample": False, "steps_offset": 1}),
+            "scheduler": getattr(diffusers, sampler.scheduler).from_config(
+                {**scheduler, "clip_sample": False, "steps_offset": 1, **sampler.schedule}
+            ),
             "safety_checker": None,
             "feature_extractor": None,
             "requires_safety_checker": False,
         }
-        with _quiet():
+        with quiet():
             self.text_to_image = TextToImage(**parts)
+            if speedup is not None:
+                merge_lora(self.text_to_image, speedup, speedup_weights or read_lora(speedup))
             weights: Any = {part: dict(tensors) for part, tensors in adapter.items()}
             with torch.random.fork_rng(devices=[]):  # the weights that the adapter's replace
                 self.text_to_image.load_ip_adapter(
@@ -135,14 +165,14 @@ class StableDiffusionGenerator:
                     subfolder="",
                     weight_name="",
                     image_encoder_folder=None,
-                    low_cpu_mem_usage=_has_accelerate(),
+                    low_cpu_mem_usage=has_accelerate(),
                 )
             self.text_to_image.set_ip_adapter_scale(adapter_scale)
             self.image_to_image = ImageToImage(**parts)
         self.size = size or int(unet.config.sample_size) * self.text_to_image.vae_scale_factor
         for pipeline in (self.text_to_image, self.image_to_image):
             pipeline.set_progress_bar_config(disable=True)
-        with _quiet():
+        with quiet():
             self._place(text_encoder, offload, channels_last)
         if vae_slicing:
             vae.enable_slicing()
@@ -164,8 +194,8 @@ class StableDiffusionGenerator:
         adapter_revision: str | None = None,
         local_files_only: bool = True,
         prompt: str | None = PROMPT,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
+        speedup: str | None = None,
+        speedup_weights: str | Path | LoraState | None = None,
         **options: Any,
     ) -> Self:
         """Read a checkpoint and its adapter.
@@ -181,42 +211,31 @@ class StableDiffusionGenerator:
             adapter_revision: The same of ``adapter``.
             local_files_only: Never go to the hub.
             prompt: None reads neither text encoder nor tokenizer.
-            dtype: Precision.
-            device: Where it computes.
-            options: For the constructor.
+            speedup: ``"hyper-sd"`` or ``"lcm"``; see the constructor.
+            speedup_weights: Its LoRA: a file, a folder, an id, or its tensors; None is the published one.
+            options: For the constructor, such as ``device=``.
 
         Raises:
             FileNotFoundError: Files are missing or the hub is out of reach; the message names what is missing.
             ValueError: A file is damaged, lacks weights, or the adapter is of another kind.
             MemoryError: The weights do not fit.
         """
-        if isinstance(adapter, Mapping):
-            adapter_state = adapter
-        else:
-            adapter_state = read_adapter(
+        if isinstance(adapter, str | Path):
+            adapter = read_adapter(
                 adapter, name=adapter_file, revision=adapter_revision, local_files_only=local_files_only
             )
-        path = Path(model).expanduser()
-        with torch.random.fork_rng(devices=[]), _quiet():
-            if path.is_file():
-                needs = [*IMAGE_CONFIGS, *(() if prompt is None else TEXT_CONFIGS)]
-                folder = find(config, needs, argument="config", local_files_only=local_files_only)
-                parts = _read_single_file(path, folder, text=prompt is not None)
-            else:
-                needs = [*IMAGE_PARTS, *(() if prompt is None else TEXT_PARTS)]
-                folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
-                parts = _read_folder(folder, text=prompt is not None)
-        try:
-            schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise damaged("model", folder / "scheduler/scheduler_config.json", error) from error
+        parts = read_parts(
+            model, config=config, revision=revision, local_files_only=local_files_only, text=prompt is not None
+        )
+        parts["scheduler"] |= scheduler or {}
+        if speedup is not None and not isinstance(speedup_weights, Mapping):
+            speedup_weights = read_lora(speedup, speedup_weights, local_files_only=local_files_only)
         return cls(
             **parts,
-            scheduler={**schedule, **(scheduler or {})},
-            adapter=adapter_state,
+            adapter=adapter,
             prompt=prompt,
-            dtype=dtype,
-            device=device,
+            speedup=speedup,
+            speedup_weights=speedup_weights,  # pyright: ignore[reportArgumentType] (tensors by now, or no speed-up)
             **options,
         )
 
@@ -238,7 +257,7 @@ class StableDiffusionGenerator:
             raise ValueError(
                 f"offload={offload!r} moves weights off a GPU, but device={str(self.device)!r}. Leave it out."
             )
-        if not _has_accelerate():
+        if not has_accelerate():
             raise ImportError(f"offload={offload!r} needs the package accelerate. Install it: pip install accelerate")
         # The other pipeline holds the same modules, and so the same hooks.
         if offload == "model":
@@ -267,7 +286,7 @@ class StableDiffusionGenerator:
             embeddings: (N, embedding_dim), un-normalised.
             init_image: (N, 3, H, W) in [0, 1], what a strength below 1 starts from; None at strength 1.
             strength: SDEdit's γ: 0 returns the image, 1 does not look at it, between them the last
-                ``max(1, round(strength · steps))`` steps are taken.
+                ``max(1, round(strength · num_inference_steps))`` steps are taken.
             seeds: Noise seed of each image.
 
         Returns:
@@ -280,22 +299,35 @@ class StableDiffusionGenerator:
         check_loaded(self.unet)
         check_generation(embeddings, self.embedding_dim, init_image, strength, seeds)
         if init_image is not None and strength == 0:
-            return resize(init_image.float(), self.size).to(self.device)
+            return self._initial(init_image)
         batches = torch.arange(len(embeddings)).split(self.batch_size)
         made = []
         try:
             with tqdm(total=len(embeddings), desc="generate", disable=not self.progress) as bar:
                 for rows in batches:
-                    start = None if init_image is None or strength == 1 else resize(init_image[rows].float(), self.size)
+                    start = None if init_image is None or strength == 1 else self._initial(init_image[rows])
                     made.append(self._batch(embeddings[rows], start, strength, [seeds[row] for row in rows.tolist()]))
                     bar.update(len(rows))
         except RuntimeError as error:
             if not too_little_memory(error):
                 raise
             raise self._memory_error(error) from error
-        return torch.cat(made)
+        images = torch.cat(made)
+        if bad := (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            raise ValueError(
+                f"pictures {', '.join(map(str, bad))} of {len(images)} hold NaN in {self.dtype}; expected numbers. "
+                "The networks left its range: pass dtype=torch.bfloat16 or torch.float32."
+            )
+        return images
 
-    def predict(self, latents: Tensor, condition: Tensor, time: Tensor) -> Tensor:
+    def _initial(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) at the generator's size, in [0, 1] without the tolerance of the convention.
+
+        diffusers takes a negative value, however small, for a batch that is in [-1, 1] already.
+        """
+        return resize(images.float(), self.size).clamp(0, 1).to(self.device)
+
+    def predict_noise(self, latents: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """What the UNet says to noisy latents (N, C, h, w) at a timestep, beside the prompt and without guidance.
 
         Args:
@@ -311,158 +343,40 @@ class StableDiffusionGenerator:
             added_cond_kwargs={"image_embeds": [condition]},
         ).sample
 
-    def show(self, latents: Tensor) -> Tensor:
+    def decode_latents(self, latents: Tensor) -> Tensor:
         """Clean latents (N, C, h, w) as images (N, 3, size, size) in [0, 1], float32; gradients flow."""
         made = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (made.float() / 2 + 0.5).clamp(0, 1)
 
     def _batch(self, embeddings: Tensor, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
-        from vislens_interp.backends.pipelines import draw_noise
+        from vislens_interp.backends.diffusion.pipelines import draw_noise
 
         count = len(embeddings)
         positive, negative = (states.expand(count, -1, -1) for states in self._text)
-        arguments: dict[str, Any] = {
-            "prompt_embeds": positive,
-            "negative_prompt_embeds": negative if self.guidance > 1 else None,
-            "ip_adapter_image_embeds": [embeddings[:, None].to(self.device, self.dtype)],
-            "num_inference_steps": self.steps,
-            "guidance_scale": self.guidance,
-            "output_type": "pt",
-        }
         # On the CPU, so that a seed means the same noise on every device.
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        arguments: dict[str, Any] = {
+            "generator": generators,
+            "prompt_embeds": positive,
+            "negative_prompt_embeds": negative if self.guidance_scale > 1 else None,
+            "ip_adapter_image_embeds": [embeddings[:, None].to(self.device, self.dtype)],
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            "output_type": "pt",
+        }
         if init_image is None:
             side = self.size // self.text_to_image.vae_scale_factor
             noise = draw_noise(generators, torch.Size([self.unet.config.in_channels, side, side]))
             latents = noise.to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
         else:
-            result = self.image_to_image(image=init_image, strength=strength, generator=generators, **arguments)
+            result = self.image_to_image(image=init_image, strength=strength, **arguments)
         return result.images.float()  # type: ignore[union-attr]
 
     def _memory_error(self, error: RuntimeError) -> MemoryError:
         return MemoryError(
             f"memory ran out on {self.device} at size={self.size}, batch_size={self.batch_size}, {self.dtype} "
-            f"({first_line(error)}); weights take 3.4 GB in float16, and 6 GB should do for one 512-pixel image. Lower "
-            "batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a smaller size."
+            f"({first_line(error)}); in float16 weights take 3.4 GB, decoding 0.8 GB for each 512-pixel image of a "
+            "batch. Lower batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a "
+            "smaller size."
         )
-
-
-def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    parts: dict[str, Any] = {
-        "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=_has_accelerate()),
-        "vae": _read_network(AutoencoderKL, folder, "vae", low_cpu_mem_usage=_has_accelerate()),
-    }
-    if text:
-        from transformers import CLIPTextModel
-
-        parts["text_encoder"] = _read_network(CLIPTextModel, folder, "text_encoder")
-        parts["tokenizer"] = _read_tokenizer(folder)
-    return parts
-
-
-def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
-    """One network of a folder, with every weight from its file: what is missing would otherwise stay random."""
-    place = folder / part
-    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-    whole = [place / f"{stem}.safetensors", place / f"{stem}.bin", place / "pytorch_model.bin"]
-    variant = None if any(path.is_file() for path in whole) else "fp16"
-    try:
-        network, info = kind.from_pretrained(
-            folder, subfolder=part, variant=variant, local_files_only=True, output_loading_info=True, **options
-        )
-    except Exception as error:  # every reader has its own kinds
-        raise _read_error(place, error) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"model={str(place)!r} lacks {len(missing)} weights (first: {missing[0]!r}); expected those of "
-            f"{kind.__name__}. Delete it and run `vislens download sd15`, or pass another folder."
-        )
-    return network
-
-
-def _read_tokenizer(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
-
-    try:
-        return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-    except Exception as error:  # every reader has its own kinds
-        raise _read_error(folder / "tokenizer", error) from error
-
-
-def _read_single_file(path: Path, config: Path, *, text: bool) -> dict[str, Any]:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-
-    left_out: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
-    prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
-    try:
-        names = _names_in(path)
-        if not text:
-            kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-            parts: dict[str, Any] = {
-                part: kind.from_single_file(str(path), config=str(config), subfolder=part, local_files_only=True)
-                for part, kind in kinds.items()
-            }
-        else:
-            pipeline: Any = StableDiffusionPipeline.from_single_file(
-                str(path), config=str(config), local_files_only=True, **left_out
-            )
-            parts = {part: getattr(pipeline, part) for part in (*prefixes, "tokenizer")}
-    except Exception as error:  # every reader has its own kinds
-        raise _read_error(path, error) from error
-    for part, prefix in prefixes.items():
-        # Names differ one by one; diffusers would leave what is not there at random values without a word.
-        expected = len(parts[part].state_dict()) if part in parts else 0
-        found = sum(name.startswith(prefix) for name in names)
-        if found < expected:
-            raise ValueError(
-                f"model={str(path)!r} holds {found} of the {expected} weights of the {part} ({prefix}*); expected all. "
-                "Delete it and run `vislens download sd15`, or pass another file."
-            )
-    return parts
-
-
-def _names_in(path: Path) -> list[str]:
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    return list(state.get("state_dict", state))
-
-
-def _read_error(path: Path, error: Exception) -> Exception:
-    if too_little_memory(error):
-        return MemoryError(
-            f"model={str(path)!r} does not fit into memory ({first_line(error)}); SD1.5 takes 5 GB while it "
-            "loads. Close other programs, or use a machine with more."
-        )
-    return damaged("model", path, error)
-
-
-def _has_accelerate() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("accelerate") is not None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice and the bars that diffusers and transformers print for what is done here on purpose."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    libraries: list[Any] = [of_diffusers, of_transformers]
-    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        yield
-    finally:
-        for library, verbosity, bars in before:
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()

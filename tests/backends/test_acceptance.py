@@ -1,0 +1,223 @@
+"""``vislens accept`` on the tiny checkpoints: it passes, and every planted fault is caught by name."""
+
+import hashlib
+import json
+import shutil
+from functools import partial
+
+import open_clip
+import pytest
+import torch
+from checkpoints import DIM, TINY_CLIP, adapter_state, write_adapter, write_hub_cache
+from torch import nn
+
+from vislens_interp.backends.base import _registry
+from vislens_interp.backends.diffusion import acceptance
+from vislens_interp.backends.diffusion.acceptance import CHECKS, Acceptance, Facts
+from vislens_interp.backends.embedding import sd15 as build_sd15
+from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15, PublishedFile, PublishedRepository
+from vislens_interp.cli import main
+
+PUBLISHED = (SD15, IP_ADAPTER, OPENCLIP)
+SEMANTIC = {"found again", "strength grows", "vae", "few steps", "cost"}
+
+
+@pytest.fixture
+def hub(tiny, tmp_path, monkeypatch):
+    """The tiny checkpoints in a cache of the hub, at the published commits."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    write_hub_cache(tmp_path / "hub", tiny, {one.repo_id: one.revision for one in PUBLISHED})
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def repositories(hub):
+    made = []
+    for one in PUBLISHED:
+        folder = hub / f"models--{one.repo_id.replace('/', '--')}" / "snapshots" / one.revision
+        files = tuple(
+            PublishedFile(
+                path.relative_to(folder).as_posix(), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+            )
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        )
+        made.append(PublishedRepository(one.name, one.repo_id, one.revision, one.licence, one.terms, files))
+    return made
+
+
+@pytest.fixture
+def facts(sd15):
+    """What would be published of the tiny checkpoints."""
+    generator, vision = sd15.generator, TINY_CLIP["vision_cfg"]
+    state = adapter_state(generator.unet, DIM)
+    tensors = [tensor for part in state.values() for tensor in part.values()]
+    name, last = list(state["ip_adapter"].items())[-1]
+    tokenizer = generator.text_to_image.tokenizer
+    return Facts(
+        len(tensors),
+        sum(tensor.numel() for tensor in tensors),
+        (name, tuple(last.shape)),
+        *(tuple(tokenizer(text).input_ids) for text in (generator.prompt, generator.negative_prompt)),
+        {
+            "hidden_size": vision["width"],
+            "image_size": vision["image_size"],
+            "intermediate_size": 4 * vision["width"],
+            "num_attention_heads": vision["width"] // vision["head_width"],
+            "num_hidden_layers": vision["layers"],
+            "patch_size": vision["patch_size"],
+            "projection_dim": DIM,
+        },
+        trained=False,
+    )
+
+
+def run(repositories, facts, plant=None):
+    backend = build_sd15(num_inference_steps=3)
+    if plant is not None:
+        plant(backend)
+    said = []
+    findings = Acceptance(backend, repositories, facts).run(said.append)
+    assert len(said) == len(findings) == len(CHECKS)
+    return {finding.name: finding for finding in findings}
+
+
+def test_it_passes(repositories, facts):
+    findings = run(repositories, facts)
+    assert {name: one.found for name, one in findings.items() if one.state == "failed"} == {}
+    assert {name for name, one in findings.items() if one.state == "measured"} == SEMANTIC
+    assert all(one.expected and (one.failure or name == "cost") for name, one in findings.items())
+
+
+def test_the_published_facts():
+    """Of the adapter and the tokenizer; test_published.py counts the same on the true architectures."""
+    facts = Facts()
+    assert (facts.adapter_tensors, facts.adapter_values) == (36, 22_319_616)
+    assert facts.prompt[0] == facts.negative_prompt[0] == 49406
+    assert len(facts.negative_prompt) == 15
+
+
+def wrong_projection(backend):
+    proj = backend.embedder.visual.proj
+    proj.data = proj.data.flip(0)
+
+
+def quick_gelu(backend):
+    for block in backend.embedder.visual.transformer.resblocks:
+        block.mlp.gelu = open_clip.transformer.QuickGELU()
+
+
+class Swapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        return self.inner(images.flip(1))
+
+
+def swapped_channels(backend):
+    backend.embedder.preprocess = Swapped(backend.embedder.preprocess)
+
+
+def swapped_channels_of_pictures(backend):
+    processor = backend.generator.text_to_image.image_processor
+    before = processor.postprocess
+    processor.postprocess = lambda images, **options: before(images.flip(1), **options)
+
+
+def swapped_halves(backend):
+    pipeline = backend.generator.text_to_image
+    before = pipeline.prepare_ip_adapter_image_embeds
+    pipeline.prepare_ip_adapter_image_embeds = lambda *given: [before(*given)[0].roll(len(given[1][0]), 0)]
+
+
+def mixed_batch(backend):
+    pipeline = backend.generator.text_to_image
+    before = pipeline.prepare_ip_adapter_image_embeds
+
+    def prepare(*given):
+        (both,) = before(*given)
+        half = len(both) // 2
+        return [torch.cat([both[:half], both[half:].roll(1, 0)])]
+
+    pipeline.prepare_ip_adapter_image_embeds = prepare
+
+
+def off_by_one(backend):
+    backend.generator.text_to_image.scheduler.register_to_config(steps_offset=0)
+
+
+def vae_scale(backend):
+    backend.generator.vae.register_to_config(scaling_factor=0.13025)
+
+
+def changed_input(backend):
+    generator = backend.generator
+    generator._initial = lambda images, own=generator._initial: own(images) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("plant", "caught"),
+    [
+        (wrong_projection, {"embedder"}),
+        (quick_gelu, {"embedder"}),
+        (swapped_channels, {"embedder"}),
+        (swapped_channels_of_pictures, {"written out"}),
+        (swapped_halves, {"guidance halves", "written out"}),
+        (mixed_batch, {"batch"}),
+        (off_by_one, {"timesteps", "written out"}),
+        (vae_scale, {"vae scale", "written out"}),
+        (changed_input, {"strength 0"}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_planted_faults(repositories, facts, plant, caught):
+    failed = {name for name, one in run(repositories, facts, plant).items() if one.state == "failed"}
+    assert caught <= failed
+    if caught in ({"embedder"}, {"strength 0"}):
+        assert failed == caught
+
+
+def test_a_wrong_adapter(repositories, facts, hub, sd15):
+    (path,) = hub.rglob("ip-adapter_sd15.safetensors")
+    write_adapter(path.parent, adapter_state(sd15.generator.unet, DIM))  # other weights of the same form
+    findings = run(repositories, facts)
+    assert findings["files"].state == "failed"
+    assert "models/ip-adapter_sd15.safetensors has sha256" in findings["files"].found
+    assert findings["adapter"].state == "passed"
+    other = Facts(**{**facts.__dict__, "adapter_tensors": facts.adapter_tensors + 4})
+    assert run(repositories, other)["adapter"].state == "failed"
+
+
+def test_a_check_that_raises_has_failed(repositories, facts, hub):
+    backend = build_sd15(num_inference_steps=3)
+    shutil.rmtree(next(hub.glob("models--laion*")))
+    findings = {one.name: one for one in Acceptance(backend, repositories, facts).run(str)}
+    assert findings["embedder"].state == "failed"
+    assert findings["embedder"].found.startswith("FileNotFoundError: clip='laion/CLIP-ViT-H-14")
+    assert "open_clip_model.safetensors missing" in findings["files"].found
+
+
+def test_other_backends_are_refused(retrieval, repositories):
+    with pytest.raises(TypeError, match="backend 'retrieval' draws without Stable Diffusion; expected sd15"):
+        Acceptance(retrieval, repositories)
+
+
+def test_the_command(repositories, facts, hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(acceptance, "Facts", lambda: facts)
+    monkeypatch.setattr("vislens_interp.backends.weights.sd15_repositories", lambda *given: repositories)
+    monkeypatch.setitem(_registry, "sd15", partial(build_sd15, num_inference_steps=2))
+    assert main(["accept", "sd15", "--out", str(tmp_path / "report")]) == 0
+    said = capsys.readouterr().out
+    assert "passed   embedder: difference" in said
+    assert "all passed; " in said
+    record = json.loads((tmp_path / "report/accept.json").read_text())
+    assert [one["name"] for one in record["findings"]] == [check[0] for check in CHECKS]
+    assert record["where"]["dtype"] == "torch.float32"
+    assert "| passed | embedder | " in (tmp_path / "report/accept.md").read_text()
+    (path,) = hub.rglob("special_tokens_map.json")
+    path.write_text(path.read_text() + "\n")
+    assert main(["accept", "sd15", "--out", str(tmp_path / "report")]) == 1
+    assert "vislens: error: 1 of 18 checks failed: files. " in capsys.readouterr().err
+    assert "A file is another: delete it" in (tmp_path / "report/accept.md").read_text()

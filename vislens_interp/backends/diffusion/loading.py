@@ -1,0 +1,176 @@
+"""Reading Stable Diffusion's parts: a folder of diffusers' layout, an id on the hub, or a single file."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from vislens_interp.backends.sources import (
+    IMAGE_CONFIGS,
+    IMAGE_PARTS,
+    TEXT_CONFIGS,
+    TEXT_PARTS,
+    damaged,
+    find,
+    first_line,
+    too_little_memory,
+)
+
+
+def read_parts(
+    model: str | Path, *, config: str | Path, revision: str | None, local_files_only: bool, text: bool
+) -> dict[str, Any]:
+    """The networks, the tokenizer and the settings of the scheduler, by the names of the generator's arguments.
+
+    Args:
+        model: An id on the hub, a folder or a single file.
+        config: Id or folder with the configurations and the tokenizer of a single file.
+        revision: Branch, tag or commit of ``model`` on the hub.
+        local_files_only: Never go to the hub.
+        text: Read the text encoder and the tokenizer too.
+
+    Raises:
+        FileNotFoundError: Files are missing.
+        ValueError: A file is damaged or lacks weights.
+        MemoryError: The weights do not fit.
+    """
+    path = Path(model).expanduser()
+    with torch.random.fork_rng(devices=[]), quiet():
+        if path.is_file():
+            needs = [*IMAGE_CONFIGS, *(TEXT_CONFIGS if text else ())]
+            folder = find(config, needs, argument="config", local_files_only=local_files_only)
+            parts = _read_single_file(path, folder, text=text)
+        else:
+            needs = [*IMAGE_PARTS, *(TEXT_PARTS if text else ())]
+            folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
+            parts = _read_folder(folder, text=text)
+    schedule = folder / "scheduler/scheduler_config.json"
+    try:
+        return {**parts, "scheduler": json.loads(schedule.read_text(encoding="utf-8"))}
+    except json.JSONDecodeError as error:
+        raise damaged("model", schedule, error) from error
+
+
+def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    parts: dict[str, Any] = {
+        "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=has_accelerate()),
+        "vae": _read_network(AutoencoderKL, folder, "vae", low_cpu_mem_usage=has_accelerate()),
+    }
+    if text:
+        from transformers import CLIPTextModel
+
+        parts["text_encoder"] = _read_network(CLIPTextModel, folder, "text_encoder")
+        parts["tokenizer"] = _read_tokenizer(folder)
+    return parts
+
+
+def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
+    """One network of a folder, with every weight from its file: what is missing would otherwise stay random."""
+    place = folder / part
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    whole = [place / f"{stem}.safetensors", place / f"{stem}.bin", place / "pytorch_model.bin"]
+    variant = None if any(path.is_file() for path in whole) else "fp16"
+    try:
+        network, info = kind.from_pretrained(
+            folder, subfolder=part, variant=variant, local_files_only=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # every reader has its own kinds
+        raise _read_error(place, error) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"model={str(place)!r} lacks {len(missing)} weights (first: {missing[0]!r}); expected those of "
+            f"{kind.__name__}. Delete it and run `vislens download sd15`, or pass another folder."
+        )
+    return network
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+    except Exception as error:  # every reader has its own kinds
+        raise _read_error(folder / "tokenizer", error) from error
+
+
+def _read_single_file(path: Path, config: Path, *, text: bool) -> dict[str, Any]:
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+
+    left_out: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+    prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+    try:
+        names = _names_in(path)
+        if not text:
+            kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+            parts: dict[str, Any] = {
+                part: kind.from_single_file(str(path), config=str(config), subfolder=part, local_files_only=True)
+                for part, kind in kinds.items()
+            }
+        else:
+            pipeline: Any = StableDiffusionPipeline.from_single_file(
+                str(path), config=str(config), local_files_only=True, **left_out
+            )
+            parts = {part: getattr(pipeline, part) for part in (*prefixes, "tokenizer")}
+    except Exception as error:  # every reader has its own kinds
+        raise _read_error(path, error) from error
+    for part, prefix in prefixes.items():
+        # Names differ one by one; diffusers would leave what is not there at random values without a word.
+        expected = len(parts[part].state_dict()) if part in parts else 0
+        found = sum(name.startswith(prefix) for name in names)
+        if found < expected:
+            raise ValueError(
+                f"model={str(path)!r} holds {found} of the {expected} weights of the {part} ({prefix}*); expected all. "
+                "Delete it and run `vislens download sd15`, or pass another file."
+            )
+    return parts
+
+
+def _names_in(path: Path) -> list[str]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    return list(state.get("state_dict", state))
+
+
+def _read_error(path: Path, error: Exception) -> Exception:
+    if too_little_memory(error):
+        return MemoryError(
+            f"model={str(path)!r} does not fit into memory ({first_line(error)}); SD1.5 takes 5 GB while it "
+            "loads. Close other programs, or use a machine with more."
+        )
+    return damaged("model", path, error)
+
+
+def has_accelerate() -> bool:
+    """Whether accelerate is installed, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec("accelerate") is not None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Run without the advice and the bars that diffusers and transformers print for what is done here on purpose."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    libraries: list[Any] = [of_diffusers, of_transformers]
+    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        yield
+    finally:
+        for library, verbosity, bars in before:
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()
