@@ -6,8 +6,6 @@
 README.md says what is measured, and how.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.bench import Recorded
-from benchmarks.common.edit_methods import set_angle
+from benchmarks.common.cells import publish, save_cell
+from benchmarks.common.command import parser
+from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.common.v4_sessions import load_session
@@ -35,6 +34,8 @@ TABLE_ANGLE = 55.0
 GROUPS = 4
 """Disjoint random groups of a session's neurons, each a landscape of its own: how much the neurons at hand matter."""
 METHODS = {label: build for label, build in ALL_METHODS.items() if label != FADE}
+Unit = tuple[list[int], tuple[str, ...], tuple[float, ...]]
+"""What a landscape is organised by: columns whose mean it is, the methods and the angles by which it is edited."""
 GROUP_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV)
 
 
@@ -71,7 +72,6 @@ class Source:
         seen = set(vl.image_keys(self.fitted))
         self.galleries: dict[str, tuple[Tensor, vl.RetrievalBackend]] = {}
         self.excluded: dict[str, int] = {}
-        edited = []
         for judge in judges:
             rows = judge.session.halves()[1 - half]
             new = torch.tensor([key not in seen for key in vl.image_keys(judge.session.images[rows])])
@@ -83,9 +83,8 @@ class Source:
                 embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=False
             )
             self.galleries[judge.name] = (rows, backend)
-            edited.append(backend.embeddings[:EDITED])
-        self.x = torch.cat(edited)
-        self.parts = [len(part) for part in edited]
+        edited = [backend.embeddings[:EDITED] for _, backend in self.galleries.values()]
+        self.x, self.parts = torch.cat(edited), [len(part) for part in edited]
 
     def edits(self, responses: Tensor, methods: dict[str, Callable[[], Any]], angles: tuple[float, ...]) -> list[Any]:
         """What pictures of every judge became, by method, direction and angle; the first entry is α = 0."""
@@ -176,7 +175,7 @@ def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
 
 
 def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> None:
-    vl.write_text(path, json.dumps({"provenance": said, "found": found}))
+    save_cell(path, found, said)
     print(f"{path.stem}: {seconds:.0f} s", flush=True)
 
 
@@ -218,10 +217,6 @@ def judge_edits(
             write_cell(paths[judge.name], said, found, seconds)
 
 
-Unit = tuple[list[int], tuple[str, ...], tuple[float, ...]]
-"""Columns of the responses that it is the mean of; methods and angles by which it is edited."""
-
-
 def units_of(subject: Subject) -> dict[str, Unit]:
     """What landscapes are organised by; of simulated subjects the first alone is learnt from."""
     count = subject.session.responses.shape[1]
@@ -235,24 +230,17 @@ def units_of(subject: Subject) -> dict[str, Unit]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("fit", "report"))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sessions", nargs="+", default=list(ANIMALS), choices=list(ANIMALS))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"))
+    command.add_argument("--sessions", nargs="+", default=list(ANIMALS), choices=list(ANIMALS))
+    args = command.parse_args()
     torch.set_num_threads(args.threads)
     said = provenance(seed=[0, 1, 2])
-    if args.part == "fit":
-        if args.data is None:
-            parser.error("fit needs --data, the folder of real files (docs/data.md)")
+    if args.part == "report":
+        publish(PAGE, *report(args.out, said, table_angle=TABLE_ANGLE))
+    elif args.data is None:
+        command.error("fit needs --data, the folder of real files (docs/data.md)")
+    else:
         fit(args.data, args.out, said, args.sessions)
-        return
-    text, kept = report(args.out, said, table_angle=TABLE_ANGLE)
-    vl.write_text(PAGE.with_suffix(".md"), text)
-    vl.write_text(PAGE.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import package as vl
 from benchmarks.sd15_speed.report import STEPS
+from benchmarks.speed.run import seconds_of, wait
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
 _CROSS = ["CrossAttnDownBlock2D", "CrossAttnUpBlock2D"]
@@ -35,15 +36,8 @@ _CROSS = ["CrossAttnDownBlock2D", "CrossAttnUpBlock2D"]
 
 @dataclass(frozen=True)
 class Networks:
-    """Shapes of the five networks.
-
-    Args:
-        unet: Of diffusers' UNet2DConditionModel.
-        vae: Of its AutoencoderKL.
-        text: Of transformers' CLIPTextConfig.
-        clip: open_clip's name of the embedder's network, or its vision tower's settings.
-        dim: Dimensions of an embedding.
-    """
+    """Shapes of the five networks: of diffusers' UNet2DConditionModel and AutoencoderKL, of transformers'
+    CLIPTextConfig, of the embedder's network (open_clip's name, or its vision tower's settings), and of an embedding."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -107,9 +101,6 @@ class Effort:
 QUICK = Effort(steps=2, embedded=2, grid_steps=3, batches=(1, 2), repeats=2, matrix=64)
 
 
-# --- the networks
-
-
 def _vision_tower(networks: Networks) -> tuple[nn.Module, int]:
     """open_clip's vision tower, and the side of the square that it takes."""
     import open_clip
@@ -171,9 +162,6 @@ def build_generator(networks: Networks, **options: Any) -> vl.StableDiffusionGen
     )
 
 
-# --- counted
-
-
 def counts(networks: Networks) -> dict[str, float]:
     """Floating-point operations of each part (a multiplication and an addition are two), and weights.
 
@@ -206,24 +194,10 @@ def counts(networks: Networks) -> dict[str, float]:
     return found
 
 
-# --- measured
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int = 5) -> float:
     """Operations a second of a product of square matrices, median of some: what the machine can do just now."""
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        start = time.perf_counter()
-        one @ other
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
+    seconds = [seconds_of(lambda: one @ other, device) for _ in range(repeats + 1)]
     return 2 * side**3 / median(seconds[1:])
 
 
@@ -234,11 +208,11 @@ def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float
     starts: list[tuple[float, float]] = []
 
     def begin(*_: Any) -> None:
-        _wait(device)
+        wait(device)
         starts.append((time.perf_counter(), time.process_time()))
 
     def end(*_: Any) -> None:
-        _wait(device)
+        wait(device)
         wall, cpu = starts.pop()
         found.append((time.perf_counter() - wall, time.process_time() - cpu))
 
@@ -250,59 +224,58 @@ def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float
             hook.remove()
 
 
+def _measured(
+    work: Callable[[], Any],
+    warm_up: Callable[[], Any],
+    modules: dict[str, nn.Module],
+    effort: Effort,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Seconds of modules' passes in some work, wall and CPU, and the matrix rate around it."""
+    side = effort.matrix * (4 if device.type == "cuda" else 1)
+    if device.type == "cuda":  # its kernels are chosen and loaded at the first call
+        warm_up()
+        torch.cuda.reset_peak_memory_stats(device)
+    rates = [matrix_rate(device, dtype, side)]
+    found: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
+    with ExitStack() as stack, torch.no_grad():
+        timed = {name: stack.enter_context(_timed(module, device)) for name, module in modules.items()}
+        work()
+    for name, calls in timed.items():
+        found |= {name: [wall for wall, _ in calls], f"{name}_cpu": [cpu for _, cpu in calls]}
+    rates.append(matrix_rate(device, dtype, side))
+    return found | {"rates": rates, "memory": peak_memory(device), "threads": torch.get_num_threads()}
+
+
 def parts(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of denoising steps and of a decoding, in the generator itself, and the matrix rate around them."""
-    side = effort.matrix * (4 if device.type == "cuda" else 1)
-    with torch.no_grad():
-        generator = build_generator(networks, device=device, dtype=dtype, steps=effort.steps, batch_size=1)
-        embedding = torch.randn(1, networks.dim)
-        if device.type == "cuda":  # its kernels are chosen and loaded at the first call
-            generator(embedding, seeds=[42])
-            torch.cuda.reset_peak_memory_stats(device)
-        rates = [matrix_rate(device, dtype, side)]
-        with _timed(generator.unet, device) as steps, _timed(generator.vae.decoder, device) as decoding:
-            made = generator(embedding, seeds=[42])
-        rates.append(matrix_rate(device, dtype, side))
-    if not made.isfinite().all():
+    generator = build_generator(networks, device=device, dtype=dtype, steps=effort.steps, batch_size=1)
+    embedding, made = torch.randn(1, networks.dim), []
+
+    def draw() -> None:
+        made.append(generator(embedding, seeds=[42]))
+
+    found = _measured(draw, draw, {"step": generator.unet, "decode": generator.vae.decoder}, effort, device, dtype)
+    if not made[-1].isfinite().all():
         raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": device.type,
-        "pixels": generator.size,
-        "step": [wall for wall, _ in steps],
-        "step_cpu": [cpu for _, cpu in steps],
-        "decode": [wall for wall, _ in decoding],
-        "decode_cpu": [cpu for _, cpu in decoding],
-        "rates": rates,
-        "memory": peak_memory(device),
-        "threads": torch.get_num_threads(),
-    }
+    return found | {"device": device.type, "pixels": generator.size}
 
 
 def embedding(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of an image's embedding, in the embedder itself, and the matrix rate around it."""
-    side = effort.matrix * (4 if device.type == "cuda" else 1)
     torch.manual_seed(0)
     tower, pixels = _vision_tower(networks)
     embedder = vl.OpenCLIPEmbedder(tower, vl.Preprocess(pixels, [0.5], [0.25]), device=device, dtype=dtype)
     images = torch.rand(effort.embedded, 3, pixels, pixels)
-    if device.type == "cuda":
-        embedder(images)
-        torch.cuda.reset_peak_memory_stats(device)
-    rates = [matrix_rate(device, dtype, side)]
-    with torch.no_grad(), _timed(embedder, device) as calls:
-        for _ in range(3):
+
+    def embed(times: int = 3) -> None:
+        for _ in range(times):
             embedder(images)
-    rates.append(matrix_rate(device, dtype, side))
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "images": effort.embedded,
-        "embed": [wall / effort.embedded for wall, _ in calls],
-        "embed_cpu": [cpu / effort.embedded for _, cpu in calls],
-        "rates": rates,
-        "memory": peak_memory(device),
-        "threads": torch.get_num_threads(),
-    }
+
+    found = _measured(embed, lambda: embed(1), {"embed": embedder}, effort, device, dtype)
+    each = {name: [seconds / effort.embedded for seconds in found[name]] for name in ("embed", "embed_cpu")}
+    return found | each | {"images": effort.embedded}
 
 
 def peak_memory(device: torch.device) -> int:
@@ -333,12 +306,7 @@ class Variant:
     channels_last: bool
 
     def __str__(self) -> str:
-        words = [
-            self.dtype,
-            *(["channels-last"] if self.channels_last else []),
-            *(["compiled"] if self.compile else []),
-        ]
-        return ", ".join(words)
+        return self.dtype + ", channels-last" * self.channels_last + ", compiled" * self.compile
 
 
 def variants(device: torch.device) -> list[Variant]:
@@ -371,21 +339,15 @@ class Grid:
             )
         generator = self.generator
         generator.batch_size, embeddings, seeds = batch, torch.randn(batch, self.networks.dim), list(range(batch))
-        seconds = []
+        draw = lambda: generator(embeddings, seeds=seeds)  # noqa: E731
         try:
             generator.steps = 2  # the first call of a shape compiles, or chooses kernels
-            start = time.perf_counter()
-            generator(embeddings, seeds=seeds)
-            first = time.perf_counter() - start
+            first = seconds_of(draw, device)
             generator.steps = effort.grid_steps
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            for _ in range(max(1, math.ceil(effort.repeats / batch))):
-                _wait(device)
-                start = time.perf_counter()
-                generator(embeddings, seeds=seeds)
-                _wait(device)
-                seconds.append(time.perf_counter() - start)
+            count = max(1, math.ceil(effort.repeats / batch))
+            seconds = [seconds_of(draw, device) for _ in range(count)]
         except MemoryError as error:
             return {"batch": batch, "rate": None, "memory": None, "error": str(error).partition(".")[0]}
         memory = peak_memory(device) if device.type == "cuda" else None
@@ -397,6 +359,3 @@ class Grid:
             "steps": effort.grid_steps,
             "memory": memory,
         }
-
-
-# --- said

@@ -5,7 +5,6 @@
 README.md says what is measured, and how.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -14,7 +13,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +21,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from tqdm import tqdm
 
+from benchmarks.common.command import parser
 from benchmarks.common.provenance import provenance
 from benchmarks.unit_coverage.layouts import ARCHITECTURES, Architecture
-from benchmarks.unit_coverage.readers import READERS, ROWS, LucentReader, Reader, VislensReader
+from benchmarks.unit_coverage.readers import READERS, ROWS, Reader
 from benchmarks.unit_coverage.report import CHOOSABLE, report
 from vislens_interp.files import write_text
-
-# ---- what is true ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -187,9 +184,6 @@ def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: i
     return found
 
 
-# ---- what a tool says -----------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def changed(module: nn.Module, truth: Truth, call: int) -> Iterator[Tensor]:
     """Inside, the layer's output has the first unit raised in the second image and the second unit in the third."""
@@ -329,31 +323,23 @@ def cover(architecture: Architecture, reader: Reader, seed: int) -> dict[str, An
     }
 
 
-# ---- the table ------------------------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the cells and the table")
-    parser.add_argument("--reader", choices=list(READERS), default="vislens_interp")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
-    parser.add_argument("--again", action="store_true", help="also those that are there already")
-    parser.add_argument("--each", action="store_true", help="trace the network anew for every layer, as a user would")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    command = parser(__doc__, "--out", "--seed")
+    command.add_argument("--reader", choices=list(READERS), default="vislens_interp")
+    command.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
+    command.add_argument("--again", action="store_true", help="also those that are there already")
+    args = command.parse_args()
     warnings.filterwarnings("ignore")  # of a hundred networks' constructors
     chosen = [one for one in ARCHITECTURES if not args.only or any(part in one.key for part in args.only)]
-    reader: Reader = VislensReader(each=args.each) if args.reader == "vislens_interp" else LucentReader()
-    folder = args.out / "cells" / args.reader
+    reader, folder = READERS[args.reader](), args.out / "cells" / args.reader
     about = {"version": reader.version(), "note": reader.note, "provenance": provenance(seed=args.seed)}
     write_text(folder / "about.json", json.dumps(about))
     for architecture in tqdm(chosen, desc=args.reader, file=sys.stderr):
         path = folder / f"{architecture.key}.json"
-        if path.is_file() and not args.again:
-            continue
-        write_text(path, json.dumps(cover(architecture, reader, args.seed)))
-    print(report(args.out))
+        if args.again or not path.is_file():
+            write_text(path, json.dumps(cover(architecture, reader, args.seed)))
+    report(args.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.table3 import landscapes as table3_bench
+from benchmarks.table3 import rows as plan
 from benchmarks.table3 import run as cifar10_landscape
 from benchmarks.table3.landscapes import Cell, cells, fit, optimize_settings
 from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, report_pairs, verdict
@@ -277,12 +278,12 @@ def test_cells_measure_every_row_of_their_landscapes(data, tmp_path, monkeypatch
         (tmp_path / "cifar10" / f"{name}.zip").symlink_to(data / "cifar10" / "test.zip")
     (tmp_path / "networks").symlink_to(data / "networks")
     for module, name, small in (
-        (table3_bench, "REFERENCE_IMAGES", 600),
-        (table3_bench, "TEST_IMAGES", 6),
-        (table3_bench, "TRACE", (0, 1, 2)),
+        (plan, "REFERENCE_IMAGES", 600),
+        (plan, "TEST_IMAGES", 6),
+        (plan, "TRACE", (0, 1, 2)),
         (cifar10_landscape, "STEPS", 2),
-        (cifar10_landscape, "REFINED_AT", (0, 1, 2)),
-        (cifar10_landscape, "REFINED_IMAGES", 1),
+        (plan, "REFINED_AT", (0, 1, 2)),
+        (plan, "REFINED_IMAGES", 1),
     ):
         monkeypatch.setattr(module, name, small)
     monkeypatch.setitem(FIT, "epochs", 1)

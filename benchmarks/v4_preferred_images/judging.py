@@ -1,4 +1,4 @@
-"""Every method on the same pictures of one unit, drawn with the same noise and looked at by the same judges."""
+"""Every method on the same pictures of one neuron, drawn with the same noise and looked at by the same judges."""
 
 import time
 from collections.abc import Callable
@@ -9,22 +9,15 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from benchmarks.common import package as vl
-from benchmarks.common.bench import nearest, rounded, unit_rows
-from benchmarks.common.edit_methods import SIGN, correlation_of, set_angle
+from benchmarks.common.edit_methods import SIGN, set_angle
+from benchmarks.common.judges import nearest
 
 NATURAL_IMAGES = 10
 
 
-def spread_of(features: Tensor, centre: Tensor) -> float:
-    """How unlike one another the pictures are: 1 - mean cosine over pairs, features around ``centre``."""
-    rows = unit_rows(features - centre)
-    cosine = rows @ rows.T
-    return (1 - (cosine.sum() - cosine.diagonal().sum()) / (len(rows) * (len(rows) - 1))).item()
-
-
 @dataclass(frozen=True)
 class Eyes:
-    """Who looks at the pictures that are made for one unit.
+    """Who looks at the pictures that are made for one neuron.
 
     Args:
         answers: Images to every judge's response to them, (N,), standardised; by the judge's name.
@@ -35,6 +28,17 @@ class Eyes:
     answers: Callable[[Tensor], dict[str, Tensor]]
     sees: Callable[[Tensor], Tensor]
     natural: Tensor
+
+
+def spread_of(features: Tensor, centre: Tensor) -> float:
+    """How unlike one another the pictures are: 1 - mean cosine over pairs, features around ``centre``."""
+    rows = vl.unit_rows(features - centre)
+    cosine = rows @ rows.T
+    return (1 - (cosine.sum() - cosine.diagonal().sum()) / (len(rows) * (len(rows) - 1))).item()
+
+
+def rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.double().cpu().tolist()]
 
 
 def judged_edits(
@@ -48,17 +52,13 @@ def judged_edits(
     angle: float,
     about: str,
 ) -> dict[str, Any]:
-    """Every method for one unit on the same pictures, with the same noise, turned by the same angle.
+    """Fit every method, and edit the same pictures with the same noise, turned by the same angle.
 
     Args:
         eyes: Who judges.
-        methods: By their names; they are fitted here. Natural images among them are shown, not edited.
-        target: The unit.
-        backend: Embeds and generates.
+        methods: By their names. Natural images among them are shown, not edited.
         reference: Images to learn from, and their responses (N, 1).
-        pictures: Images to edit.
-        noise: A seed for each.
-        angle: Degrees.
+        pictures: Images to edit, each with a seed in ``noise``.
         about: Printed with each method's seconds.
 
     Returns:
@@ -68,20 +68,22 @@ def judged_edits(
     natural = eyes.natural
     centre = natural.mean(0)
 
-    def near(features: Tensor) -> Tensor:
-        return nearest(features - centre, natural - centre)[0].mean(1)
+    def near(features: Tensor) -> list[float]:
+        return rounded(nearest(features - centre, natural - centre).mean(1))
 
-    control = vl.Unedited().fit(target, backend, *reference)
-    zero_images = control.generate(pictures, {}, seeds=noise).images
+    def similar(a: Tensor, b: Tensor) -> list[float]:
+        return rounded(cosine_similarity(a - centre, b - centre))
+
+    zero_images = vl.Unedited().fit(target, backend, *reference).generate(pictures, {}, seeds=noise).images
     zero, zero_seen = eyes.answers(zero_images), eyes.sees(zero_images)
     shown, shown_seen = eyes.answers(pictures), eyes.sees(pictures)
     cell: dict[str, Any] = {
         "input": {judge: rounded(values) for judge, values in shown.items()},
         "zero": {judge: rounded(values) for judge, values in zero.items()},
-        "zero_similarity": rounded(cosine_similarity(zero_seen - centre, shown_seen - centre)),
-        "random_similarity": rounded(cosine_similarity(zero_seen.roll(1, 0) - centre, zero_seen - centre)),
-        "zero_natural": rounded(near(zero_seen)),
-        "input_natural": rounded(near(shown_seen)),
+        "zero_similarity": similar(zero_seen, shown_seen),
+        "random_similarity": similar(zero_seen.roll(1, 0), zero_seen),
+        "zero_natural": near(zero_seen),
+        "input_natural": near(shown_seen),
         "zero_diversity": spread_of(zero_seen, centre),
         "zero_kernel": vl.kernel_distance(zero_seen, natural),
         "input_kernel": vl.kernel_distance(shown_seen, natural),
@@ -97,8 +99,8 @@ def judged_edits(
             set_angle(method, angle)
         # Of the top k each is shown once; of random images one for each picture, by its noise.
         seeds = noise if edits or isinstance(method, vl.RandomImages) else list(range(min(method.count, len(pictures))))
-        seconds = 0.0
-        for way in SIGN:
+        evidence = next(iter(getattr(method, "evidence_", {}).values()), None)
+        for way, sign in SIGN.items():
             began = time.monotonic()
             made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
             seconds = time.monotonic() - began
@@ -109,11 +111,11 @@ def judged_edits(
                 "method": label,
                 "direction": way,
                 "fit_seconds": fitted,
-                "correlation": correlation_of(method),
+                "correlation": evidence.correlation if evidence else None,
                 "seconds": seconds,
-                "natural": rounded(near(seen)),
+                "natural": near(seen),
                 "diversity": spread_of(seen, centre),
-                "changes": {judge: rounded(SIGN[way] * (values - before[judge])) for judge, values in response.items()},
+                "changes": {judge: rounded(sign * (values - before[judge])) for judge, values in response.items()},
             }
             if edits:
                 reached = vl.angle_between(method.embeddings(x, {0: way}), x)
@@ -121,7 +123,7 @@ def judged_edits(
                 open_ = (reached >= angle - 1).cpu()
                 measured |= {
                     "reached": rounded(reached),
-                    "similarity": rounded(cosine_similarity(seen - centre, zero_seen - centre)),
+                    "similarity": similar(seen, zero_seen),
                     "arrived": int((~open_).sum()),
                     "kernel": vl.kernel_distance(seen[open_], natural) if open_.sum() > 1 else None,
                 }
