@@ -1,12 +1,4 @@
-"""Every method on units of real networks, at one budget, by one scorer: Figure 4 and Table S2 in form.
-
-    P="python -m benchmarks.ann_units.run --data $VISLENS_DATA --weights runs/weights64 --out runs/ann_units"
-    $P run                                     # 4 units x 3 networks x 12 images x 1 seed; more with larger numbers
-    $P run --share 0/2 & $P run --share 1/2    # the same by two processes
-    $P report                                  # tables and figures of all that has been run, what fails first
-
-README.md says what is measured, and how.
-"""
+"""Every method on units of real networks, at one budget, by one scorer: Figure 4 and Table S2 in form."""
 
 import argparse
 import sys

@@ -33,7 +33,9 @@ def parser(about: str | None, *names: str, parts: tuple[str, ...] = (), needed: 
         parts: Choices of a first word.
         needed: Of the names, what has to be given.
     """
-    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    epilog = "README.md beside the module says what is measured, and how to run it."
+    formatter = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(description=about, epilog=epilog, formatter_class=formatter)
     if parts:
         made.add_argument("part", choices=parts)
     for name in names:

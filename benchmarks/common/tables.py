@@ -7,8 +7,9 @@ from typing import Any
 
 def table(rows: Iterable[Sequence[Any]]) -> list[str]:
     """Lines of a Markdown table and an empty one; the first row is the head."""
-    head, *lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return [head, "|---" * (head.count(" | ") + 1) + "|", *lines, ""]
+    head, *lines = list(rows)
+    shown = [f"| {' | '.join(map(str, row))} |" for row in (head, *lines)]
+    return [shown[0], "|---" * len(head) + "|", *shown[1:], ""]
 
 
 def table_text(rows: Iterable[Sequence[Any]]) -> str:

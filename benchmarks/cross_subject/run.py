@@ -1,10 +1,4 @@
-"""Landscapes of one animal, judged by another: the paper's Table 2 in form, on macaque V4 and on simulated subjects.
-
-    python -m benchmarks.cross_subject.run fit --data $VISLENS_DATA --out runs/cross_subject
-    python -m benchmarks.cross_subject.run report --out runs/cross_subject
-
-README.md says what is measured, and how.
-"""
+"""Landscapes of one animal, judged by another: the paper's Table 2 in form, on macaque V4 and on simulated subjects."""
 
 import time
 from collections.abc import Callable

@@ -1,12 +1,4 @@
-"""The paper's Table 1 by its own protocol, on the published data, for those who have them; its numbers beside.
-
-    python -m benchmarks.paper_table_1.run --nsd DIR --out runs/nsd --device cuda --inception WEIGHTS
-    python -m benchmarks.paper_table_1.run --things-eeg DIR --out runs/eeg --device cuda --inception WEIGHTS
-
-    --backend cifar10 --backbone cifar10_convnet --readout ridge --test 8
-
-README.md says what is measured, and how.
-"""
+"""The paper's Table 1 by its own protocol, on the published data, for those who have them; its numbers beside."""
 
 import argparse
 import json

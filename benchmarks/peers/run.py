@@ -1,13 +1,4 @@
-"""Other tools of feature visualisation and ours, on the same units, seeds, passes and scorer.
-
-    P="python -m benchmarks.peers.run --data $VISLENS_DATA --out runs/peers"
-    $P paint [--units 21 --seeds 3]          # two cores: --units 6 --seeds 2
-    $P landscape [--backend NAME]            # our landscape method on the same units
-    $P paint --setting default --units 1 --seeds 1
-    $P report                                # tables and figure of all that has been painted
-
-README.md says what is measured, and how.
-"""
+"""Other tools of feature visualisation and ours, on the same units, seeds, passes and scorer."""
 
 import argparse
 import json

@@ -1,7 +1,5 @@
 """Can a reader name what the embedded backend draws, and do its edits move units that it never asks?
 
-    python -m benchmarks.pictures.run --data "$VISLENS_DATA" --out runs/pictures [--part named|alone|embedding|edits]
-
 Judges have no part in making the pictures: EfficientNet-Lite0 embeds and judges nothing; Lite2 names, and judges the
 realism of SqueezeNet's edits; SqueezeNet judges the realism of Lite2's. Tuning photographs and images stand at even
 places of the sorted lists, test ones at odd places. Every unit's record is a file of its own, so that a run resumes.

@@ -1,9 +1,4 @@
-"""Planted truth: units whose preference is known, noisy recordings, and the noiseless response to what methods make.
-
-    python -m benchmarks.planted_units.run --data $VISLENS_DATA --out runs/planted [--set test] [--quick]
-
-README.md says what is measured, and how.
-"""
+"""Planted truth: units whose preference is known, noisy recordings, and the noiseless response to what methods make."""
 
 import argparse
 import itertools

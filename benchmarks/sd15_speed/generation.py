@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -31,13 +32,11 @@ from benchmarks.sd15_speed.report import STEPS
 from benchmarks.speed.run import seconds_of, wait
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
-_CROSS = ["CrossAttnDownBlock2D", "CrossAttnUpBlock2D"]
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Shapes of the five networks: of diffusers' UNet2DConditionModel and AutoencoderKL, of transformers'
-    CLIPTextConfig, of the embedder's network (open_clip's name, or its vision tower's settings), and of an embedding."""
+    """Shapes of the five networks; ``networks.toml`` says whose they are."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -46,35 +45,14 @@ class Networks:
     dim: int
 
 
-def _vae(channels: list[int], layers: int, side: int) -> dict[str, Any]:
-    kinds = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
-    blocks = {name: kind * len(channels) for name, kind in kinds.items()}
-    return {"block_out_channels": channels, "layers_per_block": layers, "sample_size": side, **blocks}
+def _networks(name: str) -> Networks:
+    said = tomllib.loads(Path(__file__).with_name("networks.toml").read_text(encoding="utf-8"))[name]
+    depth = len(said["vae"]["block_out_channels"])
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
+    return Networks(**said | {"vae": said["vae"] | blocks})
 
 
-PUBLISHED = Networks(
-    unet={"cross_attention_dim": 768, "sample_size": 64},  # the rest of Stable Diffusion 1.5 is diffusers' default
-    vae=_vae([128, 256, 512, 512], 2, 512),
-    text={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
-    clip="ViT-H-14",
-    dim=1024,
-)
-TINY = Networks(
-    unet={
-        "attention_head_dim": 2,
-        "block_out_channels": [8, 16],
-        "cross_attention_dim": 16,
-        "down_block_types": [_CROSS[0], "DownBlock2D"],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "sample_size": 16,
-        "up_block_types": ["UpBlock2D", _CROSS[1]],
-    },
-    vae=_vae([8, 16], 1, 32) | {"norm_num_groups": 4},
-    text={"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2},
-    clip={"image_size": 28, "layers": 2, "width": 32, "head_width": 8, "patch_size": 14},
-    dim=24,
-)
+PUBLISHED, TINY = _networks("published"), _networks("tiny")
 
 
 @dataclass(frozen=True)
@@ -224,22 +202,18 @@ def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float
             hook.remove()
 
 
+@torch.no_grad()
 def _measured(
-    work: Callable[[], Any],
-    warm_up: Callable[[], Any],
-    modules: dict[str, nn.Module],
-    effort: Effort,
-    device: torch.device,
-    dtype: torch.dtype,
+    work: Callable[[], Any], modules: dict[str, nn.Module], effort: Effort, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Seconds of modules' passes in some work, wall and CPU, and the matrix rate around it."""
     side = effort.matrix * (4 if device.type == "cuda" else 1)
     if device.type == "cuda":  # its kernels are chosen and loaded at the first call
-        warm_up()
+        work()
         torch.cuda.reset_peak_memory_stats(device)
     rates = [matrix_rate(device, dtype, side)]
     found: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         timed = {name: stack.enter_context(_timed(module, device)) for name, module in modules.items()}
         work()
     for name, calls in timed.items():
@@ -251,14 +225,13 @@ def _measured(
 def parts(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of denoising steps and of a decoding, in the generator itself, and the matrix rate around them."""
     generator = build_generator(networks, device=device, dtype=dtype, steps=effort.steps, batch_size=1)
-    embedding, made = torch.randn(1, networks.dim), []
+    embedding = torch.randn(1, networks.dim)
 
     def draw() -> None:
-        made.append(generator(embedding, seeds=[42]))
+        if not generator(embedding, seeds=[42]).isfinite().all():
+            raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
 
-    found = _measured(draw, draw, {"step": generator.unet, "decode": generator.vae.decoder}, effort, device, dtype)
-    if not made[-1].isfinite().all():
-        raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
+    found = _measured(draw, {"step": generator.unet, "decode": generator.vae.decoder}, effort, device, dtype)
     return found | {"device": device.type, "pixels": generator.size}
 
 
@@ -268,12 +241,7 @@ def embedding(networks: Networks, effort: Effort, device: torch.device, dtype: t
     tower, pixels = _vision_tower(networks)
     embedder = vl.OpenCLIPEmbedder(tower, vl.Preprocess(pixels, [0.5], [0.25]), device=device, dtype=dtype)
     images = torch.rand(effort.embedded, 3, pixels, pixels)
-
-    def embed(times: int = 3) -> None:
-        for _ in range(times):
-            embedder(images)
-
-    found = _measured(embed, lambda: embed(1), {"embed": embedder}, effort, device, dtype)
+    found = _measured(lambda: [embedder(images) for _ in range(3)], {"embed": embedder}, effort, device, dtype)
     each = {name: [seconds / effort.embedded for seconds in found[name]] for name in ("embed", "embed_cpu")}
     return found | each | {"images": effort.embedded}
 

@@ -1,9 +1,4 @@
-"""How long the full path takes: a landscape of the paper's size, and a picture of 512 pixels.
-
-    python -m benchmarks.sd15_speed.run --out DIR [--data DIR] [--device cuda] [--only fit|generation] [--quick]
-
-README.md says what is measured, and how.
-"""
+"""How long the full path takes: a landscape of the paper's size, and a picture of 512 pixels."""
 
 import json
 import os

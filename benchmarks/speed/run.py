@@ -1,10 +1,4 @@
-"""What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost.
-
-    python -m benchmarks.speed.run --data DIR --out DIR [--quick]
-    python -m benchmarks.speed.run --data DIR --out DIR --only a    # the other parts in DIR stay as they are
-
-README.md says what is measured, and how.
-"""
+"""What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost."""
 
 import contextlib
 import ctypes

@@ -61,9 +61,8 @@ def report(bench: Material, out: Path, provenance_: Numbers, draws: int = 400) -
         "compared": {"unseen units": compare(unseen), "all units": compare(drawn)},
         "matched means": {f"{way}, {stage}": drawn.matched_means(way, stage) for way in SIGN for stage in STAGES},
     }
-    pair_entries = read_pairs(out)
-    kept = pair_numbers(pair_entries) if pair_entries else earlier_pairs(out)
-    numbers |= ({} if kept is None else {"pairs": kept}) | {"provenance": provenance_}
+    pair_entries = [entry for made in read_all(out, "pairs-*.json") for entry in made]
+    numbers |= ({"pairs": pair_numbers(pair_entries)} if pair_entries else {}) | {"provenance": provenance_}
     text = fill(
         __file__,
         "page",
@@ -76,7 +75,7 @@ def report(bench: Material, out: Path, provenance_: Numbers, draws: int = 400) -
         zero=zero_lines(numbers["reconstruction"]),
         editing=numbers["editing"],
         **optimisation_fields(numbers),
-        pairs=pairs_section(kept, new=bool(pair_entries)),
+        pairs=[PAIRS_TITLE, "", *pair_lines(numbers["pairs"]), "", ""] if pair_entries else "",
         ran="; ".join(sorted({ran_at(entry) for entry in [*entries, *pair_entries]})),
         figure=figure_text(out),
     )
@@ -240,46 +239,6 @@ def figure_text(out: Path) -> str:
         return ""
     said = "the first test unit of each layer, the first test images; optimisations at 30 % of similarity given up"
     return f"\n\n![Figure 5](figure5.webp)\n\nFigure 5: {said}, refined."
-
-
-def read_pairs(out: Path) -> list[Numbers]:
-    return [entry for entries in read_all(out, "pairs-*.json") for entry in entries]
-
-
-def earlier_pairs(out: Path) -> Numbers | None:
-    """The pairs of the table that is in ``out``, where its cells are no longer."""
-    path = out / "table3.json"
-    return read(path).get("pairs") if path.exists() else None
-
-
-def pairs_section(kept: Numbers | None, *, new: bool) -> list[str]:
-    """Two units in one latent; pairs of an earlier table say so."""
-    if kept is None:
-        return []
-    said = []
-    if not new:
-        source = kept["provenance"]
-        said = [f"Run before the cells above, at {source['commit'][:10]}:", provenance_line(source), ""]
-    return [PAIRS_TITLE, "", *said, *pair_lines(kept), "", ""]
-
-
-def report_pairs(out: Path, provenance_: Numbers) -> str:
-    """Pairs that were run anew, in the table that is in ``out``: its other cells stay as they are, and say so."""
-    entries = read_pairs(out)
-    if not entries:
-        raise FileNotFoundError(f"out={str(out)!r} holds no finished pairs; run --only pairs without --report first.")
-    numbers = read(out / "table3.json")
-    lines = (out / "table3.md").read_text(encoding="utf-8").split("\n")
-    numbers["pairs"] = {**pair_numbers(entries), "provenance": provenance_}
-    start = lines.index(PAIRS_TITLE)
-    end = next(row for row in range(start, len(lines)) if lines[row].startswith("Cells were run"))
-    said = f"Run anew after the cells above, at {', '.join(sorted({entry['commit'] for entry in entries}))}:"
-    lines[start:end] = [PAIRS_TITLE, "", said, provenance_line(provenance_), "", *pair_lines(numbers["pairs"]), ""]
-    head = next(row for row, line in enumerate(lines) if line.startswith("`python"))
-    lines[2:head] = verdict(numbers)
-    text = "\n".join(lines)
-    publish(out / "table3", text, numbers)
-    return text
 
 
 def pair_numbers(entries: list[Numbers]) -> Numbers:

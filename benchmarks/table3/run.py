@@ -1,12 +1,4 @@
-"""Table 3 of the paper: do structured landscapes edit and optimise better than a standard VAE's latent?
-
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --tune     # tuning units and images
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3            # the table
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --report   # from what has been run
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --figure   # figure 5
-
-README.md says what is measured, and how.
-"""
+"""Table 3 of the paper: do structured landscapes edit and optimise better than a standard VAE's latent?"""
 
 import argparse
 import itertools
@@ -31,7 +23,7 @@ from benchmarks.common.provenance import provenance
 from benchmarks.table3 import rows as plan
 from benchmarks.table3.figure import figure
 from benchmarks.table3.landscapes import Cell, Material, cells, edits, fit, optimize_settings, trajectories
-from benchmarks.table3.report import report, report_pairs
+from benchmarks.table3.report import report
 from benchmarks.table3.rows import FIT, ROWS, SIGN
 from benchmarks.table3.tuning import merge_tuning, tune
 
@@ -199,12 +191,11 @@ def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, str]) ->
 
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--device", needed="--data")
-    command.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0; pairs need none")
+    command.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0")
     command.add_argument("--tune", action="store_true")
     command.add_argument("--report", action="store_true")
     command.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
     command.add_argument("--seeds", type=int, default=plan.SEEDS, choices=range(1, plan.SEEDS + 1))
-    command.add_argument("--only", choices=("pairs", "cells"), help="run these alone; cells without a report")
     command.add_argument("--workers", type=int, default=2)
     args = command.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -218,9 +209,7 @@ def main() -> None:
         run(args, {name: said[name] for name in ("commit", "device")}, bench_of)
     if args.tune:
         merge_tuning(args.out)
-    elif args.only == "pairs":
-        report_pairs(args.out, said)
-    elif args.report or args.only != "cells":
+    else:
         report(Material(*bench_of), args.out, said)
 
 
@@ -230,11 +219,9 @@ def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ..
     if args.tune:
         jobs = {args.out / f"tuning-{prior}.json": prior for prior in ("structured", "standard")}
     else:
-        if args.only != "cells":
-            jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
-        if args.only != "pairs":
-            jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
-    tuned = read(args.out / "tuned.json") if not args.tune and args.only != "pairs" else {}
+        jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
+        jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
+    tuned = {} if args.tune else read(args.out / "tuned.json")
     context = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     failed = []
     with ProcessPoolExecutor(args.workers, context, initializer=begin, initargs=bench_of) as pool:

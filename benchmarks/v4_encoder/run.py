@@ -1,10 +1,4 @@
-"""How well in-silico encoders predict single neurons of macaque V4, on pictures that they have not seen.
-
-    python -m benchmarks.v4_encoder.run fit --data $VISLENS_DATA --out runs/v4
-    python -m benchmarks.v4_encoder.run report --data $VISLENS_DATA --out runs/v4
-
-README.md says what is measured, and how.
-"""
+"""How well in-silico encoders predict single neurons of macaque V4, on pictures that they have not seen."""
 
 import itertools
 import time

@@ -1,14 +1,4 @@
-"""Preferred and suppressed pictures of single V4 neurons: the paper's Table 1 and Figure 3B, in form, on recordings.
-
-    P="python -m benchmarks.v4_preferred_images.run"
-    $P judges --data $VISLENS_DATA --out runs/v4                   # our encoders of all halves; needs no generator
-    $P pictures --data $VISLENS_DATA --out runs/v4 [--share 0/2] [--only-session 201025]
-    $P report --out runs/v4
-    $P figure --data $VISLENS_DATA --out runs/v4
-    $P pictures --tune ..., $P report --tune ...                   # the two tuning sessions, our encoder alone judges
-
-README.md says what is measured, and how.
-"""
+"""Preferred and suppressed pictures of single V4 neurons: the paper's Table 1 and Figure 3B, in form, on recordings."""
 
 import argparse
 import json
@@ -97,14 +87,11 @@ class Side:
     """One half to learn from, photographs of the other to edit, and the encoder that learnt from the other.
 
     Args:
-        session: The session.
         learnt: Rows to learn from.
         chosen: Rows to edit, of the other half.
-        fitted: (n, 3, 64, 64), the photographs to learn from as the backend sees them.
-        pictures: Those to edit.
+        fitted: (n, 3, S, S), the photographs to learn from as the backend sees them; ``pictures`` are those to edit.
         natural: Features of the other half's other photographs.
-        encoder: Our judge.
-        answers: Its predictions for the photographs to learn from, which it has not seen: (n, neurons).
+        encoder: Our judge; ``answers`` are its predictions for the photographs to learn from: (n, neurons).
     """
 
     session: Session
@@ -261,7 +248,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = ("--data", "--weights", "--out", "--device", "--share", "--threads")
     command = parser(__doc__, *names, parts=("judges", "pictures", "report", "figure"))
     command.add_argument("--tune", action="store_true", help="the tuning sessions, which no result is told of")
-    command.add_argument("--all", action="store_true", help="every neuron of the test sessions, the list's first")
     command.add_argument("--only-session", choices=(*TEST_SESSIONS, *TUNING_SESSIONS))
     command.add_argument("--images", type=int, default=IMAGES, help="photographs of each half that are edited")
     command.add_argument("--methods", nargs="+", choices=METHODS, help="with --tune")
@@ -278,18 +264,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def work_of(args: argparse.Namespace) -> list[tuple[str, int]]:
     """What a command is about, before it is shared out."""
-    if args.tune or args.all:
-        names = TUNING_SESSIONS if args.tune else TEST_SESSIONS
-        count = TUNED if args.tune else None
-        neurons = {name: neuron_order(load_session(args.data, name))[:count] for name in names}
+    if args.tune:
+        neurons = {name: neuron_order(load_session(args.data, name))[:TUNED] for name in TUNING_SESSIONS}
     else:
         neurons = load_neurons()
     if args.only_session is not None:
         if args.only_session not in neurons:
             raise SystemExit(f"--only-session {args.only_session}: expected one of {', '.join(neurons)}.")
         neurons = {args.only_session: neurons[args.only_session]}
-    listed = set() if args.tune else {(name, neuron) for name, some in load_neurons().items() for neuron in some}
-    return sorted(take_turns(neurons), key=lambda one: one not in listed)  # stable: the list's first
+    return take_turns(neurons)
 
 
 def main(argv: list[str] | None = None) -> None:

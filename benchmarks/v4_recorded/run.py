@@ -1,11 +1,4 @@
-"""Edits for single neurons of macaque V4, judged by what was recorded and by no model at all.
-
-    python -m benchmarks.v4_recorded.run tune --data $VISLENS_DATA --out runs/v4     # the two tuning sessions
-    python -m benchmarks.v4_recorded.run fit --data $VISLENS_DATA --out runs/v4
-    python -m benchmarks.v4_recorded.run report --out runs/v4 [--tune]
-
-README.md says what is measured, and how.
-"""
+"""Edits for single neurons of macaque V4, judged by what was recorded and by no model at all."""
 
 import itertools
 import json

@@ -344,7 +344,7 @@ def test_only_what_was_measured_is_published(tmp_path, monkeypatch):
     write_text(tmp_path / "toy" / "figure.png", "")
     write_text(tmp_path / "toy" / "figure.webp", "")
     write_text(tmp_path / "toy" / "log.txt", "")
-    suite = (toy(), Benchmark("other", ("toy.py",), stem="figure"))
+    suite = (toy(), Benchmark("other", ("toy.py",)))
     run_all.publish(gather(suite, folders, tmp_path, not_run={"other": "failed"}), suite, folders)
     found = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert found == ["figure.png", "figure.webp", "toy.json", "toy.md"]
