@@ -85,7 +85,7 @@ SUITE = (
     Benchmark("v4_recorded", FIT_REPORT, reads=True, published=True),
     Benchmark(
         "v4_preferred_images",
-        (f"run pictures {EMBEDDED}", "run report --out {out}", f"run figure {EMBEDDED}"),
+        (f"run pictures {FILES} {DEVICE}", "run report --out {out}", f"run figure {FILES} {DEVICE}"),
         reads=True,
         published=True,
     ),

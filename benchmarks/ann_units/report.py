@@ -1,7 +1,6 @@
 """What `ann_units` found: tables over all cells, what fails first, and two figures."""
 
 import math
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from benchmarks.common import package as vl
 from benchmarks.common.cells import publish, read_all
 from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, SIGN
 from benchmarks.common.figures import save_small, sheet
-from benchmarks.common.findings import BOOTSTRAP, Measure, measure
+from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
 from benchmarks.common.networks import NETWORKS
 from benchmarks.common.provenance import provenance_line
 from benchmarks.common.tables import fill, ran_at, signed, table, verdict
@@ -425,7 +424,7 @@ def measures(found: Found) -> list[dict[str, Any]]:
     if ratio is not None:
         what = "a picture's seconds after the fit against the fastest optimisation baseline's at equal response"
         said.append(Measure(what, ratio, "ratio", sample))
-    return [asdict(one) for one in said]
+    return stated_measures(said)
 
 
 def figures(out: Path, found: Found) -> None:

@@ -6,7 +6,7 @@ is for aims that compare a figure with a limit. What has not been measured is ``
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 BOOTSTRAP = "95 % bootstrap interval over units first"
@@ -49,6 +49,11 @@ class Measure:
         sign, after = ("+", " SD") if self.unit == "SD" else ("", {"s": " s"}.get(self.unit, ""))
         shown = [f"{value:{sign}.2f}" for value in (self.value, self.low, self.high) if value is not None]
         return shown[0] + after + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")
+
+
+def stated_measures(measures: list[Measure]) -> list[dict[str, Any]]:
+    """As a file states them: what is left out is the default."""
+    return [{key: value for key, value in asdict(one).items() if value not in (None, "")} for one in measures]
 
 
 def measure(what: str, value: Any, unit: str, sample: str, way: str = "", spread: str = NEURONS) -> Measure:

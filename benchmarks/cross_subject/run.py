@@ -39,14 +39,6 @@ def group_columns(neurons: int) -> list[list[int]]:
     return [sorted(order[place::GROUPS]) for place in range(GROUPS)]
 
 
-def nearest(backend: vl.RetrievalBackend, x: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Places in the gallery and cosines, (N, 5), of the pictures nearest to x; a picture's own place does not count."""
-    found = backend.retrieve(x, count=NEAREST + 1)
-    last = torch.zeros_like(found.rows) if own is None else (found.rows == own[:, None]).int()
-    order = last.argsort(dim=1, stable=True)[:, :NEAREST]
-    return found.rows.gather(1, order), found.cosine.gather(1, order)
-
-
 def tally(rows: Tensor) -> dict[str, list[int]]:
     """How often each row was retrieved."""
     found, counts = rows.flatten().unique(return_counts=True)
@@ -64,7 +56,7 @@ class Source:
         self.subject, self.learnt = subject, learnt
         self.fitted = embedder.part(subject.session.images, learnt)
         seen = set(vl.image_keys(self.fitted))
-        self.galleries: dict[str, tuple[Tensor, vl.RetrievalBackend]] = {}
+        self.galleries: dict[str, tuple[Tensor, Tensor, vl.RetrievalBackend]] = {}
         self.excluded: dict[str, int] = {}
         for judge in judges:
             rows = judge.session.halves()[1 - half]
@@ -74,16 +66,16 @@ class Source:
             gallery = judge.session.images[rows]
             embedder.parts.append((gallery, (judge.x[rows] - mean) / std))
             backend = vl.RetrievalBackend(
-                embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=False
+                embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=True
             )
-            self.galleries[judge.name] = (rows, backend)
-        edited = [backend.embeddings[:EDITED] for _, backend in self.galleries.values()]
+            self.galleries[judge.name] = (rows, gallery[:EDITED], backend)
+        edited = [backend.embeddings[:EDITED] for *_, backend in self.galleries.values()]
         self.x, self.parts = torch.cat(edited), [len(part) for part in edited]
 
     def edits(self, responses: Tensor, methods: dict[str, Callable[[], Any]], angles: tuple[float, ...]) -> list[Any]:
         """What pictures of every judge became, by method, direction and angle; the first entry is α = 0."""
         target = Recorded(["population"])
-        first = next(iter(self.galleries.values()))[1]
+        first = next(iter(self.galleries.values()))[-1]
         rows = [{"method": "α = 0", "judges": self._became(self.x)}]
         for label, build in methods.items():
             began = time.monotonic()
@@ -99,10 +91,11 @@ class Source:
         return rows
 
     def _became(self, x: Tensor) -> dict[str, Any]:
+        """What pictures of each judge became: its gallery's nearest ones, but for a picture itself."""
         found = {}
-        for (name, (rows, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
-            places, cosine = nearest(backend, part, torch.arange(len(part)))
-            found[name] = tally(rows[places]) | {"natural": cosine.mean().item()}
+        for (name, (rows, own, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
+            near = backend.retrieve(part, inputs=own, count=NEAREST)
+            found[name] = tally(rows[near.rows]) | {"natural": near.cosine.mean().item()}
         return found
 
 

@@ -1,7 +1,6 @@
 """Tables of the comparison with other tools: what was measured, what it took to run them, what fails first."""
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import torch
 
 from benchmarks.common.cells import publish, read_all
 from benchmarks.common.figures import save_small, sheet
-from benchmarks.common.findings import BOOTSTRAP, Measure, measure
+from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
 from benchmarks.common.provenance import provenance_line
 from benchmarks.common.tables import fill
 from benchmarks.common.tables import table as markdown
 from benchmarks.peers.environments import PEERS
-from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, WAYS, Photographs, Unit
+from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, SIZE, WAYS, Photographs, Unit
 from benchmarks.peers.scores import Pair, Row, Scorer, complete, difference, find_cells, judge, summary, versions
 
 LABELS = {name: way.label for name, way in WAYS.items()} | OWN
@@ -94,13 +93,18 @@ def about_landscape(edits: list[Row]) -> str:
     if not edits:
         return ""
     told = edits[0]["settings"]
+    painted = edits[0].get("painted_at", SIZE)
     fitted = "all" if told["images"] is None else f"{told['images']:,}"
     beside = ", ".join(f"{key}={value}" for key, value in told.items() if key not in ("backend", "images"))
     return (
         f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
         + (f" but for {beside}" if beside else "")
-        + f"; its pictures are of {edits[0].get('painted_at', '?')} px and enlarged to 224, so that they lack high "
-        "frequencies, which the spectrum's distance sees. It edits the photograph that accentuation starts from."
+        + (
+            f"; its pictures are of {painted} px and enlarged, so that they lack high frequencies"
+            if painted != SIZE
+            else ""
+        )
+        + ". It edits the photograph that accentuation starts from."
     )
 
 
@@ -202,7 +206,7 @@ def measures(kept: dict[str, Any], passes: int) -> list[dict[str, Any]]:
         found.append(measure(f"{named}: response", one["response"], "SD", text, "increase", BOOTSTRAP))
         if "cpu_seconds" in one:
             found.append(Measure(f"{named}: CPU seconds a picture", one["cpu_seconds"], "s", text))
-    return [asdict(one) for one in found]
+    return stated_measures(found)
 
 
 def needed(found: dict[str, dict[str, list[str]]]) -> list[str]:

@@ -30,15 +30,32 @@ class Eyes:
     natural: Tensor
 
 
-def spread_of(features: Tensor, centre: Tensor) -> float:
-    """How unlike one another the pictures are: 1 - mean cosine over pairs, features around ``centre``."""
-    rows = vl.unit_rows(features - centre)
-    cosine = rows @ rows.T
-    return (1 - (cosine.sum() - cosine.diagonal().sum()) / (len(rows) * (len(rows) - 1))).item()
-
-
 def rounded(values: Tensor) -> list[float]:
     return [round(value, 4) for value in values.double().cpu().tolist()]
+
+
+class Seen:
+    """What judges answer to some pictures, and what is measured in features around the natural images' mean."""
+
+    def __init__(self, eyes: Eyes, images: Tensor) -> None:
+        self.answers, self.features = eyes.answers(images), eyes.sees(images)
+        self.gallery, self.centre = eyes.natural, eyes.natural.mean(0)
+
+    def rounded_answers(self) -> dict[str, list[float]]:
+        return {judge: rounded(values) for judge, values in self.answers.items()}
+
+    def natural(self) -> list[float]:
+        """Mean cosine of each picture with the five nearest natural images."""
+        return rounded(nearest(self.features - self.centre, self.gallery - self.centre).mean(1))
+
+    def similarity(self, features: Tensor) -> list[float]:
+        return rounded(cosine_similarity(self.features - self.centre, features - self.centre))
+
+    def diversity(self) -> float:
+        """How unlike one another the pictures are: 1 - mean cosine over pairs."""
+        rows = vl.unit_rows(self.features - self.centre)
+        cosine = rows @ rows.T
+        return (1 - (cosine.sum() - cosine.diagonal().sum()) / (len(rows) * (len(rows) - 1))).item()
 
 
 def judged_edits(
@@ -65,28 +82,18 @@ def judged_edits(
         JSON values: what judges say of the pictures (``input``), of α = 0 (``zero``), and of every method and
         direction, whose ``changes`` are against α = 0, signed, by judge.
     """
-    natural = eyes.natural
-    centre = natural.mean(0)
-
-    def near(features: Tensor) -> list[float]:
-        return rounded(nearest(features - centre, natural - centre).mean(1))
-
-    def similar(a: Tensor, b: Tensor) -> list[float]:
-        return rounded(cosine_similarity(a - centre, b - centre))
-
     zero_images = vl.Unedited().fit(target, backend, *reference).generate(pictures, {}, seeds=noise).images
-    zero, zero_seen = eyes.answers(zero_images), eyes.sees(zero_images)
-    shown, shown_seen = eyes.answers(pictures), eyes.sees(pictures)
+    zero, shown = Seen(eyes, zero_images), Seen(eyes, pictures)
     cell: dict[str, Any] = {
-        "input": {judge: rounded(values) for judge, values in shown.items()},
-        "zero": {judge: rounded(values) for judge, values in zero.items()},
-        "zero_similarity": similar(zero_seen, shown_seen),
-        "random_similarity": similar(zero_seen.roll(1, 0), zero_seen),
-        "zero_natural": near(zero_seen),
-        "input_natural": near(shown_seen),
-        "zero_diversity": spread_of(zero_seen, centre),
-        "zero_kernel": vl.kernel_distance(zero_seen, natural),
-        "input_kernel": vl.kernel_distance(shown_seen, natural),
+        "input": shown.rounded_answers(),
+        "zero": zero.rounded_answers(),
+        "zero_similarity": zero.similarity(shown.features),
+        "random_similarity": zero.similarity(zero.features.roll(1, 0)),
+        "zero_natural": zero.natural(),
+        "input_natural": shown.natural(),
+        "zero_diversity": zero.diversity(),
+        "zero_kernel": vl.kernel_distance(zero.features, eyes.natural),
+        "input_kernel": vl.kernel_distance(shown.features, eyes.natural),
         "methods": [],
     }
     x = backend.encode(pictures)
@@ -102,30 +109,31 @@ def judged_edits(
         evidence = next(iter(getattr(method, "evidence_", {}).values()), None)
         for way, sign in SIGN.items():
             began = time.monotonic()
-            made = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
+            images = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
             seconds = time.monotonic() - began
-            response, seen = eyes.answers(made), eyes.sees(made)
+            made = Seen(eyes, images)
             # A natural image has no picture of its own to be compared with: against the mean of all.
-            before = zero if edits else {judge: values.mean() for judge, values in zero.items()}
+            before = zero.answers if edits else {judge: values.mean() for judge, values in zero.answers.items()}
             measured: dict[str, Any] = {
                 "method": label,
                 "direction": way,
                 "fit_seconds": fitted,
                 "correlation": evidence.correlation if evidence else None,
                 "seconds": seconds,
-                "natural": near(seen),
-                "diversity": spread_of(seen, centre),
-                "changes": {judge: rounded(sign * (values - before[judge])) for judge, values in response.items()},
+                "natural": made.natural(),
+                "diversity": made.diversity(),
+                "changes": {judge: rounded(sign * (now - before[judge])) for judge, now in made.answers.items()},
             }
             if edits:
                 reached = vl.angle_between(method.embeddings(x, {0: way}), x)
                 # What stops short of the angle has arrived at α = 1, where all pictures are one: not in a distance.
                 open_ = (reached >= angle - 1).cpu()
+                left = made.features[open_]
                 measured |= {
                     "reached": rounded(reached),
-                    "similarity": similar(seen, zero_seen),
+                    "similarity": made.similarity(zero.features),
                     "arrived": int((~open_).sum()),
-                    "kernel": vl.kernel_distance(seen[open_], natural) if open_.sum() > 1 else None,
+                    "kernel": vl.kernel_distance(left, eyes.natural) if len(left) > 1 else None,
                 }
             cell["methods"].append(measured)
         print(f"{about} {label}: {fitted:.0f} s + {seconds:.0f} s", flush=True)

@@ -198,7 +198,7 @@ def look_lines(judged: Judged) -> list[str]:
         arrived = sum(one["arrived"] for one in found) / sum(len(one["reached"]) for one in found)
         rows.append([method, diversity(method), shown, f"{arrived:.0%}"])
     rows.append(["α = 0", f"{judged.mean_of('zero_diversity'):.3f}", f"{judged.mean_of('zero_kernel'):.4f}", ""])
-    rows.append(["the photographs, at 64 px", "", f"{judged.mean_of('input_kernel'):.4f}", ""])
+    rows.append(["the photographs, at the backend's size", "", f"{judged.mean_of('input_kernel'):.4f}", ""])
     return table([*rows, *([label, diversity(label), "", ""] for label in (NATURAL, RANDOM))])[:-1]
 
 
@@ -223,7 +223,8 @@ def pipeline(judged: Judged) -> str:
     said = []
     for judge in judged.judges:
         shown, small, zero = (judged.mean_of(key, judge) for key in ("original", "input", "zero"))
-        said.append(f"{judge}: photographs {shown:+.2f} SD, through 64 px {small:+.2f}, drawn at α = 0 {zero:+.2f}")
+        after = f"at the backend's size {small:+.2f}, drawn at α = 0 {zero:+.2f}"
+        said.append(f"{judge}: photographs {shown:+.2f} SD, {after}")
     return "; ".join(said)
 
 

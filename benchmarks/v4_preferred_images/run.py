@@ -107,11 +107,9 @@ class Side:
 class Sessions:
     """The backend, and both sides of each session; what is read once is kept."""
 
-    def __init__(
-        self, data: Path, out: Path, *, weights: Path | None, images: int = IMAGES, device: str = "cpu"
-    ) -> None:
+    def __init__(self, data: Path, out: Path, images: int, device: str) -> None:
         self.data, self.out, self.images, self.device = data, out, images, device
-        self.backend: Any = vl.get_backend("embedded", device, folder=weights)
+        self.backend: Any = vl.get_backend("embedded", device, cache=out / "cache")
         self.looker = load_judge(data).to(device)
         self.sides = cache(self._sides)
 
@@ -245,7 +243,7 @@ def figure(bench: Sessions, work: list[tuple[str, int]], angle: float) -> Any:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    names = ("--data", "--weights", "--out", "--device", "--share", "--threads")
+    names = ("--data", "--out", "--device", "--share", "--threads")
     command = parser(__doc__, *names, parts=("judges", "pictures", "report", "figure"))
     command.add_argument("--tune", action="store_true", help="the tuning sessions, which no result is told of")
     command.add_argument("--only-session", choices=(*TEST_SESSIONS, *TUNING_SESSIONS))
@@ -292,7 +290,7 @@ def main(argv: list[str] | None = None) -> None:
                 r = sorted(item.r for item in encoder.predictivity_)
                 print(f"{name}, half {number}: median R {r[len(r) // 2]:.3f} on the other half", flush=True)
         return
-    bench = Sessions(args.data, args.out, weights=args.weights, images=args.images, device=args.device)
+    bench = Sessions(args.data, args.out, args.images, args.device)
     angle = JOB_ANGLE if args.angle is None else args.angle
     if args.part == "figure":
         save_small(figure(bench, work[:FIGURE_NEURONS], angle), PAGE.with_suffix(".webp"))

@@ -9,16 +9,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.common import edit_methods
 from benchmarks.common import package as vl
-from benchmarks.common.edit_methods import (
-    BRAINACTIV,
-    LANDSCAPE,
-    MEANS,
-    OURS,
-    PAPER,
-    PATTERN,
-    SHUFFLED,
-    landscape,
-)
+from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, MEANS, OURS, PAPER, PATTERN, SHUFFLED, landscape
 from benchmarks.common.edit_methods import SIGN as SIGN
 
 ANGLES = (10.0, 25.0, 40.0, 55.0, 75.0)
