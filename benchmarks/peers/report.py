@@ -96,14 +96,14 @@ def about_landscape(edits: list[Row]) -> str:
     painted = edits[0].get("painted_at", SIZE)
     fitted = "all" if told["images"] is None else f"{told['images']:,}"
     beside = ", ".join(f"{key}={value}" for key, value in told.items() if key not in ("backend", "images"))
+    enlarged = (
+        f"; its pictures are of {painted} px and enlarged to {SIZE}, so that they lack high frequencies, which the "
+        "spectrum's distance sees"
+    )
     return (
         f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
         + (f" but for {beside}" if beside else "")
-        + (
-            f"; its pictures are of {painted} px and enlarged, so that they lack high frequencies"
-            if painted != SIZE
-            else ""
-        )
+        + ("" if painted == SIZE else enlarged)
         + ". It edits the photograph that accentuation starts from."
     )
 
