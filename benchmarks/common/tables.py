@@ -20,7 +20,8 @@ def table_text(rows: Iterable[Sequence[Any]]) -> str:
 def fill(module: str, name: str, **fields: Any) -> str:
     """A template beside a module, its ``{field}`` replaced by the fields, lists of lines among them."""
     text = Path(module).with_name(f"{name}.md").read_text(encoding="utf-8")
-    return text.format_map({key: "\n".join(v) if isinstance(v, list) else v for key, v in fields.items()})
+    lines = {key: "\n".join(map(str, value)) for key, value in fields.items() if isinstance(value, list)}
+    return text.format_map(fields | lines)
 
 
 def fill_lines(module: str, name: str, **fields: Any) -> list[str]:

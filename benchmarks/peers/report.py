@@ -133,7 +133,7 @@ def shown(kept: dict[str, Any]) -> list[str]:
     for way, one in kept["ways"].items():
         fit = f" (+ {one['fit_cpu_seconds']:.0f} fit)" if "fit_cpu_seconds" in one else ""
         more = f" (+ {one['fit_forward']:,.0f} fit)" if "fit_forward" in one else ""
-        row = [LABELS[way], *(ends(one[measure]) for name in EACH), f"{one['spectrum']:.1f}"]
+        row = [LABELS[way], *(ends(one[name]) for name in EACH), f"{one['spectrum']:.1f}"]
         row += ["—" if one[key] is None else f"{one[key]:.2f}" for key in ("kernel", "diversity")]
         row += [f"{one['forward']:,.0f}{more}", f"{one['cpu_seconds']:.1f}{fit}" if "cpu_seconds" in one else "—"]
         rows.append([*row, one["silent"]])

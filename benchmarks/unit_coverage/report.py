@@ -89,7 +89,7 @@ def section(name: str, held: dict[str, Any]) -> str:
     return fill(
         __file__,
         "section",
-        name=name,
+        reader=name,
         version=held["version"],
         **{key: counts[key] for key in ("architectures", "layers", "cells", "wrong")},
         units=units_of(counts),

@@ -71,9 +71,12 @@ def direction_lines(
     """The table of one direction, with the rows of pictures that nobody edited."""
 
     def shown(label: str) -> list[str]:
-        shorts = [table_of(cells, label, way, angle, "short").mean() for angle in ANGLES]
-        means = [over_units(changes[label, way, angle]) for angle in ANGLES]
-        return [f"{mean}" + f" ({short:.0%} short)" * (short > 0.05) for mean, short in zip(means, shorts, strict=True)]
+        found = []
+        for angle in ANGLES:
+            short = table_of(cells, label, way, angle, "short").mean()
+            said = f" ({short:.0%} short)" if short > 0.05 else ""
+            found.append(f"{over_units(changes[label, way, angle])}{said}")
+        return found
 
     top, oracle = (over_units(table_of(cells, "top-10", way, None, key)) for key in ("change", "oracle"))
     natural = SIGN[way] * (level_of(cells, "random images", "level") - level_of(cells, "α = 0", "level"))
