@@ -13,7 +13,6 @@ What a benchmark needs and is not given (``--data``, ``--weights``, ``--pixel-va
 run. A new benchmark is one entry in ``suite.py``.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -24,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.cells import read
+from benchmarks.common.command import parser
 from benchmarks.common.provenance import RESULTS, ROOT, command_line, commit
 from benchmarks.common.results_page import LIST, full_list, gather, page
 from benchmarks.suite import SUITE, Benchmark, CannotRunError
@@ -33,29 +34,24 @@ from vislens_interp.files import write_text
 def run(one: Benchmark, commands: list[list[str]], folder: Path) -> str | None:
     """Run a benchmark's commands, one after the other, unless they have ended at this commit before.
 
-    Args:
-        one: The benchmark.
-        commands: Words of each command.
-        folder: Its own, with ``log.txt`` and ``run.json`` (commands, commit, seconds by the clock and of the CPUs).
-
-    Returns:
-        None, or why it failed, with the last line of its log.
+    ``folder`` gets ``log.txt`` and ``run.json`` (commands, commit, seconds by the clock and of the CPUs). Returns None,
+    or why it failed, with the last line of its log.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record, state = folder / "run.json", commit(ROOT)
+    record, log, state = folder / "run.json", folder / "log.txt", commit(ROOT)
     key = {"commands": [command_line(words[1:]) for words in commands], **state}
     if record.is_file() and state["dirty"] is False:
-        before = json.loads(record.read_text(encoding="utf-8"))
+        before = read(record)
         if {name: before[name] for name in key} == key:
             print(f"{one.name}: ended before, {before['seconds']:.0f} s", flush=True)
             return None
     began, cpu_began = time.monotonic(), cpu_seconds()
-    for words in commands:
-        print(f"{one.name}: {command_line(words[1:])}", flush=True)
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, check=False).returncode
+    for words, shown in zip(commands, key["commands"], strict=True):
+        print(f"{one.name}: {shown}", flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, check=False).returncode
         if code:
-            said = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
+            said = log.read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
             return f"failed with exit status {code}: {said[-1]}"
     seconds, cpu = time.monotonic() - began, cpu_seconds() - cpu_began
     print(f"{one.name}: {seconds:.0f} s, {cpu:.0f} CPU s", flush=True)
@@ -72,16 +68,9 @@ def cpu_seconds() -> float:
 def run_suite(
     suite: tuple[Benchmark, ...], out: Path, *, quick: bool, values: dict[str, Path | str | None]
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Run all of them.
+    """Run all of them in folders of their own, with what stands for ``{data}`` and the others in their commands.
 
-    Args:
-        suite: The benchmarks.
-        out: Each has a folder below it.
-        quick: Quick runs.
-        values: What stands for ``{data}`` and the others in their commands.
-
-    Returns:
-        Where the files of each are, and why those that did not run or failed did so; both by name.
+    Returns where the files of each are, and why those that did not run or failed did so; both by name.
     """
     folders, not_run = {}, {}
     for one in suite:
@@ -112,7 +101,7 @@ def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict
         if one.name in measured and not one.published:
             folder = folders[one.name]
             figures = sorted([*folder.glob("*.png"), *folder.glob("*.webp")])
-            for file in [folder / f"{one.file}.json", folder / f"{one.file}.md", *figures]:
+            for file in [folder / f"{one.name}.json", folder / f"{one.name}.md", *figures]:
                 if file.is_file():
                     shutil.copy(file, RESULTS / file.name)
 
@@ -124,27 +113,24 @@ def gather_committed() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run or gather; 1 if a benchmark failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder below which each benchmark has its own")
-    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
-    parser.add_argument("--only", nargs="+", choices=[one.name for one in SUITE], help="these benchmarks alone")
-    parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"), help="default: VISLENS_DATA")
-    parser.add_argument("--weights", type=Path, help="what the recipes of docs/training.md wrote")
-    parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0, for table3")
-    parser.add_argument("--nsd", type=Path, help="the Natural Scenes Dataset, for paper_table_1")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--publish", action="store_true", help="copy what was measured to benchmarks/results, gather")
-    parser.add_argument("--gather", action="store_true", help="RESULTS.md from benchmarks/results, nothing is run")
-    args = parser.parse_args(argv)
+    command = parser(__doc__, "--data", "--weights", "--device", "--quick")
+    command.add_argument("--out", type=Path, help="folder below which each benchmark has its own")
+    command.add_argument("--only", nargs="+", choices=[one.name for one in SUITE], help="these benchmarks alone")
+    command.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0, for table3")
+    command.add_argument("--nsd", type=Path, help="the Natural Scenes Dataset, for paper_table_1")
+    command.add_argument("--publish", action="store_true", help="copy what was measured to benchmarks/results, gather")
+    command.add_argument("--gather", action="store_true", help="RESULTS.md from benchmarks/results, nothing is run")
+    args = command.parse_args(argv)
     if args.gather == (args.out is not None):
-        parser.error("give either --out DIR, to run, or --gather, to read what has been run")
+        command.error("give either --out DIR, to run, or --gather, to read what has been run")
     if args.publish and (args.quick or args.gather):
-        parser.error("--publish is for a whole run: a quick one measures nothing")
+        command.error("--publish is for a whole run: a quick one measures nothing")
     if args.gather:
         gather_committed()
         return 0
     suite = tuple(one for one in SUITE if args.only is None or one.name in args.only)
-    paths = {"data": args.data, "weights": args.weights, "pixel_vae": args.pixel_vae, "nsd": args.nsd}
+    data = args.data or os.environ.get("VISLENS_DATA")
+    paths = {"data": data, "weights": args.weights, "pixel_vae": args.pixel_vae, "nsd": args.nsd}
     there = {name: None if path is None else Path(path).resolve() for name, path in paths.items()}
     values = {name: path if path is not None and path.exists() else None for name, path in there.items()}
     out = args.out.resolve()

@@ -22,31 +22,22 @@ class Benchmark:
     Args:
         name: Of its folder in ``benchmarks``, and of its folder below ``--out``.
         commands: Modules of its folder with their arguments, one after the other, each going on where it was
-            interrupted. ``{out}`` is the benchmark's own folder, ``{data}`` the folder of real files, ``{nsd}`` the
-            Natural Scenes Dataset, ``{weights}`` and ``{pixel_vae}`` what was trained, ``{device}`` where to compute;
-            without a value for one that it names, a benchmark is not run, and that is said.
+            interrupted. ``{out}`` is the benchmark's own folder, ``{data}``, ``{weights}`` and the others are what
+            ``run_all`` was given; without a value for one that it names, a benchmark is not run, and that is said.
         quick: The command that shows in a minute or two that it works and measures nothing; None where there is none.
         reads: Its ``report.findings`` reads the aims from its JSON, which does not state them itself.
-        stem: Of the files with its figures, ``STEM.json`` and ``STEM.md``; its name if left out.
         published: It writes these files to ``results/`` itself and not to its own folder.
-        package: Folder of its modules; its name if left out.
     """
 
     name: str
     commands: tuple[str, ...]
     quick: str | None = None
     reads: bool = False
-    stem: str = ""
     published: bool = False
-    package: str = ""
-
-    @property
-    def file(self) -> str:
-        return self.stem or self.name
 
     @property
     def module(self) -> str:
-        return f"benchmarks.{self.package or self.name}"
+        return f"benchmarks.{self.name}"
 
     def lines(self) -> list[str]:
         """The commands as somebody types them in the root of the repository."""
@@ -57,14 +48,7 @@ class Benchmark:
         return import_module(f"{self.module}.report").findings(numbers) if self.reads else stated(numbers)
 
     def prepare(self, *, quick: bool, values: dict[str, Path | str | None]) -> list[list[str]]:
-        """The commands with everything filled in.
-
-        Args:
-            quick: Those of the quick run.
-            values: What stands for ``{data}`` and the others; None where it is not there.
-
-        Returns:
-            Words of each command, the interpreter first.
+        """Words of the commands, the interpreter first, with everything filled in.
 
         Raises:
             CannotRunError: There is no quick run, no such module, or no value for what a command names.
@@ -101,7 +85,7 @@ SUITE = (
     Benchmark("v4_recorded", FIT_REPORT, reads=True, published=True),
     Benchmark(
         "v4_preferred_images",
-        (f"run pictures {EMBEDDED}", "run report --out {out}", f"run figure {EMBEDDED}"),
+        (f"run pictures {FILES} {DEVICE}", "run report --out {out}", f"run figure {FILES} {DEVICE}"),
         reads=True,
         published=True,
     ),

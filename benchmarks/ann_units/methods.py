@@ -5,11 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.bench import Remembered
 from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, MEANS, METHODS, PATTERN, SHUFFLED, TWIN, set_angle
 
 Kind = Literal["ours", "edit", "optimised", "natural", "control"]
@@ -44,93 +42,69 @@ class Budget:
         population = min(range(4, 9), key=lambda size: (candidates % size, size))
         return {"population": population, "generations": candidates // population}
 
+    @property
+    def ascent(self) -> dict[str, int]:
+        """Of an optimisation: one pass looks at the start, or finds one from noise at which the unit answers."""
+        return {"steps": self.passes - 1, "chunk": self.images}
+
 
 @dataclass(frozen=True)
 class Contestant:
     """A method of the comparison.
 
     Args:
-        build: From the fitted lens and the budget to the method.
         kind: What it is; ``"optimised"`` asks the target about each picture again and again.
+        build: From the fitted lens and the budget to the method.
         traced: What the target says on the way is about the whole picture, and all pictures advance together.
     """
 
-    build: Callable[[vl.FeatureLens, Budget], Any]
     kind: Kind
+    build: Callable[[vl.FeatureLens, Budget], Any]
     traced: bool = False
 
 
-def _shipped(lens: vl.FeatureLens, budget: Budget) -> Any:
-    return vl.build_method("edit", lens.method_, None)  # pyright: ignore[reportArgumentType]
-
-
-def _at_angle(lens: vl.FeatureLens, budget: Budget) -> Any:
-    return vl.build_method("edit", lens.method_, budget.angle)  # pyright: ignore[reportArgumentType]
-
-
-def _optimise(lens: vl.FeatureLens, budget: Budget) -> Any:
-    method = vl.build_method("optimize", lens.method_, None)  # pyright: ignore[reportArgumentType]
-    return method.override(optimize=_latent(budget))  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _latent(budget: Budget) -> dict[str, int]:
-    """The start is looked at, too."""
-    return {"steps": budget.passes - 1, "chunk": budget.images}
+def _of_lens(lens: Any, name: str, angle: float | None = None) -> Any:
+    """The fitted lens's own edit or optimisation."""
+    return vl.build_method(name, lens.method_, angle)
 
 
 def _edit(label: str) -> Contestant:
-    def make(lens: vl.FeatureLens, budget: Budget) -> Any:
+    def build(lens: vl.FeatureLens, budget: Budget) -> Any:
         method = METHODS[label]()
         set_angle(method, budget.angle)
         return method
 
-    return Contestant(make, "control" if label == SHUFFLED else "edit")
+    return Contestant("control" if label == SHUFFLED else "edit", build)
 
 
-def _named(name: str, kind: Kind, traced: bool = False, **settings: Callable[[Budget], Any]) -> Contestant:
+def _named(kind: Kind, name: str, settings: Callable[[Budget], Any] = lambda b: {}, *, traced: bool = False) -> Any:
     """A method by its name, with settings that follow from the budget."""
-    return Contestant(
-        lambda lens, budget: vl.method_by_name(name, **{key: of(budget) for key, of in settings.items()}), kind, traced
-    )
-
-
-def _together(budget: Budget) -> int:
-    return budget.images
+    return Contestant(kind, lambda lens, budget: vl.method_by_name(name, **settings(budget)), traced)
 
 
 OURS, OURS_AT_ANGLE, OPTIMISED = "landscape, shipped edit", "landscape, matched edit", "landscape, optimised"
 NATURAL, RANDOM, NOISE, UNEDITED = "top natural images", "random natural images", "noise", "α = 0"
 CONTESTANTS: dict[str, Contestant] = {
-    OURS: Contestant(_shipped, "ours"),
-    OURS_AT_ANGLE: Contestant(_at_angle, "ours"),
-    OPTIMISED: Contestant(_optimise, "ours", traced=True),
+    OURS: Contestant("ours", lambda lens, b: _of_lens(lens, "edit")),
+    OURS_AT_ANGLE: Contestant("ours", lambda lens, b: _of_lens(lens, "edit", b.angle)),
+    OPTIMISED: Contestant("ours", lambda lens, b: _of_lens(lens, "optimize").override(optimize=b.ascent), traced=True),
     **{label: _edit(label) for label in (LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV, SHUFFLED)},
-    "standard VAE, optimised": Contestant(
-        lambda lens, budget: vl.method_by_name("standard_vae", optimize=_latent(budget)), "optimised", traced=True
+    "standard VAE, optimised": _named("optimised", "standard_vae", lambda b: {"optimize": b.ascent}, traced=True),
+    "CMA-ES": _named("optimised", "cma_es", lambda b: b.search),
+    "activation max., pixels": _named("optimised", "pixel_maximization", lambda b: b.ascent, traced=True),
+    "activation max., Fourier": _named("optimised", "activation_maximization", lambda b: b.ascent, traced=True),
+    "DeepDream": _named(
+        "optimised", "deepdream", lambda b: {"iterations": b.passes // 4, "chunk": b.images}, traced=True
     ),
-    "CMA-ES": _named(
-        "cma_es",
-        "optimised",
-        generations=lambda b: b.search["generations"],
-        population=lambda b: b.search["population"],
-    ),
-    # One pass of an ascent from noise goes into finding a start at which the unit answers.
-    "activation max., pixels": _named(
-        "pixel_maximization", "optimised", True, steps=lambda b: b.passes - 1, chunk=_together
-    ),
-    "activation max., Fourier": _named(
-        "activation_maximization", "optimised", True, steps=lambda b: b.passes - 1, chunk=_together
-    ),
-    "DeepDream": _named("deepdream", "optimised", True, iterations=lambda b: b.passes // 4, chunk=_together),
     # One crop a step, of the published 6 and 16, so that as many steps as possible fit.
-    "MACO": _named("maco", "optimised", True, steps=lambda b: b.passes - 1, crops=lambda b: 1, chunk=_together),
+    "MACO": _named("optimised", "maco", lambda b: b.ascent | {"crops": 1}, traced=True),
     "feature accentuation": _named(
-        "feature_accentuation", "optimised", steps=lambda b: b.passes // 2, crops=lambda b: 1, chunk=_together
+        "optimised", "feature_accentuation", lambda b: {"steps": b.passes // 2, "crops": 1, "chunk": b.images}
     ),
-    NATURAL: _named("natural_images", "natural", count=_together),
-    RANDOM: _named("random_images", "control"),
-    NOISE: _named("noise", "control"),
-    UNEDITED: _named("unedited", "control"),
+    NATURAL: _named("natural", "natural_images", lambda b: {"count": b.images}),
+    RANDOM: _named("control", "random_images"),
+    NOISE: _named("control", "noise"),
+    UNEDITED: _named("control", "unedited"),
 }
 """In the order of the tables. What an edit is matched at is its angle; the shipped one goes as far as it is shipped."""
 
@@ -161,10 +135,6 @@ class Heard(vl.CountedTarget):
 class Watched(vl.Method):
     """A method as it is, of which pictures, seconds and what the target said meanwhile are kept.
 
-    Args:
-        maker: The method.
-        target: The one that its pictures are made for.
-
     Attributes (after ``generate``):
         made_: Direction to pictures (N, 3, S, S); ``"unedited"`` is none.
         seconds_: Direction to seconds a picture; ``"fit"`` to those of the fit, where it was fitted here.
@@ -172,13 +142,12 @@ class Watched(vl.Method):
     """
 
     def __init__(self, maker: Any, target: Heard) -> None:
-        self.maker = maker
+        self.maker, self.heard_ = maker, target
         self.uses_alpha, self.uses_strength = maker.uses_alpha, maker.uses_strength
         self.shows_reference = maker.shows_reference
         if hasattr(maker, "target"):  # a landscape that is not fitted again
             self.target, self.backend = maker.target, maker.backend
         self.method = getattr(maker, "method", maker)  # where a comparison looks for angle and kind
-        self.heard_ = target
         self.made_: dict[str, Tensor] = {}
         self.seconds_: dict[str, float] = {}
         self.traces_: dict[str, list[tuple[float, float]]] = {}
@@ -216,25 +185,3 @@ class Watched(vl.Method):
         self.seconds_[way] = (self.heard_.clock() - start) / len(images)
         self.traces_[way] = [((moment - start) / len(images), value) for moment, value in self.heard_.said]
         return pictures, latents
-
-
-class RememberedSets(Remembered):
-    """The embedder, which keeps what it made of large sets, by content: every fit asks for the same again.
-
-    Small sets are embedded each time, for that is part of what a picture costs.
-    """
-
-    smallest = 100
-    """Images of a set that is kept, at least."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if len(images) < self.smallest:
-            with torch.no_grad():
-                return self.embedder(images)
-        for seen, x in self.known:
-            if seen is images or (seen.shape == images.shape and torch.equal(seen, images)):
-                return x
-        with torch.no_grad():
-            x = self.embedder(images)
-        self.known.append((images, x))
-        return x

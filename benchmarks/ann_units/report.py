@@ -1,6 +1,5 @@
 """What `ann_units` found: tables over all cells, what fails first, and two figures."""
 
-import json
 import math
 from functools import cached_property
 from pathlib import Path
@@ -14,27 +13,25 @@ from torch import Tensor
 
 from benchmarks.ann_units.methods import CONTESTANTS, MADE, NATURAL, OPTIMISED, OURS, OURS_AT_ANGLE, RANDOM, UNEDITED
 from benchmarks.common import package as vl
+from benchmarks.common.cells import publish, read_all
 from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, SIGN
-from benchmarks.common.figures import save_small
+from benchmarks.common.figures import save_small, sheet
+from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
 from benchmarks.common.networks import NETWORKS
 from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import signed, table, verdict
+from benchmarks.common.tables import fill, ran_at, signed, table, verdict
 
 WANTED_UNITS, WANTED_NETWORKS, WANTED_IMAGES = 4, 3, 12
 COST_RATIO = 0.1
 SCORES = ("response_change_from_input", "predictivity", "kernel_distance", "spectrum_distance", "similarity", "seconds")
 PICTURES = "pictures-{network}-{layer}-{unit}-{seed}.safetensors"
 DRAWS = 1000
-KERNEL = "kernel_distance"
-BOOTSTRAP = "95 % bootstrap interval over units first"
+KERNEL, CHANGE = "kernel_distance", "response_change_from_input"
 Values = NDArray[np.float64]
 
 
 class Found:
-    """All cells of one budget, as arrays over units, images and seeds.
-
-    Args:
-        cells: What `ann_units` wrote for each unit and seed.
+    """All cells of one budget, one for each unit and seed, as arrays over units, images and seeds.
 
     Raises:
         ValueError: There are none, or they are of different budgets.
@@ -56,31 +53,32 @@ class Found:
             raise ValueError("cells share no seed; expected one that every unit has. Run the first seed of all units.")
         self.network_of = {self.name(cell): cell["network"] for cell in cells}
         self.networks = list(dict.fromkeys(self.network_of.values()))
+        self.scores, self.broken = self._arrays()
+        present = {method for method, _, name in self.scores if name == CHANGE}
+        self.methods = [label for label in CONTESTANTS if label in present]
+        self.made = [label for label in self.methods if CONTESTANTS[label].kind in MADE]
+        self.baselines = [label for label in self.methods if CONTESTANTS[label].kind == "optimised"]
+
+    def _arrays(self) -> tuple[dict[tuple[str, str, str], Values], list[str]]:
+        """Scores that every unit and seed has, (units, images, seeds), and the methods with one that is not finite."""
         known: dict[Any, dict[Any, list[float]]] = {}
         for place, cell in self.cells.items():
             for one in cell["scores"]:
                 known.setdefault((one["method"], one["direction"], one["measure"]), {})[place] = one["values"]
         whole = [(unit, seed) for unit in self.units for seed in self.seeds]
-        self.scores: dict[tuple[str, str, str], Values] = {
+        scores: dict[tuple[str, str, str], Values] = {
             key: np.array([[values[unit, seed] for seed in self.seeds] for unit in self.units]).transpose(0, 2, 1)
             for key, values in known.items()
             if all(place in values for place in whole)
         }
-        self.broken = sorted(
-            {method for (method, _, _), values in self.scores.items() if not np.isfinite(values).all()}
-        )
-        self.scores = {key: values for key, values in self.scores.items() if key[0] not in self.broken}
+        broken = sorted({method for (method, _, _), values in scores.items() if not np.isfinite(values).all()})
+        scores = {key: values for key, values in scores.items() if key[0] not in broken}
         # Judges' features differ in scale by a hundred million to one: each unit's distances in its own α = 0's.
-        zero = {
-            way: np.abs(self.scores[UNEDITED, way, KERNEL]) for way in SIGN if (UNEDITED, way, KERNEL) in self.scores
-        }
-        for method, way, measure in self.scores:
-            if measure == KERNEL and way in zero:
-                self.scores[method, way, measure] = self.scores[method, way, measure] / zero[way]
-        present = {method for method, _, measure in self.scores if measure == "response_change_from_input"}
-        self.methods = [label for label in CONTESTANTS if label in present]
-        self.made = [label for label in self.methods if CONTESTANTS[label].kind in MADE]
-        self.baselines = [label for label in self.methods if CONTESTANTS[label].kind == "optimised"]
+        zero = {way: np.abs(scores[UNEDITED, way, KERNEL]) for way in SIGN if (UNEDITED, way, KERNEL) in scores}
+        for method, way, name in scores:
+            if name == KERNEL and way in zero:
+                scores[method, way, name] = scores[method, way, name] / zero[way]
+        return scores, broken
 
     @staticmethod
     def name(cell: dict[str, Any]) -> str:
@@ -88,17 +86,19 @@ class Found:
 
     def change(self, method: str, way: str) -> Values:
         """Signed Δr (units, images, seeds) against the α = 0 pictures of the same images and noise, one for all."""
-        measure = "response_change_from_input"
-        return self.scores[method, way, measure] - self.scores[UNEDITED, way, measure]
+        return self.scores[method, way, CHANGE] - self.scores[UNEDITED, way, CHANGE]
 
-    def both(self, method: str, measure: str) -> Values:
+    def both(self, method: str, name: str) -> Values:
         """The mean of the two directions of a measure; ``"change"`` is :meth:`change`."""
-        if measure == "change":
-            return np.mean([self.change(method, way) for way in SIGN], axis=0)
-        return np.mean([self.scores[method, way, measure] for way in SIGN], axis=0)
+        one = self.change if name == "change" else lambda method, way: self.scores[method, way, name]
+        return np.mean([one(method, way) for way in SIGN], axis=0)
 
-    def has(self, method: str, measure: str, *ways: str) -> bool:
-        return all((method, way, measure) in self.scores for way in (ways or tuple(SIGN)))
+    def has(self, method: str, name: str, *ways: str) -> bool:
+        return all((method, way, name) in self.scores for way in (ways or tuple(SIGN)))
+
+    def tells(self, *methods: str) -> bool:
+        """Whether these methods have a predictivity."""
+        return all(self.has(method, "predictivity", "both") for method in methods)
 
     def told(self, method: str) -> Values:
         """Predictivity, in percent, (units, 1, seeds), from preferred and suppressed pictures together."""
@@ -107,8 +107,7 @@ class Found:
     def reached(self, label: str, unit: str, seed: int, way: str) -> float:
         """Mean response of a method's pictures in the wanted direction, in SDs."""
         place = (self.units.index(unit), slice(None), self.seeds.index(seed))
-        start = SIGN[way] * self.cells[unit, seed]["start"]
-        return float(self.scores[label, way, "response_change_from_input"][place].mean() + start)
+        return float(self.scores[label, way, CHANGE][place].mean() + SIGN[way] * self.cells[unit, seed]["start"])
 
     @cached_property
     def cases(self) -> list[tuple[str, int, str]]:
@@ -135,14 +134,13 @@ class Found:
         None where its finished pictures do not answer as much. Where what the target says on the way is not about
         whole pictures, all of its time counts.
         """
-        found: dict[str, list[float | None]] = {}
-        for label in self.baselines:
-            found[label] = []
+        found: dict[str, list[float | None]] = {label: [] for label in self.baselines}
+        for label, times in found.items():
             for (unit, seed, way), total in zip(self.cases, self.seconds(label), strict=True):
                 level = self.reached(OURS, unit, seed, way)
                 trace = self.cells[unit, seed]["traces"].get(label, {}).get(way, [])
                 first = next((seconds for seconds, value in trace if value >= level), total)
-                found[label].append(first if self.reached(label, unit, seed, way) >= level else None)
+                times.append(first if self.reached(label, unit, seed, way) >= level else None)
         return found
 
     @cached_property
@@ -166,7 +164,12 @@ def against(theirs: list[float | None], ours: list[float]) -> tuple[int, float |
     return len(pairs), float(np.median([one for one, _ in pairs])), float(np.median([m / one for one, m in pairs]))
 
 
-# ---------------------------------------------------------------------------------------------------------- checks
+def interval(values: Values, *, same_images: bool = False) -> vl.Interval:
+    return vl.interval(values, draws=DRAWS, same_images=same_images)
+
+
+def difference(ours: Values, theirs: Values, *, same_images: bool = False) -> vl.Interval:
+    return vl.paired_difference(ours, theirs, draws=DRAWS, same_images=same_images)
 
 
 def told_apart(low: float, mean: float) -> bool | None:
@@ -176,56 +179,54 @@ def told_apart(low: float, mean: float) -> bool | None:
 
 def checks(found: Found) -> dict[str, bool | None]:
     """What the issue asks, as sentences, and whether it is so; None where the interval leaves it open."""
-    said: dict[str, bool | None] = {}
     per = {name: sum(found.network_of[unit] == name for unit in found.units) for name in found.networks}
     listed = ", ".join(f"{count} of {name}" for name, count in per.items())
     enough = sum(count >= WANTED_UNITS for count in per.values()) >= WANTED_NETWORKS and found.images >= WANTED_IMAGES
-    said[
+    text = (
         f"Units: {listed}; {found.images} images, {len(found.seeds)} seed(s) (wanted on two cores: at least "
         f"{WANTED_UNITS} of {WANTED_NETWORKS} networks, {WANTED_IMAGES} images, 1 seed)."
-    ] = enough
-    said |= predictivity_check(found) | realism_check(found) | cost_check(found)
-    return said
+    )
+    return {text: enough} | predictivity_check(found) | realism_check(found) | cost_check(found)
 
 
 def predictivity_check(found: Found) -> dict[str, bool | None]:
-    makers = [label for label in found.made if found.has(label, "predictivity", "both")]
+    makers = [label for label in found.made if found.tells(label)]
     if OURS not in makers or len(makers) < 2:
         return {"Predictivity: not measured for our edit and a rival on every unit.": None}
     own = found.told(OURS).mean()
     best = max((label for label in makers if label != OURS), key=lambda label: found.told(label).mean())
-    apart = vl.paired_difference(found.told(OURS), found.told(best), draws=DRAWS)
-    text = f"Predictivity among methods that make images: {OURS} {own:.1f} %, the best other, {best}, "
-    text += f"{found.told(best).mean():.1f} %, difference {apart} (wanted: above 0)."
+    apart = difference(found.told(OURS), found.told(best))
+    text = (
+        f"Predictivity among methods that make images: {OURS} {own:.1f} %, the best other, {best}, "
+        f"{found.told(best).mean():.1f} %, difference {apart} (wanted: above 0)."
+    )
     verdicts = {text: told_apart(apart.low, apart.mean)}
-    if found.has(NATURAL, "predictivity", "both"):
-        bar = vl.paired_difference(found.told(OURS), found.told(NATURAL), draws=DRAWS)
-        text = f"Predictivity against the bar: {OURS} {own:.1f} %, {NATURAL} {found.told(NATURAL).mean():.1f} %, "
-        verdicts[f"{text}difference {bar} (wanted: above 0, which nothing synthetic has passed)."] = told_apart(
-            bar.low, bar.mean
+    if found.tells(NATURAL):
+        bar = difference(found.told(OURS), found.told(NATURAL))
+        text = (
+            f"Predictivity against the bar: {OURS} {own:.1f} %, {NATURAL} {found.told(NATURAL).mean():.1f} %, "
+            f"difference {bar} (wanted: above 0, which nothing synthetic has passed)."
         )
+        verdicts[text] = told_apart(bar.low, bar.mean)
     return verdicts
 
 
 def realism_check(found: Found) -> dict[str, bool | None]:
-    measure = KERNEL
-    makers = [label for label in found.made if found.has(label, measure, "increase")]
+    makers = [label for label in found.made if found.has(label, KERNEL, "increase")]
     reach = {label: float(found.change(label, "increase").mean()) for label in makers}
-    strong = [label for label, value in reach.items() if value >= 1]
-    far = {label: float(found.scores[label, "increase", measure].mean()) for label in strong}
-    listed = ", ".join(f"{label} {far[label]:.2f}" for label in sorted(strong, key=lambda label: far[label]))
+    strong = {label: found.scores[label, "increase", KERNEL] for label, value in reach.items() if value >= 1}
+    far = {label: float(values.mean()) for label, values in strong.items()}
+    listed = ", ".join(f"{label} {far[label]:.2f}" for label in sorted(far, key=lambda label: far[label]))
+    text = "Realism among methods that reach +1 SD"
     if OURS not in strong:
-        text = f"Realism among methods that reach +1 SD (kernel distance, increase): {OURS} reaches "
-        text += f"{reach.get(OURS, float('nan')):+.2f} SD and is not among them"
-        return {f"{text} ({listed or 'no method is'}; wanted: best of them).": False}
+        own = f"{OURS} reaches {reach.get(OURS, math.nan):+.2f} SD and is not among them"
+        return {f"{text} (kernel distance, increase): {own} ({listed or 'no method is'}; wanted: best of them).": False}
     if len(strong) == 1:
-        return {f"Realism among methods that reach +1 SD: {OURS} is the only one (wanted: best of them).": True}
+        return {f"{text}: {OURS} is the only one (wanted: best of them).": True}
     best = min((label for label in strong if label != OURS), key=lambda label: far[label])
-    rival, own = (found.scores[label, "increase", measure] for label in (best, OURS))
-    apart = vl.paired_difference(rival, own, draws=DRAWS)
-    text = f"Realism among methods that reach +1 SD (kernel distance, × α = 0's, increase, less is better): {listed}. "
-    text += f"The best other minus ours {signed(apart)} (wanted: above 0)."
-    return {text: told_apart(apart.low, apart.mean)}
+    apart = difference(strong[best], strong[OURS])
+    text += f" (kernel distance, × α = 0's, increase, less is better): {listed}. "
+    return {f"{text}The best other minus ours {signed(apart)} (wanted: above 0).": told_apart(apart.low, apart.mean)}
 
 
 def cost_check(found: Found) -> dict[str, bool | None]:
@@ -242,53 +243,37 @@ def cost_check(found: Found) -> dict[str, bool | None]:
     even = break_even(fit, float(np.median(ours)), theirs)
     text += (
         f"the fastest optimisation baseline {theirs:.3f} s in the {count} of {cases} cases in which one gets there; "
+        f"median ratio {ratio:.2f} (wanted: at most {COST_RATIO}); the fit's {fit:.1f} s are paid for "
+        + ("never, on this machine." if even is None else f"after {even:,.0f} images.")
     )
-    text += f"median ratio {ratio:.2f} (wanted: at most {COST_RATIO}); the fit's {fit:.1f} s are paid for "
-    text += "never, on this machine." if even is None else f"after {even:,.0f} images."
     return {text: ratio <= COST_RATIO}
 
 
-# ---------------------------------------------------------------------------------------------------------- tables
-
-
-def ci(values: Values) -> str:
-    return str(vl.interval(values, draws=DRAWS, same_images=True))
-
-
-def mean_of(found: Found, label: str, measure: str, digits: int = 2, *ways: str) -> str:
-    if not found.has(label, measure, *ways):
+def mean_of(found: Found, label: str, name: str, digits: int = 2, *ways: str) -> str:
+    if not found.has(label, name, *ways):
         return ""
-    return f"{np.mean([found.scores[label, way, measure].mean() for way in (ways or tuple(SIGN))]):.{digits}f}"
+    return f"{np.mean([found.scores[label, way, name].mean() for way in (ways or tuple(SIGN))]):.{digits}f}"
 
 
 def response_table(found: Found) -> list[list[str]]:
-    ways = tuple(SIGN)
-    head = ["method", *(f"{what} {way}" for way in ways for what in ("similarity", "Δr"))]
+    head = ["method", *(f"{what} {way}" for way in SIGN for what in ("similarity", "Δr"))]
     rows = [[*head, "Δr from the photograph", "images right", "units right", "percentile", "angle"]]
     for label in found.methods:
-        row = [label]
-        for way in ways:
-            row += [mean_of(found, label, "similarity", 3, way), ci(found.change(label, way))]
-        right = [found.change(label, way) > 0 for way in ways]
-        units = [found.change(label, way).mean((1, 2)) > 0 for way in ways]
-        row.append(mean_of(found, label, "response_change_from_input"))
-        row += [f"{np.mean(right):.0%}", f"{np.mean(units):.0%}", mean_of(found, label, "percentile", 0)]
+        row, moved = [label], {way: found.change(label, way) for way in SIGN}
+        for way, change in moved.items():
+            row += [mean_of(found, label, "similarity", 3, way), str(interval(change, same_images=True))]
+        units = [change.mean((1, 2)) > 0 for change in moved.values()]
+        row += [mean_of(found, label, CHANGE), f"{np.mean([change > 0 for change in moved.values()]):.0%}"]
+        row += [f"{np.mean(units):.0%}", mean_of(found, label, "percentile", 0)]
         rows.append([*row, mean_of(found, label, "edit_angle", 0)])
     return rows
 
 
 def picture_table(found: Found, distances: dict[str, float | None]) -> list[list[str]]:
-    head = [
-        "method",
-        "predictivity, %",
-        "extreme pairs, %",
-        "kernel distance, × α = 0's, increase",
-        "decrease",
-        "Fréchet distance",
-    ]
-    rows = [[*head, "spectrum, dB", "diversity", "transfer, SD"]]
+    head = ["method", "predictivity, %", "extreme pairs, %", "kernel distance, × α = 0's, increase", "decrease"]
+    rows = [[*head, "Fréchet distance", "spectrum, dB", "diversity", "transfer, SD"]]
     for label in found.methods:
-        told = vl.interval(found.told(label), draws=DRAWS) if found.has(label, "predictivity", "both") else None
+        told = interval(found.told(label)) if found.tells(label) else None
         row = [label, "" if told is None else f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]"]
         row += [mean_of(found, label, "predictivity_easy", 1, "both")]
         row += [mean_of(found, label, KERNEL, 2, way) for way in SIGN]
@@ -305,202 +290,141 @@ def cost_table(found: Found) -> list[list[str]]:
     fit, own = float(found.both(OURS, "fit_seconds").mean()), float(np.median(ours or [math.nan]))
     theirs = {**found.at_equal_response, "the fastest of these": found.fastest}
     for label in [*found.methods, "the fastest of these"]:
-        measured = [mean_of(found, label, name, d) for name, d in (("forward", 0), ("backward", 0), ("seconds", 3))]
-        row = [label, *measured, mean_of(found, label, "fit_seconds", 2)]
+        columns = (("forward", 0), ("backward", 0), ("seconds", 3), ("fit_seconds", 2))
+        row = [label, *(mean_of(found, label, name, digits) for name, digits in columns)]
         if label in theirs:
             count, seconds, ratio = against(theirs[label], ours)
             row.append(f"{count} of {cases}")
-            if seconds is None or ratio is None:
-                row += ["", "", ""]
-            else:
+            if seconds is not None and ratio is not None:
                 even = break_even(fit, own, seconds)
                 row += [f"{seconds:.3f}", f"{ratio:.2f}", "never" if even is None else f"{even:,.0f}"]
-        else:
-            row += ["", "", "", ""]
-        rows.append(row)
+        rows.append(row + [""] * (9 - len(row)))
     return rows
 
 
 def difference_table(found: Found, own: str, rivals: list[str]) -> list[list[str]]:
     rows = [[f"{own} minus", "Δr increase", "Δr decrease", "predictivity, %", "kernel distance, × α = 0's"]]
     for label in rivals:
-        moved = [(found.change(own, way), found.change(label, way)) for way in SIGN]
-        row = [label, *(str(vl.paired_difference(*pair, draws=DRAWS, same_images=True)) for pair in moved)]
-        if all(found.has(one, "predictivity", "both") for one in (own, label)):
-            row.append(str(vl.paired_difference(found.told(own), found.told(label), draws=DRAWS)))
-        else:
-            row.append("")
-        measure = KERNEL
-        if all(found.has(one, measure) for one in (own, label)):
-            one = vl.paired_difference(found.both(own, measure), found.both(label, measure), draws=DRAWS)
-            row.append(signed(one))
-        else:
-            row.append("")
-        rows.append(row)
+        moved = [difference(found.change(own, way), found.change(label, way), same_images=True) for way in SIGN]
+        told = str(difference(found.told(own), found.told(label))) if found.tells(own, label) else ""
+        both = all(found.has(one, KERNEL) for one in (own, label))
+        far = signed(difference(*(found.both(one, KERNEL) for one in (own, label)))) if both else ""
+        rows.append([label, *map(str, moved), told, far])
     return rows
 
 
 def network_table(found: Found) -> list[list[str]]:
-    rows = [["Δr against α = 0", *(f"{name} {way}" for name in found.networks for way in SIGN)]]
+    columns = [(name, way) for name in found.networks for way in SIGN]
     of = {name: [found.network_of[unit] == name for unit in found.units] for name in found.networks}
-    rows += [
-        [label, *(f"{found.change(label, way)[of[name]].mean():+.2f}" for name in found.networks for way in SIGN)]
-        for label in found.methods
-    ]
-    return rows
+    rows = [["Δr against α = 0", *(f"{name} {way}" for name, way in columns)]]
+    cell = lambda label, name, way: f"{found.change(label, way)[of[name]].mean():+.2f}"  # noqa: E731
+    return [*rows, *([label, *(cell(label, *one) for one in columns)] for label in found.methods)]
 
 
 def set_distances(out: Path, found: Found) -> dict[str, float | None]:
     """Fréchet distance of all of a method's pictures, both directions, to the judging photographs; None: too few."""
-    seen: dict[str, list[Tensor]] = {}
-    natural: Tensor | None = None
-    for cell in found.cells.values():
-        stored = load_file(out / PICTURES.format_map(cell))
-        natural = stored["natural|seen"]
-        for label in found.methods:
-            seen.setdefault(label, []).extend(stored[f"{label}|{way}|seen"] for way in SIGN)
-    whole = {label: torch.cat(parts) for label, parts in seen.items()}
-    return {
-        label: None
-        if natural is None or min(len(rows), len(natural)) <= rows.shape[1]
-        else vl.frechet_distance(rows, natural)
-        for label, rows in whole.items()
-    }
+    stored = [load_file(out / PICTURES.format_map(cell)) for cell in found.cells.values()]
+    natural = stored[-1]["natural|seen"]
 
+    def distance(label: str) -> float | None:
+        rows = torch.cat([cell[f"{label}|{way}|seen"] for cell in stored for way in SIGN])
+        few = min(len(rows), len(natural)) <= rows.shape[1]
+        return None if few else vl.frechet_distance(rows, natural)
 
-# --------------------------------------------------------------------------------------------------------- report
+    return {label: distance(label) for label in found.methods}
 
 
 def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
-    """Everything in ``out``: ann_units.json, ann_units.md, and two figures where matplotlib is there.
+    """Everything in ``out``: ann_units.json, ann_units.md, and two figures.
 
     Args:
         out: Where the cells are.
         networks: Those that were wanted: what is absent is said.
         said: Where the tables come from.
     """
-    files = sorted(out.glob("cell-*.json"))
-    if not files:
+    stored = read_all(out, "cell-*.json")
+    if not stored:
         raise SystemExit(f"nothing to report in {out}: run something first.")
-    stored = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     order = list(NETWORKS)
     cells = sorted((one["found"] for one in stored), key=lambda cell: (order.index(cell["network"]), cell["layer"]))
     found = Found(cells)
-    verdicts = checks(found)
-    distances = set_distances(out, found)
+    verdicts, distances = checks(found), set_distances(out, found)
     absent = [name for name in networks if name not in found.networks]
     left_out = [f"- Left out, for a score of theirs is not finite: {', '.join(found.broken)}."] if found.broken else []
     left_out += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."] if absent else []
-    lines = ["# Every method on units of real networks", "", *verdict(verdicts, left_out), *about(found), ""]
     responses, costs = response_table(found), cost_table(found)
-    lines += ["## Response: Table S2 in form", "", *table(responses)]
-    lines += ["## Pictures", "", *table(picture_table(found, distances))]
-    lines += ["## Cost", "", *cost_text(found), *table(costs)]
     rivals = [label for label in found.methods if label not in (OURS, OURS_AT_ANGLE)]
     edits = [label for label in rivals if CONTESTANTS[label].kind == "edit" or "shuffled" in label]
-    lines += ["## Differences, paired", "", *table(difference_table(found, OURS, rivals))]
-    lines += [f"At the matched {found.angle:g}°:", "", *table(difference_table(found, OURS_AT_ANGLE, edits))]
-    lines += ["## By network", "", *table(network_table(found))]
-    made = sorted(
-        {(one["provenance"]["commit"] or "none")[:10] + ("+" if one["provenance"]["dirty"] else "") for one in stored}
+    text = fill(
+        __file__,
+        "page",
+        verdict=verdict(verdicts, left_out),
+        **about(found),
+        responses=table(responses),
+        pictures_table=table(picture_table(found, distances)),
+        costs=table(costs),
+        differences=table(difference_table(found, OURS, rivals)),
+        matched=table(difference_table(found, OURS_AT_ANGLE, edits)),
+        networks=table(network_table(found)),
+        ran_at=ran_at(one["provenance"] for one in stored),
+        minutes=sum(cell["cpu_seconds"] for cell in cells) / 60,
+        source=provenance_line(said),
     )
-    devices = ", ".join(sorted({one["provenance"]["device"] for one in stored}))
-    minutes = sum(cell["cpu_seconds"] for cell in cells) / 60
-    lines += [f"Cells were run at {', '.join(made)} on {devices}, {minutes:.0f} minutes of a processor.", ""]
-    lines += [provenance_line(said), ""]
-    lines += ["![The first unit of each layer; first photographs, nothing picked](ann_units_figure4.webp)", ""]
-    lines += ["![Scores](ann_units_scores.webp)"]
-    text = "\n".join(lines) + "\n"
+    by_unit = lambda label, way: found.change(label, way).mean((1, 2)).round(3).tolist()  # noqa: E731
     numbers = {
         "checks": verdicts,
         "measures": measures(found),
         "absent": absent,
         "rows": {"response": responses, "cost": costs},
         "change_by_unit": {
-            label: {
-                way: dict(zip(found.units, found.change(label, way).mean((1, 2)).round(3).tolist(), strict=True))
-                for way in SIGN
-            }
+            label: {way: dict(zip(found.units, by_unit(label, way), strict=True)) for way in SIGN}
             for label in found.methods
         },
         "frechet": distances,
         "provenance": said,
     }
-    vl.write_text(out / "ann_units.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-    vl.write_text(out / "ann_units.md", text)
+    publish(out / "ann_units", text, numbers)
     figures(out, found)
     return text
 
 
-def about(found: Found) -> list[str]:
-    first = next(iter(found.cells.values()))
-    judges = sorted({f"{cell['judge']} for {cell['network']}" for cell in found.cells.values()})
-    seconds = sorted({f"{cell['second']} for {cell['network']}" for cell in found.cells.values()})
-    told = [np.mean([c["correlation"] for c in found.cells.values() if c["network"] == n]) for n in found.networks]
-    held = ", ".join(f"{name} {value:.2f}" for name, value in zip(found.networks, told, strict=True))
-    pictures = len(found.cells) * 2 * found.images * len(found.methods)
-    sample = (
-        f"{len(found.units)} test units, {found.images} test images, {len(found.seeds)} seed(s), both directions: "
-        f"{pictures:,} pictures of {len(found.methods)} methods. Δr is the response against that to the α = 0 picture "
-        "of the same image and noise (what the generator does by itself), in SDs of the unit over the reference "
-        "images, the wanted way positive; brackets: 95 % bootstrap interval, units drawn first. Percentile: among "
-        "held-out photographs, the wanted way. What starts from the photograph itself is spared what the generator "
-        "changes of it: Δr from the photograph, the mean of both directions, stands beside."
-    )
-    budget = (
-        f"Budget: whatever asks the target gets {found.passes} forward passes a picture, as far as its rounds allow "
-        "(the table of costs has what was used); published step counts are far larger (512, 256, 100, 50), and our "
-        f"optimisation as shipped takes {first['shipped_optimise_steps']} steps. Edits ask nothing of the target after "
-        "the fit: budgets are equal among optimisations, unequal to edits. Edits are matched at "
-        f"{found.angle:g}°; '{OURS}' goes as far as it is shipped."
-    )
-    networks = (
-        f"Similarity, kernel distance, diversity and predictivity: features of {', '.join(judges)}; kernel "
-        "distances of a unit are in those of its own α = 0 pictures. Fréchet distance: "
-        "pooled over units and directions, 64 features of the third-party CIFAR-10 ResNet-20, never a target here "
-        f"('{RANDOM}' is its floor). Transfer: Δr as a ridge read-out of {', '.join(seconds)} predicts it. "
-        "Predictivity: of two held-out photographs, which drives the unit more, told from preferred and suppressed "
-        f"pictures; chance 50 %. Held-out correlation of the landscape's axis with its unit: {held}."
-    )
-    return [sample, "", budget, "", networks]
-
-
-def cost_text(found: Found) -> list[str]:
-    left_out = 2 * len(found.units) * len(found.seeds) - len(found.cases)
-    text = (
-        "Seconds of a core (on an accelerator, of the clock). Equal response: the first moment at which the target's "
-        "mean answer to what an optimisation shows it, through its own random views, reaches that of our edit's "
-        "finished pictures, if its own finished pictures keep it; where its views are parts of a picture, or pictures "
-        f"come one after another, its whole time. A case is a unit and a direction; {left_out} are left out, in which "
-        "our edit's pictures answer no more than the photographs do. The fit is without the two shuffled fits behind "
-        "the evidence, with which it takes about three times as long, and the reference set is embedded before. "
-        "Break-even: images after which the fit has paid for itself."
-    )
-    return [text, ""]
+def about(found: Found) -> dict[str, Any]:
+    """What the page says of the sample."""
+    cells = list(found.cells.values())
+    held = {name: np.mean([c["correlation"] for c in cells if c["network"] == name]) for name in found.networks}
+    return {
+        "units": len(found.units),
+        "images": found.images,
+        "seeds": len(found.seeds),
+        "pictures": len(cells) * 2 * found.images * len(found.methods),
+        "methods": len(found.methods),
+        "passes": found.passes,
+        "shipped_steps": cells[0]["shipped_optimise_steps"],
+        "angle": found.angle,
+        "ours": OURS,
+        "random": RANDOM,
+        "judges": ", ".join(sorted({f"{cell['judge']} for {cell['network']}" for cell in cells})),
+        "seconds": ", ".join(sorted({f"{cell['second']} for {cell['network']}" for cell in cells})),
+        "correlations": ", ".join(f"{name} {value:.2f}" for name, value in held.items()),
+        "no_cases": 2 * len(found.units) * len(found.seeds) - len(found.cases),
+    }
 
 
 def measures(found: Found) -> list[dict[str, Any]]:
     """For the table at the head of all results."""
     sample = f"{len(found.units)} units of {len(found.networks)} networks"
-    said = []
-    for way in SIGN:
-        one = vl.interval(found.change(OURS, way), draws=DRAWS, same_images=True)
-        ends = {"low": one.low, "high": one.high, "spread": BOOTSTRAP}
-        what = f"units of networks, {OURS}: Δr against α = 0"
-        said.append({"what": what, "value": one.mean, "unit": "SD", "sample": sample, "direction": way, **ends})
+    what = f"units of networks, {OURS}: Δr against α = 0"
+    changes = {way: interval(found.change(OURS, way), same_images=True) for way in SIGN}
+    said = [measure(what, change, "SD", sample, way, BOOTSTRAP) for way, change in changes.items()]
     for label in (OURS, NATURAL):
-        if found.has(label, "predictivity", "both"):
-            one = vl.interval(found.told(label) / 100, draws=DRAWS)
-            what = f"predictivity of {label} (chance 50 %)"
-            said.append({"what": what, "value": one.mean, "unit": "share", "sample": sample})
+        if found.tells(label):
+            value = interval(found.told(label) / 100).mean
+            said.append(Measure(f"predictivity of {label} (chance 50 %)", value, "share", sample))
     _, _, ratio = against(found.fastest, found.seconds(OURS))
     if ratio is not None:
         what = "a picture's seconds after the fit against the fastest optimisation baseline's at equal response"
-        said.append({"what": what, "value": ratio, "unit": "ratio", "sample": sample})
-    return said
-
-
-# --------------------------------------------------------------------------------------------------------- figures
+        said.append(Measure(what, ratio, "ratio", sample))
+    return stated_measures(said)
 
 
 def figures(out: Path, found: Found) -> None:
@@ -515,9 +439,9 @@ def figures(out: Path, found: Found) -> None:
         seeds=found.seeds,
         images=next(iter(found.cells.values()))["images"],
         scores={
-            (short.get(label, label), way, measure): values
-            for (label, way, measure), values in found.scores.items()
-            if measure in SCORES
+            (short.get(label, label), way, name): values
+            for (label, way, name), values in found.scores.items()
+            if name in SCORES
         },
         notes=[f"Budget of whatever asks the target: {found.passes} forward passes. Kernel distance: × α = 0's."],
     )
@@ -525,10 +449,7 @@ def figures(out: Path, found: Found) -> None:
 
 
 def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
-    """A row for each layer's first test unit, the first test images: nothing is picked. Pixels stay as they are."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """A row for each layer's first test unit, the first test images, nothing picked; below a picture its Δr in SDs."""
     blocks = {
         "photograph": "input",
         "α = 0": f"{UNEDITED}|increase",
@@ -537,46 +458,24 @@ def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
         "preferred, optimised": f"{OPTIMISED}|increase",
         "top natural": f"{NATURAL}|increase",
     }
-    rows = [(cell, load_file(out / PICTURES.format_map(cell))) for cell in cells]
-    count, side = len(rows[0][1]["input"]), rows[0][1]["input"].shape[-1]
-    left, top, step, gap, dpi = 150, 40, side + 16, 14, 100
-    across = count * (side + 3) + gap
-    width, height = left + across * len(blocks), top + step * len(rows)
-    page = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
-    FigureCanvasAgg(page)
-    for index, label in enumerate(blocks):
-        place = (left + across * index) / width
-        page.text(place, 1 - 8 / height, label.replace(", ", ",\n"), fontsize=8, fontweight="bold", va="top")
-    for line, (cell, pictures) in enumerate(rows):
-        y = top + step * line
-        text = f"{cell['network']}\n{cell['layer']}, unit {cell['unit']}"
-        page.text(4 / width, 1 - (y + side / 2) / height, text, fontsize=8, va="center")
-        changes = figure_changes(cell)
-        for index, key in enumerate(blocks.values()):
-            for column in range(count):
-                x = left + across * index + column * (side + 3)
-                box = (x / width, 1 - (y + side) / height, side / width, side / height)
-                axes = page.add_axes(box)
-                axes.imshow(pictures[key][column].permute(1, 2, 0).numpy(), interpolation="nearest")
-                axes.set_axis_off()
-                if key in changes:
-                    page.text(
-                        (x + side / 2) / width,
-                        1 - (y + side + 1) / height,
-                        f"{changes[key][column]:+.1f}",
-                        fontsize=7,
-                        ha="center",
-                        va="top",
-                    )
-    return page
+    rows: list[tuple[str, Tensor, list[str]]] = []
+    for cell in cells:
+        pictures, changes = load_file(out / PICTURES.format_map(cell)), figure_changes(cell)
+        shown = torch.cat([pictures[key] for key in blocks.values()]).float() / 255
+        notes = [
+            f"{changes[key][column]:+.1f}" if key in changes else ""
+            for key in blocks.values()
+            for column in range(len(pictures[key]))
+        ]
+        rows.append((f"{cell['network']}\n{cell['layer']}, unit {cell['unit']}", shown, notes))
+    count = len(rows[0][1]) // len(blocks)
+    return sheet(rows, heads=[text for label in blocks for text in [label, *[""] * (count - 1)]])
 
 
 def figure_changes(cell: dict[str, Any]) -> dict[str, list[float]]:
     """Picture set to the change of each response against α = 0, in SDs, not turned to the wanted way."""
     known = {
-        (one["method"], one["direction"]): np.array(one["values"])
-        for one in cell["scores"]
-        if one["measure"] == "response_change_from_input"
+        (one["method"], one["direction"]): np.array(one["values"]) for one in cell["scores"] if one["measure"] == CHANGE
     }
     return {
         f"{label}|{way}": (SIGN[way] * (known[label, way] - known[UNEDITED, way])).tolist()

@@ -1,4 +1,4 @@
-"""Cells: a file for each part of a benchmark, in which single rows can be made anew."""
+"""JSON files of benchmarks: cells, which a run writes one after the other and goes on from, and pages of results."""
 
 import json
 from pathlib import Path
@@ -7,28 +7,35 @@ from typing import Any
 from vislens_interp.files import write_text
 
 
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_all(folder: Path, pattern: str) -> list[Any]:
+    """What the files of a pattern hold, in the order of their names."""
+    return [read(path) for path in sorted(folder.glob(pattern))]
+
+
 def save_cell(path: Path, found: Any, said: dict[str, Any]) -> None:
     write_text(path, json.dumps({"provenance": said, "found": found}))
 
 
-def to_redo(path: Path, labels: list[str], said: dict[str, Any]) -> list[str]:
-    """Of these methods, those whose rows in a finished cell are of another commit than this one."""
-    cell = json.loads(path.read_text())
-    made = dict.fromkeys(labels, cell["provenance"]) | cell.get("redone", {})
-    return [label for label in labels if made[label]["commit"] != said["commit"]]
+def publish(stem: Path, text: str, numbers: Any) -> None:
+    """``STEM.md`` and ``STEM.json``; the page is printed too."""
+    write_text(stem.with_suffix(".md"), text)
+    write_text(stem.with_suffix(".json"), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+    print(text)
 
 
-def rows_of(found: Any) -> list[dict[str, Any]]:
-    """What a cell says of each method."""
-    return found["methods"] if isinstance(found, dict) else found
-
-
-def redo(path: Path, found: Any, labels: list[str], said: dict[str, Any]) -> None:
-    """Put the rows of some methods, run anew, in a finished cell, which says so; all else in it stays."""
-    cell = json.loads(path.read_text())
-    old, new = cell["found"], found
-    if isinstance(old, dict) and old["zero"] != new["zero"]:
-        raise ValueError(f"--redo: {path.name} has other α = 0 answers than this run; delete it to run it whole.")
-    old, new = rows_of(old), rows_of(new)
-    old[:] = [row for row in new if row["method"] in labels] + [row for row in old if row["method"] not in labels]
-    write_text(path, json.dumps({**cell, "redone": {**cell.get("redone", {}), **dict.fromkeys(labels, said)}}))
+def refuse_other_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Raise ValueError if ``out`` was begun with other settings; its first run writes them there."""
+    path = out / "settings.json"
+    if not path.is_file():
+        write_text(path, json.dumps(settings))
+        return
+    before = read(path)
+    changed = [f"{key}={before.get(key)!r}, now {now!r}" for key, now in settings.items() if before.get(key) != now]
+    if changed:
+        raise ValueError(
+            f"--out {out} was begun with {'; '.join(changed)}; expected the same settings. Take another folder."
+        )

@@ -1,7 +1,7 @@
 """Figures of rows of pictures, and figures small enough to be committed."""
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,20 @@ from benchmarks.common import package as vl
 FIGURE_BYTES = 400_000
 
 
-def sheet(rows: list[tuple[str, Tensor, list[str]]], bold: Collection[int] = ()) -> Any:
+def sheet(
+    rows: Sequence[tuple[str, Tensor, Sequence[str]]],
+    bold: Collection[int] = (),
+    *,
+    heads: Sequence[str] = (),
+    title: str = "",
+) -> Any:
     """A figure of rows of pictures: what the row is, images (N, 3, H, W), and a note below each of them.
 
     Args:
         rows: All of as many images.
         bold: Rows that begin something new.
+        heads: Above the columns.
+        title: Above all.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,6 +44,9 @@ def sheet(rows: list[tuple[str, Tensor, list[str]]], bold: Collection[int] = ())
             axis.set_xlabel(notes[column], fontsize=8, labelpad=1)
         weight = "bold" if index in bold else "normal"
         axes[index][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, fontweight=weight)
+    for axis, text in zip(axes[0], heads, strict=False):
+        axis.set_title(text, fontsize=8, loc="left")
+    page.suptitle(title, fontsize=10)
     page.tight_layout(pad=0.4)
     return page
 

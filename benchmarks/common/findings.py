@@ -1,27 +1,22 @@
 """What each benchmark was meant to show and what it measured, read from the JSON that it wrote.
 
 A benchmark whose JSON states its own ``checks`` (a sentence that holds the figures, and whether it is true) and
-``measures`` (the fields of :class:`Measure`) needs no reader here: :func:`stated` is the default. The readers below
-are for older files, and for aims that compare a figure with a limit. Aims are those of the benchmark's own first run;
-what has not been measured is ``met=None``, never true.
+``measures`` (the fields of :class:`Measure`) needs no reader: :func:`stated` is the default. ``findings`` of a report
+is for aims that compare a figure with a limit. What has not been measured is ``met=None``, never true.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 BOOTSTRAP = "95 % bootstrap interval over units first"
+NEURONS = "95 % bootstrap over neurons"
 QUARTILES = "quartiles over rounds"
 
 
 @dataclass(frozen=True)
 class Aim:
-    """One thing that was wanted.
-
-    Args:
-        what: A sentence with the figure and what was wanted.
-        met: Whether it was reached; None where noise or a missing measurement leaves it open.
-    """
+    """One thing that was wanted: a sentence with the figure, and whether it was reached; None is open."""
 
     what: str
     met: bool | None
@@ -29,15 +24,12 @@ class Aim:
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure with its spread, for the table at the head of the page and in the README.
+    """One figure with its spread, for the table at the head of the page; measures of one ``what`` share a row.
 
     Args:
-        what: What was measured; measures of one ``what`` share a row.
-        value: The figure.
         unit: ``"SD"``, ``"share"`` (0 to 1), ``"ratio"``, ``"s"`` or ``""``.
         sample: How much it rests on, in words.
         low: Lower end of the spread; None where there is none.
-        high: Upper end.
         spread: What the two ends are.
         direction: ``"increase"``, ``"decrease"`` or ``""``.
     """
@@ -57,6 +49,17 @@ class Measure:
         sign, after = ("+", " SD") if self.unit == "SD" else ("", {"s": " s"}.get(self.unit, ""))
         shown = [f"{value:{sign}.2f}" for value in (self.value, self.low, self.high) if value is not None]
         return shown[0] + after + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")
+
+
+def stated_measures(measures: list[Measure]) -> list[dict[str, Any]]:
+    """As a file states them: what is left out is the default."""
+    return [{key: value for key, value in asdict(one).items() if value not in (None, "")} for one in measures]
+
+
+def measure(what: str, value: Any, unit: str, sample: str, way: str = "", spread: str = NEURONS) -> Measure:
+    """A measure of an interval, or of its three numbers."""
+    mean, low, high = value if isinstance(value, list | tuple) else (value.mean, value.low, value.high)
+    return Measure(what, mean, unit, sample, low, high, spread, way)
 
 
 @dataclass(frozen=True)

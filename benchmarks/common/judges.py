@@ -1,6 +1,8 @@
 """Networks that judge results and have no part in making them: trained by others, on other code."""
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch.nn.functional import pad, relu
 
 from benchmarks.common import package as vl
 
+NEAREST = 5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -90,29 +93,58 @@ def data_folder(data: str | Path | None = None) -> Path:
 
 
 def load_judge(data: str | Path | None = None) -> CifarResNet:
-    """The third-party ResNet-20 (akamaster/pytorch_resnet_cifar10, BSD-2), frozen and in evaluation mode.
-
-    Args:
-        data: The folder of real files; None takes what VISLENS_DATA names.
-    """
+    """The third-party ResNet-20 (akamaster/pytorch_resnet_cifar10, BSD-2), frozen and in evaluation mode."""
     network = CifarResNet(blocks=3)
     network.load_state_dict(load_file(data_folder(data) / "networks" / "cifar10_resnet20.safetensors"))
     return network.eval().requires_grad_(False)
 
 
-def load_squeezenet(data: str | Path | None = None) -> Any:
+def load_squeezenet(data: str | Path | None = None, *, size: int = 224) -> Any:
     """The third-party SqueezeNet 1.0 (songhan/SqueezeNet-Deep-Compression, BSD), frozen and in evaluation mode.
 
     Args:
         data: The folder of real files; None takes what VISLENS_DATA names.
-
-    Returns:
-        torchvision's network, with ``preprocess`` attached: images of any size are enlarged to the 224 pixels it knows.
+        size: Pixels that images of any size are enlarged to; it learnt on 224.
     """
+    network = fresh_squeezenet(size=size)
+    network.load_state_dict(load_file(data_folder(data) / "networks" / "imagenet_squeezenet1_0.safetensors"))
+    return network.requires_grad_(False)
+
+
+def fresh_squeezenet(seed: int = 0, *, size: int = 224) -> Any:
+    """The same architecture, as torchvision has it, with the weights that it starts from and ``preprocess``."""
     from torchvision.models import squeezenet1_0
 
-    with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         network: Any = squeezenet1_0()
-    network.load_state_dict(load_file(data_folder(data) / "networks" / "imagenet_squeezenet1_0.safetensors"))
-    network.preprocess = vl.Preprocess(224, IMAGENET_MEAN, IMAGENET_STD)
-    return network.eval().requires_grad_(False)
+    network.preprocess = vl.Preprocess(size, IMAGENET_MEAN, IMAGENET_STD)
+    return network.eval()
+
+
+@torch.no_grad()
+def seen_by(judge: Any, images: Tensor) -> Tensor:
+    """Features (N, D), on the CPU, of a network that judges."""
+    if isinstance(judge, CifarResNet):
+        return judge.features(vl.resize(images, 32))
+    device = next(judge.parameters()).device
+    parts = [judge.features(judge.preprocess(part.to(device))).mean((2, 3)).cpu() for part in images.split(50)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def channel_means(network: Any, layers: Sequence[str], images: Tensor, batch_size: int = 25) -> dict[str, Tensor]:
+    """Means over positions of all channels of some layers, (N, C) by layer, to images (N, 3, S, S), from one pass."""
+    seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    with ExitStack() as hooks:
+        for layer, rows in seen.items():
+            keep = lambda module, args, output, rows=rows: rows.append(output.mean((2, 3)))  # noqa: E731
+            hooks.callback(network.get_submodule(layer).register_forward_hook(keep).remove)
+        for part in images.split(batch_size):
+            network(network.preprocess(part))
+    return {layer: torch.cat(rows) for layer, rows in seen.items()}
+
+
+def nearest(x: Tensor, gallery: Tensor, count: int = NEAREST) -> Tensor:
+    """Cosines (N, count) of x (N, D) with the rows of a gallery (M, D) that are nearest to it."""
+    return (vl.unit_rows(x.float()) @ vl.unit_rows(gallery.float()).T).topk(count, dim=1).values

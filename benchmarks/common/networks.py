@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import load_judge, load_squeezenet
+from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_judge, load_squeezenet
 
 UNITS = Path(__file__).parent / "network_units.json"
-CANDIDATES, TUNING_UNITS = 32, 8
-"""Units drawn of each layer; the first few tune, of the others those test that answer to anything."""
+TUNING_UNITS = 8
+"""Of a layer's units in the file, the first few tune; of the others those test that answer to anything."""
 ALIVE = 0.05
 """Share of the reference images that have to move a unit."""
 SQUEEZENET_PIXELS = 128
 """What 64-pixel images are enlarged to for it: at the 224 that it learnt on, a pass takes three times as long."""
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,15 @@ def _trained(model: Any, path: Path) -> Any:
     return model
 
 
+def _cifar(data: Path, weights: Path) -> Any:
+    network: Any = load_judge(data)
+    network.preprocess = vl.Preprocess(32, IMAGENET_MEAN, IMAGENET_STD)
+    return network
+
+
 NETWORKS = {
     "squeezenet": Network(
-        lambda data, weights: _at(SQUEEZENET_PIXELS, load_squeezenet(data)),
+        lambda data, weights: load_squeezenet(data, size=SQUEEZENET_PIXELS),
         {"features.4": 128, "features.7": 256, "features.12": 512},
         judge="cifar10_resnet20",
     ),
@@ -69,25 +73,8 @@ NETWORKS = {
     "simclr_resnet50": Network(
         _simclr, {"layer2": 512, "layer3": 1024, "layer4": 2048}, file="simclr_resnet50.safetensors"
     ),
-    "cifar10_resnet20": Network(
-        lambda data, weights: _at(32, load_judge(data)), {"layer1": 16, "layer2": 32, "layer3": 64}
-    ),
+    "cifar10_resnet20": Network(_cifar, {"layer1": 16, "layer2": 32, "layer3": 64}),
 }
-
-
-def _at(pixels_: int, network: Any) -> Any:
-    network.preprocess = vl.Preprocess(pixels_, *IMAGENET)
-    return network
-
-
-def draw_units() -> dict[str, dict[str, list[int]]]:
-    """Candidates of every layer in a fixed order; all of a layer that has fewer."""
-    drawn: dict[str, dict[str, list[int]]] = {}
-    for name, network in NETWORKS.items():
-        for layer, width in network.layers.items():
-            order = torch.randperm(width, generator=torch.Generator().manual_seed(0)).tolist()
-            drawn.setdefault(name, {})[layer] = order[: min(CANDIDATES, width)]
-    return drawn
 
 
 def load_units() -> dict[str, dict[str, list[int]]]:

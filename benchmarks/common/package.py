@@ -5,6 +5,7 @@
 from vislens_interp import zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.diffusion.generator import PROMPT, StableDiffusionGenerator
 from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.embedding import PAPER as PAPER_DEFAULTS
@@ -35,7 +36,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense, kl_divergence
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, EmbeddingVAE, sample_posterior
 from vislens_interp.lens import FeatureLens
-from vislens_interp.math import angle_between
+from vislens_interp.math import angle_between, pearson, ridge_gcv, unit_rows
 from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled, Unedited
@@ -52,6 +53,7 @@ from vislens_interp.metrics.realism import frechet_distance, kernel_distance
 from vislens_interp.metrics.response import interpolate_at, percentile_among
 from vislens_interp.metrics.spectrum import spectrum_distance
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.capture import run_to_layer
 from vislens_interp.targets.cost import CountedTarget

@@ -18,14 +18,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def provenance(*, seed: int | Sequence[int] | None, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What is needed to judge a figure and to make it again.
+    """What is needed to judge a figure and to make it again, as JSON values.
 
-    Args:
-        seed: The benchmark's seed or seeds; None where it has none.
-        device: Where it computed.
-
-    Returns:
-        JSON values. ``dirty`` says that tracked files differed from the commit; both are None outside of a repository.
+    ``dirty`` says that tracked files differed from the commit; both are None outside of a repository.
     """
     return {
         "command": command_line(sys.argv),

@@ -13,15 +13,16 @@ that are committed. ``results.json``:
 The tables are on the page that a benchmark wrote with its JSON.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.cells import read
 from benchmarks.common.findings import Measure
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import table
 from benchmarks.suite import Benchmark
 
 SCHEMA = 2
@@ -39,7 +40,7 @@ def gather(
     quick: bool = False,
     not_run: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Read what the benchmarks wrote.
+    """Read what the benchmarks wrote, in the form above.
 
     Args:
         suite: The benchmarks, in the order of the page.
@@ -47,35 +48,32 @@ def gather(
         beside: Folder of the page that is to come, from which files are named.
         quick: The files come from quick runs, whose figures mean nothing: no aim is judged.
         not_run: Why a benchmark was not run or failed, by name; "failed" is its first word if it began.
-
-    Returns:
-        JSON values in the form above.
     """
     entries = []
     for one in suite:
-        file = folders.get(one.name, Path()) / f"{one.file}.json"
+        file = folders.get(one.name, Path()) / f"{one.name}.json"
         why = (not_run or {}).get(one.name)
         entry: dict[str, Any] = {"name": one.name, "state": "measured", "why": why, "commands": one.lines()}
         entry |= {"page": None, "sources": [], "aims": [], "measures": []}
         if why is not None or one.name not in folders or not file.is_file():
-            failed = why is not None and why.startswith("failed")
+            failed = (why or "").startswith("failed")
             entry |= {"state": "failed" if failed else "not run", "why": why or f"{file.name} is not there"}
         else:
             try:
-                entry |= read(one, file, beside, quick=quick)
+                entry |= read_one(one, file, beside, quick=quick)
             except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
                 entry |= {"state": "failed", "why": f"failed to be read: {type(error).__name__}: {error}"}
         entries.append(entry)
     return {"schema": SCHEMA, "quick": quick, "benchmarks": entries}
 
 
-def read(one: Benchmark, file: Path, beside: Path, *, quick: bool) -> dict[str, Any]:
+def read_one(one: Benchmark, file: Path, beside: Path, *, quick: bool) -> dict[str, Any]:
     """What one benchmark's files hold.
 
     Raises:
         ValueError: The Markdown is of another run than the JSON.
     """
-    numbers = json.loads(file.read_text(encoding="utf-8"))
+    numbers = read(file)
     findings, sources, written = one.findings(numbers), sources_of(numbers), file.with_suffix(".md")
     text = written.read_text(encoding="utf-8")
     if sources and not any(provenance_line(source) in text for source in sources):
@@ -104,7 +102,7 @@ def sources_of(value: Any) -> list[dict[str, Any]]:
 
 def headline(results: dict[str, Any]) -> list[str]:
     """The measures of every benchmark as one Markdown table, with the benchmark's page behind its name."""
-    lines = ["| what | result | measured on | benchmark |", "|---|---|---|---|"]
+    rows = [("what", "result", "measured on", "benchmark")]
     for entry in results["benchmarks"]:
         grouped: dict[tuple[str, str], list[Measure]] = {}
         for fields in entry["measures"]:
@@ -113,9 +111,9 @@ def headline(results: dict[str, Any]) -> list[str]:
         name = f"[{entry['name']}]({entry['page']})" if entry["page"] else entry["name"]
         for (what, sample), members in grouped.items():
             result = "; ".join(f"{one.direction} {one}".strip() for one in members)
-            lines.append(f"| {what} | {result} | {sample} | {name} |")
+            rows.append((what, result, sample, name))
     spreads = sorted({one["spread"] for entry in results["benchmarks"] for one in entry["measures"] if one["spread"]})
-    return [*lines, "", f"In brackets: {'; '.join(spreads)}."] if spreads else lines
+    return [*table(rows), f"In brackets: {'; '.join(spreads)}."] if spreads else table(rows)[:-1]
 
 
 def aims_of(results: dict[str, Any], met: bool | None) -> list[str]:

@@ -7,7 +7,6 @@ ignored this would be too narrow. Pictures get weights of a Bayesian bootstrap, 
 pictures out. Who else might have been the other animal no draw can say: there are two.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common.cells import read, read_all
 from benchmarks.common.tables import signed
 from benchmarks.cross_subject.subjects import ANIMALS, CONTROL, REGIONS, SIMULATED
 from benchmarks.v4_recorded.methods import ANGLES, SIGN
@@ -33,19 +33,21 @@ Key = tuple[str, str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean and what it is in each draw."""
+    """A value and what it is in each draw; ``ends`` are the value and its 95 % interval, in four digits."""
 
     value: float
     draws: NDArray[np.float64]
 
     @property
     def ends(self) -> list[float]:
-        """Value, lower and upper end of the 95 % interval."""
         low, high = np.quantile(self.draws, [0.025, 0.975])
         return [round(float(number), 4) for number in (self.value, low, high)]
 
     def __sub__(self, other: "Measured") -> "Measured":
         return Measured(self.value - other.value, self.draws - other.draws)
+
+    def __mul__(self, sign: int) -> "Measured":
+        return Measured(sign * self.value, sign * self.draws)
 
     def __str__(self) -> str:
         return signed(self.ends)
@@ -70,17 +72,15 @@ class Judge:
     Args:
         cell: What ``gallery_cell`` wrote.
         encoder: What ``encoder_cell`` wrote; None where it has not been run.
-        place: Number of the subject, which seeds the draws of its neurons.
-        half: Number of its half, which seeds those of its pictures.
+        place: Number of the subject, which seeds the draws of its neurons; its half's seeds those of its pictures.
     """
 
     def __init__(self, cell: dict[str, Any], encoder: dict[str, Any] | None, place: int, half: int) -> None:
         self.encoder, self.position = encoder, {row: number for number, row in enumerate(cell["rows"])}
         held = cell | ({} if encoder is None else {"encoder": encoder["encoder"]})
         self.views = {view: np.array(held[view]) for view in VIEWS if view in held}
-        self.sd = {"recorded": cell["population_sd"]} | (
-            {} if encoder is None else {"encoder": encoder["population_sd"]}
-        )
+        self.sd = {"recorded": cell["population_sd"]}
+        self.sd |= {} if encoder is None else {"encoder": encoder["population_sd"]}
         pictures, neurons = self.views["recorded"].shape
         self.pictures = np.random.default_rng([place, half]).exponential(size=(DRAWS, pictures))
         self.neurons = np.random.default_rng([place]).multinomial(neurons, [1 / neurons] * neurons, size=DRAWS)
@@ -128,57 +128,56 @@ class Results:
         names = [*ANIMALS, *SIMULATED]
         for path in sorted(out.glob("judge-*.json")):
             name, half = path.stem.split("-")[1:]
-            cell = json.loads(path.read_text(encoding="utf-8"))["found"]
             seen = out / f"encoder-{name}-{half}.json"
-            encoder = json.loads(seen.read_text(encoding="utf-8"))["found"] if seen.exists() else None
-            self.judges[name, int(half)] = Judge(cell, encoder, names.index(name), int(half))
-        populations: dict[Any, list[Measured]] = defaultdict(list)
-        groups: dict[Any, list[Measured]] = defaultdict(list)
-        regions: dict[Any, list[Measured]] = defaultdict(list)
-        neurons: dict[Any, list[Any]] = defaultdict(list)
-        shorts: dict[Any, list[float]] = defaultdict(list)
+            encoder = read(seen)["found"] if seen.exists() else None
+            self.judges[name, int(half)] = Judge(read(path)["found"], encoder, names.index(name), int(half))
+        found: dict[str, dict[Any, list[Any]]] = {
+            name: defaultdict(list) for name in ("populations", "groups", "regions", "neurons", "shorts")
+        }
         self.sessions: set[str] = set()
         self.cells = self.excluded = 0
-        for path in sorted(out.glob("source-*.json")):
-            cell = json.loads(path.read_text(encoding="utf-8"))["found"]
-            source, half, unit = cell["source"], cell["half"], cell["unit"]
+        for stored in read_all(out, "source-*.json"):
+            cell = stored["found"]
             self.cells += 1
-            self.sessions |= {source} & set(ANIMALS)
-            self.excluded += cell["excluded"] * (unit == "population")
-            before, *edits = cell["edits"]
-            keys: list[Key] = [(edit["method"], edit["direction"], edit["angle"]) for edit in edits]
-            signs = np.array([SIGN[edit["direction"]] for edit in edits])
-            for name in before["judges"]:
-                judge = self.judges[name, half]
-                zero = judge.weights(before["judges"][name])
-                after = np.stack([judge.weights(edit["judges"][name]) for edit in edits])
-                for view in judge.views:
-                    if unit in REGIONS:
-                        found = judge.column(view, list(REGIONS).index(unit), after, zero)
+            self.sessions |= {cell["source"]} & set(ANIMALS)
+            self.excluded += cell["excluded"] * (cell["unit"] == "population")
+            self._judge(cell, found)
+        self.populations = {key: mean(parts) for key, parts in found["populations"].items()}
+        self.groups = _units({key: mean(parts) for key, parts in found["groups"].items()})
+        self.regions = _units({key: mean(parts) for key, parts in found["regions"].items()})
+        self.shorts = {key: float(np.mean(parts)) for key, parts in found["shorts"].items()}
+        self.neurons: dict[Any, list[float]] = defaultdict(list)
+        for (pair, key, _), parts in found["neurons"].items():
+            self.neurons[pair, key].extend(np.mean(parts, axis=0).tolist())
+
+    def _judge(self, cell: dict[str, Any], found: dict[str, dict[Any, list[Any]]]) -> None:
+        """What all judges say of one cell's edits."""
+        source, half, unit = cell["source"], cell["half"], cell["unit"]
+        before, *edits = cell["edits"]
+        keys: list[Key] = [(edit["method"], edit["direction"], edit["angle"]) for edit in edits]
+        signs = np.array([SIGN[edit["direction"]] for edit in edits])
+        for name in before["judges"]:
+            judge = self.judges[name, half]
+            zero = judge.weights(before["judges"][name])
+            after = np.stack([judge.weights(edit["judges"][name]) for edit in edits])
+            pair = subject_pair(source, name) if unit in REGIONS else animal_pair(source, name)
+            for view in judge.views:
+                if unit in REGIONS:
+                    changes = judge.column(view, list(REGIONS).index(unit), after, zero)
+                else:
+                    changes = judge.population(view, after, zero)
+                for key, sign, one in zip(keys, signs, changes, strict=True):
+                    if unit == "population":
+                        found["populations"][pair, view, key].append(one * sign)
                     else:
-                        found = judge.population(view, after, zero)
-                    for key, sign, one in zip(keys, signs, found, strict=True):
-                        signed = Measured(sign * one.value, sign * one.draws)
-                        if unit in REGIONS:
-                            regions[subject_pair(source, name), view, key, unit].append(signed)
-                        elif unit == "population":
-                            populations[animal_pair(source, name), view, key].append(signed)
-                        else:
-                            groups[animal_pair(source, name), view, key, (source, unit)].append(signed)
-                if unit == "population":
-                    for key, row in zip(keys, signs[:, None] * judge.by_neuron(after, zero), strict=True):
-                        neurons[animal_pair(source, name), key, name].append(row)
+                        kind, last = ("regions", unit) if unit in REGIONS else ("groups", (source, unit))
+                        found[kind][pair, view, key, last].append(one * sign)
             if unit == "population":
-                for key, edit in zip(keys, edits, strict=True):
-                    shorts[key].append(edit["short"])
-        self.populations = {key: mean(parts) for key, parts in populations.items()}
-        self.groups = _units({key: mean(parts) for key, parts in groups.items()})
-        self.regions = _units({key: mean(parts) for key, parts in regions.items()})
-        self.shorts = {key: float(np.mean(parts)) for key, parts in shorts.items()}
-        changes: dict[Any, list[float]] = defaultdict(list)
-        for (pair, key, _), parts in neurons.items():
-            changes[pair, key].extend(np.mean(parts, axis=0).tolist())
-        self.neurons = dict(changes)
+                for key, row in zip(keys, signs[:, None] * judge.by_neuron(after, zero), strict=True):
+                    found["neurons"][pair, key, name].append(row)
+        if unit == "population":
+            for key, edit in zip(keys, edits, strict=True):
+                found["shorts"][key].append(edit["short"])
 
     def pairs(self) -> list[tuple[str, str, str]]:
         """Who learnt, who judged, and how they differ; by judge."""

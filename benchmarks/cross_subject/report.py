@@ -1,14 +1,15 @@
 """The page of cross_subject, which says first what fails, and the figures that go with it."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common.findings import Aim, Findings, Measure
+from benchmarks.common.findings import Aim, Findings, measure
 from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import signed, table
+from benchmarks.common.tables import against_rivals, angles_table, fill, signed, table, table_text
 from benchmarks.cross_subject.judging import (
     OTHER,
     OWN,
@@ -24,24 +25,6 @@ from benchmarks.cross_subject.judging import (
 from benchmarks.cross_subject.subjects import ANIMALS, REGIONS
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, METHODS, OURS, RANDOM, RIVALS, SHUFFLED, SIGN
 
-NOTES = """
-- A change is in SDs of the judge's population response (mean of its z-scored neurons): of the recorded one over the
-  half that was learnt from, of an encoder's over its gallery. A region's is in SDs of its own.
-- Intervals: the judge's neurons are drawn first, then the gallery's pictures, for all neurons together. Two animals are
-  two animals: no interval here speaks of a third. The landscape is not fitted again in a draw; groups of neurons say
-  how much it depends on the neurons that it was learnt from.
-- Where the judge is the same session, an encoder has learnt from the very recordings that the landscape was organised
-  by. Recordings of other pictures judge it without that flaw, but of the same neurons.
-- The defaults of the retrieval backend, and with them our method, were chosen on ten neurons of each session of animal
-  WE (v4_recorded, tune). What WE judges is therefore not untouched; what PE judges of itself is.
-- WE's pictures are partly gratings, noise and synthesised ones; PE's are photographs. So a landscape of one animal is
-  also asked about kinds of pictures that it was not fitted on.
-- The shuffled landscape is one permutation, and its edits lead to some pictures all the same, which may lie below the
-  mean; the random direction is the control that moves nothing.
-- Where the judges of simulated subjects share their tuning, they share the planted truth, so that its columns for the
-  same and for another subject are equal by construction; recordings differ by their noise.
-"""
-
 
 def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str, dict[str, Any]]:
     """The page and what its JSON holds.
@@ -53,34 +36,42 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
     if not found.populations:
         raise FileNotFoundError(f"--out {out} holds no landscape that was judged yet; run `fit` first.")
     kept = numbers(found, said, table_angle)
-    aims = findings(kept).aims
     words = {None: "open", True: "met", False: "MISSED"}
-    lines = ["# Landscapes of one animal, judged by another", ""]
-    lines += [f"- **{words[aim.met]}**: {aim.what}" for aim in sorted(aims, key=lambda aim: aim.met is True)]
-    absent = sorted(set(ANIMALS) - found.sessions)
-    lines += ["", f"Sessions that have not been run: {', '.join(absent) or 'none'}.", ""]
-    lines += [
-        *kept_share(found, table_angle),
-        *verdict(found),
-        *table_2(found, table_angle),
-        *by_angle(found),
-        *by_groups(found, table_angle),
-    ]
-    lines += [*simulated(found, table_angle), *encoders(found), *notes(found), provenance_line(said), ""]
-    return "\n".join(lines), kept
+    aims = sorted(findings(kept).aims, key=lambda aim: aim.met is True)
+    differences = []
+    for rival, way, angle in itertools.product(RIVALS, SIGN, ANGLES):
+        ours, theirs = (found.over_animals(OTHER, "recorded", (label, way, angle)) for label in (OURS, rival))
+        differences.append((f"{way} at {angle:.0f}° {ours - theirs} against {rival}", (ours - theirs).ends))
+    text = fill(
+        __file__,
+        "page",
+        aims=[f"- **{words[aim.met]}**: {aim.what}" for aim in aims],
+        absent=", ".join(sorted(set(ANIMALS) - found.sessions)) or "none",
+        angle=table_angle,
+        ours=OURS,
+        shares=shares(found, table_angle),
+        verdict=against_rivals(differences),
+        tables=table_2(found, table_angle),
+        angles=[line for way in SIGN for line in by_angle(found, way)],
+        groups=by_groups(found, table_angle),
+        simulated=simulated(found, table_angle),
+        encoders=encoders(found),
+        excluded=found.excluded,
+        source=provenance_line(said),
+    )
+    return text, kept
 
 
-def labels_of(held: Iterable[Any]) -> list[str]:
-    there = set(held)
-    return [label for label in METHODS if label in there]
+def rows_of(held: Iterable[Any], columns: Sequence[tuple[str, Any]], cell: Callable[..., Any]) -> list[list[str]]:
+    """Methods by columns of a direction and a pair; ``cell(label, way, pair)`` is what stands there."""
+    there = {key[2][0] for key in held}
+    labels = [label for label in METHODS if label in there]
+    return [[label, *(str(cell(label, *column)) for column in columns)] for label in labels]
 
 
-def kept_share(found: Results, angle: float) -> list[str]:
+def shares(found: Results, angle: float) -> list[str]:
     """How much of what an animal's own landscape does another animal's does, by judge: the paper's question."""
-    lines = [
-        f"What the other animal's landscape does of what the judge's own does (recorded, {angle:.0f}°, {OURS}):",
-        "",
-    ]
+    lines = []
     for source, judged, level in found.pairs():
         if level == SAME or source == judged:
             continue
@@ -91,32 +82,8 @@ def kept_share(found: Results, angle: float) -> list[str]:
                 for pair in ((source, judged, level), (judged, judged, own))
             )
             share = Measured(other.value / reference.value, other.draws / reference.draws).ends
-            lines.append(
-                f"- judge {judged}, {way}: {share[0]:.0%} [{share[1]:.0%}, {share[2]:.0%}] of {own}; difference "
-                f"{other - reference} SD"
-            )
-    return [*lines, ""]
-
-
-def verdict(found: Results) -> list[str]:
-    """Ours against each rival on the other animal, losses first, as v4_recorded says it."""
-    outcomes: dict[str, list[str]] = {"Ours loses": [], "Neither way": [], "Ours wins": []}
-    for rival in RIVALS:
-        for way in SIGN:
-            for angle in ANGLES:
-                ours, theirs = (found.over_animals(OTHER, "recorded", (label, way, angle)) for label in (OURS, rival))
-                difference = ours - theirs
-                value, low, high = difference.ends
-                title = "Neither way" if low <= 0 <= high else "Ours wins" if value > 0 else "Ours loses"
-                outcomes[title].append(f"{way} at {angle:.0f}° {difference} against {rival}")
-    total = sum(len(said) for said in outcomes.values())
-    lines = [
-        "Judged by the other animal's recordings, the mean of both ways round (paired, SDs of the population):",
-        "",
-    ]
-    for title, said in outcomes.items():
-        lines += [f"**{title}** in {len(said)} of {total} comparisons:"]
-        lines += [*(f"- {one}" for one in said or ["none"]), ""]
+            ends = f"{share[0]:.0%} [{share[1]:.0%}, {share[2]:.0%}]"
+            lines.append(f"- judge {judged}, {way}: {ends} of {own}; difference {other - reference} SD")
     return lines
 
 
@@ -129,31 +96,24 @@ def table_2(found: Results, angle: float) -> list[str]:
             continue
         lines += [f"## Judged by {VIEWS[view]}, at {angle:.0f}°", ""]
         for judged in sorted(set(ANIMALS.values())):
-            pairs = [pair for pair in found.pairs() if pair[1] == judged]
-            columns = [f"{way}: from {pair[0]}, {pair[2]}" for way in SIGN for pair in pairs]
-            rows = [["method", *columns]]
-            for label in labels_of(key[2][0] for key in found.populations):
-                shown = [str(found.populations[pair, view, (label, way, angle)]) for way in SIGN for pair in pairs]
-                rows.append([label, *shown])
-            lines += [f"Judge: animal {judged}.", "", *table(rows)[:-1]]
-            lines += ["| α = 0 | 0 by definition" + " |" * len(columns), ""]
+            columns = [(way, pair) for way in SIGN for pair in found.pairs() if pair[1] == judged]
+            cell = lambda label, way, pair, view=view: found.populations[pair, view, (label, way, angle)]  # noqa: E731
+            head = ["method", *(f"{way}: from {pair[0]}, {pair[2]}" for way, pair in columns)]
+            zero = "| α = 0 | 0 by definition" + " |" * len(columns)
+            rows = table_text([head, *rows_of(found.populations, columns, cell)])
+            lines += [f"Judge: animal {judged}.", "", rows, zero, ""]
     return lines
 
 
-def by_angle(found: Results) -> list[str]:
-    lines = []
-    for way in SIGN:
-        lines += [f"## {way.capitalize()}, other animal, recorded responses, by edit angle", ""]
-        rows = [["method", *(f"{angle:.0f}°" for angle in ANGLES)]]
-        for label in labels_of(key[2][0] for key in found.populations):
-            shown = []
-            for angle in ANGLES:
-                short = found.shorts[label, way, angle]
-                said = f" ({short:.0%} short)" if short > 0.05 else ""
-                shown.append(f"{found.over_animals(OTHER, 'recorded', (label, way, angle))}{said}")
-            rows.append([label, *shown])
-        lines += table(rows)
-    return [*lines, "Short: share of edits whose goal lies nearer than the angle, and which stop there.", ""]
+def by_angle(found: Results, way: str) -> list[str]:
+    def cells(label: str) -> list[str]:
+        shorts = [found.shorts[label, way, angle] for angle in ANGLES]
+        changes = [found.over_animals(OTHER, "recorded", (label, way, angle)) for angle in ANGLES]
+        return [f"{a}" + f" ({b:.0%} short)" * (b > 0.05) for a, b in zip(changes, shorts, strict=True)]
+
+    there = {key[2][0] for key in found.populations}
+    rows = angles_table([label for label in METHODS if label in there], ANGLES, cells)
+    return [f"## {way.capitalize()}, other animal, recorded responses, by edit angle", "", *rows, ""]
 
 
 def by_groups(found: Results, angle: float) -> list[str]:
@@ -161,16 +121,13 @@ def by_groups(found: Results, angle: float) -> list[str]:
     if not found.groups:
         return []
     lines = [f"## Landscapes of a quarter of a session's neurons, recorded responses, at {angle:.0f}°", ""]
-    lines += [
-        "Disjoint random groups of a session's neurons are the units, drawn first; then the judge's neurons, pictures.",
-        "",
-    ]
-    pairs = [(way, pair) for way in SIGN for pair in found.pairs() if pair[2] != SAME]
-    rows = [["method", *(f"{way}: {pair[0]} to {pair[1]}, {pair[2]}" for way, pair in pairs)]]
-    for label in labels_of(key[2][0] for key in found.groups):
-        shown = (str(drawn_mean(found.groups[pair, "recorded", (label, way, angle)])) for way, pair in pairs)
-        rows.append([label, *shown])
-    return [*lines, *table(rows)]
+    said = (
+        "Disjoint random groups of a session's neurons are the units, drawn first; then the judge's neurons, pictures"
+    )
+    columns = [(way, pair) for way in SIGN for pair in found.pairs() if pair[2] != SAME]
+    head = ["method", *(f"{way}: {pair[0]} to {pair[1]}, {pair[2]}" for way, pair in columns)]
+    cell = lambda label, way, pair: drawn_mean(found.groups[pair, "recorded", (label, way, angle)])  # noqa: E731
+    return [*lines, f"{said}.", "", *table([head, *rows_of(found.groups, columns, cell)]), ""]
 
 
 def simulated(found: Results, angle: float) -> list[str]:
@@ -180,54 +137,47 @@ def simulated(found: Results, angle: float) -> list[str]:
     units = max(len(regions) for regions in found.regions.values())
     lines = [f"## Simulated subjects, {units} of {len(REGIONS)} regions, at {angle:.0f}°", ""]
     lines += ["Units are regions, in the order of their list, drawn first, then pictures.", ""]
+    columns = [(way, pair) for way in SIGN for pair in (SELF, SHARED, UNSHARED)]
     for view, words in VIEWS.items():
         if (SHARED, view, (OURS, "increase", angle)) not in found.regions:
             lines += [f"Not judged yet by {words}.", ""]
             continue
-        pairs = [(way, pair) for way in SIGN for pair in (SELF, SHARED, UNSHARED)]
-        rows = [["method", *(f"{way}: {pair}" for way, pair in pairs)]]
-        for label in labels_of(key[2][0] for key in found.regions):
-            shown = (str(drawn_mean(found.regions[pair, view, (label, way, angle)])) for way, pair in pairs)
-            rows.append([label, *shown])
-        lines += [f"Judged by {words}:", "", *table(rows)]
-    return lines
+        cell = lambda label, way, pair, v=view: drawn_mean(found.regions[pair, v, (label, way, angle)])  # noqa: E731
+        head = ["method", *(f"{way}: {pair}" for way, pair in columns)]
+        lines += [f"Judged by {words}:", "", *table([head, *rows_of(found.regions, columns, cell)])]
+    return [*lines, ""]
 
 
 def encoders(found: Results) -> list[str]:
-    if all(judge.encoder is None for judge in found.judges.values()):
-        return []
-    lines = ["## The encoders that judge, on their galleries", ""]
-    rows = [["subject", "half", "pictures", "targets", "median R of a target", "R of the population"]]
+    rows: list[list[Any]] = []
     for (name, half), judge in found.judges.items():
         if judge.encoder is not None:
             r, population = judge.encoder["r"], judge.encoder["population_r"]
             said = "" if "truth" in judge.views else f"{population:.2f}"
             rows.append([name, half, len(judge.position), len(r), f"{np.median(r):.2f}", said])
-    return [*lines, *table(rows)]
-
-
-def notes(found: Results) -> list[str]:
-    left_out = "- Pictures left out of galleries, for the source had learnt from them: " + f"{found.excluded}."
-    return ["## What this says and does not say", "", *NOTES.strip().splitlines(), left_out, ""]
+    head = ["subject", "half", "pictures", "targets", "median R of a target", "R of the population"]
+    return ["## The encoders that judge, on their galleries", "", *table([head, *rows]), ""] if rows else []
 
 
 def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[str, Any]:
     """What the JSON holds: value, lower and upper end of everything that is in the tables."""
     kept: dict[str, Any] = {"provenance": said, "table_angle": table_angle, "cells": found.cells}
     kept["sessions"] = sorted(found.sessions)
-    for (pair, view, (method, way, angle)), one in found.populations.items():
-        place = kept.setdefault("changes", {}).setdefault(view, {}).setdefault(f"{pair[0]} to {pair[1]}, {pair[2]}", {})
-        place.setdefault(method, {}).setdefault(way, {})[f"{angle:.0f}"] = one.ends
+
+    def put(name: str, view: str, pair: str, key: Any, ends: list[float]) -> None:
+        method, way, angle = key
+        place = kept.setdefault(name, {}).setdefault(view, {}).setdefault(pair, {})
+        place.setdefault(method, {}).setdefault(way, {})[f"{angle:.0f}"] = ends
+
+    def minus_ours(level: str, label: str, way: str) -> list[float]:
+        theirs, ours = (found.over_angles(level, "recorded", one, way) for one in (label, OURS))
+        return (theirs - ours).ends
+
+    for (pair, view, key), one in found.populations.items():
+        put("changes", view, named(pair), key, one.ends)
+    rivals = (*RIVALS, SHUFFLED, RANDOM)
     kept["minus ours"] = {
-        level: {
-            label: {
-                way: (
-                    found.over_angles(level, "recorded", label, way) - found.over_angles(level, "recorded", OURS, way)
-                ).ends
-                for way in SIGN
-            }
-            for label in (*RIVALS, SHUFFLED, RANDOM)
-        }
+        level: {label: {way: minus_ours(level, label, way) for way in SIGN} for label in rivals}
         for level in found.levels()
     }
     kept["over animals"] = {
@@ -235,48 +185,43 @@ def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[st
         for level in found.levels()
     }
     kept["neurons"] = {
-        f"{pair[0]} to {pair[1]}, {pair[2]}": {
-            way: [round(value, 3) for value in found.neurons[pair, (OURS, way, table_angle)]] for way in SIGN
-        }
+        named(pair): {way: [round(one, 3) for one in found.neurons[pair, (OURS, way, table_angle)]] for way in SIGN}
         for pair in found.pairs()
     }
     kept["regions"] = [max(map(len, found.regions.values()), default=0), len(REGIONS)]
-    for (pair, view, (method, way, angle)), regions in found.regions.items():
-        place = kept.setdefault("simulated", {}).setdefault(view, {}).setdefault(pair, {})
-        place.setdefault(method, {}).setdefault(way, {})[f"{angle:.0f}"] = drawn_mean(regions).ends
+    for (pair, view, key), regions in found.regions.items():
+        put("simulated", view, pair, key, drawn_mean(regions).ends)
     return kept
+
+
+def named(pair: tuple[str, str, str]) -> str:
+    return f"{pair[0]} to {pair[1]}, {pair[2]}"
 
 
 def findings(numbers: dict[str, Any]) -> Findings:
     """A landscape moves the other animal too, like one of its own; what is not shared is not moved."""
-
     aims, measures = [], []
-    angle, ways = f"{numbers['table_angle']:.0f}", ("increase", "decrease")
+    angle = f"{numbers['table_angle']:.0f}"
     sample = f"2 animals, {len(numbers['sessions'])} sessions"
     for pair, held in numbers["changes"]["recorded"].items():
-        if not pair.endswith(OTHER):
-            continue
-        for way in ways:
+        for way in SIGN if pair.endswith(OTHER) else ():
             ends, moved = held[OURS][way][angle], numbers["neurons"][pair][way]
             right = sum(value > 0 for value in moved)
             text = f"{pair}, {way} at {angle}°, {OURS}, recorded: {signed(ends)} SD (wanted: above zero)"
             aims.append(Aim(f"{text}; {right} of {len(moved)} single neurons move the wanted way.", ends[1] > 0))
-    for way in ways:
+    for way in SIGN:
         for rival in (SHUFFLED, BRAINACTIV):
-            theirs = numbers["minus ours"][OTHER][rival][way]
-            ends = [-theirs[0], -theirs[2], -theirs[1]]
+            mean, low, high = numbers["minus ours"][OTHER][rival][way]
             ahead = rival == SHUFFLED or way == "decrease"
-            wanted = "above zero" if ahead else "not below zero"
-            text = f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {signed(ends)} SD "
-            text += f"(wanted: {wanted})."
-            aims.append(Aim(text, ends[1] > 0 if ahead else ends[2] >= 0))
+            wanted, ours = "above zero" if ahead else "not below zero", signed([-mean, -high, -low])
+            text = f"Other animal, {way}, mean over edit angles, {OURS} minus {rival}: {ours} SD (wanted: {wanted})."
+            aims.append(Aim(text, -high > 0 if ahead else -low >= 0))
         for level, held in numbers["over animals"].items():
-            value, low, high = held[way]
             what = f"V4 population, edits at {angle}° judged by recordings of: {level}"
             spread = "95 % bootstrap over the judge's neurons, pictures"
-            measures.append(Measure(what, value, "SD", sample, low, high, spread, way))
+            measures.append(measure(what, held[way], "SD", sample, way, spread))
     for pair in (SHARED, UNSHARED):
-        for way in ways:
+        for way in SIGN:
             if "simulated" not in numbers:
                 aims.append(Aim(f"Simulated subjects have not been measured: {pair}, {way}.", None))
                 continue

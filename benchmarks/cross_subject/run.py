@@ -1,13 +1,5 @@
-"""Landscapes of one animal, judged by another: the paper's Table 2 in form, on macaque V4 and on simulated subjects.
+"""Landscapes of one animal, judged by another: the paper's Table 2 in form, on macaque V4 and on simulated subjects."""
 
-    python -m benchmarks.cross_subject.run fit --data $VISLENS_DATA --out runs/cross_subject
-    python -m benchmarks.cross_subject.run report --out runs/cross_subject
-
-README.md says what is measured, and how.
-"""
-
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.bench import Recorded
-from benchmarks.common.edit_methods import set_angle
+from benchmarks.common.cells import publish, save_cell
+from benchmarks.common.command import parser
+from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.common.v4_sessions import load_session
@@ -35,6 +28,8 @@ TABLE_ANGLE = 55.0
 GROUPS = 4
 """Disjoint random groups of a session's neurons, each a landscape of its own: how much the neurons at hand matter."""
 METHODS = {label: build for label, build in ALL_METHODS.items() if label != FADE}
+Unit = tuple[list[int], tuple[str, ...], tuple[float, ...]]
+"""What a landscape is organised by: columns whose mean it is, the methods and the angles by which it is edited."""
 GROUP_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV)
 
 
@@ -42,14 +37,6 @@ def group_columns(neurons: int) -> list[list[int]]:
     """The neurons of each group."""
     order = torch.randperm(neurons, generator=torch.Generator().manual_seed(2)).tolist()
     return [sorted(order[place::GROUPS]) for place in range(GROUPS)]
-
-
-def nearest(backend: vl.RetrievalBackend, x: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Places in the gallery and cosines, (N, 5), of the pictures nearest to x; a picture's own place does not count."""
-    found = backend.retrieve(x, count=NEAREST + 1)
-    last = torch.zeros_like(found.rows) if own is None else (found.rows == own[:, None]).int()
-    order = last.argsort(dim=1, stable=True)[:, :NEAREST]
-    return found.rows.gather(1, order), found.cosine.gather(1, order)
 
 
 def tally(rows: Tensor) -> dict[str, list[int]]:
@@ -69,9 +56,8 @@ class Source:
         self.subject, self.learnt = subject, learnt
         self.fitted = embedder.part(subject.session.images, learnt)
         seen = set(vl.image_keys(self.fitted))
-        self.galleries: dict[str, tuple[Tensor, vl.RetrievalBackend]] = {}
+        self.galleries: dict[str, tuple[Tensor, Tensor, vl.RetrievalBackend]] = {}
         self.excluded: dict[str, int] = {}
-        edited = []
         for judge in judges:
             rows = judge.session.halves()[1 - half]
             new = torch.tensor([key not in seen for key in vl.image_keys(judge.session.images[rows])])
@@ -80,17 +66,16 @@ class Source:
             gallery = judge.session.images[rows]
             embedder.parts.append((gallery, (judge.x[rows] - mean) / std))
             backend = vl.RetrievalBackend(
-                embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=False
+                embedder, gallery, count=NEAREST, start_from=x[learnt], latent_dim=LATENT_DIM, leave_out_own=True
             )
-            self.galleries[judge.name] = (rows, backend)
-            edited.append(backend.embeddings[:EDITED])
-        self.x = torch.cat(edited)
-        self.parts = [len(part) for part in edited]
+            self.galleries[judge.name] = (rows, gallery[:EDITED], backend)
+        edited = [backend.embeddings[:EDITED] for *_, backend in self.galleries.values()]
+        self.x, self.parts = torch.cat(edited), [len(part) for part in edited]
 
     def edits(self, responses: Tensor, methods: dict[str, Callable[[], Any]], angles: tuple[float, ...]) -> list[Any]:
         """What pictures of every judge became, by method, direction and angle; the first entry is α = 0."""
         target = Recorded(["population"])
-        first = next(iter(self.galleries.values()))[1]
+        first = next(iter(self.galleries.values()))[-1]
         rows = [{"method": "α = 0", "judges": self._became(self.x)}]
         for label, build in methods.items():
             began = time.monotonic()
@@ -106,10 +91,11 @@ class Source:
         return rows
 
     def _became(self, x: Tensor) -> dict[str, Any]:
+        """What pictures of each judge became: its gallery's nearest ones, but for a picture itself."""
         found = {}
-        for (name, (rows, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
-            places, cosine = nearest(backend, part, torch.arange(len(part)))
-            found[name] = tally(rows[places]) | {"natural": cosine.mean().item()}
+        for (name, (rows, own, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
+            near = backend.retrieve(part, inputs=own, count=NEAREST)
+            found[name] = tally(rows[near.rows]) | {"natural": near.cosine.mean().item()}
         return found
 
 
@@ -176,7 +162,7 @@ def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
 
 
 def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> None:
-    vl.write_text(path, json.dumps({"provenance": said, "found": found}))
+    save_cell(path, found, said)
     print(f"{path.stem}: {seconds:.0f} s", flush=True)
 
 
@@ -218,10 +204,6 @@ def judge_edits(
             write_cell(paths[judge.name], said, found, seconds)
 
 
-Unit = tuple[list[int], tuple[str, ...], tuple[float, ...]]
-"""Columns of the responses that it is the mean of; methods and angles by which it is edited."""
-
-
 def units_of(subject: Subject) -> dict[str, Unit]:
     """What landscapes are organised by; of simulated subjects the first alone is learnt from."""
     count = subject.session.responses.shape[1]
@@ -235,24 +217,17 @@ def units_of(subject: Subject) -> dict[str, Unit]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("fit", "report"))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sessions", nargs="+", default=list(ANIMALS), choices=list(ANIMALS))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"))
+    command.add_argument("--sessions", nargs="+", default=list(ANIMALS), choices=list(ANIMALS))
+    args = command.parse_args()
     torch.set_num_threads(args.threads)
     said = provenance(seed=[0, 1, 2])
-    if args.part == "fit":
-        if args.data is None:
-            parser.error("fit needs --data, the folder of real files (docs/data.md)")
+    if args.part == "report":
+        publish(PAGE, *report(args.out, said, table_angle=TABLE_ANGLE))
+    elif args.data is None:
+        command.error("fit needs --data, the folder of real files (docs/data.md)")
+    else:
         fit(args.data, args.out, said, args.sessions)
-        return
-    text, kept = report(args.out, said, table_angle=TABLE_ANGLE)
-    vl.write_text(PAGE.with_suffix(".md"), text)
-    vl.write_text(PAGE.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
-    print(text)
 
 
 if __name__ == "__main__":

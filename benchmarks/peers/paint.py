@@ -1,5 +1,6 @@
 """Painting: jobs for the other tools, ours beside them, a cell each; what is there is not painted again."""
 
+import io
 import json
 import os
 import subprocess
@@ -13,16 +14,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.judges import channel_means
 from benchmarks.peers.environments import PEERS, interpreter
 from benchmarks.peers.inside import job as peers_job
-from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, SIZE, WAYS, Photographs, Unit, cell_name, respond
+from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, LAYERS, SIZE, WAYS, Photographs, Unit, cell_name
 
 INSIDE = Path(__file__).parent / "inside"
 """Scripts that run in the environment of another tool."""
 SPECTRUM = "spectrum_decorrelated.npy"
 """What Horama looks for in its working folder."""
-NO_SHUFFLES = {"shuffles": 0}
-"""Fits on permuted responses tell what a landscape is worth; a picture does not need them."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +35,31 @@ class Canvas:
 def jobs_of(
     bench: Photographs, place: str, setting: str, passes: int, pairs: list[tuple[Unit, int]], ways: list[str]
 ) -> list[dict[str, Any]]:
-    """Jobs of the ways that run in one place, in the form of ``job.py``, and as our own painting takes them.
+    """Jobs of the wanted ways that run in one place, in the form of ``job.py``, and as our own painting takes them.
 
     Args:
         bench: Whose photographs are started from.
         place: ``"lucent"``, ``"horama"`` or ``"ours"``.
-        setting: ``"equal"`` or ``"default"``.
-        passes: What ``"equal"`` may take.
+        setting: ``"equal"``, which may take so many passes, or ``"default"``.
         pairs: Units and seeds.
-        ways: Keys of WAYS that are wanted.
     """
-    found = []
+    named, found = f"equal{passes}" if setting == "equal" else setting, []
     for unit, seed in pairs:
-        for name in ways:
-            way = WAYS[name]
-            if way.place != place:
-                continue
-            named = f"equal{passes}" if setting == "equal" else setting
-            reference = None
-            if way.kind == "from a photograph":
-                reference = str(cells(bench.out).absolute() / f"{cell_name(INPUT, 'own', unit, seed)}.png")
-            found.append(
-                {
-                    "cell": cell_name(name, named, unit, seed),
-                    "method": way.method,
-                    "layer": unit.layer,
-                    "unit": unit.unit,
-                    "seed": seed,
-                    "size": SIZE,
-                    "reference": reference,
-                    "settings": way.equal(passes) if setting == "equal" else way.default,
-                }
-            )
+        photograph = str(cells(bench.out).absolute() / f"{cell_name(INPUT, 'own', unit, seed)}.png")
+        for name, way in ((name, WAYS[name]) for name in ways if WAYS[name].place == place):
+            settings = way.equal(passes) if setting == "equal" else way.default
+            job = job_of(cell_name(name, named, unit, seed), way.method, unit, seed, settings)
+            found.append(job | {"reference": photograph if way.kind == "from a photograph" else None})
     return found
+
+
+def job_of(cell: str, method: str, unit: Unit, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    kept = {"method": method, "layer": unit.layer, "unit": unit.unit, "seed": seed, "size": SIZE, "settings": settings}
+    return {"cell": cell, **kept}
+
+
+def own_job(name: str, unit: Unit, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    return job_of(cell_name(name, "own", unit, seed), name, unit, seed, settings)
 
 
 def cells(out: Path) -> Path:
@@ -87,11 +79,6 @@ def controls(bench: Photographs, pairs: list[tuple[Unit, int]]) -> None:
             job = own_job(name, unit, seed, {"row": row})
             if missing(bench.out, [job]):
                 peers_job.write_cell(cells(bench.out), job, bench.tuning[row], {"forward": 0})
-
-
-def own_job(name: str, unit: Unit, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    kept = {"method": name, "layer": unit.layer, "unit": unit.unit, "seed": seed, "size": SIZE, "settings": settings}
-    return {"cell": cell_name(name, "own", unit, seed), **kept}
 
 
 def run_peer(bench: Photographs, name: str, jobs: list[dict[str, Any]], environments: Path) -> None:
@@ -123,13 +110,18 @@ def run_peer(bench: Photographs, name: str, jobs: list[dict[str, Any]], environm
 
 def save_spectrum(path: Path) -> None:
     """Our amplitudes of photographs where Horama keeps those that it would download."""
-    amplitude = vl.natural_spectrum(SIZE).amplitude.numpy()
+    packed = io.BytesIO()
+    np.save(packed, vl.natural_spectrum(SIZE).amplitude.numpy())
+    vl.write_atomically(path, lambda temporary: temporary.write_bytes(packed.getvalue()))
 
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, amplitude)
 
-    vl.write_atomically(path, write)
+def timed(method: Any, image: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
+    """A picture (3, S, S) that increases a unit's response, and what it cost."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    generated = method.generate(image, {0: "increase"}, seeds=[seed])
+    picture = generated.images[0]
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
+    return picture, {**spent, "forward": generated.cost.forward}
 
 
 def run_ours(bench: Photographs, jobs: list[dict[str, Any]]) -> None:
@@ -137,15 +129,11 @@ def run_ours(bench: Photographs, jobs: list[dict[str, Any]]) -> None:
     for job in missing(bench.out, jobs):
         target = vl.LayerTarget(bench.network, job["layer"], [job["unit"]])
         method: Any = vl.method_by_name(job["method"], **job["settings"])
-        known = bench.natural["tuning"][job["layer"]][:, [job["unit"]]]
-        method.fit(target, Canvas(), bench.tuning, known)
-        reference = bench.tuning[:1] if job["reference"] is None else peers_job.read_picture(job["reference"])[None]
-        began, cpu_began = time.perf_counter(), time.process_time()
-        generated = method.generate(reference, {0: "increase"}, seeds=[job["seed"]])
-        picture = generated.images[0]
-        spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
-        peers_job.write_cell(cells(bench.out), job, picture, {**spent, "forward": generated.cost.forward})
-        print(f"{job['cell']}: {generated.cost.forward} passes, {spent['seconds']:.1f} s", flush=True)
+        method.fit(target, Canvas(), bench.tuning, bench.natural["tuning"][job["layer"]][:, [job["unit"]]])
+        image = bench.tuning[:1] if job["reference"] is None else peers_job.read_picture(job["reference"])[None]
+        picture, cost = timed(method, image, job["seed"])
+        peers_job.write_cell(cells(bench.out), job, picture, cost)
+        print(f"{job['cell']}: {cost['forward']} passes, {cost['seconds']:.1f} s", flush=True)
 
 
 def run_landscape(
@@ -153,17 +141,10 @@ def run_landscape(
 ) -> None:
     """Our landscape method: a fit a unit, then an edit of each photograph; the backend's pictures are enlarged.
 
-    Args:
-        bench: Network and photographs.
-        pairs: Units and seeds.
-        backend_name: Of a registered backend.
-        images: Of its reference images that are fitted; None is all.
-        settings: Of the method, beside the backend's defaults.
+    ``images`` are how many of its reference images are fitted; None is all.
     """
-    wanted = [
-        (unit, own_job(LANDSCAPE, unit, seed, {"backend": backend_name, "images": images, **settings}))
-        for unit, seed in pairs
-    ]
+    said = {"backend": backend_name, "images": images, **settings}
+    wanted = [(unit, own_job(LANDSCAPE, unit, seed, said)) for unit, seed in pairs]
     left = [(unit, job) for unit, job in wanted if missing(bench.out, [job])]
     if not left:
         return
@@ -174,19 +155,16 @@ def run_landscape(
     for unit in dict.fromkeys(unit for unit, _ in left):
         if not known:
             began = time.process_time()
-            known = respond(bench.network, reference[rows])
+            known = channel_means(bench.network, LAYERS, reference[rows])
             reading = time.process_time() - began
         target = vl.CountedTarget(vl.LayerTarget(bench.network, unit.layer, [unit.unit]))
         began = time.process_time()
-        method: Any = vl.LandscapeEdit(**NO_SHUFFLES, **settings)
+        method: Any = vl.LandscapeEdit(shuffles=0, **settings)  # a picture needs no fits that tell what it is worth
         method.fit(target, backend, reference[rows], known[unit.layer][:, [unit.unit]])
         fitted = {"fit_cpu_seconds": time.process_time() - began + reading, "fit_forward": target.forward + len(rows)}
         for job in (job for other, job in left if other == unit):
             photograph = vl.resize(bench.tuning[bench.start(unit, job["seed"])][None], backend.size)
-            began, cpu_began = time.perf_counter(), time.process_time()
-            generated = method.generate(photograph, {0: "increase"}, seeds=[job["seed"]])
-            picture = generated.images
-            spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
-            found = {**fitted, **spent, "forward": generated.cost.forward, "painted_at": picture.shape[-1]}
-            peers_job.write_cell(cells(bench.out), job, vl.resize(picture, SIZE)[0], found)
-            print(f"{job['cell']}: fit {fitted['fit_cpu_seconds']:.0f} CPU s, {spent['seconds']:.1f} s", flush=True)
+            picture, cost = timed(method, photograph, job["seed"])
+            found = {**fitted, **cost, "painted_at": picture.shape[-1]}
+            peers_job.write_cell(cells(bench.out), job, vl.resize(picture[None], SIZE)[0], found)
+            print(f"{job['cell']}: fit {fitted['fit_cpu_seconds']:.0f} CPU s, {cost['seconds']:.1f} s", flush=True)

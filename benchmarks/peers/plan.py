@@ -1,6 +1,5 @@
 """Who paints what in the comparison with other tools: units, photographs, ways, and how many passes each may take."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,20 +10,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import load_squeezenet
-from benchmarks.common.networks import UNITS
+from benchmarks.common.judges import channel_means, load_squeezenet
+from benchmarks.common.networks import ALIVE, TUNING_UNITS, load_units
 
 SIZE = 224
 LAYERS = ("features.4", "features.7", "features.12")
-TUNING_UNITS = 8
-"""The first units of a layer in that file tune; what is painted here are others."""
-ALIVE = 0.05
-"""Share of the tuning photographs that have to move a unit."""
 CROPS = 6
 """Crops a step where a tool looks at crops: Horama's number."""
 WHOLE = (0.6, 0.8)
 """What Horama has to be told for crops of 0.8 to 1.0 of the side."""
-SETTINGS = ("equal", "default", "own")
 
 
 @dataclass(frozen=True)
@@ -57,6 +51,21 @@ class Way:
     kind: str = "from noise"
 
 
+def _horama(label: str, method: str, **kind: str) -> Way:
+    def equal(passes: int) -> dict[str, Any]:
+        return {"image_size": SIZE, "box_size": WHOLE, "total_steps": passes // CROPS}
+
+    return Way(f"Horama, {label}", "horama", method, equal, **kind)
+
+
+def _ours(label: str, method: str, each: int = 1, **kind: str) -> Way:
+    """Ours, which looks ``each`` times a step: at crops, or at crops of a picture and of a photograph."""
+    crops = {"crops": CROPS} if each > 1 else {}
+    equal = lambda passes: {"steps": passes // each, **crops, "chunk": 1}  # noqa: E731
+    return Way(f"ours, {label}", "ours", method, equal, {"chunk": 1}, **kind)
+
+
+PHOTOGRAPH = {"kind": "from a photograph"}
 WAYS: dict[str, Way] = {
     "lucent": Way(
         "torch-lucent",
@@ -65,48 +74,12 @@ WAYS: dict[str, Way] = {
         lambda passes: {"image_size": SIZE, "fixed_image_size": SIZE, "steps": passes},
         {"image_size": 128, "steps": 512},
     ),
-    "horama_fourier": Way(
-        "Horama, Fourier",
-        "horama",
-        "fourier",
-        lambda passes: {"image_size": SIZE, "box_size": WHOLE, "total_steps": passes // CROPS},
-    ),
-    "horama_maco": Way(
-        "Horama, MACO",
-        "horama",
-        "maco",
-        lambda passes: {"image_size": SIZE, "box_size": WHOLE, "total_steps": passes // CROPS},
-    ),
-    "horama_accentuation": Way(
-        "Horama, accentuation",
-        "horama",
-        "accentuation",
-        lambda passes: {"image_size": SIZE, "box_size": WHOLE, "total_steps": passes // CROPS},
-        kind="from a photograph",
-    ),
-    "fourier": Way(
-        "ours, activation maximisation",
-        "ours",
-        "activation_maximization",
-        lambda passes: {"steps": passes, "chunk": 1},
-        {"chunk": 1},
-    ),
-    "maco": Way(
-        "ours, MACO",
-        "ours",
-        "maco",
-        lambda passes: {"steps": passes // CROPS, "crops": CROPS, "chunk": 1},
-        {"chunk": 1},
-    ),
-    "accentuation": Way(
-        "ours, accentuation",
-        "ours",
-        "feature_accentuation",
-        # Each crop of the picture goes with one of the photograph: two passes.
-        lambda passes: {"steps": passes // (2 * CROPS), "crops": CROPS, "chunk": 1},
-        {"chunk": 1},
-        kind="from a photograph",
-    ),
+    "horama_fourier": _horama("Fourier", "fourier"),
+    "horama_maco": _horama("MACO", "maco"),
+    "horama_accentuation": _horama("accentuation", "accentuation", **PHOTOGRAPH),
+    "fourier": _ours("activation maximisation", "activation_maximization"),
+    "maco": _ours("MACO", "maco", CROPS),
+    "accentuation": _ours("accentuation", "feature_accentuation", 2 * CROPS, **PHOTOGRAPH),
 }
 LANDSCAPE, INPUT, BEST = "landscape", "input", "best"
 OWN = {
@@ -125,12 +98,7 @@ def cell_name(way: str, setting: str, unit: Unit, seed: int) -> str:
 
 
 class Photographs:
-    """The network, the photographs and their responses.
-
-    Args:
-        data: The folder of real files.
-        out: Where what was read is kept.
-    """
+    """The network, the photographs and their responses; what was read is kept in ``out``."""
 
     def __init__(self, data: Path, out: Path) -> None:
         self.data, self.out = data, out
@@ -150,13 +118,13 @@ class Photographs:
         """``"tuning"`` and ``"test"`` to layer to responses of all its units (N, K)."""
         file = self.out / "natural.safetensors"
         if not file.is_file():
-            found = {part: respond(self.network, getattr(self, part)) for part in ("tuning", "test")}
+            found = {part: channel_means(self.network, LAYERS, getattr(self, part)) for part in ("tuning", "test")}
             vl.save_state(file, "photographs' responses", found)
         return vl.load_state(file, "photographs' responses")
 
     def units(self, count: int) -> list[Unit]:
         """The first test units of each layer in turn that at least one in twenty tuning photographs moves."""
-        drawn = json.loads(UNITS.read_text(encoding="utf-8"))["squeezenet"]
+        drawn = load_units()["squeezenet"]
         alive = {layer: [unit for unit in drawn[layer][TUNING_UNITS:] if self._moves(layer, unit)] for layer in LAYERS}
         rows = zip(*alive.values(), strict=False)  # as long as the layer with the fewest
         ordered = [Unit(layer, unit) for row in rows for layer, unit in zip(alive, row, strict=True)]
@@ -175,22 +143,3 @@ class Photographs:
         """Row of the tuning photograph that a unit and seed start from: another for each, drawn once."""
         rows = torch.randperm(len(self.tuning), generator=torch.Generator().manual_seed(seed))
         return int(rows[unit.unit % len(rows)])
-
-
-@torch.no_grad()
-def respond(network: Any, images: Tensor, batch_size: int = 25) -> dict[str, Tensor]:
-    """Mean response of every unit of the layers to images (N, 3, S, S) in [0, 1]: layer to (N, K), in one pass."""
-    seen: dict[str, list[Tensor]] = {layer: [] for layer in LAYERS}
-    hooks = [
-        network.get_submodule(layer).register_forward_hook(
-            lambda module, inputs, output, rows=rows: rows.append(output.mean((2, 3)))
-        )
-        for layer, rows in seen.items()
-    ]
-    try:
-        for part in images.split(batch_size):
-            network.features(network.preprocess(part))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {layer: torch.cat(rows) for layer, rows in seen.items()}

@@ -1,19 +1,20 @@
 """Tables of the comparison with other tools: what was measured, what it took to run them, what fails first."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks.common import package as vl
-from benchmarks.common.findings import BOOTSTRAP
+from benchmarks.common.cells import publish, read_all
+from benchmarks.common.figures import save_small, sheet
+from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import fill
 from benchmarks.common.tables import table as markdown
 from benchmarks.peers.environments import PEERS
-from benchmarks.peers.figure import draw
-from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, WAYS, Photographs, Unit
+from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, SIZE, WAYS, Photographs, Unit
 from benchmarks.peers.scores import Pair, Row, Scorer, complete, difference, find_cells, judge, summary, versions
 
 LABELS = {name: way.label for name, way in WAYS.items()} | OWN
@@ -29,21 +30,16 @@ COST = ("forward", "cpu_seconds", "seconds")
 HEAVY = ("features", "pixels", "picture", "settings", "versions")
 """Of a scored row, what the JSON leaves out."""
 
-INTRODUCTION = """Pictures that drive a unit of the third-party SqueezeNet 1.0 at 224 px, by torch-lucent and Horama
-from the registry, each in an environment of its own, and by this library. Same units, seeds, photographs, passes and
-scorer; nothing was tuned for it. Only increases are compared."""
-
 
 def write(
     bench: Photographs, passes: int, units: list[Unit], seeds: range, *, weights: Path | None, said: dict[str, Any]
 ) -> str:
-    """Score everything that is there, write ``peers.md``, ``peers.json`` and ``peers.png`` into ``out``.
+    """Score everything that is there, write ``peers.md``, ``peers.json`` and ``peers.webp`` into ``out``.
 
     Args:
         bench: Network and photographs.
         passes: Of the setting "equal".
-        units: What was to be painted for.
-        seeds: Of each.
+        units: What was to be painted for, with so many seeds each.
         weights: Folder of a network that may judge.
         said: Provenance of the report.
     """
@@ -52,8 +48,7 @@ def write(
     found = find_cells(bench, passes, units, seeds)
     if not found:
         raise ValueError(f"out={str(bench.out)!r} holds no picture; expected some. Run `paint` with this --out first.")
-    rows = scorer.score(found)
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(bench.out.glob("said-*.json"))] + [said]
+    rows, runs = scorer.score(found), [*read_all(bench.out, "said-*.json"), said]
     natural = float(scorer.near(features(bench.tuning)).mean())
     numbers: dict[str, Any] = {"judge": name, "passes": passes, "runs": runs, "natural_near": natural}
     numbers |= {"checks": {}, "measures": [], "versions": versions(found), "settings": {}}
@@ -75,15 +70,42 @@ def write(
     numbers["cells"] = [{key: value for key, value in row.items() if key not in HEAVY} for row in rows]
     marks = {True: "holds", False: "**FAILS**", None: "open"}
     verdicts = sorted(numbers["checks"].items(), key=lambda item: (item[1] is not False, item[1] is not None))
-    lines = ["# Other tools on the same units", "", INTRODUCTION, ""]
-    lines += [f"- {marks[met]}: {text}" for text, met in verdicts]
-    lines += ["", *tables, legend(bench, name, natural, rows), "", "## What it took to run them", ""]
-    lines += [*needed(numbers["versions"]), "", "  \n".join(provenance_line(one) for one in runs), ""]
-    lines += ["![Pictures of all ways, none chosen](peers.png)", ""]
-    text = "\n".join(lines)
-    vl.write_text(bench.out / "peers.md", text)
-    vl.write_text(bench.out / "peers.json", json.dumps(numbers, indent=1) + "\n")
+    text = fill(
+        __file__,
+        "page",
+        verdicts=[f"- {marks[met]}: {text}" for text, met in verdicts],
+        tables=tables,
+        photographs=len(bench.test),
+        judge=name,
+        natural=natural,
+        tuning=len(bench.tuning),
+        worth=np.mean([row["transfer_worth"] for row in rows]),
+        landscape=about_landscape([row for row in rows if row["way"] == LANDSCAPE]),
+        needed=needed(numbers["versions"]),
+        sources="  \n".join(provenance_line(one) for one in runs),
+    )
+    publish(bench.out / "peers", text, numbers)
     return text
+
+
+def about_landscape(edits: list[Row]) -> str:
+    """How our landscape's pictures were made."""
+    if not edits:
+        return ""
+    told = edits[0]["settings"]
+    painted = edits[0].get("painted_at", SIZE)
+    fitted = "all" if told["images"] is None else f"{told['images']:,}"
+    beside = ", ".join(f"{key}={value}" for key, value in told.items() if key not in ("backend", "images"))
+    enlarged = (
+        f"; its pictures are of {painted} px and enlarged to {SIZE}, so that they lack high frequencies, which the "
+        "spectrum's distance sees"
+    )
+    return (
+        f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
+        + (f" but for {beside}" if beside else "")
+        + ("" if painted == SIZE else enlarged)
+        + ". It edits the photograph that accentuation starts from."
+    )
 
 
 def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -> dict[str, Any]:
@@ -92,13 +114,13 @@ def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -
     for way in ways:
         own = [row for row in rows if row["way"] == way and (row["layer"], row["unit"], row["seed"]) in pairs]
         kept: dict[str, Any] = {}
-        for measure in EACH:
-            value = summary(own, way, measure, pairs)
-            kept[measure] = [value.mean, value.low, value.high]
+        for name in EACH:
+            value = summary(own, way, name, pairs)
+            kept[name] = [value.mean, value.low, value.high]
         kept |= scorer.of_set(own)
-        for measure in (*COST, "fit_cpu_seconds", "fit_forward"):
-            if all(measure in row for row in own):
-                kept[measure] = float(np.mean([row[measure] for row in own]))
+        for name in (*COST, "fit_cpu_seconds", "fit_forward"):
+            if all(name in row for row in own):
+                kept[name] = float(np.mean([row[name] for row in own]))
         kept["silent"] = sum(row["silent"] for row in own)
         found["ways"][way] = kept
     return found
@@ -107,21 +129,14 @@ def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -
 def shown(kept: dict[str, Any]) -> list[str]:
     """The Markdown table."""
     names = ("response (SD)", "percentile", "like photographs", "transfer (SD)", "spectrum (dB)", "kernel", "diversity")
-    columns = ("way", *names, "passes", "CPU s", "silent")
-    rows: list[tuple[Any, ...]] = [columns]
+    rows: list[list[Any]] = [["way", *names, "passes", "CPU s", "silent"]]
     for way, one in kept["ways"].items():
         fit = f" (+ {one['fit_cpu_seconds']:.0f} fit)" if "fit_cpu_seconds" in one else ""
         more = f" (+ {one['fit_forward']:,.0f} fit)" if "fit_forward" in one else ""
-        cells = (
-            LABELS[way],
-            *(ends(one[measure]) for measure in EACH),
-            f"{one['spectrum']:.1f}",
-            *("—" if one[key] is None else f"{one[key]:.2f}" for key in ("kernel", "diversity")),
-            f"{one['forward']:,.0f}{more}",
-            f"{one['cpu_seconds']:.1f}{fit}" if "cpu_seconds" in one else "—",
-            one["silent"],
-        )
-        rows.append(cells)
+        row = [LABELS[way], *(ends(one[name]) for name in EACH), f"{one['spectrum']:.1f}"]
+        row += ["—" if one[key] is None else f"{one[key]:.2f}" for key in ("kernel", "diversity")]
+        row += [f"{one['forward']:,.0f}{more}", f"{one['cpu_seconds']:.1f}{fit}" if "cpu_seconds" in one else "—"]
+        rows.append([*row, one["silent"]])
     return markdown(rows)[:-1]
 
 
@@ -188,47 +203,10 @@ def measures(kept: dict[str, Any], passes: int) -> list[dict[str, Any]]:
     text = f"{len(kept['pairs'])} pictures of {units} SqueezeNet units"
     for way, one in kept["ways"].items():
         named = f"{LABELS[way]}, {passes} passes" if way in WAYS else LABELS[way]
-        mean, low, high = one["response"]
-        found.append(
-            {"what": f"{named}: response", "value": mean, "unit": "SD", "sample": text, "low": low, "high": high}
-            | {"spread": BOOTSTRAP, "direction": "increase"}
-        )
+        found.append(measure(f"{named}: response", one["response"], "SD", text, "increase", BOOTSTRAP))
         if "cpu_seconds" in one:
-            found.append(
-                {"what": f"{named}: CPU seconds a picture", "value": one["cpu_seconds"], "unit": "s", "sample": text}
-            )
-    return found
-
-
-def legend(bench: Photographs, name: str, natural: float, rows: list[Row]) -> str:
-    """What the columns are."""
-    worth = np.mean([row["transfer_worth"] for row in rows])
-    edits = [row for row in rows if row["way"] == LANDSCAPE]
-    own = ""
-    if edits:
-        told = edits[0]["settings"]
-        fitted = "all" if told["images"] is None else f"{told['images']:,}"
-        beside = {key: value for key, value in told.items() if key not in ("backend", "images")}
-        own = (
-            f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
-            + (f" but for {', '.join(f'{key}={value}' for key, value in beside.items())}" if beside else "")
-            + f"; its pictures are of {edits[0].get('painted_at', '?')} px and enlarged to 224, so that they lack high "
-            "frequencies, which the spectrum's distance sees. It edits the photograph that accentuation starts from."
-        )
-    return (
-        f"Response, percentile: against {len(bench.test)} held-out photographs, in SDs around their mean. Brackets: "
-        "95 % bootstrap, units drawn first, then seeds; few units make them too narrow. Like photographs: mean cosine "
-        f"with the five nearest held-out photographs in {name}, around their mean; other photographs have "
-        f"{natural:.2f}. Transfer: response as a ridge on that network's features, learnt on {len(bench.tuning)} "
-        "tuning photographs, predicts it, in SDs of those; its own leave-one-out correlation is "
-        f"{worth:.2f} on average, and a transfer is worth no more than that. Spectrum: distance of a way's pictures "
-        "from the photographs'. Kernel: distance in the same network, all pictures of a way; noisy for few. Diversity: "
-        "cosine distance between seeds of one unit. Passes: images that went through the network, a held photograph's "
-        "crops and starts that are drawn again because a unit is silent included. CPU s: processor time a picture, one "
-        "thread, backward passes included; the machine was busy, so that the clock says little. Silent: pictures to "
-        "which the unit does not answer at all. At equal passes all paint 224 px (torch-lucent by `image_size` and "
-        "`fixed_image_size`), and our MACO and accentuation look at six crops a step, Horama's number." + own
-    )
+            found.append(Measure(f"{named}: CPU seconds a picture", one["cpu_seconds"], "s", text))
+    return stated_measures(found)
 
 
 def needed(found: dict[str, dict[str, list[str]]]) -> list[str]:
@@ -244,22 +222,15 @@ def needed(found: dict[str, dict[str, list[str]]]) -> list[str]:
 
 
 def figure(bench: Photographs, rows: list[Row], ways: list[str], pairs: list[Pair], passes: int) -> None:
-    """All ways on all units at the first seed."""
+    """All ways on all units at the first seed, in the table's order, none chosen; below a picture its response."""
     first = pairs[0][2]
     chosen = [(layer, unit) for layer, unit, seed in pairs if seed == first][:FIGURE_UNITS]
     held = {(row["way"], row["layer"], row["unit"]): row for row in rows if row["seed"] == first}
     lines = []
     for way in [*(way for way in ways if way in WAYS), *(way for way in (LANDSCAPE, INPUT, BEST) if way in ways)]:
         found = [held[way, layer, unit] for layer, unit in chosen]
-        lines.append((LABELS[way], [row["picture"] for row in found], [row["response"] for row in found]))
-    note = (
-        f"Ascents at {passes} passes a picture. Units in the table's order, the first seed, none chosen. Below each "
-        "picture: the unit's response in SDs of held-out photographs around their mean."
-    )
-    draw(
-        bench.out / "peers.png",
-        "Pictures for units of a third-party SqueezeNet",
-        [f"{layer.replace('features.', 'fire ')}: {unit}" for layer, unit in chosen],
-        lines,
-        note,
-    )
+        notes = [f"{row['response']:+.1f} SD" for row in found]
+        lines.append((LABELS[way].replace(": ", ":\n"), torch.stack([row["pixels"] for row in found]), notes))
+    heads = [f"{layer.replace('features.', 'fire ')}: {unit}" for layer, unit in chosen]
+    title = f"Units of a third-party SqueezeNet; ascents at {passes} passes a picture"
+    save_small(sheet(lines, heads=heads, title=title), bench.out / "peers.webp")

@@ -1,13 +1,4 @@
-"""Other tools of feature visualisation and ours, on the same units, seeds, passes and scorer.
-
-    P="python -m benchmarks.peers.run --data $VISLENS_DATA --out runs/peers"
-    $P paint [--units 21 --seeds 3]          # two cores: --units 6 --seeds 2
-    $P landscape [--backend NAME]            # our landscape method on the same units
-    $P paint --setting default --units 1 --seeds 1
-    $P report                                # tables and figure of all that has been painted
-
-README.md says what is measured, and how.
-"""
+"""Other tools of feature visualisation and ours, on the same units, seeds, passes and scorer."""
 
 import argparse
 import json
@@ -16,6 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import package as vl
+from benchmarks.common.command import parser
 from benchmarks.common.provenance import provenance
 from benchmarks.peers.paint import controls, jobs_of, run_landscape, run_ours, run_peer
 from benchmarks.peers.plan import LAYERS, WAYS, Photographs
@@ -30,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.part == "report":
         from benchmarks.peers.report import write
 
-        print(write(bench, args.passes, units, range(args.seeds), weights=args.weights, said=said))
+        write(bench, args.passes, units, range(args.seeds), weights=args.weights, said=said)
         return
     vl.write_text(args.out / f"said-{args.part}-{args.setting}.json", json.dumps(said))
     if args.part == "landscape":
@@ -52,31 +44,24 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("paint", "landscape", "report"))
-    parser.add_argument("--data", type=Path, required=True, help="the folder of real files")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--environments", type=Path, help="folder of the tools' environments; below --out by default")
-    parser.add_argument("--units", type=int, default=21)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=96, help="images through the network for a picture, at equal")
-    parser.add_argument("--setting", choices=("equal", "default"), default="equal")
-    parser.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS), metavar="WAY")
-    parser.add_argument(
-        "--backend", default=vl.DEFAULT_BACKEND, help=f"of the landscape; default: {vl.DEFAULT_BACKEND}"
+    command = parser(
+        __doc__, "--data", "--out", "--weights", "--threads", parts=("paint", "landscape", "report"), needed="--data"
     )
-    parser.add_argument("--images", type=int, help="reference images of the landscape; all by default")
-    parser.add_argument(
-        "--fit", nargs="+", default=[], metavar="NAME=JSON", help="settings of the landscape beside the defaults"
-    )
-    parser.add_argument("--weights", type=Path, help="folder with vit_tiny64.safetensors, which then judges")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
+    command.add_argument("--environments", type=Path, help="folder of the tools' environments; below --out by default")
+    command.add_argument("--units", type=int, default=21)
+    command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--passes", type=int, default=96, help="images through the network for a picture, at equal")
+    command.add_argument("--setting", choices=("equal", "default"), default="equal")
+    command.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS), metavar="WAY")
+    command.add_argument("--backend", default=vl.DEFAULT_BACKEND, help=f"default: {vl.DEFAULT_BACKEND}")
+    command.add_argument("--images", type=int, help="reference images of the landscape; all by default")
+    command.add_argument("--fit", nargs="+", default=[], metavar="NAME=JSON", help="settings of the landscape")
+    args = command.parse_args(argv)
     for name in ("units", "seeds"):
         if getattr(args, name) < 1:
-            parser.error(f"--{name} {getattr(args, name)}: expected at least 1.")
+            command.error(f"--{name} {getattr(args, name)}: expected at least 1.")
     if args.passes < 12:
-        parser.error(f"--passes {args.passes}: expected at least 12, one step of the method that looks most often.")
+        command.error(f"--passes {args.passes}: expected at least 12, one step of the method that looks most often.")
     return args
 
 

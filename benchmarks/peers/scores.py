@@ -1,6 +1,6 @@
 """One scorer for every picture of the comparison with other tools, whoever painted it."""
 
-import json
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import CifarResNet, load_judge
+from benchmarks.common.cells import read
+from benchmarks.common.judges import channel_means, load_judge, nearest, seen_by
+from benchmarks.common.networks import NETWORKS
 from benchmarks.peers.inside import job as peers_job
 from benchmarks.peers.paint import cells
-from benchmarks.peers.plan import LAYERS, OWN, WAYS, Photographs, Unit, cell_name, respond
+from benchmarks.peers.plan import LAYERS, OWN, WAYS, Photographs, Unit, cell_name
 
-NEAREST = 5
 Features = Callable[[Tensor], Tensor]
 Pair = tuple[str, int, int]
 """Layer, unit and seed."""
@@ -26,11 +26,8 @@ Row = dict[str, Any]
 
 def judge(bench: Photographs, weights: Path | None) -> tuple[str, Features]:
     """A network that is not the target, by name: images (N, 3, S, S) in [0, 1] to features (N, D) on the CPU."""
-    file = None if weights is None else weights / "vit_tiny64.safetensors"
-    if file is not None and file.is_file():
-        from benchmarks.common.networks import NETWORKS
-
-        vit = NETWORKS["vit_tiny64"].build(bench.data, file.parent)
+    if weights is not None and (weights / "vit_tiny64.safetensors").is_file():
+        vit = NETWORKS["vit_tiny64"].build(bench.data, weights)
 
         @torch.no_grad()
         def tokens(images: Tensor) -> Tensor:
@@ -38,8 +35,8 @@ def judge(bench: Photographs, weights: Path | None) -> tuple[str, Features]:
             return torch.cat([vit.forward_head(part, pre_logits=True) for part in parts])
 
         return "vit_tiny64 (our own training on Tiny ImageNet, 64 px)", tokens
-    network: CifarResNet = load_judge(bench.data)
-    return "a third party's ResNet-20 (CIFAR-10, 32 px)", lambda images: network.features(vl.resize(images, 32))
+    network = load_judge(bench.data)
+    return "a third party's ResNet-20 (CIFAR-10, 32 px)", lambda images: seen_by(network, images)
 
 
 def find_cells(bench: Photographs, passes: int, units: Iterable[Unit], seeds: Iterable[int]) -> list[Row]:
@@ -47,24 +44,16 @@ def find_cells(bench: Photographs, passes: int, units: Iterable[Unit], seeds: It
     keys = [(name, setting) for name in WAYS for setting in (f"equal{passes}", "default")]
     keys += [(name, "own") for name in OWN]
     found = []
-    for unit in units:
-        for seed in seeds:
-            for way, setting in keys:
-                path = cells(bench.out) / f"{cell_name(way, setting, unit, seed)}.json"
-                if path.is_file():
-                    said = json.loads(path.read_text(encoding="utf-8"))
-                    kept = {"way": way, "setting": setting.rstrip("0123456789"), "picture": path.with_suffix(".png")}
-                    found.append({**said, **kept})
+    for unit, seed, (way, setting) in itertools.product(units, seeds, keys):
+        path = cells(bench.out) / f"{cell_name(way, setting, unit, seed)}.json"
+        if path.is_file():
+            kept = {"way": way, "setting": setting.rstrip("0123456789"), "picture": path.with_suffix(".png")}
+            found.append({**read(path), **kept})
     return found
 
 
 class Scorer:
-    """Measures pictures against the held-out photographs.
-
-    Args:
-        bench: Photographs and their responses.
-        features: Of a network that is not the target.
-    """
+    """Measures pictures against the held-out photographs, by features of a network that is not the target."""
 
     def __init__(self, bench: Photographs, features: Features) -> None:
         self.bench, self.features = bench, features
@@ -74,7 +63,7 @@ class Scorer:
     def score(self, rows: list[Row]) -> list[Row]:
         """The rows with their measures, and ``features`` and ``pixels``."""
         pictures = torch.stack([peers_job.read_picture(row["picture"]) for row in rows])
-        responses, features = respond(self.bench.network, pictures), self.features(pictures)
+        responses, features = channel_means(self.bench.network, LAYERS, pictures), self.features(pictures)
         near = self.near(features)
         transfers = {layer: self._transfer(layer, rows) for layer in dict.fromkeys(row["layer"] for row in rows)}
         scored = []
@@ -104,8 +93,7 @@ class Scorer:
 
     def near(self, features: Tensor) -> Tensor:
         """Mean cosine of each picture with its five nearest held-out photographs, around their mean: (N,)."""
-        rows, photographs = (normalize(part - self.centre, dim=1) for part in (features, self.photographs))
-        return (rows @ photographs.T).topk(NEAREST, dim=1).values.mean(1)
+        return nearest(features - self.centre, self.photographs - self.centre).mean(1)
 
     def of_set(self, rows: list[Row]) -> dict[str, float | None]:
         """What only several pictures have: spectrum, kernel distance, and how unlike one unit's pictures are."""

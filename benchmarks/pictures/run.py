@@ -1,16 +1,12 @@
 """Can a reader name what the embedded backend draws, and do its edits move units that it never asks?
 
-    python -m benchmarks.pictures.run --data "$VISLENS_DATA" --out runs/pictures [--part named|alone|embedding|edits]
-
 Judges have no part in making the pictures: EfficientNet-Lite0 embeds and judges nothing; Lite2 names, and judges the
 realism of SqueezeNet's edits; SqueezeNet judges the realism of Lite2's. Tuning photographs and images stand at even
 places of the sorted lists, test ones at odd places. Every unit's record is a file of its own, so that a run resumes.
 """
 
-import argparse
 import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,19 +20,14 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.common import package as vl
+from benchmarks.common.cells import read
+from benchmarks.common.command import parser
+from benchmarks.common.edit_methods import SIGN
+from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.provenance import provenance
 from benchmarks.pictures.report import write
-from vislens_interp import zoo
-from vislens_interp.backends.base import get_backend
-from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import INPUT, NETWORK
-from vislens_interp.files import write_atomically, write_text
-from vislens_interp.math import ridge_gcv
-from vislens_interp.methods import method_by_name
-from vislens_interp.metrics.realism import kernel_distance
-from vislens_interp.preprocess import Preprocess
-from vislens_interp.reference import ReferenceSet
-from vislens_interp.targets.target import LayerTarget
 
 LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
@@ -46,8 +37,7 @@ PARTS = ("named", "embedding", "alone", "edits")
 METHODS: dict[str, tuple[str, float | None]] = {
     "edit": ("edit", None),
     "edit, alpha 0.3": ("edit", 0.3),
-    "ridge_direction": ("ridge_direction", None),
-    "shuffled": ("shuffled", None),
+    **{name: (name, None) for name in ("ridge_direction", "shuffled")},
 }
 """Method and weight of the edit; None is its own."""
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
@@ -57,10 +47,10 @@ PHOTOS, UNITS, INPUTS = 8, 8, 96
 
 def networks() -> dict[str, nn.Module]:
     """The two judges, with their preprocessing."""
-    return {"lite2": zoo.load("efficientnet_lite2"), "squeezenet": zoo.load("squeezenet1_0")}
+    return {"lite2": vl.zoo.load("efficientnet_lite2"), "squeezenet": vl.zoo.load("squeezenet1_0")}
 
 
-def read(path: Path, names: list[str]) -> Tensor:
+def read_zip(path: Path, names: list[str]) -> Tensor:
     """Files of a zip as (N, 3, S, S) uint8."""
     with zipfile.ZipFile(path) as archive:
         arrays = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
@@ -76,7 +66,7 @@ def photographs(data: Path, parity: int) -> tuple[Tensor, Tensor]:
     """Photographs (N, 3, 224, 224) uint8 at even (0) or odd (1) places, and their ImageNet classes."""
     path = data / "photos" / "imagenet500.zip"
     names = listed(path)[parity::2]
-    return read(path, names), torch.tensor([int(Path(name).name.split("_")[0]) for name in names])
+    return read_zip(path, names), torch.tensor([int(Path(name).name.split("_")[0]) for name in names])
 
 
 def tiny(data: Path, part: str, count: int, *, parity: int | None = None, seed: int = 0) -> tuple[Tensor, list[str]]:
@@ -85,25 +75,30 @@ def tiny(data: Path, part: str, count: int, *, parity: int | None = None, seed: 
     names = listed(path) if parity is None else listed(path)[parity::2]
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[:count].sort().values
     names = [names[row] for row in order]
-    return read(path, names), [name.split("/")[-2] for name in names]
+    return read_zip(path, names), [name.split("/")[-2] for name in names]
 
 
 @torch.no_grad()
-def scores(net: Any, images: Tensor, classes: Tensor | None = None) -> Tensor:
-    parts = [net(net.preprocess(part)) for part in images.split(20)]
-    logits = torch.cat(parts)
-    return logits if classes is None else logits[:, classes]
+def scores(net: Any, images: Tensor, classes: Tensor | slice = slice(None)) -> Tensor:
+    return torch.cat([net(net.preprocess(part)) for part in images.split(20)])[:, classes]
+
+
+def tiny_classes(data: Path, words: list[str]) -> tuple[Tensor, Tensor]:
+    """ImageNet's numbers of Tiny ImageNet's 200 classes, and the place of each word among them."""
+    info = ImageNetInfo("imagenet-1k").label_names()
+    known = sorted(read(data / "tiny_imagenet" / "classes.json"))
+    return torch.tensor([info.index(word) for word in known]), torch.tensor([known.index(word) for word in words])
+
+
+def eight_bits(images: Tensor) -> Tensor:
+    return (images * 255).round() / 255
 
 
 @torch.no_grad()
 def features(name: str, net: Any, images: Tensor) -> Tensor:
     """Pooled last features, (N, D)."""
-    parts = []
-    for part in images.split(20):
-        x = net.preprocess(part)
-        x = net.forward_features(x) if name == "lite2" else net.features(x)
-        parts.append(x.mean((2, 3)))
-    return torch.cat(parts)
+    last = net.forward_features if name == "lite2" else net.features
+    return torch.cat([last(net.preprocess(part)).mean((2, 3)) for part in images.split(20)])
 
 
 def interval(values: Tensor, seed: int = 0) -> list[float]:
@@ -122,47 +117,38 @@ def named(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     """Unedited pictures: how many does a network name?"""
     images, labels = photographs(data, 1)
     photos = images.float() / 255
-    loop = get_backend("embedded").closed_loop
+    loop = vl.get_backend("embedded").closed_loop
     found: dict[str, Any] = {"photographs": len(photos)}
     found["originals"] = {name: share(scores(net, photos).argmax(1) == labels) for name, net in nets.items()}
     for strength in (0.0, 0.2, 0.4, 0.6):
-        made = (loop.reconstruct(photos, strength) * 255).round() / 255
+        made = eight_bits(loop.reconstruct(photos, strength))
         psnr = -10 * (made - photos).square().mean((1, 2, 3)).log10()
         found[f"strength {strength}" if strength else "all maps"] = {
             "psnr": interval(psnr),
             **{name: share(scores(net, made).argmax(1) == labels) for name, net in nets.items()},
         }
     small, words = tiny(data, "val", 1000, parity=1, seed=seed)
-    info = ImageNetInfo("imagenet-1k").label_names()
-    known = sorted(json.loads((data / "tiny_imagenet" / "classes.json").read_text()))
-    classes = torch.tensor([info.index(word) for word in known])
-    wanted = torch.tensor([known.index(word) for word in words])
+    classes, wanted = tiny_classes(data, words)
     x = small.float() / 255
-    at64 = get_backend("embedded", size=64).closed_loop
+    at64 = vl.get_backend("embedded", size=64).closed_loop
     found["64 px"] = {"images": len(x), "originals": share(scores(nets["lite2"], x, classes).argmax(1) == wanted)}
     for strength in (0.0, 0.2):
-        made = (at64.reconstruct(x, strength) * 255).round() / 255
-        found["64 px"][f"strength {strength}" if strength else "all maps"] = share(
-            scores(nets["lite2"], made, classes).argmax(1) == wanted
-        )
+        seen = scores(nets["lite2"], eight_bits(at64.reconstruct(x, strength)), classes)
+        found["64 px"][f"strength {strength}" if strength else "all maps"] = share(seen.argmax(1) == wanted)
     return found
 
 
 def alone(data: Path, nets: dict[str, nn.Module], seed: int, count: int = 96) -> dict[str, Any]:
     """Pictures from the channel means alone, at 64 px: no input image, no trained generator."""
-    loop = get_backend("embedded", size=64).closed_loop
+    loop = vl.get_backend("embedded", size=64).closed_loop
     images, words = tiny(data, "val", count, parity=1, seed=seed)
-    info = ImageNetInfo("imagenet-1k").label_names()
-    known = sorted(json.loads((data / "tiny_imagenet" / "classes.json").read_text()))
-    classes = torch.tensor([info.index(word) for word in known])
-    wanted = torch.tensor([known.index(word) for word in words])
+    classes, wanted = tiny_classes(data, words)
     x = images.float() / 255
     with torch.no_grad():
         asked = loop.embedder(x)
     made = loop.draw(asked, list(range(len(x))))
     ranks = scores(nets["lite2"], made, classes).argsort(1, descending=True) == wanted[:, None]
     place = ranks.float().argmax(1)
-    torchvision.utils.save_image(torchvision.utils.make_grid(torch.cat([x[:12], made[:12]]), 12), "alone.png")
     return {
         "images": count,
         "originals": share(scores(nets["lite2"], x, classes).argmax(1) == wanted),
@@ -175,85 +161,59 @@ def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, An
     """Median held-out correlation of a ridge read-out with all units of SqueezeNet; both see 64-px images at 128 px."""
     learn = tiny(data, "train_0", 3000, seed=seed)[0].float() / 255
     test = tiny(data, "val", 1000, parity=1, seed=seed)[0].float() / 255
-    embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT).standardise(learn)
+    embedder = vl.DepthEmbedder(vl.zoo.load(NETWORK), size=INPUT).standardise(learn)
     with torch.no_grad():
         x, held = embedder(learn).double(), embedder(test).double()
-    found = {}
-    layers = list(LAYERS["squeezenet"].values())
-    read_outs = zip(*(_channels(nets["squeezenet"], layers, part, size=INPUT) for part in (learn, test)), strict=True)
-    for depth, (y, truth) in zip(LAYERS["squeezenet"], read_outs, strict=True):
-        weights = ridge_gcv(x - x.mean(0), y - y.mean(0))
-        r = _correlations((held - x.mean(0)) @ weights, truth)
-        found[depth] = [*interval(r[r.isfinite()]), r.nanmedian().item()]
+    found, network = {}, vl.zoo.load("squeezenet1_0")
+    preprocess = network.preprocess
+    network.preprocess = vl.Preprocess(INPUT, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist())
+    layers = LAYERS["squeezenet"]
+    learned, tested = (channel_means(network, list(layers.values()), part) for part in (learn, test))
+    for depth, layer in layers.items():
+        y, truth = learned[layer].double(), tested[layer].double()
+        weights = vl.ridge_gcv(x - x.mean(0), y - y.mean(0))
+        r = vl.pearson((held - x.mean(0)) @ weights, truth)[truth.std(0) > 0]
+        found[depth] = [*interval(r), r.median().item()]
     return found
 
 
-def _correlations(a: Tensor, b: Tensor) -> Tensor:
-    a, b = a - a.mean(0), b - b.mean(0)
-    return (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0))
-
-
-@torch.no_grad()
-def _channels(net: Any, layers: list[str], images: Tensor, size: int | None = None) -> list[Tensor]:
-    """Channel means of layers, (N, C) each, float64, from one pass."""
-    seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-
-    def keep(layer: str) -> Any:
-        return lambda module, args, output: seen[layer].append(output.mean((2, 3)).double())
-
-    handles = [net.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
-    preprocess = net.preprocess
-    if size is not None:
-        preprocess = Preprocess(size, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist())
-    try:
-        for part in images.split(50):
-            net(preprocess(part))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [torch.cat(seen[layer]) for layer in layers]
-
-
 def edits(
-    data: Path, nets: dict[str, Any], seed: int, out: Path, parity: int, units: int, split: str
+    data: Path, nets: dict[str, Any], seed: int, out: Path, parity: int, units: int, split: tuple[int, int]
 ) -> dict[str, Any]:
     """Signed changes of units' responses, in SDs over the reference photographs, and what a third network sees.
 
     Lenses are fitted on the backend's own reference photographs. Every unit gets other photographs to edit, in turn, so
     that a group's pictures together are compared with photographs that nobody edits.
     """
-    backend = get_backend("embedded")
-    reference = ReferenceSet.of_backend(backend)
-    assert reference is not None
+    backend = vl.get_backend("embedded")
+    reference: Any = vl.ReferenceSet.of_backend(backend)
     real = photographs(data, parity)[0].float() / 255
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
     inputs, others = real[order[:INPUTS]], real[order[INPUTS:]]
     save_features(out / "others.safetensors", {name: features(name, net, others) for name, net in nets.items()})
-    part, parts = (int(word) for word in split.split("/"))
-    number = -1
+    work: list[tuple[str, str, int]] = []
     for name, layers in LAYERS.items():
-        responses: list[Tensor] = []
         for depth, layer in layers.items():
             width = layer_width(nets[name], layer)
             order = torch.randperm(width, generator=torch.Generator().manual_seed(seed + 2))
             # Units of the first half of a fixed shuffle tune, those of the second half test.
             chosen = (order[width // 2 :] if parity else order[: width // 2])[:units].tolist()
-            for unit in chosen:
-                number += 1
-                file = out / f"{name}-{depth}-{unit}.json"
-                if file.is_file() or number % parts != part:
-                    continue
-                if not responses:
-                    responses = reference_responses(out, name, nets[name], list(layers.values()), reference)
-                column = responses[list(layers).index(depth)][:, unit : unit + 1].float()
-                rows = torch.arange(number * PHOTOS, (number + 1) * PHOTOS) % INPUTS
-                record = edit_unit(nets, name, layer, unit, backend, reference, column, inputs[rows], seed, file)
-                write_text(file, json.dumps({"depth": depth, "rows": rows.tolist(), **record}))
-                said = {
-                    label: [round(float(np.mean(cell["change"])), 2) for cell in row.values()]
-                    for label, row in record["methods"].items()
-                }
-                print(file.name, said, flush=True)
+            work += [(name, depth, unit) for unit in chosen]
+    for number, (name, depth, unit) in enumerate(work):
+        file = out / f"{name}-{depth}-{unit}.json"
+        if file.is_file() or number % split[1] != split[0]:
+            continue
+        layers = LAYERS[name]
+        responses = reference_responses(out, name, nets[name], list(layers.values()), reference)
+        fitted = reference.with_responses(responses[list(layers).index(depth)][:, unit : unit + 1].float())
+        rows = torch.arange(number * PHOTOS, (number + 1) * PHOTOS) % INPUTS
+        record = edit_unit(nets, name, layers[depth], unit, backend, fitted, inputs[rows], seed, file)
+        vl.write_text(file, json.dumps({"depth": depth, "rows": rows.tolist(), **record}))
+        means = {
+            label: [round(float(np.mean(cell["change"])), 2) for cell in row.values()]
+            for label, row in record["methods"].items()
+        }
+        print(file.name, means, flush=True)
     return summarise(out)
 
 
@@ -263,15 +223,14 @@ def edit_unit(
     layer: str,
     unit: int,
     backend: Any,
-    reference: ReferenceSet,
-    column: Tensor,
+    reference: Any,
     images: Tensor,
     seed: int,
     file: Path,
 ) -> dict[str, Any]:
     """Pictures of one unit by every method: what the unit answers, how far pixels went, what the judge sees."""
-    target = LayerTarget(nets[name], layer, unit)
-    judge = JUDGE[name]
+    target = vl.LayerTarget(nets[name], layer, unit)
+    judge, column = JUDGE[name], reference.responses
     sd = column.std()
     before = target.responses(images)[:, 0]
     seen = {"unedited": features(judge, nets[judge], images)}
@@ -280,16 +239,16 @@ def edit_unit(
     fitted: dict[str, Any] = {}
     for label, (kind, alpha) in METHODS.items():
         if kind not in fitted:
-            fitted[kind] = method_by_name(kind).fit(target, backend, reference.with_responses(column))
+            fitted[kind] = vl.method_by_name(kind).fit(target, backend, reference)
         method = fitted[kind]
         if label == "edit":
             record["evidence"] = method.evidence_[target.names[0]].to_dict()
             kept = method.generate(images, {}, seeds=[seed] * len(images)).images
             record["alpha 0"] = ((target.responses(kept)[:, 0] - before) / sd).abs().mean().item()
         row: dict[str, Any] = {}
-        for sense, sign in (("increase", 1), ("decrease", -1)):
+        for sense, sign in SIGN.items():
             made = method.generate(images, {0: sense}, seeds=[seed] * len(images), alpha=alpha).images
-            made = (made * 255).round() / 255
+            made = eight_bits(made)
             seen[f"{label} {sense}"] = features(judge, nets[judge], made)
             row[sense] = {
                 "change": (sign * (target.responses(made)[:, 0] - before) / sd).tolist(),
@@ -304,30 +263,30 @@ def edit_unit(
 
 
 def save_features(path: Path, found: dict[str, Tensor]) -> None:
-    write_atomically(path, lambda temporary: save_file({k: v.contiguous() for k, v in found.items()}, temporary))
+    vl.write_atomically(path, lambda temporary: save_file({k: v.contiguous() for k, v in found.items()}, temporary))
 
 
-@torch.no_grad()
 def layer_width(net: Any, layer: str) -> int:
-    return _channels(net, [layer], torch.zeros(1, 3, 64, 64))[0].shape[1]
+    return channel_means(net, [layer], torch.zeros(1, 3, 64, 64))[layer].shape[1]
 
 
-def reference_responses(out: Path, name: str, net: Any, layers: list[str], reference: ReferenceSet) -> list[Tensor]:
+def reference_responses(out: Path, name: str, net: Any, layers: list[str], reference: Any) -> list[Tensor]:
     """Channel means of layers over the reference photographs, read once and kept in a file."""
     path = out / f"reference-{name}.safetensors"
     if not path.is_file():
-        parts = [_channels(net, layers, part) for part in reference.parts()]
-        save_features(path, {layer: torch.cat([part[k] for part in parts]) for k, layer in enumerate(layers)})
+        parts = [channel_means(net, layers, part) for part in reference.parts()]
+        save_features(path, {layer: torch.cat([part[layer] for part in parts]).double() for layer in layers})
     stored = load_file(path)
     return [stored[layer] for layer in layers]
 
 
 def summarise(out: Path) -> dict[str, Any]:
     """Means over units with intervals for each network and depth; distances of a network's pictures together."""
-    records = {path: json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))}
+    records = {path: read(path) for path in sorted(out.glob("*-*-*.json"))}
     found: dict[str, Any] = {"units": len(records), "photographs a unit": PHOTOS}
     found["evidence good"] = share(torch.tensor([not record["evidence"]["weak"] for record in records.values()]))
     found["alpha 0, SD"] = interval(torch.tensor([record["alpha 0"] for record in records.values()]))
+    change = lambda record, label, sense: np.mean(record["methods"][label][sense]["change"])  # noqa: E731
     others = load_file(out / "others.safetensors")
     for name, layers in LAYERS.items():
         own = {path: record for path, record in records.items() if record["network"] == name}
@@ -337,59 +296,46 @@ def summarise(out: Path) -> dict[str, Any]:
             group = [record for record in own.values() if record["depth"] == depth]
             row: dict[str, Any] = {"units": len(group), "room to fall, SD": float(np.mean([r["room"] for r in group]))}
             for label in METHODS:
-                for sense in ("increase", "decrease"):
-                    changes = torch.tensor([np.mean(r["methods"][label][sense]["change"]) for r in group])
-                    row[f"{label} {sense}"] = interval(changes)
+                for sense in SIGN:
+                    row[f"{label} {sense}"] = interval(torch.tensor([change(r, label, sense) for r in group]))
             found[f"{name} {depth}"] = row
         real = others[JUDGE[name]]
         scale = real.std(0).clamp_min(1e-6)
         stored = [load_file(path.with_suffix(".safetensors")) for path in own]
         found[f"{name}: kernel distance"] = {
-            key: kernel_distance(torch.cat([one[key] for one in stored]) / scale, real / scale) for key in stored[0]
+            key: vl.kernel_distance(torch.cat([one[key] for one in stored]) / scale, real / scale) for key in stored[0]
         }
     for rival in ("ridge_direction", "shuffled"):
         gaps = [
-            np.mean(
-                [
-                    np.mean(r["methods"]["edit"][s]["change"]) - np.mean(r["methods"][rival][s]["change"])
-                    for s in ("increase", "decrease")
-                ]
-            )
-            for r in records.values()
+            np.mean([change(record, "edit", sense) - change(record, rival, sense) for sense in SIGN])
+            for record in records.values()
         ]
         found[f"edit minus {rival}, SD"] = interval(torch.tensor(gaps))
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("VISLENS_DATA"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", choices=PARTS, action="append")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--units", type=int, default=UNITS)
-    parser.add_argument("--share", default="0/1", help="i/n: every n-th unit from the i-th, for n processes")
-    parser.add_argument("--tune", action="store_true", help="edits on tuning photographs and tuning units")
-    args = parser.parse_args()
-    if args.data is None:
-        parser.error("--data is not given and VISLENS_DATA is not set; say where the files are.")
-    args.data = Path(args.data)
+    command = parser(__doc__, "--data", "--out", "--seed", "--share")
+    command.add_argument("--part", choices=PARTS, action="append")
+    command.add_argument("--units", type=int, default=UNITS)
+    command.add_argument("--tune", action="store_true", help="edits on tuning photographs and tuning units")
+    args = command.parse_args()
+    data, nets = data_folder(args.data), networks()
     source = provenance(seed=args.seed)  # now: the code may change while it runs
-    nets = networks()
     args.out.mkdir(parents=True, exist_ok=True)
     for part in args.part or PARTS:
         if part == "edits":
             folder = args.out / ("edits-tuning" if args.tune else "edits")
             folder.mkdir(parents=True, exist_ok=True)
-            figures = edits(args.data, nets, args.seed, folder, 0 if args.tune else 1, args.units, args.share)
+            figures = edits(data, nets, args.seed, folder, 0 if args.tune else 1, args.units, args.share)
             part = folder.name
         else:
-            figures = {"named": named, "alone": alone, "embedding": embedding}[part](args.data, nets, args.seed)
+            figures = {"named": named, "alone": alone, "embedding": embedding}[part](data, nets, args.seed)
         text = json.dumps({"provenance": source, "measures": figures}, indent=1)
-        write_text(args.out / f"part-{part}.json", text)
+        vl.write_text(args.out / f"part-{part}.json", text)
         print(part, text, flush=True)
     files = {part: args.out / f"part-{part}.json" for part in PARTS}
-    write({part: json.loads(file.read_text()) for part, file in files.items() if file.is_file()}, args.out)
+    write({part: read(file) for part, file in files.items() if file.is_file()}, args.out)
 
 
 if __name__ == "__main__":

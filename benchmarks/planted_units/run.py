@@ -1,24 +1,22 @@
-"""Planted truth: units whose preference is known, noisy recordings, and the noiseless response to what methods make.
-
-    python -m benchmarks.planted_units.run --data $VISLENS_DATA --out runs/planted [--set test] [--quick]
-
-README.md says what is measured, and how.
-"""
+"""Planted truth: units whose preference is known, noisy recordings, and the noiseless response to what methods make."""
 
 import argparse
+import itertools
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.cells import read, read_all
+from benchmarks.common.command import parser
+from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import data_folder
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.planted_units.methods import METHODS, fit_and_move
-from benchmarks.planted_units.report import DIRECTIONS, report, verdicts
+from benchmarks.planted_units.report import Rows, report, verdicts
 from benchmarks.planted_units.truth import Space, load_plan, load_space, name_of_space, plant, record
 
 
@@ -60,10 +58,10 @@ def measure_unit(
     found = []
     for label in labels:
         began = time.perf_counter()
-        moved = fit_and_move(label, x, responses, inputs, DIRECTIONS, angles)
+        moved = fit_and_move(label, x, responses, inputs, tuple(SIGN), angles)
         seconds = time.perf_counter() - began
         for direction, path in moved.items():
-            sign = 1.0 if direction == "increase" else -1.0
+            sign = SIGN[direction]
             change, real, retrieved = [0.0], [untouched.mean().item()], [0.0]
             for step in path:
                 near, nearest = realism(step, space.pool, neighbours)
@@ -85,75 +83,67 @@ def _short(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+def chosen(args: argparse.Namespace, plan: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Seeds, families and conditions of a call, in the order of the work."""
+    seeds = [seed for seed in plan["seeds"][args.set] if not args.seeds or seed in args.seeds]
+    families = [family for family in plan["families"] if not args.families or family in args.families]
+    numbers = args.conditions or range(len(plan["conditions"]))
+    if args.quick:
+        seeds, numbers = seeds[:1], [3]
+    return list(itertools.product(seeds, families, [plan["conditions"][number] for number in numbers]))
+
+
+def run(args: argparse.Namespace) -> Rows:
     """Rows of every unit and condition; finished ones are read from the folder."""
     plan = load_plan()
     space = load_space(data_folder(args.data), args.out, plan)
-    inputs = space.tune if args.set == "tune" else space.test
-    seeds, conditions, families = plan["seeds"][args.set], plan["conditions"], list(plan["families"])
-    labels = list(METHODS) if args.only is None else [label for label in METHODS if label in args.only]
-    if args.conditions:
-        conditions = [conditions[number] for number in args.conditions]
-    if args.families:
-        families = [family for family in families if family in args.families]
-    if args.seeds:
-        seeds = [seed for seed in seeds if seed in args.seeds]
-    if args.quick:
-        seeds, conditions, inputs = seeds[:1], plan["conditions"][3:4], inputs[:20]
+    inputs = (space.tune if args.set == "tune" else space.test)[: 20 if args.quick else None]
+    labels = [label for label in METHODS if args.only is None or label in args.only]
     where = args.out / f"{args.set}{'_quick' if args.quick else ''}_{name_of_space(space)[:8]}"
-    rows = []
-    for seed in seeds:
-        for family in families:
-            for condition in conditions:
-                name = f"{family.replace(' ', '_')}-{seed}-{condition['snr']}-{condition['images']}.json"
-                file = where / name
-                kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-                missing = [label for label in labels if label not in {row["method"] for row in kept}]
-                if missing:
-                    kept += measure_unit(family, seed, condition, space, inputs, plan, missing)
-                    vl.write_text(file, json.dumps(kept))
-                    print(file.name, flush=True)
-                rows += [row for row in kept if row["method"] in labels]
+    rows: Rows = []
+    for seed, family, condition in chosen(args, plan):
+        file = where / f"{family.replace(' ', '_')}-{seed}-{condition['snr']}-{condition['images']}.json"
+        kept = read(file) if file.exists() else []
+        missing = [label for label in labels if label not in {row["method"] for row in kept}]
+        if missing:
+            kept += measure_unit(family, seed, condition, space, inputs, plan, missing)
+            vl.write_text(file, json.dumps(kept))
+            print(file.name, flush=True)
+        rows += [row for row in kept if row["method"] in labels]
     return rows
 
 
-def finished(args: argparse.Namespace) -> list[dict[str, Any]]:
+def finished(args: argparse.Namespace) -> Rows:
     """Rows of everything that earlier calls left in the folder, of the planned units and conditions."""
     plan = load_plan()
     space = load_space(data_folder(args.data), args.out, plan)
-    rows = []
-    for file in sorted((args.out / f"{args.set}_{name_of_space(space)[:8]}").glob("*.json")):
-        rows += json.loads(file.read_text(encoding="utf-8"))
+    files = read_all(args.out / f"{args.set}_{name_of_space(space)[:8]}", "*.json")
     known = [(condition["snr"], condition["images"]) for condition in plan["conditions"]]
-    return [
-        row
-        for row in rows
-        if row["method"] in METHODS and row["seed"] in plan["seeds"][args.set] and (row["snr"], row["images"]) in known
-    ]
+    seeds = plan["seeds"][args.set]
+    planned = lambda row: row["seed"] in seeds and (row["snr"], row["images"]) in known  # noqa: E731
+    return [row for rows in files for row in rows if row["method"] in METHODS and planned(row)]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of real files; VISLENS_DATA if left out")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--set", choices=("test", "tune"), default="test")
-    parser.add_argument("--conditions", nargs="+", type=int, help="positions in the plan's list; all if left out")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
-    parser.add_argument("--families", nargs="+", choices=list(load_plan()["families"]), help="all if left out")
-    parser.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods alone")
-    parser.add_argument("--quick", action="store_true", help="one unit a family, one condition, 20 images")
-    parser.add_argument("--publish", action="store_true", help="write benchmarks/results too")
-    args = parser.parse_args(argv)
+    command = parser(__doc__, "--data", "--out", "--quick")
+    command.add_argument("--set", choices=("test", "tune"), default="test")
+    command.add_argument("--conditions", nargs="+", type=int, help="positions in the plan's list; all if left out")
+    command.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
+    command.add_argument("--families", nargs="+", choices=list(load_plan()["families"]), help="all if left out")
+    command.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods alone")
+    command.add_argument("--publish", action="store_true", help="write benchmarks/results too")
+    args = command.parse_args(argv)
     rows = run(args)
     if args.publish:
         rows = finished(args)
     source = provenance(seed=load_plan()["seeds"][args.set])
-    slim = [{key: value for key, value in row.items() if key not in ("change",)} for row in rows]
+    slim = [{key: value for key, value in row.items() if key != "change"} for row in rows]
     content = json.dumps({"provenance": source, "rows": slim, "verdicts": [text for _, text in verdicts(rows)]})
+    text = report(rows, source)
     for folder in [args.out, *([RESULTS] if args.publish else [])]:
         vl.write_text(folder / "planted_units.json", content.replace('}, {"family"', '},\n{"family"') + "\n")
-        vl.write_text(folder / "planted_units.md", report(rows, source))
-    print(report(rows, source))
+        vl.write_text(folder / "planted_units.md", text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Units whose preference is known: functions of real embeddings, and what noisy recordings of them would say."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import load_squeezenet
+from benchmarks.common.cells import read
+from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_squeezenet
 
 PLAN = Path(__file__).with_name("units.json")
 
 
 def load_plan() -> dict[str, Any]:
     """Families, SNRs, sizes and seeds, committed before the first run."""
-    return json.loads(PLAN.read_text(encoding="utf-8"))
+    return read(PLAN)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _embed(data: Path, said: dict[str, Any]) -> dict[str, Tensor]:
         parts = []
         for part in images.split(64):
             pixels = interpolate(part.float() / 255, size=said["pixels"], mode="bilinear", antialias=True)
-            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
             parts.append(network.features((pixels - mean) / std).mean((2, 3)))
         return torch.cat(parts)
 

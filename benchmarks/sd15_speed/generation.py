@@ -13,9 +13,10 @@ import resource
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,22 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import package as vl
 from benchmarks.sd15_speed.report import STEPS
+from benchmarks.speed.run import seconds_of, wait
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
-_CROSS = ["CrossAttnDownBlock2D", "CrossAttnUpBlock2D"]
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Shapes of the five networks.
-
-    Args:
-        unet: Of diffusers' UNet2DConditionModel.
-        vae: Of its AutoencoderKL.
-        text: Of transformers' CLIPTextConfig.
-        clip: open_clip's name of the embedder's network, or its vision tower's settings.
-        dim: Dimensions of an embedding.
-    """
+    """Shapes of the five networks; ``networks.toml`` says whose they are."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -52,35 +45,14 @@ class Networks:
     dim: int
 
 
-def _vae(channels: list[int], layers: int, side: int) -> dict[str, Any]:
-    kinds = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
-    blocks = {name: kind * len(channels) for name, kind in kinds.items()}
-    return {"block_out_channels": channels, "layers_per_block": layers, "sample_size": side, **blocks}
+def _networks(name: str) -> Networks:
+    said = tomllib.loads(Path(__file__).with_name("networks.toml").read_text(encoding="utf-8"))[name]
+    depth = len(said["vae"]["block_out_channels"])
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
+    return Networks(**said | {"vae": said["vae"] | blocks})
 
 
-PUBLISHED = Networks(
-    unet={"cross_attention_dim": 768, "sample_size": 64},  # the rest of Stable Diffusion 1.5 is diffusers' default
-    vae=_vae([128, 256, 512, 512], 2, 512),
-    text={"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768},
-    clip="ViT-H-14",
-    dim=1024,
-)
-TINY = Networks(
-    unet={
-        "attention_head_dim": 2,
-        "block_out_channels": [8, 16],
-        "cross_attention_dim": 16,
-        "down_block_types": [_CROSS[0], "DownBlock2D"],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "sample_size": 16,
-        "up_block_types": ["UpBlock2D", _CROSS[1]],
-    },
-    vae=_vae([8, 16], 1, 32) | {"norm_num_groups": 4},
-    text={"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2},
-    clip={"image_size": 28, "layers": 2, "width": 32, "head_width": 8, "patch_size": 14},
-    dim=24,
-)
+PUBLISHED, TINY = _networks("published"), _networks("tiny")
 
 
 @dataclass(frozen=True)
@@ -105,9 +77,6 @@ class Effort:
 
 
 QUICK = Effort(steps=2, embedded=2, grid_steps=3, batches=(1, 2), repeats=2, matrix=64)
-
-
-# --- the networks
 
 
 def _vision_tower(networks: Networks) -> tuple[nn.Module, int]:
@@ -171,9 +140,6 @@ def build_generator(networks: Networks, **options: Any) -> vl.StableDiffusionGen
     )
 
 
-# --- counted
-
-
 def counts(networks: Networks) -> dict[str, float]:
     """Floating-point operations of each part (a multiplication and an addition are two), and weights.
 
@@ -206,24 +172,10 @@ def counts(networks: Networks) -> dict[str, float]:
     return found
 
 
-# --- measured
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int = 5) -> float:
     """Operations a second of a product of square matrices, median of some: what the machine can do just now."""
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        start = time.perf_counter()
-        one @ other
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
+    seconds = [seconds_of(lambda: one @ other, device) for _ in range(repeats + 1)]
     return 2 * side**3 / median(seconds[1:])
 
 
@@ -234,11 +186,11 @@ def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float
     starts: list[tuple[float, float]] = []
 
     def begin(*_: Any) -> None:
-        _wait(device)
+        wait(device)
         starts.append((time.perf_counter(), time.process_time()))
 
     def end(*_: Any) -> None:
-        _wait(device)
+        wait(device)
         wall, cpu = starts.pop()
         found.append((time.perf_counter() - wall, time.process_time() - cpu))
 
@@ -250,61 +202,48 @@ def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float
             hook.remove()
 
 
+@torch.no_grad()
+def _measured(
+    work: Callable[[], Any], modules: dict[str, nn.Module], effort: Effort, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Seconds of modules' passes in some work, wall and CPU, and the matrix rate around it."""
+    side = effort.matrix * (4 if device.type == "cuda" else 1)
+    if device.type == "cuda":  # its kernels are chosen and loaded at the first call
+        work()
+        torch.cuda.reset_peak_memory_stats(device)
+    rates = [matrix_rate(device, dtype, side)]
+    found: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch.")}
+    with ExitStack() as stack:
+        timed = {name: stack.enter_context(_timed(module, device)) for name, module in modules.items()}
+        work()
+    for name, calls in timed.items():
+        found |= {name: [wall for wall, _ in calls], f"{name}_cpu": [cpu for _, cpu in calls]}
+    rates.append(matrix_rate(device, dtype, side))
+    return found | {"rates": rates, "memory": peak_memory(device), "threads": torch.get_num_threads()}
+
+
 def parts(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of denoising steps and of a decoding, in the generator itself, and the matrix rate around them."""
-    side = effort.matrix * (4 if device.type == "cuda" else 1)
-    with torch.no_grad():
-        generator = build_generator(
-            networks, device=device, dtype=dtype, num_inference_steps=effort.steps, batch_size=1
-        )
-        embedding = torch.randn(1, networks.dim)
-        if device.type == "cuda":  # its kernels are chosen and loaded at the first call
-            generator(embedding, seeds=[42])
-            torch.cuda.reset_peak_memory_stats(device)
-        rates = [matrix_rate(device, dtype, side)]
-        with _timed(generator.unet, device) as steps, _timed(generator.vae.decoder, device) as decoding:
-            made = generator(embedding, seeds=[42])
-        rates.append(matrix_rate(device, dtype, side))
-    if not made.isfinite().all():
-        raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": device.type,
-        "pixels": generator.size,
-        "step": [wall for wall, _ in steps],
-        "step_cpu": [cpu for _, cpu in steps],
-        "decode": [wall for wall, _ in decoding],
-        "decode_cpu": [cpu for _, cpu in decoding],
-        "rates": rates,
-        "memory": peak_memory(device),
-        "threads": torch.get_num_threads(),
-    }
+    generator = build_generator(networks, device=device, dtype=dtype, num_inference_steps=effort.steps, batch_size=1)
+    embedding = torch.randn(1, networks.dim)
+
+    def draw() -> None:
+        if not generator(embedding, seeds=[42]).isfinite().all():
+            raise ValueError(f"networks made pictures that are not finite in {dtype}; expected numbers. Report this.")
+
+    found = _measured(draw, {"step": generator.unet, "decode": generator.vae.decoder}, effort, device, dtype)
+    return found | {"device": device.type, "pixels": generator.size}
 
 
 def embedding(networks: Networks, effort: Effort, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of an image's embedding, in the embedder itself, and the matrix rate around it."""
-    side = effort.matrix * (4 if device.type == "cuda" else 1)
     torch.manual_seed(0)
     tower, pixels = _vision_tower(networks)
     embedder = vl.OpenCLIPEmbedder(tower, vl.Preprocess(pixels, [0.5], [0.25]), device=device, dtype=dtype)
     images = torch.rand(effort.embedded, 3, pixels, pixels)
-    if device.type == "cuda":
-        embedder(images)
-        torch.cuda.reset_peak_memory_stats(device)
-    rates = [matrix_rate(device, dtype, side)]
-    with torch.no_grad(), _timed(embedder, device) as calls:
-        for _ in range(3):
-            embedder(images)
-    rates.append(matrix_rate(device, dtype, side))
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "images": effort.embedded,
-        "embed": [wall / effort.embedded for wall, _ in calls],
-        "embed_cpu": [cpu / effort.embedded for _, cpu in calls],
-        "rates": rates,
-        "memory": peak_memory(device),
-        "threads": torch.get_num_threads(),
-    }
+    found = _measured(lambda: [embedder(images) for _ in range(3)], {"embed": embedder}, effort, device, dtype)
+    each = {name: [seconds / effort.embedded for seconds in found[name]] for name in ("embed", "embed_cpu")}
+    return found | each | {"images": effort.embedded}
 
 
 def peak_memory(device: torch.device) -> int:
@@ -335,12 +274,7 @@ class Variant:
     channels_last: bool
 
     def __str__(self) -> str:
-        words = [
-            self.dtype,
-            *(["channels-last"] if self.channels_last else []),
-            *(["compiled"] if self.compile else []),
-        ]
-        return ", ".join(words)
+        return self.dtype + ", channels-last" * self.channels_last + ", compiled" * self.compile
 
 
 def variants(device: torch.device) -> list[Variant]:
@@ -373,21 +307,15 @@ class Grid:
             )
         generator = self.generator
         generator.batch_size, embeddings, seeds = batch, torch.randn(batch, self.networks.dim), list(range(batch))
-        seconds = []
+        draw = lambda: generator(embeddings, seeds=seeds)  # noqa: E731
         try:
             generator.num_inference_steps = 2  # the first call of a shape compiles, or chooses kernels
-            start = time.perf_counter()
-            generator(embeddings, seeds=seeds)
-            first = time.perf_counter() - start
+            first = seconds_of(draw, device)
             generator.num_inference_steps = effort.grid_steps
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            for _ in range(max(1, math.ceil(effort.repeats / batch))):
-                _wait(device)
-                start = time.perf_counter()
-                generator(embeddings, seeds=seeds)
-                _wait(device)
-                seconds.append(time.perf_counter() - start)
+            count = max(1, math.ceil(effort.repeats / batch))
+            seconds = [seconds_of(draw, device) for _ in range(count)]
         except MemoryError as error:
             return {"batch": batch, "rate": None, "memory": None, "error": str(error).partition(".")[0]}
         memory = peak_memory(device) if device.type == "cuda" else None
@@ -399,6 +327,3 @@ class Grid:
             "steps": effort.grid_steps,
             "memory": memory,
         }
-
-
-# --- said

@@ -4,57 +4,32 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common.findings import Aim, Findings, Measure
+from benchmarks.common.tables import fill_lines, table, table_text
 
 PAPER_HOURS = 6.5
+STEPS, PICTURES = 50, 2000
+PAPER_RATE = 0.48
+"""Pictures a second, RTX A5000 (the paper)."""
+RATE_GOAL = 3.0
+"""Pictures a second on an H200."""
+MEMORY_GOAL = 6e9
+"""Bytes at batch 1 in half precision."""
 
 
 def fit_lines(fits: list[dict[str, Any]]) -> list[str]:
     """The tables of the fit as markdown."""
-    lines = ["## Fit: one unit, to the same validation loss", ""]
-    lines += ["| embeddings | recipe | epochs or rounds | s in all (CPU s) | epochs (s) to the paper's recipe's best"]
-    lines[-1] += " validation loss | validation loss | training loss | held-out axis r |"
-    lines += ["|---" * 8 + "|"]
+    head = ["embeddings", "recipe", "epochs or rounds", "s in all (CPU s)"]
+    head.append("epochs (s) to the paper's recipe's best validation loss")
+    rows = [[*head, "validation loss", "training loss", "held-out axis r"]]
     for one in fits:
         for recipe, words in (("adam", "Table S3: Adam"), ("alternating", "exact rounds")):
-            row = one[recipe]
-            to_goal = (
-                f"{row['epochs_to_goal']} ({row['seconds_to_goal']:.1f})"
-                if row["seconds_to_goal"] is not None
-                else "not reached"
-            )
-            cells = [
-                f"{one['name']}, {one['images']:,} × {one['dim']:,}",
-                words,
-                str(row["epochs"]),
-                f"{row['seconds']:.1f} ({row['cpu_seconds']:.1f})",
-                to_goal,
-                *(f"{row[name]:.2f}" for name in ("validation_loss", "training_loss")),
-                f"{row['axis_correlation']:.3f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    note = (
-        f"The paper reports {PAPER_HOURS} h a unit on an RTX A5000. Validation losses are at the posterior's mean,"
-        " training losses with its noise (Adam's as an epoch's mean, the rounds' exactly)."
-    )
-    return [*lines, "", note]
-
-
-STEPS = 50
-
-
-PICTURES = 2000
-
-
-PAPER_RATE = 0.48
-"""Pictures a second, RTX A5000 (the paper)."""
-
-
-RATE_GOAL = 3.0
-"""Pictures a second on an H200."""
-
-
-MEMORY_GOAL = 6e9
-"""Bytes at batch 1 in half precision."""
+            row, reached = one[recipe], one[recipe]["seconds_to_goal"]
+            cells = [f"{one['name']}, {one['images']:,} × {one['dim']:,}", words, row["epochs"]]
+            cells.append(f"{row['seconds']:.1f} ({row['cpu_seconds']:.1f})")
+            cells.append("not reached" if reached is None else f"{row['epochs_to_goal']} ({reached:.1f})")
+            cells += [f"{row[name]:.2f}" for name in ("validation_loss", "training_loss")]
+            rows.append([*cells, f"{row['axis_correlation']:.3f}"])
+    return fill_lines(__file__, "fit", table=table_text(rows), hours=PAPER_HOURS)
 
 
 def _number(value: float) -> str:
@@ -71,38 +46,39 @@ def _duration(seconds: float) -> str:
 def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]:
     """The tables as markdown; ``found`` holds counts, parts, embedding and, from a GPU, grid and grid_rate."""
     counted, timed, seen = found["counts"], found["parts"], found["embedding"]
-    shape = f"{timed['pixels']} × {timed['pixels']} px, {STEPS} DDIM steps, guidance (two rows a step), random weights"
-    lines = [f"## Generation: one picture of {shape}", ""]
-    lines += ["| part | TFLOP, counted | s, median (each) | CPU s | GFLOP/s | matrix rate, before and after | share |"]
-    lines += ["|---" * 7 + "|"]
-    rows = (
+    head = ["part", "TFLOP, counted", "s, median (each)", "CPU s", "GFLOP/s", "matrix rate, before and after", "share"]
+    rows = [head]
+    for words, name, source in (
         ("one denoising step", "step", timed),
         ("decoding by the VAE", "decode", timed),
         (f"embedding an image (of {seen['images']} at once)", "embed", seen),
-    )
-    for words, name, source in rows:
-        seconds, rates = source[name], source["rates"]
-        speed = counted[name] / median(seconds)
-        each = ", ".join(f"{value:.3g}" for value in seconds)
-        lines.append(
-            f"| {words}, {source['dtype']} | {counted[name] / 1e12:.3g} | {_number(median(seconds))} ({each}) | "
-            f"{_number(median(source[name + '_cpu']))} | {_number(speed / 1e9)} | "
-            f"{', '.join(_number(rate / 1e9) for rate in rates)} | {speed / (sum(rates) / len(rates)):.0%} |"
-        )
+    ):
+        seconds, rates, cpu = median(source[name]), source["rates"], median(source[f"{name}_cpu"])
+        speed = counted[name] / seconds
+        each = ", ".join(f"{value:.3g}" for value in source[name])
+        row = [f"{words}, {source['dtype']}", f"{counted[name] / 1e12:.3g}", f"{_number(seconds)} ({each})"]
+        row += [_number(cpu), _number(speed / 1e9), ", ".join(_number(rate / 1e9) for rate in rates)]
+        rows.append([*row, f"{speed / (sum(rates) / len(rates)):.0%}"])
     tera = counted["picture"] / 1e12
-    where = "tensors on the GPU" if timed["device"] == "cuda" else "resident memory of a process of its own"
-    note = (
-        f"Operations of matrix products, convolutions and attention; {tera:.3g} TFLOP a picture. Share: of the rate of "
-        "a matrix product in the same precision, measured just before and after in the same process. Peak memory "
-        f"({where}): {timed['memory'] / 1e9:.2f} GB for a picture in {timed['dtype']}, {seen['memory'] / 1e9:.2f} GB "
-        f"for the embedder. The weights of all five networks take {2 * counted['weights'] / 1e9:.2f} GB in half "
-        f"precision (counted). {timed['threads']} threads on {cpus} CPUs."
+    lines = fill_lines(
+        __file__,
+        "generation",
+        pixels=timed["pixels"],
+        steps=STEPS,
+        table=table_text(rows),
+        tera=tera,
+        where="tensors on the GPU" if timed["device"] == "cuda" else "resident memory of a process of its own",
+        memory=timed["memory"] / 1e9,
+        dtype=timed["dtype"],
+        embedder_memory=seen["memory"] / 1e9,
+        weights=2 * counted["weights"] / 1e9,
+        threads=timed["threads"],
+        cpus=cpus,
     )
-    lines += ["", note]
     paper = f"The paper's GPU (RTX A5000): {PAPER_RATE} a second, {_duration(PICTURES / PAPER_RATE)}."
     if "grid" in found:
-        beside = 2 * counted["embedder_weights"]
-        return [*lines, *_grid_lines(found, counted["picture"]), "", _on_a_gpu(found["grid"], beside, device, paper)]
+        said = _on_a_gpu(found["grid"], 2 * counted["embedder_weights"], device, paper)
+        return [*lines, "", *_grid_lines(found, counted["picture"]), said]
     one = STEPS * median(timed["step"]) + median(timed["decode"])
     estimate = (
         f"**An estimate for this CPU, extrapolated from {len(timed['step'])} steps and one decoding; nobody has waited "
@@ -124,7 +100,7 @@ def _on_a_gpu(grid: list[dict[str, Any]], beside: float, device: str, paper: str
     plain = [cell["memory"] for cell in grid if cell["batch"] == 1 and cell["variant"] == "float16"]
     scaled = "" if best["steps"] == STEPS else f", scaled from {best['steps']} to {STEPS} steps"
     seconds = PICTURES / best["rate"] * STEPS / best["steps"]
-    rate = "met" if best["rate"] >= RATE_GOAL and not scaled else "NOT MET" if not scaled else "not measured"
+    rate = "not measured" if scaled else "met" if best["rate"] >= RATE_GOAL else "NOT MET"
     memory = "not measured"
     if plain and plain[0] is not None:
         whole = plain[0] + beside
@@ -137,19 +113,17 @@ def _on_a_gpu(grid: list[dict[str, Any]], beside: float, device: str, paper: str
 
 
 def _grid_lines(found: dict[str, Any], picture: float) -> list[str]:
-    rates = found["grid_rate"]
-    lines = ["", "## Whole pictures a second, peak memory, share of the matrix rate", ""]
-    lines += ["| variant | batch | pictures/s | peak memory | share | first call at this batch, s |", "|---" * 6 + "|"]
+    rows = [["variant", "batch", "pictures/s", "peak memory", "share", "first call at this batch, s"]]
     for cell in found["grid"]:
-        start = f"| {cell['variant']} | {cell['batch']} |"
+        row = [cell["variant"], cell["batch"]]
         if cell["rate"] is None:
-            lines.append(f"{start} does not fit | | | |")
+            rows.append([*row, "does not fit", "", "", ""])
             continue
         memory = "not measured" if cell["memory"] is None else f"{cell['memory'] / 1e9:.2f} GB"
-        dtype = cell["variant"].partition(",")[0]
-        share = f"{cell['rate'] * picture / rates[dtype]:.0%}" if cell["steps"] == STEPS else "-"
-        lines.append(f"{start} {cell['rate']:.2f} | {memory} | {share} | {cell['first_call']:.1f} |")
-    return lines
+        share = cell["rate"] * picture / found["grid_rate"][cell["variant"].partition(",")[0]]
+        row += [f"{cell['rate']:.2f}", memory, f"{share:.0%}" if cell["steps"] == STEPS else "-"]
+        rows.append([*row, f"{cell['first_call']:.1f}"])
+    return ["## Whole pictures a second, peak memory, share of the matrix rate", "", *table(rows)]
 
 
 def findings(numbers: dict[str, Any]) -> Findings:
@@ -166,7 +140,6 @@ def findings(numbers: dict[str, Any]) -> Findings:
         text = f"{sample}: exact rounds reach the published recipe's best validation loss {took} (wanted: 60 s)."
         aims.append(Aim(text, seconds is not None and seconds <= 60))
         if seconds is not None:
-            measures.append(
-                Measure("exact rounds, to the published recipe's best validation loss", seconds, "s", sample)
-            )
+            what = "exact rounds, to the published recipe's best validation loss"
+            measures.append(Measure(what, seconds, "s", sample))
     return Findings(tuple(aims), tuple(measures))

@@ -1,11 +1,5 @@
-"""How long the full path takes: a landscape of the paper's size, and a picture of 512 pixels.
+"""How long the full path takes: a landscape of the paper's size, and a picture of 512 pixels."""
 
-    python -m benchmarks.sd15_speed.run --out DIR [--data DIR] [--device cuda] [--only fit|generation] [--quick]
-
-README.md says what is measured, and how.
-"""
-
-import argparse
 import json
 import os
 import tempfile
@@ -16,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.models import squeezenet1_0
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import data_folder
+from benchmarks.common.cells import read
+from benchmarks.common.command import parser
+from benchmarks.common.judges import data_folder, load_squeezenet
 from benchmarks.common.provenance import provenance, provenance_line
 from benchmarks.sd15_speed.generation import (
     PUBLISHED,
@@ -78,14 +72,11 @@ def simulated(size: Size, units: int = 1, seed: int = 0) -> tuple[Tensor, Tensor
 
 def photographs(data: Path, size: Size, cache: Path) -> tuple[Tensor, Tensor]:
     """SqueezeNet's last features (N, 1024) of Tiny ImageNet's pictures, and one channel of its fifth block (N, 1)."""
-    network = squeezenet1_0()
-    network.load_state_dict(load_file(data / "networks" / "imagenet_squeezenet1_0.safetensors"))
-    network.eval().requires_grad_(False)
-    prepare = vl.Preprocess(128, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    network = load_squeezenet(data, size=128)
     early, late = network.features[:8], network.features[8:]
 
     def compute(images: Tensor) -> Tensor:
-        middle = early(prepare(images))
+        middle = early(network.preprocess(images))
         last = late(middle)
         return torch.cat([last.mean((2, 3)), last.amax((2, 3)), middle[:, :1].mean((2, 3))], 1)
 
@@ -105,24 +96,24 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
     torch.manual_seed(0)
     vae = vl.EmbeddingVAE(dim).to(device)
     fits: dict[str, vl.Landscape] = {}
-    seconds: dict[str, float] = {}
-    cpu_seconds: dict[str, float] = {}
-    recipes = {"alternating": replace(paper, solver="alternating"), "adam": paper}
-    for recipe, settings in recipes.items():
+    clocks: dict[str, tuple[float, float]] = {}  # seconds, and of a processor: nearer to those of an idle machine
+    for recipe, settings in {"alternating": replace(paper, solver="alternating"), "adam": paper}.items():
 
         def fit(recipe: str = recipe, settings: vl.FitConfig = settings) -> None:
             fits[recipe] = vl.fit_landscape(vae, x, responses, prior, settings, progress=True)
 
-        seconds[recipe], cpu_seconds[recipe] = both_clocks(fit, device)
+        start = time.process_time()
+        clocks[recipe] = seconds_of(fit, device), time.process_time() - start
     goal = min(row["validation_loss"] for row in fits["adam"].history)
     found: dict[str, Any] = {"name": name, "images": len(x), "dim": dim, "goal": goal, "settings": asdict(paper)}
     for recipe, fitted in fits.items():
         # What is done before the first round, and after the last, belongs to the time as well.
-        around = seconds[recipe] - fitted.history[-1]["seconds"]
+        seconds, cpu_seconds = clocks[recipe]
+        around = seconds - fitted.history[-1]["seconds"]
         reached = [row for row in fitted.history if row["validation_loss"] <= goal]
         found[recipe] = {
-            "seconds": seconds[recipe],
-            "cpu_seconds": cpu_seconds[recipe],
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "epochs": len(fitted.history),
             "validation_loss": min(row["validation_loss"] for row in fitted.history),
             "training_loss": fitted.history[-1]["loss"],
@@ -132,13 +123,6 @@ def same_loss(name: str, x: Tensor, responses: Tensor, size: Size, device: torch
             "curve": [[row["seconds"], row["validation_loss"]] for row in fitted.history],
         }
     return found
-
-
-def both_clocks(work: Callable[[], Any], device: torch.device) -> tuple[float, float]:
-    """Seconds by the clock, and of processor time: on a busy CPU the latter are nearer to those of an idle one."""
-    start = time.process_time()
-    seconds = seconds_of(work, device)
-    return seconds, time.process_time() - start
 
 
 def axis_correlation(landscape: vl.Landscape) -> float:
@@ -167,7 +151,7 @@ class Measured:
     def _written(self) -> dict[str, Any]:
         if not self.path.is_file():
             return {}
-        before = json.loads(self.path.read_text(encoding="utf-8"))
+        before = read(self.path)
         if before.get("key") != self.key:
             raise ValueError(
                 f"out={str(self.path.parent)!r} holds results of another machine or size ({before.get('key')}); "
@@ -186,20 +170,18 @@ class Measured:
 
     def sources(self) -> list[str]:
         """Command, commit and machine of all parts, and what else the machine had to do."""
-        lines: dict[str, list[tuple[str, float | None]]] = {}
+        members: dict[str, dict[str, float | None]] = {}
         for name, part in self.parts.items():
-            said = provenance_line(part["source"])
-            lines.setdefault(said, []).append((name, part["source"]["load_before"]))
-        found = []
-        for said, members in lines.items():
-            names, loads = zip(*members, strict=True)
-            known = [load for load in loads if load is not None]
+            members.setdefault(provenance_line(part["source"]), {})[name] = part["source"]["load_before"]
+        lines = []
+        for said, loads in members.items():
+            known = [load for load in loads.values() if load is not None]
             busy = f" · load average before a part {min(known):.1f} to {max(known):.1f}" if known else ""
-            found.append(f"{', '.join(names)}: {said}{busy}")
-            cpus = next(part["source"]["cpus"] for part in self.parts.values())
             if known and max(known) > 0.5:
-                found[-1] += f": **other work ran beside on these {cpus} CPUs**, trust ratios and CPU seconds"
-        return [line for one in found for line in ("", one)]
+                cpus = next(part["source"]["cpus"] for part in self.parts.values())
+                busy += f": **other work ran beside on these {cpus} CPUs**, trust ratios and CPU seconds"
+            lines += ["", f"{', '.join(loads)}: {said}{busy}"]
+        return lines
 
 
 def measure_fit(measured: Measured, size: Size, device: torch.device, data: Path | None) -> list[str]:
@@ -232,14 +214,11 @@ def measure_generation(measured: Measured, device: torch.device, quick: bool) ->
     found["embedding"] = work("embedding", embedding)
     found["parts"] = work("parts of a picture", parts)
     if gpu or quick:
+        side = effort.matrix * (4 if gpu else 1)
         found["grid"], found["grid_rate"] = [], {}
         for variant in variants(device):
-            found["grid_rate"][variant.dtype] = measured.part(
-                f"matrix rate, {variant.dtype}",
-                lambda dtype=variant.dtype: matrix_rate(
-                    device, getattr(torch, dtype), effort.matrix * (4 if gpu else 1)
-                ),
-            )
+            rate = lambda dtype=variant.dtype: matrix_rate(device, getattr(torch, dtype), side)  # noqa: E731
+            found["grid_rate"][variant.dtype] = measured.part(f"matrix rate, {variant.dtype}", rate)
             grid = Grid(networks, effort, device, variant)
             for batch in effort.batches:
                 cell = measured.part(f"{variant}, batch {batch}", lambda grid=grid, batch=batch: grid.cell(batch))
@@ -250,20 +229,15 @@ def measure_generation(measured: Measured, device: torch.device, quick: bool) ->
 
 def main() -> None:
     """Run and write ``sd15_speed.md`` and ``sd15_speed.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of real files; left out: simulated embeddings alone")
-    parser.add_argument("--out", type=Path, required=True, help="folder for sd15_speed.md and sd15_speed.json")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", choices=("fit", "generation"), help="one half; the other one stays as it is in --out")
-    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--device", "--quick")
+    command.add_argument("--only", choices=("fit", "generation"), help="one half; the other stays as it is in --out")
+    args = command.parse_args()
     size = QUICK if args.quick else Size()
     device = torch.device(args.device)
     machine = provenance(seed=0, device=device)
     key = {"quick": args.quick, "size": asdict(size)} | {name: machine[name] for name in ("device", "cpus", "torch")}
     measured = Measured(args.out / "sd15_speed.json", key, machine)
-    title = "# Speed of the full path" + (" (quick run: it works, and measures nothing)" if args.quick else "")
-    lines = [title]
+    lines = ["# Speed of the full path" + " (quick run: it works, and measures nothing)" * args.quick]
     # What is there already is said again, so that the table is whole.
     if args.only != "generation" or "fit, simulated" in measured.parts:
         lines += ["", *measure_fit(measured, size, device, args.data)]

@@ -1,15 +1,7 @@
-"""What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost.
+"""What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost."""
 
-    python -m benchmarks.speed.run --data DIR --out DIR [--quick]
-    python -m benchmarks.speed.run --data DIR --out DIR --only a    # the other parts in DIR stay as they are
-
-README.md says what is measured, and how.
-"""
-
-import argparse
 import contextlib
 import ctypes
-import json
 import statistics
 import sys
 import time
@@ -24,9 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.common import package as vl
+from benchmarks.common.cells import publish, read
+from benchmarks.common.command import parser
 from benchmarks.common.judges import data_folder
-from benchmarks.common.provenance import provenance, provenance_line
-from benchmarks.speed.report import LAYER, PARTS, UNIT
+from benchmarks.common.provenance import provenance
+from benchmarks.speed.report import LAYER, PARTS, UNIT, report
 
 TOWARDS: dict[int, vl.Sense] = {0: "increase"}
 
@@ -38,15 +32,12 @@ class Size:
     Args:
         reference: Images that a landscape is fitted on.
         images: Images that are edited and optimised; a multiple of ``chunk`` and of the refiner's 32: no padding.
-        chunk: Images optimised together.
-        steps: Adam steps of an optimisation.
+        chunk: Images optimised together, in ``steps`` steps of Adam.
         repeats: Rounds of the end-to-end comparison.
         epochs: Of our fit; None is the shipped default.
         shuffles: Shuffled fits behind the evidence; None is the shipped default.
-        budget: Seconds that the plain loop may train.
-        check_every: Steps of the plain loop between two looks at the validation loss.
-        small_repeats: Rounds of the hook comparison for the ConvNet.
-        large_repeats: The same for the ResNet-50.
+        budget: Seconds that the plain loop may train; its loss is looked at every ``check_every`` steps.
+        small_repeats: Rounds of the hook comparison for the ConvNet; ``large_repeats`` for the ResNet-50.
         batch: Images of a forward pass there.
     """
 
@@ -63,32 +54,27 @@ class Size:
     large_repeats: int = 60
     batch: int = 32
 
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """Settings of our fit beside the shipped defaults."""
+        return {} if self.epochs is None else {"epochs": self.epochs}
 
-QUICK = Size(
-    reference=400,
-    images=32,
-    chunk=32,
-    steps=5,
-    repeats=2,
-    epochs=1,
-    shuffles=1,
-    budget=2.0,
-    check_every=3,
-    small_repeats=10,
-    large_repeats=2,
-    batch=4,
-)
+
+QUICK = Size(400, 32, 32, 5, 2, 1, 1, 2.0, 3, 10, 2, 4)
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Wall time of one call, or another clock's, with what it left running on a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     start = clock()
     work()
+    wait(device)
+    return clock() - start
+
+
+def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return clock() - start
 
 
 def in_turn(
@@ -117,9 +103,6 @@ def ratio(seconds: dict[str, list[float]], numerator: str, denominator: str) -> 
     return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high), "rounds": len(ratios)}
 
 
-# ---- (a) end to end -------------------------------------------------------------------------------------------------
-
-
 def without_fit(method: vl.LandscapeMethod, fitted: vl.LandscapeMethod) -> vl.LandscapeMethod:
     """The rival that needs no fit: the shared VAE as it is, whose latents N(0, 1) holds."""
     known = fitted.landscape_
@@ -139,38 +122,29 @@ def without_fit(method: vl.LandscapeMethod, fitted: vl.LandscapeMethod) -> vl.La
 
 def end_to_end(target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tensor, images: Tensor, size: Size) -> dict:
     """Seconds an image for editing and optimising, refinement included, and when a fit has paid for itself."""
-    fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    optimising = {"optimize": {"steps": size.steps, "chunk": size.chunk}}
-    device = backend.device
+    optimising, device = {"steps": size.steps, "chunk": size.chunk}, backend.device
     methods: dict[str, vl.LandscapeMethod] = {}
 
     def fit(name: str, shuffles: int | None) -> None:
-        methods[name] = vl.LandscapeEdit(shuffles=shuffles, **fitting).fit(target, backend, reference)
+        methods[name] = vl.LandscapeEdit(shuffles=shuffles, **size.fitting).fit(target, backend, reference)
 
     backend.refiner  # noqa: B018 (loads the network now, so that no clock below sees it)
     fit_seconds = [seconds_of(lambda: fit("edit", 0), device) for _ in range(min(3, size.repeats))]
-    evidence_seconds = seconds_of(lambda: fit("shipped", size.shuffles), device)
+    with_evidence = seconds_of(lambda: fit("shipped", size.shuffles), device)
     edit = methods["edit"]
-    structured = vl.LandscapeOptimization(**fitting, **optimising).bind(target, backend)
+    structured = vl.LandscapeOptimization(**size.fitting, optimize=optimising).bind(target, backend)
     structured.landscape_ = edit.landscape_
-    standard = without_fit(vl.LandscapeOptimization(optimize={**vl.ALGORITHM_3, **optimising["optimize"]}), edit)
-    works = {"edit": edit, "optimize": structured, "optimize, standard VAE": standard}
-    latents = {name: method.latents(images, TOWARDS)[1] for name, method in works.items()}
-    seeds = [42] * len(images)
-
-    def generate(method: vl.LandscapeMethod) -> Callable[[], Tensor]:
-        return lambda: method.generate(images, TOWARDS, seeds=seeds).images
-
-    def refine() -> Tensor:
-        decoded = edit.landscape_.decode(latents["edit"])
-        return backend.decode(decoded, init_image=images, strength=backend.defaults.edit.strength, seeds=seeds)
-
-    seconds = in_turn(
-        {**{name: generate(method) for name, method in works.items()}, "refinement alone": refine},
-        size.repeats,
-        device,
-        "end to end",
+    standard = without_fit(vl.LandscapeOptimization(optimize={**vl.ALGORITHM_3, **optimising}), edit)
+    made = {"edit": edit, "optimize": structured, "optimize, standard VAE": standard}
+    latents, seeds = edit.latents(images, TOWARDS)[1], [42] * len(images)
+    works: dict[str, Callable[[], Any]] = {
+        name: lambda method=method: method.generate(images, TOWARDS, seeds=seeds).images
+        for name, method in made.items()
+    }
+    works["refinement alone"] = lambda: backend.decode(
+        edit.landscape_.decode(latents), init_image=images, strength=backend.defaults.edit.strength, seeds=seeds
     )
+    seconds = in_turn(works, size.repeats, device, "end to end")
     per_image = {name: statistics.median(values) / len(images) for name, values in seconds.items()}
     fit_s = statistics.median(fit_seconds)
     gain = per_image["optimize, standard VAE"] - per_image["edit"]
@@ -181,17 +155,12 @@ def end_to_end(target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tens
         "strength": backend.defaults.edit.strength,
         "seconds": seconds,
         "seconds_per_image": per_image,
-        "ratios": {
-            name: ratio(seconds, name, "edit") for name in ("optimize", "optimize, standard VAE", "refinement alone")
-        },
+        "ratios": {name: ratio(seconds, name, "edit") for name in works if name != "edit"},
         "fit_seconds": fit_s,
-        "fit_seconds_with_evidence": evidence_seconds,
+        "fit_seconds_with_evidence": with_evidence,
         "images_until_paid": fit_s / gain if gain > 0 else None,
-        "images_until_paid_with_evidence": evidence_seconds / gain if gain > 0 else None,
+        "images_until_paid_with_evidence": with_evidence / gain if gain > 0 else None,
     }
-
-
-# ---- (b) time to the same validation loss ---------------------------------------------------------------------------
 
 
 class ValidationLoss:
@@ -285,8 +254,7 @@ def same_loss(
     target: vl.LayerTarget, backend: vl.PixelBackend, reference: Tensor, size: Size, seed: int
 ) -> dict[str, Any]:
     """Seconds until our fit ends, and until a plain loop of the paper's recipe is as good on the same images."""
-    fitting: dict[str, Any] = {} if size.epochs is None else {"epochs": size.epochs}
-    method = vl.LandscapeEdit(shuffles=0, seed=seed, **fitting)
+    method = vl.LandscapeEdit(shuffles=0, seed=seed, **size.fitting)
     ours_s = seconds_of(lambda: method.fit(target, backend, reference), backend.device)
     landscape = method.landscape_
     held_out = landscape.held_out
@@ -302,12 +270,14 @@ def same_loss(
     shipped = loss.score(vae, held_out)
     standard = landscape.scaler.standardise
 
-    def respond(x: Tensor) -> Tensor:
-        return standard(target(backend.render(x)))
-
-    reach = method.config.prior.axis_scale_sd
-    codes, responses = loss.x[training], standard(landscape.responses[training])
-    vl.closed_form_init(vae, codes, responses, landscape.prior, axis_scale_sd=reach, respond=respond)
+    vl.closed_form_init(
+        vae,
+        loss.x[training],
+        standard(landscape.responses[training]),
+        landscape.prior,
+        axis_scale_sd=method.config.prior.axis_scale_sd,
+        respond=lambda x: standard(target(backend.render(x))),
+    )
     organised = loss.score(vae, held_out)
     last = curve[-1]
     return {
@@ -331,9 +301,6 @@ def same_loss(
     }
 
 
-# ---- (c) hooks ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Reading:
     """A network whose layers are read.
@@ -354,6 +321,23 @@ class Reading:
     early: str
     path: tuple[str, ...]
 
+    def ready(self, device: torch.device, batch: int) -> tuple[Any, Tensor, dict[str, Any]]:
+        """The network there, a batch of images, and settings of targets."""
+        draw = torch.Generator().manual_seed(0)
+        images = torch.rand(batch, 3, self.side, self.side, generator=draw).to(device)
+        settings = {"preprocess": vl.Preprocess(None, (0.5,), (0.5,)).to(device), "image_size": self.side}
+        return self.network.to(device).requires_grad_(False), images, settings
+
+    def times(self, seconds: dict[str, list[float]], pairs: dict[str, tuple[str, str]], batch: int) -> dict[str, Any]:
+        """What both comparisons write down; ``pairs`` are what is divided by what."""
+        return {
+            "network": self.name,
+            "batch": batch,
+            "side": self.side,
+            "bare_seconds": statistics.median(seconds["bare"]),
+            "ratios": {name: ratio(seconds, *pair) for name, pair in pairs.items()},
+        }
+
 
 def readings() -> list[Reading]:
     """The shipped ConvNet, and a ResNet-50 with random weights, which take as long as trained ones."""
@@ -361,27 +345,19 @@ def readings() -> list[Reading]:
 
     torch.manual_seed(0)
     resnet = timm.create_model("resnet50", pretrained=False).eval()
+    path = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3")
     return [
         Reading("ConvNet", vl.zoo.load("cifar10_convnet"), 32, "fc2", "conv1", ("conv1", "conv2", "conv3")),
-        Reading(
-            "timm resnet50",
-            resnet,
-            96,
-            "fc",
-            "layer1",
-            ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"),
-        ),
+        Reading("timm resnet50", resnet, 96, "fc", "layer1", path),
     ]
 
 
 @torch.no_grad()
 def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
     """Passes with hooks, as ratios to a bare forward pass of the same network and batch."""
-    network = reading.network.to(device).requires_grad_(False)
-    images = torch.rand(batch, 3, reading.side, reading.side, generator=torch.Generator().manual_seed(0)).to(device)
-    preprocess = vl.Preprocess(None, (0.5,), (0.5,)).to(device)
-    target = vl.LayerTarget(network, reading.late, 0, preprocess=preprocess, image_size=reading.side)
-    inputs = preprocess(images)
+    network, images, settings = reading.ready(device, batch)
+    preprocess = settings["preprocess"]
+    target, inputs = vl.LayerTarget(network, reading.late, 0, **settings), preprocess(images)
     works: dict[str, Callable[[], Any]] = {
         "bare": lambda: network(inputs),
         "bare again": lambda: network(inputs),
@@ -395,29 +371,16 @@ def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
         seconds = in_turn(works, repeats, device, reading.name)
     pairs = {name: (name, "bare") for name in ("bare again", "full", "late", "early")}
     pairs["target"] = ("target", "bare with preprocessing")
-    return {
-        "network": reading.name,
-        "batch": batch,
-        "side": reading.side,
-        "layers": {"late": reading.late, "early": reading.early},
-        "bare_seconds": statistics.median(seconds["bare"]),
-        "ratios": {name: ratio(seconds, *pair) for name, pair in pairs.items()},
-    }
-
-
-# ---- (d) units ------------------------------------------------------------------------------------------------------
+    layers = {"late": reading.late, "early": reading.early}
+    return reading.times(seconds, pairs, batch) | {"layers": layers}
 
 
 @torch.no_grad()
 def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
     """One unit and all units of a layer, as ratios to the modules before it called by hand, without any hook."""
-    network = reading.network.to(device).requires_grad_(False)
-    images = torch.rand(batch, 3, reading.side, reading.side, generator=torch.Generator().manual_seed(0)).to(device)
-    preprocess = vl.Preprocess(None, (0.5,), (0.5,)).to(device)
-    layer = reading.path[-1]
-    settings: dict[str, Any] = {"preprocess": preprocess, "image_size": reading.side}
-    one = vl.LayerTarget(network, layer, 1, **settings)
-    every = vl.all_units(network, layer, **settings)
+    network, images, settings = reading.ready(device, batch)
+    preprocess, layer = settings["preprocess"], reading.path[-1]
+    one, every = vl.LayerTarget(network, layer, 1, **settings), vl.all_units(network, layer, **settings)
     path = nn.Sequential(*(network.get_submodule(name) for name in reading.path)).eval()
     if not torch.allclose(path(preprocess(images)).mean((2, 3)), every(images), atol=1e-5):
         raise ValueError(f"path={reading.path} is not what a pass of {reading.name} runs through; mend readings().")
@@ -431,15 +394,7 @@ def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     seconds = in_turn(works, repeats, device, f"{reading.name}, units", clock)
     pairs = {"bare again": ("bare again", "bare"), "one": ("one", "bare"), "all": ("all", "one")}
-    return {
-        "network": reading.name,
-        "batch": batch,
-        "side": reading.side,
-        "layer": layer,
-        "units": len(every.names),
-        "bare_seconds": statistics.median(seconds["bare"]),
-        "ratios": {name: ratio(seconds, *pair) for name, pair in pairs.items()},
-    }
+    return reading.times(seconds, pairs, batch) | {"layer": layer, "units": len(every.names)}
 
 
 def keep_memory() -> None:
@@ -454,29 +409,29 @@ def keep_memory() -> None:
         mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest there is
 
 
+def pictures(data: Path | None, size: Size, seed: int, *, quick: bool) -> tuple[Tensor, Tensor]:
+    """Images of CIFAR-10 to fit on, and others to edit."""
+    archive = data_folder(data) / "cifar10"
+    test, _, _ = vl.read_images(archive / "test.zip", 32)
+    # Reading the training images takes longer than all the rest of a quick run.
+    everything = test[::2] if quick else vl.read_images(archive / "train.zip", 32)[0]
+    rows = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))[: size.reference]
+    return vl.pixels(everything[rows]), vl.pixels(test[1::2][: size.images])
+
+
 def main() -> None:
     """Run all four, or some beside what the folder holds of the others, and write ``speed.md`` and ``speed.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder of real files; default: what VISLENS_DATA names")
-    parser.add_argument("--out", type=Path, required=True, help="folder for speed.md and speed.json")
-    parser.add_argument("--quick", action="store_true", help="everything tiny: shows that it runs, measures nothing")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=float, help=f"seconds for the plain loop; default {Size.budget:.0f}")
-    parser.add_argument("--only", choices=list("abcd"), nargs="+", default=list("abcd"), help="parts to run")
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--quick", "--device", "--seed")
+    command.add_argument("--budget", type=float, help=f"seconds for the plain loop; default {Size.budget:.0f}")
+    command.add_argument("--only", choices=list("abcd"), nargs="+", default=list("abcd"), help="parts to run")
+    args = command.parse_args()
     size = QUICK if args.quick else Size()
     size = size if args.budget is None else replace(size, budget=args.budget)
     device = torch.device(args.device)
     source = provenance(seed=args.seed, device=device)
     found: dict[str, Any] = {"provenance": source, "size": asdict(size), "quick": args.quick}
     if {"a", "b"} & set(args.only):
-        archive = data_folder(args.data) / "cifar10"
-        test, _, _ = vl.read_images(archive / "test.zip", 32)
-        # Reading the training images takes longer than all the rest of a quick run.
-        everything = test[::2] if args.quick else vl.read_images(archive / "train.zip", 32)[0]
-        rows = torch.randperm(len(everything), generator=torch.Generator().manual_seed(args.seed))[: size.reference]
-        reference, images = vl.pixels(everything[rows]), vl.pixels(test[1::2][: size.images])
+        reference, images = pictures(args.data, size, args.seed, quick=args.quick)
         backend = vl.PixelBackend(device)
         target = vl.LayerTarget(vl.zoo.load("cifar10_convnet").to(device), LAYER, UNIT)
         if "a" in args.only:
@@ -486,34 +441,18 @@ def main() -> None:
     if {"c", "d"} & set(args.only):
         keep_memory()
         torch.set_num_threads(1)  # a second thread waits by spinning, which a clock of CPU seconds counts as work
-    if "c" in args.only:
-        repeats = (size.small_repeats, size.large_repeats)
-        found["hooks"] = [
-            hooks(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
-        ]
-    if "d" in args.only:
-        repeats = (size.small_repeats, size.large_repeats)
-        found["units"] = [
-            units(reading, device, count, size.batch) for reading, count in zip(readings(), repeats, strict=True)
-        ]
+    for letter, part, work in (("c", "hooks", hooks), ("d", "units", units)):
+        if letter in args.only:
+            timed = zip(readings(), (size.small_repeats, size.large_repeats), strict=True)
+            found[part] = [work(reading, device, count, size.batch) for reading, count in timed]
     found["sources"] = {part: source for part in PARTS if part in found}
-    path = args.out / "speed.json"
-    if path.exists():
-        earlier = json.loads(path.read_text())
+    if (args.out / "speed.json").exists():
+        earlier = read(args.out / "speed.json")
         if earlier["quick"] == args.quick:
             kept = {part: earlier[part] for part in PARTS if part in earlier and part not in found}
             found |= kept
             found["sources"] |= {part: earlier.get("sources", {}).get(part, earlier["provenance"]) for part in kept}
-    title = "# Speed" + (" (quick run: it works, and measures nothing)" if args.quick else "")
-    sections = [
-        ["\n".join(lines(found[part])), provenance_line(found["sources"][part])]
-        for part, lines in PARTS.items()
-        if part in found
-    ]
-    text = "\n\n".join([title, *(text for section in sections for text in section)]) + "\n"
-    vl.write_text(path, json.dumps(found, indent=1))
-    vl.write_text(args.out / "speed.md", text)
-    print(text)
+    publish(args.out / "speed", report(found), found)
 
 
 if __name__ == "__main__":

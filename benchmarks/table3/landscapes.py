@@ -10,30 +10,12 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import load_judge
-from benchmarks.table3.rows import (
-    ALIVE,
-    ALPHAS,
-    FIT,
-    REACH,
-    REFERENCE_IMAGES,
-    SILENT,
-    TEST_IMAGES,
-    TEST_UNITS,
-    TOGETHER,
-    TRACE,
-    TUNING_UNITS,
-    WIDTH,
-    Row,
-)
+from benchmarks.table3 import rows as plan
+from benchmarks.table3.rows import FIT, Row
 
 
 class FromPixelLoss(vl.PixelBackend):
-    """The pixel backend whose fits start from the CVAE that was trained with a pixel loss alone.
-
-    Args:
-        device: Where it computes.
-        weights: Its file.
-    """
+    """The pixel backend whose fits start from the CVAE that was trained with a pixel loss alone: a file of weights."""
 
     def __init__(self, device: torch.device, weights: Path) -> None:
         super().__init__(device)
@@ -55,13 +37,13 @@ class Material:
         self.device = torch.device(device)
         archive = data / "cifar10"
         images, _, _ = vl.read_images(archive / "train.zip", 32)
-        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
+        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: plan.REFERENCE_IMAGES]
         self.reference = vl.pixels(images[rows])
         test, _, _ = vl.read_images(archive / "test.zip", 32)
         odd, even = vl.pixels(test[1::2]), vl.pixels(test[::2])
         pick = torch.Generator().manual_seed(1)
         order = torch.randperm(len(odd), generator=pick)
-        self.test, self.real = odd[order[:TEST_IMAGES]], odd[order[TEST_IMAGES:]]
+        self.test, self.real = odd[order[: plan.TEST_IMAGES]], odd[order[plan.TEST_IMAGES :]]
         self.tuning = even[torch.randperm(len(even), generator=pick)[:20]]
         self.judge = load_judge(data).to(self.device)
         self.network = vl.zoo.load("cifar10_convnet").to(self.device)
@@ -81,12 +63,12 @@ class Material:
 
     def units(self, layer: str) -> tuple[list[int], list[int]]:
         """Tuning units, the first of one fixed shuffle, and test units, the next that are not dead."""
-        order = torch.randperm(WIDTH[layer], generator=torch.Generator().manual_seed(0)).tolist()
+        order = torch.randperm(plan.WIDTH[layer], generator=torch.Generator().manual_seed(0)).tolist()
         responses = self.target(layer, order).responses(self.reference[:2000])
-        driven = (responses > 0).float().mean(0) >= ALIVE
-        tuning = [unit for unit, ok in zip(order[:TUNING_UNITS], driven[:TUNING_UNITS], strict=True) if ok]
-        rest = [unit for unit, ok in zip(order[TUNING_UNITS:], driven[TUNING_UNITS:], strict=True) if ok]
-        return tuning, rest
+        alive = ((responses > 0).float().mean(0) >= plan.ALIVE).tolist()
+        tuning, rest = slice(plan.TUNING_UNITS), slice(plan.TUNING_UNITS, None)
+        first, others = ([u for u, ok in zip(order[p], alive[p], strict=True) if ok] for p in (tuning, rest))
+        return first, others
 
     def features(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -115,24 +97,19 @@ class Cell:
 
     def units(self, bench: Material) -> list[int]:
         """The units that share the latent."""
-        size = TOGETHER[self.layer]
+        size = plan.TOGETHER[self.layer]
         return bench.units(self.layer)[1][self.group * size : (self.group + 1) * size]
 
 
 def cells(seeds: int) -> list[Cell]:
     """Every landscape of the table: first what the main comparison needs, last what stands beside it as published."""
-    kinds = (
-        ("consistent", "standard"),
-        ("consistent", "shipped"),
-        ("consistent", "shuffled"),
-        ("pixel", "published"),
-        ("pixel", "standard"),
-    )
+    kinds = [("consistent", kind) for kind in ("standard", "shipped", "shuffled")]
+    kinds += [("pixel", kind) for kind in ("published", "standard")]
     return [
         Cell(layer, group, seed, *kind)
         for kind in kinds
-        for layer, count in TEST_UNITS.items()
-        for group in range(count // TOGETHER[layer])
+        for layer, count in plan.TEST_UNITS.items()
+        for group in range(count // plan.TOGETHER[layer])
         for seed in range(seeds)
     ]
 
@@ -186,11 +163,10 @@ def optimize_settings(row: Row, way: vl.Sense, tuned: dict[str, Any], steps: int
 
 def complete(chosen: dict[str, Any], prior: Literal["structured", "standard"], steps: int) -> dict[str, Any]:
     """Every setting of an optimisation: nothing is left to the backend's defaults, which are ours."""
-    plain = {"scale": "latent", "w_consistency": 0.0, "noise": 0.0, "move": "all"}
     ours = prior == "structured" and chosen.get("move") != "block"
-    silent = SILENT if ours or chosen.get("w_consistency", 0.0) > 0 else 0.0
-    fixed = {"steps": steps, "prior": prior, "prior_mean_scale": REACH if ours else 1.0, "w_silent": silent}
-    return {**plain, **fixed, **chosen}
+    silent = plan.SILENT if ours or chosen.get("w_consistency", 0.0) > 0 else 0.0
+    fixed = {"steps": steps, "prior": prior, "prior_mean_scale": plan.REACH if ours else 1.0, "w_silent": silent}
+    return {"scale": "latent", "w_consistency": 0.0, "noise": 0.0, "move": "all"} | fixed | chosen
 
 
 def trajectories(
@@ -205,7 +181,7 @@ def trajectories(
     seen: dict[int, list[Tensor]] = {}
 
     def trace(step: int, latent: Tensor) -> None:
-        if step in TRACE:
+        if step in plan.TRACE:
             seen.setdefault(step, []).append(latent.clone())
 
     optimization.optimize(z, sigma, goal, {unit: way}, x=x, trace=trace)
@@ -215,9 +191,9 @@ def trajectories(
 def edits(method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Sense, technique: str) -> dict[float, Tensor]:
     """Decoded images (N, 3, 32, 32) at the weights of ``ALPHAS`` and unedited."""
     if technique == "edit":
-        latents = {alpha: method.latents(images, {unit: way}, alpha=alpha)[1] for alpha in (0.0, *ALPHAS)}
+        latents = {alpha: method.latents(images, {unit: way}, alpha=alpha)[1] for alpha in (0.0, *plan.ALPHAS)}
     else:
         z, _ = method.landscape_.encode(method.backend.encode(images))
         goal = centroids(method.landscape_, unit)[way].to(z)
-        latents = {alpha: vl.interpolate(z, goal, alpha) for alpha in (0.0, *ALPHAS)}
+        latents = {alpha: vl.interpolate(z, goal, alpha) for alpha in (0.0, *plan.ALPHAS)}
     return {alpha: method.landscape_.decode(z) for alpha, z in latents.items()}

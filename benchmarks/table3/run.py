@@ -1,14 +1,7 @@
-"""Table 3 of the paper: do structured landscapes edit and optimise better than a standard VAE's latent?
-
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --tune     # tuning units and images
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3            # the table
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --report   # from what has been run
-    python -m benchmarks.table3.run --data ../shared/data --out runs/table3 --figure   # figure 5
-
-README.md says what is measured, and how.
-"""
+"""Table 3 of the paper: do structured landscapes edit and optimise better than a standard VAE's latent?"""
 
 import argparse
+import itertools
 import json
 import lzma
 import multiprocessing
@@ -24,90 +17,88 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.cells import read
+from benchmarks.common.command import parser
 from benchmarks.common.provenance import provenance
+from benchmarks.table3 import rows as plan
 from benchmarks.table3.figure import figure
 from benchmarks.table3.landscapes import Cell, Material, cells, edits, fit, optimize_settings, trajectories
-from benchmarks.table3.report import report, report_pairs
-from benchmarks.table3.rows import FIT, JUDGED_IMAGES, REFINED_AT, REFINED_IMAGES, ROWS, SEEDS, SIGN, TRACE
+from benchmarks.table3.report import report
+from benchmarks.table3.rows import FIT, ROWS, SIGN
 from benchmarks.table3.tuning import merge_tuning, tune
 
-STEPS = max(TRACE)
+STEPS = max(plan.TRACE)
 PAIR_PARTS = 2
+
+
+class Look:
+    """What is seen of pictures made in one landscape: responses of its units, similarity to the input, features."""
+
+    def __init__(self, bench: Material, cell: Cell) -> None:
+        self.bench, self.units, self.seed = bench, cell.units(bench), cell.seed
+        self.target = bench.target(cell.layer, self.units)
+        self.scaler = vl.ResponseScaler.fit(self.target.responses(bench.reference), self.target.names)
+        # A seed's third of the test images: the three seeds together cover all of them.
+        self.pictures = bench.test[cell.seed :: plan.SEEDS]
+        self.start = bench.features(self.pictures)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.bench.features(images)
+        similarity = self.bench.similarity(features, self.start[: len(images)])
+        return self.scaler.standardise(self.target.responses(images)), similarity, features
+
+    def refined(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self(self.bench.refine(images[: plan.REFINED_IMAGES], self.seed))
 
 
 def measure(
     bench: Material, cell: Cell, method: vl.LandscapeMethod, tuned: dict[str, Any], done: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """All that is left to do in one landscape: one record for each row, unit, direction and dose."""
-    units = cell.units(bench)
-    landscape = method.landscape_
-    truth = bench.target(cell.layer, units)
-    scaler = vl.ResponseScaler.fit(truth.responses(bench.reference), truth.names)
-    # A seed's third of the test images: the three seeds together cover all of them.
-    pictures = bench.test[cell.seed :: SEEDS]
-    start = bench.features(pictures)
-
-    def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Responses of all units, similarity to the input, and the judge's features."""
-        features = bench.features(images)
-        return scaler.standardise(truth.responses(images)), bench.similarity(features, start[: len(images)]), features
-
-    read_input = look(pictures)[0]
-    shown_random = bench.similarity(start.roll(1, 0), start)
+    look, landscape = Look(bench, cell), method.landscape_
+    pictures, units = look.pictures, look.units
+    read_input, shown_random = look(pictures)[0], bench.similarity(look.start.roll(1, 0), look.start)
     unedited = landscape.decode(landscape.encode(method.backend.encode(pictures))[0])
-    zero = {"decoded": look(unedited), "refined": look(bench.refine(unedited[:REFINED_IMAGES], cell.seed))}
+    zero = {"decoded": look(unedited), "refined": look.refined(unedited)}
     finished = {(entry["row"], entry["unit"], entry["direction"]): entry for entry in done}
     known: dict[str, dict[str, Any]] = {}  # optimisations, by all that makes one what it is
-    for row in ROWS:
-        if (row.start, row.landscape) != (cell.start, cell.landscape):
+    mine = [row for row in ROWS if (row.start, row.landscape) == (cell.start, cell.landscape)]
+    for row, (unit, number), way in itertools.product(mine, enumerate(units), SIGN):
+        began = time.monotonic()
+        settings = optimize_settings(row, way, tuned, STEPS) if row.technique == "optimize" else {}
+        same = f"{row.technique} {unit} {way} {settings}"
+        if entry := finished.get((row.label, number, way)):
+            if entry["settings"] != settings:
+                raise ValueError(
+                    f"{cell} was begun with {entry['settings']} for {row.label!r}, {way}; tuned.json now says "
+                    f"{settings}. Delete what is left of the cell, or put the old tuned.json back."
+                )
+            known[same] = entry
             continue
-        for unit in range(len(units)):
-            for way in SIGN:
-                began = time.monotonic()
-                settings = optimize_settings(row, way, tuned, STEPS) if row.technique == "optimize" else {}
-                same = f"{row.technique} {unit} {way} {settings}"
-                if entry := finished.get((row.label, units[unit], way)):
-                    if entry["settings"] != settings:
-                        raise ValueError(
-                            f"{cell} was begun with {entry['settings']} for {row.label!r}, {way}; tuned.json now says "
-                            f"{settings}. Delete what is left of the cell, or put the old tuned.json back."
-                        )
-                    known[same] = entry
-                    continue
-                if same in known:  # two rows that differ in one direction alone
-                    yield known[same] | {"row": row.label}
-                    continue
-                if row.technique == "optimize":
-                    doses = trajectories(bench, method, pictures, unit, way, settings)
-                else:
-                    doses = edits(method, pictures, unit, way, row.technique)
-                entry = {
-                    "row": row.label,
-                    "layer": cell.layer,
-                    "group": cell.group,
-                    "seed": cell.seed,
-                    "unit": units[unit],
-                    "direction": way,
-                    "sd": scaler.std[unit].item(),
-                    "input": numbers(read_input[:, unit]),
-                    "random": numbers(shown_random),
-                    "settings": settings,
-                    "seconds": time.monotonic() - began,
-                    "doses": [],
-                }
-                for dose, images in doses.items():
-                    seen = zero if dose == 0 else {"decoded": look(images)}
-                    if dose == max(doses) or (row.technique == "optimize" and dose in REFINED_AT and dose > 0):
-                        seen["refined"] = look(bench.refine(images[:REFINED_IMAGES], cell.seed))
-                    measured: dict[str, Any] = {"dose": dose}
-                    for stage, (responses, similarity, features) in seen.items():
-                        measured[stage] = {"response": numbers(responses[:, unit]), "similarity": numbers(similarity)}
-                        if dose == max(doses):
-                            measured[stage]["features"] = [numbers(one) for one in features[:JUDGED_IMAGES]]
-                    entry["doses"].append(measured)
-                print(f"{cell} {row.label} unit {units[unit]} {way}: {entry['seconds']:.1f} s", flush=True)
-                known[same] = entry
-                yield entry
+        if same in known:  # two rows that differ in one direction alone
+            yield known[same] | {"row": row.label}
+            continue
+        if row.technique == "optimize":
+            doses: dict[Any, Tensor] = trajectories(bench, method, pictures, unit, way, settings)
+        else:
+            doses = edits(method, pictures, unit, way, row.technique)
+        entry = {"row": row.label, "layer": cell.layer, "group": cell.group, "seed": cell.seed, "unit": number}
+        entry |= {"direction": way, "sd": look.scaler.std[unit].item(), "input": numbers(read_input[:, unit])}
+        entry |= {"random": numbers(shown_random), "settings": settings, "seconds": time.monotonic() - began}
+        entry["doses"] = []
+        for dose, images in doses.items():
+            seen = zero if dose == 0 else {"decoded": look(images)}
+            if dose == max(doses) or (row.technique == "optimize" and dose in plan.REFINED_AT and dose > 0):
+                seen["refined"] = look.refined(images)
+            measured: dict[str, Any] = {"dose": dose}
+            for stage, (responses, similarity, features) in seen.items():
+                measured[stage] = {"response": numbers(responses[:, unit]), "similarity": numbers(similarity)}
+                if dose == max(doses):
+                    measured[stage]["features"] = [numbers(one) for one in features[: plan.JUDGED_IMAGES]]
+            entry["doses"].append(measured)
+        print(f"{cell} {row.label} unit {number} {way}: {entry['seconds']:.1f} s", flush=True)
+        known[same] = entry
+        yield entry
 
 
 def numbers(values: Tensor) -> list[float]:
@@ -131,9 +122,7 @@ def pair_cell(bench: Material, part: int, parts: int) -> Iterator[dict[str, Any]
     for correlation, a, b in chosen[part::parts]:
         entry: dict[str, Any] = {"units": [a, b], "correlation": correlation, "edits": []}
         both = fit([a, b])
-        for unit in (a, b):
-            if unit not in single:
-                single[unit] = fit([unit])
+        single |= {unit: fit([unit]) for unit in (a, b) if unit not in single}
         for position, (unit, other) in enumerate(((a, b), (b, a))):
             for kind, method, index in (("single", single[unit], 0), ("both", both, position)):
                 z, _ = method.landscape_.encode(method.backend.encode(pictures))
@@ -141,16 +130,9 @@ def pair_cell(bench: Material, part: int, parts: int) -> Iterator[dict[str, Any]
                 for way in SIGN:
                     moved = method.landscape_.decode(method.latents(pictures, {index: way}, alpha=1.0)[1])
                     change = scaler.standardise(truth.responses(moved)) - start
-                    target, elsewhere = change[:, pool.index(unit)], change[:, pool.index(other)]
-                    entry["edits"].append(
-                        {
-                            "kind": kind,
-                            "unit": unit,
-                            "direction": way,
-                            "target": target.tolist(),
-                            "other": elsewhere.tolist(),
-                        }
-                    )
+                    made = {"kind": kind, "unit": unit, "direction": way}
+                    made["target"], made["other"] = (change[:, pool.index(one)].tolist() for one in (unit, other))
+                    entry["edits"].append(made)
         print(f"pair {a}, {b} (r = {correlation:.2f})", flush=True)
         yield entry
 
@@ -208,35 +190,27 @@ def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, str]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0; pairs need none")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
-    parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--report", action="store_true")
-    parser.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
-    parser.add_argument("--seeds", type=int, default=SEEDS, choices=range(1, SEEDS + 1))
-    parser.add_argument("--only", choices=("pairs", "cells"), help="run these alone; cells without a report")
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--device", needed="--data")
+    command.add_argument("--pixel-vae", type=Path, help="standard CVAE trained with w_consistency=0")
+    command.add_argument("--tune", action="store_true")
+    command.add_argument("--report", action="store_true")
+    command.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
+    command.add_argument("--seeds", type=int, default=plan.SEEDS, choices=range(1, plan.SEEDS + 1))
+    command.add_argument("--workers", type=int, default=2)
+    args = command.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     said = provenance(seed=range(args.seeds), device=args.device)
     bench_of = (args.data, args.pixel_vae, args.device)
-    if args.report and args.only == "pairs":
-        print(report_pairs(args.out, said))
-    elif args.report:
-        print(report(Material(*bench_of), args.out, said))
-    elif args.figure:
-        figure(Material(*bench_of), json.loads((args.out / "tuned.json").read_text()), args.out / "figure5.webp")
-    else:
+    if args.figure:
+        figure(Material(*bench_of), read(args.out / "tuned.json"), args.out / "figure5.webp")
+        return
+    if not args.report:
         run(args, {name: said[name] for name in ("commit", "device")}, bench_of)
-        if args.tune:
-            merge_tuning(args.out)
-        elif args.only != "cells":
-            pairs_only = args.only == "pairs"
-            print(report_pairs(args.out, said) if pairs_only else report(Material(*bench_of), args.out, said))
+    if args.tune:
+        merge_tuning(args.out)
+    else:
+        report(Material(*bench_of), args.out, said)
 
 
 def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ...]) -> None:
@@ -245,11 +219,9 @@ def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ..
     if args.tune:
         jobs = {args.out / f"tuning-{prior}.json": prior for prior in ("structured", "standard")}
     else:
-        if args.only != "cells":
-            jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
-        if args.only != "pairs":
-            jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
-    tuned = json.loads((args.out / "tuned.json").read_text()) if not args.tune and args.only != "pairs" else {}
+        jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
+        jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
+    tuned = {} if args.tune else read(args.out / "tuned.json")
     context = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     failed = []
     with ProcessPoolExecutor(args.workers, context, initializer=begin, initargs=bench_of) as pool:

@@ -38,6 +38,12 @@ def change_at(kept: Tensor, change: Tensor, levels: Tensor) -> Tensor:
     return torch.where(kept[:, :1] <= levels, 0.0, value)
 
 
+def similarity_at_shares(change: Any, kept: Any, reach: Any) -> Tensor:
+    """Similarity where trajectories come to ``SHARES`` of a change: (U, T) twice and (U,) to (U, shares)."""
+    change, kept, reach = (torch.as_tensor(one) for one in (change, kept, reach))
+    return vl.interpolate_at(change / reach[:, None], kept, torch.tensor(SHARES))
+
+
 class Table:
     """What the cells say, in numbers with intervals: units are drawn first, then seeds and images within them."""
 
@@ -50,11 +56,10 @@ class Table:
         for row in {row for row, _, _ in self.cells}:
             mine = [key for key in self.cells if key[0] == row]
             common = set.intersection(*(set(self.cells[key]) for key in mine))
-            for key in mine:
-                self.cells[key] = {seed: entry for seed, entry in self.cells[key].items() if seed in common}
-        self.units = sorted({unit for _, _, unit in self.cells})
-        self.draws = draws
-        self.random = float(np.mean(np.concatenate([entry["random"] for entry in _one_per_seed(entries)])))
+            self.cells |= {key: {seed: self.cells[key][seed] for seed in sorted(common)} for key in mine}
+        self.units, self.draws = sorted({unit for _, _, unit in self.cells}), draws
+        random = {entry["seed"]: entry["random"] for entry in entries}
+        self.random = float(np.mean(np.concatenate(list(random.values()))))
 
     def values(
         self, row: str, way: vl.Sense, what: str, *, stage: str = "decoded", dose: float | None = None
@@ -64,7 +69,7 @@ class Table:
 
     def _unit(self, row: str, way: vl.Sense, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
         numbers: list[float] = []
-        for _, entry in sorted(self.cells[row, way, unit].items()):
+        for entry in self.cells[row, way, unit].values():
             at = entry["doses"][-1] if dose is None else next(d for d in entry["doses"] if d["dose"] == dose)
             if what == "change":  # signed, against α = 0 of the same landscape and seed
                 before, after = (np.array(one[stage]["response"]) for one in (entry["doses"][0], at))
@@ -95,37 +100,23 @@ class Table:
         A third of all pictures stand at a rectified unit's floor, without a gradient: they stay where they are under
         one prior and drift under another. Means over pictures at one step mix them with those that go far.
         """
-        curves = {row.label: self.curves(row.label, way, stage) for row in (ours, rival)}
-        span = float(np.mean([kept[..., 0].mean() for _, kept in curves.values()])) - self.random
-        at = {
-            label: np.stack(
-                [
-                    change_where_given_up(torch.from_numpy(a), torch.from_numpy(b), span).numpy()
-                    for a, b in zip(change, kept, strict=True)
-                ]
+        curves = [self.curves(row.label, way, stage) for row in (ours, rival)]
+        span = float(np.mean([kept[..., 0].mean() for _, kept in curves])) - self.random
+        at = [
+            np.stack(
+                [change_where_given_up(*map(torch.from_numpy, unit), span).numpy() for unit in zip(*pair, strict=True)]
             )
-            for label, (change, kept) in curves.items()
-        }
-        found: dict[str, np.ndarray] = {}
-        gained = at[ours.label] - at[rival.label]  # (units, images, levels)
-        for index, share in enumerate(GIVEN_UP):
-            found[f"Δr where {share:.0%} of similarity is given up"] = gained[..., index]
-        # Shares of what both reach with a picture, so that a rectified unit's floor and an open ceiling compare alike.
-        (change_a, kept_a), (change_b, kept_b) = (curves[row.label] for row in (ours, rival))
-        reach = np.minimum(change_a.max(-1), change_b.max(-1))
-        moved = reach > HARDLY
-        kept = np.full((*reach.shape, len(SHARES)), np.nan)
-        alike = [
-            vl.interpolate_at(
-                torch.from_numpy(change[moved] / reach[moved, None]),
-                torch.from_numpy(kept_[moved]),
-                torch.tensor(SHARES),
-            )
-            for change, kept_ in ((change_a, kept_a), (change_b, kept_b))
+            for pair in curves
         ]
+        gained = at[0] - at[1]  # (units, images, levels)
+        # Shares of what both reach with a picture, so that a rectified unit's floor and an open ceiling compare alike.
+        reach = np.minimum(*(change.max(-1) for change, _ in curves))
+        moved = reach > HARDLY
+        alike = [similarity_at_shares(change[moved], kept[moved], reach[moved]) for change, kept in curves]
+        kept = np.full((*reach.shape, len(SHARES)), np.nan)
         kept[moved] = (alike[0] - alike[1]).numpy()
-        for index, share in enumerate(SHARES):
-            found[f"similarity at {share:.0%} of the common Δr"] = kept[..., index]
+        found = {f"Δr where {share:.0%} of similarity is given up": gained[..., i] for i, share in enumerate(GIVEN_UP)}
+        found |= {f"similarity at {share:.0%} of the common Δr": kept[..., i] for i, share in enumerate(SHARES)}
         found |= dict(zip(MEANS, (gained.mean(-1), kept.mean(-1)), strict=True))
         rng = np.random.default_rng(0)
         units, images = reach.shape
@@ -135,16 +126,13 @@ class Table:
             # A unit counts as one, however many of its pictures could be compared.
             means = [np.nanmean(np.nanmean(values[np.ix_(*pick)], 1)) for pick in drawn]
             low, high = np.percentile(means, [2.5, 97.5])
-            out[name] = {
-                "difference": float(np.nanmean(np.nanmean(values, 1))),
-                "low": float(low),
-                "high": float(high),
-                "by_unit": np.nanmean(values, 1).tolist(),
-            }
-        for row in (ours, rival):
-            lost = self.curves(row.label, way, stage)[1]
-            never = ((lost[..., :1] - lost).max(-1)[..., None] < np.array(GIVEN_UP) * span).mean((0, 1))
-            out.setdefault("never gave up so much", {})[row.label] = never.tolist()
+            by_unit = np.nanmean(values, 1)
+            out[name] = {"difference": float(np.nanmean(by_unit)), "low": float(low), "high": float(high)}
+            out[name]["by_unit"] = by_unit.tolist()
+        never = [
+            ((lost[..., :1] - lost).max(-1)[..., None] < np.array(GIVEN_UP) * span).mean((0, 1)) for _, lost in curves
+        ]
+        out["never gave up so much"] = {row.label: one.tolist() for row, one in zip((ours, rival), never, strict=True)}
         out["pictures with a common Δr"] = float(np.isfinite(kept[..., 0]).mean())
         return out
 
@@ -166,13 +154,11 @@ class Table:
             reach = torch.minimum(a_change.amax(1), b_change.amax(1))
             moved = reach > 0
             alike = [
-                vl.interpolate_at(change[moved] / reach[moved, None], kept[moved], torch.tensor(SHARES))
+                similarity_at_shares(change[moved], kept[moved], reach[moved])
                 for change, kept in ((a_change, a_kept), (b_change, b_kept))
             ]
-            found |= {
-                f"similarity at {share:.0%} of the common Δr": x
-                for share, x in zip(SHARES, (alike[0] - alike[1]).T, strict=True)
-            }
+            shares = zip(SHARES, (alike[0] - alike[1]).T, strict=True)
+            found |= {f"similarity at {share:.0%} of the common Δr": x for share, x in shares}
             flat = {name: value.nanmean().item() for name, value in found.items()}
             for name, start in zip(MEANS, ("Δr at", "similarity at"), strict=True):
                 flat[name] = float(np.mean([value for key, value in flat.items() if key.startswith(start)]))
@@ -185,25 +171,15 @@ class Table:
         drawn = [
             compare(rng.integers(count, size=count), rows) for rows in rng.integers(images, size=(self.draws, images))
         ]
-        return {
-            name: {
-                "difference": value,
-                "low": float(np.nanpercentile([one[name] for one in drawn], 2.5)),
-                "high": float(np.nanpercentile([one[name] for one in drawn], 97.5)),
-            }
-            for name, value in point.items()
-        }
+        ends = {name: np.nanpercentile([one[name] for one in drawn], [2.5, 97.5]).tolist() for name in point}
+        return {name: {"difference": one, "low": ends[name][0], "high": ends[name][1]} for name, one in point.items()}
 
     def frechet(self, row: str, way: str, stage: str, real: Tensor) -> float:
         """Fréchet distance of the last dose's pictures, of the same few photographs for each unit, to real images."""
         rows = [
             np.array(entry["doses"][-1][stage]["features"])
             for unit in self.units
-            for _, entry in sorted(self.cells[row, way, unit].items())
+            for entry in self.cells[row, way, unit].values()
         ]
         pictures = torch.from_numpy(np.concatenate(rows)).float()
         return vl.frechet_distance(pictures, real[: len(pictures)])
-
-
-def _one_per_seed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({entry["seed"]: entry for entry in entries}.values())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.cells import read_all
 from benchmarks.table3.landscapes import Material, complete, standard, trajectories
 from benchmarks.table3.rows import FIT, GRID, REFINED_AT, SIGN, TUNED_ON, TUNED_REFINED
 from benchmarks.table3.statistics import HARDLY, SHARES, change_where_given_up
@@ -64,11 +65,7 @@ def score(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Similarity is taken at shares of the Δr that all settings reach with a picture; pictures that some setting hardly
     moves have none.
 
-    Args:
-        found: What `tune` measured, of both priors.
-
-    Returns:
-        The settings, each with ``change`` and ``similarity`` of each stage, (units,), and their ``score``.
+    Returns the settings, each with ``change`` and ``similarity`` of each stage, (units,), and their ``score``.
     """
     measures: dict[str, list[Tensor]] = {}  # (settings,) of each unit
     for stage in ("decoded", "refined"):
@@ -119,6 +116,6 @@ def choose(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def merge_tuning(out: Path) -> None:
     """Choose from what the workers measured."""
-    rows = [row for path in sorted(out.glob("tuning-*.json")) for row in json.loads(path.read_text())]
+    rows = [row for measured in read_all(out, "tuning-*.json") for row in measured]
     scored = [one for way in GRID for one in score([row for row in rows if row["direction"] == way])]
     vl.write_text(out / "tuned.json", json.dumps(choose(scored), indent=1))

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 ROWS = 4
 """The first image three times (as it is, its first unit changed, its second unit changed), then another one."""
-
-
 Read = Callable[[Tensor], Tensor]
 
 
@@ -38,21 +36,10 @@ class Reader(Protocol):
 
 
 class VislensReader:
-    """This library, a target for each layer, told nothing but layer and unit.
-
-    Args:
-        each: Let every target trace the network itself. Otherwise one trace of all layers is handed to all of them: the
-            same function on the same two images, but once a network instead of once a layer.
-    """
+    """This library, a target for each layer, told nothing but layer and unit."""
 
     changes = True
-    note = (
-        "One trace of all layers serves the targets of a network (`--each` traces anew for every layer, as a user"
-        " would: the same result, several times the cost)."
-    )
-
-    def __init__(self, *, each: bool = False) -> None:
-        self.each = each
+    note = "Every layer has a target of its own, which traces the network anew, as a user's would."
 
     def version(self) -> str:
         import vislens_interp
@@ -60,42 +47,20 @@ class VislensReader:
         return vislens_interp.__version__
 
     def open(self, model: nn.Module, size: int) -> None:
-        import vislens_interp.targets.target as target
-
         self.model, self.size = model, size
-        self.module, self.survey = target, target.survey
-        seen: dict[str, Any] = {}
-        traced: list[Tensor] = []
-
-        def once(model: nn.Module, names: Any, inputs: Tensor, **settings: Any) -> dict[str, Any]:
-            if not settings.get("keep") or settings.get("before"):
-                return self.survey(model, names, inputs, **settings)
-            if not traced:
-                seen.update(self.survey(model, [name for name, _ in model.named_modules()], inputs, **settings))
-                traced.append(inputs.detach().clone())
-            if not traced[0].equal(inputs):
-                return self.survey(model, names, inputs, **settings)
-            return {name: seen[name] for name in names}
-
-        if not self.each:
-            target.survey = once
 
     def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
         from vislens_interp.preprocess import Preprocess
         from vislens_interp.targets import LayerTarget
 
+        preprocess = Preprocess(None, [0.5], [0.5])
         target = LayerTarget(
-            self.model,
-            layer or None,
-            list(units),
-            preprocess=Preprocess(None, [0.5], [0.5]),
-            image_size=self.size,
-            **told,
+            self.model, layer or None, list(units), preprocess=preprocess, image_size=self.size, **told
         )
-        return lambda images: target.responses(images)
+        return target.responses
 
     def close(self) -> None:
-        self.module.survey = self.survey
+        """Targets leave nothing in a network."""
 
 
 class LucentReader:
@@ -123,30 +88,24 @@ class LucentReader:
     def open(self, model: nn.Module, size: int) -> None:
         from lucent.optvis.render import hook_model
 
-        before = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
-        self.model = model
+        every = lambda: [(one, key) for one in model.modules() for key in one._forward_hooks]  # noqa: E731
+        self.model, before = model, every()
         self.images: Tensor | None = None
         self.layers = hook_model(model, lambda: self.images)
-        self.hooks = [
-            (module, key)
-            for module in model.modules()
-            for key, hook in module._forward_hooks.items()
-            if id(hook) not in before
-        ]
+        self.hooks = [hook for hook in every() if hook not in before]
 
     def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
         from lucent.optvis.objectives import channel
 
         name = layer.replace(".", "_") or "labels"
 
+        @torch.no_grad()
         def read(images: Tensor) -> Tensor:
-            with torch.no_grad():
-                if self.images is not images:
-                    self.model((images - 0.5) / 0.5)
-                    self.images = images
-                return torch.tensor(
-                    [[-float(channel(name, unit, batch=row)(self.layers)) for unit in units] for row in range(ROWS)]
-                )
+            if self.images is not images:
+                self.model((images - 0.5) / 0.5)
+                self.images = images
+            rows = [[channel(name, unit, batch=row)(self.layers) for unit in units] for row in range(ROWS)]
+            return torch.tensor([[-float(value) for value in row] for row in rows])
 
         return read
 
@@ -155,4 +114,4 @@ class LucentReader:
             del module._forward_hooks[key]
 
 
-READERS = {"vislens_interp": VislensReader, "lucent": LucentReader}
+READERS: dict[str, Callable[[], Reader]] = {"vislens_interp": VislensReader, "lucent": LucentReader}

@@ -1,17 +1,17 @@
 """Tables of the units that a tool reads right, refuses, or reads wrong."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.cells import publish, read
 from benchmarks.common.findings import Aim, Findings, Measure
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import fill, table_text
 from benchmarks.unit_coverage.layouts import ARCHITECTURES
 from benchmarks.unit_coverage.readers import READERS
-from vislens_interp.files import write_text
 
 CHOOSABLE = ("", "in a tuple", "called several times", "images share an axis")
 """A unit exists: at once, when it is said which tensor or which call is meant, or when windows are put together."""
@@ -20,22 +20,24 @@ CHOOSABLE = ("", "in a tuple", "called several times", "images share an axis")
 def tally(records: list[dict[str, Any]]) -> Counter[str]:
     """Counts over the cells of some architectures."""
     counts: Counter[str] = Counter(architectures=len(records))
-    for record in records:
-        for cell in record["cells"]:
-            counts["layers"] += 1
-            counts[f"parameters {cell['parameters']}"] += 1
-            plain = cell["missing"] == ""
-            choosable = cell["missing"] in CHOOSABLE
-            last = cell.get("outcomes_when_told", cell["outcomes"])
-            for outcome, final in zip(cell["outcomes"], last, strict=True):
-                word = outcome.partition(":")[0]
-                counts["cells"] += 1
-                counts[f"{'unit' if plain else 'no unit'} {word}"] += 1
-                counts["wrong"] += word == "wrong" or final.startswith("wrong")
-                if choosable:
-                    counts["choosable"] += 1
-                    counts["choosable right"] += final == "right"
+    for cell in (cell for record in records for cell in record["cells"]):
+        counts["layers"] += 1
+        counts[f"parameters {cell['parameters']}"] += 1
+        kind = "no unit" if cell["missing"] else "unit"
+        last = cell.get("outcomes_when_told", cell["outcomes"])
+        for outcome, final in zip(cell["outcomes"], last, strict=True):
+            word = outcome.partition(":")[0]
+            counts["cells"] += 1
+            counts[f"{kind} {word}"] += 1
+            counts["wrong"] += word == "wrong" or final.startswith("wrong")
+            if cell["missing"] in CHOOSABLE:
+                counts["choosable"] += 1
+                counts["choosable right"] += final == "right"
     return counts
+
+
+def units_of(counts: Counter[str]) -> int:
+    return sum(counts[f"unit {word}"] for word in ("right", "refused", "wrong"))
 
 
 def share(part: int, whole: int) -> str:
@@ -48,110 +50,64 @@ def reason(message: str) -> str:
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", message.split("\n")[0])
     text = re.sub(r"\([\d, ]*\)|\[[^\]]*\]", "(…)", text)
     text = re.sub(r"\b\d+\b", "n", text)
-    text = re.sub(r" (of|in one pass of) [A-Z]\w+", r" \1 …", text)
-    return text[:110]
+    return re.sub(r" (of|in one pass of) [A-Z]\w+", r" \1 …", text)[:110]
 
 
-def family_rows(records: list[dict[str, Any]]) -> list[str]:
+def family_rows(records: list[dict[str, Any]]) -> str:
     """Table by family, and in total."""
-    families = sorted({record["family"] for record in records}, key=str.lower)
-    lines = [
-        "| family | nets | layers | units | right | share | refused | wrong (anywhere) | right when told | share |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for family in [*families, None]:
-        counts = tally([one for one in records if family is None or one["family"] == family])
-        units = sum(counts[f"unit {word}"] for word in ("right", "refused", "wrong"))
-        cells = (
-            "**all**" if family is None else family,
-            counts["architectures"],
-            counts["layers"],
-            units,
-            counts["unit right"],
-            share(counts["unit right"], units),
-            counts["unit refused"],
-            counts["wrong"],
-            f"{counts['choosable right']} of {counts['choosable']}",
-            share(counts["choosable right"], counts["choosable"]),
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+    head = ["family", "nets", "layers", "units", "right", "share", "refused", "wrong (anywhere)", "right when told"]
+    rows: list[list[Any]] = [[*head, "share"]]
+    for family in [*sorted({record["family"] for record in records}, key=str.lower), "**all**"]:
+        counts = tally([one for one in records if family in ("**all**", one["family"])])
+        units, right, told = units_of(counts), counts["unit right"], counts["choosable right"]
+        row = [family, counts["architectures"], counts["layers"], units, right, share(right, units)]
+        row += [counts["unit refused"], counts["wrong"], f"{told} of {counts['choosable']}"]
+        rows.append([*row, share(told, counts["choosable"])])
+    return table_text(rows)
 
 
-def listed(records: list[dict[str, Any]], wanted: Callable[[dict[str, Any], str], str | None], most: int) -> list[str]:
+def listed(records: list[dict[str, Any]], wanted: Callable[[dict[str, Any], str], str | None], most: int = 12) -> str:
     """Reasons, how often, in how many architectures, and one place where to see it."""
     counts: Counter[str] = Counter()
-    places: dict[str, str] = {}
-    where: dict[str, set[str]] = {}
+    places: dict[str, list[str]] = {}
     for record in records:
         for cell in record["cells"]:
-            for outcome in cell["outcomes"]:
-                text = wanted(cell, outcome)
-                if text:
-                    counts[text] += 1
-                    places.setdefault(text, f"`{record['architecture']}` `{cell['layer']}`")
-                    where.setdefault(text, set()).add(record["architecture"])
-    lines = [
-        f"| {text.replace('|', '/')} | {count} | {len(where[text])} | {places[text]} |"
+            for text in filter(None, (wanted(cell, outcome) for outcome in cell["outcomes"])):
+                counts[text] += 1
+                places.setdefault(text, []).append(f"`{record['architecture']}` `{cell['layer']}`")
+    rows = [
+        (text.replace("|", "/"), count, len({place.split()[0] for place in places[text]}), places[text][0])
         for text, count in counts.most_common(most)
     ]
-    return ["| what | cells | architectures | for example |", "|---|---|---|---|", *lines] if lines else ["None."]
+    return table_text([("what", "cells", "architectures", "for example"), *rows]) if rows else "None."
 
 
-def section(name: str, held: dict[str, Any]) -> list[str]:
+def section(name: str, held: dict[str, Any]) -> str:
     """The markdown of one reader."""
     records = held["records"]
     counts = tally(records)
-    units = sum(counts[f"unit {word}"] for word in ("right", "refused", "wrong"))
-    seconds = sum(record["cpu_seconds"] for record in records)
-    summary = (
-        f"{counts['architectures']} architectures, {counts['layers']} named layers, {counts['cells']} cells. Of "
-        f"{units} cells where a unit exists, **{share(counts['unit right'], units)} right**, "
-        f"{counts['unit refused']} refused, {counts['unit wrong']} wrong. Wrong anywhere, counting cells in which "
-        f"there is no unit or it has to be said which: **{counts['wrong']}**. {seconds / 60:.1f} CPU minutes."
-    )
-    return [
-        f"## {name} {held['version']}",
-        "",
-        summary,
-        "",
-        held["note"],
-        "",
-        *family_rows(records),
-        "",
-        "Refused although a unit exists:",
-        "",
-        *listed(
-            records,
-            lambda cell, outcome: reason(cell["message"]) if outcome == "refused" and not cell["missing"] else None,
-            12,
-        ),
-        "",
-        "Wrong:",
-        "",
-        *listed(records, lambda cell, outcome: outcome[7:] if outcome.startswith("wrong") else None, 12),
-        "",
-        "Cells without a unit (unless it is said which is meant), and what came:",
-        "",
-        *listed(
-            records,
-            lambda cell, outcome: f"{cell['missing']}: {outcome.partition(':')[0]}" if cell["missing"] else None,
-            30,
-        ),
-        "",
-        provenance_line(held["provenance"]),
-    ]
+    return fill(
+        __file__,
+        "section",
+        reader=name,
+        version=held["version"],
+        **{key: counts[key] for key in ("architectures", "layers", "cells", "wrong")},
+        units=units_of(counts),
+        share=share(counts["unit right"], units_of(counts)),
+        refused=counts["unit refused"],
+        wrong_units=counts["unit wrong"],
+        minutes=sum(record["cpu_seconds"] for record in records) / 60,
+        note=held["note"],
+        families=family_rows(records),
+        refusals=listed(records, lambda cell, out: reason(cell["message"]) if missed(cell, out) else None),
+        errors=listed(records, lambda cell, out: out[7:] if out.startswith("wrong") else None),
+        others=listed(records, lambda cell, out: cell["missing"] and f"{cell['missing']}: {out.partition(':')[0]}", 30),
+        source=provenance_line(held["provenance"]),
+    ).rstrip("\n")
 
 
-INTRODUCTION = """# Reading units: coverage
-
-A cell is a unit, drawn at random, of a named layer of a network with random weights. *Right*: the mean by hand over the
-declared axes, in two images, and it moves when that unit of the layer's output is changed and with nothing else.
-*Refused*: an error. *Wrong*: a number that is not this. A unit exists where a pass calls the layer once and it gives a
-tensor with an axis for the images and one for the units; *right when told* adds what is given in tuples, by layers that
-are called several times and by those that fold windows into the images, and what is right once the argument that the
-error asks for is passed. The declarations are a person's (`unit_coverage/layouts.py`); many networks have fewer blocks
-than published (also there), the same kinds of layers."""
+def missed(cell: dict[str, Any], outcome: str) -> bool:
+    return outcome == "refused" and not cell["missing"]
 
 
 def report(folder: Path) -> str:
@@ -162,37 +118,25 @@ def report(folder: Path) -> str:
         about = folder / "cells" / name / "about.json"
         if not about.is_file():
             continue
-        keys = [architecture.key for architecture in ARCHITECTURES]
-        files = [path for key in keys if (path := about.parent / f"{key}.json").is_file()]
-        held = json.loads(about.read_text(encoding="utf-8"))
-        held["records"] = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-        if len(files) < len(keys):
-            sections.append(f"({name}: {len(files)} of {len(keys)} architectures so far.)")
-        proof = tally(held["records"])
-        if not sections or not sections[0].startswith("The declarations, tested"):
-            sections.insert(
-                0,
-                f"The declarations, tested by the layers' own parameters: {proof['parameters proven']} layers proven, "
-                f"{proof['parameters contradicted']} contradicted.",
+        files = [path for one in ARCHITECTURES if (path := about.with_name(f"{one.key}.json")).is_file()]
+        held = read(about) | {"records": [read(path) for path in files]}
+        total = tally(held["records"])
+        if not sections:
+            sections.append(
+                f"The declarations, tested by the layers' own parameters: {total['parameters proven']} layers proven, "
+                f"{total['parameters contradicted']} contradicted."
             )
-        sections.append("\n".join(section(name, held)))
-        summary[name] = {
-            "version": held["version"],
-            "provenance": held["provenance"],
-            "total": dict(tally(held["records"])),
-            "architectures": {
-                record["architecture"]: {
-                    "family": record["family"],
-                    "settings": record["settings"],
-                    "size": record["size"],
-                    **tally([record]),
-                }
-                for record in held["records"]
-            },
+        if len(files) < len(ARCHITECTURES):
+            sections.append(f"({name}: {len(files)} of {len(ARCHITECTURES)} architectures so far.)")
+        sections.append(section(name, held))
+        about_each = {
+            record["architecture"]: {**{key: record[key] for key in ("family", "settings", "size")}, **tally([record])}
+            for record in held["records"]
         }
-    text = "\n\n".join([INTRODUCTION, *sections]) + "\n"
-    write_text(folder / "unit_coverage.md", text)
-    write_text(folder / "unit_coverage.json", json.dumps(summary, indent=1))
+        summary[name] = {key: held[key] for key in ("version", "provenance")}
+        summary[name] |= {"total": dict(total), "architectures": about_each}
+    text = fill(__file__, "page", sections="\n\n".join(sections))
+    publish(folder / "unit_coverage", text, summary)
     return text
 
 
@@ -200,14 +144,12 @@ def findings(numbers: dict[str, Any]) -> Findings:
     """Units that are read right: at least 95 % of those that exist, and no wrong number anywhere."""
     aims, measures = [], []
     for reader, held in numbers.items():
-        total = held["total"]
-        cells = {word: total.get(f"unit {word}", 0) for word in ("right", "refused", "wrong")}
-        count = sum(cells.values())
-        share = cells["right"] / count
+        total = Counter(held["total"])
+        count = units_of(total)
+        right = total["unit right"] / count
         sample = f"{count:,} units, {total['architectures']} architectures"
-        measures.append(Measure(f"units that {reader} {held['version']} reads right", share, "share", sample))
+        measures.append(Measure(f"units that {reader} {held['version']} reads right", right, "share", sample))
         if reader == "vislens_interp":
-            wrong = total.get("wrong", 0)
-            aims.append(Aim(f"{measures[-1]} of {sample}, are read right (wanted: 95 %).", share >= 0.95))
-            aims.append(Aim(f"{wrong} readings are wrong (wanted: none).", wrong == 0))
+            aims.append(Aim(f"{measures[-1]} of {sample}, are read right (wanted: 95 %).", right >= 0.95))
+            aims.append(Aim(f"{total['wrong']} readings are wrong (wanted: none).", total["wrong"] == 0))
     return Findings(tuple(aims), tuple(measures))

@@ -1,20 +1,14 @@
-"""Is a unit that a tool reads the unit that was meant? Every named layer of a hundred architectures, random units.
+"""Is a unit that a tool reads the unit that was meant? Every named layer of a hundred architectures, random units."""
 
-    python -m benchmarks.unit_coverage.run --out DIR [--reader vislens_interp|lucent] [--only NAME ...]
-
-README.md says what is measured, and how.
-"""
-
-import argparse
 import json
 import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from tqdm import tqdm
 
+from benchmarks.common.command import parser
 from benchmarks.common.provenance import provenance
 from benchmarks.unit_coverage.layouts import ARCHITECTURES, Architecture
-from benchmarks.unit_coverage.readers import READERS, ROWS, LucentReader, Reader, VislensReader
+from benchmarks.unit_coverage.readers import READERS, ROWS, Reader
 from benchmarks.unit_coverage.report import CHOOSABLE, report
 from vislens_interp.files import write_text
-
-# ---- what is true ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -37,12 +30,9 @@ class Truth:
     """What a layer's output is, and its units' values by hand.
 
     Args:
-        kind: Class of the module.
-        calls: How often a pass calls it.
-        shape: Of its (first) tensor.
+        shape: Of its (first) tensor, which has ``place`` in a tuple; None is a plain tensor.
         layout: The declared one, for this rank.
-        place: Where the tensor is in a tuple; None for a plain tensor.
-        units: Chosen at random; 0 where no unit exists.
+        units: Chosen at random.
         values: Hand values (N, K) by call; several where several are right.
         missing: Why no unit exists for somebody who says nothing but layer and number; ``""`` where one does.
         parameters: Whether the layer's own parameters prove the declared layout.
@@ -74,11 +64,8 @@ def find_tensor(output: Any) -> tuple[int | None, Tensor | None]:
     """A layer's tensor, or the first one in a tuple or list, and its place there."""
     if isinstance(output, Tensor):
         return None, output
-    if isinstance(output, (tuple, list)):
-        for place, one in enumerate(output):
-            if isinstance(one, Tensor):
-                return place, one
-    return None, None
+    parts = enumerate(output) if isinstance(output, (tuple, list)) else ()
+    return next(((place, one) for place, one in parts if isinstance(one, Tensor)), (None, None))
 
 
 def pick_layout(declared: str, rank: int) -> tuple[list[str], str]:
@@ -124,70 +111,68 @@ def own_parameters(module: nn.Module, inputs: Any, output: Tensor, axis: int) ->
     return "proven" if moved[unit] and moved.sum() == 1 else "contradicted"
 
 
+class Hooks:
+    """What one pass shows of every layer, noted in ``found`` by hooks.
+
+    Raises:
+        ValueError: A layer gave what the declarations do not know.
+    """
+
+    def __init__(self, architecture: Architecture, model: nn.Module, seed: int) -> None:
+        self.architecture, self.seed, self.busy = architecture, seed, False
+        self.found = {name: Truth(type(module).__name__) for name, module in model.named_modules()}
+
+    def note(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if self.busy:  # in a layer that is tried out
+            return
+        truth = self.found[name]
+        truth.calls += 1
+        if truth.calls > 1 and truth.missing == "no tensor":
+            return
+        place, tensor = find_tensor(output)
+        if tensor is None:
+            truth.missing = "no tensor"
+            return
+        about = f"{self.architecture.key}, layer {name!r} of shape {tuple(tensor.shape)}"
+        try:
+            layouts, word = pick_layout(self.architecture.declared(name), tensor.ndim)
+        except ValueError as error:
+            raise ValueError(f"{about}: {error}") from error
+        unfolded = tensor.shape[0] != ROWS
+        if unfolded and word not in ("folded", "none"):
+            raise ValueError(f"{about} is not {layouts}")
+        axes = [layout.index("C" if "C" in layout else "H") for layout in layouts]
+        if truth.calls == 1:
+            truth.shape, truth.place, truth.scale = tuple(tensor.shape), place, tensor.abs().max().item()
+            truth.missing = MISSING.get(word, "") if word != "folded" or unfolded else ""
+            truth.missing = truth.missing or ("in a tuple" if place is not None else "")
+            if not layouts:
+                return
+            truth.layout = layouts[0]
+            if "C" not in truth.layout:  # of one window or of many
+                truth.missing = MISSING["heads"]
+            draw = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {self.architecture.key} {name}".encode()))
+            truth.units = [0] if word == "open" else torch.randperm(tensor.shape[axes[0]], generator=draw)[:2].tolist()
+            if place is None and not word:
+                self.busy = True
+                truth.parameters = own_parameters(module, args, tensor, axes[0])
+                self.busy = False
+        elif truth.layout and truth.missing in CHOOSABLE:
+            truth.missing = "called several times"
+        # A later call may have fewer units; then no hand value, and nobody may read the unit from it.
+        fits = all(tensor.shape[axis] > max(truth.units) for axis in axes) and tensor.shape[0] % ROWS == 0
+        truth.values.append([by_hand(tensor, axis, truth.units) for axis in axes] if fits else [])
+
+
+@torch.no_grad()
 def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: int) -> dict[str, Truth]:
     """One pass with a hook on every layer."""
-    found = {name: Truth(type(module).__name__) for name, module in model.named_modules()}
-    busy = [False]
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if busy[0]:
-                return
-            truth = found[name]
-            truth.calls += 1
-            if truth.calls > 1 and truth.missing == "no tensor":
-                return
-            place, tensor = find_tensor(output)
-            if tensor is None:
-                truth.missing = "no tensor"
-                return
-            try:
-                layouts, word = pick_layout(architecture.declared(name), tensor.ndim)
-            except ValueError as error:
-                raise ValueError(
-                    f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)}: {error}"
-                ) from error
-            unfolded = tensor.shape[0] != ROWS
-            if unfolded and word not in ("folded", "none"):
-                raise ValueError(f"{architecture.key}, layer {name!r} of shape {tuple(tensor.shape)} is not {layouts}")
-            if truth.calls == 1:
-                truth.shape, truth.place, truth.scale = tuple(tensor.shape), place, tensor.abs().max().item()
-                truth.missing = MISSING.get(word, "") if word != "folded" or unfolded else ""
-                truth.missing = truth.missing or ("in a tuple" if place is not None else "")
-                if not layouts:
-                    return
-                truth.layout = layouts[0]
-                if "C" not in truth.layout:  # of one window or of many
-                    truth.missing = MISSING["heads"]
-                axis = layouts[0].index("C" if "C" in layouts[0] else "H")
-                size = tensor.shape[axis]
-                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {architecture.key} {name}".encode()))
-                truth.units = torch.randperm(size, generator=generator)[:2].tolist()
-                if word == "open":
-                    truth.units = [0]
-                busy[0] = True
-                truth.parameters = own_parameters(module, args, tensor, axis) if place is None and not word else ""
-                busy[0] = False
-            elif truth.layout and truth.missing in CHOOSABLE:
-                truth.missing = "called several times"
-            axes = [layout.index("C" if "C" in layout else "H") for layout in layouts]
-            # A later call may have fewer units; then no hand value, and nobody may read the unit from it.
-            fits = all(tensor.shape[axis] > max(truth.units) for axis in axes) and tensor.shape[0] % ROWS == 0
-            truth.values.append([by_hand(tensor, axis, truth.units) for axis in axes] if fits else [])
-
-        return hook
-
-    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-# ---- what a tool says -----------------------------------------------------------------------------------------------
+    seen = Hooks(architecture, model, seed)
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.callback(module.register_forward_hook(partial(seen.note, name)).remove)
+        model(inputs)
+    return seen.found
 
 
 @contextmanager
@@ -226,37 +211,31 @@ def judge(values: Tensor, truth: Truth, expected: Tensor, call: int) -> list[str
     """Of each unit: right, or wrong and how."""
     # Of what the layer gives, in the images where nothing was changed; of the change, where something was.
     tolerance = 1e-6 + 1e-4 * torch.tensor([truth.scale, *[1 + truth.scale] * (ROWS - 2), truth.scale])
-    outcomes = []
+    hands, outcomes = truth.values[call] if len(truth.values) > call else [], []
     for column in range(len(truth.units)):
-        fits = [
-            bool(((values[:, column].double() - hand[:, column] - expected[:, column]).abs() <= tolerance).all())
-            for hand in (truth.values[call] if len(truth.values) > call else [])
-        ]
-        if any(fits):
+        apart = [(values - hand)[:, column].double() for hand in hands]
+        if any(((one - expected[:, column]).abs() <= tolerance).all() for one in apart):
             outcomes.append("right")
         elif truth.missing:
             outcomes.append(f"wrong: read where there is none ({truth.missing})")
+        elif not hands:
+            outcomes.append("wrong: read from a call that has no such unit")
         else:
-            if len(truth.values) <= call or not truth.values[call]:
-                outcomes.append("wrong: read from a call that has no such unit")
-                continue
-            apart = (values[:, column].double() - truth.values[call][0][:, column]).abs() > tolerance
-            outcomes.append(f"wrong: {'another value' if apart[0] or apart[-1] else 'moves with another unit'}")
+            first = apart[0].abs() > tolerance
+            outcomes.append(f"wrong: {'another value' if first[0] or first[-1] else 'moves with another unit'}")
     return outcomes
 
 
 def remedy(message: str, truth: Truth) -> tuple[dict[str, Any], int]:
     """What a refusal asks to be told, answered from the declarations; and which call is then read."""
     told: dict[str, Any] = {}
-    call = 0
     if "call=" in message and truth.calls > 1:
-        call = truth.calls - 1
-        told["call"] = call
+        told["call"] = truth.calls - 1
     if "output=" in message and truth.place is not None:
         told["output"] = truth.place
     if "layout=" in message and truth.layout in ("NCHW", "NHWC", "NLC", "NCL", "NC"):
         told["layout"] = truth.layout
-    return told, call
+    return told, told.get("call", 0)
 
 
 def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images: Tensor) -> dict[str, Any]:
@@ -329,31 +308,23 @@ def cover(architecture: Architecture, reader: Reader, seed: int) -> dict[str, An
     }
 
 
-# ---- the table ------------------------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the cells and the table")
-    parser.add_argument("--reader", choices=list(READERS), default="vislens_interp")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
-    parser.add_argument("--again", action="store_true", help="also those that are there already")
-    parser.add_argument("--each", action="store_true", help="trace the network anew for every layer, as a user would")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    command = parser(__doc__, "--out", "--seed")
+    command.add_argument("--reader", choices=list(READERS), default="vislens_interp")
+    command.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
+    command.add_argument("--again", action="store_true", help="also those that are there already")
+    args = command.parse_args()
     warnings.filterwarnings("ignore")  # of a hundred networks' constructors
     chosen = [one for one in ARCHITECTURES if not args.only or any(part in one.key for part in args.only)]
-    reader: Reader = VislensReader(each=args.each) if args.reader == "vislens_interp" else LucentReader()
-    folder = args.out / "cells" / args.reader
+    reader, folder = READERS[args.reader](), args.out / "cells" / args.reader
     about = {"version": reader.version(), "note": reader.note, "provenance": provenance(seed=args.seed)}
     write_text(folder / "about.json", json.dumps(about))
     for architecture in tqdm(chosen, desc=args.reader, file=sys.stderr):
         path = folder / f"{architecture.key}.json"
-        if path.is_file() and not args.again:
-            continue
-        write_text(path, json.dumps(cover(architecture, reader, args.seed)))
-    print(report(args.out))
+        if args.again or not path.is_file():
+            write_text(path, json.dumps(cover(architecture, reader, args.seed)))
+    report(args.out)
 
 
 if __name__ == "__main__":

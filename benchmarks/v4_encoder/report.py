@@ -1,6 +1,5 @@
 """The table of encoders of V4 neurons."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import package as vl
-from benchmarks.common.findings import Aim, Findings, Measure
+from benchmarks.common.cells import read
+from benchmarks.common.findings import Aim, Findings, measure
 from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import fill, table
 from benchmarks.common.v4_sessions import TEST_SESSIONS, load_session
 
 AIM, AIM_SESSION = 0.50, "201025"
-
-
 DRAWS = 1000
-
-
 OURS, PAPER = "ridge on all layers of SqueezeNet", "transformers on all layers of SqueezeNet (the paper's read-out)"
-
-
 RANDOM = "ridge on all layers of a SqueezeNet with random weights"
-
-
 PIXELS, EMBEDDING = "ridge on pixels (28 x 28)", "ridge on SqueezeNet's embedding (512 numbers)"
-
-
 PUBLISHED = "published networks, one a neuron (may have seen these pictures)"
-
-
 ORDER = (OURS, EMBEDDING, PIXELS, PUBLISHED, PAPER, RANDOM)
 """The cheap ones first."""
-
-
 BASELINES = (EMBEDDING, PIXELS)
 
 
@@ -63,85 +50,60 @@ def median_intervals(
 
 
 def report(data: Path, out: Path, said: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    lines = ["# How well single V4 neurons are predicted", ""]
     kept: dict[str, Any] = {"provenance": said, "aim": {"session": AIM_SESSION, "median_r": AIM}, "sessions": {}}
+    lines: list[str] = []
     for name in TEST_SESSIONS:
         session = load_session(data, name)
-        _, held_out = session.split()
-        recorded = session.responses[held_out].double().numpy()
-        cells = {}
-        for label in ORDER:
-            path = cell_path(out, name, label)
-            if path.exists():
-                cells[label] = json.loads(path.read_text(encoding="utf-8"))["found"]
-        absent = [label for label in ORDER if label not in cells]
-        if absent:
+        held_out = session.split()[1]
+        paths = {label: cell_path(out, name, label) for label in ORDER}
+        cells = {label: read(path)["found"] for label, path in paths.items() if path.exists()}
+        if absent := [label for label in ORDER if label not in cells]:
             lines += [f"Not run yet on session {name}: {'; '.join(absent)}.", ""]
         if not cells:
             continue
-        predicted = {label: np.array(found["predicted"]) for label, found in cells.items()}
-        medians = median_intervals(predicted, recorded)
+        recorded = session.responses[held_out].double().numpy()
+        medians = median_intervals({label: np.array(found["predicted"]) for label, found in cells.items()}, recorded)
         if name == AIM_SESSION and OURS in medians:
-            best = max((label for label in (OURS, PAPER) if label in medians), key=lambda label: medians[label][0])
-            beaten = [medians[best][0] > medians[label][0] for label in BASELINES if label in medians]
-            verdict = "met" if medians[best][0] >= AIM and all(beaten) else "MISSED"
-            lines += [
-                (
-                    f"Aim, median held-out R over all {recorded.shape[1]} neurons of {name} at least {AIM:.2f} and "
-                    f"above both baselines: **{verdict}** ({best}: {medians[best][0]:.3f})."
-                ),
-                "",
-            ]
-        lines += [
-            (
-                f"## Session {name}: {recorded.shape[1]} neurons, {len(session.images) - len(held_out)} pictures "
-                f"learnt, {len(held_out)} held out"
-            ),
-            "",
-            "| read-out and backbone | median R [95 %] | mean R | quartiles | median R² | not above chance | seconds |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for label, found in cells.items():
-            items = [vl.Predictivity(**item) for item in found["neurons"]]
-            r, r2 = np.array([item.r for item in items]), np.array([item.r2 for item in items])
-            median, low, high = medians[label]
-            low_quarter, high_quarter = np.quantile(r, [0.25, 0.75])
-            doubts = sum(item.doubt is not None for item in items)
-            said_r2 = "another scale" if label == PUBLISHED else f"{np.median(r2):.2f}"
-            lines.append(
-                f"| {label} | {median:.3f} [{low:.3f}, {high:.3f}] | {r.mean():.3f} | {low_quarter:.2f}, "
-                f"{high_quarter:.2f} | {said_r2} | {doubts} of {len(r)} | {found['seconds']:.0f} |"
-            )
+            lines += [aim_line(medians, recorded.shape[1]), ""]
+        learnt = f"{len(session.images) - len(held_out)} pictures learnt, {len(held_out)} held out"
+        lines += [f"## Session {name}: {recorded.shape[1]} neurons, {learnt}", ""]
+        columns = ("median R [95 %]", "mean R", "quartiles", "median R²", "not above chance", "seconds")
+        rows = ([label, *row_of(label, found, medians[label])] for label, found in cells.items())
+        lines += table([("read-out and backbone", *columns), *rows])
         kept["sessions"][name] = {
-            label: {
-                "median_r": medians[label],
-                "r": {item["target"]: round(item["r"], 4) for item in found["neurons"]},
-                "r2": {item["target"]: round(item["r2"], 4) for item in found["neurons"]},
-            }
+            label: {"median_r": medians[label]}
+            | {key: {item["target"]: round(item[key], 4) for item in found["neurons"]} for key in ("r", "r2")}
             for label, found in cells.items()
         }
-        lines.append("")
-    lines += [
-        (
-            "Interval: bootstrap, neurons drawn first, then held-out pictures (the same for every row). Not above "
-            "chance: one-sided t-test of R, p ≥ 0.05. The responses are averages over repetitions, so that no noise "
-            "ceiling can be computed. Seconds include features that were not in the cache yet, on a busy core."
-        ),
-        "",
-        provenance_line(said),
-        "",
-    ]
-    return "\n".join(lines), kept
+    return fill(__file__, "page", sessions=lines, source=provenance_line(said)), kept
+
+
+def aim_line(medians: dict[str, tuple[float, float, float]], neurons: int) -> str:
+    best = max((label for label in (OURS, PAPER) if label in medians), key=lambda label: medians[label][0])
+    beaten = [medians[best][0] > medians[label][0] for label in BASELINES if label in medians]
+    verdict = "met" if medians[best][0] >= AIM and all(beaten) else "MISSED"
+    return (
+        f"Aim, median held-out R over all {neurons} neurons of {AIM_SESSION} at least {AIM:.2f} and above both "
+        f"baselines: **{verdict}** ({best}: {medians[best][0]:.3f})."
+    )
+
+
+def row_of(label: str, found: dict[str, Any], median: tuple[float, float, float]) -> list[str]:
+    items = [vl.Predictivity(**item) for item in found["neurons"]]
+    r, r2 = np.array([item.r for item in items]), np.array([item.r2 for item in items])
+    low_quarter, high_quarter = np.quantile(r, [0.25, 0.75])
+    doubts = sum(item.doubt is not None for item in items)
+    row = [f"{median[0]:.3f} [{median[1]:.3f}, {median[2]:.3f}]", f"{r.mean():.3f}"]
+    row += [f"{low_quarter:.2f}, {high_quarter:.2f}", "another scale" if label == PUBLISHED else f"{np.median(r2):.2f}"]
+    return [*row, f"{doubts} of {len(r)}", f"{found['seconds']:.0f}"]
 
 
 def cell_path(out: Path, session: str, label: str) -> Path:
-    place = ORDER.index(label)
-    return out / f"cell-{session}-{place}.json"
+    return out / f"cell-{session}-{ORDER.index(label)}.json"
 
 
 def findings(numbers: dict[str, Any]) -> Findings:
     """Held-out pictures of single V4 neurons: the aim that the file carries, and both baselines beaten."""
-
     aim = numbers["aim"]
     held = numbers["sessions"].get(aim["session"], {})
     medians = {label: found["median_r"] for label, found in held.items()}
@@ -149,14 +111,11 @@ def findings(numbers: dict[str, Any]) -> Findings:
     if not ours:
         return Findings((Aim(f"No encoder of ours has been measured on {aim['session']}.", None),))
     best = max(ours, key=lambda label: medians[label][0])
-    value, low, high = medians[best]
-    neurons = f"{len(held[best]['r'])} neurons of {aim['session']}"
+    value, neurons = medians[best][0], f"{len(held[best]['r'])} neurons of {aim['session']}"
     aims = [Aim(f"{best}: median R {value:.3f} over {neurons} (wanted: {aim['median_r']}).", value >= aim["median_r"])]
     for label in BASELINES:
         other = medians.get(label)
         said = "not measured" if other is None else f"{other[0]:.3f}"
         aims.append(Aim(f"{best}: {value:.3f}, {label}: {said} (wanted: above).", other and value > other[0]))
-    what = f"V4 neurons, {best}: median held-out R"
-    return Findings(
-        tuple(aims), (Measure(what, value, "", neurons, low, high, "95 % bootstrap over neurons, pictures"),)
-    )
+    what, spread = f"V4 neurons, {best}: median held-out R", "95 % bootstrap over neurons, pictures"
+    return Findings(tuple(aims), (measure(what, medians[best], "", neurons, spread=spread),))

@@ -1,16 +1,8 @@
-"""How well in-silico encoders predict single neurons of macaque V4, on pictures that they have not seen.
+"""How well in-silico encoders predict single neurons of macaque V4, on pictures that they have not seen."""
 
-    python -m benchmarks.v4_encoder.run fit --data $VISLENS_DATA --out runs/v4
-    python -m benchmarks.v4_encoder.run report --data $VISLENS_DATA --out runs/v4
-
-README.md says what is measured, and how.
-"""
-
-import argparse
-import json
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_squeezenet
+from benchmarks.common.cells import publish, save_cell
+from benchmarks.common.command import parser
+from benchmarks.common.judges import fresh_squeezenet, load_squeezenet
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.common.v4_sessions import SIZE, TEST_SESSIONS, Session, load_session
 from benchmarks.v4_encoder.report import EMBEDDING, ORDER, OURS, PAPER, PIXELS, PUBLISHED, RANDOM, cell_path, report
 
 PAGE = RESULTS / "v4_encoder"
-
-
-def random_squeezenet() -> Any:
-    """The same architecture with the weights that it starts from."""
-    from torchvision.models import squeezenet1_0
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network: Any = squeezenet1_0()
-    network.preprocess = vl.Preprocess(224, IMAGENET_MEAN, IMAGENET_STD)
-    return network.eval()
 
 
 def pixels_only() -> nn.Module:
@@ -45,34 +28,27 @@ def pixels_only() -> nn.Module:
     return network
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to predict.
-
-    Args:
-        backbone: From the data folder to the backbone.
-        encoder: Arguments of the encoder.
-    """
-
-    backbone: Callable[[Path], vl.Backbone]
-    encoder: dict[str, Any]
+def squeezenet(data: Path) -> vl.Backbone:
+    return vl.Backbone(load_squeezenet(data))
 
 
-WAYS: dict[str, Way] = {
-    OURS: Way(lambda data: vl.Backbone(load_squeezenet(data)), {"readout": "ridge"}),
-    EMBEDDING: Way(lambda data: vl.Backbone(load_squeezenet(data)), {"readout": "ridge"}),
-    PIXELS: Way(lambda data: vl.Backbone(pixels_only(), ["0"], grid=28), {"readout": "ridge"}),
-    PAPER: Way(lambda data: vl.Backbone(load_squeezenet(data)), {"readout": "transformer"}),
-    RANDOM: Way(lambda data: vl.Backbone(random_squeezenet()), {"readout": "ridge"}),
+WAYS: dict[str, tuple[Callable[[Path], vl.Backbone], str]] = {
+    OURS: (squeezenet, "ridge"),
+    EMBEDDING: (squeezenet, "ridge"),
+    PIXELS: (lambda data: vl.Backbone(pixels_only(), ["0"], grid=28), "ridge"),
+    PAPER: (squeezenet, "transformer"),
+    RANDOM: (lambda data: vl.Backbone(fresh_squeezenet()), "ridge"),
 }
+"""A way to predict: from the data folder to the backbone, and the encoder's read-out."""
 
 
-def predict(way: Way, data: Path, session: Session, out: Path) -> Tensor:
+def predict(label: str, data: Path, session: Session, out: Path) -> Tensor:
     """Predictions (held-out pictures, neurons) of an encoder that learnt from the others."""
     rows, held_out = session.split()
-    backbone = way.backbone(data)
-    if way is WAYS[EMBEDDING]:
-        features = backbone.read(session.images, cache=out / "cache", progress=True)
+    build, readout = WAYS[label]
+    backbone = build(data)
+    features = backbone.read(session.images, cache=out / "cache", progress=True)
+    if label == EMBEDDING:
         x = features.layer(len(backbone.layers) - 1).mean(1)
         responses = session.responses
         mean, std = responses[rows].mean(0), responses[rows].std(0)
@@ -81,9 +57,8 @@ def predict(way: Way, data: Path, session: Session, out: Path) -> Tensor:
         ridge.fit(embedding, (responses - mean) / std, rows, seed=0, progress=False, checkpoint=None)
         return ridge(embedding[held_out]) * std + mean
     dataset = vl.BrainDataset.from_arrays(session.images, session.responses, targets=session.neurons)
-    encoder = vl.InSilicoEncoder(backbone, force=True, **way.encoder)
-    features = backbone.read(session.images, cache=out / "cache", progress=True)
-    place = out / f"checkpoint-{session.name}-{way.encoder['readout']}"
+    encoder = vl.InSilicoEncoder(backbone, readout, force=True)
+    place = out / f"checkpoint-{session.name}-{readout}"
     encoder.fit(dataset, rows=rows, held_out=held_out, features=features, checkpoint=place, progress=True)
     with torch.no_grad():
         return torch.cat([encoder(part) for part in session.images[held_out].split(32)])
@@ -96,7 +71,7 @@ def cell(label: str, data: Path, session: Session, out: Path) -> dict[str, Any]:
         published = vl.v4_encoder(data / "macaque_v4" / session.name / "compact_models.safetensors")
         predicted = published.responses(session.images[held_out], batch_size=20, progress=True)
     else:
-        predicted = predict(WAYS[label], data, session, out)
+        predicted = predict(label, data, session, out)
     found = vl.predictivity(predicted, session.responses[held_out], session.neurons)
     return {
         "session": session.name,
@@ -110,31 +85,23 @@ def cell(label: str, data: Path, session: Session, out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("fit", "report"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sessions", nargs="+", default=list(TEST_SESSIONS), choices=TEST_SESSIONS)
-    parser.add_argument("--until", type=int, help="stop after so many ways, the cheap ones first; all by default")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"), needed="--data")
+    command.add_argument("--sessions", nargs="+", default=list(TEST_SESSIONS), choices=TEST_SESSIONS)
+    command.add_argument("--until", type=int, help="stop after so many ways, the cheap ones first; all by default")
+    args = command.parse_args()
     torch.set_num_threads(args.threads)
     said = provenance(seed=0)
     if args.part == "report":
-        text, kept = report(args.data, args.out, said)
-        vl.write_text(PAGE.with_suffix(".md"), text)
-        vl.write_text(PAGE.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
-        print(text)
+        publish(PAGE, *report(args.data, args.out, said))
         return
-    for label in ORDER[: args.until]:
-        for name in args.sessions:
-            path = cell_path(args.out, name, label)
-            if path.exists():
-                continue
-            found = cell(label, args.data, load_session(args.data, name), args.out)
-            vl.write_text(path, json.dumps({"provenance": said, "found": found}))
-            median = np.median([item["r"] for item in found["neurons"]])
-            print(f"{name} {label}: median R {median:.3f}, {found['seconds']:.0f} s", flush=True)
+    for label, name in itertools.product(ORDER[: args.until], args.sessions):
+        path = cell_path(args.out, name, label)
+        if path.exists():
+            continue
+        found = cell(label, args.data, load_session(args.data, name), args.out)
+        save_cell(path, found, said)
+        median = np.median([item["r"] for item in found["neurons"]])
+        print(f"{name} {label}: median R {median:.3f}, {found['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

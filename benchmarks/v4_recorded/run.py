@@ -1,13 +1,6 @@
-"""Edits for single neurons of macaque V4, judged by what was recorded and by no model at all.
+"""Edits for single neurons of macaque V4, judged by what was recorded and by no model at all."""
 
-    python -m benchmarks.v4_recorded.run tune --data $VISLENS_DATA --out runs/v4     # the two tuning sessions
-    python -m benchmarks.v4_recorded.run fit --data $VISLENS_DATA --out runs/v4
-    python -m benchmarks.v4_recorded.run report --out runs/v4 [--tune]
-
-README.md says what is measured, and how.
-"""
-
-import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -18,8 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.bench import Recorded
-from benchmarks.common.edit_methods import set_angle
+from benchmarks.common.cells import publish
+from benchmarks.common.command import parser
+from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.common.v4_sessions import TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
@@ -93,25 +87,25 @@ class Half:
             began = time.monotonic()
             method = build().fit(target, self.backend, self.fitted, responses)
             seconds = time.monotonic() - began
-            for angle in ANGLES:
+            for angle, (way, sign) in itertools.product(ANGLES, SIGN.items()):
                 set_angle(method, angle)
-                for way, sign in SIGN.items():
-                    moved = method.embeddings(self.x, {0: way})
-                    after, natural = read(moved)
-                    reached = vl.angle_between(moved, self.x)
-                    rows.append(
-                        {
-                            "method": label,
-                            "direction": way,
-                            "angle": angle,
-                            "change": (sign * (after - before)).mean().item(),
-                            "right_way": (sign * (after - before) > 0).double().mean().item(),
-                            "reached": reached.mean().item(),
-                            "short": (reached < angle - 1).double().mean().item(),
-                            "natural": natural.mean().item(),
-                            "seconds": seconds,
-                        }
-                    )
+                moved = method.embeddings(self.x, {0: way})
+                after, natural = read(moved)
+                reached = vl.angle_between(moved, self.x)
+                change = sign * (after - before)
+                rows.append(
+                    {
+                        "method": label,
+                        "direction": way,
+                        "angle": angle,
+                        "change": change.mean().item(),
+                        "right_way": (change > 0).double().mean().item(),
+                        "reached": reached.mean().item(),
+                        "short": (reached < angle - 1).double().mean().item(),
+                        "natural": natural.mean().item(),
+                        "seconds": seconds,
+                    }
+                )
         best = vl.NaturalImages(TOP).fit(target, self.backend, self.fitted, responses)
         for way, sign in SIGN.items():
             chosen = self.backend.encode(self.fitted)[best.rows({0: way})]
@@ -145,47 +139,31 @@ def run(data: Path, out: Path, said: dict[str, Any], *, tune: bool, neurons: int
                 continue
             began = time.monotonic()
             found = [half.judge(order[place], methods) for half in halves[name]]
-            vl.write_text(
-                path, json.dumps({"provenance": said, "session": name, "neuron": order[place], "halves": found})
-            )
+            said_of = {"provenance": said, "session": name, "neuron": order[place], "halves": found}
+            vl.write_text(path, json.dumps(said_of))
             print(f"{name} neuron {order[place]}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("fit", "tune", "report"))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tune", action="store_true", help="report: of the tuning neurons")
-    parser.add_argument("--neurons", type=int, help="of each session, the first in the fixed order; all by default")
-    parser.add_argument("--sessions", nargs="+", help="all of the tuning or test sessions by default")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "tune", "report"))
+    command.add_argument("--tune", action="store_true", help="report: of the tuning neurons")
+    command.add_argument("--neurons", type=int, help="of each session, the first in the fixed order; all by default")
+    command.add_argument("--sessions", nargs="+", help="all of the tuning or test sessions by default")
+    args = command.parse_args()
     torch.set_num_threads(args.threads)
     said = provenance(seed=[0, 1])
     if args.part == "report":
-        text, kept = report(args.out, said, tune=args.tune)
-        if not args.tune:
-            vl.write_text(PAGE.with_suffix(".md"), text)
-            vl.write_text(PAGE.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
-        print(text)
+        publish(args.out / "tuning" if args.tune else PAGE, *report(args.out, said, tune=args.tune))
         return
     if args.data is None:
-        parser.error(f"{args.part} needs --data, the folder of real files (docs/data.md)")
+        command.error(f"{args.part} needs --data, the folder of real files (docs/data.md)")
     tune = args.part == "tune"
-    sessions = args.sessions or list(TUNING_SESSIONS if tune else TEST_SESSIONS)
-    if not set(sessions) <= set(TUNING_SESSIONS if tune else TEST_SESSIONS):
-        parser.error(
-            f"--sessions {' '.join(sessions)}: tuning is for {' '.join(TUNING_SESSIONS)} alone, testing for others"
-        )
-    run(
-        args.data,
-        args.out,
-        said,
-        tune=tune,
-        neurons=args.neurons or (TUNING_NEURONS if tune else None),
-        sessions=sessions,
-    )
+    known = TUNING_SESSIONS if tune else TEST_SESSIONS
+    sessions = args.sessions or list(known)
+    if not set(sessions) <= set(known):
+        command.error(f"--sessions {' '.join(sessions)}: expected some of {' '.join(known)}, which {args.part} is for")
+    neurons = args.neurons or (TUNING_NEURONS if tune else None)
+    run(args.data, args.out, said, tune=tune, neurons=neurons, sessions=sessions)
 
 
 if __name__ == "__main__":

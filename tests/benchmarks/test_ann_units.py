@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks.ann_units import report as ann_report
 from benchmarks.ann_units import run as ann_units
+from benchmarks.ann_units.bench import Bench, Seen
 from benchmarks.ann_units.methods import (
     CONTESTANTS,
     NATURAL,
@@ -18,10 +19,8 @@ from benchmarks.ann_units.methods import (
     UNEDITED,
     Budget,
     Heard,
-    RememberedSets,
     Watched,
 )
-from benchmarks.common.bench import Bench
 from benchmarks.common.cells import save_cell
 from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
 from vislens_interp.backends.base import _registry
@@ -188,25 +187,6 @@ def test_what_the_target_says_is_noted():
     assert 0 < method.traces_["decrease"][0][0] < method.traces_["decrease"][1][0]
 
 
-def test_large_sets_are_embedded_once():
-    class Counting:
-        dim, size, device = 1, 2, torch.device("cpu")
-        count = 0
-
-        def __call__(self, images):
-            self.count += len(images)
-            return images.mean((1, 2, 3))[:, None]
-
-    inner = Counting()
-    embedder = RememberedSets(inner)
-    images = torch.rand(120, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(embedder(images), embedder(images.clone()))
-    assert inner.count == 120
-    embedder(images[:5])
-    embedder(images[:5])
-    assert inner.count == 130
-
-
 def run(places, out, *words):
     """The command, on one layer of the smallest network."""
     data, weights = places
@@ -290,14 +270,14 @@ def test_whatever_has_been_run_holds_all_networks_and_no_tuning_unit():
 def test_a_network_of_timm_is_seen_below_its_classifier():
     timm = pytest.importorskip("timm")
     bench = Drawn()
-    bench.device, bench.networks = torch.device("cpu"), {}
+    bench.device, bench.cache, bench.networks = torch.device("cpu"), None, {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         options = {"img_size": 16, "patch_size": 8, "depth": 1, "num_classes": 5}
         network = timm.create_model("vit_tiny_patch16_224", **options).eval()
     network.preprocess = torch.nn.Identity()
     bench.networks["vit_tiny64"] = network
-    seen = ann_units.Seen(bench, "vit_tiny64")
+    seen = Seen(bench, "vit_tiny64")
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network.head(seen(images)), network(images), rtol=1e-4, atol=1e-4)
     seen.known = {key: torch.zeros(192) for key in image_keys(images[:1])}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.common.provenance import ROOT
+from benchmarks.speed import report as speed_report
 from benchmarks.speed import run as speed
 from benchmarks.speed.report import hooks_lines, same_loss_lines, units_lines
 from benchmarks.speed.run import QUICK, Reading, ValidationLoss, in_turn, plain_loop, ratio, units
@@ -158,8 +159,8 @@ def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
     (tmp_path / "speed.json").write_text(json.dumps(kept), encoding="utf-8")
     monkeypatch.setattr(speed, "units", lambda *_: ["now"])
     monkeypatch.setattr(speed, "readings", lambda: [None, None])
-    monkeypatch.setattr(speed, "provenance_line", lambda source: "earlier" if "old" in source else "now")
-    monkeypatch.setattr(speed, "PARTS", {part: lambda found, part=part: [f"## {part}"] for part in speed.PARTS})
+    monkeypatch.setattr(speed_report, "provenance_line", lambda source: "earlier" if "old" in source else "now")
+    monkeypatch.setattr(speed_report, "PARTS", {part: lambda found, part=part: [f"## {part}"] for part in speed.PARTS})
     monkeypatch.setattr(speed.torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(speed, "keep_memory", lambda: None)
     monkeypatch.setattr(sys, "argv", ["speed.py", "--out", str(tmp_path), "--only", "d"])

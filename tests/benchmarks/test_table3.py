@@ -1,7 +1,6 @@
 import itertools
 import json
 import lzma
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.provenance import provenance
 from benchmarks.table3 import landscapes as table3_bench
+from benchmarks.table3 import rows as plan
 from benchmarks.table3 import run as cifar10_landscape
 from benchmarks.table3.landscapes import Cell, cells, fit, optimize_settings
-from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, report_pairs, verdict
+from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, verdict
 from benchmarks.table3.rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
 from benchmarks.table3.statistics import GIVEN_UP, MEANS, Table, change_where_given_up
 from benchmarks.table3.tuning import choose, score
@@ -154,29 +154,6 @@ def test_nothing_of_an_optimisation_is_left_to_our_defaults():
     assert (published["lr"], published["w_kld"], published["move"]) == (0.1, 0.001, "block")
 
 
-def test_pairs_run_anew_replace_those_of_the_table(tmp_path):
-    for name in ("table3.json", "table3.md"):
-        shutil.copy(RESULTS / name, tmp_path)
-    before = (tmp_path / "table3.md").read_text()
-    with pytest.raises(FileNotFoundError, match="holds no finished pairs; run --only pairs without --report first"):
-        report_pairs(tmp_path, provenance(seed=0))
-    made = [
-        {"kind": kind, "unit": 1, "direction": way, "target": [sign * 2.0] * 4, "other": [sign * other] * 4}
-        for kind, other in (("single", 1.0), ("both", 0.1))
-        for way, sign in SIGN.items()
-    ]
-    pairs = [{"units": [1, 2], "correlation": 0.25, "edits": made, "commit": "abc"}] * 3
-    (tmp_path / "pairs-0-of-1.json").write_text(json.dumps(pairs))
-    text = report_pairs(tmp_path, provenance(seed=0))
-    assert "3 pairs: cross-talk of single pictures is 0.10 [0.10, 0.10]" in text.split("**What holds.**")[1]
-    assert "Run anew after the cells above, at abc:" in text
-    numbers = json.loads((tmp_path / "table3.json").read_text())
-    assert numbers["pairs"]["of mean changes"]["both over single"] == pytest.approx(0.1)
-    rows = [line for line in before.splitlines() if line.startswith(("| increase", "| decrease"))]
-    assert all(row in text for row in rows)
-    assert report_pairs(tmp_path, provenance(seed=0)).count("## Two units") == 1  # as often as one likes
-
-
 def test_every_unit_of_a_layer_is_in_one_group_of_each_landscape():
     bench = SimpleNamespace(units=lambda layer: ([], list(range(100, 200))))
     every = cells(seeds=2)
@@ -222,6 +199,13 @@ def test_the_report_counts_the_units_that_are_new(tmp_path):
     (tmp_path / "tuned.json").write_text(
         json.dumps(dict.fromkeys(("structured", "alike", "standard", "noisy", "held")))
     )
+    crossed = [
+        {"kind": kind, "unit": 1, "direction": way, "target": [sign * 2.0] * 4, "other": [sign * other] * 4}
+        for kind, other in (("single", 1.0), ("both", 0.1))
+        for way, sign in SIGN.items()
+    ]
+    pairs = [{"units": [1, 2], "correlation": 0.25, "edits": crossed, "commit": "abc", "device": "a machine"}] * 3
+    (tmp_path / "pairs-0-of-1.json").write_text(json.dumps(pairs))
     bench = SimpleNamespace(real=torch.randint(9, (300, 64), generator=drawn).float(), features=lambda real: real)
     text = report(bench, tmp_path, provenance(seed=[0, 1]), draws=10)
     numbers = json.loads((tmp_path / "table3.json").read_text())
@@ -233,6 +217,8 @@ def test_the_report_counts_the_units_that_are_new(tmp_path):
     for way, stage in itertools.product(SIGN, STAGES):
         assert f"Structured against standard-VAE optimisation, unseen units, {way}, {stage}: Δr" in held
     assert "unseen units" not in failed
+    assert "3 pairs: cross-talk of single pictures is 0.10 [0.10, 0.10]" in held
+    assert numbers["pairs"]["of mean changes"]["both over single"] == pytest.approx(0.1)
     assert "conv3 7, conv3 8*, fc1 7, fc1 8*" in body
     assert "Cells were run at abc on a machine; abc on a machine, of 500 images and cut to the first 200." in body
     row = next(one for one in numbers["rows"] if one["method"] == OURS.label and one["direction"] == "increase")
@@ -277,12 +263,12 @@ def test_cells_measure_every_row_of_their_landscapes(data, tmp_path, monkeypatch
         (tmp_path / "cifar10" / f"{name}.zip").symlink_to(data / "cifar10" / "test.zip")
     (tmp_path / "networks").symlink_to(data / "networks")
     for module, name, small in (
-        (table3_bench, "REFERENCE_IMAGES", 600),
-        (table3_bench, "TEST_IMAGES", 6),
-        (table3_bench, "TRACE", (0, 1, 2)),
+        (plan, "REFERENCE_IMAGES", 600),
+        (plan, "TEST_IMAGES", 6),
+        (plan, "TRACE", (0, 1, 2)),
         (cifar10_landscape, "STEPS", 2),
-        (cifar10_landscape, "REFINED_AT", (0, 1, 2)),
-        (cifar10_landscape, "REFINED_IMAGES", 1),
+        (plan, "REFINED_AT", (0, 1, 2)),
+        (plan, "REFINED_IMAGES", 1),
     ):
         monkeypatch.setattr(module, name, small)
     monkeypatch.setitem(FIT, "epochs", 1)

@@ -6,12 +6,12 @@ from torch import nn
 
 from benchmarks.unit_coverage import report as unit_coverage_report
 from benchmarks.unit_coverage import run as unit_coverage
-from benchmarks.unit_coverage.layouts import ARCHITECTURES, MAPS, TOKENS, Architecture
+from benchmarks.unit_coverage.layouts import ARCHITECTURES, LAYOUTS, Architecture
 from benchmarks.unit_coverage.readers import ROWS, VislensReader
 from benchmarks.unit_coverage.report import report, tally
 from benchmarks.unit_coverage.run import by_hand, cover, own_parameters, pick_layout
 
-SMALL = Architecture("ConvNet", "vislens_interp.zoo.convnet:ConvNet", MAPS, size=32)
+SMALL = Architecture("ConvNet", "vislens_interp.zoo.convnet:ConvNet", LAYOUTS["MAPS"], size=32)
 
 
 class Planted:
@@ -63,8 +63,6 @@ def test_the_library_is_right():
     assert cells["conv1"]["shape"] == (ROWS, 32, 16, 16)
     assert cells["conv1.0"]["parameters"] == "proven"
     assert not any(cell["parameters"] == "contradicted" for cell in record["cells"])
-    each = cover(SMALL, VislensReader(each=True), 0)  # one trace for all layers, or one for each: the same
-    assert [cell["outcomes"] for cell in each["cells"]] == [cell["outcomes"] for cell in record["cells"]]
 
 
 def test_wrong_readers_are_found():
@@ -147,7 +145,7 @@ def test_the_list():
     )
     assert set(wanted.split()) <= families
     assert "register tokens" in families
-    vit = Architecture("ViT", "test_vit", TOKENS)
+    vit = Architecture("ViT", "test_vit", LAYOUTS["TOKENS"])
     assert vit.declared("patch_embed.proj") == "NCHW"
     assert vit.declared("blocks.3.mlp.fc1") == "NC NLC NHWC"
     assert vit.declared("blocks.3.attn.attn_drop") == "heads NHQK"

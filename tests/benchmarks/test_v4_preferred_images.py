@@ -57,7 +57,7 @@ def test_any_beginning_and_any_share_hold_both_sessions():
     ("words", "said"),
     [
         (["pictures", "--out", "x"], "pictures needs --data"),
-        (["report"], "report needs --out"),
+        (["report"], "arguments are required: --out"),
         (["report", "--out", "x", "--share", "2/2"], "expected I/N with I from 0 to N - 1"),
         (["pictures", "--data", "x", "--out", "x", "--angle", "20"], "belong to --tune: nothing is chosen"),
         (["figure", "--data", "x", "--out", "x", "--tune"], "leave --tune out"),

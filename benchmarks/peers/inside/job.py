@@ -34,16 +34,7 @@ Paint = Callable[[nn.Module, dict[str, Any]], Tensor]
 
 
 def run(paint: Paint, packages: tuple[str, ...], argv: list[str]) -> int:
-    """Do the jobs of a file that are not done yet; the number of those that were done now.
-
-    Args:
-        paint: The tool.
-        packages: Whose versions are kept with each picture.
-        argv: Words of the command line: the script and the file.
-
-    Raises:
-        SystemExit: There is not one file, or it is not there.
-    """
+    """Do the jobs of a file that are not done yet, by a tool and with its versions; the number that was done now."""
     if len(argv) != 2 or not Path(argv[1]).is_file():
         raise SystemExit(f"{Path(argv[0]).name}: expected one argument, a file of jobs; got {argv[1:]}.")
     asked = json.loads(Path(argv[1]).read_text(encoding="utf-8"))

@@ -1,0 +1,99 @@
+"""Images, responses, networks and the backend of `ann_units`, each made once a process and kept on the disk."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.judges import seen_by
+from benchmarks.common.networks import ALIVE, NETWORKS, TUNING_UNITS, load_units
+
+REFERENCE_IMAGES = 4000
+SIZE = 64
+"""Pixels of the pictures that are made: what Tiny-ImageNet has."""
+
+
+class Bench:
+    """Images, networks and their responses, each read once and kept below ``out/cache``."""
+
+    def __init__(self, data: Path, weights: Path, out: Path, device: str = "cpu") -> None:
+        self.data, self.weights, self.out, self.device = data, weights, out, torch.device(device)
+        self.cache = out / "cache"
+        self.reference, self.test = self._images()
+        self.backend: Any = vl.get_backend("embedded", device=self.device, size=SIZE, cache=self.cache)
+        self.networks: dict[str, Any] = {}
+
+    def _images(self) -> tuple[Tensor, Tensor]:
+        """The reference set, and the images at odd places of the validation set: those at even places tune."""
+        file, imagenet = self.cache / "images.safetensors", self.data / "tiny_imagenet"
+        if not file.is_file():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            train = torch.cat([vl.read_images(imagenet / f"train_{part}.zip", SIZE)[0] for part in (0, 1)])
+            rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
+            held_out = vl.read_images(imagenet / "val.zip", SIZE)[0]
+            tensors = {"reference": train[rows].contiguous(), "held_out": held_out.contiguous()}
+            vl.write_atomically(file, lambda temporary: save_file(tensors, temporary))
+        stored = load_file(file)
+        # In one fixed order that is not the classes', so that the first few hundred are of all kinds.
+        order = torch.randperm(len(stored["held_out"]) // 2, generator=torch.Generator().manual_seed(1))
+        return vl.pixels(stored["reference"]), vl.pixels(stored["held_out"][1::2][order])
+
+    def present(self) -> list[str]:
+        """Networks whose weights are there."""
+        return [name for name, one in NETWORKS.items() if one.file is None or (self.weights / one.file).is_file()]
+
+    def network(self, name: str) -> Any:
+        if name not in self.networks:
+            self.networks[name] = NETWORKS[name].build(self.data, self.weights).to(self.device)
+        return self.networks[name]
+
+    def target(self, name: str, layer: str, units: list[int]) -> vl.LayerTarget:
+        return vl.LayerTarget(self.network(name), layer, units, batch_size=64)
+
+    def responses(self, name: str, layer: str, images: Tensor) -> Tensor:
+        """Responses of all candidates of a layer (N, C), in the order of the file."""
+        candidates, network = load_units()[name][layer], self.network(name)
+        kind = f"{name}-{layer}-{network.preprocess.size}px"  # the size is part of what a response is, and of no weight
+        store = vl.RowCache(self.cache, kind, vl.weights_fingerprint(network, units=candidates))
+        target = self.target(name, layer, candidates)
+        return store.rows(images, target, batch_size=64, progress=True).tensor().clone()
+
+    def units(self, name: str, layer: str, count: int) -> list[int]:
+        """Columns of :meth:`responses` to use: test units that are alive on the reference set."""
+        reference = self.responses(name, layer, self.reference)
+        usual = reference.mode(0).values
+        alive = ((reference != usual).double().mean(0) >= ALIVE) & (reference.std(0) > 1e-6)
+        first = min(TUNING_UNITS, reference.shape[1] // 2)
+        return [column for column in range(first, reference.shape[1]) if alive[column]][:count]
+
+
+class Seen:
+    """Pooled features of a network's last layer; those of the images that every cell shares are kept on the disk."""
+
+    def __init__(self, bench: Bench, name: str) -> None:
+        self.network, self.cache, self.name = bench.network(name), bench.cache, name
+        self.device = bench.device
+        self.known: dict[str, Tensor] = {}
+
+    def learn(self, images: Tensor) -> None:
+        """Read these from the disk, or put them there."""
+        store = vl.RowCache(self.cache, f"seen-{self.name}", vl.weights_fingerprint(self.network))
+        rows = store.rows(images, self._see, batch_size=50, progress=True).tensor()
+        self.known |= dict(zip(vl.image_keys(images), rows.clone(), strict=True))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        keys = vl.image_keys(images)
+        new = [row for row, key in enumerate(keys) if key not in self.known]
+        found = dict(zip([keys[row] for row in new], self._see(images[new]), strict=True)) if new else {}
+        return torch.stack([found[key] if key in found else self.known[key] for key in keys])
+
+    @torch.no_grad()
+    def _see(self, images: Tensor) -> Tensor:
+        network: Any = self.network
+        if not hasattr(network, "forward_head"):
+            return seen_by(network, images)
+        parts = (network.forward_features(network.preprocess(one.to(self.device))) for one in images.split(50))
+        return torch.cat([network.forward_head(one, pre_logits=True).cpu() for one in parts])

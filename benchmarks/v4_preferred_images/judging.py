@@ -1,0 +1,140 @@
+"""Every method on the same pictures of one neuron, drawn with the same noise and looked at by the same judges."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from benchmarks.common import package as vl
+from benchmarks.common.edit_methods import SIGN, set_angle
+from benchmarks.common.judges import nearest
+
+NATURAL_IMAGES = 10
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Who looks at the pictures that are made for one neuron.
+
+    Args:
+        answers: Images to every judge's response to them, (N,), standardised; by the judge's name.
+        sees: Images to features (N, D), on the CPU, of a network that is neither the target nor one of the judges.
+        natural: (M, D), those of natural images that are not edited.
+    """
+
+    answers: Callable[[Tensor], dict[str, Tensor]]
+    sees: Callable[[Tensor], Tensor]
+    natural: Tensor
+
+
+def rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.double().cpu().tolist()]
+
+
+class Seen:
+    """What judges answer to some pictures, and what is measured in features around the natural images' mean."""
+
+    def __init__(self, eyes: Eyes, images: Tensor) -> None:
+        self.answers, self.features = eyes.answers(images), eyes.sees(images)
+        self.gallery, self.centre = eyes.natural, eyes.natural.mean(0)
+
+    def rounded_answers(self) -> dict[str, list[float]]:
+        return {judge: rounded(values) for judge, values in self.answers.items()}
+
+    def natural(self) -> list[float]:
+        """Mean cosine of each picture with the five nearest natural images."""
+        return rounded(nearest(self.features - self.centre, self.gallery - self.centre).mean(1))
+
+    def similarity(self, features: Tensor) -> list[float]:
+        return rounded(cosine_similarity(self.features - self.centre, features - self.centre))
+
+    def diversity(self) -> float:
+        """How unlike one another the pictures are: 1 - mean cosine over pairs."""
+        rows = vl.unit_rows(self.features - self.centre)
+        cosine = rows @ rows.T
+        return (1 - (cosine.sum() - cosine.diagonal().sum()) / (len(rows) * (len(rows) - 1))).item()
+
+
+def judged_edits(
+    eyes: Eyes,
+    methods: dict[str, Any],
+    target: vl.Target,
+    backend: Any,
+    reference: tuple[Tensor, Tensor],
+    pictures: Tensor,
+    noise: list[int],
+    angle: float,
+    about: str,
+) -> dict[str, Any]:
+    """Fit every method, and edit the same pictures with the same noise, turned by the same angle.
+
+    Args:
+        eyes: Who judges.
+        methods: By their names. Natural images among them are shown, not edited.
+        reference: Images to learn from, and their responses (N, 1).
+        pictures: Images to edit, each with a seed in ``noise``.
+        about: Printed with each method's seconds.
+
+    Returns:
+        JSON values: what judges say of the pictures (``input``), of α = 0 (``zero``), and of every method and
+        direction, whose ``changes`` are against α = 0, signed, by judge.
+    """
+    zero_images = vl.Unedited().fit(target, backend, *reference).generate(pictures, {}, seeds=noise).images
+    zero, shown = Seen(eyes, zero_images), Seen(eyes, pictures)
+    cell: dict[str, Any] = {
+        "input": shown.rounded_answers(),
+        "zero": zero.rounded_answers(),
+        "zero_similarity": zero.similarity(shown.features),
+        "random_similarity": zero.similarity(zero.features.roll(1, 0)),
+        "zero_natural": zero.natural(),
+        "input_natural": shown.natural(),
+        "zero_diversity": zero.diversity(),
+        "zero_kernel": vl.kernel_distance(zero.features, eyes.natural),
+        "input_kernel": vl.kernel_distance(shown.features, eyes.natural),
+        "methods": [],
+    }
+    x = backend.encode(pictures)
+    for label, method in methods.items():
+        began = time.monotonic()
+        method.fit(target, backend, *reference)
+        fitted = time.monotonic() - began
+        edits = not isinstance(method, vl.NaturalImages)
+        if edits:
+            set_angle(method, angle)
+        # Of the top k each is shown once; of random images one for each picture, by its noise.
+        seeds = noise if edits or isinstance(method, vl.RandomImages) else list(range(min(method.count, len(pictures))))
+        evidence = next(iter(getattr(method, "evidence_", {}).values()), None)
+        for way, sign in SIGN.items():
+            began = time.monotonic()
+            images = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
+            seconds = time.monotonic() - began
+            made = Seen(eyes, images)
+            # A natural image has no picture of its own to be compared with: against the mean of all.
+            before = zero.answers if edits else {judge: values.mean() for judge, values in zero.answers.items()}
+            measured: dict[str, Any] = {
+                "method": label,
+                "direction": way,
+                "fit_seconds": fitted,
+                "correlation": evidence.correlation if evidence else None,
+                "seconds": seconds,
+                "natural": made.natural(),
+                "diversity": made.diversity(),
+                "changes": {judge: rounded(sign * (now - before[judge])) for judge, now in made.answers.items()},
+            }
+            if edits:
+                reached = vl.angle_between(method.embeddings(x, {0: way}), x)
+                # What stops short of the angle has arrived at α = 1, where all pictures are one: not in a distance.
+                open_ = (reached >= angle - 1).cpu()
+                left = made.features[open_]
+                measured |= {
+                    "reached": rounded(reached),
+                    "similarity": made.similarity(zero.features),
+                    "arrived": int((~open_).sum()),
+                    "kernel": vl.kernel_distance(left, eyes.natural) if len(left) > 1 else None,
+                }
+            cell["methods"].append(measured)
+        print(f"{about} {label}: {fitted:.0f} s + {seconds:.0f} s", flush=True)
+    return cell
