@@ -124,7 +124,8 @@ def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tens
         raise ValueError(f"responses has {len(responses)} rows for {len(x)} images; expected one row an image.")
     if len(x) < MIN_IMAGES:
         raise ValueError(
-            f"images holds {len(x)} images; a fit needs at least {MIN_IMAGES}. Give more reference images to fit()."
+            f"images holds {len(x)} images; a landscape needs at least {MIN_IMAGES} to be more than noise. Give more "
+            "reference images to fit()."
         )
     groups = row_groups(x) if groups is None else groups
     distinct = len(groups.unique())

@@ -85,7 +85,10 @@ def method_by_name(name: str, **settings: object) -> "Method":
     known = [one for one in parameters if one not in entry.preset]
     for setting in settings:
         if setting in entry.preset:
-            raise TypeError(f"{setting}= is set by method {name!r}: {setting}={entry.preset[setting]!r}. Leave it out.")
+            raise TypeError(
+                f"{setting}={settings[setting]!r}, but method {name!r} stands for {setting}={entry.preset[setting]!r}. "
+                "Leave it out."
+            )
         if setting not in known and not takes_any:
             raise TypeError(f"{setting}= is no setting of method {name!r}. {closest(setting, known)}")
     return build(**entry.preset, **settings)
