@@ -14,6 +14,7 @@ NAME = PACKAGE.name
 
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
+    {"validation"},
     {"config", "copies", "files", "images", "math", "pairing", "precision", "random_state"},
     {"preprocess"},
     {"zoo"},

@@ -1,12 +1,13 @@
 """Every setting of a landscape in one frozen object: how it is fitted, what its prior is, how latents are moved."""
 
-import difflib
 import types
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, Self, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
+
+from vislens_interp.validation import check_not_negative, check_positive, check_shares, check_word, closest
 
 MIN_IMAGES = 200
 """Reference images of a fit, at least: a landscape of fewer is noise."""
@@ -22,6 +23,9 @@ class _Section:
     def _check(self) -> None:
         """Raise ValueError for a value out of its range."""
 
+    def _of(self, *names: str) -> dict[str, float]:
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class FitConfig(_Section):
@@ -30,17 +34,13 @@ class FitConfig(_Section):
     Args:
         solver: ``"adam"`` is the paper's: batches, noise and gradient steps. ``"alternating"`` solves for each part of
             an EmbeddingVAE in turn (``landscape/alternate.py``): the same loss, below Adam's after a round or two
-            (benchmarks/sd15_speed.py). It takes no batches, noise, lr, clip or consistency. A lower loss is not a
-            better edit: on simulated embeddings with known responses, edits at α = 1 moved them by 1.8 SD at 39°, in
-            Adam's landscape by 2.3 SD at 46° (w_kld 1; 2.0 SD at 51° and 2.9 SD at 72° for w_kld 0.1).
+            (benchmarks/sd15_speed.py), without batches, noise, lr, clip or consistency. A lower loss is not a better
+            edit: on simulated embeddings Adam's landscape moved responses further (2.3 SD to 1.8 SD at α = 1).
         epochs: Passes over the training part; 150 in Table S3 for CIFAR-10. For ``"alternating"``, rounds at most.
-        batch_size: Images a step; 128 in Table S3.
-        lr: Adam's learning rate; 1e-4 in Table S3.
-        lr_step: Epochs between two cuts of the learning rate; 10 in Table S3.
-        lr_gamma: Factor of each cut; 0.9 in Table S3.
-        clip: Largest gradient norm; 1.0 in Table S3.
-        w_recon: Weight of the squared error, summed over the values of x.
-        w_kld: Weight of the KLD, summed over latent dimensions. The paper does not give it.
+        batch_size, lr, clip: Images a step, Adam's learning rate, largest gradient norm; 128, 1e-4, 1.0 in Table S3.
+        lr_step, lr_gamma: Epochs between two cuts of the learning rate, and their factor; 10 and 0.9 in Table S3.
+        w_recon, w_kld: Weights of the squared error, summed over the values of x, and of the KLD, summed over latent
+            dimensions. The paper does not give the latter.
         w_consistency: Weight of the squared error in a network's features, as a share of the features' variance and
             scaled to the variance of x, so that 1 weighs the two unexplained shares alike. 0 is the paper.
         validation: Share of the images held out of the fit, for early stopping and for the evidence.
@@ -71,13 +71,9 @@ class FitConfig(_Section):
     seed: int = 0
 
     def _check(self) -> None:
-        _check_word("solver", self.solver, ("adam", "alternating"))
-        for name in ("epochs", "batch_size", "lr", "lr_step", "lr_gamma", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
-        for name in ("w_recon", "w_kld", "w_consistency", "tolerance", "shuffles"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+        check_word("solver", self.solver, ("adam", "alternating"))
+        check_positive(**self._of("epochs", "batch_size", "lr", "lr_step", "lr_gamma", "clip"))
+        check_not_negative(**self._of("w_recon", "w_kld", "w_consistency", "tolerance", "shuffles"))
         if not 0 < self.validation < 1:
             raise ValueError(f"validation={self.validation} must lie between 0 and 1: the share of images held out.")
         if self.solver == "alternating" and self.w_consistency > 0:
@@ -96,10 +92,8 @@ class PriorConfig(_Section):
     Args:
         block_dim: Latent dimensions of each unit; None shares all among the units.
         modes: Number of prior means in each direction; 1 is the paper.
-        lam: λ of the prior's width λ / (|r| + ε), in SDs of the response.
-        eps: ε, in SDs.
-        sigma_min: Smallest width.
-        sigma_max: Largest width.
+        lam, eps: λ and ε of the prior's width λ / (|r| + ε), in SDs of the response.
+        sigma_min, sigma_max: Smallest and largest width.
         axis_scale_sd: SDs of the predicted response at which the prior means lie, with ``closed_form_init``.
         cross_talk_penalty: Several units: how much an edit for one avoids the others' responses, with
             ``closed_form_init``.
@@ -120,14 +114,8 @@ class PriorConfig(_Section):
     gradients: bool = True
 
     def _check(self) -> None:
-        if self.axis_scale_sd <= 0:
-            raise ValueError(
-                f"axis_scale_sd={self.axis_scale_sd} must be greater than 0: a negative one would turn the axis round."
-            )
-        if self.cross_talk_penalty < 0:
-            raise ValueError(
-                f"cross_talk_penalty={self.cross_talk_penalty} must not be negative; 0 leaves other units alone."
-            )
+        check_positive(axis_scale_sd=self.axis_scale_sd)
+        check_not_negative(cross_talk_penalty=self.cross_talk_penalty)
 
 
 @dataclass(frozen=True)
@@ -136,27 +124,21 @@ class EditConfig(_Section):
 
     Args:
         alpha: Weight of the goal, 0 (the image) to 1 (the goal).
-        interpolation: ``"lerp"`` or ``"slerp"``.
         angle: Edit by angle in degrees instead: every image is turned so far, as far as its goal allows. An embedding's
-            angle is measured from the image's own; that of pixels from the unedited decoding, beside whose own distance
-            an edit is small.
+            angle is measured from the image's own; that of pixels from the unedited decoding.
         cross_talk_steps: Several units: Gauss-Newton steps after the edit that bring the others' responses back,
             picture by picture, where there are gradients.
         keep_norm: Give every decoded x the length of the image's own x, edited or not: for embeddings.
         residual: What becomes of x - decode(z), the part of an embedding that the VAE cannot give back: lost if False;
-            added again if True, so that x changes by decode(z′) - decode(z) alone; ``"fade"``: the less of it, the
-            further the latent has gone to its goal. Then α = 0 is the image itself and α = 1 the decoded goal, and no
-            edit angle is spent on reconstruction. For embeddings.
-        top_activating_power: Dimensions of the latent that are no unit's go along, to the mean code of the reference
-            images that drive the unit that way, each weighted by its response (in SDs) to this power: what strongly
-            driven images have in common beyond what a linear prediction sees. 0, the paper's, keeps the image's own.
-            ``benchmarks/v4_recorded.py`` compares.
+            added again if True; ``"fade"``: the less of it, the further the latent has gone to its goal, so that α = 0
+            is the image itself and α = 1 the decoded goal. For embeddings.
+        top_activating_power: Dimensions that are no unit's go along, to the mean code of the reference images that
+            drive the unit that way, each weighted by its response (in SDs) to this power. 0, the paper's, keeps the
+            image's own. ``benchmarks/v4_recorded`` compares.
         goal: Where an edit leads. ``"mean"``: the prior mean, the paper's. ``"local_mean"``: each image's own mean of
             the preferred reference images near it, for units with unlike preferences (``landscape/local_mean.py``); the
-            whole latent then moves, not the unit's block alone. ``"surrogate_ascent"``: no fixed place; small steps up
-            the gradient of a network that predicts the response, each along directions in which the reference images
-            nearby differ (``landscape/surrogate.py``), as far as ``angle``, or 60 degrees for an alpha of 1. For
-            embeddings; α = 0 is then the image itself.
+            whole latent then moves. ``"surrogate_ascent"``: small steps up the gradient of a network that predicts the
+            response (``landscape/surrogate.py``), as far as ``angle``, or 60 degrees for an alpha of 1. For embeddings.
         mode: Which of several prior means; None takes the one nearest to each image. For ``goal="mean"``.
         strength: SDEdit strength of the refinement: 0 is the bare decoding, 1 ignores the image.
     """
@@ -173,29 +155,20 @@ class EditConfig(_Section):
     strength: float = 1.0
 
     def _check(self) -> None:
-        _check_word("goal", self.goal, ("mean", "local_mean", "surrogate_ascent"), " 'mean' is the paper's.")
-        _check_word("interpolation", self.interpolation, ("lerp", "slerp"))
+        check_word("goal", self.goal, ("mean", "local_mean", "surrogate_ascent"), " 'mean' is the paper's.")
+        check_word("interpolation", self.interpolation, ("lerp", "slerp"))
         if self.residual not in (True, False, "fade"):
             raise ValueError(f"residual={self.residual!r} is unknown; expected True, False or 'fade'.")
-        if self.top_activating_power < 0:
-            raise ValueError(
-                f"top_activating_power={self.top_activating_power} must not be negative: a power of the response; 0 is "
-                "none."
-            )
+        check_not_negative(**self._of("top_activating_power", "cross_talk_steps"))
         if self.top_activating_power and self.goal != "mean":
             raise ValueError(
                 f"top_activating_power={self.top_activating_power} belongs to goal='mean'; {self.goal!r} moves the "
                 "whole latent. Leave one out."
             )
-        _check_share("alpha", self.alpha, "0 keeps the image, 1 is the goal.")
-        _check_share("strength", self.strength, "0 is the bare decoding, 1 ignores the image.")
+        check_shares(": 0 keeps the image, 1 is the goal.", alpha=self.alpha)
+        check_shares(": 0 is the bare decoding, 1 ignores the image.", strength=self.strength)
         if self.angle is not None and not 0 <= self.angle <= 180:
             raise ValueError(f"angle={self.angle} must lie between 0 and 180 degrees, or be None.")
-        if self.cross_talk_steps < 0:
-            raise ValueError(
-                f"cross_talk_steps={self.cross_talk_steps} must not be negative; 0 leaves the other units to the "
-                "landscape."
-            )
         if self.cross_talk_steps > 0 and self.goal == "surrogate_ascent":
             raise ValueError(
                 f"cross_talk_steps={self.cross_talk_steps} goes with the goals 'mean' and 'local_mean';"
@@ -212,21 +185,18 @@ class OptimizeConfig(_Section):
     """How latents are optimised.
 
     Args:
-        steps: Adam steps; 10,000 in the paper.
-        lr: Adam's learning rate; 0.1 in the paper.
+        steps, lr: Adam's steps and learning rate; 10,000 and 0.1 in the paper.
         w_kld: Weight of the KLD; 0.001 in the paper, where the response is raw. Here it is in SDs.
-        w_silent: Weight of the KLD beside that for a picture whose units answer no better than to any reference image:
-            a rectified unit has no gradient there, and the prior leads to where it has one. 0 is the paper.
+        w_silent: Further weight of the KLD for a picture whose units answer no better than to any reference image: a
+            rectified unit has no gradient there, and the prior leads to where it has one. 0 is the paper.
         w_consistency: Weight of the squared error between what the target's layer, without the units themselves, sees
             of the picture and of the input image; scaled as in the fit. 0 is the paper. Source: feature accentuation
-            (Hamblin et al. 2024) regularises ascent in pixels likewise.
-        noise: Responses are read under noise of so many posterior widths, drawn anew at each step and alike for every
-            image: the mean over pictures round the latent is improved, not the one picture. So a change lasts when a
-            refinement alters the picture, and a rectified unit has a gradient where it is silent itself. 0 is the
+            (Hamblin et al. 2024), which regularises ascent in pixels likewise.
+        noise: Responses are read under noise of so many posterior widths, drawn anew at each step: the mean over
+            pictures round the latent is improved, so that a change lasts when a refinement alters the picture. 0 is the
             paper. Source: transformation robustness (Olah et al. 2017), of the posterior instead of crops and jitter.
-        prior_mean_scale: Where the structured prior's mean lies for an optimisation, in multiples of the landscape's: 1
-            is the paper. An edit stops at the mean; an optimisation uses it as a direction, and one prior mean may not
-            be enough to wake a silent unit.
+        prior_mean_scale: Where the structured prior's mean lies for an optimisation, which uses it as a direction, in
+            multiples of the landscape's: 1 is the paper.
         prior: ``"structured"`` pulls towards the unit's prior mean, ``"standard"`` towards N(0, 1).
         sigma_prior: Width of the structured prior; 0.1 in the paper, which pulls 100 times harder than N(0, 1) does.
         move: Which dimensions the structured prior lets go: ``"block"``, the unit's own (Sec. 4.3.3), or ``"all"`` but
@@ -234,15 +204,12 @@ class OptimizeConfig(_Section):
             all.
         anchor_sigma: Width of that hold.
         scale: What ``lr`` is measured in, dimension by dimension: ``"latent"`` units, as in the paper; the ``"spread"``
-            over the reference set; or ``"response"``, the width of the image's own posterior, times the square root of
+            over the reference set; or ``"response"``, the width of the image's own posterior times the square root of
             what a step so wide does to the units (the RMS of their gradient over reference images), all in all as long
-            as that width; the width alone where no reference image has a gradient. Adam steps equally far in every
-            dimension, and dimensions are not equal: one unit of a block is several SDs of the prediction, a posterior
-            is narrow where the picture changes most, and most dimensions do little to a unit.
+            as that width. Adam steps equally far in every dimension, and dimensions are not equal.
         patience: An image stops after so many steps without a lower loss (under noise: a lower running mean of it);
             None runs all steps.
-        chunk: Images optimised together. Chunks are always filled up to this size, so that the numerics of an image,
-            which hundreds of steps would amplify, do not depend on how many images came with it.
+        chunk: Images optimised together; chunks are always filled up (:func:`~vislens_interp.math.full_chunks`).
         strength: SDEdit strength of the refinement, which starts from the optimised picture; None is the edit's.
 
     Source: Algorithm 3 and its configuration.
@@ -265,19 +232,14 @@ class OptimizeConfig(_Section):
     strength: float | None = None
 
     def _check(self) -> None:
-        for name in ("steps", "lr", "prior_mean_scale", "sigma_prior", "anchor_sigma", "chunk"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be greater than 0.")
-        for name in ("w_kld", "w_silent", "w_consistency", "noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+        check_positive(**self._of("steps", "lr", "prior_mean_scale", "sigma_prior", "anchor_sigma", "chunk"))
+        check_not_negative(**self._of("w_kld", "w_silent", "w_consistency", "noise"))
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience={self.patience} must be at least 1, or None to run all steps.")
-        _check_word("prior", self.prior, ("structured", "standard"))
-        _check_word("move", self.move, ("block", "all"))
-        _check_word("scale", self.scale, ("latent", "spread", "response"))
-        if self.strength is not None:
-            _check_share("strength", self.strength, "0 is the bare decoding, 1 ignores the image.")
+        check_word("prior", self.prior, ("structured", "standard"))
+        check_word("move", self.move, ("block", "all"))
+        check_word("scale", self.scale, ("latent", "spread", "response"))
+        check_shares(": 0 is the bare decoding, 1 ignores the image.", strength=self.strength)
 
 
 class Overrides(TypedDict, total=False):
@@ -287,10 +249,10 @@ class Overrides(TypedDict, total=False):
     settings come as ``optimize={"steps": 100}``, because some of their names are the fit's too.
     """
 
-    fit: Mapping[str, Any] | FitConfig
-    prior: Mapping[str, Any] | PriorConfig
-    edit: Mapping[str, Any] | EditConfig
-    optimize: Mapping[str, Any] | OptimizeConfig
+    fit: Mapping[str, object] | FitConfig
+    prior: Mapping[str, object] | PriorConfig
+    edit: Mapping[str, object] | EditConfig
+    optimize: Mapping[str, object] | OptimizeConfig
     solver: Literal["adam", "alternating"]
     epochs: int
     batch_size: int
@@ -336,12 +298,6 @@ class Config:
     A lens starts from its backend's measured defaults (``backend.defaults``); keywords of ``lens.fit`` replace some of
     them, and ``lens.fit(config=...)`` all.
 
-    Args:
-        fit: How the landscape is fitted.
-        prior: The prior that it is fitted under.
-        edit: How latents are edited.
-        optimize: How latents are optimised.
-
     >>> config = Config.of(epochs=3, goal="local_mean", optimize={"steps": 20})
     >>> config.fit.epochs, config.edit.goal, config.optimize.steps
     (3, 'local_mean', 20)
@@ -353,11 +309,11 @@ class Config:
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
 
     @classmethod
-    def of(cls, **overrides: Any) -> "Config":
+    def of(cls, **overrides: Unpack[Overrides]) -> "Config":
         """A config from keywords (:class:`Overrides`); what is not named has the plain default, mostly the paper's."""
         return resolve(cls(), overrides)
 
-    def replace(self, **overrides: Any) -> "Config":
+    def replace(self, **overrides: Unpack[Overrides]) -> "Config":
         """A copy with these settings changed (:class:`Overrides`)."""
         return resolve(self, overrides)
 
@@ -371,7 +327,7 @@ class Config:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Mapping[str, Any]]) -> Self:
+    def from_dict(cls, saved: Mapping[str, Mapping[str, object]]) -> Self:
         """What :meth:`to_dict` gave."""
         return cls(**{name: section(**saved[name]) for name, section in SECTIONS.items()})
 
@@ -390,7 +346,7 @@ RENAMED_GOALS = {"near": "local_mean", "uphill": "surrogate_ascent"}
 """Values of ``goal`` of 0.1.0, which still work, with a warning."""
 
 
-def sections_of(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def sections_of(overrides: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """Overrides sorted into their sections: ``{"fit": {...}, "prior": {...}, "edit": {...}, "optimize": {...}}``.
 
     Raises:
@@ -420,7 +376,7 @@ def sections_of(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return sorted_
 
 
-def resolve(defaults: Config, *overrides: Mapping[str, Any]) -> Config:
+def resolve(defaults: Config, *overrides: Mapping[str, object]) -> Config:
     """The settings in force: ``defaults`` with these overrides, of which later ones win.
 
     A default that belongs to another goal than the one asked for gives way: ``modes``, ``top_activating_power`` and
@@ -468,7 +424,7 @@ def resolve(defaults: Config, *overrides: Mapping[str, Any]) -> Config:
     )
 
 
-def migrate(saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def migrate(saved: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """Settings of an older file by today's names, sorted into sections; today's stay as they are.
 
     Files of 0.1.0 hold a lens's overrides flat, those of an optimisation with the prefix ``optimize_``, and a result's
@@ -494,7 +450,7 @@ def migrate(saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return sorted_
 
 
-def _section_values(name: str, value: Any) -> dict[str, Any]:
+def _section_values(name: str, value: object) -> dict[str, Any]:
     """The settings that a section was given, checked by name."""
     if isinstance(value, SECTIONS[name]):
         return dict(vars(value))
@@ -517,12 +473,10 @@ def _remedy(name: str, section: str | None = None) -> str:
     inner = name.removeprefix("optimize_")
     if section is None and inner != name:
         return f"Pass optimize={{{RENAMED['optimize'].get(inner, inner)!r}: ...}}."
-    known = sorted(_SECTION_OF if section is None else _NAMES[section])
-    near = difflib.get_close_matches(name, known, 3)
-    return f"Closest: {', '.join(near)}." if near else f"Known: {', '.join(known)}."
+    return closest(name, sorted(_SECTION_OF if section is None else _NAMES[section]), limit=None)
 
 
-def _check_types(section: type, values: Mapping[str, Any], prefix: str = "") -> None:
+def _check_types(section: type, values: Mapping[str, object], prefix: str = "") -> None:
     """Raise TypeError where a value is not of its field's type."""
     hints = get_type_hints(section)
     for name, value in values.items():
@@ -532,7 +486,7 @@ def _check_types(section: type, values: Mapping[str, Any], prefix: str = "") -> 
             raise TypeError(f"{prefix}{name}={value!r} is {article} {kind}; expected {_type_in_words(hints[name])}.")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: object) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, part) for part in get_args(hint))
     if get_origin(hint) is Literal:  # which word it may be, the section's own check says
@@ -541,24 +495,13 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, Integral) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(hint, type) and isinstance(value, hint)
 
 
-def _type_in_words(hint: Any) -> str:
+def _type_in_words(hint: object) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_type_in_words(part) for part in get_args(hint))
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
     words = {float: "a number", int: "a whole number", bool: "True or False", types.NoneType: "None"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def _check_word(name: str, value: str, known: tuple[str, ...], remark: str = "") -> None:
-    if value not in known:
-        listed = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
-        raise ValueError(f"{name}={value!r} is unknown; expected {listed}.{remark}")
-
-
-def _check_share(name: str, value: float, meaning: str) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value} must lie in [0, 1]: {meaning}")

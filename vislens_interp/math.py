@@ -17,14 +17,10 @@ LOO_PENALTIES = torch.logspace(-1, 5, 13, dtype=torch.float64)
 
 
 def ridge_gcv(x: Tensor, y: Tensor) -> Tensor:
-    """Ridge weights (D, K), one penalty a column of y, chosen by generalised cross-validation.
+    """Ridge weights (D, K) for centred x (N, D) and y (N, K), one penalty a column of y by cross-validation (GCV).
 
     The singular vectors of the last few ``x`` are kept: the units of a layer share their reference images, and so do
     the controls of a unit.
-
-    Args:
-        x: (N, D), centred.
-        y: (N, K), centred.
 
     Source: Golub, Heath and Wahba 1979.
     """
@@ -65,8 +61,7 @@ def ridge_loo(x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES) -> tuple[
     """Ridge regression with a bias, the penalty of each column of y by its leave-one-out error.
 
     Args:
-        x: (N, D), float64.
-        y: (N, K), float64.
+        x: (N, D), float64; ``y`` is (N, K) likewise.
         penalties: (P,) to choose from.
 
     Returns:
@@ -90,13 +85,19 @@ def ridge_loo(x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES) -> tuple[
     return weights, chosen.cpu()
 
 
-def pearson(a: Tensor, b: Tensor) -> Tensor:
+def pearson(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
     """Correlation of two (N, ...) tensors over their first axis; 0 where either never varies.
+
+    Args:
+        weights: (N, ...) how much each value counts; None counts all alike.
 
     >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])).item()
     1.0
     """
-    a, b = a - a.mean(0), b - b.mean(0)
+    if weights is None:
+        a, b = a - a.mean(0), b - b.mean(0)
+    else:
+        a, b = ((x - (x * weights).sum(0) / weights.sum(0)) * weights.sqrt() for x in (a, b))
     size = ((a**2).sum(0) * (b**2).sum(0)).sqrt()
     return torch.where(size > 0, (a * b).sum(0) / size.clamp_min(1e-300), torch.zeros_like(size)).clamp(-1, 1)
 
@@ -111,6 +112,18 @@ def angle_between(a: Tensor, b: Tensor) -> Tensor:
 def unit_rows(x: Tensor) -> Tensor:
     """Rows of (N, D) with length 1; a row of zeros stays."""
     return x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def full_chunks(count: int, size: int) -> list[tuple[Tensor, int]]:
+    """Rows 0 to ``count`` - 1 in chunks of one size, and how many of each are its own: the last repeats its last row.
+
+    With chunks of one size, an image's numerics do not depend on how many came with it.
+
+    >>> [(rows.tolist(), own) for rows, own in full_chunks(3, 2)]
+    [([0, 1], 2), ([2, 2], 1)]
+    """
+    chunks = torch.arange(count).split(size)
+    return [(torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows)) for rows in chunks]
 
 
 def keep_norm(x: Tensor, reference: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ class ValidationLoss:
     def __init__(self, landscape: vl.Landscape, target: vl.LayerTarget, x: Tensor) -> None:
         self.target, self.x = target, x
         self.w_kld, self.w_consistency = landscape.settings["w_kld"], landscape.settings["w_consistency"]
-        standard = landscape.scaler.for_prior(landscape.responses)
+        standard = landscape.scaler.standardise(landscape.responses)
         self.prior = [part.to(x.device) for part in landscape.prior.parameters(standard)]
         with torch.no_grad():
             parts = [self._see(part) for part in x.split(256)]

@@ -53,7 +53,7 @@ def problem(prior, settings=EXACT):
     """What the solver is given, in double precision."""
     x, responses = planted(units=len(prior.blocks))
     training, _ = split_rows(len(x), settings)
-    standard = ResponseScaler.fit(responses).for_prior(responses)[training]
+    standard = ResponseScaler.fit(responses).standardise(responses)[training]
     modes = torch.arange(len(training))[:, None].expand_as(standard) % prior.modes
     mean, sigma = prior.parameters(standard, modes)
     vae = start().double()

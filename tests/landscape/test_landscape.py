@@ -17,7 +17,7 @@ def landscape():
     return Landscape.describe(
         EmbeddingVAE(10, 8),
         ActivationPrior(8, [(0, 3), (3, 6)], modes=2),
-        ResponseScaler.fit(responses, method="rank"),
+        ResponseScaler.fit(responses),
         ["17", "42"],
         x,
         responses,
@@ -81,7 +81,7 @@ def test_save_and_load(landscape, tmp_path):
     for name in ("prior", "names", "history", "settings"):
         assert getattr(again, name) == getattr(landscape, name)
     raw = torch.randn(5, 2)
-    assert torch.equal(again.scaler.for_prior(raw), landscape.scaler.for_prior(raw))
+    assert torch.equal(again.scaler.standardise(raw), landscape.scaler.standardise(raw))
     assert not again.vae.training
     assert not any(parameter.requires_grad for parameter in again.vae.parameters())
 

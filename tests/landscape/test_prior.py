@@ -107,29 +107,9 @@ def test_blocks():
 def test_standardised_responses_have_mean_0_and_sd_1():
     responses = torch.randn(500, 3) * torch.tensor([1.0, 20.0, 1e-3]) + torch.tensor([0.0, 5.0, 1e-2])
     scaler = ResponseScaler.fit(responses)
-    for found in (scaler.standardise(responses), scaler.for_prior(responses)):
-        torch.testing.assert_close(found.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
-        torch.testing.assert_close(found.std(0), torch.ones(3), atol=1e-4, rtol=0)
-
-
-def test_rank_option_is_normal_and_monotone():
-    raw = torch.randn(2000, 1).exp() ** 3
-    scaler = ResponseScaler.fit(raw, method="rank")
-    found = scaler.for_prior(raw)
-    order = raw[:, 0].argsort()
-    assert (found[order, 0].diff() >= 0).all()
-    assert abs(found.mean()) < 0.05
-    assert abs(found.std() - 1) < 0.05
-    beyond = scaler.for_prior(torch.tensor([[-10.0], [1e9]]))
-    assert beyond.isfinite().all()
-    assert beyond[0] <= found.min()
-    assert beyond[1] >= found.max()
-
-
-def test_rank_option_puts_ties_in_the_middle_of_their_ranks():
-    raw = torch.cat([torch.zeros(600), torch.rand(400) + 0.1])[:, None]  # a ReLU unit, silent for most images
-    found = ResponseScaler.fit(raw, method="rank").for_prior(raw)
-    torch.testing.assert_close(found[:600], torch.special.ndtri(torch.full((600, 1), 0.3)), atol=0.02, rtol=0)
+    found = scaler.standardise(responses)
+    torch.testing.assert_close(found.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.std(0), torch.ones(3), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -1e-8])
@@ -154,5 +134,3 @@ def test_responses_that_are_not_finite(value):
 def test_other_bad_responses():
     with pytest.raises(ValueError, match=r"shape \(50,\); expected \(N, K\)"):
         ResponseScaler.fit(torch.randn(50))
-    with pytest.raises(ValueError, match="method='robust' .*'zscore' or 'rank'"):
-        ResponseScaler.fit(torch.randn(50, 1), method="robust")  # type: ignore[arg-type]

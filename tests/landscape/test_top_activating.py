@@ -14,7 +14,7 @@ def landscape():
     """Four latent dimensions: a unit's, another's, and two of nobody; the last image was held out."""
     latents = torch.tensor([[9.0, 9, 1, 0], [9, 9, 0, 4], [9, 9, -2, 2], [9, 9, 50, 50]])
     responses = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-3.0, 1.0], [100.0, -1.0]])
-    scaler = ResponseScaler(torch.zeros(2), torch.ones(2), None)
+    scaler = ResponseScaler(torch.zeros(2), torch.ones(2))
     prior = ActivationPrior(4, [(0, 1), (1, 2)])
     held_out = torch.tensor([3])
     return Landscape(EmbeddingVAE(5, 4), prior, scaler, ["a", "b"], latents, responses, held_out)

@@ -1,19 +1,21 @@
 """What an in-silico encoder reads: the outputs of all layers of a frozen network, as tokens on a coarse grid."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
+from tqdm import tqdm
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, check_shape
 from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
 from vislens_interp.targets.inspect import LayerInfo, list_units
+from vislens_interp.validation import check_counts
 
 DINOV2 = "vit_base_patch14_dinov2.lvd142m"
 """The paper's backbone, by timm's name; 346 MB, which timm downloads."""
@@ -31,18 +33,16 @@ class Backbone(nn.Module):
 
     Args:
         network: The network, which is copied and never changed; or timm's name of one, whose weights timm finds.
-        layers: Dotted names of the layers; None: the blocks of the network, which are the children, with weights, of
-            its outermost ``Sequential`` and ``ModuleList``, heads left out.
+        layers: Dotted names of the layers; None: the blocks, which are the children, with weights, of the network's
+            outermost ``Sequential`` and ``ModuleList``, heads left out.
         preprocess: As for :class:`~vislens_interp.targets.target.LayerTarget`; None asks the network.
-        grid: Positions along a side.
 
     Attributes:
-        layers: Names of the layers, in the order of the pass.
-        shapes: (tokens, channels) of each.
+        layers, shapes: Names of the layers, in the order of the pass, and (tokens, channels) of each.
         size: Side in pixels of what the network sees.
 
     Raises:
-        ValueError: No layer can be read, or one that was named cannot.
+        ValueError: No layer can be read, or not one that was named.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3))
     >>> Backbone(network, preprocess=Preprocess(16, [0.5], [0.5]), grid=2).shapes
@@ -54,18 +54,17 @@ class Backbone(nn.Module):
         network: nn.Module | str,
         layers: Sequence[str] | None = None,
         *,
-        preprocess: Any = None,
+        preprocess: object = None,
         grid: int = GRID,
     ) -> None:
         super().__init__()
-        if grid < 1:
-            raise ValueError(f"grid={grid} must be at least 1: positions along a side of a map.")
+        check_counts(grid=grid)
         self.source = network if isinstance(network, str) else type(network).__name__
         if isinstance(network, str):
             import timm
 
             network = timm.create_model(network, pretrained=True)
-        self.prepare: Any = preprocess_for(network) if preprocess is None else as_preprocess(preprocess)
+        self.prepare = preprocess_for(network) if preprocess is None else as_preprocess(preprocess)
         size = preprocess_size(self.prepare)
         if size is None:
             raise ValueError(
@@ -92,7 +91,7 @@ class Backbone(nn.Module):
         self._infos = [known[name] for name in names]
         with torch.no_grad():
             tokens = self(torch.zeros(1, 3, size, size, device=self.device))
-        self.shapes: list[tuple[int, int]] = [(one.shape[1], one.shape[2]) for one in tokens]
+        self.shapes = [(one.shape[1], one.shape[2]) for one in tokens]
 
     @property
     def device(self) -> torch.device:
@@ -124,26 +123,20 @@ class Backbone(nn.Module):
     def read(
         self, images: Tensor | ImageFiles, *, cache: str | Path | None = None, progress: bool = False
     ) -> "Features":
-        """All layers of many images, computed once and kept: in memory, or in a folder that later runs read.
+        """All layers of many images, computed once and kept in memory, or in the folder ``cache`` by image content.
 
         Args:
             images: (N, 3, H, W) in [0, 1], or files.
-            cache: Folder; every image is found in it by its content.
-            progress: Show a bar.
+            cache: Folder that later runs read; None keeps them in memory.
         """
         if cache is not None:
             size = None if isinstance(images, Tensor) else images.size
-            store = RowCache(
-                cache, "backbone", self.key() if size is None else f"{self.key()}-{size}", rows_per_file=256
-            )
+            key = self.key() if size is None else f"{self.key()}-{size}"
+            store = RowCache(cache, "backbone", key, rows_per_file=256)
             source = images if isinstance(images, Tensor) else images.paths
             rows = store.rows(source, self._rows, size=size, batch_size=BATCH, progress=progress)
             return Features(rows.tensor(), self.shapes)
-        parts: Any = images.split(BATCH)
-        if progress:
-            from tqdm import tqdm
-
-            parts = tqdm(parts, desc="features", unit="batch")
+        parts = tqdm(images.split(BATCH), desc="features", unit="batch", disable=not progress)
         with torch.no_grad():
             return Features(torch.cat([self._rows(part) for part in parts]), self.shapes)
 
@@ -208,7 +201,7 @@ def _blocks(network: nn.Module, known: dict[str, LayerInfo]) -> list[str]:
     return found
 
 
-def _tokens(output: Any, info: LayerInfo, grid: int) -> Tensor:
+def _tokens(output: Tensor | Iterable[object], info: LayerInfo, grid: int) -> Tensor:
     """A layer's output, of the layout that was established, as (N, tokens, channels)."""
     if not isinstance(output, Tensor):
         output = next(part for part in output if isinstance(part, Tensor))

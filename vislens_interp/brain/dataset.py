@@ -1,11 +1,10 @@
 """Images and what a brain answered to them: repetitions, targets, splits by image, noise ceilings."""
 
-import difflib
+import itertools
 import math
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
 from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets
 from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
+from vislens_interp.validation import closest
 
 Images: TypeAlias = Tensor | ImageFiles
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
@@ -32,9 +32,6 @@ class BrainDataset:
         subject: Whose responses they are.
         units: What a response is measured in: ``"z-scored beta"``, ``"µV"``, ``"spikes a bin"``.
         names: N names of the images; None numbers them, or takes the files'.
-
-    Attributes:
-        images, responses, targets, subject, units, names: As given; ``responses`` in float32.
 
     Raises:
         TypeError: ``images`` or ``responses`` are of a kind that cannot be read.
@@ -62,12 +59,12 @@ class BrainDataset:
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
         check_responses(responses, len(images), self.targets)
-        self.names = _numbered(images) if names is None else [str(name) for name in names]
+        if names is None:
+            numbered = isinstance(images, Tensor)
+            names = [f"image_{row:05d}" for row in range(len(images))] if numbered else images.names
+        self.names = [str(name) for name in names]
         if len(self.names) != len(images):
-            raise ValueError(
-                f"names holds {len(self.names)} for {len(images)} images; expected one each. Leave names out to number "
-                "the images."
-            )
+            raise ValueError(f"names holds {len(self.names)} for {len(images)} images; expected one each, or None.")
 
     @classmethod
     def from_arrays(
@@ -81,20 +78,13 @@ class BrainDataset:
         size: int | None = None,
         names: Sequence[str] | None = None,
     ) -> Self:
-        """A data set of what is in memory.
+        """A data set of what is in memory, or in files.
 
         Args:
-            images: (N, 3, H, W) in [0, 1]; files that are read when needed
-                (:class:`~vislens_interp.images.ImageFiles`); or a folder or paths.
-            responses: (N, K) averaged, or (N, R, K) with repetitions; NaN where absent.
-            targets: K names.
-            subject, units, names: As :class:`BrainDataset`.
+            images: (N, 3, H, W) in [0, 1]; :class:`~vislens_interp.images.ImageFiles`; or a folder or paths.
+            responses, targets, subject, units, names: As :class:`BrainDataset`; (N, K) responses are averaged ones.
             size: Side in pixels to which pictures in ``images`` are resized and cropped. Files then stay on the disk;
                 without it they are read at once and need to have one size.
-
-        Raises:
-            TypeError: ``images`` or ``responses`` are of a kind that cannot be read.
-            ValueError: As :class:`BrainDataset`.
         """
         if isinstance(images, (Tensor, np.ndarray)):
             pictures, _ = load_images(check_images(torch.as_tensor(images)), size=size)
@@ -107,8 +97,7 @@ class BrainDataset:
             names = found if names is None else names
         else:
             raise TypeError(
-                f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths. "
-                "load_images reads PIL images."
+                f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths."
             )
         return cls(pictures, as_responses(responses), targets, subject=subject, units=units, names=names)
 
@@ -123,15 +112,16 @@ class BrainDataset:
         """A data set of trials in the order in which they were recorded.
 
         Args:
-            images: N pictures, as :meth:`from_arrays`.
+            images, **given: N pictures, and what :meth:`from_arrays` takes besides.
             responses: (T, K), a row for each trial.
             shown: (T,) the image of each trial, 0 to N - 1.
-            **given: What :meth:`from_arrays` takes besides.
 
         Raises:
             ValueError: Counts differ, or ``shown`` names an image that there is not.
         """
-        return cls.from_arrays(images, by_image(as_numbers(responses), shown, len(_sized(images))), **given)
+        files = isinstance(images, (str, os.PathLike))  # a folder, which has to be read for its length
+        count = len(ImageFiles(images, 1) if files else images)
+        return cls.from_arrays(images, by_image(as_numbers(responses), shown, count), **given)
 
     @classmethod
     def from_table(cls, path: str | os.PathLike[str], **given: Any) -> Self:
@@ -166,15 +156,10 @@ class BrainDataset:
         return self.responses.nanmean(1)
 
     def noise_ceiling(self, form: Form = "split_half", *, draws: int = 100, seed: int = 0) -> NoiseCeiling:
-        """How well a perfect model could predict :meth:`mean_responses`.
+        """How well a perfect model could predict :meth:`mean_responses`; ValueError without repetitions.
 
         Args:
-            form: ``"split_half"`` with Spearman and Brown's correction, or ``"ncsnr"``, NSD's.
-            draws: Random partings of the first.
-            seed: Of these.
-
-        Raises:
-            ValueError: There are no repetitions.
+            form, draws, seed: See :func:`~vislens_interp.brain.noise_ceiling.noise_ceiling`.
         """
         return noise_ceiling(self.responses, self.targets, form, draws=draws, seed=seed)
 
@@ -183,13 +168,12 @@ class BrainDataset:
         return self._with(self.images, self.mean_responses()[:, None], self.targets, self.names)
 
     def select(self, targets: Sequence[str] | str) -> Self:
-        """The same images with some of the targets, in this order.
-
-        Raises:
-            KeyError: There is no such target; near names are listed.
-        """
+        """The same images with some of the targets, in this order; KeyError with near names for an unknown one."""
         chosen = [targets] if isinstance(targets, str) else list(targets)
-        columns = [_position(name, self.targets) for name in chosen]
+        if unknown := [name for name in chosen if name not in self.targets]:
+            near = closest(unknown[0], self.targets, cutoff=0.4, otherwise="It has")
+            raise KeyError(f"target {unknown[0]!r} is not in this data set. {near}")
+        columns = [self.targets.index(name) for name in chosen]
         return self._with(self.images, self.responses[:, :, columns], chosen, self.names)
 
     def take(self, rows: Rows) -> Self:
@@ -199,28 +183,21 @@ class BrainDataset:
             rows: Positions, a slice, or a mask of N truth values.
 
         Raises:
-            IndexError: There is no such row.
-            ValueError: Nothing is left, or a target has no response there.
+            IndexError, ValueError: There is no such row, nothing is left, or a target has no response there.
         """
         places = self._places(rows)
-        return self._with(
-            _take(self.images, places), self.responses[places], self.targets, [self.names[row] for row in places]
-        )
+        images = self.images[places] if isinstance(self.images, Tensor) else self.images.at(places)
+        return self._with(images, self.responses[places], self.targets, [self.names[row] for row in places])
 
     def split(self, parts: Sequence[float] | Sequence[int], seed: int = 0) -> tuple[Self, ...]:
         """Part the images at random.
 
         Args:
-            parts: The share of each part (floats that add up to at most 1), or its number of images (integers). What is
-                left over is in none.
-            seed: Of the random order.
+            parts: The share of each part (floats that add up to at most 1), or its number of images (integers); what is
+                left over is in none. ValueError for more than there is, or for an empty part.
 
         Returns:
-            A data set a part. The same picture in several rows (equal pixels, or the same file) is never in two of
-            them; only then can the sizes differ by the number of copies.
-
-        Raises:
-            ValueError: ``parts`` asks for more than there is, or for an empty part.
+            A data set a part; a picture in several rows (equal pixels, or the same file) is never in two of them.
         """
         sizes = _sizes(parts, len(self))
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -238,18 +215,10 @@ class BrainDataset:
         return self.split_rows(*rows)
 
     def split_rows(self, *rows: Rows) -> tuple[Self, ...]:
-        """Part the images as somebody decided, such as a committed list.
-
-        Args:
-            *rows: The rows of each part, as :meth:`take`.
-
-        Raises:
-            ValueError: An image is in two parts.
-        """
+        """Part the images by rows, as :meth:`take`: those of each part; ValueError for an image in two parts."""
         parts = tuple(self.take(part) for part in rows)
-        for first in range(len(parts)):
-            for second in range(first + 1, len(parts)):
-                refuse_shared_images(parts[first], parts[second], f"parts {first} and {second}")
+        for first, second in itertools.combinations(range(len(parts)), 2):
+            refuse_shared_images(parts[first], parts[second], f"parts {first} and {second}")
         return parts
 
     @cached_property
@@ -267,8 +236,7 @@ class BrainDataset:
             if given.dtype == torch.bool:
                 if given.shape != (len(self),):
                     raise ValueError(
-                        f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), a truth value "
-                        "for each image."
+                        f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), one value an image."
                     )
                 given = given.nonzero()[:, 0]
             places = [int(row) for row in given.tolist()]
@@ -289,7 +257,6 @@ def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = 
     Args:
         first: For instance, what an encoder is fitted on.
         second: What it is judged on. Pictures in memory are compared by their pixels, files by their paths.
-        what: What they are, in the message.
     """
     places = {key: row for row, key in enumerate(first.keys)}
     shared = [(places[key], row) for row, key in enumerate(second.keys) if key in places]
@@ -299,23 +266,6 @@ def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = 
             f"{what} share {len(shared)} images, such as {names}; expected each image in one of them. Split by image: "
             "dataset.split([0.8, 0.2])."
         )
-
-
-def _sized(images: Any) -> Any:
-    """Something with the length of ``images`` (a folder has to be read for it)."""
-    return ImageFiles(images, 1) if isinstance(images, (str, os.PathLike)) else images
-
-
-def _numbered(images: Images) -> list[str]:
-    if isinstance(images, Tensor):
-        return [f"image_{row:05d}" for row in range(len(images))]
-    return list(images.names)
-
-
-def _take(images: Images, places: list[int]) -> Images:
-    if isinstance(images, Tensor):
-        return images[places]
-    return ImageFiles([Path(images.paths[row]) for row in places], images.size)
 
 
 def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
@@ -333,17 +283,6 @@ def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     if min(sizes) < 1:
         raise ValueError(
-            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each. "
-            "Ask for more."
+            f"parts={values} of {count} images gives parts of {sizes}; expected at least one image in each."
         )
     return sizes
-
-
-def _position(name: str, targets: list[str]) -> int:
-    if name in targets:
-        return targets.index(name)
-    near = difflib.get_close_matches(name, targets, 3, cutoff=0.4)
-    raise KeyError(
-        f"target {name!r} is not in this data set. "
-        + (f"Closest: {', '.join(near)}." if near else f"It has {', '.join(targets[:20])}.")
-    )

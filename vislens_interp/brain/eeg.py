@@ -1,11 +1,10 @@
 """THINGS-EEG2, as preprocessed by its authors: one number for each image, repetition and channel."""
 
-import difflib
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.pickled import read_pickled
 from vislens_interp.brain.published import find_subject, refuse_missing
 from vislens_interp.images import SUFFIXES
+from vislens_interp.validation import check_word, closest
 
 THINGS_EEG = "THINGS-EEG2's preprocessed data (osf.io/anp5v, github.com/gifale95/eeg_encoding)"
 THINGS_IMAGES = "THINGS-EEG2's image set (osf.io/y63gw: training_images, test_images, image_metadata.npy)"
@@ -49,38 +49,32 @@ def load_things_eeg(
     Args:
         folder: What holds ``sub-01``, or that folder itself.
         subject: 1 to 10.
-        windows: ``"all"``: one value, the mean over all time points that lie in any of the paper's six windows (each
-            point once); one of :data:`WINDOWS` by name; an interval in seconds after onset, such as ``(0.1, 0.2)``,
-            ends included; or a list of these, which makes a target of each channel and window (``"Oz N170"``).
+        windows: ``"all"``: one value, the mean over all time points in any of the paper's six windows; one of
+            :data:`WINDOWS` by name; an interval in seconds, such as ``(0.1, 0.2)``, ends included; or a list
+            of these, which makes a target of each channel and window (``"Oz N170"``).
         channels: Names; None takes all (17 occipital and parietal ones as published).
         part: ``"training"``: 16,540 images × 4 repetitions; ``"test"``: 200 × 80.
-        images: What holds ``training_images`` and ``test_images``; None looks into ``folder`` and ``folder/image_set``,
-            and beside them.
+        images: What holds ``training_images`` and ``test_images``; None looks into ``folder`` and around it.
         size: Side in pixels to which pictures are resized where they are read (500 as published).
 
     Returns:
-        N images × repetitions × channels (and windows). The published data are noise-normalised (whitened by the
-        covariance of the noise of each session), so their unit is the noise's SD, not µV.
+        N images × repetitions × channels (and windows), in SDs of the noise (the data are noise-normalised), not µV.
 
     Raises:
-        FileNotFoundError: A file is missing; the message says which, and where it comes from.
-        KeyError: There is no such channel or window; near names are listed.
-        ValueError: The file asks to run something, is damaged, or does not fit the images; a window holds no time
-            point.
+        FileNotFoundError, KeyError, ValueError: A file, a channel or a window is missing (the message says where it
+            comes from, or near names); a file asks to run something, is damaged or does not fit; a window is empty.
 
     Source: Gifford et al. 2022; the file is that of its ``02_eeg_preprocessing/preprocessing_utils.py`` (commit
     d5fc1d82). The windows: the paper's App. B.1, read as one mean over the union of the windows **(ours)**, for it says
     only "averaged all data within those time windows".
     """
-    if part not in ("training", "test"):
-        raise ValueError(f"part={part!r} is unknown; expected 'training' or 'test'.")
+    check_word("part", part, ("training", "test"))
     place = find_subject(folder, [f"sub-{subject:02d}", f"sub-{subject}"], THINGS_EEG)
     data, names, times = _read(place / f"preprocessed_eeg_{part}.npy")
     chosen = names if channels is None else [channels] if isinstance(channels, str) else list(channels)
     for name in chosen:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 3, cutoff=0.4) or names
-            raise KeyError(f"channel {name!r} is not in {place.name}. Closest: {', '.join(near)}.")
+            raise KeyError(f"channel {name!r} is not in {place.name}. {closest(name, names, cutoff=0.4)}")
     columns = [names.index(name) for name in chosen]
     pictures = _pictures(Path(folder) if images is None else Path(images), part, images is None)
     if len(pictures) != len(data):
@@ -89,7 +83,7 @@ def load_things_eeg(
             f"{place.name}'s file; expected the same. Get both again, from {THINGS_IMAGES} and {THINGS_EEG}."
         )
     several = not isinstance(windows, str) and not _is_interval(windows)
-    wanted: list[Any] = list(windows) if several else [windows]
+    wanted = cast(list[Window], list(windows) if several else [windows])
     masks = [_inside(window, times) for window in wanted]
     inside = list(zip(map(_label, wanted), masks, strict=True))
     _warn_late({label: float(times[mask].max()) for label, mask in inside})
@@ -136,7 +130,7 @@ def _mean(data: np.ndarray, columns: list[int], mask: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _is_interval(window: Any) -> bool:
+def _is_interval(window: object) -> TypeGuard[tuple[float, float]]:
     return isinstance(window, tuple) and len(window) == 2 and all(isinstance(end, (int, float)) for end in window)
 
 
@@ -148,8 +142,8 @@ def _inside(window: Window, times: np.ndarray) -> np.ndarray:
     """Which time points are in a window."""
     if isinstance(window, str):
         if window != "all" and window not in WINDOWS:
-            near = difflib.get_close_matches(window, [*WINDOWS, "all"], 3, cutoff=0.4) or list(WINDOWS)
-            raise KeyError(f"window {window!r} is unknown. Closest: {', '.join(near)}. Or pass seconds, (0.1, 0.2).")
+            near = closest(window, [*WINDOWS, "all"], cutoff=0.4)
+            raise KeyError(f"window {window!r} is unknown. {near} Or pass seconds, (0.1, 0.2).")
         intervals = list(WINDOWS.values()) if window == "all" else [WINDOWS[window]]
     elif _is_interval(window):
         intervals = [window]

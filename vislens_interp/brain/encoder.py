@@ -13,9 +13,10 @@ from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
 from vislens_interp.files import load_state, save_state
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.validation import check_word
 
 Readout = Literal["ridge", "transformer"]
-READOUTS: dict[str, Any] = {"ridge": RidgeReadout, "transformer": TransformerReadout}
+READOUTS = {"ridge": RidgeReadout, "transformer": TransformerReadout}
 HELD_OUT = 0.2
 BAG = 0.9
 """Share of the training images that each member of a ridge ensemble sees; one alone sees all."""
@@ -28,24 +29,19 @@ class InSilicoEncoder(nn.Module):
     any other to a lens: ``FeatureLens(encoder, unit="FFA-1")``.
 
     Args:
-        backbone: A network, which is copied and never changed; timm's name of one, such as
-            :data:`~vislens_interp.brain.backbone.DINOV2` (the paper's); or a :class:`Backbone`, which several share.
+        backbone: A network, which is copied; timm's name of one, such as :data:`~vislens_interp.brain.backbone.DINOV2`
+            (the paper's); or a :class:`Backbone`, which several share.
         readout: ``"ridge"``, a penalty for each target by cross-validation; or ``"transformer"``, the paper's.
-        layers: Names of the layers to read; None is all blocks.
-        preprocess: What the backbone wants done to pixels; None asks it.
-        grid: Positions along a side at which maps are read.
+        layers, preprocess, grid: As :class:`~vislens_interp.brain.backbone.Backbone`.
         seeds: Members of the ensemble, whose mean is the prediction and whose :meth:`spread` says how sure it is:
             transformers of different starts, ridges of different nine tenths of the images.
         force: Let lenses point at targets that are not predicted above chance; they stay marked.
-        seed: Of splits and starts.
-        name: What results call it.
         settings: Of the read-out, such as ``width=``, ``epochs=`` of :class:`TransformerReadout`.
 
     Attributes (after ``fit``):
         targets: Names of the targets; ``labels`` is the same, for ``unit=`` by name.
         card: What it was fitted on and how well it predicts, as JSON values.
         predictivity_: R, R² and noise ceiling of every target on held-out images.
-        doubts: Target to the reason why it is not to be trusted, of those not predicted above chance.
 
     Source: Sec. 4.2 and App. D. The backbone is not CLIP, so that the estimate is not that of what made the pictures.
     """
@@ -60,7 +56,7 @@ class InSilicoEncoder(nn.Module):
         readout: Readout = "ridge",
         *,
         layers: Sequence[str] | None = None,
-        preprocess: Any = None,
+        preprocess: object = None,
         grid: int = GRID,
         seeds: int = 1,
         force: bool = False,
@@ -69,8 +65,7 @@ class InSilicoEncoder(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if readout not in READOUTS:
-            raise ValueError(f"readout={readout!r} is unknown; expected 'ridge' or 'transformer'.")
+        check_word("readout", readout, READOUTS)
         if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
             raise ValueError(f"seeds={seeds!r}; expected a whole number of at least 1: the members of the ensemble.")
         if not isinstance(backbone, Backbone):
@@ -87,11 +82,7 @@ class InSilicoEncoder(nn.Module):
 
     @property
     def labels(self) -> list[str]:
-        """The targets' names, one an output.
-
-        Raises:
-            ValueError: Nothing is fitted yet, so that no target can be pointed at.
-        """
+        """The targets' names, one an output; ValueError before a fit, when no target can be pointed at."""
         self._refuse_unfitted()
         return self.targets
 
@@ -122,31 +113,23 @@ class InSilicoEncoder(nn.Module):
         Args:
             dataset: Images and recordings; files are read to make features, never all at once.
             rows: Images to learn from; None is all but the held-out ones.
-            held_out: Images that only :attr:`predictivity_` is read from; None draws a fifth. Never chosen by response,
-                and the copies of one picture stay together.
+            held_out: Images that only :attr:`predictivity_` is read from; None draws a fifth of the pictures.
             features: What ``backbone.read(dataset.images)`` gave, if it is there already.
-            cache: Folder in which features are kept; None: in memory, for this fit.
-            checkpoint: Folder for what an interrupted training goes on from.
-            progress: Show bars.
-
-        Returns:
-            Itself.
+            cache, checkpoint: Folders in which features are kept, and what an interrupted training goes on from.
 
         Raises:
-            ValueError: Rows overlap or are not there, or a target has too few responses.
-            ImportError: A ridge read-out is asked for, and himalaya is not installed.
+            ValueError, ImportError: Rows overlap or are not there, a target has too few responses, himalaya is missing.
         """
         if self.readout == "ridge":  # before features, which take long
             refuse_without_himalaya()
         count = len(dataset.images)
         if held_out is None:
             chosen = torch.arange(count) if rows is None else torch.as_tensor(rows)
-            held_out, drawn = split_images(dataset, HELD_OUT, seed=self.seed, rows=chosen)
-            rows = drawn
+            held_out, rows = split_images(dataset, HELD_OUT, seed=self.seed, rows=chosen)
         held_out = torch.as_tensor(held_out)
-        rows = (
-            torch.tensor(sorted(set(range(count)) - set(held_out.tolist()))) if rows is None else torch.as_tensor(rows)
-        )
+        if rows is None:
+            rows = torch.tensor(sorted(set(range(count)) - set(held_out.tolist())))
+        rows = torch.as_tensor(rows)
         self._check_rows(rows, held_out, dataset.keys)
         if features is None:
             features = self.backbone.read(dataset.images, cache=cache, progress=progress)
@@ -207,9 +190,7 @@ class InSilicoEncoder(nn.Module):
         share the backbone, so that a third network's encoder is a stricter judge still.
 
         Args:
-            backbone, dataset, readout, rows, features, cache, checkpoint, progress: As :meth:`fit` and the constructor.
-            seed: Of the halves, and of the fits.
-            arguments: For the constructor.
+            rows, features, cache, checkpoint: As :meth:`fit`; everything else is for the constructor.
 
         Returns:
             The maker and the judge: ``FeatureLens(maker, unit="FFA-1").visualize(images, judge=LayerTarget(judge, None,
@@ -236,11 +217,7 @@ class InSilicoEncoder(nn.Module):
 
     @torch.no_grad()
     def spread(self, images: Tensor) -> Tensor:
-        """How far the members of the ensemble are apart: their SD, (N, targets).
-
-        Raises:
-            ValueError: It has one member.
-        """
+        """How far the members of the ensemble are apart: their SD, (N, targets); ValueError for one member."""
         if len(self.members) < 2:
             raise ValueError(
                 f"seeds={len(self.members)}: one member has no spread; expected several. Fit with seeds=5."
@@ -284,8 +261,7 @@ class InSilicoEncoder(nn.Module):
         for argument, chosen in (("rows", rows), ("held_out", held_out)):
             if len(chosen) < 3 or chosen.min() < 0 or chosen.max() >= count:
                 raise ValueError(
-                    f"{argument} holds {len(chosen)} rows for {count} images; expected at least 3, from 0 to "
-                    f"{count - 1}."
+                    f"{argument} holds {len(chosen)} rows for {count} images; expected at least 3, below {count}."
                 )
         shared = {keys[row] for row in rows.tolist()} & {keys[row] for row in held_out.tolist()}
         if shared:
@@ -295,8 +271,8 @@ class InSilicoEncoder(nn.Module):
             )
 
     def _describe(self, dataset: BrainDataset, rows: Tensor, held_out: Tensor) -> dict[str, Any]:
-        return {
-            "name": self.name,
+        own = ("name", "readout", "settings", "seeds", "seed")
+        return {name: getattr(self, name) for name in own} | {
             "subject": dataset.subject,
             "units": dataset.units or "units of the recording",
             "images": len(dataset.images),
@@ -307,10 +283,6 @@ class InSilicoEncoder(nn.Module):
             "backbone_fingerprint": self.backbone.fingerprint(),
             "layers": self.backbone.layers,
             "grid": self.backbone.grid,
-            "readout": self.readout,
-            "settings": self.settings,
-            "seeds": self.seeds,
-            "seed": self.seed,
             "input": f"RGB in [0, 1], any size; the backbone sees {self.backbone.size} px",
             "chance": "one-sided t-test of the held-out correlation, p < 0.05, for each target by itself",
             "predictivity": [item.to_dict() for item in self.predictivity_],
@@ -334,31 +306,20 @@ class InSilicoEncoder(nn.Module):
 
     def save(self, path: str | Path) -> Path:
         """Write read-out and card to one file; the backbone's weights are not in it, its fingerprint is."""
-        if not self.members:
-            raise ValueError("this encoder is not fitted; call fit(dataset) before save.")
-        return save_state(
-            path,
-            "in-silico encoder",
-            {
-                "card": self.card,
-                "targets": self.targets,
-                "force": self.force,
-                "shift": self.shift,
-                "scale": self.scale,
-                "members": [member.state_dict() for member in self.members],
-            },
-        )
+        self._refuse_unfitted()
+        state = {"card": self.card, "targets": self.targets, "force": self.force, "shift": self.shift}
+        state |= {"scale": self.scale, "members": [member.state_dict() for member in self.members]}
+        return save_state(path, "in-silico encoder", state)
 
     @classmethod
     def load(
-        cls, path: str | Path, backbone: nn.Module | str | Backbone | None = None, *, preprocess: Any = None
+        cls, path: str | Path, backbone: nn.Module | str | Backbone | None = None, *, preprocess: object = None
     ) -> Self:
         """Read what :meth:`save` wrote.
 
         Args:
-            path: The file.
             backbone: The network that it was fitted on, whose weights are compared; None asks timm for it by name.
-            preprocess: What the backbone wants done to pixels; None asks it.
+            preprocess: As :class:`InSilicoEncoder`.
 
         Raises:
             ValueError: The file is damaged or no encoder, or the backbone is another one.
@@ -366,26 +327,15 @@ class InSilicoEncoder(nn.Module):
         state = load_state(path, "in-silico encoder")
         card = state["card"]
         if not isinstance(backbone, Backbone):
-            backbone = Backbone(
-                card["backbone"] if backbone is None else backbone,
-                card["layers"],
-                preprocess=preprocess,
-                grid=card["grid"],
-            )
+            network = card["backbone"] if backbone is None else backbone
+            backbone = Backbone(network, card["layers"], preprocess=preprocess, grid=card["grid"])
         if backbone.fingerprint() != card["backbone_fingerprint"] or backbone.layers != card["layers"]:
             raise ValueError(
                 f"backbone {backbone.source} is not the one that path={str(path)!r} was fitted on ({card['backbone']}, "
                 f"fingerprint {card['backbone_fingerprint']}); expected the same weights and layers. Pass that network."
             )
-        encoder = cls(
-            backbone,
-            card["readout"],
-            seeds=card["seeds"],
-            force=state["force"],
-            seed=card["seed"],
-            name=card["name"],
-            **card["settings"],
-        )
+        kept = {key: card[key] for key in ("seeds", "seed", "name")}
+        encoder = cls(backbone, card["readout"], force=state["force"], **kept, **card["settings"])
         encoder.targets, encoder.card = state["targets"], card
         encoder.predictivity_ = [Predictivity(**item) for item in card["predictivity"]]
         encoder.register_buffer("shift", state["shift"].clone())
@@ -397,7 +347,9 @@ class InSilicoEncoder(nn.Module):
         return encoder.to(backbone.device).eval()
 
 
-def _fresh(readout: Readout, backbone: Backbone, targets: int, settings: dict[str, Any]) -> Any:
+def _fresh(
+    readout: Readout, backbone: Backbone, targets: int, settings: dict[str, Any]
+) -> RidgeReadout | TransformerReadout:
     """A read-out whose fit chooses its weights; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         return READOUTS[readout](backbone.shapes, targets, **settings)
@@ -409,10 +361,7 @@ def split_images(
     """Draw a share of the images by picture: rows of the drawn, and of the others; copies of one picture stay together.
 
     Args:
-        dataset: Whose images.
-        share: Of the pictures, between 0 and 1.
-        seed: Of the draw.
-        rows: Those to divide; None is all.
+        share: Of the pictures, between 0 and 1; ``rows`` are those to divide, all if None.
 
     >>> data = BrainDataset.from_arrays(torch.rand(10, 3, 4, 4), torch.rand(10, 1), targets=["V4"])
     >>> drawn, rest = split_images(data, 0.3)

@@ -10,8 +10,9 @@ import numpy as np
 
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.pickled import read_pickled
-from vislens_interp.brain.published import find_subject, read_array, refuse_missing
+from vislens_interp.brain.published import check_shape, find_files, find_subject, read_array, refuse_missing
 from vislens_interp.brain.regions import Rois, Standard, region_means, region_weights
+from vislens_interp.validation import check_word
 
 ALGONAUTS = "the Algonauts 2023 challenge data (algonauts.csail.mit.edu, github.com/gifale95/algonauts_2023)"
 BRAINACTIV_FMRI = "scripts/download_nsd_fmri.py of github.com/diegogcerdas/BrainACTIV"
@@ -34,28 +35,23 @@ def load_algonauts(
 
     Args:
         folder: What holds ``subj01``, or that folder itself.
-        subject: 1 to 8.
         rois: Regions, such as ``["FFA-1", "PPA"]``, or new ones out of several, ``{"FFA": ["FFA-1", "FFA-2"]}``; None
-            takes all that the subject has. The vertices of a region are averaged, those of both hemispheres together;
-            vertices with a missing value are left out, and so are pictures without any value.
-        hemisphere: ``"both"``, ``"lh"`` or ``"rh"``.
+            takes all. The vertices of a region are averaged, those of both hemispheres together, without those that
+            lack a value; pictures without any value are left out.
         part: ``"training"``, or ``"test"`` for those who have its responses.
         size: Side in pixels to which pictures are resized where they are read (425 as published).
 
     Returns:
-        N images (read from their files when asked for) × 1 × regions. Repetitions are averaged in these files, so there
-        is no noise ceiling to be had from them.
+        N images (read from their files when asked for) × 1 × regions, without a noise ceiling: trials are averaged.
 
     Raises:
-        FileNotFoundError: A file is missing; the message says which, and where it comes from.
-        KeyError: The subject has no such region; near names are listed.
-        ValueError: Files do not fit together.
+        FileNotFoundError, KeyError, ValueError: A file or a region is missing (the message says where it comes from, or
+            near names), or files do not fit together.
 
     Source: Gifford et al. 2023, arXiv 2301.03198; the files are those of its
     ``01_challenge_data_preparation/challenge_data_preparation.py`` (commit 4bfbf43d).
     """
-    if part not in ("training", "test"):
-        raise ValueError(f"part={part!r} is unknown; expected 'training' or 'test'.")
+    check_word("part", part, ("training", "test"))
     place = find_subject(folder, [f"subj{subject:02d}"], ALGONAUTS)
     split, hemispheres = place / f"{part}_split", _hemispheres(hemisphere)
     betas = {side: read_array(split / f"{part}_fmri" / f"{side}_{part}_fmri.npy", ALGONAUTS) for side in hemispheres}
@@ -86,12 +82,8 @@ def load_algonauts(
 def _algonauts_images(folder: Path, part: str) -> list[Path]:
     """``train-0001_nsd-00013.png`` and so on, in the order of the responses' rows."""
     prefix = "train" if part == "training" else "test"
-    found = sorted(folder.glob(f"{prefix}-*_nsd-*.png"))
-    if not found:
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no pictures such as {prefix}-0001_nsd-00013.png; expected one for each row of "
-            f"responses. They come from {ALGONAUTS}."
-        )
+    example = f"pictures such as {prefix}-0001_nsd-00013.png"
+    found = find_files(folder, f"{prefix}-*_nsd-*.png", example, "one for each row of responses", ALGONAUTS)
     numbers = [int(path.name.split("_")[0].removeprefix(f"{prefix}-")) for path in found]
     for expected, number in enumerate(numbers, 1):
         if number != expected:
@@ -104,21 +96,14 @@ def _algonauts_images(folder: Path, part: str) -> list[Path]:
 
 def _algonauts_masks(folder: Path, side: str, vertices: int) -> dict[str, np.ndarray]:
     """A mask of the hemisphere's vertices for each region that a mapping names."""
-    mappings = sorted(folder.glob("mapping_*.npy"))
-    if not mappings:
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no mapping_*.npy; expected names of regions, such as mapping_floc-faces.npy. They "
-            f"come from {ALGONAUTS}."
-        )
+    example = "names of regions, such as mapping_floc-faces.npy"
+    mappings = find_files(folder, "mapping_*.npy", "mapping_*.npy", example, ALGONAUTS)
     masks: dict[str, np.ndarray] = {}
     for file in mappings:
         group = file.stem.removeprefix("mapping_")
-        labels = read_array(folder / f"{side}.{group}_challenge_space.npy", ALGONAUTS)
-        if labels.shape != (vertices,):
-            raise ValueError(
-                f"{side}.{group}_challenge_space.npy has shape {labels.shape}; expected ({vertices},), as many "
-                f"vertices as the responses have. Get both again from {ALGONAUTS}."
-            )
+        file_name = f"{side}.{group}_challenge_space.npy"
+        labels = read_array(folder / file_name, ALGONAUTS)
+        check_shape(file_name, labels, (vertices,), "as many vertices as the responses have", ALGONAUTS)
         for number, name in read_pickled(file).items():
             if int(number) != 0:  # "Unknown"
                 masks[f"{group}.{name}" if name in masks else str(name)] = np.asarray(labels == int(number))
@@ -140,34 +125,27 @@ def load_brainactiv(
 
     Args:
         folder: What holds ``subj01``, ``shared1000.npy`` and ``images``.
-        subject: 1 to 8.
-        rois: As :func:`load_algonauts`; the regions are the files ``roi/lh.<ROI>_mask.npy``.
-        hemisphere: ``"both"``, ``"lh"`` or ``"rh"``.
+        rois, hemisphere, size: As :func:`load_algonauts`; the regions are the files ``roi/lh.<ROI>_mask.npy``.
         part: ``"train"`` without the 1,000 images that all subjects saw, ``"test"`` those alone, or ``"all"``.
         t_threshold: Smallest t value of the localizer for a vertex to count, where a region has t values
             (``roi/lh.<ROI>_tval.npy``). 5 in the present release, 2 in that of October 2024.
-        standard: Each vertex z-scored within each ``"session"``, over ``"all"`` trials, or ``"none"``. None does what
-            can be done: sessions where ``session_id.npy`` names them, else all trials; averaged files are left as they
-            are.
-        size: Side in pixels to which pictures are resized where they are read (425 as published).
+        standard: Each vertex z-scored within each ``"session"``, over ``"all"`` trials, or ``"none"``. None takes
+            sessions where ``session_id.npy`` names them, else all trials; averaged files are left as they are.
 
     Returns:
         N images × up to 3 repetitions × regions; images that were never shown are left out. Sessions are standardised
         over all their images, those of the other part included, as in the release.
 
     Raises:
-        FileNotFoundError: A file is missing; the message says which, and where it comes from.
-        KeyError: The subject has no such region; near names are listed.
-        ValueError: Files do not fit together, or a region has no vertex above the threshold.
+        FileNotFoundError, KeyError, ValueError: As :func:`load_algonauts`; a region has no vertex above the threshold.
 
     Source: García Cerdas et al., ICLR 2025, github.com/diegogcerdas/BrainACTIV: ``brainactiv/datasets/nsd.py``,
     ``scripts/download_nsd_fmri.py`` (commit b3898832); ``dataset/nsd.py`` (a1ca291a). Deviation: vertices with a
     missing value in a recorded trial are left out of their region.
     """
-    if part not in ("train", "test", "all"):
-        raise ValueError(f"part={part!r} is unknown; expected 'train', 'test' or 'all'.")
-    if standard not in (None, "session", "all", "none"):
-        raise ValueError(f"standard={standard!r} is unknown; expected 'session', 'all', 'none' or None.")
+    check_word("part", part, ("train", "test", "all"))
+    if standard is not None:
+        check_word("standard", standard, ("session", "all", "none"), " None does what can be done.")
     place = find_subject(folder, [f"subj{subject:02d}"], BRAINACTIV_FMRI)
     coco = np.asarray(read_array(place / "coco_ids.npy", BRAINACTIV_FMRI))
     betas = {}
@@ -225,21 +203,13 @@ def _sessions(
     if standard != "session":
         return None, standard
     session = np.asarray(read_array(file, BRAINACTIV_FMRI))
-    if session.shape != first.shape[:2]:
-        raise ValueError(
-            f"session_id.npy has shape {session.shape}; expected {first.shape[:2]}, a session for each trial. Get it "
-            f"again from {BRAINACTIV_FMRI}."
-        )
+    check_shape("session_id.npy", session, first.shape[:2], "a session for each trial", BRAINACTIV_FMRI)
     return session, standard
 
 
 def _brainactiv_masks(folder: Path, side: str, vertices: int, t_threshold: float) -> dict[str, np.ndarray]:
-    found = sorted(folder.glob(f"{side}.*_mask.npy"))
-    if not found:
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no {side}.<ROI>_mask.npy; expected a mask for each region. They come from "
-            f"{BRAINACTIV_FMRI}."
-        )
+    named = f"{side}.<ROI>_mask.npy"
+    found = find_files(folder, f"{side}.*_mask.npy", named, "a mask for each region", BRAINACTIV_FMRI)
     masks = {}
     for file in found:
         name = re.sub(r"_mask$", "", file.stem.removeprefix(f"{side}."))
@@ -247,16 +217,11 @@ def _brainactiv_masks(folder: Path, side: str, vertices: int, t_threshold: float
         values = folder / f"{side}.{name}_tval.npy"
         if values.is_file():
             mask = mask & (np.asarray(read_array(values, BRAINACTIV_FMRI)) > t_threshold)
-        if mask.shape != (vertices,):
-            raise ValueError(
-                f"{file.name} has shape {mask.shape}; expected ({vertices},), as many vertices as the responses have. "
-                f"Get both again from {BRAINACTIV_FMRI}."
-            )
+        check_shape(file.name, mask, (vertices,), "as many vertices as the responses have", BRAINACTIV_FMRI)
         masks[name] = mask
     return masks
 
 
 def _hemispheres(hemisphere: Hemisphere) -> tuple[str, ...]:
-    if hemisphere not in ("both", "lh", "rh"):
-        raise ValueError(f"hemisphere={hemisphere!r} is unknown; expected 'both', 'lh' or 'rh'.")
+    check_word("hemisphere", hemisphere, ("both", "lh", "rh"))
     return ("lh", "rh") if hemisphere == "both" else (hemisphere,)

@@ -6,6 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vislens_interp.math import pearson
+from vislens_interp.validation import check_word
+
 Form = Literal["split_half", "ncsnr"]
 
 
@@ -14,12 +17,10 @@ class NoiseCeiling:
     """The ceiling of each target, for responses averaged over their repetitions.
 
     Args:
-        targets: K names.
-        r2: (K,) the share of the averaged responses' variance that is signal, 0 to 1: the largest R² of a model with
-            them, and their reliability.
+        targets, images: K names; (K,) images with at least two repetitions, behind the estimate.
+        r2: (K,) share of the averaged responses' variance that is signal, 0 to 1: the largest R² of a model with them.
         ncsnr: (K,) SD of the signal over SD of one repetition's noise (NSD's noise ceiling signal-to-noise ratio).
         form: ``"split_half"`` or ``"ncsnr"``, how it was estimated.
-        images: (K,) images with at least two repetitions, behind the estimate.
     """
 
     targets: tuple[str, ...]
@@ -41,23 +42,18 @@ class NoiseCeiling:
 def noise_ceiling(
     responses: Tensor, targets: list[str], form: Form = "split_half", *, draws: int = 100, seed: int = 0
 ) -> NoiseCeiling:
-    """Estimate each target's ceiling from the repetitions of images.
+    """Estimate each target's ceiling, for responses averaged over all their repetitions.
 
     ``"split_half"``: each image's repetitions are parted at random into two halves (one is left out where their number
     is odd), the halves' means are correlated over images, and the correlation, averaged over ``draws`` partings, is
     carried from half to all repetitions by Spearman and Brown's formula. ``"ncsnr"``: the noise variance is the mean
     over images of the variance among repetitions, the signal variance what is left of the variance of all single
-    responses (none, if that is negative), and the ceiling signal / (signal + noise · mean(1 / repetitions)).
+    responses (none, if that is negative), and the ceiling signal / (signal + noise · mean(1 / repetitions)). Images
+    with one repetition count in that mean.
 
     Args:
-        responses: (N, R, K), NaN where absent.
-        targets: K names.
-        form: Which of the two.
-        draws: Random partings of the first.
-        seed: Of these.
-
-    Returns:
-        The ceiling of responses averaged over all their repetitions, images with one repetition included.
+        responses: (N, R, K), NaN where absent; ``targets`` are K names.
+        form: Which of the two; ``draws`` and ``seed`` belong to the first.
 
     Raises:
         ValueError: ``form`` is unknown, ``draws`` below 1, or a target has fewer than three images with two
@@ -70,8 +66,7 @@ def noise_ceiling(
     >>> str(noise_ceiling(signal[:, None, None].expand(-1, 2, -1), ["V4"]))
     'V4 1.00 (largest R, split_half)'
     """
-    if form not in ("split_half", "ncsnr"):
-        raise ValueError(f"form={form!r} is unknown; expected 'split_half' or 'ncsnr'.")
+    check_word("form", form, ("split_half", "ncsnr"))
     if draws < 1:
         raise ValueError(f"draws={draws}; expected at least 1. 100 make the parting's chance small.")
     present = ~responses.isnan()
@@ -123,15 +118,6 @@ def _split_half(values: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
         order = torch.rand(present.shape, generator=generator).masked_fill(~present, 2).argsort(1).argsort(1)
         first = (filled * (order < half)).sum(1) / half[:, 0].clamp_min(1)
         second = (filled * ((order >= half) & (order < 2 * half))).sum(1) / half[:, 0].clamp_min(1)
-        correlations.append(_correlation(first, second, used))
+        correlations.append(pearson(first, second, used.double()))
     left = torch.where(used, 1 / half[:, 0].double(), torch.nan).nanmean(0)
     return torch.stack(correlations).mean(0), left
-
-
-def _correlation(first: Tensor, second: Tensor, used: Tensor) -> Tensor:
-    """Pearson's r of each column over the rows in use; 0 where one is constant."""
-    weights = used.double()
-    total = weights.sum(0)
-    first, second = ((part - (part * weights).sum(0) / total) * weights for part in (first, second))
-    scale = (first.square().sum(0) * second.square().sum(0)).sqrt()
-    return torch.where(scale > 0, (first * second).sum(0) / scale.clamp_min(1e-300), 0.0)

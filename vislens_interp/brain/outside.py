@@ -25,28 +25,21 @@ class OutsideEncoder(Target):
     repetitions are averaged, channels chosen, and a window of time averaged.
 
     Args:
-        encoder: A torch module (frozen and in evaluation mode while it is asked, and left as it was), or a function of
-            images, (n, 3, size, size).
-        channels: Names of all channels that it gives, in their order.
+        encoder: A torch module (frozen while it is asked, and left as it was), or a function of (n, 3, size, size).
+        channels, targets: Names of all channels that it gives, in their order, and of the wanted ones; None is all.
         size: Side of its images in pixels; None leaves them as they are.
         input_range: What black and white are to it: (0, 1), (0, 255), (-1, 1), ...
-        mean: Subtracted after that, one number a colour; None subtracts nothing.
-        std: Divided by after that; None divides by nothing.
+        mean, std: Subtracted and divided by after that, one number a colour; None leaves that out.
         output: What the axes of its output are, each once: ``N`` images, ``R`` repetitions, ``C`` channels, ``T``
             times. ``"N"`` alone is one channel; ``"NRCT"`` are EEG responses as BERG gives them.
-        times: Of an output with times: seconds after the picture's onset, one a point.
-        window: (first, last) second to average over, both inclusive; None is all times.
-        targets: Names of the wanted channels; None is all.
-        numpy: The encoder takes and gives NumPy arrays: rounded to uint8 where ``input_range`` is (0, 255). It then has
-            no gradients.
+        times, window: Seconds after the picture's onset, one a point; (first, last) to average over, both inclusive.
+        numpy: The encoder takes and gives NumPy arrays (uint8 where ``input_range`` is (0, 255)), without gradients.
         gradients: Whether gradients flow through it; None: from torch modules, unless ``numpy``.
-        name: What results call it; None is the class of the module. Without a module, a lens can be saved only if it
-            has a name.
-        batch_size: Images in a call.
+        name: What results call it; a lens on a function can be saved only with one.
 
     Raises:
-        ValueError: Declarations do not fit together; or, when it is asked, the encoder gives another shape.
-        KeyError: A target is none of the channels.
+        ValueError, KeyError: Declarations do not fit together, a target is no channel; or, later, the encoder gives
+            another shape.
 
     >>> def encoder(images):  # uint8 in, (images, repetitions, channels, times) out
     ...     return images.mean((1, 2, 3))[:, None, None, None] * np.ones((1, 4, 2, 3))
@@ -60,7 +53,7 @@ class OutsideEncoder(Target):
 
     def __init__(
         self,
-        encoder: nn.Module | Callable[[Any], Any],
+        encoder: nn.Module | Callable[..., object],
         channels: Sequence[str],
         *,
         size: int | None,
@@ -87,8 +80,7 @@ class OutsideEncoder(Target):
             )
         if "C" not in output and len(self.channels) > 1:
             raise ValueError(
-                f"output={output!r} has no axis of channels, but channels names {len(self.channels)}; expected one. "
-                "Add C to output."
+                f"output={output!r} has no axis of channels, but channels names {len(self.channels)}. Add C to output."
             )
         low, high = input_range
         if not low < high:
@@ -135,7 +127,7 @@ class OutsideEncoder(Target):
         images = images.to(self.device) * (self.high - self.low) + self.low
         images = images if self.mean is None else images - self.mean.to(images)
         images = images if self.std is None else images / self.std.to(images)
-        given: Any = images
+        given = images
         if self.numpy:
             bytes_ = (self.low, self.high) == (0.0, 255.0) and self.mean is None and self.std is None
             given = (images.round().to(torch.uint8) if bytes_ else images).numpy()

@@ -5,7 +5,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 
@@ -22,19 +22,12 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a dictionary of arrays and plain values from an ``.npy`` file of one object, or from a bare pickle.
 
     Unpickling runs whatever functions a file names. Here the names that NumPy's own pickles use stand for small
-    objects of this module, which check what they are given and build arrays by ``numpy.frombuffer``; NumPy's
+    objects of this module, which check what they are given and build read-only arrays by ``numpy.frombuffer``; NumPy's
     ``__setstate__``, which trusts its input, is never reached. Every other name is refused before anything is called.
 
-    Args:
-        path: The file.
-
-    Returns:
-        The dictionary; values are arrays (read-only), numbers, text, truth values, None, lists, tuples, dictionaries.
-
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError, ValueError: There is no such file; it is damaged, or holds no dictionary.
         RefusedPickleError: The file asks for anything else (a ValueError).
-        ValueError: It is damaged, or holds no dictionary.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,19 +58,9 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    UnicodeDecodeError,
+_DAMAGE = (  # what unpickling and building arrays raise
+    *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError),
+    *(MemoryError, RecursionError, SyntaxError),
 )
 
 
@@ -95,13 +78,13 @@ class _Name:
 
     __slots__ = ("_make",)
 
-    def __init__(self, make: Callable[..., Any]) -> None:
+    def __init__(self, make: Callable[..., object]) -> None:
         self._make = make
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, *given: object) -> object:
         return self._make(*given)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         raise RefusedPickleError("sets the state of a function")
 
 
@@ -110,12 +93,12 @@ class _Dtype:
 
     __slots__ = ("dtype",)
 
-    def __init__(self, code: Any, *_: Any) -> None:
+    def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not code or code[0] not in PLAIN | {"O"} or not code[1:].isdigit():
             raise RefusedPickleError(f"asks for the dtype {code!r}")
         self.dtype = np.dtype("O") if code[0] == "O" else np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         _, order, subarray, names, fields = state[:5]
         if (subarray, names, fields) != (None, None, None) or order not in ("<", ">", "|", "="):
             raise RefusedPickleError("asks for a dtype with fields")
@@ -128,15 +111,21 @@ class _Array:
 
     __slots__ = ("value",)
 
-    def __init__(self, *_: Any) -> None:
-        self.value: Any = None
+    def __init__(self, *_: object) -> None:
+        self.value: np.ndarray | list[object] = []
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, tuple[int, ...], object, object, object]) -> None:
         _, shape, dtype, fortran, data = state
         self.value = _filled(shape, dtype, "F" if fortran else "C", data)
 
+    @classmethod
+    def from_buffer(cls, data: object, dtype: object, shape: tuple[int, ...], order: object, *_: object) -> Self:
+        array = cls()
+        array.value = _filled(shape, dtype, "F" if order == "F" else "C", data)
+        return array
 
-def _filled(shape: Any, dtype: Any, order: str, data: Any) -> Any:
+
+def _filled(shape: tuple[int, ...], dtype: object, order: Literal["C", "F"], data: object) -> np.ndarray | list[object]:
     """An array of these bytes; a list, where the file holds objects."""
     if not isinstance(dtype, _Dtype):
         raise RefusedPickleError("makes an array without a dtype")
@@ -146,57 +135,55 @@ def _filled(shape: Any, dtype: Any, order: str, data: Any) -> Any:
         return data
     if not isinstance(data, (bytes, bytearray)):
         raise RefusedPickleError(f"makes an array out of a {type(data).__name__}")
-    return np.frombuffer(bytes(data) if isinstance(data, bytearray) else data, dtype.dtype).reshape(
-        tuple(shape), order="F" if order == "F" else "C"
-    )
+    return np.frombuffer(bytes(data), dtype.dtype).reshape(tuple(shape), order=order)
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
-    array = _Array()
-    array.value = _filled(shape, dtype, order, data)
-    return array
+def _scalar(dtype: object, data: object) -> object:
+    array = _filled((), dtype, "C", data)
+    if not isinstance(array, np.ndarray):
+        raise RefusedPickleError("makes a number out of objects")
+    return array.item()
 
 
-def _scalar(dtype: Any, data: Any) -> Any:
-    return _filled((), dtype, "C", data).item()
-
-
-def _encoded(text: Any, encoding: Any = None) -> bytes:
+def _encoded(text: object, encoding: object = None) -> bytes:
     """What pickles of before protocol 3 use for bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise RefusedPickleError(f"asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-def _known() -> dict[tuple[str, str], _Name]:
-    arrays = {
-        (f"numpy.{core}.{module}", name): made
+_MAKERS: dict[str, Callable[..., object]] = {
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
+    "_codecs.encode": _encoded,
+    **{
+        f"numpy.{core}.{name}": maker
         for core in ("core", "_core")
-        for module, name, made in (
-            ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _from_buffer),
+        for name, maker in (
+            ("multiarray._reconstruct", _Array),
+            ("multiarray.scalar", _scalar),
+            ("numeric._frombuffer", _Array.from_buffer),
         )
-    }
-    others = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encoded}
-    return {place: _Name(made) for place, made in (arrays | others).items()}
+    },
+}
+"""The names that NumPy's own pickles use."""
 
 
 class _Reader(pickle.Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")
-        self._known = _known()
+        self._known = {name: _Name(maker) for name, maker in _MAKERS.items()}
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._known:
+    def find_class(self, module: str, name: str) -> _Name:
+        if f"{module}.{name}" not in self._known:
             raise RefusedPickleError(f"asks for {module}.{name}")
-        return self._known[module, name]
+        return self._known[f"{module}.{name}"]
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> object:
         raise RefusedPickleError("asks for something outside of the file")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """The value with finished arrays in place of those under construction."""
     if isinstance(value, _Array):
         return _plain(value.value) if isinstance(value.value, list) else value.value

@@ -10,14 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vislens_interp.images import check_images
+from vislens_interp.validation import check_word
 
 FEATURES = (
     *(f"{scale} {angle}°" for scale in ("fine", "coarse") for angle in (0, 45, 90, 135)),
-    "red",
-    "green",
-    "blue",
-    "yellow",
-    "bright",
+    *("red", "green", "blue", "yellow", "bright"),
 )
 """The bank's channels: energy at two scales and four orientations (0° is a vertical grating), colours, luminance."""
 
@@ -92,9 +89,6 @@ class Tuning:
             feature at a place, less the same in the whole picture.
         features: Names out of :data:`FEATURES`: one, for a mixture two.
         place: Horizontal and vertical centre of the place, 0 to 1 from the upper left.
-
-    Raises:
-        ValueError: The number of features does not fit the kind, or a name or a place is out of range.
     """
 
     kind: Literal["feature", "mixture", "spatial"]
@@ -102,8 +96,7 @@ class Tuning:
     place: tuple[float, float] = (0.25, 0.25)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("feature", "mixture", "spatial"):
-            raise ValueError(f"kind={self.kind!r} is unknown; expected 'feature', 'mixture' or 'spatial'.")
+        check_word("kind", self.kind, ("feature", "mixture", "spatial"))
         wanted = 2 if self.kind == "mixture" else 1
         unknown = [name for name in self.features if name not in FEATURES]
         if len(set(self.features)) != wanted or len(self.features) != wanted or unknown:
@@ -131,13 +124,11 @@ class PlantedTruth:
 
     Args:
         tuning: Target to tuning.
-        images: (N, 3, H, W) over which responses have mean 0 and SD 1.
+        images: (N, 3, H, W) over which responses have mean 0 and SD 1; a target that is the same for all is refused.
         snr: Target to SD of the signal over SD of the noise of one repetition (NSD's ncsnr).
 
     Attributes:
-        targets: K names.
-        tuning, snr: As given.
-        responses: (N, K) noiseless responses to ``images``, mean 0 and SD 1.
+        responses: (N, K) noiseless responses to ``images``.
 
     >>> truth = PlantedTruth({"OFA": TUNINGS[0]}, torch.rand(20, 3, 16, 16), {"OFA": 1.0})
     >>> truth(torch.rand(3, 3, 32, 32)).shape, truth.ceiling(3)["OFA"]
@@ -199,15 +190,11 @@ def _window(place: tuple[float, float]) -> Tensor:
 def plant(
     names: Sequence[str] | Mapping[str, Tuning], images: Tensor, snr: float | Mapping[str, float]
 ) -> PlantedTruth:
-    """Give each target a tuning.
+    """Give each target a tuning; ValueError for an SNR that is missing or not above 0.
 
     Args:
         names: Targets, which take :data:`TUNINGS` in turn, or target to tuning.
-        images: As :class:`PlantedTruth`.
         snr: One for all, or target to its own; above 0.
-
-    Raises:
-        ValueError: An SNR is not above 0, or a target lacks one.
     """
     if isinstance(names, Mapping):
         tuning = dict(names)

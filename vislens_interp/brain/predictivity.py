@@ -1,9 +1,12 @@
 """How well responses are predicted: correlation and explained variance a target, and whether that is above chance."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
+
+from vislens_interp.math import pearson
+from vislens_interp.validation import shapes
 
 CHANCE_P = 0.05
 """One-sided, for each target by itself: of targets that cannot be predicted, so many pass."""
@@ -14,7 +17,6 @@ class Predictivity:
     """What held-out images say of one target's predictions.
 
     Args:
-        target: Its name.
         r: Pearson correlation of predicted and recorded responses over images.
         r2: Share of the recorded responses' variance that is explained; negative where the mean predicts better.
         p_value: One-sided, of a correlation as large if the two had nothing to do with each other (t-test with n - 2
@@ -41,20 +43,16 @@ class Predictivity:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        values = {"target": self.target, "r": self.r, "r2": self.r2, "p_value": self.p_value, "images": self.images}
-        return values | {"ceiling": self.ceiling}
+        return asdict(self)
 
 
 def predictivity(
     predicted: Tensor, recorded: Tensor, names: list[str], ceilings: list[float | None] | None = None
 ) -> list[Predictivity]:
-    """Compare predictions with recordings, target by target.
+    """Compare predictions (N, K) with recordings (N, K), NaN where nothing was recorded, target by target.
 
     Args:
-        predicted: (N, K).
-        recorded: (N, K), NaN where nothing was recorded.
-        names: K names.
-        ceilings: K noise ceilings, as correlations.
+        ceilings: K noise ceilings, as correlations; ``names`` are the targets'.
 
     Raises:
         ValueError: The shapes differ, or a target has fewer than three responses.
@@ -67,8 +65,7 @@ def predictivity(
     """
     if predicted.shape != recorded.shape or predicted.shape[1] != len(names):
         raise ValueError(
-            f"predicted has shape {tuple(predicted.shape)} and recorded {tuple(recorded.shape)} for {len(names)} "
-            f"names; expected (N, {len(names)}) twice. Compare the same images and targets."
+            f"{shapes(predicted=predicted, recorded=recorded)} for {len(names)} names; expected one a column."
         )
     found = []
     for column, name in enumerate(names):
@@ -76,19 +73,13 @@ def predictivity(
         truth, guess = recorded[there, column].double(), predicted[there, column].double()
         if len(truth) < 3:
             raise ValueError(
-                f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3 to correlate. Hold "
-                "more images out, or leave this target out."
+                f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3. Hold more images out."
             )
-        r = _correlation(guess, truth)
+        r = pearson(guess, truth).item()
         r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-24)
         ceiling = None if ceilings is None else ceilings[column]
         found.append(Predictivity(name, r, r2, _chance(r, len(truth)), len(truth), ceiling))
     return found
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-24)).item()
 
 
 def _chance(r: float, count: int) -> float:

@@ -7,11 +7,7 @@ import numpy as np
 
 
 def find_subject(folder: str | os.PathLike[str], names: list[str], source: str) -> Path:
-    """The folder of a subject: one of these below ``folder``, or ``folder`` itself if it has such a name.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
+    """The folder of a subject: one of these below ``folder``, or ``folder`` itself; FileNotFoundError without one."""
     folder = Path(folder)
     for name in names:
         if (folder / name).is_dir():
@@ -25,12 +21,7 @@ def find_subject(folder: str | os.PathLike[str], names: list[str], source: str) 
 
 
 def read_array(path: Path, source: str) -> np.ndarray:
-    """An array that stays on the disk until it is asked for.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no plain array.
-    """
+    """An array that stays on the disk until it is asked for; FileNotFoundError or ValueError if it is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r}: no such file; expected an array. It comes from {source}.")
     try:
@@ -39,6 +30,20 @@ def read_array(path: Path, source: str) -> np.ndarray:
         raise ValueError(
             f"{str(path)!r} cannot be read as an array ({error}); expected numbers. Get it again from {source}."
         ) from error
+
+
+def find_files(folder: Path, pattern: str, named: str, what: str, source: str) -> list[Path]:
+    """Files of a pattern, sorted; FileNotFoundError where there is none."""
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"{str(folder)!r} has no {named}; expected {what}. They come from {source}.")
+    return found
+
+
+def check_shape(name: str, array: np.ndarray, wanted: tuple[int, ...], what: str, source: str) -> None:
+    """Raise ValueError for an array of another shape; ``what`` says why that one is expected."""
+    if array.shape != wanted:
+        raise ValueError(f"{name} has shape {array.shape}; expected {wanted}, {what}. Get it again from {source}.")
 
 
 def refuse_missing(paths: list[Path], source: str) -> None:

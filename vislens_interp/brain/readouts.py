@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from vislens_interp.brain.backbone import Features
 from vislens_interp.files import fingerprint, load_state, save_state
@@ -21,10 +22,6 @@ _FLOOR = 1e-2
 
 class RidgeReadout(nn.Module):
     """Linear in all layers: every feature standardised, every layer with the same weight, a penalty for each target.
-
-    Args:
-        shapes: (tokens, channels) of each layer.
-        targets: Number of targets.
 
     Source: ridge regression with a penalty for each target by cross-validation over images (himalaya, Dupré la Tour et
     al. 2022); the paper's L2 penalty without its transformers.
@@ -55,12 +52,9 @@ class RidgeReadout(nn.Module):
         """Solve for the weights.
 
         Args:
-            features: Of all images.
+            features: Of all images; ``rows`` are those to learn from.
             responses: (N, K), standardised, NaN where none was recorded.
-            rows: Images to learn from.
-            seed: Of the folds.
-            progress: Not used; it takes seconds.
-            checkpoint: Not used.
+            progress, checkpoint: Not used; it takes seconds.
         """
         kernel = torch.zeros(len(rows), len(rows), dtype=torch.float64)
         scales = []
@@ -109,13 +103,8 @@ def _solve(kernel: Tensor, responses: Tensor, seed: int) -> tuple[Tensor, Tensor
         for columns in patterns.values():
             there = responses[:, columns[0]].isfinite().nonzero()[:, 0]
             mean = responses[there][:, columns].double().mean(0)
-            folds: Any = KFold(min(FOLDS, len(there)), shuffle=True, random_state=seed)
-            ridge = KernelRidgeCV(
-                alphas=PENALTIES,
-                kernel="precomputed",
-                cv=folds,
-                warn=False,
-            )
+            folds = KFold(min(FOLDS, len(there)), shuffle=True, random_state=seed)
+            ridge = KernelRidgeCV(alphas=PENALTIES, kernel="precomputed", cv=folds, warn=False)  # pyright: ignore
             ridge.fit(kernel[there][:, there].numpy(), (responses[there][:, columns].double() - mean).numpy())
             dual[there[:, None], torch.tensor(columns)] = torch.from_numpy(np.asarray(ridge.dual_coef_, dtype=float))
             penalties[columns] = torch.from_numpy(np.asarray(ridge.best_alphas_, dtype=float))
@@ -132,15 +121,9 @@ class TransformerReadout(nn.Module):
     becomes one number.
 
     Args:
-        shapes: (tokens, channels) of each layer.
-        targets: Number of targets.
-        width: Features of a token inside.
-        heads: Attention heads.
-        dropout: Share of features left out in training.
-        lr: Learning rate of AdamW.
-        weight_decay: The L2 penalty.
-        epochs: At most so many.
-        patience: Epochs without a better loss on held-out training images before it stops.
+        width, heads: Features of a token inside, and attention heads.
+        dropout, lr, weight_decay: Of the training by AdamW; the last is the L2 penalty.
+        epochs: At most so many; less after ``patience`` of them without a better loss on held-out training images.
         validation: Share of the training images held out for that.
         batch_size: Images a step.
 
@@ -208,8 +191,6 @@ class TransformerReadout(nn.Module):
     def _train(
         self, features: Features, responses: Tensor, rows: Tensor, seed: int, progress: bool, checkpoint: Path | None
     ) -> Self:
-        from tqdm import tqdm
-
         said: dict[str, Any] = self.settings
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
         count = max(1, round(said["validation"] * len(rows)))

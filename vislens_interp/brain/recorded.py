@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vislens_interp.images import check_images, check_shape, image_keys
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import shapes
 
 
 class RecordedResponses(Target):
@@ -18,8 +19,6 @@ class RecordedResponses(Target):
     Args:
         images: (N, 3, H, W) in [0, 1], the pictures that were shown. Copies of one picture are averaged.
         responses: (N, K) recorded, without NaN.
-        names: A name for each of K units.
-        name: What results call it.
 
     Raises:
         ValueError: Counts differ or a response is missing; or, when it is asked, a picture was never shown.
@@ -35,10 +34,10 @@ class RecordedResponses(Target):
         self, images: Tensor, responses: Tensor, names: list[str], *, name: str = "recorded responses"
     ) -> None:
         check_images(images)
-        if responses.shape != (len(images), len(names)):
+        wanted = (len(images), len(names))
+        if responses.shape != wanted:
             raise ValueError(
-                f"responses has shape {tuple(responses.shape)} for {len(images)} images and {len(names)} names; "
-                f"expected ({len(images)}, {len(names)}): a row for each image and a column for each unit."
+                f"{shapes(responses=responses)} for {len(images)} images and {len(names)} names; expected {wanted}."
             )
         if not responses.isfinite().all():
             raise ValueError(

@@ -1,10 +1,11 @@
 """Regions of the brain: vertices standardised within sessions, then averaged."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
+
+from vislens_interp.validation import closest
 
 Rois: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 Standard = Literal["session", "all", "none"]
@@ -15,19 +16,14 @@ CHUNK = 256
 def region_weights(
     rois: Rois | None, masks: Mapping[str, Mapping[str, np.ndarray]], where: str
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Each vertex's share in its region's mean.
+    """Each vertex's share in its region's mean: hemisphere to region to (V,) weights, which add up to 1 over both.
 
     Args:
         rois: Names, new regions out of several, or None for all that have vertices.
         masks: Hemisphere to region to (V,) truth values.
-        where: Whose they are, in messages.
-
-    Returns:
-        Hemisphere to region to (V,) weights; those of both hemispheres together add up to 1.
 
     Raises:
-        KeyError: There is no such region; near names are listed.
-        ValueError: A region has no vertex.
+        KeyError, ValueError: There is no such region (near names are listed), or it has no vertex.
     """
     known = sorted({name for side in masks.values() for name in side})
     filled = [name for name in known if any(side[name].any() for side in masks.values() if name in side)]
@@ -37,10 +33,9 @@ def region_weights(
     for region, names in parts.items():
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 3, cutoff=0.4) or known[:20]
                 raise KeyError(
-                    f"ROI {name!r} is not in {where}. Closest: {', '.join(near)}. Regions of the HCP atlas (TE2p, IP0, "
-                    "...) are in NSD's HCP_MMP1 labels alone: write their masks beside the others."
+                    f"ROI {name!r} is not in {where}. {closest(name, known, cutoff=0.4)} Regions of the HCP atlas "
+                    "(TE2p, IP0, ...) are in NSD's HCP_MMP1 labels alone: write their masks beside the others."
                 )
         union = {
             side: np.any([of[name] for name in names if name in of] or [np.zeros_like(next(iter(of.values())))], axis=0)
@@ -64,17 +59,15 @@ def region_means(
     session: np.ndarray | None,
     standard: Standard,
 ) -> np.ndarray:
-    """Average each region's vertices, each of which is standardised first; a few images are in memory at a time.
+    """Average each region's vertices, each standardised first: (N, R, K), NaN where there was no trial.
+
+    A few images are in memory at a time.
 
     Args:
         betas: Hemisphere to (N, R, V) or (N, V), NaN where there was no trial.
         weights: What :func:`region_weights` gave.
-        names: K regions.
         session: (N, R) the session of each trial, below 0 where there was none; None takes all trials together.
         standard: ``"none"`` leaves values as they are.
-
-    Returns:
-        (N, R, K), NaN where there was no trial.
 
     Raises:
         ValueError: A region has no vertex without a gap.

@@ -1,11 +1,12 @@
 """What people have as responses, brought to (image, repetition, target), and what is refused."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vislens_interp.validation import shapes
 
 
 def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
@@ -26,20 +27,16 @@ def as_responses(responses: Tensor | np.ndarray) -> Tensor:
         return values[:, None]
     if values.ndim != 3:
         raise ValueError(
-            f"responses has shape {tuple(values.shape)}; expected (N, K), a row an image and a column a target, or "
-            "(N, R, K) with repetitions. For one target pass responses[:, None]."
+            f"{shapes(responses=values)}; expected (N, K) or (N, R, K). For one target pass responses[:, None]."
         )
     return values
 
 
-def by_image(trials: Tensor, shown: Any, count: int) -> Tensor:
+def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: int) -> Tensor:
     """Trials (T, K) as (N, R, K), NaN where an image was shown less often than another."""
     rows = torch.as_tensor(shown).long().cpu()
     if trials.ndim != 2 or rows.shape != (len(trials),):
-        raise ValueError(
-            f"responses has shape {tuple(trials.shape)} and shown {tuple(rows.shape)}; expected (T, K) and (T,), a row "
-            "for each trial."
-        )
+        raise ValueError(f"{shapes(responses=trials, shown=rows)}; expected (T, K) and (T,), a row for each trial.")
     if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
         raise ValueError(f"shown names images outside 0 to {count - 1}; expected positions in images ({count}).")
     counts = torch.bincount(rows, minlength=count)

@@ -45,7 +45,6 @@ def simulate_algonauts(
     """Write ``folder/subj01`` in the Algonauts 2023 layout; :func:`~vislens_interp.brain.load_algonauts` reads it.
 
     Args:
-        folder: Where to.
         images: (N, 3, H, W) in [0, 1]; all are training images. Responses are those to the saved files, 8 bits a
             channel.
         rois: Regions, or region to tuning.
@@ -54,33 +53,24 @@ def simulate_algonauts(
         repetitions: Times that every image is shown; the file holds their average.
         sessions: Scanner sessions, each with an offset and a gain of its own, z-scored before averaging as published.
         vertices: Of each region in each hemisphere, and as many that belong to none.
-        seed: Of the noise.
-
-    Returns:
-        What was planted.
 
     Raises:
-        ValueError: ``images`` break the pixel convention, a number is out of range, or nothing can be planted.
+        ValueError: Images break the pixel convention, a number is out of range, or nothing can be planted.
     """
     pictures, truth = _prepare(images, rois, snr, repetitions=repetitions, sessions=sessions, vertices=vertices)
     place = Path(folder) / f"subj{subject:02d}"
     draw = np.random.default_rng([seed, subject])
     for number, picture in enumerate(to_pil(pictures), 1):
-        _save_image(
-            place / "training_split" / "training_images" / f"train-{number:04d}_nsd-{7 * number:05d}.png", picture
-        )
+        picture.save(_at(place / "training_split/training_images" / f"train-{number:04d}_nsd-{7 * number:05d}.png"))
     trials, session = _regions(truth, repetitions, sessions, vertices, draw)
     group, mapping = "floc-faces", {0: "Unknown"} | dict(enumerate(truth.targets, 1))
     for side, betas in trials.items():
-        standard = _within_sessions(betas, session)
-        _save(
-            place / "training_split" / "training_fmri" / f"{side}_training_fmri.npy",
-            standard.mean(1).astype(np.float32),
-        )
+        standard = _within_sessions(betas, session).mean(1).astype(np.float32)
+        np.save(_at(place / "training_split/training_fmri" / f"{side}_training_fmri.npy"), standard)
         labels = np.repeat(np.arange(len(truth.targets) + 1), vertices)
-        _save(place / "roi_masks" / f"{side}.{group}_challenge_space.npy", labels)
+        np.save(_at(place / "roi_masks" / f"{side}.{group}_challenge_space.npy"), labels)
     # The published mapping is a pickled dictionary: the one reason for which this library writes such a file.
-    _save(place / "roi_masks" / f"mapping_{group}.npy", np.array(mapping, dtype=object), pickled=True)
+    np.save(_at(place / "roi_masks" / f"mapping_{group}.npy"), np.array(mapping, dtype=object), allow_pickle=True)
     _say_simulated(Path(folder), truth)
     return truth
 
@@ -102,18 +92,12 @@ def simulate_brainactiv(
     """Write ``folder/subj01`` in BrainACTIV's layout; :func:`~vislens_interp.brain.load_brainactiv` reads it.
 
     Args:
-        folder: Where to.
-        images: (N, 3, H, W) in [0, 1].
-        rois, subject, snr, repetitions, sessions, vertices, seed: As :func:`simulate_algonauts`. Every region has t
-            values; one vertex more of its mask lies below any sensible threshold and holds noise alone.
+        images, rois, subject, snr, repetitions, sessions, vertices, seed: As :func:`simulate_algonauts`. Every region
+            has t values; one vertex more of its mask lies below any sensible threshold and holds noise alone.
         shared: The last so many images are in ``shared1000.npy``.
         missing: Share of trials that were never recorded, 0 to 1; never an image's first.
 
-    Returns:
-        What was planted.
-
-    Raises:
-        ValueError: As :func:`simulate_algonauts`.
+    Returns, raises: As :func:`simulate_algonauts`.
     """
     pictures, truth = _prepare(images, rois, snr, repetitions=repetitions, sessions=sessions, vertices=vertices)
     if not 0 <= missing < 1 or not 0 <= shared <= len(pictures):
@@ -126,26 +110,25 @@ def simulate_brainactiv(
     draw = np.random.default_rng([seed, subject])
     coco = 100_000 + 37 * np.arange(len(pictures))
     for number, picture in zip(coco, to_pil(pictures), strict=True):
-        _save_image(folder / "images" / f"{number}.png", picture)
-    _save(folder / "shared1000.npy", coco[len(coco) - shared :])
-    _save(place / "coco_ids.npy", coco)
+        picture.save(_at(folder / "images" / f"{number}.png"))
+    np.save(_at(folder / "shared1000.npy"), coco[len(coco) - shared :])
+    np.save(_at(place / "coco_ids.npy"), coco)
     trials, session = _regions(truth, repetitions, sessions, vertices, draw)
     absent = draw.random(session.shape) < missing
     absent[:, 0] = False
     session[absent] = -1
-    _save(place / "session_id.npy", session.astype(np.int16))
+    np.save(_at(place / "session_id.npy"), session.astype(np.int16))
     for side, betas in trials.items():
         noise = draw.standard_normal((*session.shape, len(truth.targets)))
         betas = np.concatenate([betas, noise], -1)
         betas[absent] = np.nan
-        _save(place / f"{side}.fmri_data.npy", betas.astype(np.float16))
-        labels = np.concatenate(
-            [np.repeat(np.arange(len(truth.targets) + 1), vertices), 1 + np.arange(noise.shape[-1])]
-        )
+        np.save(_at(place / f"{side}.fmri_data.npy"), betas.astype(np.float16))
+        regions = np.repeat(np.arange(len(truth.targets) + 1), vertices)
+        labels = np.concatenate([regions, 1 + np.arange(noise.shape[-1])])
+        t_values = np.where(np.arange(len(labels)) < len(regions), 9.0, 0.5).astype(np.float32)
         for number, name in enumerate(truth.targets, 1):
-            t_values = np.where(np.arange(len(labels)) < len(labels) - noise.shape[-1], 9.0, 0.5)
-            _save(place / "roi" / f"{side}.{name}_mask.npy", labels == number)
-            _save(place / "roi" / f"{side}.{name}_tval.npy", t_values.astype(np.float32))
+            np.save(_at(place / "roi" / f"{side}.{name}_mask.npy"), labels == number)
+            np.save(_at(place / "roi" / f"{side}.{name}_tval.npy"), t_values)
     _say_simulated(folder, truth)
     return truth
 
@@ -168,20 +151,13 @@ def simulate_things_eeg(
     N time points in all windows has the signal-to-noise ratio snr · √(n / N).
 
     Args:
-        folder: Where to.
-        images: (N, 3, H, W) in [0, 1], of the training part.
+        images: (N, 3, H, W) in [0, 1], of the training part, over which responses are standardised.
         test_images: Of the test part; None writes none.
         channels: Names, or name to tuning.
-        subject: 1 to 10.
-        snr: SD of a channel's signal over that of its noise in one repetition, averaged over all of the paper's
-        windows. repetitions, test_repetitions: Times that every image is shown.
-        seed: Of the noise.
+        snr: SD of a channel's signal over that of its noise in one repetition, averaged over all windows of the paper.
+        repetitions, test_repetitions: Times that every image is shown.
 
-    Returns:
-        What was planted, standardised over the training images.
-
-    Raises:
-        ValueError: As :func:`simulate_algonauts`.
+    Returns, raises: As :func:`simulate_algonauts`.
     """
     pictures, truth = _prepare(images, channels, snr, repetitions=repetitions, test_repetitions=test_repetitions)
     folder = Path(folder)
@@ -198,15 +174,14 @@ def simulate_things_eeg(
         concepts = [f"{number:05d}_object{number}" for number in range(1, len(shown) + 1)]
         files = [f"object{number}_01b.png" for number in range(1, len(shown) + 1)]
         for concept, file, picture in zip(concepts, files, to_pil(shown), strict=True):
-            _save_image(folder / f"{part}_images" / concept / file, picture)
+            picture.save(_at(folder / f"{part}_images" / concept / file))
         index |= {f"{short}_img_concepts": concepts, f"{short}_img_files": files}
         signal = truth(shown).numpy()[:, None, :, None] * (times >= 0.04)
         data = signal + noise[:, None] * draw.standard_normal((len(shown), times_shown, len(noise), len(times)))
         found = {"preprocessed_eeg_data": data, "ch_names": list(truth.targets), "times": times}
-        _save(
-            folder / f"sub-{subject:02d}" / f"preprocessed_eeg_{part}.npy", np.array(found, dtype=object), pickled=True
-        )
-    _save(folder / "image_metadata.npy", np.array(index, dtype=object), pickled=True)
+        path = folder / f"sub-{subject:02d}" / f"preprocessed_eeg_{part}.npy"
+        np.save(_at(path), np.array(found, dtype=object), allow_pickle=True)
+    np.save(_at(folder / "image_metadata.npy"), np.array(index, dtype=object), allow_pickle=True)
     _say_simulated(folder, truth)
     return truth
 
@@ -270,11 +245,7 @@ def _within_sessions(betas: np.ndarray, session: np.ndarray) -> np.ndarray:
     return standard
 
 
-def _save(path: Path, array: np.ndarray, *, pickled: bool = False) -> None:
+def _at(path: Path) -> Path:
+    """The same path, in a folder that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array, allow_pickle=pickled)
-
-
-def _save_image(path: Path, picture: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)  # type: ignore[attr-defined]
+    return path

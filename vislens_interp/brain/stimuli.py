@@ -15,20 +15,11 @@ from torch import Tensor
 from vislens_interp.images import check_images, load_images, resize, to_pil
 
 TABLE = "stimuli.tsv"
+NUMBERS: dict[str, type[int] | type[float]] = dict.fromkeys(("number", "block", "seed"), int)
+NUMBERS |= dict.fromkeys(("alpha", "predicted_response", "spread", "luminance", "contrast"), float)
 COLUMNS = (
-    "number",
-    "file",
-    "block",
-    "kind",
-    "target",
-    "direction",
-    "alpha",
-    "source",
-    "predicted_response",
-    "spread",
-    "seed",
-    "luminance",
-    "contrast",
+    *("number", "file", "block", "kind", "target", "direction", "alpha", "source"),
+    *("predicted_response", "spread", "seed", "luminance", "contrast"),
 )
 KINDS = ("edited", "unedited", "random")
 _LUMA = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
@@ -86,25 +77,17 @@ def export_stimuli(
     """Write a result's pictures for an experiment: PNGs named by their place in the order, and ``stimuli.tsv``.
 
     Beside the edited pictures of every input stand two controls, matched to their mean luminance and contrast: the
-    unedited picture, which went through the same generator, and the unedited picture of another input, drawn at random.
-    An input's pictures are a block; blocks come in random order, and within them the conditions in the orders of a
-    balanced Latin square, so that over the blocks each comes equally often at each place and after each other one, as
-    far as the number of blocks allows.
+    unedited picture, which went through the same generator, and that of another input, drawn at random. An input's
+    pictures are a block; blocks come in random order, and within them the conditions in a balanced Latin square's.
 
     Args:
         results: A :class:`~vislens_interp.results.result.LensResult`, or several of the same unit and inputs at
             different α.
-        folder: A folder that is not there yet.
-        size: Side of the PNGs in pixels.
+        folder: A new folder, which is returned; ``seed`` is that of the order and the random controls.
         spread: Images (N, 3, H, W) to (N,) or (N, 1): how sure a prediction is, such as an ensemble's ``spread``.
-        seed: Of the order and the random controls.
-
-    Returns:
-        The folder.
 
     Raises:
-        ValueError: The folder is there already, the results are not of one unit and the same inputs, or there are fewer
-            than two inputs.
+        ValueError: The folder is there, there are fewer than two inputs, or the results are of several units or inputs.
     """
     several = list(results) if isinstance(results, Sequence) else [results]
     folder = Path(folder)
@@ -119,13 +102,13 @@ def export_stimuli(
             )
     if len(first) < 2:
         raise ValueError(
-            f"results hold {len(first)} input; expected at least 2, for a random control is another input's picture. "
-            "Give more images."
+            f"results hold {len(first)} input; expected at least 2, for random controls. Give more images."
         )
     draw = torch.Generator().manual_seed(seed)
     conditions = [("edited", result, key) for result in several for key in result.directions]
     conditions += [("unedited", first, "unedited"), ("random", first, "unedited")]
-    partner = _derangement(len(first), draw)
+    order = torch.randperm(len(first), generator=draw)
+    partner = order.roll(1)[order.argsort()]  # another input for each, none its own
     edited = torch.stack([result.images[key] for kind, result, key in conditions if kind == "edited"])
     luminance, contrast = (torch.stack(part).mean(0) for part in zip(*map(luminance_and_contrast, edited), strict=True))
     shown: list[Tensor] = []
@@ -169,8 +152,8 @@ def export_stimuli(
                         "contrast": strong.item(),
                     }
                 )
-        with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
-            writer: Any = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
+        with (temporary / TABLE).open("w", newline="", encoding="utf-8") as table:
+            writer = csv.DictWriter(table, COLUMNS, delimiter="\t", lineterminator="\n")
             writer.writeheader()
             writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
         os.rename(temporary, folder)
@@ -183,8 +166,7 @@ def load_stimuli(folder: str | os.PathLike[str]) -> Stimuli:
     """Read what :func:`export_stimuli` wrote.
 
     Raises:
-        FileNotFoundError: There is no table, or a picture is missing.
-        ValueError: The table has other columns.
+        FileNotFoundError, ValueError: The table or a picture is missing, or it has other columns.
     """
     folder = Path(folder)
     table = folder / TABLE
@@ -200,27 +182,14 @@ def load_stimuli(folder: str | os.PathLike[str]) -> Stimuli:
     missing = [row["file"] for row in found if not (folder / row["file"]).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"folder={str(folder)!r} lacks {', '.join(missing[:5])} of {len(found)} pictures of its table. Copy them "
-            "again."
+            f"folder={str(folder)!r} lacks {', '.join(missing[:5])} of {len(found)} pictures. Copy it again."
         )
-    rows: list[dict[str, Any]] = []
-    for row in found:
-        values: dict[str, Any] = dict(row)
-        for key in ("number", "block", "seed"):
-            values[key] = int(row[key]) if row[key] else None
-        for key in ("alpha", "predicted_response", "spread", "luminance", "contrast"):
-            values[key] = float(row[key]) if row[key] else None
-        rows.append(values)
+    rows = [
+        {key: (NUMBERS[key](cell) if cell else None) if key in NUMBERS else cell for key, cell in row.items()}
+        for row in found
+    ]
     images, _ = load_images([folder / row["file"] for row in found])
     return Stimuli(check_images(images), rows)
-
-
-def _derangement(count: int, draw: torch.Generator) -> Tensor:
-    """Another input for each: (count,), none its own."""
-    order = torch.randperm(count, generator=draw)
-    partner = torch.empty_like(order)
-    partner[order] = order.roll(1)
-    return partner
 
 
 def _balanced_orders(count: int) -> list[list[int]]:

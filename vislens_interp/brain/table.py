@@ -1,7 +1,6 @@
 """A table of image paths and responses, as people keep it: CSV or TSV, a row for each trial or image."""
 
 import csv
-import difflib
 import math
 import os
 from collections.abc import Sequence
@@ -11,18 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vislens_interp.validation import closest
+
 ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a table said.
+    """N pictures in the order of their first row, responses (T, K) with NaN for empty cells, what each row showed.
 
-    Args:
-        paths: N pictures, in the order of their first row.
-        responses: (T, K), NaN where a cell is empty.
-        shown: T positions in ``paths``.
-        targets: K names, the columns'.
+    ``shown`` holds T positions in ``paths``; ``targets`` the K columns' names.
     """
 
     paths: list[Path]
@@ -47,8 +44,7 @@ def read_table(
         folder: Where relative paths start; None is the table's own folder.
 
     Raises:
-        FileNotFoundError: There is no such table, or pictures that it names are not there.
-        KeyError: There is no such column; near names are listed.
+        FileNotFoundError, KeyError: The table, pictures that it names or a column are not there.
         ValueError: It has no rows, a row of another length, or a cell that is no number (empty, NaN and NA are absent).
     """
     path = Path(path)
@@ -81,7 +77,6 @@ def read_table(
     if twice:
         raise ValueError(
             f"path={str(path)!r} has several columns called {', '.join(map(repr, twice))}; expected each name once."
-            " Rename them."
         )
     image = named[0] if image_column is None else _column(image_column, header)
     names = [header[place] for place in named if place != image] if targets is None else list(targets)
@@ -111,8 +106,7 @@ def _is_index(name: str, cells: list[str]) -> bool:
 def _column(name: str, header: list[str]) -> int:
     if name.strip() in header:
         return header.index(name.strip())
-    near = difflib.get_close_matches(name, header, 3, cutoff=0.4) or header[:20]
-    raise KeyError(f"column {name!r} is not in the table. Closest: {', '.join(near)}.")
+    raise KeyError(f"column {name!r} is not in the table. {closest(name, header, cutoff=0.4)}")
 
 
 def _number(cell: str, row: int, column: str, path: Path) -> float:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -70,12 +71,8 @@ class CompactNetwork(nn.Module):
 class CompactNetworks(nn.Module):
     """The networks of several neurons side by side: RGB from 0 to 255, (N, 3, 112, 112), to responses (N, neurons).
 
-    Args:
-        networks: Label of a neuron to its network.
-
     Attributes:
-        labels: ``"neuron0"`` and so on, for ``unit=`` by name.
-        preprocess: From pixels in [0, 1] to what the networks take.
+        labels, preprocess: ``"neuron0"`` and so on, for ``unit=`` by name; from pixels in [0, 1] to what they take.
     """
 
     output_layout = "NC"
@@ -91,13 +88,11 @@ class CompactNetworks(nn.Module):
         """Read ``compact_models.safetensors`` of one session, in evaluation mode and without gradients to weights.
 
         Args:
-            path: The file.
             neurons: Numbers of the wanted ones, in the order of the session's recordings; None is all.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is damaged or holds other networks.
-            KeyError: A neuron is not in it.
+            FileNotFoundError, ValueError, KeyError: There is no such file, it is damaged or holds other networks, or
+                lacks a neuron.
         """
         path = Path(path)
         if not path.is_file():
@@ -106,29 +101,27 @@ class CompactNetworks(nn.Module):
                 "(github.com/cowleygroup/V4_compact_models). docs/data.md says where files are looked for."
             )
         try:
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-                there = sorted({int(found[1]) for name in names if (found := re.match(r"neuron(\d+)\.", name))})
-                if not there:
-                    raise ValueError(
-                        f"path={str(path)!r} holds no key such as 'neuron0.layer0_conv.weight'; expected the networks "
-                        "of a V4 session. Pass compact_models.safetensors."
-                    )
-                wanted = there if neurons is None else list(neurons)
-                if missing := [number for number in wanted if number not in there]:
-                    raise KeyError(
-                        f"neurons={missing} are not in {str(path)!r}, which holds {there[0]} to {there[-1]}; expected "
-                        "numbers among them."
-                    )
-                states = {number: _state(file, names, f"neuron{number}.") for number in wanted}
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"path={str(path)!r} cannot be read as a safetensors file ({error}); expected a whole one. Copy it "
-                "again."
+                f"path={str(path)!r} cannot be read as a safetensors file ({error}). Copy it again."
             ) from error
-        return (
-            cls({f"neuron{number}": _restore(state) for number, state in states.items()}).eval().requires_grad_(False)
-        )
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if found := re.match(r"neuron(\d+)\.(.+)", name):
+                states.setdefault(int(found[1]), {})[found[2]] = tensor
+        if not states:
+            raise ValueError(
+                f"path={str(path)!r} holds no key such as 'neuron0.layer0_conv.weight'; expected the networks of a V4 "
+                "session. Pass compact_models.safetensors."
+            )
+        wanted = sorted(states) if neurons is None else list(neurons)
+        if missing := [number for number in wanted if number not in states]:
+            raise KeyError(
+                f"neurons={missing} are not in {str(path)!r}, which holds {min(states)} to {max(states)}; expected "
+                "numbers among them."
+            )
+        return cls({f"neuron{number}": _restore(states[number]) for number in wanted}).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([network(images) for network in self.networks], 1)
@@ -138,7 +131,6 @@ def v4_encoder(path: str | Path, neurons: Sequence[int] | None = None) -> Outsid
     """The published networks of one session as a target: images in [0, 1] of any size, gradients flow.
 
     Args:
-        path: ``compact_models.safetensors``.
         neurons: Numbers of the wanted ones; None is all.
 
     They share recorded responses with whatever else was fitted to this session, and the responses' noise. Resizing
@@ -149,10 +141,6 @@ def v4_encoder(path: str | Path, neurons: Sequence[int] | None = None) -> Outsid
     return OutsideEncoder(
         networks, networks.labels, size=SIZE, input_range=(0.0, 255.0), name=f"compact V4 networks of {session}"
     )
-
-
-def _state(file: safe_open, names: list[str], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): file.get_tensor(name) for name in names if name.startswith(prefix)}
 
 
 def _restore(state: dict[str, Tensor]) -> CompactNetwork:

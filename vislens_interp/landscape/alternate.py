@@ -34,28 +34,21 @@ class Alternating:
        solves it; with several, that is the preconditioner of a few conjugate gradient steps.
     3. *Decoder.* Ridge regression of x on the means, with the summed posterior variance of a dimension as its penalty.
 
-    Solved exactly, a thousand dimensions fit a few thousand responses better than they deserve, which gradient steps
-    that end early do not. So the response enters by what of it ridge regression finds in x: the pull towards the prior
-    means by m's ridge prediction, and B with a penalty, each chosen by leave-one-out errors on the training images.
-    Reconstruction is not shrunk.
-
-    Only step 1 and the set-up look at the images; the rest works on (dim, dim) matrices, in double precision.
+    Exact solutions would fit a few thousand responses too well, so a response enters by what of it ridge regression
+    finds in x: the pull towards the prior means by m's prediction, and B with a penalty, each chosen by leave-one-out
+    errors. Everything works in double precision.
 
     Args:
         vae: Where to start; its weights are replaced after every round. Only the decoder matters.
-        x: (N, dim) training embeddings.
-        mean: (N, latent_dim) prior means.
-        sigma: (N, latent_dim) prior sigmas, the same for all dimensions of a block, 1 outside.
+        x, mean, sigma: (N, dim) training embeddings; (N, latent_dim) prior means, and sigmas: the same for all
+            dimensions of a block, 1 outside.
         blocks: (start, stop) of each unit's dimensions.
-        w_recon: Weight of the squared error.
-        w_kld: Weight of the KLD.
         shrink: Whether responses enter by their ridge predictions; without it the training loss itself goes down.
 
     Raises:
         ValueError: The VAE is not linear, or a weight is 0, so that there is nothing to balance.
 
-    Source: Eq. 3 and 4; the steps are ours. That linear VAEs have such solutions: Lucas et al. 2019, "Don't Blame the
-    ELBO!".
+    Source: Eq. 3 and 4; the steps are ours. Linear VAEs have such: Lucas et al. 2019, "Don't Blame the ELBO!".
     """
 
     def __init__(
@@ -124,10 +117,7 @@ class Alternating:
 
     @torch.no_grad()
     def round(self, first: bool) -> dict[str, float]:
-        """One round; the VAE's weights are new afterwards.
-
-        Args:
-            first: Start the variances afresh instead of from the VAE's.
+        """One round, after which the VAE's weights are new; ``first`` starts the variances afresh.
 
         Returns:
             The mean loss over the training images and its terms, exact in expectation: no noise is drawn.
@@ -262,13 +252,8 @@ def _ridge(x: Tensor, target: Tensor, weight: Tensor) -> tuple[float, Tensor, Te
     Leave-one-out errors are exact and count by their weight; generalised cross-validation would take all images for
     equally noisy, which weighted ones are not.
 
-    Args:
-        x: (N, dim).
-        target: (N,).
-        weight: (N,).
-
     Returns:
-        The penalty, and eigenvalues and eigenvectors of the weighted scatter.
+        The penalty, and eigenvalues and eigenvectors of the weighted scatter, for x (N, dim), target (N,), weight (N,).
     """
     total = weight.sum()
     x = x - weight @ x / total

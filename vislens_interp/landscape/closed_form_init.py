@@ -28,21 +28,15 @@ def closed_form_init(
 
     Along each block's axis (all its dimensions together) lies the ridge prediction of its unit's response; moving along
     it moves the old latent by that prediction's *pattern* (Haufe et al. 2014), at constant predictions for every other
-    unit. A block's further dimensions are the main directions in which images that drive the unit strongly differ.
-    All else is an orthonormal basis of the rest; where the target has gradients, the eigenvectors of the responses'
-    mean gradient outer product, so that an optimiser with a step size for each dimension (Adam) spends its steps on
-    the few directions that move the units instead of on all alike.
+    unit. A block's further dimensions are the main directions in which images that drive the unit strongly differ. All
+    else is an orthonormal basis of the rest: where the target has gradients, the eigenvectors of the responses' mean
+    gradient outer product, so that Adam spends its steps on the few directions that move the units.
 
     Args:
-        vae: A trained VAE.
-        x: (N, ...) reference set.
-        responses: (N, K) standardised responses.
-        prior: Says which dimensions are whose.
-        axis_scale_sd: SDs of the predicted response, over the reference images, at which a block's axis is ±1: where
-            the prior means lie.
-        cross_talk_penalty: Where several units share the latent and the target has gradients: how much a change of the
-            other units' responses counts against the likelihood of a block's move (:func:`_isolated`); 0 is the
-            pattern.
+        x, responses: (N, ...) reference set, and (N, K) standardised responses.
+        axis_scale_sd: SDs of the predicted response, over the reference images, at which a block's axis is ±1.
+        cross_talk_penalty: Several units and gradients: how much a change of the other units' responses counts against
+            the likelihood of a block's move (:func:`_isolated`); 0 is the pattern.
         respond: Differentiable standardised responses (n, K) to x (n, ...), or None for targets without gradients.
     """
     vae.eval()

@@ -20,32 +20,21 @@ def reduce_cross_talk(
     look at the same things is mended here: Gauss-Newton steps of least length, measured in each dimension's spread.
 
     Args:
-        edited: (N, D) latents after the edit.
-        start: (N, D) latents before it.
+        edited, start: (N, D) latents after the edit, and before it.
         respond: Latents (n, D) and their row numbers (n,) to responses (n, K) in SDs, differentiable.
-        moved: Positions of the units that the edit is for.
         steps: Gauss-Newton steps; 0 leaves ``edited`` as it is. Each costs K backward passes.
-        spread: (D,) standard deviation of each dimension over the reference set.
-
-    Returns:
-        (N, D).
+        spread: (D,) standard deviation of each dimension over the reference set; ``moved`` are the edit's own units.
     """
-    parts = [
-        _reduce_rows(rows, edited, start, respond, moved, steps, spread) for rows in torch.arange(len(start)).split(64)
-    ]
+    parts = []
+    for rows in torch.arange(len(start)).split(64):
+        z = edited[rows]
+        with torch.no_grad():
+            wanted = respond(start[rows], rows)
+            wanted[:, moved] = respond(z, rows)[:, moved]
+        for _ in range(steps):
+            z = _step(z, rows, wanted, respond, spread)
+        parts.append(z)
     return torch.cat(parts)
-
-
-def _reduce_rows(
-    rows: Tensor, edited: Tensor, start: Tensor, respond: Responses, moved: list[int], steps: int, spread: Tensor
-) -> Tensor:
-    z = edited[rows]
-    with torch.no_grad():
-        wanted = respond(start[rows], rows)
-        wanted[:, moved] = respond(z, rows)[:, moved]
-    for _ in range(steps):
-        z = _step(z, rows, wanted, respond, spread)
-    return z
 
 
 def _step(z: Tensor, rows: Tensor, wanted: Tensor, respond: Responses, spread: Tensor) -> Tensor:

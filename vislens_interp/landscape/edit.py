@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.math import angle_between
+from vislens_interp.validation import check_word
 
 Interpolation = Literal["lerp", "slerp"]
 _DEGENERATE = 1e-3
@@ -21,18 +22,12 @@ def interpolate(z: Tensor, goal: Tensor, alpha: Tensor | float, interpolation: I
     great circle is undefined (0°, 180°, a zero vector) it is the lerp.
 
     Args:
-        z: (N, D).
-        goal: (N, D) or (D,).
+        z, goal: (N, D); (N, D) or (D,).
         alpha: Weight in [0, 1], one for all or (N,).
-        interpolation: ``"lerp"`` or ``"slerp"``.
-
-    Returns:
-        (N, D).
 
     Source: lerp, Sec. 4.3.1; slerp, Algorithm 2.
     """
-    if interpolation not in ("lerp", "slerp"):
-        raise ValueError(f"interpolation={interpolation!r} is unknown; expected 'lerp' or 'slerp'.")
+    check_word("interpolation", interpolation, ("lerp", "slerp"))
     alpha = torch.as_tensor(alpha, dtype=z.dtype, device=z.device)
     if not ((alpha >= 0) & (alpha <= 1)).all():
         raise ValueError(f"alpha={alpha.tolist()} must lie in [0, 1]: 0 keeps the latent, 1 is the prior mean.")
@@ -61,19 +56,13 @@ def alpha_for_angle(
     start: Tensor | None = None,
     steps: int = 20,
 ) -> tuple[Tensor, Tensor]:
-    """The weight at which each edit has turned by ``degrees``: what methods are compared at, for α means other things.
+    """Weights (N,) at which edits have turned by ``degrees``, and angles reached: less where the goal is nearer.
 
     Args:
-        z: (N, D) latents.
-        goal: (N, D) or (D,) prior means.
-        degrees: Wanted angle, from 0 to 180.
+        z, goal: (N, D) latents; (N, D) or (D,) prior means.
         decode: Where the angle is measured: between decoded latents, or between the latents themselves if None.
         start: (N, ...) where the angle is measured from; None is ``z`` itself, decoded. A decoding that is not quite
             ``start`` at α = 0 has turned before it moves; so many degrees are then the least.
-        steps: Halvings of the interval.
-
-    Returns:
-        (N,) weights and (N,) angles reached: less than ``degrees`` where the goal itself lies nearer.
     """
     if not 0 <= degrees <= 180:
         raise ValueError(f"degrees={degrees} must lie between 0 and 180.")

@@ -22,18 +22,14 @@ class Evidence:
     """What supports the pictures of one unit.
 
     Args:
-        unit: Its name.
         correlation: Pearson correlation, over held-out reference images, of position on the landscape's axis with the
             response.
-        p_value: Share of a permutation null that reaches it: axes of the same fit on permuted responses, each
+        p_value: Share of a permutation null that reaches it: axes of ``shuffles`` fits on permuted responses, each
             correlated with many permutations of the held-out responses.
-        shuffles: Number of those fits.
         reconstruction: Share of the held-out variance of x that decoding the latent keeps.
         strong_images: Distinct reference images whose response is at least one SD from the mean.
-        images: Distinct images of the reference set: groups.
-        held_out: Held-out images among them.
-        copies: Further images of the set, which are copies of these, or crops of the same photographs; all of one group
-            count once.
+        images, held_out: Distinct images of the reference set: groups; those among them that were held out.
+        copies: Further images of the set: copies of these, or crops of the same photographs, which count once.
     """
 
     unit: str
@@ -69,17 +65,12 @@ class Evidence:
 def evidence(
     landscape: Landscape, x: Tensor, shuffled: list[Landscape], *, groups: Tensor | None = None, seed: int = 0
 ) -> list[Evidence]:
-    """Weigh each unit of a landscape.
+    """Weigh each unit of a landscape: one Evidence a unit.
 
     Args:
-        landscape: The fit.
+        landscape, shuffled: The fit, and the same fit on permuted responses.
         x: The reference set that it was fitted on, (N, ...).
-        shuffled: The same fit on permuted responses.
         groups: (N,) which images are copies of one another; None looks for rows of x that are all but identical.
-        seed: Of the permutations of held-out responses.
-
-    Returns:
-        One a unit.
     """
     rows = landscape.held_out
     groups = row_groups(x) if groups is None else groups

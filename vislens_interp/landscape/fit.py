@@ -52,37 +52,16 @@ def fit_landscape(
     Args:
         vae: Where to start: fresh weights, or a shared VAE's for a warm start. It is copied, not changed.
         x: (N, ...) what the VAE encodes: pixels or embeddings.
-        responses: (N, K) raw responses, one column for each block of the prior.
-        prior: The activation prior.
-        settings: The recipe.
-        names: Name of each unit, for messages and files.
-        scaler: Standardiser of the responses; None fits a z-score on these.
+        responses: (N, K) raw responses, one column for each block of the prior; ``names`` are the units'.
+        scaler: Standardiser of the responses; None fits one on these.
         consistency: Differentiable features of x, (N, ...) to (N, F): the target's own layer, or another network's.
-        groups: (N,) which images are copies of one another, see :mod:`vislens_interp.copies`; None looks for rows of x
-            that are all but identical.
+        groups: (N,) which images are copies of one another (:mod:`vislens_interp.copies`); None looks for equal rows.
         checkpoint: File that an interrupted fit resumes from; removed when the fit is done.
-        progress: Show a bar.
-
-    Returns:
-        The fitted landscape, in evaluation mode, with its history.
 
     Raises:
         ValueError: Too few images, counts that differ, responses that are not finite, or a unit that never varies.
     """
-    if len(x) != len(responses):
-        raise ValueError(f"responses has {len(responses)} rows for {len(x)} images; expected one row an image.")
-    if len(x) < MIN_IMAGES:
-        raise ValueError(
-            f"images holds {len(x)} images; a landscape needs at least {MIN_IMAGES} to be more than noise. Give more "
-            "reference images to fit()."
-        )
-    groups = row_groups(x) if groups is None else groups
-    distinct = len(groups.unique())
-    if distinct < MIN_IMAGES:
-        raise ValueError(
-            f"images holds {len(x)} images of which {distinct} are distinct and the rest are copies of these; a"
-            f" landscape needs at least {MIN_IMAGES} distinct ones. Give more reference images to fit()."
-        )
+    groups = _checked_groups(x, responses, groups)
     if responses.ndim != 2 or responses.shape[1] != len(prior.blocks):
         raise ValueError(f"responses has shape {tuple(responses.shape)}; expected (N, {len(prior.blocks)}).")
     if settings.w_consistency > 0 and consistency is None:
@@ -91,55 +70,37 @@ def fit_landscape(
     vae = copy.deepcopy(vae).requires_grad_(True)
     training, held_out = split_rows(len(x), settings, groups)
 
-    standard = scaler.for_prior(responses.float())
+    standard = scaler.standardise(responses.float())
     modes = assign_modes(vae, x, standard, prior, seed=settings.seed)
     loss = _Loss(vae, x, standard, modes, prior, settings, consistency, training)
     solver = _Adam(loss, training) if settings.solver == "adam" else _Rounds(loss, training)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
-    first, seconds = 0, 0.0
-    data = "" if checkpoint is None else fingerprint({"x": x, "responses": responses})
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_state(checkpoint, "fit checkpoint")
-        if saved["settings"] != asdict(settings):
-            raise ValueError(
-                f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings; delete it or use those settings."
-            )
-        if saved["data"] != data or saved["prior"] != prior.state():
-            raise ValueError(
-                f"checkpoint={str(checkpoint)!r} belongs to a fit of other images, responses or prior; delete it or "
-                "pass those."
-            )
-        vae.load_state_dict(saved["vae"])
-        solver.load(saved["solver"])
-        history, best, first, seconds = saved["history"], saved["best"], saved["epoch"], saved["seconds"]
+    fixed: dict[str, object] = {}
+    if checkpoint is not None:
+        data = fingerprint({"x": x, "responses": responses})
+        fixed = {"settings": asdict(settings), "data": data, "prior": prior.state()}
+        if checkpoint.exists():
+            saved = _load_checkpoint(checkpoint, fixed)
+            vae.load_state_dict(saved["vae"])
+            solver.load(saved["solver"])
+            history, best = saved["history"], saved["best"]
 
-    started = time.monotonic() - seconds
+    started = time.monotonic() - (history[-1]["seconds"] if history else 0.0)
+    first = len(history)
     bar = tqdm(range(first, settings.epochs), initial=first, total=settings.epochs, desc="fit", disable=not progress)
     for epoch in bar:
         row = solver.epoch(epoch)
         row |= {f"validation_{name}": value for name, value in loss.validate(held_out).items()}
         history.append({"epoch": epoch + 1, "seconds": time.monotonic() - started, **row})
         bar.set_postfix(loss=f"{row['loss']:.2f}", validation=f"{row['validation_loss']:.2f}")
-        if row["validation_loss"] <= min(entry["validation_loss"] for entry in history):
+        losses = [entry["validation_loss"] for entry in history]
+        if losses[-1] <= min(losses):
             best = {name: value.detach().clone() for name, value in vae.state_dict().items()}
         if checkpoint is not None:
-            save_state(
-                checkpoint,
-                "fit checkpoint",
-                {
-                    "settings": asdict(settings),
-                    "data": data,
-                    "prior": prior.state(),
-                    "vae": vae.state_dict(),
-                    "solver": solver.state(),
-                    "history": history,
-                    "best": best,
-                    "epoch": epoch + 1,
-                    "seconds": time.monotonic() - started,
-                },
-            )
-        if settings.patience is not None and stale(history) >= settings.patience:
+            state = {"vae": vae.state_dict(), "solver": solver.state(), "history": history, "best": best}
+            save_state(checkpoint, "fit checkpoint", fixed | state)
+        if settings.patience is not None and epoch - losses.index(min(losses)) >= settings.patience:
             break
         if settings.solver == "alternating" and settled(history, settings.tolerance):
             break
@@ -157,10 +118,37 @@ def fit_landscape(
     )
 
 
-def stale(history: list[dict[str, float]]) -> int:
-    """Epochs since the lowest validation loss."""
-    losses = [row["validation_loss"] for row in history]
-    return len(losses) - 1 - min(range(len(losses)), key=losses.__getitem__)
+def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tensor:
+    """Which images are copies of one another, once there are enough of them."""
+    if len(x) != len(responses):
+        raise ValueError(f"responses has {len(responses)} rows for {len(x)} images; expected one row an image.")
+    if len(x) < MIN_IMAGES:
+        raise ValueError(
+            f"images holds {len(x)} images; a landscape needs at least {MIN_IMAGES} to be more than noise. Give more "
+            "reference images to fit()."
+        )
+    groups = row_groups(x) if groups is None else groups
+    distinct = len(groups.unique())
+    if distinct < MIN_IMAGES:
+        raise ValueError(
+            f"images holds {len(x)} images of which {distinct} are distinct and the rest are copies of these; a"
+            f" landscape needs at least {MIN_IMAGES} distinct ones. Give more reference images to fit()."
+        )
+    return groups
+
+
+def _load_checkpoint(path: Path, fixed: dict[str, object]) -> dict[str, Any]:
+    """What an interrupted fit goes on from, if it is one of the same settings, images, responses and prior."""
+    saved = load_state(path, "fit checkpoint")
+    if saved["settings"] != fixed["settings"]:
+        raise ValueError(
+            f"checkpoint={str(path)!r} belongs to a fit with other settings; delete it or use those settings."
+        )
+    if any(saved[part] != value for part, value in fixed.items()):
+        raise ValueError(
+            f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass those."
+        )
+    return saved
 
 
 class _Adam:
@@ -193,12 +181,12 @@ class _Adam:
                 sums[name] += value * len(rows)
         return {name: value / len(self.training) for name, value in sums.items()}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, dict[str, object]]:
         """What an interrupted fit goes on from, beside the weights."""
         schedule = {k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_")}
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, dict[str, object]]) -> None:
         """Go on from what :meth:`state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -224,10 +212,10 @@ class _Rounds:
         """The mean losses after one round."""
         return self.solver.round(first=number == 0)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, dict[str, object]]:
         return {}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, dict[str, object]]) -> None:
         pass
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vislens_interp.files import load_state, save_state
 from vislens_interp.landscape import vae as vaes
-from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense
+from vislens_interp.landscape.prior import SIGN, ActivationPrior, ResponseScaler, Sense
 from vislens_interp.landscape.vae import VAE
 
 
@@ -18,15 +18,11 @@ class Landscape:
     """Latents organised by the responses of one or several units.
 
     Args:
-        vae: Encodes x to latents and decodes them.
-        prior: The activation prior that it was fitted under.
-        scaler: Standardiser of the responses.
-        names: Name of each unit, in the order of the prior's blocks.
-        latents: (N, latent_dim) posterior means of the reference set.
-        responses: (N, K) its raw responses.
+        vae, prior: Encodes x to latents and decodes them; the activation prior that it was fitted under.
+        scaler, names: Standardiser of the responses; name of each unit, in the order of the prior's blocks.
+        latents, responses: (N, latent_dim) posterior means of the reference set, and (N, K) its raw responses.
         held_out: Rows of the reference set that the fit never saw.
-        history: One row an epoch.
-        settings: The fit's recipe.
+        history, settings: One row an epoch, and the fit's recipe.
     """
 
     vae: VAE
@@ -48,13 +44,17 @@ class Landscape:
         names: list[str],
         x: Tensor,
         responses: Tensor,
-        **rest: Any,
+        *,
+        held_out: Tensor,
+        history: list[dict[str, float]] | None = None,
+        settings: dict[str, object] | None = None,
     ) -> "Landscape":
         """Freeze ``vae`` and encode the reference set with it."""
         vae = vae.eval().requires_grad_(False)
         with torch.no_grad():
             latents = torch.cat([vae.encode(part)[0] for part in x.split(512)])
-        return cls(vae, prior, scaler, names, latents.cpu(), responses.float().cpu(), **rest)
+        known = latents.cpu(), responses.float().cpu(), held_out
+        return cls(vae, prior, scaler, names, *known, history or [], settings or {})
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +67,13 @@ class Landscape:
     def decode(self, z: Tensor) -> Tensor:
         """Latents (N, latent_dim) to x."""
         return torch.cat([self.vae.decode(part) for part in z.split(256)])
+
+    @property
+    def learned(self) -> Tensor:
+        """(N,) bool: images of the reference set that the fit learned from."""
+        learned = torch.ones(len(self.latents), dtype=torch.bool)
+        learned[self.held_out] = False
+        return learned
 
     def unit_index(self, unit: str | int) -> int:
         """Position of a unit's block, by name or by the number that the lens was given."""
@@ -88,34 +95,26 @@ class Landscape:
     def goal(
         self, z: Tensor, directions: dict[int, Sense], mode: int | None = None, *, top_activating_power: float = 0.0
     ) -> Tensor:
-        """Where an edit leads: ``z`` with the blocks of these units at their prior means.
+        """Where an edit leads: ``z`` (N, latent_dim) with the blocks of these units at their prior means.
 
         Args:
-            z: (N, latent_dim).
-            directions: Unit to direction.
             mode: Which of several means; None for the one nearest to each image's own code.
-            top_activating_power: The dimensions that are no unit's go to the mean code of the images that drive these
-                units that way, each weighted by its response to this power; 0 leaves them as they are.
-
-        Returns:
-            (N, latent_dim).
+            top_activating_power: Dimensions that are no unit's go to the mean code of the images that drive these units
+                that way, each weighted by its response to this power; 0 leaves them as they are.
         """
         goal = z.clone()
         if top_activating_power > 0:
             rest = ~self.mask(list(range(len(self.names))))
-            codes = [
-                self.top_activating_mean(unit, direction, top_activating_power)
-                for unit, direction in directions.items()
-            ]
+            power = top_activating_power
+            codes = [self.top_activating_mean(unit, sense, power) for unit, sense in directions.items()]
             goal[:, rest] = torch.stack(codes).mean(0)[rest].to(z)
         for unit, direction in directions.items():
             block = self.block(unit)
-            if mode is None:
+            chosen: Tensor | int | None = mode
+            if chosen is None:
                 means = torch.stack([self.prior.goal(unit, direction, index) for index in range(self.prior.modes)])
-                nearest = torch.cdist(z[:, block], means.to(z)).argmin(1).cpu()
-                goal[:, block] = self.prior.goal(unit, direction, nearest).to(z)
-            else:
-                goal[:, block] = self.prior.goal(unit, direction, mode).to(z)
+                chosen = torch.cdist(z[:, block], means.to(z)).argmin(1).cpu()
+            goal[:, block] = self.prior.goal(unit, direction, chosen).to(z)
         return goal
 
     def top_activating_mean(self, unit: int, direction: Sense, power: float) -> Tensor:
@@ -124,11 +123,10 @@ class Landscape:
         At power 2 the weights are those that the prior's precision, ((r + ε) / λ)², gives to strong responses.
         Images that the fit held out have no part in it.
         """
-        learnt = torch.ones(len(self.latents), dtype=torch.bool)
-        learnt[self.held_out] = False
-        standard = self.scaler.standardise(self.responses)[learnt, unit]
-        weights = (standard if direction == "increase" else -standard).clamp_min(0) ** power
-        return (weights[:, None] * self.latents[learnt]).sum(0) / weights.sum().clamp_min(1e-12)
+        learned = self.learned
+        standard = self.scaler.standardise(self.responses)[learned, unit]
+        weights = (SIGN[direction] * standard).clamp_min(0) ** power
+        return (weights[:, None] * self.latents[learned]).sum(0) / weights.sum().clamp_min(1e-12)
 
     def axis(self, unit: int, z: Tensor) -> Tensor:
         """Position of latents (N, latent_dim) along a unit's axis: -1 at its suppressed mean, +1 at its preferred."""
@@ -154,7 +152,7 @@ class Landscape:
         parts = {
             "vae": vaes.restore(state["vae"]).eval().requires_grad_(False),
             "prior": ActivationPrior.from_state(state["prior"]),
-            "scaler": ResponseScaler(**state["scaler"]),
+            "scaler": ResponseScaler(state["scaler"]["mean"], state["scaler"]["std"]),
         }
         # Cloned, because a file's tensors lie anywhere in memory, and matrix products depend on it in the last bit.
         tensors = {name: state[name].clone() for name in ("latents", "responses", "held_out")}

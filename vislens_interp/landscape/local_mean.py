@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import Sense
+from vislens_interp.landscape.prior import SIGN, Sense
+from vislens_interp.math import unit_rows
 
 POWER = 3.0
 """Of the response in a weight; 2 is the weight that the prior's width gives an image (the algebraic twin)."""
@@ -29,30 +30,22 @@ def local_mean_goal(
     likeness as well as by response, each image has the preference that lies nearest, and no number of modes is chosen.
 
     Args:
-        landscape: The fitted landscape; its reference latents and recorded responses are all that is used, without
-            those of images that the fit held out.
-        z: (N, latent_dim) latents of the images to edit.
-        directions: Unit to direction; several units: images that all of them want.
+        landscape: The fitted landscape; only images that its fit learned from are used.
+        z: (N, latent_dim) latents of the images to edit; several units: towards images that all of them want.
         power: Of the standardised response; larger trusts single strong responses more.
-        temperature: Of the likeness, a cosine between decoded images about the reference set's mean; infinite is one
-            goal for all.
+        temperature: Of the likeness, a cosine between decoded images about the reference set's mean.
 
     Source: ours. power and temperature were picked on tuning units of planted_units.json (SNR 1, 2,000 images). On its
     test units it is not the best on mixtures (benchmarks/results/planted_units.md), which is why it is no default.
     """
-    learnt = torch.ones(len(landscape.latents), dtype=torch.bool)
-    learnt[landscape.held_out] = False  # they judge
-    latents = landscape.latents[learnt].to(z)
+    learned = landscape.learned  # the others judge
+    latents = landscape.latents[learned].to(z)
     known = landscape.decode(latents).flatten(1)
     centre = known.mean(0)
-    here = landscape.decode(z).flatten(1) - centre
-    known = known - centre
-    likeness = (here / here.norm(dim=1, keepdim=True).clamp_min(1e-12)) @ (
-        known / known.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    ).T
-    standard = landscape.scaler.standardise(landscape.responses[learnt]).to(z)
+    likeness = unit_rows(landscape.decode(z).flatten(1) - centre) @ unit_rows(known - centre).T
+    standard = landscape.scaler.standardise(landscape.responses[learned]).to(z)
     pull = torch.zeros(len(known)).to(z)
     for unit, direction in directions.items():
-        signed = standard[:, unit] if direction == "increase" else -standard[:, unit]
-        pull = pull + power * signed.clamp_min(1e-5).log()  # images of the other sign have next to no weight
+        signed = (SIGN[direction] * standard[:, unit]).clamp_min(1e-5)  # the other sign has next to no weight
+        pull = pull + power * signed.log()
     return torch.softmax(pull + likeness / temperature, 1) @ latents

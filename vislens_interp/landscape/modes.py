@@ -14,20 +14,13 @@ STRONG = 1.0
 
 @torch.no_grad()
 def assign_modes(vae: VAE, x: Tensor, responses: Tensor, prior: ActivationPrior, *, seed: int) -> Tensor:
-    """Divide the images of each sign of the response into ``prior.modes`` groups that look alike, for each unit.
+    """Part the images of each sign of the response into ``prior.modes`` groups that look alike: (N, K), from 0 on.
 
     The strongly driven images are clustered by k-means on the starting VAE's latents; every other image joins the
     nearest cluster of its sign.
 
     Args:
-        vae: The VAE that the fit starts from.
-        x: (N, ...) what it encodes.
-        responses: (N, K) standardised responses.
-        prior: Says how many modes and which blocks there are.
-        seed: Of k-means.
-
-    Returns:
-        (N, K) int64, all zero for one mode: the paper.
+        x, responses: (N, ...) what the VAE that the fit starts from encodes, and (N, K) standardised responses.
     """
     modes = torch.zeros(len(x), len(prior.blocks), dtype=torch.int64)
     if prior.modes == 1:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.config import OptimizeConfig
+from vislens_interp.math import full_chunks
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Optimized:
         latents: (N, D) of the lowest loss seen; under noise, of the lowest running mean of the loss.
         responses: (steps + 1, N) signed response at the start and after each step, in SDs, under noise where that was
             asked for; constant after an image has stopped.
-        klds: (steps + 1, N) KLD likewise.
-        steps: (N,) steps that each image took.
+        klds, steps: (steps + 1, N) KLD likewise; (N,) steps that each image took.
     """
 
     latents: Tensor
@@ -68,20 +67,14 @@ def optimize(
     """Minimise -response + w_kld · KLD + w_consistency · change over latents, image by image, from posterior means on.
 
     Args:
-        z: (N, D) starting latents.
-        read: Latents and their row numbers to what is seen of them.
-        settings: The recipe.
+        z, read: (N, D) starting latents; latents and their row numbers to what is seen of them.
         goal: (N, D) structured prior means, an image's own code outside the block; the standard prior ignores it.
         sigma: (N, D) posterior widths, which the KLD keeps: the paper does not define its sigma for a point.
-        block: (D,) bool, the dimensions of the units that the edit is for.
-        others: (D,) bool, the dimensions of other units, which the structured prior never moves; None is nobody's.
+        block, others: (D,) bool, the dimensions of the units that the edit is for, and of other units, which the
+            structured prior never moves.
         spread: (D,) standard deviation of each dimension over the reference set, for ``scale="spread"``.
         sensitivity: (D,) RMS of the units' gradient in each dimension, for ``scale="response"``.
-        seed: Of the noise.
         trace: Called with each step's number and a chunk's latents (rows of ``z`` in order, one chunk after another).
-
-    Returns:
-        Latents and curves.
 
     Source: Algorithm 3. Deviation: responses in SDs, so that w_kld and lr mean the same for every unit.
     """
@@ -108,20 +101,14 @@ def optimize(
         length = torch.where(total > 0, length * (sigma * free).norm(dim=1, keepdim=True) / total, sigma)
     shape = _Shape(prior_mean, prior_sigma, sigma, free, length)
     parts = []
-    for rows in tqdm(torch.arange(len(z)).split(settings.chunk), desc="optimize", disable=not progress):
-        padded = torch.cat([rows, rows[-1:].expand(settings.chunk - len(rows))])
-        see = None if trace is None else partial(_trace_rows, trace, len(rows))
-        parts.append((_optimize_chunk(start, padded, read, settings, shape, seed, see), len(rows)))
+    for rows, own in tqdm(full_chunks(len(z), settings.chunk), desc="optimize", disable=not progress):
+        parts.append((_optimize_chunk(start, rows, own, read, settings, shape, seed, trace), own))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),
         torch.cat([part.responses[:, :count] for part, count in parts], 1),
         torch.cat([part.klds[:, :count] for part, count in parts], 1),
         torch.cat([part.steps[:count] for part, count in parts]),
     )
-
-
-def _trace_rows(trace: Callable[[int, Tensor], None], count: int, step: int, latent: Tensor) -> None:
-    trace(step, latent[:count])
 
 
 @dataclass(frozen=True)
@@ -138,6 +125,7 @@ class _Shape:
 def _optimize_chunk(
     z: Tensor,
     rows: Tensor,
+    own: int,
     read: Reader,
     settings: OptimizeConfig,
     shape: _Shape,
@@ -182,7 +170,7 @@ def _optimize_chunk(
             if settings.patience is not None:
                 active &= since < settings.patience
             if trace is not None:
-                trace(step, latent.detach())
+                trace(step, latent.detach()[:own])
         # Without patience nothing stops, and a GPU need not be waited for.
         if step == settings.steps or (settings.patience is not None and not active.any()):
             break

@@ -1,5 +1,6 @@
 """The activation prior: where an image's latent should lie, given the unit's response to it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -10,6 +11,12 @@ from vislens_interp.config import PriorConfig
 
 Sense = Literal["increase", "decrease"]
 SENSES: tuple[Sense, Sense] = ("increase", "decrease")
+SIGN: dict[Sense, float] = {"increase": 1.0, "decrease": -1.0}
+
+
+def signed(responses: Tensor, directions: Mapping[int, Sense]) -> Tensor:
+    """Standardised responses (N, K) as what is wanted of them: summed over units, large in these directions, (N,)."""
+    return torch.stack([SIGN[sense] * responses[:, unit] for unit, sense in directions.items()]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -17,9 +24,8 @@ class ResponseScaler:
     """Standardises responses on the reference images, so that zero and one mean something for every unit.
 
     Args:
-        mean: (K,) mean response of each unit over the reference images, in raw units.
-        std: (K,) standard deviation, in raw units; what "SDs" means in every result.
-        quantiles: None for the z-score; else (Q, K) sorted reference responses for the rank-to-normal transform.
+        mean, std: (K,) each, of each unit's responses over the reference images, in raw units; ``std`` is what "SDs"
+            means in every result.
 
     Source: not in the paper, whose responses are z-scored fMRI; a ReLU unit's are never negative, and Eq. 2 needs a
     zero to tell preferred from suppressed images.
@@ -27,26 +33,16 @@ class ResponseScaler:
 
     mean: Tensor
     std: Tensor
-    quantiles: Tensor | None = None
 
     @classmethod
-    def fit(
-        cls, responses: Tensor, names: list[str] | None = None, method: Literal["zscore", "rank"] = "zscore"
-    ) -> "ResponseScaler":
-        """Learn the scale from (N, K) raw responses.
-
-        Raises:
-            ValueError: A response is not finite, or a unit is dead or constant on these images.
-        """
-        if method not in ("zscore", "rank"):
-            raise ValueError(f"method={method!r} is not a standardisation; expected 'zscore' or 'rank'.")
+    def fit(cls, responses: Tensor, names: list[str] | None = None) -> "ResponseScaler":
+        """Learn the scale from (N, K) raw responses; ValueError for one not finite, or for a dead or constant unit."""
         if responses.ndim != 2:
             raise ValueError(f"responses has shape {tuple(responses.shape)}; expected (N, K): images by units.")
         responses = responses.double()
-        if not torch.isfinite(responses).all():
+        if wrong := int((~responses.isfinite()).sum()):
             raise ValueError(
-                f"responses holds {int((~torch.isfinite(responses)).sum())} values that are NaN or infinite; "
-                "remove those images or fill them."
+                f"responses holds {wrong} values that are NaN or infinite; remove those images or fill them."
             )
         mean, std = responses.mean(0), responses.std(0)
         names = names or [str(index) for index in range(responses.shape[1])]
@@ -57,45 +53,18 @@ class ResponseScaler:
                     f"unit {name!r} never varies: its response is {mean[index].item():.4g} for all {len(responses)} "
                     "images. A dead or constant unit has no preferred images; choose another, or give other images."
                 )
-        quantiles = None
-        if method == "rank":
-            levels = torch.linspace(0, 1, min(len(responses), 1001), dtype=torch.float64)
-            quantiles = torch.quantile(responses, levels, dim=0).float()
-        return cls(mean.float(), std.float(), quantiles)
+        return cls(mean.float(), std.float())
 
     def standardise(self, responses: Tensor) -> Tensor:
         """Raw responses (N, K) in SDs from the reference mean: the scale of every response change."""
         return (responses - self.mean.to(responses)) / self.std.to(responses)
 
-    def for_prior(self, responses: Tensor) -> Tensor:
-        """Raw responses (N, K) as the prior sees them: z-scores, or normal scores of their ranks."""
-        if self.quantiles is None:
-            return self.standardise(responses)
-        count = len(self.quantiles)
-        quantiles, values = self.quantiles.T.contiguous(), responses.cpu().T.contiguous()
-        # The middle of tied ranks: a ReLU unit is silent, and equally so, for many images.
-        ranks = [torch.searchsorted(quantiles, values, right=right).T.float() for right in (False, True)]
-        level = (torch.stack(ranks).mean(0) + 0.5) / (count + 1)
-        return (torch.special.ndtri(level.clamp(0.5 / count, 1 - 0.5 / count))).to(responses)
-
     def state(self) -> dict[str, Any]:
-        return {"mean": self.mean, "std": self.std, "quantiles": self.quantiles}
+        return {"mean": self.mean, "std": self.std}
 
 
 def equal_blocks(latent_dim: int, units: int, block_dim: int | None = None) -> list[tuple[int, int]]:
-    """Give each of ``units`` units ``block_dim`` latent dimensions, from the first on; what is left belongs to none.
-
-    Args:
-        latent_dim: Dimensions of the latent.
-        units: Number of units.
-        block_dim: Dimensions of one block; None divides all dimensions equally.
-
-    Returns:
-        One (start, stop) a unit.
-
-    Raises:
-        ValueError: The blocks do not fit.
-    """
+    """(start, stop) of each unit: ``block_dim`` dimensions (None shares all) from the first on, all different."""
     width = latent_dim // units if block_dim is None else block_dim
     if width < 1 or width * units > latent_dim:
         raise ValueError(
@@ -114,15 +83,9 @@ def check_mode(mode: Tensor | int, modes: int) -> None:
 def mode_means(block_dim: int, modes: int) -> Tensor:
     """Prior means of one direction, (modes, block_dim), each as long as the paper's all-ones vector.
 
-    One mode is the paper's +1 in every dimension. Several share half of their squared length along that axis, so that
-    "along the axis" still means "more response", and spend the other half on directions orthogonal to it and to one
+    One mode is the paper's +1 in every dimension (Algorithm 3). Several (ours) share half of their squared length along
+    that axis, which still means "more response", and spend the other half on directions orthogonal to it and to one
     another, so that unlike preferences have places of their own.
-
-    Args:
-        block_dim: Dimensions of the unit's block.
-        modes: Number of means; 1, or below ``block_dim``.
-
-    Source: one mode, Algorithm 3; several are ours.
     """
     ones = torch.ones(1, block_dim)
     if modes == 1:
@@ -143,13 +106,11 @@ class ActivationPrior:
     """p(z | r) = N(mean(r), sigma(r)²), a block of latent dimensions for each unit, N(0, 1) outside the blocks.
 
     Args:
-        latent_dim: Dimensions of the latent.
         blocks: (start, stop) of each unit's dimensions.
         modes: Number of means in each direction; 1 is the paper.
-        lam: λ of sigma = λ / (|r| + ε), in SDs of the response.
-        eps: ε, in SDs.
-        sigma_min: Smallest prior sigma, so that one extreme image does not pin its code.
-        sigma_max: Largest prior sigma: images with r ≈ 0 get this instead of an unbounded width.
+        lam, eps: λ and ε of sigma = λ / (|r| + ε), in SDs of the response.
+        sigma_min, sigma_max: Smallest prior sigma, so that one extreme image does not pin its code, and largest, which
+            images with r ≈ 0 get instead of an unbounded width.
 
     Source: Eq. 1 and 2. Deviations: |r| in the width, for r ≤ 0 makes no width in the paper's form; both clamps.
     """
@@ -184,15 +145,10 @@ class ActivationPrior:
     def goal(self, unit: int, direction: Sense, mode: Tensor | int = 0) -> Tensor:
         """Prior mean of one unit's block: (block_dim,), or (N, block_dim) for (N,) modes."""
         check_mode(mode, self.modes)
-        mean = self.means[unit][mode]
-        return mean if direction == "increase" else -mean
+        return SIGN[direction] * self.means[unit][mode]
 
     def parameters(self, responses: Tensor, modes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and sigma for standardised responses (N, K), and the mode of each (N, K), 0 if None.
-
-        Returns:
-            Two (N, latent_dim) tensors.
-        """
+        """Mean and sigma for standardised responses (N, K), and the mode of each (N, K), 0 if None."""
         count = len(responses)
         mean = responses.new_zeros(count, self.latent_dim)
         sigma = responses.new_ones(count, self.latent_dim)

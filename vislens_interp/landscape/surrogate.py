@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import Sense
+from vislens_interp.landscape.prior import Sense, signed
 from vislens_interp.math import angle_between, keep_norm, ridge_gcv
 
 STEP_DEG = 7.5
@@ -27,17 +27,16 @@ FOLDS = 5
 class ResponseSurrogate:
     """Predicts a landscape's responses from embeddings: a weighted mean of a ridge regression and of small networks.
 
-    A landscape's prior has one mean for a unit's preference, or a few. The responses that it was fitted on say more:
-    where they rise from a given image on, which for a unit of several preferences differs from image to image. Small
-    networks from embeddings to standardised responses learn that; from a few hundred noisy recordings they learn noise
-    as well. So the prediction lies between their mean and a ridge regression, for each unit where the squared error on
-    images that neither was trained on is least (stacking: Wolpert 1992; Breiman 1996).
+    A landscape's prior has one mean for a unit's preference, or a few. The responses say more: where they rise from a
+    given image on, which for a unit of several preferences differs from image to image. Small networks learn that; from
+    a few hundred noisy recordings they learn noise as well. So each unit's prediction lies between their mean and a
+    ridge regression, where the squared error on images that neither was trained on is least (stacking: Wolpert 1992;
+    Breiman 1996).
 
     Args:
-        landscape: The fitted landscape of an embedding backend. Its recorded responses are learned from, without those
-            that its fit held out.
+        landscape: The fitted landscape of an embedding backend; only what its fit learned from is used.
         x: (N, D) embeddings of its reference images; None, where they are not there any more: decoded latents.
-        seed: Of the networks' weights and batches; each stops by another fifth of the images.
+        seed: Of the networks' weights and batches.
         state: What :meth:`state` gave for this landscape; nothing is trained then.
 
     Attributes:
@@ -55,8 +54,7 @@ class ResponseSurrogate:
         seed: int = 0,
         state: dict[str, Any] | None = None,
     ) -> None:
-        learned = torch.ones(len(landscape.latents), dtype=torch.bool)
-        learned[landscape.held_out] = False
+        learned = landscape.learned
         device = next(landscape.vae.parameters()).device
         self.known = landscape.decode(landscape.latents[learned].to(device))
         if self.known.ndim != 2:
@@ -94,7 +92,6 @@ class ResponseSurrogate:
         common.
 
         Args:
-            x: (N, D).
             directions: Unit to sense; several units: the sum of what they want.
             degrees: From 0 to 180; a path that turns back on itself may end before, after three times as many steps.
 
@@ -127,9 +124,7 @@ class ResponseSurrogate:
         """Σ∇h at embeddings (N, D), see :meth:`ascend`."""
         with torch.enable_grad():
             moved = x.detach().requires_grad_(True)
-            predicted = self(moved)
-            signed = [predicted[:, unit] * (1 if sense == "increase" else -1) for unit, sense in directions.items()]
-            (gradient,) = torch.autograd.grad(torch.stack(signed).sum(), moved)
+            (gradient,) = torch.autograd.grad(signed(self(moved), directions).sum(), moved)
         near = torch.cdist(x, self.known).topk(min(NEIGHBOURS, len(self.known)), largest=False).indices
         # Σ∇h is a mean of the neighbours, each weighted by its projection on ∇h minus their mean projection.
         along = (gradient @ self.known.T).gather(1, near)

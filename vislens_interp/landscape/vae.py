@@ -10,8 +10,7 @@ class BottleneckCVAE(nn.Module):
     """Convolutional VAE from image to image through one bottleneck.
 
     Args:
-        latent_dim: Dimensions of the latent.
-        image_size: Side of the images in pixels, a multiple of 4.
+        latent_dim, image_size: Dimensions of the latent; side of the images in pixels, a multiple of 4.
         width: Channels of the first layer; 16 in the paper, doubled at each of two strides.
 
     Source: App. B.2.1. ``fc_bn_mu`` and ``fc_bn_logvar`` are the linear layers "FC_bn" of its list.
@@ -21,7 +20,7 @@ class BottleneckCVAE(nn.Module):
         super().__init__()
         if image_size % 4:
             raise ValueError(f"image_size={image_size} must be a multiple of 4: two layers halve it.")
-        self.config: dict[str, Any] = {"latent_dim": latent_dim, "image_size": image_size, "width": width}
+        self.config = {"latent_dim": latent_dim, "image_size": image_size, "width": width}
         self.latent_dim = latent_dim
         self.shape = (3, image_size, image_size)
         side = image_size // 4
@@ -64,21 +63,19 @@ class BottleneckCVAE(nn.Module):
         """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same.
 
         Args:
-            columns: (D, D), invertible.
-            centre: (D,).
-            variance: (D,) typical posterior variance of z.
+            columns, centre, variance: (D, D), invertible; (D,); (D,) typical posterior variance of z.
         """
-        decode = self.decoder[0]
+        decode, mean, log_variance = self.decoder[0], self.fc_bn_mu, self.fc_bn_logvar
         assert isinstance(decode, nn.Linear)
-        _change_basis(self.fc_bn_mu, self.fc_bn_logvar, decode, columns, centre, variance)
+        parameters = mean.weight, mean.bias, log_variance.weight, log_variance.bias
+        _change_basis(parameters, decode, columns, centre, variance)
 
 
 class EmbeddingVAE(nn.Module):
     """VAE from embedding to embedding, one linear layer each way.
 
     Args:
-        dim: Dimensions of the embedding.
-        latent_dim: Dimensions of the latent; None for ``dim``, as in the paper.
+        dim, latent_dim: Dimensions of the embedding and of the latent; None for ``dim``, as in the paper.
 
     Source: App. B.2.1 (1024 → 2048, half of it log variance; 1024 → 1024).
     """
@@ -86,7 +83,7 @@ class EmbeddingVAE(nn.Module):
     def __init__(self, dim: int, latent_dim: int | None = None) -> None:
         super().__init__()
         self.latent_dim = dim if latent_dim is None else latent_dim
-        self.config: dict[str, Any] = {"dim": dim, "latent_dim": self.latent_dim}
+        self.config = {"dim": dim, "latent_dim": self.latent_dim}
         self.shape = (dim,)
         self.fc_encode = nn.Linear(dim, 2 * self.latent_dim)
         self.fc_decode = nn.Linear(self.latent_dim, dim)
@@ -96,14 +93,10 @@ class EmbeddingVAE(nn.Module):
         """The best such VAE under N(0, 1) for Gaussian embeddings, in closed form.
 
         Args:
-            mean: (dim,) mean of the embeddings.
-            covariance: (dim, dim) covariance.
-            latent_dim: Dimensions of the latent, the principal components of the largest variances.
-            noise: Variance in each direction that is taken for noise; w_kld / (2 · w_recon) of Eq. 4. Components below
-                it are left out of the decoder.
-
-        Raises:
-            ValueError: ``latent_dim`` or ``noise`` is out of range.
+            mean, covariance: (dim,) and (dim, dim), of the embeddings.
+            latent_dim: Dimensions of the latent, from 1 to dim: the principal components of the largest variances.
+            noise: Variance in each direction that is taken for noise, above 0; w_kld / (2 · w_recon) of Eq. 4.
+                Components below it are left out of the decoder.
 
         Source: Lucas et al. 2019, Don't Blame the ELBO, Sec. 4 (the optimum is that of probabilistic PCA).
         """
@@ -139,35 +132,31 @@ class EmbeddingVAE(nn.Module):
         return self.fc_decode(z)
 
     def change_basis(self, columns: Tensor, centre: Tensor, variance: Tensor) -> None:
-        """Replace the latent z by z' with z = columns @ z' + centre, in place; what is decoded stays the same.
-
-        Args:
-            columns: (D, D), invertible.
-            centre: (D,).
-            variance: (D,) typical posterior variance of z.
-        """
-        with torch.random.fork_rng(devices=[]):  # initial values that nobody needs
-            mean, log_variance = nn.Linear(1, 1), nn.Linear(1, 1)
-        for half, rows in ((mean, slice(None, self.latent_dim)), (log_variance, slice(self.latent_dim, None))):
-            # Parameters over slices share the memory of the one layer that holds both halves.
-            half.weight = nn.Parameter(self.fc_encode.weight.data[rows])
-            half.bias = nn.Parameter(self.fc_encode.bias.data[rows])
-        _change_basis(mean, log_variance, self.fc_decode, columns, centre, variance)
+        """As :meth:`BottleneckCVAE.change_basis`."""
+        size, weight, bias = self.latent_dim, self.fc_encode.weight.data, self.fc_encode.bias.data
+        parameters = weight[:size], bias[:size], weight[size:], bias[size:]  # views of the one layer for both
+        _change_basis(parameters, self.fc_decode, columns, centre, variance)
 
 
 def _change_basis(
-    mean: nn.Linear, log_variance: nn.Linear, decode: nn.Linear, columns: Tensor, centre: Tensor, variance: Tensor
+    parameters: tuple[Tensor, Tensor, Tensor, Tensor],
+    decode: nn.Linear,
+    columns: Tensor,
+    centre: Tensor,
+    variance: Tensor,
 ) -> None:
+    """In place; ``parameters`` are weight and bias of the mean, then of the log variance."""
     inverse = torch.linalg.inv(columns)
     with torch.no_grad():
-        mean.bias.copy_(inverse @ (mean.bias - centre))
-        mean.weight.copy_(inverse @ mean.weight)
+        mean_weight, mean_bias, variance_weight, variance_bias = parameters
+        mean_bias.copy_(inverse @ (mean_bias - centre))
+        mean_weight.copy_(inverse @ mean_weight)
         decode.bias.add_(decode.weight @ centre)
         decode.weight.copy_(decode.weight @ columns)
         # A diagonal Gaussian does not stay diagonal. The nearest one that is has the new precision's diagonal, which
         # is never wider than the old: too wide a start would drown in noise what the decoder has learned.
-        log_variance.weight.zero_()
-        log_variance.bias.copy_(-(columns**2 / variance[:, None]).sum(0).log())
+        variance_weight.zero_()
+        variance_bias.copy_(-(columns**2 / variance[:, None]).sum(0).log())
 
 
 VAE = BottleneckCVAE | EmbeddingVAE
@@ -182,7 +171,7 @@ def sample_posterior(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tenso
     return mean + (log_variance / 2).exp() * noise
 
 
-def build(kind: str, config: dict[str, Any]) -> VAE:
+def build(kind: str, config: dict[str, int]) -> VAE:
     """A VAE from its class name and configuration, with fresh weights from the global generator."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a VAE of this library; expected one of {sorted(KINDS)}.")

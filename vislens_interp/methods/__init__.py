@@ -1,10 +1,11 @@
 """Methods by name: ours, what it is compared with, and the controls. Each is imported when it is asked for."""
 
-import difflib
 import importlib
 import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
     from vislens_interp.methods.base import Method
@@ -15,8 +16,8 @@ class Entry:
     """Where a method is.
 
     Args:
-        module: Of this package: ``"methods.directions"``.
-        attribute: The class, or a function that makes the method.
+        module, attribute: Of this package, ``"methods.directions"``, and in it the class, or a function that makes the
+            method.
         preset: Settings that the name stands for.
     """
 
@@ -62,41 +63,32 @@ METHODS: dict[str, Entry] = {
 """What ``method=`` and ``methods=`` know by name."""
 
 
-def method_by_name(name: str, **settings: Any) -> "Method":
+def method_by_name(name: str, **settings: object) -> "Method":
     """A method by name, not fitted yet.
 
     Args:
-        name: One of :data:`METHODS`.
-        settings: Of that method; its class says which.
+        name, settings: One of :data:`METHODS`, and settings of that method; its class says which.
 
     Raises:
-        ValueError: There is no such method.
-        TypeError: The method has no such setting.
+        ValueError, TypeError: There is no such method, or it has no such setting.
 
     >>> method_by_name("ridge_pattern", angle=40.0).angle
     40.0
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, 3)
-        raise ValueError(
-            f"method={name!r} is unknown; expected one of {', '.join(METHODS)}."
-            + (f" Closest: {', '.join(near)}." if near else "")
-        )
+        near = closest(name, METHODS, otherwise=None)
+        raise ValueError(f"method={name!r} is unknown; expected one of {', '.join(METHODS)}. {near}")
     entry = METHODS[name]
     build = entry.load()
     parameters = inspect.signature(build).parameters
-    known = [one for one, said in parameters.items() if said.kind is not said.VAR_KEYWORD and one not in entry.preset]
-    takes_any = len(parameters) > len([p for p in parameters.values() if p.kind is not p.VAR_KEYWORD])
+    takes_any = any(said.kind is said.VAR_KEYWORD for said in parameters.values())
+    known = [one for one in parameters if one not in entry.preset]
     for setting in settings:
         if setting in entry.preset:
             raise TypeError(
-                f"{setting}={settings[setting]!r}, but method {name!r} stands for {setting}="
-                f"{entry.preset[setting]!r}. Leave it out."
+                f"{setting}={settings[setting]!r}, but method {name!r} stands for {setting}={entry.preset[setting]!r}. "
+                "Leave it out."
             )
         if setting not in known and not takes_any:
-            near = difflib.get_close_matches(setting, known, 3)
-            raise TypeError(
-                f"{setting}= is no setting of method {name!r}. "
-                + (f"Closest: {', '.join(near)}." if near else f"Known: {', '.join(known) or 'none'}.")
-            )
+            raise TypeError(f"{setting}= is no setting of method {name!r}. {closest(setting, known)}")
     return build(**entry.preset, **settings)

@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vislens_interp.methods.base import Directions, check_positive
 from vislens_interp.methods.fourier import decay, recorrelate, to_signal
-from vislens_interp.methods.pixel_ascent import ImageAscent, minimise
+from vislens_interp.methods.pixel_ascent import AscentFromNoise
 from vislens_interp.methods.robustness import wobble
+from vislens_interp.validation import check_positive, check_word
 
 Parametrization = Literal["fourier", "pixel"]
 
@@ -17,29 +17,25 @@ SATURATION = 4.0
 """What lucid divides a Fourier picture by before the sigmoid; the larger, the less saturated."""
 
 
-class ActivationMaximization(ImageAscent):
+class ActivationMaximization(AscentFromNoise):
     """Optimise a picture from noise so that a unit answers to it, written in a way that keeps it legible.
 
     The picture is sigmoid(C p), where C correlates colours as photographs do and p are pixels, or the inverse Fourier
     transform of coefficients over their frequency. It is shifted, scaled and rotated at random before each look, so
-    that what remains is what withstands that. The image to edit has no say: a picture's seed makes it.
+    that what remains is what withstands that.
 
     Args:
-        parametrization: ``"fourier"`` or ``"pixel"``.
         decorrelate: Whether colours are correlated by C; None is with Fourier coefficients, and not with pixels.
         robust: Whether pictures are transformed at random before each look.
-        steps: 512 in lucid and lucent.
-        lr: Adam's learning rate, 0.05 in both.
+        steps, lr: 512 in lucid and lucent; Adam's learning rate, 0.05 in both.
         decay_power: Power of the frequency that coefficients are divided by, 1 in both.
-        chunk: Pictures at a time.
 
-    Source: Erhan et al. 2009 (the objective); Olah, Mordvintsev and Schubert 2017, "Feature Visualization", Distill
-    (Fourier basis, decorrelated colours, robustness), with the defaults of tensorflow/lucid and greentfrapp/lucent:
-    ``render_vis(thresholds=(512,), lr=0.05)``, ``param.image(fft=True, decorrelate=True, sd=0.01)``,
-    ``standard_transforms``. Deviations: the transformations as :func:`~vislens_interp.methods.robustness.wobble`
-    says; the picture is as large as the backend's, lucent's 128 px; a start at which the unit is silent, and so has no
-    gradient, is drawn again at twice the contrast (lucid lets gradients through silent ReLUs for 16 steps); to
-    decrease, the response is descended.
+    Source: Erhan et al. 2009 (the objective); Olah, Mordvintsev and Schubert 2017, "Feature Visualization", Distill,
+    with the defaults of tensorflow/lucid and greentfrapp/lucent: ``render_vis(thresholds=(512,), lr=0.05)``,
+    ``param.image(fft=True, decorrelate=True, sd=0.01)``, ``standard_transforms``. Deviations: the transformations as
+    :func:`~vislens_interp.methods.robustness.wobble` says; the picture is as large as the backend's, lucent's 128 px; a
+    silent start, which has no gradient, is drawn again at twice the contrast (lucid lets gradients through silent ReLUs
+    for 16 steps); to decrease, the response is descended.
     """
 
     def __init__(
@@ -54,37 +50,23 @@ class ActivationMaximization(ImageAscent):
         chunk: int = 8,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk)
-        if parametrization not in ("fourier", "pixel"):
-            raise ValueError(f"parametrization={parametrization!r} is unknown; expected 'fourier' or 'pixel'.")
+        check_word("parametrization", parametrization, ("fourier", "pixel"))
         check_positive(lr=lr)
         self.parametrization: Parametrization = parametrization
         self.decorrelate = parametrization == "fourier" if decorrelate is None else decorrelate
         self.robust, self.lr, self.decay_power = robust, lr, decay_power
 
-    def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        return self.picture(self._initial(generators))
-
-    def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
-        parameters = self.awake(self._initial, self._look, directions, generators).requires_grad_()
-
-        def loss() -> Tensor:
-            return -self.wanted(self._look(parameters, generators), directions)
-
-        minimise([parameters], torch.optim.Adam([parameters], lr=self.lr), loss, self.steps)
-        return self.picture(parameters)
-
-    def _initial(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
+    def draw(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
         size = self.backend.size
         shape = (3, size, size) if self.parametrization == "pixel" else (3, size, size // 2 + 1, 2)
         drawn = [torch.randn(shape, generator=one) for one in generators]
         return INITIAL_SD * 2**attempt * torch.stack(drawn).to(self.target.device)
 
-    def _look(self, parameters: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def look(self, parameters: Tensor, generators: list[torch.Generator]) -> Tensor:
         picture = self.picture(parameters)
         return wobble(picture, generators) if self.robust else picture
 
     def picture(self, parameters: Tensor) -> Tensor:
-        """Parameters to pictures (N, 3, S, S) in [0, 1]."""
         signal = parameters
         if self.parametrization == "fourier":
             size = parameters.shape[2]

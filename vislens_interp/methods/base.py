@@ -2,8 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.images import ImageFiles, ordinary
-from vislens_interp.landscape.prior import Sense
+from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.targets.cost import Cost, CountedTarget
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_shares, shapes
 
 Directions = Mapping[int, Sense]
 """Position of a unit in the target to the wanted sense; empty is the α = 0 control."""
@@ -47,12 +47,11 @@ class Method(ABC):
     use; an argument that a method does not use is refused, so that no result can claim it.
 
     Attributes:
-        uses_alpha: Whether pictures depend on ``alpha``.
-        uses_strength: Whether pictures are refined at ``strength``.
-        uses_responses: Whether a fit needs responses.
-        needs_gradients: Whether the target has to be differentiable.
+        uses_alpha, uses_strength: Whether pictures depend on ``alpha``, and are refined at ``strength``.
+        uses_responses, needs_gradients: Whether a fit needs responses, and the target has to be differentiable.
         shows_reference: Whether it shows reference images as natural ones, so that a synthetic set will not do.
-        target: What it was fitted for; :attr:`backend` likewise.
+        target, backend: What it was fitted for.
+        scaler_: The scale of the responses in the reference set, where ``uses_responses``.
 
     A method is fitted and asked in the same way, whatever it is:
 
@@ -74,6 +73,7 @@ class Method(ABC):
     shows_reference: bool = False
     target: Target
     backend: Backend
+    scaler_: ResponseScaler
 
     def validate(self, target: Target, backend: Backend) -> None:
         """Raise where the method cannot work, before anything is computed."""
@@ -98,31 +98,24 @@ class Method(ABC):
 
         Args:
             target: Read for responses where the reference set has none.
-            backend: Carries images to x and back.
             reference: The reference set, or its images (N, 3, H, W).
             responses: (N, K) measured responses instead of the target's.
-            progress: Show a bar.
             checkpoint: File that an interrupted fit goes on from, where a fit takes long.
-
-        Returns:
-            Itself.
 
         Raises:
             ValueError: The method cannot work here, or responses are of another shape.
         """
         self.validate(target, backend)
         self.bind(target, backend)
-        with _gradients_possible():
-            self._fit_to(reference, responses, progress, None if checkpoint is None else Path(checkpoint))
+        path = None if checkpoint is None else Path(checkpoint)
+        with torch.inference_mode(False), torch.enable_grad():  # also where somebody calls without gradients
+            self._fit(self._with_responses(reference, responses, progress), progress=progress, checkpoint=path)
         return self
 
-    def _fit_to(
-        self,
-        reference: ReferenceSet | Tensor | ImageFiles,
-        responses: Tensor | None,
-        progress: bool,
-        checkpoint: Path | None,
-    ) -> None:
+    def _with_responses(
+        self, reference: ReferenceSet | Tensor | ImageFiles, responses: Tensor | None, progress: bool
+    ) -> ReferenceSet:
+        """The reference set with its responses, checked and their scale learned."""
         target = self.target
         if not isinstance(reference, ReferenceSet):
             reference = ReferenceSet(reference)
@@ -133,11 +126,10 @@ class Method(ABC):
         if reference.responses is not None:
             wanted = (len(reference), len(target.names))
             if reference.responses.shape != wanted:
-                raise ValueError(
-                    f"responses has shape {tuple(reference.responses.shape)}; expected {wanted}: a row for each image "
-                    "and a column for each unit."
-                )
-        self._fit(reference, progress=progress, checkpoint=checkpoint)
+                raise ValueError(f"{shapes(responses=reference.responses)}; expected {wanted}: a row for each image.")
+            if self.uses_responses:
+                self.scaler_ = ResponseScaler.fit(reference.responses, list(target.names))
+        return reference
 
     def bind(self, target: Target, backend: Backend) -> Self:
         """Take target and backend without fitting."""
@@ -148,12 +140,9 @@ class Method(ABC):
         """Raise ValueError for an argument that the method does not use, or that lies outside of [0, 1]."""
         name = type(self).__name__ if name is None else name
         for argument, value, used in (("alpha", alpha, self.uses_alpha), ("strength", strength, self.uses_strength)):
-            if value is None:
-                continue
-            if not used:
+            if value is not None and not used:
                 raise ValueError(f"{argument}={value} has no effect on method {name!r}. Leave {argument} out.")
-            if not 0 <= value <= 1:
-                raise ValueError(f"{argument}={value} must lie in [0, 1].")
+        check_shares(alpha=alpha, strength=strength)
 
     @final
     def generate(
@@ -186,7 +175,7 @@ class Method(ABC):
         self.target = counted
         start = time.perf_counter()
         try:
-            with _gradients_possible():
+            with torch.inference_mode(False), torch.enable_grad():
                 pictures, latents = self._generate(ordinary(images), directions, list(seeds), alpha, strength)
         finally:
             self.target = target
@@ -212,9 +201,8 @@ class Method(ABC):
         """The backend's x of images, encoded once however often they are asked for."""
         return embed(self.backend, images)
 
-    @abstractmethod
-    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        """Learn from a reference set, whose responses are there unless ``uses_responses`` is False."""
+    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:  # noqa: B027
+        """Learn more than the scale of the responses, which are there unless ``uses_responses`` is False."""
 
     @abstractmethod
     def _generate(
@@ -228,36 +216,4 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """What the method is set to before a fit, by name."""
         inside = ("target", "backend", "uses_alpha", "uses_strength", "shows_reference")
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name not in inside and not name.startswith("_") and not name.endswith("_")
-        }
-
-
-@contextmanager
-def _gradients_possible() -> Iterator[None]:
-    """Gradients are recorded inside, also where somebody calls under ``torch.no_grad`` or ``inference_mode``."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-def check_counts(**counts: int) -> None:
-    """Raise ValueError for a count below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1.")
-
-
-def check_positive(**values: float) -> None:
-    """Raise ValueError for a value that is not greater than 0."""
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name}={value} must be greater than 0.")
-
-
-def check_shares(**shares: float | None) -> None:
-    """Raise ValueError for a value outside of [0, 1]; None passes."""
-    for name, value in shares.items():
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name}={value} must lie in [0, 1].")
+        return {name: value for name, value in vars(self).items() if name not in inside and name.strip("_") == name}

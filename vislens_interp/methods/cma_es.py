@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.landscape.prior import signed
 from vislens_interp.math import keep_norm
-from vislens_interp.methods.base import Directions, Method, check_counts, check_positive, check_shares
-from vislens_interp.methods.embedding_edit import decode, signed
+from vislens_interp.methods.base import Directions, Method
+from vislens_interp.methods.embedding_edit import decode
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_counts, check_positive, check_shares
 
 RENDERED = 16
 """Pictures rendered at a time."""
@@ -26,21 +27,18 @@ class EmbeddingSearch(Method):
     candidate, the image's own x among them, is decoded.
 
     Args:
-        generations: Rounds of candidates.
-        population: Candidates a round; None is 4 + 3 ln(components), CMA-ES's own rule.
+        generations, population: Rounds, and candidates a round; None is 4 + 3 ln(components), CMA-ES's own rule.
         sigma: SD of the first round, in SDs of the components.
         components: Principal components that are searched, as many as there are at most.
-        strength: SDEdit strength γ of the final decoding; None is the backend's.
+        strength: SDEdit strength γ; None is the backend's.
 
     Attributes (after ``fit``):
         basis_: (components, D) principal components, each as long as its SD.
 
     Source: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", as the package cmaes has it; for units, XDREAM (Ponce
-    et al. 2019; Xiao and Kreiman 2020), and Wang and Ponce 2022, "High-performance evolutionary algorithms for online
-    neuron control", who found CMA-ES the best of twelve searches at their default settings, in the 4,096 dimensions of
-    a GAN with fewer than 3,000 pictures. Deviations: the backend's x and its principal components in
-    the place of the GAN's code; the search starts from the image to edit; fewer pictures, for each is a generation
-    here.
+    et al. 2019; Xiao and Kreiman 2020), and Wang and Ponce 2022, who found CMA-ES the best of twelve searches, in the
+    4,096 dimensions of a GAN with under 3,000 pictures. Deviations: the backend's x and its principal components in
+    the place of the GAN's code; the search starts from the image to edit; fewer pictures.
     """
 
     uses_strength = True
@@ -73,8 +71,6 @@ class EmbeddingSearch(Method):
             )
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        assert reference.responses is not None  # the scale uses responses
-        self.scaler_ = ResponseScaler.fit(reference.responses, list(self.target.names))
         x = reference.embeddings(self.backend).flatten(1).cpu().double()
         _, lengths, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         kept = min(self.components, int((lengths > 1e-9 * lengths[0]).sum()))
@@ -91,12 +87,8 @@ class EmbeddingSearch(Method):
         import numpy as np
         from cmaes import CMA
 
-        search = CMA(
-            mean=np.zeros(len(self.basis_)),
-            sigma=self.sigma,
-            population_size=self.population,
-            seed=seed % 2**32,
-        )
+        start = np.zeros(len(self.basis_))
+        search = CMA(start, self.sigma, population_size=self.population, seed=seed % 2**32)
         best, most = x, self._wanted(x, directions).item()
         for _ in range(self.generations):
             asked = [search.ask() for _ in range(search.population_size)]
@@ -116,11 +108,9 @@ class EmbeddingSearch(Method):
 
     def _wanted(self, x: Tensor, directions: Directions) -> Tensor:
         """Response in the wanted directions to the pictures of x, in SDs and summed over units: (n,)."""
-        read = []
-        for part in x.split(RENDERED):
-            picture = self.backend.render(part).clamp(0, 1)
-            read.append(self.scaler_.standardise(self.target.responses(picture)))
-        return signed(torch.cat(read), directions)
+        pictures = (self.backend.render(part).clamp(0, 1) for part in x.split(RENDERED))
+        responses = torch.cat([self.target.responses(picture) for picture in pictures])
+        return signed(self.scaler_.standardise(responses), directions)
 
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None

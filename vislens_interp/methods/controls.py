@@ -1,7 +1,7 @@
 """Controls: what a method makes of responses that mean nothing, and what generation does without an edit."""
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.config import Config, Overrides
 from vislens_interp.copies import permuted_rows
 from vislens_interp.images import resize
-from vislens_interp.methods.base import Directions, Method, check_shares
+from vislens_interp.methods.base import Directions, Method
 from vislens_interp.methods.embedding_edit import decode
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_shares
 
 
 class Shuffled(Method):
@@ -24,7 +25,6 @@ class Shuffled(Method):
     shuffled-response landscape.
 
     Args:
-        method: The method to fit, not fitted yet.
         seed: Of the permutation, the same for all units, so that what units have in common is kept.
 
     Source: permutation control, Vis-Lens does not report one.
@@ -54,7 +54,7 @@ class Shuffled(Method):
         shuffled = reference.with_responses(responses[order.to(responses.device)], measured=True)
         self.method.fit(self.target, self.backend, shuffled, progress=progress)
 
-    def embeddings(self, x: Tensor, directions: Directions, **settings: Any) -> Tensor:
+    def embeddings(self, x: Tensor, directions: Directions, **settings: object) -> Tensor:
         """As the method's."""
         return self.method.embeddings(x, directions, **settings)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -69,8 +69,7 @@ def shuffled_landscape(config: Config | None = None, **overrides: Unpack[Overrid
     """The landscape of these settings (:class:`~vislens_interp.methods.landscape.LandscapeEdit`), shuffled.
 
     Args:
-        config: Every setting; None starts from the backend's measured defaults.
-        overrides: Settings by keyword; ``seed`` is the fit's, the permutation's is the next one.
+        config, overrides: As ``LandscapeEdit``; ``seed`` is the fit's, the permutation's is the next one.
     """
     seed = overrides.get("seed", 0 if config is None else config.fit.seed)
     return Shuffled(LandscapeEdit(config, **{"shuffles": 0, **overrides}), seed=seed + 1)
@@ -92,9 +91,6 @@ class Unedited(Method):
         check_shares(strength=strength)
         self.strength = strength
 
-    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        """Nothing is learned."""
-
     def embeddings(self, x: Tensor, directions: Directions) -> Tensor:
         """The embeddings as they are."""
         return x
@@ -111,22 +107,20 @@ class Noise(Method):
     Responses of the unit to images without content; a control. No direction gives the image itself.
 
     Attributes (after ``fit``):
-        mean_: (3,) of the reference images' pixels.
-        std_: (3,) likewise.
+        mean_, std_: (3,) each, of the reference images' pixels.
     """
 
     uses_responses = False
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        count, sums, squares = 0, [], []
+        count, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         for part in reference.parts():  # files are read as they come
-            part = part.double()
+            part = part.double().cpu()
             count += part[:, 0].numel()
-            sums.append(part.sum((0, 2, 3)))
-            squares.append((part**2).sum((0, 2, 3)))
-        self.mean_ = torch.stack(sums).sum(0) / count
-        square = torch.stack(squares).sum(0) / count
-        self.std_ = (square - self.mean_**2).clamp_min(0).sqrt()
+            total += part.sum((0, 2, 3))
+            squares += (part**2).sum((0, 2, 3))
+        self.mean_ = total / count
+        self.std_ = (squares / count - self.mean_**2).clamp_min(0).sqrt()
 
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
@@ -135,5 +129,5 @@ class Noise(Method):
             return resize(images.float(), self.backend.size), None
         size = self.backend.size
         drawn = [torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        mean, std = (one.float()[:, None, None] for one in (self.mean_.cpu(), self.std_.cpu()))
+        mean, std = (one.float()[:, None, None] for one in (self.mean_, self.std_))
         return (mean + std * torch.stack(drawn)).clamp(0, 1), None

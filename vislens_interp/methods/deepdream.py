@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vislens_interp.methods.base import Directions, check_counts, check_positive
+from vislens_interp.methods.base import Directions
 from vislens_interp.methods.pixel_ascent import ImageAscent
+from vislens_interp.validation import check_counts, check_positive
 
 
 class DeepDream(ImageAscent):
@@ -15,12 +16,10 @@ class DeepDream(ImageAscent):
     shifted at random before each.
 
     Args:
-        iterations: Steps an octave; 10 in the release.
-        octaves: 4 in the release.
+        iterations, octaves: Steps an octave, 10 in the release; octaves, 4.
         octave_scale: How much finer an octave is than the last; 1.4 in the release.
         step_size: Mean change of a pixel in a step, in [0, 1]; 1.5 / 255 in the release.
         jitter: Largest shift, as a share of the side; 32 pixels in the release, of the 224 that its network takes.
-        chunk: Pictures at a time.
 
     Source: Mordvintsev, Olah and Tyka 2015, "Inceptionism", and ``dream.ipynb`` of google/deepdream (``make_step``,
     ``deepdream``). Deviations: a unit's response in the place of the squared length of a layer's output; the target
@@ -48,9 +47,6 @@ class DeepDream(ImageAscent):
         self.iterations, self.octaves, self.octave_scale = iterations, octaves, octave_scale
         self.step_size, self.jitter = step_size, jitter
 
-    def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        return images
-
     def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
         full = images.shape[-1]
         sizes = [max(1, round(full / self.octave_scale**octave)) for octave in range(self.octaves)]
@@ -59,15 +55,17 @@ class DeepDream(ImageAscent):
             base, detail = _to(images, size), _to(detail, size)
             for _ in range(self.iterations):
                 picture = (base + detail).detach().requires_grad_()
-                seen = _shifted(_to(picture, full), self._shifts(full, generators))
+                seen = self._shifted(_to(picture, full), generators)
                 (gradient,) = torch.autograd.grad(self.wanted(seen, directions).sum(), picture)
                 length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
                 detail = (picture.detach() + self.step_size * gradient / length).clamp(0, 1) - base
         return images + detail
 
-    def _shifts(self, size: int, generators: list[torch.Generator]) -> list[tuple[int, ...]]:
-        most = round(self.jitter * size)
-        return [tuple(torch.randint(-most, most + 1, (2,), generator=one).tolist()) for one in generators]
+    def _shifted(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Each picture moved round its borders by a shift of its own."""
+        most = round(self.jitter * pictures.shape[-1])
+        shifts = [torch.randint(-most, most + 1, (2,), generator=one).tolist() for one in generators]
+        return torch.stack([one.roll(shift, (-2, -1)) for one, shift in zip(pictures, shifts, strict=True)])
 
 
 def _to(pictures: Tensor, size: int) -> Tensor:
@@ -76,9 +74,3 @@ def _to(pictures: Tensor, size: int) -> Tensor:
         return pictures
     smaller = size < pictures.shape[-1]
     return interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=smaller)
-
-
-def _shifted(pictures: Tensor, shifts: list[tuple[int, ...]]) -> Tensor:
-    """Each picture moved round its borders by its own shift."""
-    moved = [one.roll(shift, (-2, -1)) for one, shift in zip(pictures, shifts, strict=True)]
-    return torch.stack(moved)

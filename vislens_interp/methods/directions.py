@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from vislens_interp.landscape.edit import Interpolation
+from vislens_interp.landscape.prior import SIGN
 from vislens_interp.math import ridge_loo, unit_rows
 from vislens_interp.methods.base import Directions
-from vislens_interp.methods.embedding_edit import SIGN, DirectionEdit, EmbeddingEdit
+from vislens_interp.methods.embedding_edit import DirectionEdit, EmbeddingEdit
+from vislens_interp.validation import check_positive, check_word
 
 Variant = Literal["closed_form", "ridge_cv"]
 
@@ -28,28 +30,19 @@ class RidgeDirection(DirectionEdit):
             ``"ridge_cv"``: z-scored responses, a bias, and the penalty out of 13 from 0.1 to 100,000 with the smallest
             leave-one-out error, as in the present code.
         penalty: λ of the closed form; 10 in the release.
-        alpha: Place on the arc, 0 the image, 1 the direction. Released: 0.5 (class), 0.7 (demo), 0.75 (experiment 1).
-        angle: Degrees to turn by instead of ``alpha``.
-        strength: SDEdit strength γ of the generation; 0.6 in all of them. None is the backend's.
-        project: Whether the direction is projected onto natural embeddings.
-        temperature: Of that projection's softmax; 0.01.
-        natural: (M, ...) embeddings to project onto; None takes those of the images that it was fitted on.
+        alpha: As :class:`EmbeddingEdit`, like ``angle``. Released: 0.5 (class), 0.7 (demo), 0.75 (experiment 1).
+        strength: SDEdit strength γ; 0.6 in all of them. None is the backend's.
+        project, temperature: Whether the direction is projected onto natural embeddings, and with what softmax.
+        natural: (M, ...) embeddings to project onto; None takes the reference set's (released: 400,000 of LAION).
 
     Attributes (after ``fit``):
-        directions_: (K, D) unit vectors of increase.
-        penalties_: (K,) the penalties that were used.
+        directions_, penalties_: (K, D) unit vectors of increase; (K,) the penalties that were used.
 
     Source: García Cerdas et al., ICLR 2025, and github.com/diegogcerdas/BrainACTIV: ``dataset/nsd_clip.py``,
     ``methods/projection.py``, ``methods/slerp.py`` (commit a1ca291a); ``brainactiv/pipeline.py``,
-    ``brainactiv/config.py`` (commit b3898832). Deviations:
-
-    - Slerp keeps lengths everywhere. The released one returns a vector of length about 1, whatever the embedding's,
-      where the two are nearly parallel or opposite (|cos| above 0.9995).
-    - The projection is a softmax in log space; the released exponential of a cosine over 0.01 overflows float32 from a
-      cosine of 0.887 on (the older code works in float128 for it).
-    - The release projects onto 400,000 images from LAION; by default this takes the reference set.
-    - Several units at once: their unit vectors are averaged and brought to unit length, as the release does with
-      several subjects.
+    ``brainactiv/config.py`` (b3898832). Deviations: slerp keeps lengths everywhere (the released one gives length
+    1 where |cos| is above 0.9995); the softmax is in log space, for the released exponential overflows float32 from a
+    cosine of 0.887 on; unit vectors of several units are averaged, as the release does with several subjects.
     """
 
     def __init__(
@@ -64,12 +57,9 @@ class RidgeDirection(DirectionEdit):
         temperature: float = 0.01,
         natural: Tensor | None = None,
     ) -> None:
-        if variant not in ("closed_form", "ridge_cv"):
-            raise ValueError(f"variant={variant!r} is unknown; expected 'closed_form' or 'ridge_cv'.")
+        check_word("variant", variant, ("closed_form", "ridge_cv"))
         super().__init__(alpha=alpha, angle=angle, strength=strength)
-        for name, value in (("penalty", penalty), ("temperature", temperature)):
-            if value <= 0:
-                raise ValueError(f"{name}={value} must be greater than 0.")
+        check_positive(penalty=penalty, temperature=temperature)
         self.variant: Variant = variant
         self.penalty = penalty
         self.project, self.temperature, self.natural = project, temperature, natural
@@ -107,16 +97,13 @@ class RidgePattern(DirectionEdit):
     response it is the likeliest way to any change of the response.
 
     Args:
-        alpha: Place on the arc, 0 the image, 1 the direction.
-        angle: Degrees to turn by instead of ``alpha``.
-        strength: SDEdit strength γ; None is the backend's.
+        alpha, angle, strength: As :class:`EmbeddingEdit`.
 
     Attributes (after ``fit``):
-        directions_: (K, D) unit vectors of increase.
-        penalties_: (K,) ridge penalties, each by its leave-one-out error.
+        directions_, penalties_: (K, D) unit vectors of increase; (K,) ridge penalties, each by its leave-one-out error.
 
     Source: Haufe et al. 2014, NeuroImage 87, Eq. 6 and 7: A = Σ_x W Σ_ŝ⁻¹, for one unit at a time, of which the
-    direction is kept. It publishes no default for the ridge; the penalty is chosen as by BrainACTIV's ``RidgeCV``.
+    direction is kept. The penalty is chosen as by BrainACTIV's ``RidgeCV``.
     """
 
     def learn(self, x: Tensor, responses: Tensor, standard: Tensor) -> None:
@@ -131,9 +118,7 @@ class DifferenceOfMeans(DirectionEdit):
     Args:
         threshold: t, in SDs of the response; 0 divides the images in two. Where fewer than two images lie beyond it on
             a side, the two extreme ones are taken.
-        alpha: Place on the arc, 0 the image, 1 the direction.
-        angle: Degrees to turn by instead of ``alpha``.
-        strength: SDEdit strength γ; None is the backend's.
+        alpha, angle, strength: As :class:`EmbeddingEdit`.
 
     Source: the concept vectors of Larsen et al. 2016, "Autoencoding beyond pixels", Sec. 4.3 (mean with minus mean
     without an attribute, added at weight 1). Deviations: a response takes the attribute's place; slerp instead of a
@@ -166,21 +151,18 @@ class DifferenceOfMeans(DirectionEdit):
 class Centroids(EmbeddingEdit):
     """Move an embedding to a centroid of reference embeddings weighted by r·|r|: those with r > 0, or those with r < 0.
 
-    With linear encoder and decoder, decode(μ_pos) is one point, and an image's pull towards the prior mean grows as
-    the square of its response: close to this centroid, for which nothing needs training. What a landscape is worth
-    beyond it shows in the difference.
+    With linear encoder and decoder, an image's pull towards the prior mean grows as the square of its response, and
+    decode(μ_pos) is close to this centroid, for which nothing needs training: what a landscape is worth beyond it
+    shows in the difference.
 
     Args:
-        alpha: Weight of the centroid, 0 to 1.
+        alpha, angle, strength: As :class:`EmbeddingEdit`; the angle goes as far as the centroid lies away.
         interpolation: ``"lerp"``, as in Sec. 4.3.1, or ``"slerp"``, as in Algorithm 2.
-        angle: Degrees to turn by instead of ``alpha``, as far as the centroid lies away.
-        strength: SDEdit strength γ; None is the backend's.
 
     Attributes (after ``fit``):
         centroids_: Direction to (K, D).
 
-    Source: ours, after Vis-Lens, Eq. 1 to 4 and Sec. 4.3.1: at σ_prior = λ / (|r| + ε) the KLD weighs the distance to
-    the mean by about r². Several units: the mean of their centroids.
+    Source: ours, after Vis-Lens, Eq. 1 to 4 and Sec. 4.3.1. Several units: the mean of their centroids.
     """
 
     def __init__(
@@ -192,15 +174,12 @@ class Centroids(EmbeddingEdit):
         strength: float | None = None,
     ) -> None:
         super().__init__(alpha=alpha, angle=angle, strength=strength)
-        if interpolation not in ("lerp", "slerp"):
-            raise ValueError(f"interpolation={interpolation!r} is unknown; expected 'lerp' or 'slerp'.")
+        check_word("interpolation", interpolation, ("lerp", "slerp"))
         self.interpolation = interpolation
 
     def learn(self, x: Tensor, responses: Tensor, standard: Tensor) -> None:
-        self.centroids_ = {}
-        for direction, sign in SIGN.items():
-            weights = (sign * standard * standard.abs()).clamp_min(0)
-            self.centroids_[direction] = ((x.T @ weights) / weights.sum(0)).T
+        weights = {sense: (sign * standard * standard.abs()).clamp_min(0) for sense, sign in SIGN.items()}
+        self.centroids_ = {sense: ((x.T @ one) / one.sum(0)).T for sense, one in weights.items()}
 
     def goal(self, x: Tensor, directions: Directions) -> Tensor:
         return torch.stack([self.centroids_[direction][unit] for unit, direction in directions.items()]).mean(0)

@@ -8,16 +8,15 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.landscape.edit import Interpolation, alpha_for_angle, interpolate
-from vislens_interp.landscape.prior import SENSES, ResponseScaler, Sense
+from vislens_interp.landscape.prior import SIGN
 from vislens_interp.math import keep_norm, unit_rows
-from vislens_interp.methods.base import Directions, Method, check_shares
+from vislens_interp.methods.base import Directions, Method
 from vislens_interp.reference import ReferenceSet
-
-SIGN: dict[Sense, float] = dict(zip(SENSES, (1.0, -1.0), strict=True))
+from vislens_interp.validation import check_shares
 
 
 class EmbeddingEdit(Method):
-    """Moves each embedding towards a goal, by weight or by angle, and generates from what comes out.
+    """Moves each embedding towards a goal and generates from what comes out; an edited embedding keeps its length.
 
     Subclasses say what they learn (:meth:`learn`) and where an edit leads (:meth:`goal`).
 
@@ -26,8 +25,6 @@ class EmbeddingEdit(Method):
         angle: Turn every embedding by so many degrees instead, as far as its goal allows: what methods are compared
             at, for α means something else to each.
         strength: SDEdit strength γ of the generation; None is the backend's.
-
-    Every edited embedding keeps the length of the image's own, for generators read the length too.
     """
 
     uses_alpha = uses_strength = True
@@ -46,9 +43,8 @@ class EmbeddingEdit(Method):
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         responses = reference.responses
         assert responses is not None  # an edit uses responses
-        scaler = ResponseScaler.fit(responses, list(self.target.names))  # refuses units that never vary
         x = reference.embeddings(self.backend).flatten(1)
-        self.learn(x, responses.to(x), scaler.standardise(responses).to(x))
+        self.learn(x, responses.to(x), self.scaler_.standardise(responses).to(x))
 
     @abstractmethod
     def learn(self, x: Tensor, responses: Tensor, standard: Tensor) -> None:
@@ -56,8 +52,7 @@ class EmbeddingEdit(Method):
 
         Args:
             x: (N, D) embeddings of the reference images.
-            responses: (N, K) raw.
-            standard: (N, K) standardised.
+            responses, standard: (N, K) raw and standardised.
         """
 
     @abstractmethod
@@ -74,12 +69,10 @@ class EmbeddingEdit(Method):
             return x
         flat = x.flatten(1)
         goal = self.goal(flat, directions)
-        weight: Tensor | float
-        if alpha is None:
+        weight: Tensor | float | None = alpha
+        if weight is None:
             assert self.angle is not None  # own_alpha is None only then
             weight, _ = alpha_for_angle(flat, goal, self.angle, interpolation=self.interpolation)
-        else:
-            weight = alpha
         return keep_norm(interpolate(flat, goal, weight, self.interpolation), flat).view_as(x)
 
     def _generate(
@@ -114,8 +107,3 @@ def decode(backend: Backend, x: Tensor, images: Tensor, strength: float | None, 
     """
     assert strength is not None  # who decodes uses a strength
     return backend.decode(x, init_image=images, strength=strength, seeds=seeds).clamp(0, 1)
-
-
-def signed(standard: Tensor, directions: Directions) -> Tensor:
-    """Standardised responses (N, K) as what is wanted of them: summed over units, large in these directions, (N,)."""
-    return torch.stack([SIGN[sense] * standard[:, unit] for unit, sense in directions.items()]).sum(0)

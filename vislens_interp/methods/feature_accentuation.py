@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.methods.base import Directions, check_counts, check_positive
+from vislens_interp.landscape.prior import signed
+from vislens_interp.methods.base import Directions
 from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_signal, to_spectrum
-from vislens_interp.methods.maco import check_box
 from vislens_interp.methods.pixel_ascent import ImageAscent, minimise
-from vislens_interp.methods.robustness import crops, noise
+from vislens_interp.methods.robustness import check_crops, crops, noise
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_not_negative, check_positive
 
 GATE = 5.0
 """Where the logits of the amplitudes' gates start: sigmoid(5) = 0.993, as in faccent."""
@@ -23,13 +24,11 @@ class FeatureAccentuation(ImageAscent):
     the unit is not silent.
 
     Args:
-        steps: 100 in the release.
-        lr: Adam's learning rate, 0.05 in the release.
+        steps, lr: 100 in the release; Adam's learning rate, 0.05.
         crops: Crops of each picture in a step; 16 in the release.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.05 and 0.99 in the release.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.02 in the release.
         regularization: λ; 1 in the release, where a layer is given. 0 needs no features, and half of the passes.
-        chunk: Pictures at a time.
 
     Source: Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images",
     and chrishamblin7/faccent: ``render.render_vis``, ``param.fourrier_phase``, ``transform.standard_box_transforms``
@@ -50,12 +49,9 @@ class FeatureAccentuation(ImageAscent):
         chunk: int = 4,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk)
-        check_counts(crops=crops)
         check_positive(lr=lr)
-        check_box(box)
-        for name, value in (("noise", noise), ("regularization", regularization)):
-            if value < 0:
-                raise ValueError(f"{name}={value} must not be negative.")
+        check_crops(crops, box, noise)
+        check_not_negative(regularization=regularization)
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
         self.regularization = regularization
 
@@ -70,9 +66,6 @@ class FeatureAccentuation(ImageAscent):
                 f"regularization={self.regularization} holds the layer that the unit is read from, and "
                 f"{type(whole).__name__} has no features. Pass regularization=0, or a network and a layer."
             )
-
-    def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        return images
 
     def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
         spectrum = to_spectrum(decorrelate(to_logits(images)))
@@ -97,7 +90,7 @@ class FeatureAccentuation(ImageAscent):
                 before = self.target.features(seen[1])
             responses, after = self.target.with_features(seen[0])
             moved = (after - before).flatten(1).norm(dim=1)
-            wanted = self.signed(responses, directions)
+            wanted = signed(self.scaler_.standardise(responses), directions)
             return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
 
         weight = torch.zeros(len(images), device=images.device)

@@ -1,6 +1,5 @@
 """BrainDiVE: a diffusion model samples, and at every step the unit's gradient pulls."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -8,11 +7,11 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
-from vislens_interp.landscape.prior import ResponseScaler
-from vislens_interp.methods.base import Directions, Method, check_counts
-from vislens_interp.methods.embedding_edit import signed
-from vislens_interp.reference import ReferenceSet
+from vislens_interp.landscape.prior import signed
+from vislens_interp.math import full_chunks
+from vislens_interp.methods.base import Directions, Method
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_counts, check_word
 
 
 class GuidedDiffusion(Method):
@@ -27,9 +26,6 @@ class GuidedDiffusion(Method):
         steps: Of the sampling; 50 in the release. None is the generator's own.
         condition: What the model is told: ``"none"``, as in the paper, so that the image to edit has no say; or
             ``"image"``, that image's embedding.
-
-    Attributes (after ``fit``):
-        scaler_: The scale of the responses.
 
     Source: Luo et al. 2023, "Brain Diffusion for Visual Exploration", NeurIPS, and aluo-x/BrainDiVE:
     ``brain_guide_pipeline.py`` (``cond_fn``), ``run_brain_guidance_category.py`` (commits 37ddf584, 1a42c6e2).
@@ -47,8 +43,7 @@ class GuidedDiffusion(Method):
             raise ValueError(f"scale={scale} must not be negative; the direction has its sign already.")
         if steps is not None:
             check_counts(steps=steps)
-        if condition not in ("none", "image"):
-            raise ValueError(f"condition={condition!r} is unknown; expected 'none' or 'image'.")
+        check_word("condition", condition, ("none", "image"))
         self.scale, self.steps = scale, steps
         self.condition: Literal["none", "image"] = condition
 
@@ -57,27 +52,20 @@ class GuidedDiffusion(Method):
         super().validate(target, backend)
         if not isinstance(getattr(backend, "generator", None), StableDiffusionGenerator):
             raise ValueError(
-                f"GuidedDiffusion samples from a latent diffusion model, and backend {backend.name!r} has none; "
-                "expected Stable Diffusion. Use backend='sd15'."
+                f"GuidedDiffusion: backend {backend.name!r} has none; expected Stable Diffusion. Use backend='sd15'."
             )
-
-    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        assert reference.responses is not None  # the scale uses responses
-        self.scaler_ = ResponseScaler.fit(reference.responses, list(self.target.names))
 
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, None]:
         generator: StableDiffusionGenerator = self.backend.generator  # pyright: ignore[reportAttributeAccessIssue]
-        condition = torch.zeros(len(images), generator.embedding_dim)
-        if self.condition == "image":
-            condition = self.encode(images)
+        image = self.condition == "image"
+        condition = self.encode(images) if image else torch.zeros(len(images), generator.embedding_dim)
         condition = condition[:, None].to(generator.device, generator.dtype)
         made = []
-        for rows in torch.arange(len(images)).split(generator.batch_size):
-            padded = torch.cat([rows, rows[-1:].expand(generator.batch_size - len(rows))])  # one size, one arithmetic
-            sampled = self._sample(generator, condition[padded], directions, [seeds[row] for row in padded.tolist()])
-            made.append(sampled[: len(rows)])
+        for rows, own in full_chunks(len(images), generator.batch_size):
+            sampled = self._sample(generator, condition[rows], directions, [seeds[row] for row in rows.tolist()])
+            made.append(sampled[:own])
         return torch.cat(made), None
 
     def _sample(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
-from vislens_interp.config import Config, EditConfig, Overrides, resolve, sections_of
+from vislens_interp.config import Config, Overrides, resolve, sections_of
 from vislens_interp.copies import permuted_rows
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.cross_talk import reduce_cross_talk
@@ -18,7 +18,7 @@ from vislens_interp.landscape.evidence import Evidence, evidence
 from vislens_interp.landscape.fit import fit_landscape, split_rows
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.local_mean import local_mean_goal
-from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler
+from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, signed
 from vislens_interp.landscape.surrogate import MAX_ROTATION_DEG, ResponseSurrogate
 from vislens_interp.math import keep_norm
 from vislens_interp.methods.base import Directions, Method
@@ -48,9 +48,7 @@ class LandscapeMethod(Method):
     landscape_: Landscape
 
     def __init__(self, config: Config | None = None, **overrides: Unpack[Overrides]) -> None:
-        resolve(
-            Config() if config is None else config, overrides
-        )  # a name or value that can never be right is refused at once
+        resolve(Config() if config is None else config, overrides)  # what can never be right is refused at once
         self._given, self._overrides = config, dict(overrides)
         self._config: Config | None = None
         self.shuffled_: list[Landscape] = []
@@ -77,11 +75,7 @@ class LandscapeMethod(Method):
         return {**given, **self._overrides}
 
     def bind(self, target: Target, backend: Backend) -> Self:
-        """Take target and backend without fitting, for a landscape that is there already.
-
-        Raises:
-            ValueError: A setting does not go with the backend's defaults: said before a fit.
-        """
+        """Take target and backend without fitting; ValueError for a setting that its defaults exclude."""
         super().bind(target, backend)
         self._config = resolve(self._given or backend.defaults, self._overrides)
         return self
@@ -96,13 +90,12 @@ class LandscapeMethod(Method):
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         x, responses = reference.embeddings(self.backend), reference.responses
         assert responses is not None  # a landscape uses responses
-        scaler = ResponseScaler.fit(responses, self.target.names)
         groups = reference.groups
-        landscape = self._fit_one(x, responses, scaler, groups, progress, checkpoint)
+        landscape = self._fit_one(x, responses, groups, progress, checkpoint)
         fit = self.config.fit
         generator = torch.Generator().manual_seed(fit.seed + 1)
         shuffled = [
-            self._fit_one(x, responses[permuted_rows(groups, generator)], scaler, groups, False, None)
+            self._fit_one(x, responses[permuted_rows(groups, generator)], groups, False, None)
             for _ in range(fit.shuffles)
         ]
         found = evidence(landscape, x, shuffled, groups=groups, seed=fit.seed)
@@ -116,18 +109,12 @@ class LandscapeMethod(Method):
             self.surrogate_ = ResponseSurrogate(landscape, x, seed=fit.seed)
 
     def _fit_one(
-        self,
-        x: Tensor,
-        responses: Tensor,
-        scaler: ResponseScaler,
-        groups: Tensor,
-        progress: bool,
-        checkpoint: Path | None,
+        self, x: Tensor, responses: Tensor, groups: Tensor, progress: bool, checkpoint: Path | None
     ) -> Landscape:
-        backend, fit, shape = self.backend, self.config.fit, self.config.prior
+        backend, fit, shape, scaler = self.backend, self.config.fit, self.config.prior, self.scaler_
         vae = backend.vae()
         prior = ActivationPrior.of(shape, vae.latent_dim, responses.shape[1])
-        differentiable = self.target.differentiable and backend.differentiable and shape.gradients
+        differentiable = self._differentiable and shape.gradients
         if shape.closed_form_init:
             # The evidence is read from what the start has not seen either.
             training, _ = split_rows(len(x), fit, groups)
@@ -157,7 +144,7 @@ class LandscapeMethod(Method):
     def _consistency_features(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """What the consistency loss compares: the target's layer, as maps and as responses, or another network's."""
         target, backend = self.target, self.backend
-        if not (target.differentiable and backend.differentiable):
+        if not self._differentiable:
             extractor = backend.feature_extractor()
             if extractor is None:
                 raise ValueError(
@@ -168,6 +155,10 @@ class LandscapeMethod(Method):
         some = x[:: max(1, len(x) // CONSISTENCY_IMAGES)][:CONSISTENCY_IMAGES]
         features = LayerFeatures(target, backend.render(some))
         return lambda part: features(backend.render(part))
+
+    @property
+    def _differentiable(self) -> bool:
+        return self.target.differentiable and self.backend.differentiable
 
     def _respond_to_x(self, scaler: ResponseScaler) -> Callable[[Tensor], Tensor]:
         return lambda x: scaler.standardise(self.target(self.backend.render(x)).float())
@@ -182,8 +173,7 @@ class LandscapeMethod(Method):
         """Add what a decoding lost of x, as far as the settings say; gradients flow to ``decoded``.
 
         Args:
-            x: (N, ...) of the images.
-            before: (N, latent_dim) their latents.
+            x, before: (N, ...) of the images, and (N, latent_dim) their latents.
             decoded: (N, ...) decodings of latents after an edit.
             left: Share of the loss that is added again, one for all or (N, 1, ...).
         """
@@ -201,8 +191,7 @@ class LandscapeEdit(LandscapeMethod):
     """Move latents of images towards a goal that the unit prefers (Algorithm 2).
 
     Args:
-        config: Every setting; None starts from the backend's measured defaults.
-        overrides: Settings by keyword, such as ``alpha=0.5, epochs=10``.
+        config, overrides: As :class:`LandscapeMethod`, such as ``alpha=0.5, epochs=10``.
 
     >>> LandscapeEdit(goal="local_mean", epochs=3).settings()
     {'goal': 'local_mean', 'epochs': 3}
@@ -253,9 +242,7 @@ class LandscapeEdit(LandscapeMethod):
         share = alpha if alpha is not None else min(1.0, (angle or 0.0) / MAX_ROTATION_DEG)
 
         def score(seen: Tensor, rows: Tensor) -> Tensor:
-            predicted = surrogate(loop.embedder(seen))
-            signed = [predicted[:, unit] * (1 if sense == "increase" else -1) for unit, sense in directions.items()]
-            return torch.stack(signed).sum(0)
+            return signed(surrogate(loop.embedder(seen)), directions)
 
         return loop.ascend(images, score, share=share, strength=strength)
 
@@ -273,9 +260,13 @@ class LandscapeEdit(LandscapeMethod):
             return moved, self.landscape_.encode(moved)[0]
         if not directions:
             return self._decode(x, before, before, None), before
-        goal = self._goal(before, directions, edit)
-        weight: Tensor | float
-        if alpha is None:
+        if edit.goal == "local_mean":
+            goal = local_mean_goal(self.landscape_, before, directions)
+        else:
+            power = edit.top_activating_power
+            goal = self.landscape_.goal(before, dict(directions), edit.mode, top_activating_power=power)
+        weight: Tensor | float | None = alpha
+        if weight is None:
             assert edit.angle is not None  # own_alpha is None only then
             weight, _ = alpha_for_angle(
                 before,
@@ -285,21 +276,10 @@ class LandscapeEdit(LandscapeMethod):
                 decode=lambda latent: self._decode(x, before, latent, goal),
                 start=x if x.ndim == 2 else None,
             )
-        else:
-            weight = alpha
         moved = interpolate(before, goal, weight, edit.interpolation)
         if edit.cross_talk_steps and len(directions) < len(self.landscape_.names) and self._differentiable:
             moved = self._without_cross_talk(x, before, moved, goal, directions)
         return self._decode(x, before, moved, goal), moved
-
-    @property
-    def _differentiable(self) -> bool:
-        return self.target.differentiable and self.backend.differentiable
-
-    def _goal(self, before: Tensor, directions: Directions, edit: EditConfig) -> Tensor:
-        if edit.goal == "local_mean":
-            return local_mean_goal(self.landscape_, before, directions)
-        return self.landscape_.goal(before, dict(directions), edit.mode, top_activating_power=edit.top_activating_power)
 
     def _without_cross_talk(
         self, x: Tensor, before: Tensor, moved: Tensor, goal: Tensor, directions: Directions

@@ -5,42 +5,38 @@ import math
 import torch
 from torch import Tensor
 
-from vislens_interp.methods.base import Directions, check_counts, check_positive
 from vislens_interp.methods.fourier import odd, recorrelate, to_signal
 from vislens_interp.methods.natural_spectrum import natural_spectrum
-from vislens_interp.methods.pixel_ascent import ImageAscent, minimise
-from vislens_interp.methods.robustness import crops, noise
+from vislens_interp.methods.pixel_ascent import AscentFromNoise
+from vislens_interp.methods.robustness import check_crops, crops, noise
+from vislens_interp.validation import check_positive
 
 SPREAD = 0.15
 """SD of a crop's centre, as a share of the side: the same in Horama and xplique."""
 
 
-class MACO(ImageAscent):
+class MACO(AscentFromNoise):
     """Optimise the phases φ of a picture sigmoid(C F⁻¹(r e^{iφ})) from noise; r, the amplitudes, stay natural.
 
-    The image to edit has no say: a picture's seed makes it.
-
     Args:
-        steps: 256 in deel-ai/xplique, 1,000 in serre-lab/Horama, the authors' two releases.
-        lr: NAdam's learning rate, 1.0 in both.
+        steps, lr: 256 in deel-ai/xplique, 1,000 in serre-lab/Horama, the authors' two releases; NAdam's rate, 1.0.
         crops: Crops that the target sees in a step; 6 in Horama, 32 in xplique.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.2 and 0.25 in Horama.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.05 in Horama, 0.08 in xplique.
-        chunk: Pictures at a time.
 
     Source: Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
     Optimization", NeurIPS: φ* = argmax f(F⁻¹(r e^{iφ})). Deviations:
 
     - r was measured by us (``natural_spectrum.safetensors`` and its card), in logits of pixels, so that a picture needs
       no standardisation before the sigmoid; mean and contrast are those of photographs.
-    - φ starts uniform, as random phases are; the releases make it normal with SD 1 at every step.
+    - φ starts uniform (released: normal, SD 1), and is drawn again where the unit is silent and so has no gradient.
     - φ is made odd where a real picture's is (:func:`~vislens_interp.methods.fourier.odd`). The releases leave that
       to the inverse transform, which changes the amplitudes of two columns.
-    - Phases at which the unit is silent, and so has no gradient, are drawn again.
-    - Crops are nearly the whole picture. The releases paint 1,280 (or 512) pixels for a network of 224 and show a
-      quarter of the side; this picture is as large as the backend's and judged as a whole. ``box=(0.2, 0.25)`` is the
-      published one.
+    - Crops are nearly the whole picture. The releases paint 1,280 (or 512) pixels and show a quarter of the side to a
+      network of 224; this picture is as large as the backend's. ``box=(0.2, 0.25)`` is the published one.
     """
+
+    optimizer = torch.optim.NAdam
 
     def __init__(
         self,
@@ -53,30 +49,15 @@ class MACO(ImageAscent):
         chunk: int = 4,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk)
-        check_counts(crops=crops)
+        check_crops(crops, box, noise)
         check_positive(lr=lr)
-        check_box(box)
-        if noise < 0:
-            raise ValueError(f"noise={noise} must not be negative.")
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
 
-    def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        return self.picture(self._initial(generators))
-
-    def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
-        phase = self.awake(self._initial, self._look, directions, generators).requires_grad_()
-
-        def loss() -> Tensor:
-            return -self.wanted(self._look(phase, generators), directions).view(len(phase), self.crops).mean(1)
-
-        minimise([phase], torch.optim.NAdam([phase], lr=self.lr), loss, self.steps)
-        return self.picture(phase)
-
-    def _look(self, phase: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def look(self, phase: Tensor, generators: list[torch.Generator]) -> Tensor:
         seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
         return noise(seen, generators, self.noise)
 
-    def _initial(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
+    def draw(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
         size = self.backend.size
         drawn = [torch.rand(3, size, size // 2 + 1, generator=one) for one in generators]
         return math.pi * (2 * torch.stack(drawn) - 1).to(self.target.device)
@@ -93,9 +74,3 @@ def signal_of(phase: Tensor) -> Tensor:
     amplitude, turned = natural.amplitude.to(phase), odd(phase)
     signal = to_signal(torch.complex(amplitude * turned.cos(), amplitude * turned.sin()), size)
     return signal + natural.mean.to(phase)[:, None, None]
-
-
-def check_box(box: tuple[float, float]) -> None:
-    """Raise ValueError unless these are two sides of crops, the smaller first."""
-    if len(box) != 2 or not 0 < box[0] <= box[1] <= 1:
-        raise ValueError(f"box={box} must be the smallest and the largest side of a crop, in (0, 1]: (0.8, 1.0).")

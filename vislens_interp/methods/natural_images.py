@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from vislens_interp.images import ImageFiles, resize
-from vislens_interp.landscape.prior import ResponseScaler
+from vislens_interp.landscape.prior import signed
 from vislens_interp.methods.base import Directions, Method
-from vislens_interp.methods.embedding_edit import signed
 from vislens_interp.reference import ReferenceSet
+from vislens_interp.validation import check_counts
 
 
 class NaturalImages(Method):
@@ -22,8 +22,7 @@ class NaturalImages(Method):
         count: k; 10 in the paper.
 
     Attributes (after ``fit``):
-        images_: (N, 3, H, W) the reference images.
-        standard_: (N, K) their standardised responses.
+        images_, standard_: (N, 3, H, W) the reference images; (N, K) their standardised responses.
 
     Source: Vis-Lens, Figs. 4 and S21 to S26 (top 10). Several units: ranked by the sum of their wanted changes.
     """
@@ -32,17 +31,15 @@ class NaturalImages(Method):
     images_: Tensor | ImageFiles
 
     def __init__(self, count: int = 10) -> None:
-        if count < 1:
-            raise ValueError(f"count={count} must be at least 1.")
+        check_counts(count=count)
         self.count = count
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         if len(reference) < self.count:
             raise ValueError(f"images holds {len(reference)} images; expected at least count={self.count}.")
-        responses = reference.responses
-        assert responses is not None  # the ranking uses responses
+        assert reference.responses is not None  # the ranking uses responses
         self.images_ = reference.images
-        self.standard_ = ResponseScaler.fit(responses, list(self.target.names)).standardise(responses)
+        self.standard_ = self.scaler_.standardise(reference.responses)
 
     def rows(self, directions: Directions) -> Tensor:
         """Rows of the reference set, the best first: (count,)."""
@@ -64,9 +61,6 @@ class RandomImages(NaturalImages):
     """Show any reference images, whatever a unit answers to them: the control of the top-k images.
 
     A picture's noise seed picks it, for one direction as for the other. No direction gives the image itself.
-
-    Attributes (after ``fit``):
-        images_: (N, 3, H, W) the reference images.
     """
 
     def __init__(self) -> None:

@@ -9,6 +9,8 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import OptimizeConfig
 from vislens_interp.landscape.optimize import Optimized, Reader, Reading, optimize
+from vislens_interp.landscape.prior import SIGN, signed
+from vislens_interp.math import full_chunks
 from vislens_interp.methods.base import Directions
 from vislens_interp.methods.landscape import LandscapeMethod, validate_gradients
 from vislens_interp.targets.layer_features import LayerFeatures
@@ -26,8 +28,7 @@ class LandscapeOptimization(LandscapeMethod):
     """Optimise latents of images by the gradient of the unit's response (Algorithm 3).
 
     Args:
-        config: Every setting; None starts from the backend's measured defaults.
-        overrides: Settings by keyword, such as ``optimize={"steps": 100}``.
+        config, overrides: As :class:`LandscapeMethod`, such as ``optimize={"steps": 100}``.
 
     Attributes (after ``generate``):
         optimized_: Curves and latents of the last optimisation.
@@ -89,25 +90,22 @@ class LandscapeOptimization(LandscapeMethod):
         if directions:
             goal = settings.prior_mean_scale * landscape.goal(z, dict(directions), self.config.edit.mode)
         block = landscape.mask(list(directions)).to(z)
-        signs = {unit: 1.0 if sense == "increase" else -1.0 for unit, sense in directions.items()}
 
         def score(seen: Tensor, rows: Tensor) -> Tensor:
-            responses = landscape.scaler.standardise(target(seen).float())
-            signed = torch.stack([sign * responses[:, unit] for unit, sign in signs.items()]).sum(0)
+            wanted = signed(landscape.scaler.standardise(target(seen).float()), directions)
             if settings.w_kld > 0:
                 latent = landscape.vae.encode(loop.embedder(seen))[0]
                 if settings.prior == "standard":
                     off = latent.square().sum(1) / 2
                 else:
                     off = ((latent - goal[rows]) ** 2 * block).sum(1) / (2 * settings.sigma_prior**2)
-                signed = signed - settings.w_kld * off
-            return signed
+                wanted = wanted - settings.w_kld * off
+            return wanted
 
-        share = 1.0 if directions else 0.0
         return loop.ascend(
             images,
             score,
-            share=share,
+            share=1.0 if directions else 0.0,
             strength=strength,
             side=self.backend.size,
             steps=settings.steps,
@@ -149,7 +147,7 @@ class LandscapeOptimization(LandscapeMethod):
         """Reads latents during an optimisation that started from ``z``, the codes of ``x``."""
         landscape, target, backend = self.landscape_, self.target, self.backend
         units = list(directions)
-        signs = torch.tensor([1.0 if sense == "increase" else -1.0 for sense in directions.values()]).to(z)
+        signs = torch.tensor([SIGN[sense] for sense in directions.values()]).to(z)
         # The worst that any reference image got: a rectified unit's floor, below which nothing points anywhere.
         worst = (landscape.scaler.standardise(landscape.responses)[:, units].to(z) * signs).min(0).values
         features, initial, scale = None, z, 0.0
@@ -159,7 +157,8 @@ class LandscapeOptimization(LandscapeMethod):
             with torch.no_grad():
                 known = landscape.decode(self._some_latents(z))
                 features = LayerFeatures(target, backend.render(known), without=units)
-                initial = torch.cat([features(backend.render(x[rows]))[:count] for rows, count in _filled(len(x))])
+                chunks = full_chunks(len(x), RENDERED)
+                initial = torch.cat([features(backend.render(x[rows]))[:count] for rows, count in chunks])
                 scale = (known.flatten(1).var(0).sum() / features.variance.clamp_min(1e-12)).item()
 
         def read(latent: Tensor, rows: Tensor) -> Reading:
@@ -171,9 +170,9 @@ class LandscapeOptimization(LandscapeMethod):
             else:
                 responses, layer = target.with_features(pictures)
                 change = scale * ((features.of(layer) - initial[rows]) ** 2).sum(1)
-            signed = landscape.scaler.standardise(responses.float())[:, units] * signs
-            silent = (signed.detach() <= worst + SILENT).all(1) if settings.w_silent > 0 else None
-            return Reading(signed.sum(1), change, silent)
+            wanted = landscape.scaler.standardise(responses.float())[:, units] * signs
+            silent = (wanted.detach() <= worst + SILENT).all(1) if settings.w_silent > 0 else None
+            return Reading(wanted.sum(1), change, silent)
 
         return read
 
@@ -194,9 +193,3 @@ class LandscapeOptimization(LandscapeMethod):
                 (gradient,) = torch.autograd.grad(responses[:, unit].sum(), latent, retain_graph=True)
                 total += (gradient**2).sum(0)
         return (total / len(known)).sqrt()
-
-
-def _filled(count: int) -> list[tuple[Tensor, int]]:
-    """Rows 0..count-1 in chunks of one size, the last filled up with its last row, and how many of each are its own."""
-    chunks = torch.arange(count).split(RENDERED)
-    return [(torch.cat([rows, rows[-1:].expand(RENDERED - len(rows))]), len(rows)) for rows in chunks]

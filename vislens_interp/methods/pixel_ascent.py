@@ -2,16 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vislens_interp.images import resize
-from vislens_interp.landscape.prior import ResponseScaler
-from vislens_interp.methods.base import Directions, Method, check_counts
-from vislens_interp.methods.embedding_edit import signed
-from vislens_interp.reference import ReferenceSet
+from vislens_interp.landscape.prior import signed
+from vislens_interp.math import full_chunks
+from vislens_interp.methods.base import Directions, Method
+from vislens_interp.validation import check_counts
 
 ATTEMPTS = 10
 """How often a start is drawn for a unit that stays silent."""
@@ -24,11 +23,8 @@ class ImageAscent(Method):
 
     Args:
         steps: Gradient steps.
-        chunk: Pictures optimised together. Chunks are always filled up to this size, so that a picture's numerics,
-            which many steps would amplify, do not depend on how many came with it.
-
-    Attributes (after ``fit``):
-        scaler_: The scale of the responses, which are optimised in SDs.
+        chunk: Pictures optimised together; chunks are always filled up (:func:`~vislens_interp.math.full_chunks`), for
+            many steps amplify the last bit.
     """
 
     needs_gradients = True
@@ -37,72 +33,87 @@ class ImageAscent(Method):
         check_counts(steps=steps, chunk=chunk)
         self.steps, self.chunk = steps, chunk
 
-    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        assert reference.responses is not None  # the scale uses responses
-        self.scaler_ = ResponseScaler.fit(reference.responses, list(self.target.names))
-
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, None]:
         images = resize(images.float(), self.backend.size).to(self.target.device)
         made = []
-        for rows in torch.arange(len(images)).split(self.chunk):
-            padded = torch.cat([rows, rows[-1:].expand(self.chunk - len(rows))]) if directions else rows
-            generators = [torch.Generator().manual_seed(seeds[row]) for row in padded.tolist()]
+        for rows, own in full_chunks(len(images), self.chunk):
+            rows = rows if directions else rows[:own]
+            generators = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
             with torch.enable_grad():
                 if directions:
-                    part = self.ascend(images[padded], directions, generators)
+                    part = self.ascend(images[rows], directions, generators)
                 else:
-                    part = self.initial(images[padded], generators)
-            made.append(part.detach()[: len(rows)])
+                    part = self.initial(images[rows], generators)
+            made.append(part.detach()[:own])
         return torch.cat(made).clamp(0, 1).float(), None
 
-    @abstractmethod
     def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """Pictures (N, 3, S, S) before the first step, from the images or from one generator each."""
+        """Pictures (N, 3, S, S) before the first step: the images, or what one generator each makes."""
+        return images
 
     @abstractmethod
     def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
         """Pictures (N, 3, S, S) after the last step."""
 
-    def awake(
-        self,
-        draw: Callable[[list[torch.Generator], int], Tensor],
-        look: Callable[[Tensor, list[torch.Generator]], Tensor],
-        directions: Directions,
-        generators: list[torch.Generator],
-    ) -> Tensor:
+    def wanted(self, pictures: Tensor, directions: Directions) -> Tensor:
+        """Response in the wanted directions, in SDs and summed over units: (N,)."""
+        return signed(self.scaler_.standardise(self.target(pictures)), directions)
+
+
+class AscentFromNoise(ImageAscent):
+    """Optimises parameters (N, ...) that are drawn from noise: the image to edit has no say, a picture's seed makes it.
+
+    Subclasses say how parameters are drawn (:meth:`draw`), what pictures they are (:meth:`picture`) and what the
+    target sees of these (:meth:`look`), several looks of each, one picture after another.
+    """
+
+    lr: float
+    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+
+    @abstractmethod
+    def draw(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
+        """Parameters to start from, one generator a picture."""
+
+    @abstractmethod
+    def picture(self, parameters: Tensor) -> Tensor:
+        """Parameters to pictures (N, 3, S, S) in [0, 1]."""
+
+    @abstractmethod
+    def look(self, parameters: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Parameters to what the target sees of their pictures."""
+
+    def initial(self, images: Tensor, generators: list[torch.Generator]) -> Tensor:
+        return self.picture(self.draw(generators))
+
+    def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
+        parameters = self._awake(directions, generators).requires_grad_()
+
+        def loss() -> Tensor:
+            return -self.wanted(self.look(parameters, generators), directions).view(len(parameters), -1).mean(1)
+
+        minimise([parameters], self.optimizer([parameters], lr=self.lr), loss, self.steps)  # pyright: ignore[reportCallIssue]
+        return self.picture(parameters)
+
+    def _awake(self, directions: Directions, generators: list[torch.Generator]) -> Tensor:
         """Parameters (N, ...) to start from, drawn again where the unit is silent and so has no gradient.
 
         Lucid sends gradients through silent ReLUs in the first steps. A target exposes no layers, so that cannot be
         done here.
-
-        Args:
-            draw: Generators and the number of the attempt to parameters.
-            look: Parameters and generators to what the target sees of the pictures.
-            directions: What is wanted.
-            generators: One a picture.
         """
-        parameters = draw(generators, 0)
+        parameters = self.draw(generators)
         for attempt in range(1, ATTEMPTS):
             parameters.requires_grad_()
             same = [torch.Generator().manual_seed(attempt) for _ in generators]  # their own draws are for the ascent
-            seen = look(parameters, same)
+            seen = self.look(parameters, same)
             (gradient,) = torch.autograd.grad(self.wanted(seen, directions).sum(), parameters)
             parameters = parameters.detach()
             silent = (gradient.flatten(1) == 0).all(1).nonzero()[:, 0].tolist()
             if not silent:
                 break
-            parameters[silent] = draw([generators[row] for row in silent], attempt)
+            parameters[silent] = self.draw([generators[row] for row in silent], attempt)
         return parameters
-
-    def wanted(self, pictures: Tensor, directions: Directions) -> Tensor:
-        """Response in the wanted directions, in SDs and summed over units: (N,)."""
-        return self.signed(self.target(pictures), directions)
-
-    def signed(self, responses: Tensor, directions: Directions) -> Tensor:
-        """Raw responses (N, K) to what is wanted of them: in SDs, large where they lie in the directions, (N,)."""
-        return signed(self.scaler_.standardise(responses), directions)
 
 
 def minimise(

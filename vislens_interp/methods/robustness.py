@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from vislens_interp.validation import check_counts, check_not_negative
+
 SIDE = 128
 """Pixels of lucid's default picture, by which its shifts are turned into shares."""
 JITTER = (8 / SIDE, 4 / SIDE)
@@ -19,18 +21,11 @@ ANGLES = (*range(-10, 11), *[0] * 5)
 def wobble(pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
     """Shift, scale and rotate each picture at random; what comes in from outside is grey.
 
-    Args:
-        pictures: (N, 3, H, W) in [0, 1].
-        generators: One a picture.
-
-    Returns:
-        (N, 3, H, W); gradients flow.
-
     Source: Olah et al. 2017, "Feature Visualization", and lucid's ``standard_transforms``: pad 12, jitter 8, scale
     0.9 to 1.1, rotate up to 10° (24 % not at all), jitter 4. Deviations: one resampling instead of four, at the
     picture's own size; shifts are shares of the side, as lucid's pixels are of its 128.
     """
-    drawn = _draw(6, generators).to(pictures)
+    drawn = torch.stack([torch.rand(6, generator=one) for one in generators]).to(pictures)
     shift = (drawn[:, 0:2] - 0.5) * JITTER[0] + (drawn[:, 2:4] - 0.5) * JITTER[1]
     scale = torch.tensor(SCALES).to(pictures)[(drawn[:, 4] * len(SCALES)).long()]
     angle = torch.tensor(ANGLES).to(pictures)[(drawn[:, 5] * len(ANGLES)).long()] * math.pi / 180
@@ -51,10 +46,7 @@ def crops(
     """Square parts of each picture at random, each enlarged to the picture's size.
 
     Args:
-        pictures: (N, 3, S, S).
-        generators: One a picture.
-        count: Crops of each.
-        box: Smallest and largest side, as shares of the picture's.
+        count, box: Crops of each; smallest and largest side, as shares of the picture's.
         spread: SD of the crop's centre around the picture's, as a share of the side, never beyond the border; None is
             anywhere inside.
 
@@ -85,6 +77,9 @@ def noise(pictures: Tensor, generators: list[torch.Generator], level: float) -> 
     return pictures + level * torch.cat(added).to(pictures)
 
 
-def _draw(count: int, generators: list[torch.Generator]) -> Tensor:
-    """Uniform numbers (N, count)."""
-    return torch.stack([torch.rand(count, generator=one) for one in generators])
+def check_crops(crops: int, box: tuple[float, float], noise: float) -> None:
+    """Raise ValueError for crops that cannot be taken, or noise that cannot be added."""
+    check_counts(crops=crops)
+    check_not_negative(noise=noise)
+    if len(box) != 2 or not 0 < box[0] <= box[1] <= 1:
+        raise ValueError(f"box={box} must be the smallest and the largest side of a crop, in (0, 1]: (0.8, 1.0).")

@@ -31,9 +31,8 @@ class StandardVAE(LandscapeOptimization):
     Same VAE, losses, epochs, optimiser and generator as the landscape's; only the responses play no part in the fit.
 
     Args:
-        config: Every setting; None starts from the backend's measured defaults.
-        overrides: Settings by keyword. The published run is
-            ``optimize={"steps": 10_000, "lr": 0.1, "w_kld": 0.001}``.
+        config, overrides: As ``LandscapeOptimization``. The published run is ``optimize={"steps": 10_000, "lr": 0.1,
+            "w_kld": 0.001}``.
 
     Attributes (after ``fit``):
         landscape_: The VAE and the reference set in it; its blocks organise nothing.
@@ -53,7 +52,6 @@ class StandardVAE(LandscapeOptimization):
         """Train the backend's VAE on under N(0, 1); responses only set the scale."""
         x, responses = reference.embeddings(self.backend), reference.responses
         assert responses is not None  # the scale uses responses
-        scaler = ResponseScaler.fit(responses, list(self.target.names))
         vae, fit = self.backend.vae(), self.config.fit
         fitted = fit_landscape(
             vae,
@@ -69,5 +67,5 @@ class StandardVAE(LandscapeOptimization):
         # One-dimensional blocks that organise nothing, so that units can be named; the standard prior ignores them.
         prior = ActivationPrior(vae.latent_dim, [(unit, unit + 1) for unit in range(responses.shape[1])])
         self.landscape_ = Landscape(
-            fitted.vae, prior, scaler, list(self.target.names), fitted.latents, responses, fitted.held_out
+            fitted.vae, prior, self.scaler_, list(self.target.names), fitted.latents, responses, fitted.held_out
         )

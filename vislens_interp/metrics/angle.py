@@ -1,17 +1,16 @@
 """How far an edit has gone: what methods are matched at before their responses are compared."""
 
-import torch
 from torch import Tensor
 
 from vislens_interp.math import angle_between
+from vislens_interp.validation import check_finite, shapes
 
 
 def edit_angle(original: Tensor, edited: Tensor) -> Tensor:
     """Angle between each image's x and its edited x, in degrees: α means another thing to each method, this does not.
 
     Args:
-        original: (N, ...) embeddings before the edit; of pixels, the unedited decoding around 0.
-        edited: The same shape, after it.
+        original, edited: (N, ...) embeddings before and after the edit; of pixels, the unedited decoding around 0.
 
     Returns:
         (N,) from 0 to 180; it does not depend on the lengths.
@@ -24,12 +23,10 @@ def edit_angle(original: Tensor, edited: Tensor) -> Tensor:
     """
     if original.shape != edited.shape or original.ndim < 2:
         raise ValueError(
-            f"original has shape {tuple(original.shape)} and edited {tuple(edited.shape)}; expected the same (N, ...) "
-            "twice, row i of both from the same image. Edit all images, or leave out of both what was not."
+            f"{shapes(original=original, edited=edited)}; expected the same (N, ...) twice, row by row one image."
         )
+    check_finite(original=original, edited=edited)
     for name, x in (("original", original), ("edited", edited)):
-        if not torch.isfinite(x).all():
-            raise ValueError(f"{name} holds values that are NaN or infinite; expected finite ones. Leave those out.")
         if (x.flatten(1) == 0).all(1).any():
             raise ValueError(f"{name} is all zero in a row; expected a direction to turn. Leave those images out.")
     return angle_between(original, edited)

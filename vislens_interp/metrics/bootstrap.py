@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vislens_interp.validation import shapes
+
 AXES = ("unit", "image", "seed")
 
 
@@ -14,11 +16,8 @@ class Interval:
     """A mean and its percentile interval.
 
     Args:
-        mean: Of all values.
-        low: Lower end.
-        high: Upper end.
-        confidence: Nominal coverage, 0 to 1.
-        draws: Bootstrap draws behind the ends.
+        mean, low, high: Of all values, and the two ends.
+        confidence, draws: Nominal coverage, 0 to 1, and bootstrap draws behind the ends.
     """
 
     mean: float
@@ -49,10 +48,8 @@ def interval(
 
     Args:
         values: (units, images) or (units, images, seeds); (units,) if only units were measured.
-        levels: What is drawn again; a level that is left out is kept as it was measured, and one that the array does
-            not have is ignored. ``("unit",)`` asks about other units with these very images.
-        draws: Number of bootstrap draws.
-        seed: Of the draws.
+        levels: What is drawn again; a level that is left out is kept as it was measured. ``("unit",)`` asks about other
+            units with these very images.
         confidence: Nominal coverage, between 0 and 1.
         same_images: Image i is the same picture for every unit: then it is drawn for all units together, so that what
             is common to a picture does not average out as if each unit had seen pictures of its own.
@@ -83,16 +80,7 @@ def intervals(
     confidence: float = 0.95,
     same_images: bool = False,
 ) -> list[Interval]:
-    """:func:`interval` of many measures at once, all under the same draws: a table's rows in the time of one.
-
-    Args:
-        values: (measures, units, images) or (measures, units, images, seeds).
-
-    Returns:
-        An interval for each measure, as ``interval`` gives it.
-
-    Raises:
-        ValueError: As :func:`interval`.
+    """:func:`interval` of many measures at once, (measures, units, images[, seeds]), under the same draws.
 
     >>> [str(one) for one in intervals([[[1.0, 1.0]], [[2.0, 2.0]]])]
     ['+1.00 [+1.00, +1.00]', '+2.00 [+2.00, +2.00]']
@@ -100,8 +88,7 @@ def intervals(
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
-            f"values has shape {array.shape}; expected (measures, units, images) or (measures, units, images, seeds). "
-            "Use interval for one measure."
+            f"{shapes(values=array)}; expected (measures, units, images) or (measures, units, images, seeds)."
         )
     _checked(array[0], levels, draws, confidence)
     if not np.isfinite(array).all():
@@ -141,25 +128,17 @@ def paired_difference(
     """Interval of the mean of ``values_a - values_b``, both measured on the same units, images and seeds.
 
     Args:
-        values_a: As :func:`interval`.
-        values_b: The same shape; the same place means the same unit, image and seed.
-        levels: As :func:`interval`, and so on.
+        values_a, values_b: As :func:`interval`, of one shape; the same place means the same unit, image and seed.
 
     Returns:
         Mean difference and interval; positive where ``values_a`` is larger.
-
-    Raises:
-        ValueError: The shapes differ, or as :func:`interval`.
 
     >>> paired_difference([[2.0, 5.0]], [[1.0, 4.0]]).excludes_zero
     True
     """
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a.shape != b.shape:
-        raise ValueError(
-            f"values_a has shape {a.shape} and values_b {b.shape}; expected the same units, images and seeds in both. "
-            "Leave out of both what one of them lacks."
-        )
+        raise ValueError(f"{shapes(values_a=a, values_b=b)}; expected the same units, images and seeds in both.")
     return interval(a - b, levels=levels, draws=draws, seed=seed, confidence=confidence, same_images=same_images)
 
 
@@ -167,13 +146,11 @@ def _checked(values: ArrayLike, levels: Sequence[str], draws: int, confidence: f
     array = np.asarray(values, dtype=np.float64)
     if not 1 <= array.ndim <= len(AXES) or array.size == 0:
         raise ValueError(
-            f"values has shape {array.shape}; expected (units, images) or (units, images, seeds), none of them empty. "
-            "Average over what is not one of these first."
+            f"{shapes(values=array)}; expected (units, images) or (units, images, seeds), none of them empty."
         )
-    if not np.isfinite(array).all():
+    if wrong := int((~np.isfinite(array)).sum()):
         raise ValueError(
-            f"values holds {int((~np.isfinite(array)).sum())} that are NaN or infinite; expected finite ones. Leave "
-            "those units or images out, and say how many there were."
+            f"values holds {wrong} that are NaN or infinite; expected finite ones. Leave those units or images out."
         )
     if isinstance(levels, str) or not levels or any(level not in AXES for level in levels):
         raise ValueError(
@@ -194,10 +171,7 @@ def _resample(
         if not again:
             continue
         count = array.shape[axis]
-        if axis == 0:
-            array = array[rng.integers(count, size=count)]
-            continue
-        outer = (1, *array.shape[1:axis]) if same_images else array.shape[:axis]
+        outer = (1, *array.shape[1:axis]) if same_images and axis > 0 else array.shape[:axis]
         index = rng.integers(count, size=(*outer, count))
         array = np.take_along_axis(array, index.reshape(*index.shape, *[1] * (array.ndim - axis - 1)), axis)
     return array

@@ -15,17 +15,13 @@ def fid(images_a: Tensor, images_b: Tensor, *, weights: str | Path | None = None
     """FID between two sets of images: Inception-v3's 2,048 pooled features, as torchmetrics computes them.
 
     Args:
-        images_a: (N, 3, H, W) in [0, 1], usually the real ones.
-        images_b: (M, 3, H, W) in [0, 1]. FID is biased upwards by few images: compare sets of equal size, thousands.
+        images_a, images_b: (N, 3, H, W) and (M, 3, H, W) in [0, 1], usually the real ones first. FID is biased upwards
+            by few images: compare sets of equal size, thousands.
         weights: File of Inception's weights; None looks where torch.hub keeps it.
-        batch_size: Images in a pass.
-
-    Returns:
-        At least 0, up to rounding.
 
     Raises:
-        FileNotFoundError: The weights are not on this machine; nothing is downloaded.
-        ImportError: torch-fidelity, which torchmetrics takes the network from, is not installed.
+        FileNotFoundError, ImportError: The weights are not on this machine (nothing is downloaded), or torch-fidelity
+            is not.
         ValueError: There are fewer than two images in a set, or pixels are out of range.
 
     Source: Heusel et al. 2017; the paper's FID@2k. In any other features it is a Fréchet distance, not the FID: see
@@ -37,9 +33,7 @@ def fid(images_a: Tensor, images_b: Tensor, *, weights: str | Path | None = None
                 f"{name} has shape {tuple(images.shape)}; expected (N, 3, H, W) with at least two images. Give more."
             )
         if not ((images >= 0) & (images <= 1)).all():
-            raise ValueError(
-                f"{name} holds pixels outside of [0, 1]; expected RGB in that range. Clamp or rescale them."
-            )
+            raise ValueError(f"{name} holds pixels outside of [0, 1]; expected RGB in that range. Clamp or rescale it.")
     metric = inception_metric(weights)
     for images, real in ((images_a, True), (images_b, False)):
         for part in images.split(batch_size):

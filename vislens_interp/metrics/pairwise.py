@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from vislens_interp.metrics.similarity import cosine_similarity
+from vislens_interp.metrics.similarity import unit_features
+from vislens_interp.validation import shapes
 
 
 def diversity(features: Tensor) -> float:
@@ -12,27 +13,21 @@ def diversity(features: Tensor) -> float:
         features: (N, ...) of N >= 2 generated pictures, in a network that had no part in making them.
 
     Returns:
-        1 - mean cosine over the N (N - 1) / 2 pairs: 0 for N equal directions, 1 for orthogonal ones, at most
-        N / (N - 1). It has no right value of its own: read it beside that of natural pictures.
+        1 - mean cosine over the pairs: 1 for orthogonal directions, at most N / (N - 1). It has no right value of its
+        own: read it beside that of natural pictures.
 
     Raises:
         ValueError: There are fewer than two pictures, or features without a direction.
 
-    Source: as Zhu et al. 2017 (BicycleGAN), who take LPIPS, where this takes the cosine. Where a decoding forgets its
-    input, as at α = 1 and full strength, every input gives one picture a seed.
+    Source: as Zhu et al. 2017 (BicycleGAN), who take LPIPS, where this takes the cosine.
 
     >>> import torch
     >>> diversity(torch.eye(3))
     1.0
     """
     if features.ndim < 2 or len(features) < 2:
-        raise ValueError(
-            f"features has shape {tuple(features.shape)}; expected (N, ...) of at least two pictures. Generate from "
-            "more images, or with more seeds."
-        )
+        raise ValueError(f"{shapes(features=features)}; expected (N, ...) of at least two pictures. Generate more.")
     count = len(features)
-    flat = features.detach().flatten(1).double()
-    cosine_similarity(flat, flat)  # refuses rows without a direction
-    flat = flat / flat.abs().amax(1, keepdim=True)
-    total = (flat / flat.norm(dim=1, keepdim=True)).sum(0).square().sum().item()  # all ordered pairs, and N ones
+    flat = unit_features(features.detach().double(), "features")
+    total = flat.sum(0).square().sum().item()  # all ordered pairs, and N ones
     return max(0.0, round(1 - (total - count) / (count * (count - 1)), 12))

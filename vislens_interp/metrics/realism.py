@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vislens_interp.validation import check_finite, shapes
+
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     """Fréchet distance between Gaussian fits of two sets of features; 0 for the same set.
@@ -11,8 +13,7 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     is the triangular factor of the centred features: no covariance is formed, whose root would lose half of the digits.
 
     Args:
-        features_a: (N, D), with N > D.
-        features_b: (M, D), with M > D.
+        features_a, features_b: (N, D) and (M, D), with N and M above D.
 
     Returns:
         The squared distance, in squared units of the features. It is biased upwards by few images: compare sets of
@@ -28,23 +29,13 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     >>> round(frechet_distance(x, x + torch.tensor([3.0, 0.0, 4.0])), 4)
     25.0
     """
-    if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
-        raise ValueError(
-            f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}; expected (N, D) "
-            "and (M, D). Flatten or pool the features first."
-        )
     fits = []
-    for name, features in (("features_a", features_a), ("features_b", features_b)):
+    for name, features in _pair(features_a, features_b):
         count, dim = features.shape
         if count <= dim:
             raise ValueError(
                 f"{name} holds {count} images for {dim} features; a covariance of full rank needs more than {dim}. "
                 "Give more images, or features of fewer dimensions."
-            )
-        features = features.detach().double()
-        if not torch.isfinite(features).all():
-            raise ValueError(
-                f"{name} holds values that are NaN or infinite; expected finite ones. Leave those images out."
             )
         mean = features.mean(0)
         fits.append((mean, torch.linalg.qr((features - mean) / (count - 1) ** 0.5, mode="r").R))
@@ -61,8 +52,7 @@ def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
     time. "KID" means Inception-v3's features; in other features it is another number.
 
     Args:
-        features_a: (N, D), N >= 2.
-        features_b: (M, D), M >= 2.
+        features_a, features_b: (N, D) and (M, D), N and M at least 2.
 
     Returns:
         The distance, computed in float64; it grows with the sixth power of the features' scale.
@@ -76,20 +66,11 @@ def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
     >>> kernel_distance(x, -x)
     0.875
     """
-    if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
-        raise ValueError(
-            f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}; expected (N, D) "
-            "and (M, D). Flatten or pool the features first."
-        )
     sets = []
-    for name, features in (("features_a", features_a), ("features_b", features_b)):
+    for name, features in _pair(features_a, features_b):
         if len(features) < 2:
             raise ValueError(f"{name} holds {len(features)} images; expected at least two. Give more images.")
-        if not torch.isfinite(features).all():
-            raise ValueError(
-                f"{name} holds values that are NaN or infinite; expected finite ones. Leave those images out."
-            )
-        sets.append(features.detach().double())
+        sets.append(features)
     a, b = sets
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -100,3 +81,13 @@ def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
         return (every.sum() - every.diagonal().sum()) / (len(x) * (len(x) - 1))
 
     return (within(a) + within(b) - 2 * kernel(a, b).mean()).item()
+
+
+def _pair(features_a: Tensor, features_b: Tensor) -> list[tuple[str, Tensor]]:
+    """Both sets in float64, by name; ValueError where they do not share D or are not finite."""
+    if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
+        raise ValueError(
+            f"{shapes(features_a=features_a, features_b=features_b)}; expected (N, D) and (M, D). Flatten or pool."
+        )
+    check_finite(features_a=features_a, features_b=features_b)
+    return [("features_a", features_a.detach().double()), ("features_b", features_b.detach().double())]

@@ -3,43 +3,30 @@
 import torch
 from torch import Tensor
 
-from vislens_interp.landscape.prior import SENSES, Sense
+from vislens_interp.landscape.prior import SIGN, Sense
 from vislens_interp.math import pearson
+from vislens_interp.validation import check_finite, shapes
 
 
 def signed_change(change: Tensor, direction: Sense) -> Tensor:
-    """A response change with its sign turned so that positive is the wanted way.
-
-    Args:
-        change: Response change Δr, any shape and unit.
-        direction: What was asked for.
-
-    Returns:
-        The same shape.
-
-    Raises:
-        ValueError: The direction is neither ``"increase"`` nor ``"decrease"``.
+    """A response change, any shape, with its sign turned so that positive is the wanted way.
 
     >>> signed_change(torch.tensor([-2.0, 1.0]), "decrease").tolist()
     [2.0, -1.0]
     """
-    if direction not in SENSES:
+    if direction not in SIGN:
         raise ValueError(
-            f"direction={direction!r} is unknown; expected one of {list(SENSES)}. A custom direction has a sign "
+            f"direction={direction!r} is unknown; expected one of {list(SIGN)}. A custom direction has a sign "
             "for each of its units: ask for one unit at a time."
         )
-    return change if direction == "increase" else -change
+    return SIGN[direction] * change
 
 
 def share_right_way(signed: Tensor, control: Tensor | float = 0.0) -> float:
-    """Share of signed changes that are better than a control's; a tie is no success.
+    """Share of signed changes, any shape, that are better than a control's; a tie is no success.
 
     Args:
-        signed: Signed changes, any shape: see :func:`signed_change`.
         control: The same measure of a control (a shuffled landscape, say) or a number: 0 asks for the right sign.
-
-    Returns:
-        From 0 to 1.
 
     Raises:
         ValueError: There is nothing to count, or a change is NaN.
@@ -76,10 +63,7 @@ def percentile_among(responses: Tensor, natural: Tensor) -> Tensor:
     [0.0, 37.5, 100.0]
     """
     if natural.ndim != 1 or len(natural) == 0:
-        raise ValueError(
-            f"natural has shape {tuple(natural.shape)}; expected (M,), the responses to at least one natural image. "
-            "Give one unit at a time."
-        )
+        raise ValueError(f"{shapes(natural=natural)}; expected (M,), the responses of one unit to at least one image.")
     for name, values in (("responses", responses), ("natural", natural)):
         if torch.isnan(values).any():
             raise ValueError(
@@ -111,37 +95,28 @@ def monotonicity(doses: Tensor, changes: Tensor) -> Tensor:
     """
     if doses.ndim != 1 or changes.ndim != 2 or len(doses) != len(changes) or len(doses.unique()) < 2:
         raise ValueError(
-            f"doses has shape {tuple(doses.shape)} and changes {tuple(changes.shape)}; expected (A,) with at least two "
-            "different doses, and (A, N). Add a dose."
+            f"{shapes(doses=doses, changes=changes)}; expected (A,) of at least two different doses, and (A, N)."
         )
     if torch.isnan(changes).any() or torch.isnan(doses).any():
         raise ValueError("doses or changes is NaN somewhere; expected numbers. Leave those images out.")
-    rank = _ranks(doses.detach().double().cpu()[:, None]).expand(-1, changes.shape[1])
-    return pearson(rank, _ranks(changes.detach().double().cpu()))
+    from scipy.stats import rankdata
 
-
-def _ranks(columns: Tensor) -> Tensor:
-    """Rank of each value in its column (A, N), ties at the mean of their places."""
-    below = (columns[:, None] > columns[None]).double().sum(1)
-    same = (columns[:, None] == columns[None]).double().sum(1)
-    return below + (same - 1) / 2
+    ranks = (rankdata(part.detach().double().cpu(), axis=0) for part in (doses[:, None].expand_as(changes), changes))
+    return pearson(*(torch.from_numpy(one) for one in ranks))
 
 
 def interpolate_at(curve_x: Tensor, curve_y: Tensor, x: Tensor | float) -> Tensor:
     """Read y where a trajectory first reaches x: methods compared at matched similarity, or at matched change.
 
     The trajectory is taken as the straight lines between its steps, and left at its first crossing of the level x,
-    coming from either side. That is what stopping at x would have given: no later, luckier step counts. Equivalently, x
-    is replaced by its running extreme, so that the curve is monotone however the optimiser wobbles.
+    coming from either side. That is what stopping at x would have given: no later, luckier step counts.
 
     Args:
-        curve_x: (..., T), in the order of the steps.
-        curve_y: The same shape.
+        curve_x, curve_y: (..., T) each, in the order of the steps.
         x: A level, or (Q,) levels.
 
     Returns:
-        (...) for one level, (..., Q) for several, float64; NaN where a trajectory never reaches the level, for
-        nothing is extrapolated.
+        (...) for one level, (..., Q) for several, float64; NaN where a trajectory never reaches the level.
 
     Raises:
         ValueError: The shapes differ, a curve is not finite, or ``x`` has more than one axis.
@@ -152,17 +127,12 @@ def interpolate_at(curve_x: Tensor, curve_y: Tensor, x: Tensor | float) -> Tenso
     """
     if curve_x.shape != curve_y.shape or curve_x.ndim == 0 or curve_x.shape[-1] == 0:
         raise ValueError(
-            f"curve_x has shape {tuple(curve_x.shape)} and curve_y {tuple(curve_y.shape)}; expected the same (..., T) "
-            "twice, one value a step. Record both at the same steps."
+            f"{shapes(curve_x=curve_x, curve_y=curve_y)}; expected the same (..., T) twice, one value a step."
         )
-    for name, curve in (("curve_x", curve_x), ("curve_y", curve_y)):
-        if not torch.isfinite(curve).all():
-            raise ValueError(
-                f"{name} holds values that are NaN or infinite; expected finite ones. Cut the curve before them."
-            )
+    check_finite("Cut the curve before them.", curve_x=curve_x, curve_y=curve_y)
     levels = torch.as_tensor(x).double().to(curve_x.device)
     if levels.ndim > 1:
-        raise ValueError(f"x has shape {tuple(levels.shape)}; expected a number or (Q,). Flatten the levels.")
+        raise ValueError(f"{shapes(x=levels)}; expected a number or (Q,). Flatten the levels.")
     along, read = curve_x.double().unsqueeze(-2), curve_y.double().unsqueeze(-2)  # (..., 1, T)
     wanted = levels.reshape(-1, 1)  # (Q, 1)
     below = along[..., :1] < wanted

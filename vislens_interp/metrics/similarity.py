@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vislens_interp.validation import check_finite, shapes
+
 SMALLEST_GAP = 1e-3
 """Difference between reconstruction and random pair below which a normalised similarity would be mostly noise."""
 
@@ -11,8 +13,7 @@ def cosine_similarity(features_a: Tensor, features_b: Tensor) -> Tensor:
     """Cosine between the features of each image and those of its counterpart.
 
     Args:
-        features_a: (N, ...) features of one set of images.
-        features_b: The same shape: row i belongs to the same image.
+        features_a, features_b: (N, ...) each: row i of both belongs to the same image.
 
     Returns:
         (N,) in [-1, 1], float64 if the features are, else float32.
@@ -27,36 +28,34 @@ def cosine_similarity(features_a: Tensor, features_b: Tensor) -> Tensor:
     """
     if features_a.shape != features_b.shape or features_a.ndim < 2:
         raise ValueError(
-            f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}; expected the "
-            "same (N, ...) twice, row i of both from the same image. Pair the images before taking their features."
+            f"{shapes(features_a=features_a, features_b=features_b)}; expected the same (N, ...). Pair the images."
         )
-    rows = []
-    for name, features in (("features_a", features_a), ("features_b", features_b)):
-        flat = features.flatten(1)
-        flat = flat if flat.dtype == torch.float64 else flat.float()
-        if not torch.isfinite(flat).all():
-            raise ValueError(
-                f"{name} holds values that are NaN or infinite; expected finite ones. Leave those images out."
-            )
-        largest = flat.abs().amax(1, keepdim=True)
-        if (largest == 0).any():
-            empty = (largest[:, 0] == 0).nonzero().flatten().tolist()
-            raise ValueError(
-                f"{name} is all zero in rows {empty[:5]} ({len(empty)} of {len(flat)}); a cosine needs a direction. "
-                "Take another layer, or leave those images out."
-            )
-        flat = flat / largest  # first, so that neither tiny nor huge features lose their norm
-        rows.append(flat / flat.norm(dim=1, keepdim=True))
-    return (rows[0] * rows[1]).sum(1).clamp(-1, 1)
+    a, b = unit_features(features_a, "features_a"), unit_features(features_b, "features_b")
+    return (a * b).sum(1).clamp(-1, 1)
+
+
+def unit_features(features: Tensor, name: str) -> Tensor:
+    """Features (N, ...) as rows of length 1; ValueError where one is not finite or all zero, and has no direction."""
+    flat = features.flatten(1)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    check_finite(**{name: flat})
+    largest = flat.abs().amax(1, keepdim=True)
+    if (largest == 0).any():
+        empty = (largest[:, 0] == 0).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{name} is all zero in rows {empty[:5]} ({len(empty)} of {len(flat)}); a cosine needs a direction. "
+            "Take another layer, or leave those images out."
+        )
+    flat = flat / largest  # first, so that neither tiny nor huge features lose their norm
+    return flat / flat.norm(dim=1, keepdim=True)
 
 
 def normalised_similarity(similarity: Tensor | float, random: Tensor | float, reconstruction: Tensor | float) -> Tensor:
     """Similarity on a scale where 0 is a random pair of images and 1 the unedited reconstruction.
 
     Args:
-        similarity: What was measured, any shape.
-        random: Similarity of random pairs of images, a number or anything that broadcasts.
-        reconstruction: Similarity of the α = 0 result to its input, likewise.
+        similarity, random, reconstruction: What was measured, that of random pairs, and that of the α = 0 result to its
+            input; numbers, or anything that broadcasts.
 
     Returns:
         (similarity - random) / (reconstruction - random), float64, of the broadcast shape.

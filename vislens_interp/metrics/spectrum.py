@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vislens_interp.validation import check_finite, shapes
+
 SMALLEST_AMPLITUDE = 1e-4
 """Added to amplitudes (RMS a frequency, of pixels in [0, 1]), so that an empty ring has a level: -80 dB."""
 
@@ -23,30 +25,16 @@ def amplitude_profile(images: Tensor) -> Tensor:
         ValueError: The pictures are not square, too small, or not finite.
     """
     if images.ndim != 4 or images.shape[-1] != images.shape[-2] or len(images) == 0 or images.shape[-1] < 4:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}; expected (N, C, S, S), square, at least one of 4 pixels or more. "
-            "Resize or crop them first."
-        )
-    if not torch.isfinite(images).all():
-        raise ValueError("images holds values that are NaN or infinite; expected pixels in [0, 1]. Leave those out.")
+        raise ValueError(f"{shapes(images=images)}; expected (N, C, S, S), square, at least one of 4 pixels or more.")
+    check_finite(images=images)
     size = images.shape[-1]
-    power = torch.zeros(size, size // 2 + 1, dtype=torch.float64)
+    power = torch.zeros(size, size, dtype=torch.float64)
     for part in images.split(64):
-        power += torch.fft.rfft2(part.double().cpu(), norm="ortho").abs().square().mean(1).sum(0)
-    power = power / len(images)
-    across = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)[:, None]
-    along = torch.fft.rfftfreq(size, 1 / size, dtype=torch.float64)[None]
-    ring = (across**2 + along**2).sqrt().round().long()
-    # rfft keeps one of each pair of mirrored frequencies, except in the first and (even size) last column.
-    pairs = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
-    pairs[0] = 1.0
-    if size % 2 == 0:
-        pairs[-1] = 1.0
-    weight = pairs.expand_as(power)
-    rings = int(ring.max()) + 1
-    total = torch.zeros(rings, dtype=torch.float64).index_add_(0, ring.flatten(), (power * weight).flatten())
-    count = torch.zeros(rings, dtype=torch.float64).index_add_(0, ring.flatten(), weight.flatten())
-    amplitude = (total / count)[1 : size // 2 + 1].sqrt()
+        power += torch.fft.fft2(part.double().cpu(), norm="ortho").abs().square().mean(1).sum(0)
+    cycles = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+    ring = torch.hypot(cycles[:, None], cycles[None]).round().long().flatten()
+    mean = torch.bincount(ring, power.flatten() / len(images)) / torch.bincount(ring)
+    amplitude = mean[1 : size // 2 + 1].sqrt()
     return 20 * (amplitude + SMALLEST_AMPLITUDE).log10()
 
 
@@ -57,11 +45,7 @@ def spectrum_distance(images_a: Tensor, images_b: Tensor) -> float:
     every frequency. Frequencies count alike on a logarithmic axis: ring f weighs 1 / f.
 
     Args:
-        images_a: (N, 3, S, S) in [0, 1].
-        images_b: (M, 3, S, S), of the same size.
-
-    Returns:
-        At least 0.
+        images_a, images_b: (N, 3, S, S) and (M, 3, S, S) in [0, 1], of one size.
 
     Raises:
         ValueError: The sizes differ, or as :func:`amplitude_profile`.
@@ -74,10 +58,7 @@ def spectrum_distance(images_a: Tensor, images_b: Tensor) -> float:
     0.0
     """
     if images_a.shape[1:] != images_b.shape[1:]:
-        raise ValueError(
-            f"images_a has shape {tuple(images_a.shape)} and images_b {tuple(images_b.shape)}; expected pictures of "
-            "one size. Resize the larger ones: enlarged pictures lack high frequencies."
-        )
+        raise ValueError(f"{shapes(images_a=images_a, images_b=images_b)}; expected one size. Resize the larger ones.")
     difference = amplitude_profile(images_a) - amplitude_profile(images_b)
     weight = 1 / torch.arange(1, len(difference) + 1, dtype=torch.float64)
     distance = ((weight * difference**2).sum() / weight.sum()).sqrt().item()

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,47 +18,30 @@ __all__ = ["ConvNet", "available", "load", "weights"]
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def _convnet(state: dict[str, Tensor]) -> nn.Module:
-    model = ConvNet()
-    model.preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return model
-
-
-def _vit_tiny64(state: dict[str, Tensor]) -> nn.Module:
-    import timm
-
-    model: Any = timm.create_model(
-        "vit_tiny_patch16_224", img_size=64, patch_size=8, num_classes=len(state["head.bias"])
-    )
-    model.preprocess = Preprocess(64, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
-    return model
-
-
-def _efficientnet_lite(number: int, size: int) -> Callable[[dict[str, Tensor]], nn.Module]:
-    def build(state: dict[str, Tensor]) -> nn.Module:
+def _timm(name: str, **options: int) -> Callable[[int], nn.Module]:
+    def build(classes: int) -> nn.Module:
         import timm
 
-        model: Any = timm.create_model(f"tf_efficientnet_lite{number}", num_classes=len(state["classifier.bias"]))
-        model.preprocess = Preprocess(size, (127 / 255,) * 3, (128 / 255,) * 3)
-        return model
+        create: Callable[..., nn.Module] = timm.create_model
+        return create(name, num_classes=classes, **options)
 
     return build
 
 
-def _squeezenet1_0(state: dict[str, Tensor]) -> nn.Module:
+def _squeezenet1_0(classes: int) -> nn.Module:
     from torchvision.models import squeezenet1_0
 
-    model: Any = squeezenet1_0(num_classes=len(state["classifier.1.bias"]))
-    model.preprocess = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return model
+    return squeezenet1_0(num_classes=classes)
 
 
-_NETWORKS: dict[str, Callable[[dict[str, Tensor]], nn.Module]] = {
-    "cifar10_convnet": _convnet,
-    "efficientnet_lite0": _efficientnet_lite(0, 224),
-    "efficientnet_lite2": _efficientnet_lite(2, 260),
-    "squeezenet1_0": _squeezenet1_0,
-    "vit_tiny64": _vit_tiny64,
+_HALF, _LITE = ((0.5,) * 3, (0.5,) * 3), ((127 / 255,) * 3, (128 / 255,) * 3)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_NETWORKS = {
+    "cifar10_convnet": (lambda classes: ConvNet(num_classes=classes), "fc2.bias", 32, _HALF),
+    "efficientnet_lite0": (_timm("tf_efficientnet_lite0"), "classifier.bias", 224, _LITE),
+    "efficientnet_lite2": (_timm("tf_efficientnet_lite2"), "classifier.bias", 260, _LITE),
+    "squeezenet1_0": (_squeezenet1_0, "classifier.1.bias", 224, _IMAGENET),
+    "vit_tiny64": (_timm("vit_tiny_patch16_224", img_size=64, patch_size=8), "head.bias", 64, _HALF),
 }
 
 
@@ -82,18 +64,18 @@ def load(name: str) -> nn.Module:
         The network; it takes images after ``.preprocess``, which takes RGB in [0, 1].
 
     Raises:
-        KeyError: There is no such network.
-        FileNotFoundError: Its weights are not in the installed package.
-        ValueError: Its weights are damaged.
+        KeyError, FileNotFoundError, ValueError: There is no such network, or its weights are missing or damaged.
 
     >>> sum(p.numel() for p in load("cifar10_convnet").parameters())
     620810
     """
     if name not in available():
         raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.")
+    build, bias, size, colours = _NETWORKS[name]
     state = load_file(weights(f"{name}.safetensors"))
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
-        model = _NETWORKS[name](state)
+        model = build(len(state[bias]))
+    model.preprocess = Preprocess(size, *colours)
     model.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     )
@@ -111,12 +93,9 @@ def preprocess(model: ConvNet) -> Callable[[Tensor], Tensor]:
 def weights(name: str) -> Path:
     """Path of a shipped file, its checksum verified once a process.
 
-    Args:
-        name: Path below ``zoo/weights``: ``"cifar10_cvae.safetensors"``.
-
     Raises:
-        FileNotFoundError: The file is not in the installed package.
-        ValueError: Its bytes are not those that were shipped.
+        FileNotFoundError, ValueError: The file is not in the installed package, or its bytes are not those that were
+            shipped.
     """
     path = WEIGHTS / name
     checksums = json.loads((WEIGHTS / "checksums.json").read_text(encoding="utf-8"))

@@ -25,11 +25,8 @@ class MapGenerator(nn.Module):
     drawing is empty, so that the picture comes from the embedding alone.
 
     Args:
-        dim: Dimensions of an embedding.
-        levels: Levels that a decoder has; ``dropped`` lies between 0 and ``levels``.
-        width: Of a token.
-        depth: Number of blocks.
-        heads: Of the attention.
+        dim, levels: Dimensions of an embedding; levels that a decoder has: ``dropped`` lies between 0 and ``levels``.
+        width, depth, heads: Of a token; number of blocks; of the attention.
 
     Source: ours; the shared modulation is PixArt-α's (Chen et al. 2023, Sec. 2.3).
 
@@ -89,8 +86,7 @@ class MapGenerator(nn.Module):
         """Read what :meth:`save` wrote, in float32, for evaluation.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is damaged, or holds something else.
+            FileNotFoundError, ValueError: There is no such file, it is damaged, or holds something else.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(

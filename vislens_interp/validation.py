@@ -1,0 +1,72 @@
+"""Checks of arguments that many functions share: one wording for each kind of mistake."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+import numpy as np
+from torch import Tensor
+
+
+def check_word(name: str, value: str, known: Collection[str], remark: str = "") -> None:
+    """Raise ValueError for a word that is not one of these."""
+    if value not in known:
+        *first, last = map(repr, known)
+        raise ValueError(f"{name}={value!r} is unknown; expected {', '.join(first)} or {last}.{remark}")
+
+
+def check_counts(**counts: int) -> None:
+    """Raise ValueError for a count below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1.")
+
+
+def check_positive(**values: float) -> None:
+    """Raise ValueError for a value that is not greater than 0."""
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value} must be greater than 0.")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raise ValueError for a value below 0."""
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name}={value} must not be negative.")
+
+
+def check_shares(meaning: str = ".", /, **shares: float | None) -> None:
+    """Raise ValueError for a value outside of [0, 1]; None passes."""
+    for name, value in shares.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}={value} must lie in [0, 1]{meaning}")
+
+
+def check_finite(remedy: str = "Leave those images out.", /, **tensors: Tensor) -> None:
+    """Raise ValueError for a tensor with NaN or infinite values."""
+    for name, values in tensors.items():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} holds values that are NaN or infinite; expected finite ones. {remedy}")
+
+
+def closest(
+    name: str, known: Collection[str], *, cutoff: float = 0.6, limit: int | None = 20, otherwise: str | None = "Known:"
+) -> str:
+    """A sentence with the names that are most like ``name``, or else with the first ``limit`` of them.
+
+    >>> closest("epoch", ["epochs", "alpha"])
+    'Closest: epochs.'
+    """
+    if near := get_close_matches(name, known, 3, cutoff):
+        return f"Closest: {', '.join(near)}."
+    return "" if otherwise is None else f"{otherwise} {', '.join(list(known)[:limit]) or 'none'}."
+
+
+def shapes(**arrays: Tensor | np.ndarray) -> str:
+    """The beginning of a message: which argument has which shape.
+
+    >>> shapes(a=np.zeros((2, 3)), b=np.zeros(4))
+    'a has shape (2, 3) and b (4,)'
+    """
+    first, *others = ((name, tuple(array.shape)) for name, array in arrays.items())
+    return f"{first[0]} has shape {first[1]}" + "".join(f" and {name} {shape}" for name, shape in others)
