@@ -105,14 +105,14 @@ def images():
 def test_visualize(fitted, network, images):
     result = fitted.visualize(images, strength=0)
     assert isinstance(result, LensResult)
-    assert list(result.images) == ["reference", "unedited", "increase", "decrease"]
+    assert list(result.images) == ["inputs", "unedited", "increase", "decrease"]
     assert all(value.shape == (3, 3, 32, 32) for value in result.images.values())
-    assert torch.equal(result.images["reference"], images)
+    assert torch.equal(result.images["inputs"], images)
     assert (result.unit, result.layer, result.model) == ("2", "conv", "SmallNet")
     assert result.names == ["image_00000", "image_00001", "image_00002"]
     assert result.evidence is fitted.evidence_["2"]
     assert set(result.similarity) == set(result.images)
-    torch.testing.assert_close(result.similarity["reference"], torch.ones(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.similarity["inputs"], torch.ones(3), atol=1e-5, rtol=0)
 
     with torch.no_grad():
         expected = {key: network.eval()(2 * value - 1)[:, 2].mean((1, 2)) for key, value in result.images.items()}
@@ -133,7 +133,7 @@ def test_the_edit_moves_the_response(fitted):
 
 def test_unedited_is_alpha_zero_of_the_same_pipeline(fitted, images):
     result = fitted.visualize(images, "increase", alpha=0.0, strength=0)
-    assert list(result.images) == ["reference", "unedited", "increase"]
+    assert list(result.images) == ["inputs", "unedited", "increase"]
     assert torch.equal(result.images["increase"], result.images["unedited"])
     assert (result.response_change["increase"] == 0).all()
 
@@ -248,7 +248,7 @@ def test_several_units_share_pictures(pair, images):
     assert results["1"] is result is results["4"].of_unit(1)
     with pytest.raises(KeyError, match="unit 5 is not in this result; it holds 1, 4"):
         result.of_unit(5)
-    assert list(results["1"].images) == ["reference", "unedited", "custom"]
+    assert list(results["1"].images) == ["inputs", "unedited", "custom"]
     for key in results["1"].images:
         assert torch.equal(results["1"].images[key], results["4"].images[key])
     assert results["1"].wanted_sign("custom") == 1
@@ -271,7 +271,7 @@ def test_one_of_several_units_moves_its_block_alone(pair, images):
     start, free, kept = (respond(latents) for latents in (before, after, held))
     assert (kept - start)[:, 0].abs().max() < 0.5 * (free - start)[:, 0].abs().max()  # what the default holds
     both = pair.visualize(images, "increase", strength=0)
-    assert list(both.of_unit("4").images) == ["reference", "unedited", "increase"]
+    assert list(both.of_unit("4").images) == ["inputs", "unedited", "increase"]
 
 
 def test_the_mean_of_units_is_one_unit(network):
@@ -719,7 +719,7 @@ def test_folders(fitted, images, tmp_path):
     with pytest.warns(UserWarning, match=r"b.png .*d.jpg .*Going on with the other 2"):
         result = fitted.visualize(str(tmp_path), "increase", strength=0, on_error="skip")
     assert result.names == ["a.png", "c.png"]
-    torch.testing.assert_close(result.images["reference"], images[[0, 2]], atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(result.images["inputs"], images[[0, 2]], atol=0.5 / 255 + 1e-6, rtol=0)
     one = fitted.visualize(tmp_path / "c.png", "increase", strength=0)
     torch.testing.assert_close(one.images["increase"], result.images["increase"][1:], atol=1e-5, rtol=0)
     Image.fromarray(np.full((32, 32, 4), 100, np.uint8)).save(tmp_path / "c.png")
@@ -846,7 +846,7 @@ def test_a_lens_on_a_function(tmp_path):
     lens = FeatureLens(CallableTarget(redness, ["red"], name="camera"), backend=Bare())
     lens.fit(fitted_on, **QUICK, w_consistency=0)
     result = lens.visualize(images[:3], strength=0)
-    assert torch.allclose(result.responses["reference"], redness(images[:3]), atol=1e-5)
+    assert torch.allclose(result.responses["inputs"], redness(images[:3]), atol=1e-5)
     assert result.model == "camera"
     with pytest.raises(
         ValueError, match="method='optimize' needs gradients .* this target has none. Use method='edit'"

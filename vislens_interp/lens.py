@@ -339,7 +339,7 @@ class FeatureLens:
         named = {"backend": saved["backend"], "seed": saved["seed"], **reading, **arguments}
         lens = cls(model, **named)
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
-        lens.method_, lens._reference = lens_file.restore(saved, lens.target, lens.backend)
+        lens.method_, lens._reference = lens_file.restore(saved, path, lens.target, lens.backend)
         return lens
 
     def fit_if_needed(self, images: Tensor | None = None, *, progress: bool = False) -> None:

@@ -16,7 +16,7 @@ WEAK = Evidence("16", 0.05, 0.3, 2, 0.8, 12, 1000, 100, ["held-out correlation 0
 
 def make_result(count=3, directions=("increase", "decrease"), side=8, evidence=GOOD, names=None):
     generator = torch.Generator().manual_seed(count)
-    keys = ["reference", "unedited", *directions]
+    keys = ["inputs", "unedited", *directions]
     return LensResult(
         unit="16",
         layer="conv3",

@@ -389,7 +389,7 @@ def collect(run: Run, scorer: Scorer, labels: Sequence[str], seeds: Sequence[int
     """Make and score everything; what was made before is read."""
     names = list(run.target.names)
     values: dict[tuple[str, str, str], dict[tuple[int, int], Tensor]] = {}
-    pictures: dict[str, dict[Any, Tensor]] = {name: {"reference": run.inputs[:SHOWN].cpu()} for name in names}
+    pictures: dict[str, dict[Any, Tensor]] = {name: {"inputs": run.inputs[:SHOWN].cpu()} for name in names}
     for label, seed in tqdm([(m, s) for m in labels for s in seeds], desc="methods x seeds", disable=not progress):
         part = run.part(label, seed)
         images = {key: value.float() / 255 for key, value in part["images"].items()}

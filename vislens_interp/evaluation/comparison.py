@@ -46,7 +46,7 @@ class Comparison:
         images: Keys of the inputs (:func:`~vislens_interp.images.image_keys`).
         scores: (method, direction, measure) to (units, images, seeds), or (units, 1, seeds) for a measure of all
             pictures of a unit and seed; a method that lacks a measure has no entry.
-        pictures: Unit to ``"reference"`` and (method, direction) to some pictures of the first seed, for the figure.
+        pictures: Unit to ``"inputs"`` and (method, direction) to some pictures of the first seed, for the figure.
         notes: What a reader of the tables has to know: unequal budgets, synthetic pictures, what was left out.
         settings: JSON values that say how it was made.
         same_images: Every unit saw the same inputs.

@@ -1,5 +1,7 @@
 """What stands behind the pictures of one unit: the reference set's responses, and where all lies in the landscape."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +10,44 @@ import torch
 from torch import Tensor
 
 from vislens_interp.images import ImageFiles
+from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
 from vislens_interp.landscape.prior import SENSES
+from vislens_interp.schema import Spec
 
 TOP = 10
 """Top images of a report, as in the paper's Figure 4."""
 MODE_IMAGES = 5
+
+_POSITIONS = {str: [[float]]}
+BACKGROUND: dict[str, Spec] = {
+    "means": _POSITIONS,
+    "moves": _POSITIONS,
+    "galleries": {str: {"names": [str], "responses": [(float, None)]}},
+    "alphas": [float],
+    "changes": [[(float, None)]],
+}
+"""What :meth:`Background.numbers` writes."""
+EVIDENCE: dict[str, Spec] = {
+    "unit": str,
+    "correlation": (float, None),  # JSON has no other word for what is not finite
+    "p_value": float,
+    "shuffles": int,
+    "reconstruction": (float, None),
+    "strong_images": int,
+    "images": int,
+    "held_out": int,
+    "reasons": [str],
+    "copies?": int,
+}
+"""What ``Evidence.to_dict`` writes."""
+
+
+def read_evidence(kept: Mapping[str, Any]) -> Evidence:
+    """Evidence as :data:`EVIDENCE` says; None is what is not finite."""
+    fields = {name.removesuffix("?") for name in EVIDENCE}
+    return Evidence(**{key: math.nan if value is None else value for key, value in kept.items() if key in fields})
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +81,9 @@ class Background:
             the least driving ones that lie nearest to each of several means. Empty where the images are not there.
         alphas: Signed weights of a dose-response, ascending; negative is towards the suppressed mean.
         changes: (len(alphas), N) change of the response against α = 0, in SDs.
+
+    Raises:
+        ValueError: A part has an unknown name, or its shape does not fit the others.
     """
 
     responses: Tensor
@@ -58,6 +94,37 @@ class Background:
     galleries: dict[str, TopImages] = field(default_factory=dict)
     alphas: list[float] = field(default_factory=list)
     changes: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+    def __post_init__(self) -> None:
+        count = len(self.responses)
+        if not count or self.positions.shape != (count, 2) or len(self.names) not in (0, count):
+            raise ValueError(
+                f"background has {count} responses, positions {tuple(self.positions.shape)}, {len(self.names)} names;"
+                " expected one response, position (2) and name a reference image, at least one of them."
+            )
+        for part, keys in (("means", SENSES), ("moves", ("unedited", *SENSES, "custom"))):
+            values = getattr(self, part)
+            for key, value in values.items():
+                if key not in keys or value.ndim != 2 or value.shape[1] != 2 or not len(value):
+                    raise ValueError(
+                        f"background.{part}[{key!r}] has shape {tuple(value.shape)}; expected (n, 2), under one of"
+                        f" {list(keys)}."
+                    )
+        if len({len(move) for move in self.moves.values()}) > 1 or ("unedited" not in self.moves and self.moves):
+            raise ValueError("background.moves differ in length; expected a position an image, 'unedited' among them.")
+        for key, row in self.galleries.items():
+            if not re.fullmatch(r"top|(increase|decrease)_\d+", key) or not (
+                len(row.images) == len(row.responses) == len(row.names)
+            ):
+                raise ValueError(
+                    f"background.galleries[{key!r}] has {len(row.images)} images, {len(row.responses)} responses and"
+                    f" {len(row.names)} names; expected as many of each, under 'top', 'increase_1', 'decrease_1', ..."
+                )
+        if self.changes.ndim != 2 or len(self.changes) != len(self.alphas):
+            raise ValueError(
+                f"background.changes has shape {tuple(self.changes.shape)} for {len(self.alphas)} alphas; expected a"
+                " row for each."
+            )
 
     @classmethod
     def of(
