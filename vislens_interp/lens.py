@@ -16,8 +16,9 @@ from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_o
 from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare, fit_beside
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.contact_sheet import contact_sheet
-from vislens_interp.evaluation.describe import describe_lens
+from vislens_interp.evaluation.describe import describe_lens, lens_cell
 from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
+from vislens_interp.files import check_writable
 from vislens_interp.images import load_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
@@ -130,6 +131,8 @@ class FeatureLens:
         Returns:
             The lens; ``evidence_`` says what the fit is worth.
         """
+        if checkpoint is not None:
+            check_writable(checkpoint)
         reference = ReferenceSet.for_fit(self.backend, images, responses, on_error=on_error)
         warn_of_other_units(self.target, reference)
         method = LandscapeEdit(config, **{"seed": self.seed, **overrides})
@@ -305,6 +308,9 @@ class FeatureLens:
 
     def __repr__(self) -> str:
         return describe_lens(self)
+
+    def _repr_html_(self) -> str:
+        return lens_cell(self)
 
     def maker(self, method: str | Method, mode: int | None = None) -> Method:
         """What generates: in the lens's own landscape, or another method fitted on what that was fitted on."""

@@ -1,11 +1,12 @@
 """What a file that is loaded has to hold: kinds of values, field by field; an error names the field."""
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 Spec = object  # a type, None, a frozenset, a tuple of specs, [spec], {str: spec} or {name: spec}
+LARGEST = sys.float_info.max
 DEEPEST = 40
 """Levels of lists and dictionaries in a free value, such as a setting; ours have fewer than ten."""
 _NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", dict: "a dictionary"}
@@ -91,7 +92,7 @@ def _is_kind(value: Any, spec: Spec) -> bool:
     if isinstance(spec, dict):
         return isinstance(value, dict)
     if spec is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     return isinstance(value, spec) and (spec is not int or not isinstance(value, bool))
 
 

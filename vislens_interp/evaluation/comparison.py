@@ -1,7 +1,5 @@
 """What a comparison found: every method's scores on the same units, images and seeds, with intervals."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor
 from vislens_interp.evaluation.scorer import MEASURES
 from vislens_interp.files import write_text
 from vislens_interp.metrics.bootstrap import intervals, paired_difference
+from vislens_interp.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,11 +206,7 @@ class Comparison:
 
     def to_csv(self, path: str | Path | None = None, measures: Sequence[str] | None = None) -> str:
         """The table as CSV, numbers in full; written to ``path`` as well, if one is given."""
-        text = io.StringIO()
-        writer: Any = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.table(measures))
-        return _written(text.getvalue(), path)
+        return _written(csv_text(COLUMNS, (list(row.values()) for row in self.table(measures))), path)
 
     def to_markdown(self, path: str | Path | None = None, measures: Sequence[str] | None = None) -> str:
         """The table in Markdown, with the notes under it; written to ``path`` as well, if one is given."""

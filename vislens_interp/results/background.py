@@ -96,34 +96,34 @@ class Background:
     changes: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     def __post_init__(self) -> None:
-        count = len(self.responses)
+        count, images = len(self.responses), {len(move) for move in self.moves.values()}
         if not count or self.positions.shape != (count, 2) or len(self.names) not in (0, count):
             raise ValueError(
                 f"background has {count} responses, positions {tuple(self.positions.shape)}, {len(self.names)} names;"
                 " expected one response, position (2) and name a reference image, at least one of them."
             )
-        for part, keys in (("means", SENSES), ("moves", ("unedited", *SENSES, "custom"))):
-            values = getattr(self, part)
-            for key, value in values.items():
-                if key not in keys or value.ndim != 2 or value.shape[1] != 2 or not len(value):
-                    raise ValueError(
-                        f"background.{part}[{key!r}] has shape {tuple(value.shape)}; expected (n, 2), under one of"
-                        f" {list(keys)}."
-                    )
-        if len({len(move) for move in self.moves.values()}) > 1 or ("unedited" not in self.moves and self.moves):
+        placed = {f"means[{key!r}]": value for key, value in self.means.items()}
+        placed |= {f"moves[{key!r}]": value for key, value in self.moves.items()}
+        for name, value in {**placed, "positions": self.positions, "responses": self.responses[:, None]}.items():
+            if value.ndim != 2 or (name in placed and value.shape[1:] != (2,)) or not value.isfinite().all():
+                raise ValueError(f"background.{name} has shape {tuple(value.shape)}; expected (n, 2) finite numbers.")
+        if not set(self.means) <= set(SENSES) or not set(self.moves) <= {"unedited", *SENSES, "custom"}:
+            raise ValueError(
+                f"background has means of {list(self.means)} and moves of {list(self.moves)}; expected senses."
+            )
+        if len(images) > 1 or ("unedited" not in self.moves and self.moves):
             raise ValueError("background.moves differ in length; expected a position an image, 'unedited' among them.")
         for key, row in self.galleries.items():
-            if not re.fullmatch(r"top|(increase|decrease)_\d+", key) or not (
-                len(row.images) == len(row.responses) == len(row.names)
-            ):
+            counts = len(row.images), len(row.responses), len(row.names)
+            if not re.fullmatch(r"top|(increase|decrease)_\d+", key) or len(set(counts)) > 1:
                 raise ValueError(
-                    f"background.galleries[{key!r}] has {len(row.images)} images, {len(row.responses)} responses and"
-                    f" {len(row.names)} names; expected as many of each, under 'top', 'increase_1', 'decrease_1', ..."
+                    f"background.galleries[{key!r}] has {counts[0]} images, {counts[1]} responses, {counts[2]} names;"
+                    " expected as many of each, under 'top', 'increase_1', 'decrease_1', ..."
                 )
-        if self.changes.ndim != 2 or len(self.changes) != len(self.alphas):
+        if self.changes.shape[:1] != (len(self.alphas),) or any(abs(alpha) > 1 for alpha in self.alphas):
             raise ValueError(
-                f"background.changes has shape {tuple(self.changes.shape)} for {len(self.alphas)} alphas; expected a"
-                " row for each."
+                f"background.changes has shape {tuple(self.changes.shape)} for alphas {self.alphas}; expected a row for"
+                " each, and these in [-1, 1]."
             )
 
     @classmethod

@@ -91,6 +91,13 @@ class LensResult:
             raise ValueError(f"names has {len(self.names)} entries for {count} images; expected one an input.")
         if not (math.isfinite(self.response_std) and self.response_std > 0):
             raise ValueError(f"response_std={self.response_std} must be above 0: the unit's SD over the reference set.")
+        read = [*self.responses.values(), *([] if self.background is None else [self.background.responses])]
+        standard = (torch.cat([value[value.isfinite()] for value in read]) - self.response_mean) / self.response_std
+        if not standard.isfinite().all():
+            raise ValueError(
+                f"response_mean={self.response_mean:g} and response_std={self.response_std:g} do not fit the"
+                " responses; expected those of the reference set."
+            )
         self.settings = json_values(self.settings, "settings")
         self.settings.setdefault("versions", versions())
         seeds = self.settings.get("seeds")
