@@ -76,13 +76,13 @@ def _check_fields(value: Mapping[str, Any], spec: Mapping[Any, Spec], where: str
             raise ValueError(f"{where}: {full} is missing; expected {_said(one)}. Restore a copy, or make it again.")
 
 
-def _inside(value: Any) -> list[Any]:
+def _inside(value: object) -> list[object]:
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _is_kind(value: Any, spec: Spec) -> bool:
+def _is_kind(value: object, spec: Spec) -> bool:
     if spec is None:
         return value is None
     if isinstance(spec, list):
@@ -96,7 +96,7 @@ def _is_kind(value: Any, spec: Spec) -> bool:
     return isinstance(value, spec) and (spec is not int or not isinstance(value, bool))
 
 
-def _refuse(value: Any, spec: Spec, where: str, name: str) -> None:
+def _refuse(value: object, spec: Spec, where: str, name: str) -> None:
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
     text = text if len(text) <= 80 else f"{text[:77]}..."
     raise ValueError(

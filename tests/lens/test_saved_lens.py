@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from small_networks import QUICK, pictures, small_network
 
 from vislens_interp import FeatureLens, MeanOf, Preprocess, zoo
-from vislens_interp.files import save_state
+from vislens_interp.files import load_state, save_state
 from vislens_interp.images import ImageFiles, to_pil
 from vislens_interp.methods import method_by_name
 
@@ -139,3 +139,58 @@ def test_an_unfitted_lens_is_not_saved(lens, tmp_path):
         lens.save(tmp_path / "lens.safetensors")
     with pytest.raises(ValueError, match="this lens is not fitted; call fit"):
         print(lens.evidence_)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("evidence",), [{}], r"evidence\[0\].unit is missing; expected text"),
+        (("seed",), "0", "seed is '0'; expected a whole number"),
+        (("origin",), "nowhere", "origin is 'nowhere'; expected one of"),
+        (("target", "units"), None, "target.units is None; expected a list"),
+        (("target", "units"), ["3"], "target.units is \\['3'\\]; expected landscape.names"),
+        (("target", "pool"), 3, "target.pool is 3; expected text"),
+        (("landscape",), {}, "landscape.vae is missing"),
+        (("landscape", "latents"), torch.full((220, 12), torch.nan), "landscape.responses has shape|latents holds NaN"),
+        (("landscape", "responses"), torch.zeros(3, 1), "landscape.responses has shape"),
+        (("landscape", "prior"), {}, "landscape cannot be restored .*Restore a copy, or fit again"),
+        (("landscape", "scaler"), {"x": 1}, "landscape cannot be restored"),
+        (("landscape", "held_out"), torch.tensor([10**6]), "landscape cannot be restored"),
+        (("landscape", "vae", "kind"), "Exec", "landscape cannot be restored"),
+        (("config", "fit"), {"epochs": "many"}, "config cannot be restored"),
+        (("surrogate",), {"members": 3}, "surrogate cannot be restored"),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_edited_lens_is_refused_by_field(fitted, network, tmp_path, path, value, message):
+    state = load_state(fitted.save(tmp_path / "lens.safetensors"), "lens")
+    at = state
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    save_state(tmp_path / "edited.safetensors", "lens", state)
+    with pytest.raises(ValueError, match=rf"edited.safetensors'.*({message})"):
+        FeatureLens.load(tmp_path / "edited.safetensors", network)
+
+
+@pytest.mark.parametrize(
+    "state", [None, 3, {}, {"$dict": 3}, {"$dict": [["seed"]]}, {"$tensor": "x"}, {"$dict": [["seed", {}]]}]
+)
+def test_an_edited_header_is_refused(network, tmp_path, state):
+    header = {"vislens_interp": json.dumps({"kind": "lens", "version": 1, "state": state})}
+    save_file({"a": torch.ones(1)}, tmp_path / "lens.safetensors", metadata=header)
+    with pytest.raises(ValueError, match="lens.safetensors'.*Restore a copy"):
+        FeatureLens.load(tmp_path / "lens.safetensors", network)
+
+
+def test_a_notebook_shows_a_lens(fitted, lens):
+    assert "not fitted yet" in lens._repr_html_()
+    shown = fitted._repr_html_()
+    assert "good evidence" in shown
+    assert "doubt these pictures" not in shown
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_before_the_fit(lens, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written"):
+        lens.fit(pictures(3), checkpoint=tmp_path / "file" / "checkpoint")  # three are too few: no fit was begun

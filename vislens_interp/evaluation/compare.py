@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import check_method, warn_of_overlap
-from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison
+from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison, Key
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.files import check_writable, fingerprint, load_state, save_state
-from vislens_interp.images import image_keys, load_images
+from vislens_interp.files import check_writable, fingerprint, save_state
+from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods import METHODS, method_by_name
 from vislens_interp.methods.base import Method
@@ -31,6 +32,7 @@ from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.metrics.angle import edit_angle
 from vislens_interp.reference import ReferenceSet, embed
+from vislens_interp.results.lens_file import load_changed
 from vislens_interp.schema import check_schema
 from vislens_interp.targets.memory import PeakMemory
 from vislens_interp.targets.target import Target
@@ -57,14 +59,14 @@ DEFAULT_METHODS = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "
 
 def compare(
     lens: "FeatureLens",
-    images: Any = None,
+    images: ImageSource | None = None,
     methods: Sequence[str | Method] | Mapping[str, str | Method] = DEFAULT_METHODS,
     seeds: Sequence[int] = (0, 1, 2),
     *,
     direction: Literal["increase", "decrease", "both"] = "both",
     angle: float | None = None,
     strength: float | None = None,
-    natural: Any = None,
+    natural: ImageSource | None = None,
     embedding: Callable[[Tensor], Tensor] | None = None,
     second: Callable[[Tensor], Tensor] | None = None,
     folder: str | Path | None = None,
@@ -167,7 +169,7 @@ def _check_arguments(seeds: list[int], direction: str, strength: float | None, a
         raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an edit turns.")
 
 
-def _judges(lens: "FeatureLens", inputs: Tensor, natural: Any) -> Tensor:
+def _judges(lens: "FeatureLens", inputs: Tensor, natural: ImageSource | None) -> Tensor:
     """Natural images that judge: those given, or the held-out reference images that are not moved."""
     if natural is None:
         moved = set(image_keys(inputs))
@@ -238,7 +240,7 @@ def build(
     """The method of a name, at this edit angle where it has one; the lens's own landscape is not fitted again."""
     if not isinstance(method, str):
         return method
-    turned: dict[str, Any] = {} if angle is None else {"angle": angle}
+    turned: dict[str, float] = {} if angle is None else {"angle": angle}
     if method == "edit":
         if mode is not None:
             turned["mode"] = mode
@@ -349,7 +351,7 @@ class Run:
         return part
 
     def _read(self, path: Path, identity: str) -> dict[str, Any]:
-        kept, where = load_state(path, KIND), repr(str(path))
+        kept, where = load_changed(path, KIND), repr(str(path))
         check_schema(kept, PART, where)
         try:
             was = json.loads(kept.pop("identity"))
@@ -447,7 +449,9 @@ def collect(run: Run, scorer: Scorer, labels: Sequence[str], seeds: Sequence[int
     """Make and score everything; what was made before is read."""
     names = list(run.target.names)
     values: dict[tuple[str, str, str], dict[tuple[int, int], Tensor]] = {}
-    pictures: dict[str, dict[Any, Tensor]] = {name: {"inputs": run.inputs[:SHOWN].cpu()} for name in names}
+    pictures: dict[str, dict[str | tuple[str, str], Tensor]] = {
+        name: {"inputs": run.inputs[:SHOWN].cpu()} for name in names
+    }
     for label, seed in tqdm([(m, s) for m in labels for s in seeds], desc="methods x seeds", disable=not progress):
         part = run.part(label, seed)
         images = {key: value.float() / 255 for key, value in part["images"].items()}
@@ -484,7 +488,7 @@ SHOWN = 4
 """Pictures of each method that the figure shows."""
 
 
-def _budgets(scores: dict[tuple[str, str, str], Any], labels: Sequence[str]) -> list[str]:
+def _budgets(scores: Mapping[Key, NDArray[np.float64]], labels: Sequence[str]) -> list[str]:
     """Said where methods ask the target unequally often; nothing where they do not."""
     spent = {}
     for label in labels:
@@ -499,7 +503,7 @@ def _budgets(scores: dict[tuple[str, str, str], Any], labels: Sequence[str]) -> 
     return [f"Budgets are unequal. Passes through the target a picture, forward + backward: {listed}."]
 
 
-def _stack(cells: dict[tuple[int, int], Tensor], units: int, seeds: int) -> Any:
+def _stack(cells: dict[tuple[int, int], Tensor], units: int, seeds: int) -> NDArray[np.float64]:
     """(units, images or 1, seeds)."""
     rows = [torch.stack([cells[unit, seed] for seed in range(seeds)], 1) for unit in range(units)]
     return torch.stack(rows).numpy()
@@ -522,6 +526,6 @@ def describe_method(value: Any) -> Any:
     return type(value).__name__
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -59,7 +59,7 @@ class Comparison:
     seeds: list[int]
     images: list[str]
     scores: dict[Key, NDArray[np.float64]]
-    pictures: dict[str, dict[Any, Tensor]] = field(default_factory=dict)
+    pictures: dict[str, dict[str | tuple[str, str], Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     same_images: bool = True

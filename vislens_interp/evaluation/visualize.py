@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
-from vislens_interp.images import load_images
+from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
@@ -45,7 +45,7 @@ class _Reader:
 
 def visualize(
     lens: "FeatureLens",
-    images: Any = None,
+    images: ImageSource | None = None,
     direction: str | Mapping[Any, Sense] = "both",
     *,
     method: str | Method = "edit",
@@ -125,7 +125,7 @@ def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
 
 def _inputs(
     lens: "FeatureLens",
-    images: Any,
+    images: ImageSource | None,
     seeds: int | Sequence[int],
     on_error: Literal["raise", "skip"],
     progress: bool,

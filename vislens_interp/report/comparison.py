@@ -11,6 +11,7 @@ from vislens_interp.report.render import number_of
 from vislens_interp.tables import shortened
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {**OF_KEYS, "both": OF_KEYS["custom"]}
@@ -74,7 +75,7 @@ def scores_figure(
     return page.figure
 
 
-def _panel(axes: Any, rows: list[Mapping[str, Any]], methods: Sequence[str], directions: Sequence[str]) -> None:
+def _panel(axes: "Axes", rows: list[Mapping[str, Any]], methods: Sequence[str], directions: Sequence[str]) -> None:
     for row in rows:
         place = methods.index(row["method"]) + 0.22 * (directions.index(row["direction"]) - (len(directions) - 1) / 2)
         colour = COLOURS[row["direction"]]
@@ -96,7 +97,7 @@ def _panel(axes: Any, rows: list[Mapping[str, Any]], methods: Sequence[str], dir
 
 
 def pictures_figure(
-    pictures: Mapping[Any, Tensor],
+    pictures: Mapping[str | tuple[str, str], Tensor],
     methods: Sequence[str],
     directions: Sequence[str],
     changes: Mapping[tuple[str, str], Sequence[float]],

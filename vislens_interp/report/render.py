@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
@@ -109,7 +109,7 @@ def change_text(key: str, value: float) -> str:
     return f"Δr {number(value)}{'' if sign * value > 0 else ' ✗'}"
 
 
-def reference_label(settings: Mapping[str, Any]) -> str:
+def reference_label(settings: Mapping[str, object]) -> str:
     """What the reference set is, in words that never call made pictures natural."""
     kind = str(settings.get("reference_set", "a reference set that nobody named"))
     return f"a {kind} (pictures that a generator made, no photographs)" if kind.startswith("synthetic") else kind

@@ -78,13 +78,28 @@ def save(
     return save_state(path, KIND, state)
 
 
+def load_changed(path: str | Path, kind: str) -> dict[str, Any]:
+    """:func:`~vislens_interp.files.load_state`, whose header may have been edited; ValueError if so."""
+    try:
+        state = load_state(path, kind)
+    except _DAMAGE as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(
+            f"path={str(path)!r}: its header was changed ({type(error).__name__}: {error}). Restore a copy, or make it"
+            " again."
+        ) from error
+    check_schema(state, dict, f"path={str(path)!r}")
+    return state
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """What :func:`save` wrote; of 0.1.0 with the kind of reference set by today's names.
 
     Raises:
         ValueError: It was changed since: the message names the field.
     """
-    saved = load_state(path, KIND)
+    saved = load_changed(path, KIND)
     kind, where = saved.pop("reference_kind", None), f"path={str(path)!r}"
     if isinstance(kind, str):
         saved |= {"synthetic": kind.startswith("synthetic"), "measured": kind.endswith("measured responses")}
@@ -201,6 +216,6 @@ def _part(path: str | Path, field: str) -> Iterator[None]:
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Tuples as the lists that a file makes of them."""
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

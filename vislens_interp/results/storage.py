@@ -140,8 +140,8 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     ours = _written_by_us(folder)
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        own = name in ours or path.name in _LEFT_BY_FILE_BROWSERS
-        if not own and (path.is_symlink() or not path.is_dir()):
+        own = name in ours and path.is_file() and ours[name] in (None, _digest(path))
+        if not (own or path.name in _LEFT_BY_FILE_BROWSERS) and (path.is_symlink() or not path.is_dir()):
             raise ValueError(
                 f"folder={given!r} holds {name!r}, not written by an earlier result; expected a new or empty folder, or"
                 " an earlier result, which is replaced. Name another one, or move this file."
@@ -149,21 +149,16 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _written_by_us(folder: Path) -> set[str]:
-    """Files of an earlier result: those that it lists under names that we give, and, since version 3, as written."""
+def _written_by_us(folder: Path) -> dict[str, str | None]:
+    """Files of an earlier result under names that we give, with what they held, which results before version 3 lack."""
     try:
-        content = _read(folder)
-        listed = content["files"]
-        files = listed.items() if isinstance(listed, dict) else ((file, None) for file in listed)
-        return {
-            file
-            for file, digest in files
-            if isinstance(file, str)
-            and _OUR_NAMES.fullmatch(file)
-            and (digest is None or digest == _digest(folder / file))
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        listed = _read(folder).get("files")
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(listed, (dict, list)):
+        return {}
+    files = listed.items() if isinstance(listed, dict) else [(file, None) for file in listed]
+    return {file: digest for file, digest in files if isinstance(file, str) and _OUR_NAMES.fullmatch(file)}
 
 
 def _digest(path: Path) -> str:
