@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-Spec = object  # a type, None, a frozenset, a tuple of specs, [spec], {str: spec} or {name: spec}
+Spec = Any  # a type, None, a frozenset, a tuple of specs, [spec], {str: spec} or {name: spec}
 LARGEST = sys.float_info.max
 DEEPEST = 40
 """Levels of lists and dictionaries in a free value, such as a setting; ours have fewer than ten."""

@@ -240,7 +240,7 @@ def build(
     """The method of a name, at this edit angle where it has one; the lens's own landscape is not fitted again."""
     if not isinstance(method, str):
         return method
-    turned: dict[str, float] = {} if angle is None else {"angle": angle}
+    turned: dict[str, Any] = {} if angle is None else {"angle": angle}
     if method == "edit":
         if mode is not None:
             turned["mode"] = mode
@@ -354,9 +354,9 @@ class Run:
         kept, where = load_changed(path, KIND), repr(str(path))
         check_schema(kept, PART, where)
         try:
-            was = json.loads(kept.pop("identity"))
+            was: Any = json.loads(kept.pop("identity"))
         except (ValueError, RecursionError):
-            was = None
+            was = None  # refused in the next line
         check_schema(was, dict, where, "identity")
         now = json.loads(identity)
         for name in now:

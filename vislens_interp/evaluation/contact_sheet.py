@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vislens_interp.config import MIN_IMAGES, Config, Overrides
+from vislens_interp.config import MIN_IMAGES, Config
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
@@ -37,7 +37,7 @@ def contact_sheet(
     seed: int = PAPER_SEED,
     progress: bool = False,
     config: Config | None = None,
-    **overrides: Unpack[Overrides],
+    **overrides: Any,
 ) -> ContactSheet:
     """Many units of a lens's layer on one sheet: evidence, top images, preferred and suppressed pictures.
 
@@ -67,7 +67,8 @@ def contact_sheet(
         raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
     reference = _reference_of(lens, reference_set)
     target, responses, left_out = _living_units(lens, units, reference, progress=progress)
-    fitted = LandscapeEdit(config, **{"seed": lens.seed, **overrides})
+    given: dict[str, Any] = {"seed": lens.seed, **overrides}
+    fitted = LandscapeEdit(config, **given)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
     if images is None:
         inputs, names = reference.with_held_out(fitted.landscape_.held_out).held_out(count)

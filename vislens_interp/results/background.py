@@ -47,7 +47,8 @@ EVIDENCE: dict[str, Spec] = {
 def read_evidence(kept: Mapping[str, Any]) -> Evidence:
     """Evidence as :data:`EVIDENCE` says; None is what is not finite."""
     fields = {name.removesuffix("?") for name in EVIDENCE}
-    return Evidence(**{key: math.nan if value is None else value for key, value in kept.items() if key in fields})
+    values: dict[str, Any] = {key: math.nan if kept[key] is None else kept[key] for key in fields & kept.keys()}
+    return Evidence(**values)
 
 
 @dataclass(frozen=True, eq=False)
