@@ -97,9 +97,7 @@ start, _ = lens.reference_set.held_out(4)
 result = lens.visualize(start, strength=0)
 print(result.summary())
 result.figure().savefig(folder / "warm.png")
-redness = {
-    way: (images[:, 0] - images[:, 2]).mean().item() for way, images in result.images.items() if way != "reference"
-}
+redness = {way: (images[:, 0] - images[:, 2]).mean().item() for way, images in result.images.items() if way != "inputs"}
 print("red less blue:", {way: round(value, 3) for way, value in redness.items()})
 
 # %% [markdown]

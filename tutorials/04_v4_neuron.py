@@ -95,7 +95,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from vislens_interp.images import to_pil  # noqa: E402
 
 top = lens.top_images(10, learnt)
-rows = {"shown": "reference", "preferred": "increase", "suppressed": "decrease"}
+rows = {"shown": "inputs", "preferred": "increase", "suppressed": "decrease"}
 figure, axes = plt.subplots(4, 10, figsize=(11, 5.2), layout="constrained")
 for line, (label, key) in zip(axes, rows.items(), strict=False):
     for axis, picture, value in zip(line, to_pil(result.images[key][:10]), result.standardised[key], strict=False):

@@ -1,7 +1,9 @@
 """How everything is written: safetensors with a JSON header, to a temporary name first, then renamed."""
 
+import glob
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -156,3 +158,82 @@ def fingerprint(state: dict[str, Tensor]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def write_folder(folder: str | os.PathLike[str], fill: Callable[[Path], Any]) -> Path:
+    """Call ``fill(temporary)`` and put the folder that it fills in the place of ``folder``, whole or not at all.
+
+    Raises:
+        OSError: The disk is full or the place cannot be written; what was there before is still there.
+    """
+    folder = Path(os.path.abspath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recover(folder)
+    mark = os.urandom(4).hex()
+    temporary, earlier = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("tmp", "old"))
+    temporary.mkdir()  # not tempfile: its folders can be read by their owner alone
+    lock = _lock(temporary)
+    try:
+        fill(temporary)
+        if folder.exists():
+            os.rename(folder, earlier)
+            try:
+                os.rename(temporary, folder)
+            except BaseException:  # an interrupt too
+                os.rename(earlier, folder)
+                raise
+            shutil.rmtree(earlier, ignore_errors=True)
+        else:
+            os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+    return folder
+
+
+def recover(folder: str | os.PathLike[str]) -> bool:
+    """Finish what a killed :func:`write_folder` left and remove its leftovers; whether the folder was put back."""
+    folder = Path(os.path.abspath(folder))
+    before = folder.exists()
+    for end in ("old", "tmp"):
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????.{end}"):
+            new = left.with_suffix(".tmp")  # whole, where the earlier folder has stepped aside
+            lock = _lock(new if new.exists() else left)
+            if lock is not None:
+                if end == "old" and not folder.exists():
+                    os.rename(new if new.exists() else left, folder)
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+    return not before and folder.exists()
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Raise now the OSError that writing ``path`` would raise after long work; nothing is left behind."""
+    path = Path(path)
+    place = Path(os.path.abspath(path)).parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=place):
+            return path
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"path={str(path)!r} cannot be written: {error.strerror}; name another"
+        ) from error
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock on a folder, which ends with the process; None where another holds it, or there are no such locks."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle

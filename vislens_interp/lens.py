@@ -16,9 +16,10 @@ from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_o
 from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare, fit_beside
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.contact_sheet import contact_sheet
-from vislens_interp.evaluation.describe import describe_lens
+from vislens_interp.evaluation.describe import describe_lens, lens_cell
 from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
-from vislens_interp.images import load_images
+from vislens_interp.files import check_writable
+from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import SENSES, Sense
@@ -32,7 +33,7 @@ from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.reading import Reading
-from vislens_interp.targets.selectors import unit_name
+from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.target import LayerTarget, Target
 
 
@@ -69,7 +70,7 @@ class FeatureLens:
         self,
         model: nn.Module | Target,
         layer: str | nn.Module | None = None,
-        unit: Any = None,
+        unit: Unit | None = None,
         *,
         backend: str | Backend = DEFAULT_BACKEND,
         seed: int = 0,
@@ -100,7 +101,7 @@ class FeatureLens:
 
     def fit(
         self,
-        images: Any = None,
+        images: ImageSource | ReferenceSet | None = None,
         responses: Any = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
@@ -130,6 +131,8 @@ class FeatureLens:
         Returns:
             The lens; ``evidence_`` says what the fit is worth.
         """
+        if checkpoint is not None:
+            check_writable(checkpoint)
         reference = ReferenceSet.for_fit(self.backend, images, responses, on_error=on_error)
         warn_of_other_units(self.target, reference)
         method = LandscapeEdit(config, **{"seed": self.seed, **overrides})
@@ -182,7 +185,7 @@ class FeatureLens:
 
     def visualize(
         self,
-        images: Any = None,
+        images: ImageSource | None = None,
         direction: str | Mapping[Any, Sense] = "both",
         *,
         method: str | Method = "edit",
@@ -236,7 +239,7 @@ class FeatureLens:
 
     def compare(
         self,
-        images: Any = None,
+        images: ImageSource | None = None,
         methods: Sequence[str | Method] | Mapping[str, str | Method] = DEFAULT_METHODS,
         seeds: Sequence[int] = (0, 1, 2),
         **arguments: Any,
@@ -244,7 +247,9 @@ class FeatureLens:
         """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
         return compare(self, images, methods, seeds, **arguments)
 
-    def contact_sheet(self, units: Sequence[Any], images: Any = None, **arguments: Any) -> ContactSheet:
+    def contact_sheet(
+        self, units: Sequence[OneUnit | str], images: ImageSource | None = None, **arguments: Any
+    ) -> ContactSheet:
         """Many units of the layer on one sheet; see :func:`vislens_interp.contact_sheet` for all arguments."""
         return contact_sheet(self, units, images, **arguments)
 
@@ -266,7 +271,9 @@ class FeatureLens:
         seeds = [seed + row for row in range(count)]
         return self.backend.decode(self.landscape_.decode(z), init_image=None, strength=strength, seeds=seeds).cpu()
 
-    def top_images(self, count: int = 10, images: Any = None, *, unit: Any = None) -> TopImages:
+    def top_images(
+        self, count: int = 10, images: ImageSource | None = None, *, unit: OneUnit | str | None = None
+    ) -> TopImages:
         """The images that drive the unit most: the reality check beside every generated picture.
 
         Args:
@@ -285,7 +292,12 @@ class FeatureLens:
         return TopImages(reference.images[order], column[order], [reference.names[row] for row in order.tolist()])
 
     def attribute(
-        self, images: Any = None, *, unit: Any = None, method: str = "NeuronIntegratedGradients", **settings: Any
+        self,
+        images: ImageSource | None = None,
+        *,
+        unit: OneUnit | str | None = None,
+        method: str = "NeuronIntegratedGradients",
+        **settings: Any,
     ) -> Attribution:
         """Where in images a unit looks, computed by Captum, which draws it too; needs no fit for images that are given.
 
@@ -305,6 +317,9 @@ class FeatureLens:
 
     def __repr__(self) -> str:
         return describe_lens(self)
+
+    def _repr_html_(self) -> str:
+        return lens_cell(self)
 
     def maker(self, method: str | Method, mode: int | None = None) -> Method:
         """What generates: in the lens's own landscape, or another method fitted on what that was fitted on."""
@@ -339,7 +354,7 @@ class FeatureLens:
         named = {"backend": saved["backend"], "seed": saved["seed"], **reading, **arguments}
         lens = cls(model, **named)
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
-        lens.method_, lens._reference = lens_file.restore(saved, lens.target, lens.backend)
+        lens.method_, lens._reference = lens_file.restore(saved, path, lens.target, lens.backend)
         return lens
 
     def fit_if_needed(self, images: Tensor | None = None, *, progress: bool = False) -> None:
@@ -357,7 +372,7 @@ class FeatureLens:
                 f"given, of which {MIN_IMAGES} are needed. Call fit(images) first."
             )
 
-    def index(self, unit: Any) -> int:
+    def index(self, unit: OneUnit | str | None) -> int:
         """Position of a unit in the target; None is the only one."""
         if unit is None:
             if len(self.target.names) > 1:

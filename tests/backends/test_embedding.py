@@ -121,7 +121,7 @@ def lens(network, pictures, sd15):
 
 def test_a_lens_runs_whole(lens, pictures, sd15):
     result = lens.visualize(pictures[:3])
-    assert set(result.images) == {"reference", "unedited", "increase", "decrease"}
+    assert set(result.images) == {"inputs", "unedited", "increase", "decrease"}
     for made in result.images.values():
         assert made.shape == (3, 3, 32, 32)
     assert result.response_change["increase"].isfinite().all()
@@ -305,7 +305,7 @@ def test_measured_responses_to_files(network, folder, sd15):
 
 def test_strength_0_shows_the_reference(lens, pictures):
     result = lens.visualize(pictures[:2], "increase", strength=0.0)
-    assert torch.equal(result.images["increase"], result.images["reference"])
+    assert torch.equal(result.images["increase"], result.images["inputs"])
 
 
 def test_dose_and_response(lens, pictures):

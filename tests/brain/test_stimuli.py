@@ -20,7 +20,7 @@ def result(alpha=0.5, seed=0, unit="FFA-1"):
     generator = torch.Generator().manual_seed(seed)
     images = {
         key: torch.rand(4, 3, 8, 8, generator=generator) * 0.6 + 0.2
-        for key in ("reference", "unedited", "increase", "decrease")
+        for key in ("inputs", "unedited", "increase", "decrease")
     }
     responses = {key: torch.arange(4.0) + place for place, key in enumerate(images)}
     return LensResult(

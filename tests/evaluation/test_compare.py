@@ -11,6 +11,7 @@ from torch import nn
 from vislens_interp import CallableTarget, Comparison, FeatureLens, Preprocess
 from vislens_interp.config import Config
 from vislens_interp.evaluation.comparison import COLUMNS
+from vislens_interp.files import load_state, save_state
 from vislens_interp.images import image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.methods.directions import RidgePattern
@@ -195,6 +196,51 @@ def test_parts_of_another_comparison_are_refused(found, lens, folder):
         lens.compare(pictures(4, seed=5), ["edit"], (0,), angle=30, embedding=grid, folder=folder)
     with pytest.raises(ValueError, match="its method was"):
         lens.compare(pictures(4, seed=1), ["ridge_pattern"], (0,), angle=40, embedding=grid, folder=folder)
+
+
+def test_it_goes_on_when_the_fit_differs_by_rounding(found, lens, inputs, folder):
+    """Another number of threads adds in another order: the last bits of the landscape's weights are others."""
+    weight = lens.landscape_.vae.fc_decode.weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight += 1e-7 * before
+    try:
+        again = lens.compare(inputs, ["edit"], (0, 1), angle=30, embedding=grid, second=grid, folder=folder)
+        key = ("edit", "increase", "response_change")
+        assert np.array_equal(again.scores[key], found.scores[key])
+        assert any("differs from today's by rounding" in note for note in again.notes)
+        assert not any("by rounding" in note for note in found.notes)
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("responses", torch.zeros(COUNT, 1), "the responses that its landscape was fitted on differ"),
+        ("images", {}, r"images\['unedited'\] is None; expected 8-bit pictures"),
+        ("costs", {"0/increase": {"forward": "many"}}, r"costs\['0/increase'\]\['forward'\] is 'many'; expected"),
+        ("costs", {}, r"costs\['0/increase'\] or angles.* is missing"),
+        ("identity", "[[", "identity is None; expected a dictionary"),
+    ],
+)
+def test_an_edited_part_is_refused_by_field(found, lens, inputs, folder, tmp_path, field, value, message):
+    (part,) = folder.glob("edit-*-seed0.safetensors")
+    save_state(tmp_path / part.name, "comparison part", {**load_state(part, "comparison part"), field: value})
+    with pytest.raises(ValueError, match=f"{part.name}.*{message}"):
+        lens.compare(inputs, ["edit"], (0,), angle=30, embedding=grid, second=grid, folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(lens, inputs, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written"):
+        lens.compare(inputs, ["edit"], (0,), folder=tmp_path / "file")
+
+
+def test_a_label_that_a_spreadsheet_would_run_is_text(tmp_path):
+    scores = {("=1+1", "increase", "percentile"): np.ones((1, 1, 1))}
+    assert "\n'=1+1,increase," in Comparison(["=1+1"], ["u"], [0], ["k"], scores).to_csv(tmp_path / "scores.csv")
 
 
 def test_differences_are_paired(found):

@@ -102,7 +102,7 @@ def make_background(modes=1, count=3, directions=("increase", "decrease"), pictu
 
 def make_result(count=3, directions=("increase", "decrease"), side=8, modes=1, **changes):
     generator = torch.Generator().manual_seed(count)
-    keys = ["reference", "unedited", *directions]
+    keys = ["inputs", "unedited", *directions]
     scaler = make_landscape().scaler
     arguments = {
         "unit": "16",

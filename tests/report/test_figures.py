@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ WEAK = Evidence("16", 0.05, 0.3, 2, 0.8, 12, 1000, 100, ["held-out correlation 0
 
 def make_result(count=3, directions=("increase", "decrease"), side=8, evidence=GOOD, names=None):
     generator = torch.Generator().manual_seed(count)
-    keys = ["reference", "unedited", *directions]
+    keys = ["inputs", "unedited", *directions]
     return LensResult(
         unit="16",
         layer="conv3",
@@ -187,3 +189,25 @@ def test_sweep_of_one_image():
 def test_sweep_shapes(changes):
     with pytest.raises(ValueError, match=r"changes has shape .* for 3 alphas; expected \(3, N\)"):
         dose_response_figure([-1, 0, 1], changes)
+
+
+def test_a_figure_is_the_same_in_every_process(tmp_path):
+    """The order of a set of strings differs between processes."""
+    script = (
+        "import sys; sys.path.append(sys.argv[1]); from page_reader import make_result;"
+        "make_result().figure().savefig(sys.argv[2])"
+    )
+    made = set()
+    for seed in ("1", "2", "5"):
+        path = tmp_path / f"{seed}.png"
+        command = [sys.executable, "-c", script, str(Path(__file__).parent), str(path)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        made.add(path.read_bytes())
+    assert len(made) == 1
+
+
+def test_names_that_no_font_can_show():
+    names = ["cat\udcff.png", "a\0b\nc.png", "\u202egnp.exe"]
+    figure = result_figure(make_result(3, names=names))
+    figure.canvas.draw()
+    assert {"cat\ufffd.png", "a\ufffdb\ufffdc.png", "\ufffdgnp.exe"} <= set(texts(figure))

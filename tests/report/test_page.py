@@ -23,7 +23,7 @@ def test_the_page_is_whole_and_loads_nothing():
 def test_every_picture_with_its_numbers_in_words():
     result = make_result()
     images = {values["alt"]: values["src"] for values in Page(result.html()).of("img")}
-    words = {"reference": "reference", "unedited": "α = 0", "increase": "preferred", "decrease": "suppressed"}
+    words = {"inputs": "input", "unedited": "α = 0", "increase": "preferred", "decrease": "suppressed"}
     for key, word in words.items():
         for row in range(3):
             (alt,) = [alt for alt in images if alt.startswith(f"{word}, cat {row}.jpg: response ")]

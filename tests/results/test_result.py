@@ -21,7 +21,7 @@ WEAK = Evidence("16", 0.05, 0.3, 2, 0.8, 12, 1000, 100, ["held-out correlation 0
 
 def make_result(count=3, directions=("increase", "decrease"), **changes):
     generator = torch.Generator().manual_seed(count)
-    keys = ["reference", "unedited", *directions]
+    keys = ["inputs", "unedited", *directions]
     arguments = {
         "unit": "16",
         "layer": "conv3",
@@ -39,7 +39,7 @@ def make_result(count=3, directions=("increase", "decrease"), **changes):
 
 
 KNOWN = {
-    "reference": torch.tensor([1.0, 2.0]),
+    "inputs": torch.tensor([1.0, 2.0]),
     "unedited": torch.tensor([2.0, 2.0]),
     "increase": torch.tensor([4.0, 1.0]),
     "decrease": torch.tensor([1.0, 1.0]),
@@ -49,7 +49,7 @@ KNOWN = {
 def test_known_changes():
     result = make_result(2, responses=KNOWN)
     assert result.directions == ["increase", "decrease"]
-    assert result.standardised["reference"].tolist() == [1.5, 3.5]
+    assert result.standardised["inputs"].tolist() == [1.5, 3.5]
     assert {key: value.tolist() for key, value in result.response_change_raw.items()} == {
         "increase": [2.0, -1.0],
         "decrease": [-1.0, -1.0],
@@ -104,9 +104,7 @@ def test_judges_are_named():
 def test_custom_direction_of_several_units():
     keys = ("custom",)
     assert make_result(directions=keys).share_right_way == {}
-    responses = {
-        key: torch.tensor([value]) for key, value in {"reference": 0.0, "unedited": 1.0, "custom": 0.5}.items()
-    }
+    responses = {key: torch.tensor([value]) for key, value in {"inputs": 0.0, "unedited": 1.0, "custom": 0.5}.items()}
     settings = {"direction": {16: "decrease", 42: "increase"}}
     result = make_result(1, keys, responses=responses, settings=settings)
     assert result.share_right_way == {"custom": 1.0}
@@ -156,7 +154,7 @@ def test_what_is_in_the_folder(tmp_path):
     assert rows[0] | {"file": "", "name": ""} == {
         "file": "",
         "name": "",
-        "key": "reference",
+        "key": "inputs",
         "response": "1",
         "response_sd": "1.5",
         "response_change": "",
@@ -179,7 +177,7 @@ def test_one_seed_an_image(tmp_path):
 
 def test_png_is_lossless_on_8_bit_images(tmp_path):
     pixels = torch.arange(256).repeat(3).reshape(1, 3, 16, 16) / 255
-    images = dict.fromkeys(["reference", "unedited", "increase"], pixels)
+    images = dict.fromkeys(["inputs", "unedited", "increase"], pixels)
     responses = {key: torch.zeros(1) for key in images}
     result = make_result(1, images=images, responses=responses, similarity={})
     loaded = LensResult.load(result.save(tmp_path / "out"))
@@ -299,14 +297,14 @@ def test_load_names_a_missing_picture(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": {"reference": torch.rand(3, 3, 8, 8)}}, "images has the keys .*expected 'reference', 'unedited'"),
-        ({"images": dict.fromkeys(["reference", "unedited", "up"], torch.rand(3, 3, 8, 8))}, "'up'.*any of"),
-        ({"images": dict.fromkeys(["reference", "unedited"], torch.full((3, 3, 8, 8), 2.0))}, "expected \\[0, 1\\]"),
+        ({"images": {"inputs": torch.rand(3, 3, 8, 8)}}, "images has the keys .*expected 'inputs', 'unedited'"),
+        ({"images": dict.fromkeys(["inputs", "unedited", "up"], torch.rand(3, 3, 8, 8))}, "'up'.*any of"),
+        ({"images": dict.fromkeys(["inputs", "unedited"], torch.full((3, 3, 8, 8), 2.0))}, "expected \\[0, 1\\]"),
         (
-            {"images": {"reference": torch.rand(3, 3, 8, 8), "unedited": torch.rand(2, 3, 8, 8)}},
+            {"images": {"inputs": torch.rand(3, 3, 8, 8), "unedited": torch.rand(2, 3, 8, 8)}},
             "images\\['unedited'\\] holds 2 images; expected 3",
         ),
-        ({"responses": {"reference": torch.zeros(3)}}, "responses has the keys \\['reference'\\]; expected those of"),
+        ({"responses": {"inputs": torch.zeros(3)}}, "responses has the keys \\['inputs'\\]; expected those of"),
         ({"similarity": {"up": torch.zeros(3)}}, "similarity has the keys \\['up'\\]; expected some of"),
         (
             {"similarity": {"increase": torch.zeros(2)}},

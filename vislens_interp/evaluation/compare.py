@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import check_method, warn_of_overlap
-from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison
+from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison, Key
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.files import fingerprint, load_state, save_state
-from vislens_interp.images import image_keys, load_images
+from vislens_interp.files import check_writable, fingerprint, save_state
+from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods import METHODS, method_by_name
 from vislens_interp.methods.base import Method
@@ -31,6 +32,8 @@ from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.metrics.angle import edit_angle
 from vislens_interp.reference import ReferenceSet, embed
+from vislens_interp.results.lens_file import load_changed
+from vislens_interp.schema import check_schema
 from vislens_interp.targets.memory import PeakMemory
 from vislens_interp.targets.target import Target
 
@@ -38,6 +41,17 @@ if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
 
 KIND = "comparison part"
+PART = {
+    "identity": str,
+    "images": {str: Tensor},
+    "costs": {str: {str: float}},
+    "angles": {str: Tensor},
+    "landscape?": str,
+    "responses?": Tensor,
+}
+"""What the file of a method and a seed holds."""
+ROUNDING = 1e-3
+"""SDs by which responses of one target to the same images may differ: another machine or number of threads."""
 MIN_NATURAL = 20
 """Natural images that judge a comparison, at least: a percentile of fewer says little."""
 DEFAULT_METHODS = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
@@ -45,14 +59,14 @@ DEFAULT_METHODS = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "
 
 def compare(
     lens: "FeatureLens",
-    images: Any = None,
+    images: ImageSource | None = None,
     methods: Sequence[str | Method] | Mapping[str, str | Method] = DEFAULT_METHODS,
     seeds: Sequence[int] = (0, 1, 2),
     *,
     direction: Literal["increase", "decrease", "both"] = "both",
     angle: float | None = None,
     strength: float | None = None,
-    natural: Any = None,
+    natural: ImageSource | None = None,
     embedding: Callable[[Tensor], Tensor] | None = None,
     second: Callable[[Tensor], Tensor] | None = None,
     folder: str | Path | None = None,
@@ -78,7 +92,8 @@ def compare(
             predictivity: of a network that is neither the landscape's nor the target's. None takes the backend's
             feature extractor, unless the landscape was fitted in it.
         second: Likewise, of a second network to which changes are transferred.
-        folder: Every finished method and seed is kept here, and read instead of made when called again.
+        folder: Every finished method and seed is kept here, and read instead of made when called again, also with
+            another number of threads: a fit then differs by rounding, and a note says so.
         progress: Show a bar.
 
     Returns:
@@ -91,6 +106,8 @@ def compare(
     """
     named, repetitions = name_methods(methods), [int(seed) for seed in seeds]
     _check_arguments(repetitions, direction, strength, angle)
+    if folder is not None:
+        check_writable(Path(folder) / "part")
     lens.fit_if_needed(progress=progress)
     ours, reference = lens.fitted_method, lens.reference_set
     if not reference.has_images:
@@ -113,8 +130,9 @@ def compare(
     for name, item in lens.evidence_.items():
         if item.weak:
             notes.append(f"WEAK EVIDENCE for unit {name}, doubt its pictures: {'; '.join(item.reasons)}.")
-    learned, transfer = reference.learned(), None
+    transfer = None
     if second is not None:
+        learned = reference.learned()
         assert learned.responses is not None  # a fitted lens has them
         transfer = Transfer(second).fit(learned.images[:], learned.responses)
         listed = ", ".join(f"{value:.2f}" for value in transfer.correlation_.tolist())
@@ -128,7 +146,7 @@ def compare(
         ours,
         makers,
         inputs,
-        learned,
+        reference,
         [sense for sense in SENSES if direction in (sense, "both")],
         fit_seconds=lens.fit_seconds_,
         strength=strength,
@@ -136,7 +154,7 @@ def compare(
     )
     scorer = Scorer(lens.target, lens.landscape_.scaler, inputs, judges, features=features, transfer=transfer)
     comparison = collect(run, scorer, list(makers), repetitions, progress=progress)
-    comparison.notes.extend(notes)
+    comparison.notes.extend(notes + run.notes)
     return comparison
 
 
@@ -151,7 +169,7 @@ def _check_arguments(seeds: list[int], direction: str, strength: float | None, a
         raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an edit turns.")
 
 
-def _judges(lens: "FeatureLens", inputs: Tensor, natural: Any) -> Tensor:
+def _judges(lens: "FeatureLens", inputs: Tensor, natural: ImageSource | None) -> Tensor:
     """Natural images that judge: those given, or the held-out reference images that are not moved."""
     if natural is None:
         moved = set(image_keys(inputs))
@@ -274,7 +292,7 @@ class Run:
         ours: The fitted landscape's method.
         methods: Label to what :func:`build` made.
         inputs: (N, 3, S, S) images to move.
-        learned: The images and responses that every method learns from.
+        reference: The lens's reference set: what it did not hold out is what every method learns from.
         directions: ``"increase"``, ``"decrease"`` or both.
         strength: SDEdit strength of every generation; None is each method's own.
         folder: Where each finished method and seed is kept, or None.
@@ -285,7 +303,7 @@ class Run:
         ours: LandscapeMethod,
         methods: dict[str, Method],
         inputs: Tensor,
-        learned: ReferenceSet,
+        reference: ReferenceSet,
         directions: Sequence[Sense],
         *,
         fit_seconds: float | None,
@@ -295,12 +313,19 @@ class Run:
         self.ours, self.methods, self.inputs, self.directions = ours, methods, inputs, list(directions)
         self.target: Target = ours.target
         self.backend: Backend = ours.backend
-        self.learned, self.fit_seconds, self.strength, self.folder = learned, fit_seconds, strength, folder
+        self.learned = reference.learned()
+        self.fit_seconds, self.strength, self.folder = fit_seconds, strength, folder
+        self.notes: list[str] = []
         self._fitted: dict[str, float | None] = {}
+        landscape = ours.landscape_
+        self._landscape = fingerprint(landscape.vae.state_dict())
+        self._responses = landscape.scaler.standardise(landscape.responses).float().cpu()
         self._common = {
             "target": self.target.describe(),
             "backend": self.backend.name,
-            "landscape": fingerprint(ours.landscape_.vae.state_dict()),
+            # What the landscape was made from, not its weights: these differ in the last bits between machines.
+            "config": ours.config.to_dict(),
+            "learned": hashlib.sha256("".join(sorted(reference.learned_keys)).encode()).hexdigest()[:16],
             "images": image_keys(inputs),
             "directions": self.directions,
             "strength": strength,
@@ -321,19 +346,54 @@ class Run:
                 return self._read(path, identity)
         part = self._make(label, seed)
         if path is not None:
-            save_state(path, KIND, {"identity": identity, **part})
+            kept = {"identity": identity, "landscape": self._landscape, "responses": self._responses, **part}
+            save_state(path, KIND, kept)
         return part
 
     def _read(self, path: Path, identity: str) -> dict[str, Any]:
-        kept = load_state(path, KIND)
-        was, now = json.loads(kept.pop("identity")), json.loads(identity)
+        kept, where = load_changed(path, KIND), repr(str(path))
+        check_schema(kept, PART, where)
+        try:
+            was: Any = json.loads(kept.pop("identity"))
+        except (ValueError, RecursionError):
+            was = None  # refused in the next line
+        check_schema(was, dict, where, "identity")
+        now = json.loads(identity)
         for name in now:
             if was.get(name) != now[name]:
                 raise ValueError(
                     f"folder holds {path.name!r} of another comparison: its {name} was {_short(was.get(name))}, and is "
                     f"{_short(now[name])} now; expected parts of this one. Name another folder, or delete that file."
                 )
+        responses = kept.pop("responses", torch.zeros(0))
+        if responses.shape != self._responses.shape or not torch.allclose(
+            responses, self._responses, rtol=0, atol=ROUNDING, equal_nan=True
+        ):
+            raise ValueError(
+                f"folder holds {path.name!r} of another comparison: the responses that its landscape was fitted on "
+                "differ from today's; expected the same. Name another folder, or delete that file."
+            )
+        self._check_shapes(kept, where)
+        if kept.pop("landscape", None) != self._landscape and not self.notes:
+            self.notes.append(
+                "Some pictures were made earlier, from a landscape of the same images, responses and settings that "
+                "differs from today's by rounding: another machine or number of threads."
+            )
         return kept
+
+    def _check_shapes(self, kept: dict[str, Any], where: str) -> None:
+        """Raise ValueError where a part lacks pictures or costs, or holds them in another shape."""
+        keys = [f"{unit}/{way}" for unit in range(len(self.target.names)) for way in self.directions]
+        for key in ["unedited", *keys]:
+            images = kept["images"].get(key)
+            if images is None or images.shape != self.inputs.shape or images.dtype != torch.uint8:
+                raise ValueError(
+                    f"{where}: images[{key!r}] is {None if images is None else tuple(images.shape)}; expected 8-bit "
+                    f"pictures of shape {tuple(self.inputs.shape)}. Delete that file."
+                )
+        for key in keys:
+            if key not in kept["costs"] or kept["angles"].get(key, self.inputs).shape[:1] != self.inputs.shape[:1]:
+                raise ValueError(f"{where}: costs[{key!r}] or angles[{key!r}] is missing or short. Delete that file.")
 
     def _make(self, label: str, seed: int) -> dict[str, Any]:
         maker = self.methods[label]
@@ -389,7 +449,9 @@ def collect(run: Run, scorer: Scorer, labels: Sequence[str], seeds: Sequence[int
     """Make and score everything; what was made before is read."""
     names = list(run.target.names)
     values: dict[tuple[str, str, str], dict[tuple[int, int], Tensor]] = {}
-    pictures: dict[str, dict[Any, Tensor]] = {name: {"reference": run.inputs[:SHOWN].cpu()} for name in names}
+    pictures: dict[str, dict[str | tuple[str, str], Tensor]] = {
+        name: {"inputs": run.inputs[:SHOWN].cpu()} for name in names
+    }
     for label, seed in tqdm([(m, s) for m in labels for s in seeds], desc="methods x seeds", disable=not progress):
         part = run.part(label, seed)
         images = {key: value.float() / 255 for key, value in part["images"].items()}
@@ -426,7 +488,7 @@ SHOWN = 4
 """Pictures of each method that the figure shows."""
 
 
-def _budgets(scores: dict[tuple[str, str, str], Any], labels: Sequence[str]) -> list[str]:
+def _budgets(scores: Mapping[Key, NDArray[np.float64]], labels: Sequence[str]) -> list[str]:
     """Said where methods ask the target unequally often; nothing where they do not."""
     spent = {}
     for label in labels:
@@ -441,7 +503,7 @@ def _budgets(scores: dict[tuple[str, str, str], Any], labels: Sequence[str]) -> 
     return [f"Budgets are unequal. Passes through the target a picture, forward + backward: {listed}."]
 
 
-def _stack(cells: dict[tuple[int, int], Tensor], units: int, seeds: int) -> Any:
+def _stack(cells: dict[tuple[int, int], Tensor], units: int, seeds: int) -> NDArray[np.float64]:
     """(units, images or 1, seeds)."""
     rows = [torch.stack([cells[unit, seed] for seed in range(seeds)], 1) for unit in range(units)]
     return torch.stack(rows).numpy()
@@ -464,6 +526,6 @@ def describe_method(value: Any) -> Any:
     return type(value).__name__
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,7 +1,5 @@
 """What a comparison found: every method's scores on the same units, images and seeds, with intervals."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor
 from vislens_interp.evaluation.scorer import MEASURES
 from vislens_interp.files import write_text
 from vislens_interp.metrics.bootstrap import intervals, paired_difference
+from vislens_interp.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +45,7 @@ class Comparison:
         images: Keys of the inputs (:func:`~vislens_interp.images.image_keys`).
         scores: (method, direction, measure) to (units, images, seeds), or (units, 1, seeds) for a measure of all
             pictures of a unit and seed; a method that lacks a measure has no entry.
-        pictures: Unit to ``"reference"`` and (method, direction) to some pictures of the first seed, for the figure.
+        pictures: Unit to ``"inputs"`` and (method, direction) to some pictures of the first seed, for the figure.
         notes: What a reader of the tables has to know: unequal budgets, synthetic pictures, what was left out.
         settings: JSON values that say how it was made.
         same_images: Every unit saw the same inputs.
@@ -60,7 +59,7 @@ class Comparison:
     seeds: list[int]
     images: list[str]
     scores: dict[Key, NDArray[np.float64]]
-    pictures: dict[str, dict[Any, Tensor]] = field(default_factory=dict)
+    pictures: dict[str, dict[str | tuple[str, str], Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     same_images: bool = True
@@ -207,11 +206,7 @@ class Comparison:
 
     def to_csv(self, path: str | Path | None = None, measures: Sequence[str] | None = None) -> str:
         """The table as CSV, numbers in full; written to ``path`` as well, if one is given."""
-        text = io.StringIO()
-        writer: Any = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.table(measures))
-        return _written(text.getvalue(), path)
+        return _written(csv_text(COLUMNS, (list(row.values()) for row in self.table(measures))), path)
 
     def to_markdown(self, path: str | Path | None = None, measures: Sequence[str] | None = None) -> str:
         """The table in Markdown, with the notes under it; written to ``path`` as well, if one is given."""

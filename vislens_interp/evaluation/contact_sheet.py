@@ -10,14 +10,14 @@ from tqdm import tqdm
 
 from vislens_interp.config import MIN_IMAGES, Config
 from vislens_interp.evaluation.visualize import PAPER_SEED
-from vislens_interp.images import load_images
+from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import versions
-from vislens_interp.targets.selectors import unit_name
+from vislens_interp.targets.selectors import OneUnit, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 def contact_sheet(
     lens: "FeatureLens",
-    units: Sequence[Any],
-    images: Any = None,
+    units: Sequence[OneUnit | str],
+    images: ImageSource | None = None,
     *,
-    reference_set: Any = None,
+    reference_set: ImageSource | ReferenceSet | None = None,
     count: int = 3,
     top: int = 4,
     strength: float | None = None,
@@ -67,7 +67,7 @@ def contact_sheet(
         raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
     reference = _reference_of(lens, reference_set)
     target, responses, left_out = _living_units(lens, units, reference, progress=progress)
-    given: Any = {"seed": lens.seed, **overrides}
+    given: dict[str, Any] = {"seed": lens.seed, **overrides}
     fitted = LandscapeEdit(config, **given)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
     if images is None:
@@ -99,7 +99,7 @@ def contact_sheet(
     )
 
 
-def _reference_of(lens: "FeatureLens", given: Any) -> ReferenceSet:
+def _reference_of(lens: "FeatureLens", given: ImageSource | ReferenceSet | None) -> ReferenceSet:
     """The reference set of a sheet: given, the lens's, or the backend's; without responses, which are read anew."""
     if given is not None:
         return ReferenceSet.for_fit(lens.backend, given)
@@ -116,7 +116,7 @@ def _reference_of(lens: "FeatureLens", given: Any) -> ReferenceSet:
 
 
 def _living_units(
-    lens: "FeatureLens", units: Sequence[Any], reference: ReferenceSet, *, progress: bool
+    lens: "FeatureLens", units: Sequence[OneUnit | str], reference: ReferenceSet, *, progress: bool
 ) -> tuple[Target, Tensor, dict[str, str]]:
     """One target that reads all units that vary, their responses (N, K), and why the others are left out."""
     target, left_out = _aim_at_all(lens.target, units)
@@ -135,7 +135,7 @@ def _living_units(
     return UnitsOf(target, alive), responses[:, alive], left_out
 
 
-def _aim_at_all(ours: Target, units: Sequence[Any]) -> tuple[Target | None, dict[str, str]]:
+def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target | None, dict[str, str]]:
     """One target that reads all of these units that there are, and why the others are not read."""
     left_out: dict[str, str] = {}
     known: list[Any] = []

@@ -3,6 +3,8 @@
 from types import FunctionType
 from typing import TYPE_CHECKING
 
+from vislens_interp.report.render import render
+
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
 
@@ -29,3 +31,10 @@ def describe_lens(lens: "FeatureLens") -> str:
     if lens.reference_set.pairing is not None:
         lines.append(f"images and their responses: {lens.reference_set.pairing}")
     return "\n".join([*lines, *(str(item) for item in lens.evidence_.values())])
+
+
+def lens_cell(lens: "FeatureLens") -> str:
+    """A lens in a notebook."""
+    title, *lines = describe_lens(lens).splitlines()
+    weak = lens.method_ is not None and any(item.weak for item in lens.evidence_.values())
+    return render("notebook.html", title=title, lines=lines, weak=weak, columns=[], rows=[])

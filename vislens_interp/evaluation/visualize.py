@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
-from vislens_interp.images import load_images
+from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
@@ -45,7 +45,7 @@ class _Reader:
 
 def visualize(
     lens: "FeatureLens",
-    images: Any = None,
+    images: ImageSource | None = None,
     direction: str | Mapping[Any, Sense] = "both",
     *,
     method: str | Method = "edit",
@@ -65,7 +65,7 @@ def visualize(
     maker = lens.maker(method, mode)
     given = {key: value for key, value in (("alpha", alpha), ("strength", strength)) if value is not None}
     made = {key: maker.generate(pictures, one, seeds=seed_list, **given) for key, one in moves.items()}
-    shown = {"reference": pictures, **{key: one.images for key, one in made.items()}}
+    shown = {"inputs": pictures, **{key: one.images for key, one in made.items()}}
     reader = _reader(lens, judge)
     responses = {key: reader.read(value) for key, value in shown.items()}
     settings = _settings(lens, maker, method, made, seeds, direction, mode, alphas)
@@ -125,7 +125,7 @@ def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
 
 def _inputs(
     lens: "FeatureLens",
-    images: Any,
+    images: ImageSource | None,
     seeds: int | Sequence[int],
     on_error: Literal["raise", "skip"],
     progress: bool,
@@ -170,10 +170,10 @@ def _similarity(backend: Backend, shown: Mapping[str, Tensor]) -> dict[str, Tens
         return {}
     with torch.no_grad():
         embedded = {
-            key: embed(backend, value) if key == "reference" else backend.encode(value) for key, value in shown.items()
+            key: embed(backend, value) if key == "inputs" else backend.encode(value) for key, value in shown.items()
         }
         features = {key: extractor(x).flatten(1).cpu() for key, x in embedded.items()}
-    return {key: cosine_similarity(value, features["reference"]) for key, value in features.items()}
+    return {key: cosine_similarity(value, features["inputs"]) for key, value in features.items()}
 
 
 def _describe_judge(lens: "FeatureLens", judge: Target) -> str:

@@ -1,6 +1,7 @@
 """How much a fitted landscape knows about its unit: held-out correlation, a shuffled control, what is kept."""
 
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from vislens_interp.copies import means, row_groups
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
 from vislens_interp.math import pearson
+from vislens_interp.tables import display_text
 
 DRAWS = 1000
 WEAK_CORRELATION = 0.1
@@ -50,6 +52,9 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "weak": self.weak}
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(display_text(str(self)))}</p>"
 
     def __str__(self) -> str:
         verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
+
+from vislens_interp.tables import display_text
 
 WIDTH, HEIGHT = 380, 270
 """As wide as a phone, so that text keeps its size there."""
@@ -48,20 +50,18 @@ def histogram(
         if count:
             x, y = plot.x(first + index * step), plot.y(count)
             width = plot.x(first + (index + 1) * step) - x
-            plot.add(f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{plot.y(0) - y:.1f}"/>')
-    plot.add(_line("zero", plot.x(0), TOP, plot.x(0), plot.y(0)))
+            plot.add("rect", "bar", x=x, y=y, width=width, height=plot.y(0) - y)
+    plot.line("zero", plot.x(0), TOP, plot.x(0), plot.y(0))
     for row, (key, values) in enumerate(marked.items()):
         y = plot.y(0) + BOTTOM + rail * row + 6
-        plot.add(
-            f'<text class="{key} label" x="{plot.left - 8}" y="{y + 4:.1f}" text-anchor="end">{labels[key]}</text>'
-        )
-        plot.add(_line("grid", plot.left, y, plot.width - RIGHT, y))
+        plot.add("text", f"{key} label", labels[key], x=plot.left - 8, y=y + 4, text_anchor="end")
+        plot.line("grid", plot.left, y, plot.width - RIGHT, y)
         values = values[values.isfinite()]
         for value in values.tolist():
-            plot.add(f'<circle class="{key} dot" cx="{plot.x(value):.1f}" cy="{y:.1f}" r="3.5"/>')
+            plot.add("circle", f"{key} dot", cx=plot.x(value), cy=y, r=3.5)
         if len(values) > 1:
             x = plot.x(values.mean().item())
-            plot.add(_line(f"{key} mean", x, y - 7, x, y + 7))
+            plot.line(f"{key} mean", x, y - 7, x, y + 7)
     return plot.svg(title, description)
 
 
@@ -82,18 +82,17 @@ def dose_response(alphas: Sequence[float], changes: Tensor, *, title: str, descr
     low, high = _padded(low, high)
     plot = _Plot(min(alphas) - 0.05, max(alphas) + 0.05, low, high)
     plot.axes("α (negative: towards the suppressed mean)" if min(alphas) < 0 else "α", "response change, SDs")
-    plot.add(_line("zero", plot.left, plot.y(0), plot.width - RIGHT, plot.y(0)))
-    plot.add(_line("zero", plot.x(0), TOP, plot.x(0), plot.bottom))
+    plot.line("zero", plot.left, plot.y(0), plot.width - RIGHT, plot.y(0))
+    plot.line("zero", plot.x(0), TOP, plot.x(0), plot.bottom)
     across = [plot.x(alpha) for alpha in alphas]
     if changes.shape[1] > 1:
-        edge = [*zip(across, (mean + spread).tolist(), strict=True)]
-        edge += [*zip(across, (mean - spread).tolist(), strict=True)][::-1]
-        plot.add(f'<polygon class="band" points="{" ".join(f"{x:.1f},{plot.y(y):.1f}" for x, y in edge)}"/>')
+        edge = [*(mean + spread).tolist(), *(mean - spread).tolist()[::-1]]
+        plot.add("polygon", "band", points=_points(plot, across + across[::-1], edge))
         for column in changes.T[:LINES].tolist():
-            plot.add(f'<polyline class="one" points="{_points(plot, across, column)}"/>')
-    plot.add(f'<polyline class="average" points="{_points(plot, across, mean.tolist())}"/>')
+            plot.add("polyline", "one", points=_points(plot, across, column))
+    plot.add("polyline", "average", points=_points(plot, across, mean.tolist()))
     for x, y in zip(across, mean.tolist(), strict=True):
-        plot.add(f'<circle class="averages" cx="{x:.1f}" cy="{plot.y(y):.1f}" r="4"/>')
+        plot.add("circle", "averages", cx=x, cy=plot.y(y), r=4)
     return plot.svg(title, description)
 
 
@@ -139,29 +138,32 @@ def landscape(
         paths[step] += f"v{-radius:.1f}z"
     for step, path in enumerate(paths):
         if path:
-            plot.add(f'<path class="h{step}" d="{path}"/>')
+            plot.add("path", f"h{step}", d=path)
     plot.axes("the unit's axis: suppressed left, preferred right", "main other direction, SDs", grid=False)
     start = moves.get("unedited", torch.zeros(0, 2))
     for key, ends in moves.items():
         if key != "unedited":
             for (x0, y0), (x1, y1) in zip(start.tolist()[:LINES], ends.tolist()[:LINES], strict=True):
-                plot.add(_arrow(key, plot.x(x0), plot.y(y0), plot.x(x1), plot.y(y1)))
+                plot.arrow(key, plot.x(x0), plot.y(y0), plot.x(x1), plot.y(y1))
     for x, y in start.tolist()[:LINES]:
-        plot.add(f'<circle class="start" cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="3"/>')
+        plot.add("circle", "start", cx=plot.x(x), cy=plot.y(y), r=3)
     for places in means.values():
         for mode, (x, y) in enumerate(places.tolist()):
-            plot.add(_cross(plot.x(x), plot.y(y), str(mode + 1) if len(places) > 1 else ""))
+            plot.cross(plot.x(x), plot.y(y), str(mode + 1) if len(places) > 1 else "")
+    _colour_scale(plot, limit)
+    return plot.svg(title, description)
+
+
+def _colour_scale(plot: "_Plot", limit: float) -> None:
     side = 20
     first = (plot.width - STEPS * side) / 2
     y = plot.height - 28
     for step in range(STEPS):
-        plot.add(f'<rect class="h{step}" x="{first + step * side:.1f}" y="{y}" width="{side}" height="10"/>')
+        plot.add("rect", f"h{step}", x=first + step * side, y=y, width=side, height=10)
     for step, text in ((0, f"≤ {number(-limit)}"), ((STEPS - 1) / 2, "0"), (STEPS - 1, f"≥ {number(limit)}")):
-        x = first + (step + 0.5) * side
-        plot.add(f'<text class="tick" x="{x:.1f}" y="{y + 22}" text-anchor="middle">{text}</text>')
-    plot.add(f'<text class="tick" x="{first - 8:.1f}" y="{y + 9}" text-anchor="end">mean response</text>')
-    plot.add(f'<text class="tick" x="{first + STEPS * side + 8:.1f}" y="{y + 9}">SDs</text>')
-    return plot.svg(title, description)
+        plot.add("text", "tick", text, x=first + (step + 0.5) * side, y=y + 22, text_anchor="middle")
+    plot.add("text", "tick", "mean response", x=first - 8, y=y + 9, text_anchor="end")
+    plot.add("text", "tick", "SDs", x=first + STEPS * side + 8, y=y + 9)
 
 
 _RADIUS = 7.5
@@ -203,7 +205,7 @@ class _Plot:
         self.x_range, self.y_range = (x0, x1), (y0, y1)
         self.width, self.height, self.left = width, height, left
         self.bottom = height - bottom
-        self.parts: list[str] = []
+        self.root = ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {width} {height}", "role": "img"})
 
     def x(self, value: float) -> float:
         low, high = self.x_range
@@ -213,63 +215,56 @@ class _Plot:
         low, high = self.y_range
         return self.bottom - (value - low) / (high - low) * (self.bottom - TOP)
 
-    def add(self, part: str) -> None:
-        self.parts.append(part)
+    def add(self, tag: str, kind: str, text: str = "", **attributes: str | float) -> None:
+        """A shape of a class of the page's style sheet; ElementTree escapes what is written in it."""
+        written = {name.replace("_", "-"): value for name, value in attributes.items()}
+        written = {name: f"{value:.1f}" if isinstance(value, float) else str(value) for name, value in written.items()}
+        ElementTree.SubElement(self.root, tag, {"class": kind, **written}).text = display_text(text) or None
+
+    def line(self, kind: str, x0: float, y0: float, x1: float, y1: float) -> None:
+        self.add("line", kind, x1=x0, y1=y0, x2=x1, y2=y1)
+
+    def arrow(self, kind: str, x0: float, y0: float, x1: float, y1: float) -> None:
+        length = math.hypot(x1 - x0, y1 - y0)
+        if not length >= 1:
+            return
+        a, b = (x1 - x0) / length, (y1 - y0) / length
+        size = min(6.0, length)
+        wings = [(x1 - size * a + sign * size / 2 * -b, y1 - size * b + sign * size / 2 * a) for sign in (1, -1)]
+        self.line(f"{kind} arrow", x0, y0, x1, y1)
+        self.add("polygon", f"{kind} head", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in [(x1, y1), *wings]))
+
+    def cross(self, x: float, y: float, text: str) -> None:
+        """Where a prior mean lies, with a rim, so that it is seen on every colour."""
+        size = 7
+        for kind in ("rim", "cross"):
+            self.add("path", kind, d=f"M{x - size:.1f} {y:.1f}h{2 * size}M{x:.1f} {y - size:.1f}v{2 * size}")
+        if text:
+            self.add("text", "modelabel", text, x=x + 8, y=y - 6)
 
     def axes(self, x_label: str, y_label: str, *, whole: bool = False, grid: bool = True) -> None:
         for value in _ticks(*self.x_range):
-            x = self.x(value)
-            self.add(
-                f'<text class="tick" x="{x:.1f}" y="{self.bottom + 14}" text-anchor="middle">{_tick(value)}</text>'
-            )
+            self.add("text", "tick", _tick(value), x=self.x(value), y=self.bottom + 14, text_anchor="middle")
         for value in _ticks(*self.y_range):
             if whole and value != int(value):
                 continue
             y = self.y(value)
             if grid:
-                self.add(_line("grid", self.left, y, self.width - RIGHT, y))
-            self.add(f'<text class="tick" x="{self.left - 5}" y="{y + 4:.1f}" text-anchor="end">{_tick(value)}</text>')
+                self.line("grid", self.left, y, self.width - RIGHT, y)
+            self.add("text", "tick", _tick(value), x=self.left - 5, y=y + 4, text_anchor="end")
         middle = (self.left + self.width - RIGHT) / 2
-        self.add(f'<text class="label" x="{middle:.1f}" y="{self.bottom + 30}" text-anchor="middle">{x_label}</text>')
-        up = (TOP + self.bottom) / 2
-        at = self.left - 32
-        turn = f"translate({at} {up:.1f}) rotate(-90)"
-        self.add(f'<text class="label" transform="{turn}" text-anchor="middle">{y_label}</text>')
-        self.add(_line("edge", self.left, self.bottom, self.width - RIGHT, self.bottom))
+        self.add("text", "label", x_label, x=middle, y=self.bottom + 30, text_anchor="middle")
+        turn = f"translate({self.left - 32} {(TOP + self.bottom) / 2:.1f}) rotate(-90)"
+        self.add("text", "label", y_label, transform=turn, text_anchor="middle")
+        self.line("edge", self.left, self.bottom, self.width - RIGHT, self.bottom)
 
     def svg(self, title: str, description: str) -> str:
-        said = escape(f"{title}. {description}", quote=True)
-        return (
-            f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{said}">'
-            f"{''.join(self.parts)}</svg>"
-        )
-
-
-def _line(kind: str, x0: float, y0: float, x1: float, y1: float) -> str:
-    return f'<line class="{kind}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
+        self.root.set("aria-label", display_text(f"{title}. {description}"))
+        return ElementTree.tostring(self.root, encoding="unicode")
 
 
 def _points(plot: _Plot, across: list[float], values: list[float]) -> str:
     return " ".join(f"{x:.1f},{plot.y(y):.1f}" for x, y in zip(across, values, strict=True) if math.isfinite(y))
-
-
-def _arrow(key: str, x0: float, y0: float, x1: float, y1: float) -> str:
-    length = math.hypot(x1 - x0, y1 - y0)
-    if length < 1:
-        return ""
-    a, b = (x1 - x0) / length, (y1 - y0) / length
-    size = min(6.0, length)
-    wings = [(x1 - size * a + sign * size / 2 * -b, y1 - size * b + sign * size / 2 * a) for sign in (1, -1)]
-    head = " ".join(f"{x:.1f},{y:.1f}" for x, y in [(x1, y1), *wings])
-    return f'{_line(f"{key} arrow", x0, y0, x1, y1)}<polygon class="{key} head" points="{head}"/>'
-
-
-def _cross(x: float, y: float, text: str) -> str:
-    """Where a prior mean lies, with a rim, so that it is seen on every colour."""
-    size = 7
-    d = f"M{x - size:.1f} {y:.1f}h{2 * size}M{x:.1f} {y - size:.1f}v{2 * size}"
-    label = f'<text class="modelabel" x="{x + 8:.1f}" y="{y - 6:.1f}">{text}</text>' if text else ""
-    return f'<path class="rim" d="{d}"/><path class="cross" d="{d}"/>{label}'
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

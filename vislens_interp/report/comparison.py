@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from vislens_interp.report.figures import COLOURS as OF_KEYS
-from vislens_interp.report.figures import LABELS, _number, _Page, _picture, _shorten, _wrap
+from vislens_interp.report.figures import LABELS, LINE, PageFigure, draw_picture, wrap
+from vislens_interp.report.render import number_of
+from vislens_interp.tables import shortened
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {**OF_KEYS, "both": OF_KEYS["custom"]}
@@ -18,7 +21,6 @@ _NAME = 1.95
 _MARGIN = 0.2
 _SIZE = 0.78
 _STEP = 0.86
-_LINE = 0.17
 _PANEL = 2.35
 _GAP = 0.35
 _ROW = 0.3
@@ -53,10 +55,10 @@ def scores_figure(
     lines = -(-len(labels) // columns)
     panel_height = _ROW * len(methods) + 0.15
     width = _MARGIN + _NAME + columns * (_PANEL + _GAP) + _MARGIN
-    said = [line for note in notes for line in _wrap(note, width - 2 * _MARGIN, 8.5)]
+    said = [line for note in notes for line in wrap(note, width - 2 * _MARGIN, 8.5)]
     head = 0.75
-    height = head + lines * (panel_height + 0.8) + 0.1 + _LINE * len(said) + 0.1
-    page = _Page(width, height)
+    height = head + lines * (panel_height + 0.8) + 0.1 + LINE * len(said) + 0.1
+    page = PageFigure(width, height)
     page.text(_MARGIN, 0.12, title, fontsize=13, fontweight="bold", va="top")
     directions = [way for way in NAMES if any(row["direction"] == way for row in rows if row["measure"] in labels)]
     for index, way in enumerate(directions):
@@ -66,17 +68,14 @@ def scores_figure(
         left = _MARGIN + _NAME + (index % columns) * (_PANEL + _GAP)
         axes = page.axes(left, head + (index // columns) * (panel_height + 0.8), _PANEL, panel_height)
         _panel(axes, [row for row in rows if row["measure"] == measure], methods, directions)
-        axes.set_xlabel("\n".join(_wrap(label, _PANEL + 0.1, 8.5)), fontsize=8.5)
-        names = [_shorten(name, 26) for name in methods] if index % columns == 0 else [""] * len(methods)
+        axes.set_xlabel("\n".join(wrap(label, _PANEL + 0.1, 8.5)), fontsize=8.5)
+        names = [shortened(name, 26) for name in methods] if index % columns == 0 else [""] * len(methods)
         axes.set_yticks(range(len(methods)), names, fontsize=9, parse_math=False)
-    y = height - 0.1 - _LINE * len(said)
-    for line in said:
-        page.text(_MARGIN, y, line, fontsize=8.5, color="#222222", va="top")
-        y += _LINE
+    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
     return page.figure
 
 
-def _panel(axes: Any, rows: list[Mapping[str, Any]], methods: Sequence[str], directions: Sequence[str]) -> None:
+def _panel(axes: "Axes", rows: list[Mapping[str, Any]], methods: Sequence[str], directions: Sequence[str]) -> None:
     for row in rows:
         place = methods.index(row["method"]) + 0.22 * (directions.index(row["direction"]) - (len(directions) - 1) / 2)
         colour = COLOURS[row["direction"]]
@@ -98,7 +97,7 @@ def _panel(axes: Any, rows: list[Mapping[str, Any]], methods: Sequence[str], dir
 
 
 def pictures_figure(
-    pictures: Mapping[Any, Tensor],
+    pictures: Mapping[str | tuple[str, str], Tensor],
     methods: Sequence[str],
     directions: Sequence[str],
     changes: Mapping[tuple[str, str], Sequence[float]],
@@ -109,7 +108,7 @@ def pictures_figure(
     """Inputs on top, then a row for each method, with its preferred and its suppressed pictures side by side.
 
     Args:
-        pictures: ``"reference"`` and (method, direction) to (N, 3, S, S).
+        pictures: ``"inputs"`` and (method, direction) to (N, 3, S, S).
         methods: From top to bottom.
         directions: From left to right.
         changes: (method, direction) to each picture's signed change in SDs, positive the wanted way.
@@ -119,36 +118,33 @@ def pictures_figure(
     Returns:
         A figure with a canvas of its own.
     """
-    count = len(pictures["reference"])
+    count = len(pictures["inputs"])
     block = count * _STEP + 0.3
     width = max(_MARGIN + _NAME + block * len(directions) + _MARGIN, 7.0)
-    step = _SIZE + _LINE + 0.12
-    said = [line for note in notes for line in _wrap(note, width - 2 * _MARGIN, 8.5)]
+    step = _SIZE + LINE + 0.12
+    said = [line for note in notes for line in wrap(note, width - 2 * _MARGIN, 8.5)]
     head = 0.8
-    height = head + step * (len(methods) + 1) + _LINE * len(said) + 0.2
-    page = _Page(width, height)
-    lines = _wrap(title, width - 2 * _MARGIN, 13)
+    height = head + step * (len(methods) + 1) + LINE * len(said) + 0.2
+    page = PageFigure(width, height)
+    lines = wrap(title, width - 2 * _MARGIN, 13)
     page.text(_MARGIN, 0.12, lines[0], fontsize=13, fontweight="bold", va="top")
     page.text(_MARGIN, head + _SIZE / 2, "input", fontsize=10, fontweight="bold", va="center")
     for index, way in enumerate(directions):
         left = _MARGIN + _NAME + index * block
         page.text(left, 0.5, NAMES[way], fontsize=11, fontweight="bold", color=COLOURS[way], va="top")
-        for column, image in enumerate(pictures["reference"]):
-            _picture(page, image, left + column * _STEP, head, _SIZE, COLOURS["reference"])
+        for column, image in enumerate(pictures["inputs"]):
+            draw_picture(page, image, left + column * _STEP, head, _SIZE, COLOURS["inputs"])
         for line, method in enumerate(methods):
             top = head + step * (line + 1)
             if index == 0:
-                name = "\n".join(_wrap(method.replace("_", " "), _NAME - 0.1, 10, bold=True))
+                name = "\n".join(wrap(method.replace("_", " "), _NAME - 0.1, 10, bold=True))
                 page.text(_MARGIN, top + _SIZE / 2, name, fontsize=10, fontweight="bold", va="center")
             for column, image in enumerate(pictures.get((method, way), [])):
                 at = left + column * _STEP
-                _picture(page, image, at, top, _SIZE, COLOURS[way])
+                draw_picture(page, image, at, top, _SIZE, COLOURS[way])
                 change = changes[method, way][column]
                 drawn = change if way == "increase" else -change
-                text = f"{_number(drawn)}{' ✗' if change < 0 else ''}"
+                text = f"{number_of(drawn)}{' ✗' if change < 0 else ''}"
                 page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center", va="top")
-    y = height - 0.1 - _LINE * len(said)
-    for line in said:
-        page.text(_MARGIN, y, line, fontsize=8.5, color="#222222", va="top")
-        y += _LINE
+    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
     return page.figure

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,7 @@ from torch import Tensor
 from vislens_interp.files import write_text
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.report.charts import number
-from vislens_interp.report.page import LABELS, footer, picture, reference_label, settings_table, short_name
-from vislens_interp.report.style import page_head
+from vislens_interp.report.render import LABELS, change_text, reference_label, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +35,12 @@ class ContactRow:
     top: "TopImages"
     images: dict[str, Tensor]
     response_change: dict[str, Tensor]
+
+    @property
+    def captions(self) -> dict[str, list[str]]:
+        """Under each picture, for ``"top"`` and each direction."""
+        changes = {key: [change_text(key, one) for one in row.tolist()] for key, row in self.response_change.items()}
+        return {"top": [f"{number(value)} SD" for value in self.top.responses.tolist()], **changes}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +76,13 @@ class ContactSheet:
 
     def html(self) -> str:
         """The sheet as one page that needs no other file and no network."""
-        title = escape(self.title)
-        weak = sum(row.evidence.weak for row in self.rows)
-        kind = escape(reference_label(self.settings))
-        lead = (
-            f"{len(self.rows)} units, {weak} of them with weak evidence; {len(self.left_out)} left out. Fitted on "
-            f"{kind}, in one latent with a block for each unit. Top images: the reference images that drive the unit "
-            "most, with their responses in SDs. Preferred and suppressed: the inputs, moved for that unit alone, with "
-            "the change of its response against α = 0 in SDs. ✗: not the wanted way."
-        )
-        inputs = "".join(
-            self._strip(name, images, [short_name(text) for text in self.names], "reference")
-            for name, images in (("inputs", self.inputs), ("α = 0", self.unedited))
-        )
-        missing = "".join(
-            f'<tr><th scope="row">{escape(unit)}</th><td>{escape(why)}</td></tr>' for unit, why in self.left_out.items()
-        )
-        left_out = f"<section><h2>Left out</h2><table><tbody>{missing}</tbody></table></section>" if missing else ""
-        return (
-            f'{page_head(f"Contact sheet: {title}")}<body>\n<header><p class="mark">vislens_interp contact sheet</p>'
-            f'<h1>{title}</h1><p class="soft">{lead}</p></header>\n<main>\n'
-            f'<section><h2>Inputs</h2><div class="strips">{inputs}</div></section>\n'
-            f"{''.join(self._unit(row) for row in self.rows)}{left_out}"
-            f"<section><h2>Settings</h2>{settings_table(self.settings)}</section></main>\n{footer()}</body>\n</html>\n"
+        return render(
+            "contact_sheet.html",
+            title=self.title,
+            sheet=self,
+            weak=sum(row.evidence.weak for row in self.rows),
+            reference=reference_label(self.settings),
+            labels=LABELS,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -113,36 +101,3 @@ class ContactSheet:
                 " figure().savefig(path)."
             )
         return write_text(path, self.html())
-
-    def _unit(self, row: ContactRow) -> str:
-        strips = self._strip(
-            "top images", row.top.images, [f"{number(value)} SD" for value in row.top.responses.tolist()], ""
-        )
-        for key, images in row.images.items():
-            captions = [change_text(key, value) for value in row.response_change[key].tolist()]
-            strips += self._strip(LABELS[key], images, captions, key)
-        flag = '<span class="pill">weak evidence</span> ' if row.evidence.weak else ""
-        return (
-            f'<section class="unit"><h2>Unit {escape(row.unit)}</h2><p class="small">{flag}'
-            f'{escape(evidence_text(row.evidence))}</p><div class="strips">{strips}</div></section>\n'
-        )
-
-    def _strip(self, name: str, images: Tensor, captions: list[str], key: str) -> str:
-        shots = "".join(
-            f'<figure class="shot">{picture(image, f"{name} {index + 1}: {text}")}<figcaption>{escape(text)}'
-            "</figcaption></figure>"
-            for index, (image, text) in enumerate(zip(images, captions, strict=True))
-        )
-        return f'<div class="{key or "top"}"><h3 class="what">{name}</h3><div class="strip">{shots}</div></div>'
-
-
-def change_text(key: str, value: float) -> str:
-    """A change of the response, marked where it is not the wanted one."""
-    sign = -1 if key == "decrease" else 1
-    return f"Δr {number(value)}{'' if sign * value > 0 else ' ✗'}"
-
-
-def evidence_text(evidence: Evidence) -> str:
-    """A unit's evidence in one line."""
-    numbers = f"held-out r = {evidence.correlation:.2f}, p = {evidence.p_value:.3f}"
-    return f"{'; '.join(evidence.reasons)} ({numbers})" if evidence.weak else f"good evidence ({numbers})"

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vislens_interp.report.render import change_text, evidence_text, number_of
+from vislens_interp.tables import display_name, display_text, shortened
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -16,14 +19,14 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
 COLOURS = {
-    "reference": "#222222",
+    "inputs": "#222222",
     "unedited": "#7a7a7a",
     "increase": "#d55e00",
     "decrease": "#0072b2",
     "custom": "#009e73",
 }
 LABELS = {
-    "reference": "reference",
+    "inputs": "input",
     "unedited": "reconstruction,\nα = 0",
     "increase": "preferred",
     "decrease": "suppressed",
@@ -38,7 +41,7 @@ _LABEL = 1.15
 _PICTURE = 1.2
 _SMALL = 0.72
 _COLUMN = 1.36
-_LINE = 0.17
+LINE = 0.17
 _PLOT = 3.3
 _PLOT_GAP = 0.85
 _FOOTNOTE = (
@@ -48,7 +51,7 @@ _FOOTNOTE = (
 
 
 def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
-    """Reference, reconstruction, preferred and suppressed images with their responses, and the evidence.
+    """Inputs, reconstruction, preferred and suppressed images with their responses, and the evidence.
 
     Args:
         result: What to draw.
@@ -63,25 +66,25 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     if max_images < 1:
         raise ValueError(f"max_images={max_images} must be at least 1.")
     shown = min(max_images, len(result))
-    keys = ["reference", "unedited", *result.directions]
+    keys = ["inputs", "unedited", *result.directions]
     heights = [_SMALL if key == "unedited" else _PICTURE for key in keys]
-    texts = [_LINE if key == "reference" else 2 * _LINE for key in keys]
+    texts = [LINE if key == "inputs" else 2 * LINE for key in keys]
     rows = sum(heights) + sum(texts) + 0.2 * len(keys)
     width = _MARGIN + _LABEL + shown * _COLUMN + _PLOT_GAP + _PLOT + _MARGIN
     inside = width - 2 * _MARGIN
 
     subtitle = result.recipe
     subtitle += f"; {shown} of {len(result)} images shown" if shown < len(result) else ""
-    head = [(line, 13, "bold", "#000000") for line in _wrap(result.title, inside, 13)]
-    head += [(line, 9, "normal", "#333333") for line in _wrap(subtitle, inside, 9)]
-    warning = _wrap(_warning(result), inside - 0.3, 10.5, bold=True)
-    foot = _wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9) + _wrap(_FOOTNOTE, inside, 8)
+    head = [(line, 13, "bold", "#000000") for line in wrap(result.title, inside, 13)]
+    head += [(line, 9, "normal", "#333333") for line in wrap(subtitle, inside, 9)]
+    warning = wrap(_warning(result), inside - 0.3, 10.5, bold=True)
+    foot = wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9) + wrap(_FOOTNOTE, inside, 8)
 
     head_height = sum(size / 72 * 1.4 for _, size, _, _ in head)
     banner_height = len(warning) * 0.2 + 0.16 if warning else 0.0
     top = 0.12 + head_height + 0.08 + banner_height + (0.1 if warning else 0)
-    height = top + 0.24 + rows + 0.1 + len(foot) * _LINE + 0.12
-    page = _Page(width, height)
+    height = top + 0.24 + rows + 0.1 + len(foot) * LINE + 0.12
+    page = PageFigure(width, height)
 
     y = 0.12
     for line, size, weight, colour in head:
@@ -105,7 +108,7 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
 
     for column in range(shown):
         left = _MARGIN + _LABEL + column * _COLUMN
-        name = _shorten(result.names[column].rsplit("/", 1)[-1], 20)
+        name = display_name(result.names[column], 20)
         page.text(left + _PICTURE / 2, top + 0.06, name, fontsize=7.5, color="#555555", ha="center", va="top")
     y = top + 0.24
     for key, size, text in zip(keys, heights, texts, strict=True):
@@ -115,20 +118,17 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
         )
         for column in range(shown):
             left = _MARGIN + _LABEL + column * _COLUMN
-            _picture(page, result.images[key][column], left + (_PICTURE - size) / 2, y, size, COLOURS[key])
+            draw_picture(page, result.images[key][column], left + (_PICTURE - size) / 2, y, size, COLOURS[key])
             _caption(page, result, key, column, left + _PICTURE / 2, y + size + 0.06)
         y += size + text + 0.2
 
     plot = page.axes(width - _MARGIN - _PLOT, top + 0.24, _PLOT, rows - 0.55)
     _dots(plot, result)
-    y = height - 0.12 - len(foot) * _LINE
-    for line in foot:
-        page.text(_MARGIN, y, line, fontsize=8.5, color="#222222", va="top")
-        y += _LINE
+    page.lines(_MARGIN, height - 0.12 - len(foot) * LINE, foot, fontsize=8.5, color="#222222")
     return page.figure
 
 
-class _Page:
+class PageFigure:
     """A figure on which things are placed in inches from the upper left corner."""
 
     def __init__(self, width: float, height: float) -> None:
@@ -147,10 +147,16 @@ class _Page:
 
     def text(self, left: float, top: float, text: str, **style: Any) -> None:
         # parse_math=False: a file's name may hold dollar signs.
-        self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **style)
+        self.figure.text(left / self.width, 1 - top / self.height, display_text(text), parse_math=False, **style)
+
+    def lines(self, left: float, top: float, lines: Sequence[str], **style: Any) -> None:
+        """Lines one below another."""
+        for row, line in enumerate(lines):
+            self.text(left, top + row * LINE, line, va="top", **style)
 
 
-def _picture(page: _Page, image: Tensor, left: float, top: float, size: float, colour: str) -> None:
+def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size: float, colour: str) -> None:
+    """A picture (3, H, W) in a frame, ``size`` inches on its longer side."""
     axes = page.axes(left, top, size, size)
     # Small images keep their pixels; large ones are averaged down rather than sampled.
     interpolation = "nearest" if max(image.shape[-2:]) <= size * DPI else "antialiased"
@@ -160,27 +166,27 @@ def _picture(page: _Page, image: Tensor, left: float, top: float, size: float, c
         spine.set(color=colour, linewidth=1.5)
 
 
-def _caption(page: _Page, result: "LensResult", key: str, row: int, centre: float, top: float) -> None:
+def _caption(page: PageFigure, result: "LensResult", key: str, row: int, centre: float, top: float) -> None:
     style: dict[str, Any] = {"fontsize": 8.5, "ha": "center", "va": "top"}
-    page.text(centre, top, f"{_number(result.standardised[key][row])} SD", color="#222222", **style)
+    page.text(centre, top, f"{number_of(result.standardised[key][row])} SD", color="#222222", **style)
     if key == "unedited":
-        change = f"{_number(result.response_change_from_input[key][row])} from input"
-        page.text(centre, top + _LINE, change, color=COLOURS[key], **{**style, "fontsize": 7.5})
-    elif key != "reference":
+        change = f"{number_of(result.response_change_from_input[key][row])} from input"
+        page.text(centre, top + LINE, change, color=COLOURS[key], **{**style, "fontsize": 7.5})
+    elif key != "inputs":
         change = result.response_change[key][row]
         sign = result.wanted_sign(key)
         wrong = sign is not None and not sign * change > 0
-        text = f"Δr {_number(change)}{' ✗' if wrong else ''}"
-        page.text(centre, top + _LINE, text, color="#222222" if wrong else COLOURS[key], fontweight="bold", **style)
+        text = f"Δr {number_of(change)}{' ✗' if wrong else ''}"
+        page.text(centre, top + LINE, text, color="#222222" if wrong else COLOURS[key], fontweight="bold", **style)
 
 
 def _dots(axes: "Axes", result: "LensResult") -> None:
-    """Every image's responses, joined from α = 0 to both directions; the reference stands apart."""
+    """Every image's responses, joined from α = 0 to both directions; the inputs stand apart."""
     keys = [key for key in ("decrease", "unedited", "increase", "custom") if key in result.images]
-    places = {"reference": 0.0} | {key: index + 1.2 for index, key in enumerate(keys)}
+    places = {"inputs": 0.0} | {key: index + 1.2 for index, key in enumerate(keys)}
     values = {key: result.standardised[key].numpy() for key in places}
     fade = min(1.0, max(0.12, 6 / len(result)))
-    for key in set(keys) - {"unedited"}:
+    for key in [key for key in keys if key != "unedited"]:
         for start, end in zip(values["unedited"], values[key], strict=True):
             axes.plot([places["unedited"], places[key]], [start, end], color="#999999", lw=0.8, alpha=fade, zorder=1)
     for key, place in places.items():
@@ -191,7 +197,7 @@ def _dots(axes: "Axes", result: "LensResult") -> None:
     short = {**LABELS, "unedited": "α = 0"}
     axes.set_xticks(
         list(places.values()),
-        [f"{short[key]}\n{_number(values[key].mean())}" for key in places],
+        [f"{short[key]}\n{number_of(values[key].mean())}" for key in places],
         fontsize=8,
     )
     for label, key in zip(axes.get_xticklabels(), places, strict=True):
@@ -213,8 +219,6 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     Returns:
         A figure with a canvas of its own.
     """
-    from vislens_interp.report.contact_sheet import change_text, evidence_text
-
     label, gap, group = 2.0, 0.06, 0.3
     keys = list(sheet.rows[0].images) if sheet.rows else []
     counts = {"top": max((len(row.top.names) for row in sheet.rows), default=0)}
@@ -226,11 +230,11 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     width = max(left - group + _MARGIN, 6.0)
     row_height = _SMALL + 0.34
     missing = [
-        line for unit, why in sheet.left_out.items() for line in _wrap(f"{unit}: {why}", width - 2 * _MARGIN, 8.5)
+        line for unit, why in sheet.left_out.items() for line in wrap(f"{unit}: {why}", width - 2 * _MARGIN, 8.5)
     ]
     foot = [("Left out", "bold"), *((line, "normal") for line in missing)] if missing else []
-    height = 0.95 + row_height * (len(sheet.rows) + 1) + _LINE * len(foot) + 0.3
-    page = _Page(width, height)
+    height = 0.95 + row_height * (len(sheet.rows) + 1) + LINE * len(foot) + 0.3
+    page = PageFigure(width, height)
     page.text(_MARGIN, 0.12, sheet.title, fontsize=13, fontweight="bold", va="top")
     kind = sheet.settings.get("reference_set", "a reference set that nobody named")
     page.text(_MARGIN, 0.4, f"fitted on: {kind}", fontsize=9, color="#333333", va="top")
@@ -241,26 +245,26 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     page.text(_MARGIN, y + _SMALL / 2, "reconstruction,\nα = 0", fontsize=9, color=COLOURS["unedited"], va="center")
     for key in keys:
         for column, image in enumerate(sheet.unedited):
-            _picture(page, image, starts[key] + column * (_SMALL + gap), y, _SMALL, COLOURS["unedited"])
+            draw_picture(page, image, starts[key] + column * (_SMALL + gap), y, _SMALL, COLOURS["unedited"])
     y += row_height
     for row in sheet.rows:
         weak = row.evidence.weak
-        page.text(_MARGIN, y, f"unit {_shorten(row.unit, 20)}", fontsize=10, fontweight="bold", va="top")
-        said = _wrap(f"{'WEAK: ' if weak else ''}{evidence_text(row.evidence)}", label - 0.1, 7.5)[:5]
+        page.text(_MARGIN, y, f"unit {shortened(row.unit, 20)}", fontsize=10, fontweight="bold", va="top")
+        said = wrap(f"{'WEAK: ' if weak else ''}{evidence_text(row.evidence)}", label - 0.1, 7.5)[:5]
         colour = WARNING if weak else "#333333"
         page.text(_MARGIN, y + 0.2, "\n".join(said), fontsize=7.5, color=colour, va="top", linespacing=1.25)
-        shown = {"top": (row.top.images, [f"{_number(value)} SD" for value in row.top.responses])}
+        shown = {"top": (row.top.images, [f"{number_of(value)} SD" for value in row.top.responses])}
         for key in keys:
             shown[key] = (row.images[key], [change_text(key, value) for value in row.response_change[key].tolist()])
         for key, (images, texts) in shown.items():
             for column, (image, text) in enumerate(zip(images, texts, strict=True)):
                 at = starts[key] + column * (_SMALL + gap)
-                _picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
+                draw_picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
                 page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center", va="top")
         y += row_height
     for line, weight in foot:
         page.text(_MARGIN, y, line, fontsize=8.5, fontweight=weight, va="top")
-        y += _LINE
+        y += LINE
     return page.figure
 
 
@@ -289,8 +293,8 @@ def dose_response_figure(
     order = x.argsort()
     x, y = x[order], changes.detach().double().cpu()[order]
     mean = y.mean(1)
-    page = _Page(5.6, 4.0)
-    lines = _wrap(title, 5.2, 11, bold=True)
+    page = PageFigure(5.6, 4.0)
+    lines = wrap(title, 5.2, 11, bold=True)
     axes = page.axes(0.8, 0.2 + 0.2 * len(lines), 4.6, 3.25 - 0.2 * len(lines))
     axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
     axes.axvline(0, color="#555555", lw=0.8, ls="--", zorder=0)
@@ -319,16 +323,6 @@ def _warning(result: "LensResult") -> str:
     return ""
 
 
-def _number(value: Any) -> str:
-    """Two decimals with a sign, and a minus that is as wide as the plus."""
-    return f"{float(value):+.2f}".replace("-", "−")
-
-
-def _wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
+def wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
     """Lines that fit into ``width`` inches at a font size in points."""
-    return textwrap.wrap(text, max(20, int(width * 72 / size / (0.66 if bold or size > 12 else 0.56))))
-
-
-def _shorten(name: str, length: int) -> str:
-    """The end of a long name, for what tells files apart mostly comes last."""
-    return name if len(name) <= length else "…" + name[1 - length :]
+    return textwrap.wrap(display_text(text), max(20, int(width * 72 / size / (0.66 if bold or size > 12 else 0.56))))

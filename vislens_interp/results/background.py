@@ -1,5 +1,7 @@
 """What stands behind the pictures of one unit: the reference set's responses, and where all lies in the landscape."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +10,45 @@ import torch
 from torch import Tensor
 
 from vislens_interp.images import ImageFiles
+from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
 from vislens_interp.landscape.prior import SENSES
+from vislens_interp.schema import Spec
 
 TOP = 10
 """Top images of a report, as in the paper's Figure 4."""
 MODE_IMAGES = 5
+
+_POSITIONS = {str: [[float]]}
+BACKGROUND: dict[str, Spec] = {
+    "means": _POSITIONS,
+    "moves": _POSITIONS,
+    "galleries": {str: {"names": [str], "responses": [(float, None)]}},
+    "alphas": [float],
+    "changes": [[(float, None)]],
+}
+"""What :meth:`Background.numbers` writes."""
+EVIDENCE: dict[str, Spec] = {
+    "unit": str,
+    "correlation": (float, None),  # JSON has no other word for what is not finite
+    "p_value": float,
+    "shuffles": int,
+    "reconstruction": (float, None),
+    "strong_images": int,
+    "images": int,
+    "held_out": int,
+    "reasons": [str],
+    "copies?": int,
+}
+"""What ``Evidence.to_dict`` writes."""
+
+
+def read_evidence(kept: Mapping[str, Any]) -> Evidence:
+    """Evidence as :data:`EVIDENCE` says; None is what is not finite."""
+    fields = {name.removesuffix("?") for name in EVIDENCE}
+    values: dict[str, Any] = {key: math.nan if kept[key] is None else kept[key] for key in fields & kept.keys()}
+    return Evidence(**values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +82,9 @@ class Background:
             the least driving ones that lie nearest to each of several means. Empty where the images are not there.
         alphas: Signed weights of a dose-response, ascending; negative is towards the suppressed mean.
         changes: (len(alphas), N) change of the response against α = 0, in SDs.
+
+    Raises:
+        ValueError: A part has an unknown name, or its shape does not fit the others.
     """
 
     responses: Tensor
@@ -58,6 +95,37 @@ class Background:
     galleries: dict[str, TopImages] = field(default_factory=dict)
     alphas: list[float] = field(default_factory=list)
     changes: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+    def __post_init__(self) -> None:
+        count, images = len(self.responses), {len(move) for move in self.moves.values()}
+        if not count or self.positions.shape != (count, 2) or len(self.names) not in (0, count):
+            raise ValueError(
+                f"background has {count} responses, positions {tuple(self.positions.shape)}, {len(self.names)} names;"
+                " expected one response, position (2) and name a reference image, at least one of them."
+            )
+        placed = {f"means[{key!r}]": value for key, value in self.means.items()}
+        placed |= {f"moves[{key!r}]": value for key, value in self.moves.items()}
+        for name, value in {**placed, "positions": self.positions, "responses": self.responses[:, None]}.items():
+            if value.ndim != 2 or (name in placed and value.shape[1:] != (2,)) or not value.isfinite().all():
+                raise ValueError(f"background.{name} has shape {tuple(value.shape)}; expected (n, 2) finite numbers.")
+        if not set(self.means) <= set(SENSES) or not set(self.moves) <= {"unedited", *SENSES, "custom"}:
+            raise ValueError(
+                f"background has means of {list(self.means)} and moves of {list(self.moves)}; expected senses."
+            )
+        if len(images) > 1 or ("unedited" not in self.moves and self.moves):
+            raise ValueError("background.moves differ in length; expected a position an image, 'unedited' among them.")
+        for key, row in self.galleries.items():
+            counts = len(row.images), len(row.responses), len(row.names)
+            if not re.fullmatch(r"top|(increase|decrease)_\d+", key) or len(set(counts)) > 1:
+                raise ValueError(
+                    f"background.galleries[{key!r}] has {counts[0]} images, {counts[1]} responses, {counts[2]} names;"
+                    " expected as many of each, under 'top', 'increase_1', 'decrease_1', ..."
+                )
+        if self.changes.shape[:1] != (len(self.alphas),) or any(abs(alpha) > 1 for alpha in self.alphas):
+            raise ValueError(
+                f"background.changes has shape {tuple(self.changes.shape)} for alphas {self.alphas}; expected a row for"
+                " each, and these in [-1, 1]."
+            )
 
     @classmethod
     def of(

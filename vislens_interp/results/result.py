@@ -34,8 +34,8 @@ class LensResult:
         unit: Name of the unit.
         layer: Dotted name of its layer; ``""`` is the model's own output.
         model: Class name of the model.
-        images: For each key (N, 3, H, W) in [0, 1]: ``"reference"``, the inputs; ``"unedited"``, the same pipeline and
-            seed at α = 0; then any of ``"increase"``, ``"decrease"`` and ``"custom"``.
+        images: For each key (N, 3, H, W) in [0, 1]: ``"inputs"``; ``"unedited"``, the same pipeline and seed at
+            α = 0; then any of ``"increase"``, ``"decrease"`` and ``"custom"``.
         responses: For the same keys (N,), in the unit's raw values.
         response_mean: Mean of the unit's responses over the reference set.
         response_std: Their standard deviation, above 0: what one SD is.
@@ -69,13 +69,13 @@ class LensResult:
 
     def __post_init__(self) -> None:
         keys = list(self.images)
-        if keys[:2] != ["reference", "unedited"] or not set(keys[2:]) <= set(DIRECTIONS):
+        if keys[:2] != ["inputs", "unedited"] or not set(keys[2:]) <= set(DIRECTIONS):
             raise ValueError(
-                f"images has the keys {keys}; expected 'reference', 'unedited' and then any of {list(DIRECTIONS)}."
+                f"images has the keys {keys}; expected 'inputs', 'unedited' and then any of {list(DIRECTIONS)}."
             )
         self.images = {key: check_images(value, f"images[{key!r}]").detach() for key, value in self.images.items()}
         self.images = {key: value.float().cpu() for key, value in self.images.items()}
-        count = len(self.images["reference"])
+        count = len(self.images["inputs"])
         for key, value in self.images.items():
             if len(value) != count:
                 raise ValueError(f"images[{key!r}] holds {len(value)} images; expected {count}, one an input.")
@@ -91,6 +91,13 @@ class LensResult:
             raise ValueError(f"names has {len(self.names)} entries for {count} images; expected one an input.")
         if not (math.isfinite(self.response_std) and self.response_std > 0):
             raise ValueError(f"response_std={self.response_std} must be above 0: the unit's SD over the reference set.")
+        read = [*self.responses.values(), *([] if self.background is None else [self.background.responses])]
+        standard = (torch.cat([value[value.isfinite()] for value in read]) - self.response_mean) / self.response_std
+        if not standard.isfinite().all():
+            raise ValueError(
+                f"response_mean={self.response_mean:g} and response_std={self.response_std:g} do not fit the"
+                " responses; expected those of the reference set."
+            )
         self.settings = json_values(self.settings, "settings")
         self.settings.setdefault("versions", versions())
         seeds = self.settings.get("seeds")
@@ -105,6 +112,11 @@ class LensResult:
             f"LensResult(model={self.model!r}, layer={self.layer!r}, unit={self.unit!r}, {len(self)} images, "
             f"directions={self.directions})"
         )
+
+    def _repr_html_(self) -> str:
+        from vislens_interp.report.page import result_cell  # here: a page needs Jinja2
+
+        return result_cell(self)
 
     @property
     def units(self) -> list[str]:
@@ -156,7 +168,7 @@ class LensResult:
     @property
     def response_change_from_input(self) -> dict[str, Tensor]:
         """Made minus input, in SDs, (N,) for every direction, and for ``"unedited"``: what the pipeline alone does."""
-        start = self.responses["reference"]
+        start = self.responses["inputs"]
         return {key: (self.responses[key] - start) / self.response_std for key in ["unedited", *self.directions]}
 
     @property
@@ -220,13 +232,20 @@ class LensResult:
         if "similarity" in row:
             line += f", similarity {row['similarity']['mean']:.2f}"
         lines.append(line)
-        judge = self.settings.get("judge") or f"{self.model} itself, the network that guided them"
-        lines.append(f"responses judged by {judge}")
+        lines.append(f"responses judged by {self.judge}")
         if self.similarity:
-            lines.append(
-                f"similarity judged by {self.settings.get('similarity_network') or 'a network that nobody named'}"
-            )
+            lines.append(f"similarity judged by {self.similarity_network}")
         return "\n".join(lines)
+
+    @property
+    def judge(self) -> str:
+        """What read the responses."""
+        return self.settings.get("judge") or f"{self.model} itself, the network that guided them"
+
+    @property
+    def similarity_network(self) -> str:
+        """The network in which pictures were compared with their inputs."""
+        return self.settings.get("similarity_network") or "a network that nobody named"
 
     @property
     def title(self) -> str:
@@ -250,7 +269,7 @@ class LensResult:
         return ", ".join(parts)
 
     def figure(self, max_images: int = 8) -> "Figure":
-        """Reference, preferred and suppressed images with their responses, and the evidence.
+        """Inputs, preferred and suppressed images with their responses, and the evidence.
 
         Args:
             max_images: The first so many are drawn; the plot of responses shows all.

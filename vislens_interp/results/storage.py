@@ -1,12 +1,12 @@
 """A result on the disk: pictures, tables, a figure and a page in one folder, written whole or not at all."""
 
-import csv
+import hashlib
 import json
 import math
 import os
 import re
-import shutil
-import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from vislens_interp.config import migrate
-from vislens_interp.files import write_text
+from vislens_interp.files import check_writable, recover, write_folder, write_text
 from vislens_interp.images import load_images, to_pil
-from vislens_interp.landscape.evidence import Evidence
-from vislens_interp.results.background import Background, TopImages
+from vislens_interp.results.background import BACKGROUND, EVIDENCE, Background, TopImages, read_evidence
 from vislens_interp.results.result import LensResult, json_values
+from vislens_interp.schema import check_inside, check_schema
+from vislens_interp.tables import Value, csv_text, read_csv
 
 KIND = "vislens_interp result"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 COLUMNS = (
     "file",
     "name",
@@ -35,88 +36,84 @@ COLUMNS = (
 )
 REFERENCE_COLUMNS = ("name", "response", "response_sd", "axis_1", "axis_2")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_COLUMN = [(float, None)]
+_SETTINGS = {
+    "judge?": (str, None),
+    "similarity_network?": (str, None),
+    "reference_set?": str,
+    "direction?": (str, {str: str}, None),
+    "settings?": ({"edit?": (dict, None)}, None),
+}
+SCHEMA = {
+    "format_version": int,
+    "unit": str,
+    "layer": str,
+    "model": str,
+    "response_mean": float,
+    "response_std": float,
+    "evidence": (EVIDENCE, None),
+    "settings": _SETTINGS,
+    "names": [str],
+    "images": {str: [str]},
+    "responses": {str: _COLUMN},
+    "similarity": {str: _COLUMN},
+    "background?": ({**BACKGROUND, "images": {str: [str]}}, None),  # results of earlier versions have none
+}
 
 
 def save_result(result: LensResult, folder: str | os.PathLike[str]) -> Path:
-    """Write images, ``report.html``, figure, ``manifest.csv`` and ``result.json`` into a folder, all or none.
-
-    Everything is written beside the folder first and renamed when it is whole. An earlier result of ours there is
-    replaced; it survives a full disk or a kill.
-
-    Args:
-        folder: A new or empty folder, or one that holds an earlier result and nothing else.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: The folder holds something else.
-        OSError: It cannot be written; what was there before is still there.
-    """
-    folder = check_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    temporary = folder.parent / f".{folder.name}.{mark}.tmp"
-    temporary.mkdir()  # not tempfile: its folders can be read by their owner alone
-    try:
-        _write(result, temporary)
-        if folder.exists():
-            earlier = folder.parent / f".{folder.name}.{mark}.old"
-            os.rename(folder, earlier)
-            try:
-                os.rename(temporary, folder)
-            except BaseException:  # an interrupt too
-                os.rename(earlier, folder)
-                raise
-            shutil.rmtree(earlier, ignore_errors=True)
-        else:
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    """Write a result as :meth:`LensResult.save` says."""
+    return write_folder(check_folder(folder), lambda temporary: _write(result, temporary))
 
 
 def load_result(folder: str | os.PathLike[str]) -> LensResult:
-    """Read what :func:`save_result` wrote.
-
-    Numbers come back as they were. Images come back from PNGs, rounded to 8 bits: up to 1/510 off.
-
-    Raises:
-        FileNotFoundError: There is no such folder, it holds no result, or one of its images is missing.
-        ValueError: ``result.json`` is truncated, not ours, or newer than this library.
-    """
+    """Read a result as :meth:`LensResult.load` says."""
     folder = Path(folder)
+    if not folder.exists():
+        recover(folder)
     content = _read(folder)
-    if content["format_version"] > FORMAT_VERSION:
+    where = repr(str(folder / "result.json"))
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise ValueError(
-            f"folder={str(folder)!r} has format version {content['format_version']}, newer than this library reads"
-            f" ({FORMAT_VERSION}). Upgrade vislens_interp."
+            f"folder={str(folder)!r} has format version {version}, newer than this library reads ({FORMAT_VERSION})."
+            " Upgrade vislens_interp."
         )
-    evidence = content["evidence"]
-    if evidence is not None:
-        evidence = Evidence(**{key: value for key, value in evidence.items() if key != "weak"})
-    return LensResult(
-        unit=content["unit"],
-        layer=content["layer"],
-        model=content["model"],
-        images={key: load_images([folder / file for file in files])[0] for key, files in content["images"].items()},
-        responses={key: _tensor(values) for key, values in content["responses"].items()},
-        response_mean=content["response_mean"],
-        response_std=content["response_std"],
-        similarity={key: _tensor(values) for key, values in content["similarity"].items()},
-        evidence=evidence,
-        names=content["names"],
-        settings=_migrated(content["settings"]) if content["format_version"] < 2 else content["settings"],
-        background=_read_background(folder, content),
-    )
+    check_schema(content, SCHEMA, where)
+    check_schema(content["settings"], object, where, "settings")
+    if content["format_version"] < 3:
+        content = _migrated(content)
+    evidence, behind = content["evidence"], content.get("background")
+    try:
+        return LensResult(
+            unit=content["unit"],
+            layer=content["layer"],
+            model=content["model"],
+            images={key: _pictures(folder, files, where) for key, files in content["images"].items()},
+            responses={key: _tensor(values) for key, values in content["responses"].items()},
+            response_mean=content["response_mean"],
+            response_std=content["response_std"],
+            similarity={key: _tensor(values) for key, values in content["similarity"].items()},
+            evidence=None if evidence is None else read_evidence(evidence),
+            names=content["names"],
+            settings=content["settings"],
+            background=None if behind is None else _read_background(folder, behind, content["format_version"], where),
+        )
+    except ValueError as error:
+        raise error if where in str(error) else ValueError(f"{where}: {error}") from error
 
 
-def _migrated(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a result of 0.1.0, by today's names."""
-    migrated = {("alphas" if name == "doses" else name): value for name, value in settings.items()}
-    if isinstance(migrated.get("settings"), dict):
-        migrated["settings"] = migrate(migrated["settings"])
-    return migrated
+def _migrated(content: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version wrote, by today's names."""
+    content = {**content}
+    for field in ("images", "responses", "similarity"):
+        content[field] = {("inputs" if key == "reference" else key): value for key, value in content[field].items()}
+    if content["format_version"] < 2:
+        settings = {("alphas" if name == "doses" else name): value for name, value in content["settings"].items()}
+        if isinstance(settings.get("settings"), dict):
+            settings["settings"] = migrate(settings["settings"])
+        content["settings"] = settings
+    return content
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:
@@ -130,22 +127,21 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         ValueError: It is a file, the current folder, or holds something that is no earlier result of ours.
+        OSError: It cannot be written.
     """
     given, folder = str(folder), Path(folder).resolve()
-    if not folder.exists():
+    check_writable(folder)
+    if not folder.exists() and not recover(folder):
         return folder
     if not folder.is_dir():
         raise ValueError(f"folder={given!r} is a file; expected a folder. Name another one.")
     if folder == Path.cwd():
         raise ValueError(f"folder={given!r} is the current folder, which is replaced as a whole. Name one inside it.")
-    try:
-        ours = set(_read(folder)["files"])
-    except (OSError, ValueError):
-        ours = set()
+    ours = _written_by_us(folder)
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        own = name in ours or path.name in _LEFT_BY_FILE_BROWSERS
-        if not own and (path.is_symlink() or not path.is_dir()):
+        own = name in ours and path.is_file() and ours[name] in (None, _digest(path))
+        if not (own or path.name in _LEFT_BY_FILE_BROWSERS) and (path.is_symlink() or not path.is_dir()):
             raise ValueError(
                 f"folder={given!r} holds {name!r}, not written by an earlier result; expected a new or empty folder, or"
                 " an earlier result, which is replaced. Name another one, or move this file."
@@ -153,22 +149,41 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def _written_by_us(folder: Path) -> dict[str, str | None]:
+    """Files of an earlier result under names that we give, with what they held, which results before version 3 lack."""
+    try:
+        listed = _read(folder).get("files")
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(listed, (dict, list)):
+        return {}
+    files = listed.items() if isinstance(listed, dict) else [(file, None) for file in listed]
+    return {file: digest for file, digest in files if isinstance(file, str) and _OUR_NAMES.fullmatch(file)}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+_OUR_NAMES = re.compile(
+    r"images/\w+/\d{5,}(_[\w-]+)?\.png|figure\.png|report\.html|(manifest|reference)\.csv|result\.json"
+)
+
+
 def _write(result: LensResult, folder: Path) -> None:
-    files = {key: [_file_name(key, row, name) for row, name in enumerate(result.names)] for key in result.images}
-    for key, images in result.images.items():
-        (folder / "images" / key).mkdir(parents=True)
-        for file, picture in zip(files[key], to_pil(images), strict=True):
-            picture.save(folder / file)
-    result.figure().savefig(folder / "figure.png")
-    (folder / "report.html").write_text(result.html(), encoding="utf-8")
-    behind = result.background
-    shown = {} if behind is None else _write_background(folder, behind, result.response_mean, result.response_std)
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(_rows(result, files))
-    pictures = [file for row in [*files.values(), *shown.values()] for file in row]
-    tables = ["manifest.csv"] if behind is None else ["manifest.csv", "reference.csv"]
+    files = {key: _write_pictures(folder, key, images, result.names) for key, images in result.images.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the font has no sign of a name
+        result.figure().savefig(folder / "figure.png")
+    write_text(folder / "report.html", result.html())
+    write_text(folder / "manifest.csv", csv_text(COLUMNS, _rows(result, files), digits=7))
+    behind, shown = result.background, {}
+    if behind is not None:
+        for key, row in behind.galleries.items():
+            shown[key] = _write_pictures(folder, f"reference_{key}", row.images, row.names)
+        rows = _reference_rows(behind, result.response_mean, result.response_std)
+        # nine digits bring a float32 back
+        write_text(folder / "reference.csv", csv_text(REFERENCE_COLUMNS, rows, digits=9))
     content = {
         "kind": KIND,
         "format_version": FORMAT_VERSION,
@@ -185,13 +200,27 @@ def _write(result: LensResult, folder: Path) -> None:
         "responses": {key: value.tolist() for key, value in result.responses.items()},
         "similarity": {key: value.tolist() for key, value in result.similarity.items()},
         "background": None if behind is None else {**behind.numbers(), "images": shown},
-        "files": [*pictures, "figure.png", "report.html", *tables, "result.json"],
+        "files": {
+            **{file.relative_to(folder).as_posix(): _digest(file) for file in sorted(folder.rglob("*.*"))},
+            "result.json": None,  # whose own digest nobody can write into it
+        },
     }
-    # Last, so that a folder with a result.json is a whole result.
-    write_text(folder / "result.json", json.dumps(json_values(content, "result"), indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(json_values(content, "result"), indent=1, ensure_ascii=False) + "\n"
+    # Last, so that a folder with a result.json is a whole result. Names that are not UTF-8 are escaped as JSON does.
+    write_text(folder / "result.json", text.encode("utf-8", "backslashreplace").decode())
 
 
-def _rows(result: LensResult, files: dict[str, list[str]]) -> list[list[str]]:
+def _write_pictures(folder: Path, key: str, images: Tensor, names: Sequence[str]) -> list[str]:
+    """PNGs under names that every file system takes, with enough of the inputs' names in them to find these."""
+    stems = [re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(name)[0]).strip("_")[-60:] for name in names]
+    files = [f"images/{key}/{row:05d}{f'_{stem}' if stem else ''}.png" for row, stem in enumerate(stems)]
+    (folder / "images" / key).mkdir(parents=True)
+    for file, picture in zip(files, to_pil(images) if files else [], strict=True):
+        picture.save(folder / file)
+    return files
+
+
+def _rows(result: LensResult, files: Mapping[str, Sequence[str]]) -> Iterator[list[Value]]:
     seeds = result.settings.get("seeds")
     columns = (
         result.responses,
@@ -200,14 +229,11 @@ def _rows(result: LensResult, files: dict[str, list[str]]) -> list[list[str]]:
         result.response_change_from_input,
         result.similarity,
     )
-    rows = []
     for row, name in enumerate(result.names):
         seed = seeds[row] if isinstance(seeds, list) else seeds
         for key in result.images:
-            values = ["" if key not in column else f"{column[key][row].item():.7g}" for column in columns]
-            made = key != "reference" and seed is not None
-            rows.append([files[key][row], name, key, *values, str(seed) if made else ""])
-    return rows
+            values = [column[key][row].item() if key in column else None for column in columns]
+            yield [files[key][row], name, key, *values, None if key == "inputs" else seed]
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -216,7 +242,7 @@ def _read(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"folder={str(folder)!r} holds no result.json; expected a folder of LensResult.save().")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is truncated or no JSON ({error}). Restore a copy, or make it again."
         ) from error
@@ -225,57 +251,42 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _write_background(folder: Path, behind: Background, mean: float, std: float) -> dict[str, list[str]]:
-    """``reference.csv`` and the galleries' pictures; returns the names of their files."""
+def _reference_rows(behind: Background, mean: float, std: float) -> Iterator[list[Value]]:
     names = behind.names or [""] * len(behind.responses)
-    with (folder / "reference.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(REFERENCE_COLUMNS)
-        for name, response, place in zip(names, behind.responses.tolist(), behind.positions.tolist(), strict=True):
-            numbers = (response, (response - mean) / std, *place)
-            writer.writerow([name, *(f"{value:.9g}" for value in numbers)])  # nine digits bring a float32 back
-    files = {}
-    for key, row in behind.galleries.items():
-        files[key] = [_file_name(f"reference_{key}", index, name) for index, name in enumerate(row.names)]
-        (folder / "images" / f"reference_{key}").mkdir(parents=True)
-        for file, picture in zip(files[key], to_pil(row.images) if files[key] else [], strict=True):
-            picture.save(folder / file)
-    return files
+    for name, response, place in zip(names, behind.responses.tolist(), behind.positions.tolist(), strict=True):
+        yield [name, response, (response - mean) / std, *place]
 
 
-def _read_background(folder: Path, content: dict[str, Any]) -> Background | None:
-    said = content.get("background")  # results of earlier versions have none
-    if said is None:
-        return None
-    with (folder / "reference.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = {name: torch.tensor([float(row[name]) for row in rows]) for name in REFERENCE_COLUMNS[1:]}
+def _read_background(folder: Path, kept: dict[str, Any], version: int, where: str) -> Background:
+    rows = read_csv(folder / "reference.csv", REFERENCE_COLUMNS, escaped=version >= 3)
+    try:
+        columns = {name: torch.tensor([float(row[name]) for row in rows]) for name in REFERENCE_COLUMNS[1:]}
+    except ValueError as error:
+        raise ValueError(
+            f"{str(folder / 'reference.csv')!r}: {error}; expected numbers in {list(REFERENCE_COLUMNS[1:])}. Restore a"
+            " copy, or make it again."
+        ) from error
     names = [row["name"] for row in rows]
     galleries = {
-        key: TopImages(
-            load_images([folder / file for file in files])[0] if files else torch.zeros(0, 3, 1, 1),
-            _tensor(said["galleries"][key]["responses"]),
-            said["galleries"][key]["names"],
-        )
-        for key, files in said["images"].items()
+        key: TopImages(_pictures(folder, kept["images"].get(key, []), where), _tensor(row["responses"]), row["names"])
+        for key, row in kept["galleries"].items()
     }
     return Background(
         responses=columns["response"],
         positions=torch.stack([columns["axis_1"], columns["axis_2"]], 1),
         names=names if any(names) else [],
-        means={key: torch.tensor(value) for key, value in said["means"].items()},
-        moves={key: torch.tensor(value) for key, value in said["moves"].items()},
+        means={key: torch.tensor(value) for key, value in kept["means"].items()},
+        moves={key: torch.tensor(value) for key, value in kept["moves"].items()},
         galleries=galleries,
-        alphas=said["alphas"],
-        changes=torch.stack([_tensor(row) for row in said["changes"]]) if said["changes"] else torch.zeros(0, 0),
+        alphas=kept["alphas"],
+        changes=torch.stack([_tensor(row) for row in kept["changes"]]) if kept["changes"] else torch.zeros(0, 0),
     )
 
 
-def _file_name(key: str, row: int, name: str) -> str:
-    """A path of a picture that every file system takes, with enough of the input's name in it to find it."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(name)[0]).strip("_")[-60:]
-    return f"images/{key}/{row:05d}{f'_{stem}' if stem else ''}.png"
+def _pictures(folder: Path, files: Sequence[str], where: str) -> Tensor:
+    paths = [check_inside(folder, file, where) for file in files]
+    return load_images(paths)[0] if paths else torch.zeros(0, 3, 1, 1)
 
 
-def _tensor(values: list[float | None]) -> Tensor:
+def _tensor(values: Sequence[float | None]) -> Tensor:
     return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)

@@ -1,0 +1,111 @@
+"""Arguments that cannot work."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from vislens_interp import FeatureLens, Preprocess, zoo
+from vislens_interp.images import to_pil
+
+
+def test_a_lens_on_nothing(network):
+    with pytest.raises(ValueError, match=r"layer 'conv9' not found in ConvNet. Closest: .*'conv.'.* list_units"):
+        FeatureLens(zoo.load("cifar10_convnet"), "conv9", 0)
+    with pytest.raises(ValueError, match=r"6"):
+        FeatureLens(network, "conv", 6)
+    with pytest.raises(ValueError, match=r"unit=None, but layer 'conv' has shape \(6, 6, 6\).* list_units"):
+        FeatureLens(network, "conv")
+    with pytest.raises(KeyError, match="backend='sdxl' is unknown; expected one of"):
+        FeatureLens(network, "conv", 2, backend="sdxl")
+    with pytest.raises(ValueError, match="Pass preprocess="):
+        FeatureLens(nn.Sequential(nn.Conv2d(3, 4, 3)), "0", 1)
+
+
+def test_an_only_output_needs_no_unit():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1))
+    lens = FeatureLens(model, preprocess=Preprocess(32, [0.5], [0.5]), backend="cifar10")
+    assert lens.target.shape == (1,)
+    assert str(lens).splitlines()[0] == "Sequential, output, unit 0, backend cifar10"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"direction": "up"}, "direction='up' is unknown; expected 'increase', 'decrease', 'both' or a dict"),
+        ({"direction": {2: "up"}}, r"direction\[2\]='up' is unknown; expected one of"),
+        ({"direction": {}}, r"direction=\{\} names no unit"),
+        ({"method": "dream"}, "method='dream' is unknown; expected one of edit, optimize, ridge_direction"),
+        ({"alpha": 1.5}, r"alpha=1.5 must lie in \[0, 1\]"),
+        ({"alpha": -1.0}, r"alpha=-1.0 must lie in \[0, 1\]"),
+        ({"strength": 2.0}, r"strength=2.0 must lie in \[0, 1\]"),
+        ({"seeds": [1, 2]}, "seeds has 2 entries for 3 images; give one for all or one an image"),
+        ({"mode": 1}, "mode=1 is not there: this prior has the modes 0 to 0"),
+        ({"on_error": "ignore"}, "on_error='ignore'; expected 'raise' or 'skip'"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(fitted, images, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.visualize(images, **({"strength": 0} | arguments))
+
+
+def test_an_unknown_unit_in_a_direction(fitted, images):
+    with pytest.raises(KeyError, match="unit 17 is not in this lens; it points at 2"):
+        fitted.visualize(images, {17: "increase"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda x: x * 255, ValueError, "look like 0..255"),
+        (lambda x: x * 4 - 2, ValueError, "look normalised"),
+        (lambda x: x.index_fill(0, torch.tensor([1]), math.nan), ValueError, "NaN or infinite values in 1 of 3 images"),
+        (lambda x: x[0], ValueError, r"For one image pass images\[None\]"),
+        (lambda x: x[:, :1], ValueError, "Grey images"),
+        (lambda x: torch.cat([x, x[:, :1]], 1), ValueError, "RGBA images"),
+        (lambda x: (x * 255).byte(), ValueError, "expected floating point"),
+        (lambda x: x[:0], ValueError, "is empty"),
+        (lambda x: x.numpy(), TypeError, "torch.from_numpy"),
+        (lambda x: [], ValueError, "empty sequence"),
+    ],
+    ids=["0..255", "normalised", "NaN", "one", "grey", "RGBA", "bytes", "empty", "numpy", "list"],
+)
+def test_bad_images(fitted, images, wrong, error, message):
+    for call in (fitted.visualize, fitted.fit):
+        with pytest.raises(error, match=message):
+            call(wrong(images))
+    with pytest.raises(error, match=message):
+        fitted.top_images(images=wrong(images))
+
+
+def test_folders(fitted, images, tmp_path):
+    with pytest.raises(ValueError, match="is a folder without images"):
+        fitted.visualize(tmp_path, strength=0)
+    with pytest.raises(FileNotFoundError, match="nothing is there; expected an image file or a folder"):
+        fitted.visualize(tmp_path / "absent")
+    for name, picture in zip("abc", to_pil(images), strict=True):
+        picture.save(tmp_path / f"{name}.png")
+    whole = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "d.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"2 of 4 images in source cannot be read: b.png .*d.jpg .*on_error='skip'"):
+        fitted.visualize(tmp_path, strength=0)
+    with pytest.warns(UserWarning, match=r"b.png .*d.jpg .*Going on with the other 2"):
+        result = fitted.visualize(str(tmp_path), "increase", strength=0, on_error="skip")
+    assert result.names == ["a.png", "c.png"]
+    torch.testing.assert_close(result.images["inputs"], images[[0, 2]], atol=0.5 / 255 + 1e-6, rtol=0)
+    one = fitted.visualize(tmp_path / "c.png", "increase", strength=0)
+    torch.testing.assert_close(one.images["increase"], result.images["increase"][1:], atol=1e-5, rtol=0)
+    Image.fromarray(np.full((32, 32, 4), 100, np.uint8)).save(tmp_path / "c.png")
+    with pytest.raises(ValueError, match="transparent pixels; flatten it"):
+        fitted.visualize(tmp_path / "c.png")
+
+
+def test_images_of_other_sizes(fitted):
+    result = fitted.visualize([*to_pil(torch.rand(1, 3, 40, 64)), *to_pil(torch.rand(1, 3, 20, 20))], strength=0)
+    assert result.images["increase"].shape == (2, 3, 32, 32)

@@ -1,0 +1,126 @@
+"""HTML by templates: what is put into them is escaped unless it was made by one of them."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from torch import Tensor
+
+from vislens_interp.images import to_pil
+from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.report.charts import number
+from vislens_interp.tables import display_name, display_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LABELS = {
+    "inputs": "input",
+    "unedited": "α = 0",
+    "increase": "preferred",
+    "decrease": "suppressed",
+    "custom": "edited",
+}
+SMALL = 64
+"""Pixels up to which a picture is shown with its pixels as they are."""
+LARGEST = 256
+"""Pixels to which larger pictures are reduced in a page; the files beside it keep theirs."""
+
+
+def render(template: str, **values: object) -> str:
+    """A page, or a part of one, from a file in ``templates/``; every text in it is escaped and can be shown."""
+    return environment().get_template(template).render(**values)
+
+
+@cache
+def environment() -> "Environment":
+    """Jinja's, which escapes by construction and refuses names that nobody gave."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("vislens_interp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: display_text(value) if type(value) is str else value,
+    )
+    made.filters |= {
+        "alpha": lambda value: f"{value:g}".replace("-", "−"),
+        "capital": lambda text: f"{text[:1].upper()}{text[1:]}",
+        "count": counted,
+        "encoded": encoded,
+        "evidence_text": evidence_text,
+        "flat": flat,
+        "number": number_of,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}",
+        "short": display_name,
+        "spread": spread,
+    }
+    return made
+
+
+def encoded(image: Tensor) -> dict[str, str | int | bool]:
+    """A picture (3, H, W) as a data URI, with its size.
+
+    PNG up to 64 px, where every pixel is seen; above, reduced to 256 px at most and WebP, so that a page stays small.
+    """
+    (shown,) = to_pil(image[None])
+    small = max(shown.size) <= SMALL
+    if max(shown.size) > LARGEST:
+        shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if small:
+        shown.save(buffer, "PNG", optimize=True)
+    else:
+        shown.save(buffer, "WEBP", quality=85, method=6)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    source = f"data:image/{'png' if small else 'webp'};base64,{data}"
+    return {"source": source, "width": shown.width, "height": shown.height, "small": small}
+
+
+def number_of(value: float | Tensor) -> str:
+    """Two decimals with a sign."""
+    return number(float(value))
+
+
+def spread(values: Mapping[str, float | None]) -> str:
+    """A mean, and the SD over images where there are several."""
+    return number(values["mean"] or 0.0) + ("" if values["sd"] is None else f" ± {values['sd']:.2f}")
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun in the right number."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def evidence_text(evidence: Evidence) -> str:
+    """A unit's evidence in one line."""
+    numbers = f"held-out r = {evidence.correlation:.2f}, p = {evidence.p_value:.3f}"
+    return f"{'; '.join(evidence.reasons)} ({numbers})" if evidence.weak else f"good evidence ({numbers})"
+
+
+def change_text(key: str, value: float) -> str:
+    """A change of the response, marked where it is not the wanted one."""
+    sign = -1 if key == "decrease" else 1
+    return f"Δr {number(value)}{'' if sign * value > 0 else ' ✗'}"
+
+
+def reference_label(settings: Mapping[str, object]) -> str:
+    """What the reference set is, in words that never call made pictures natural."""
+    kind = str(settings.get("reference_set", "a reference set that nobody named"))
+    return f"a {kind} (pictures that a generator made, no photographs)" if kind.startswith("synthetic") else kind
+
+
+def flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as dotted names and text."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, ", ".join(str(item) for item in value) or "none"
+    else:
+        yield name, "none" if value is None or value == {} else str(value)

@@ -1,0 +1,116 @@
+"""What a file that is loaded has to hold: kinds of values, field by field; an error names the field."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+Spec = Any  # a type, None, a frozenset, a tuple of specs, [spec], {str: spec} or {name: spec}
+LARGEST = sys.float_info.max
+DEEPEST = 40
+"""Levels of lists and dictionaries in a free value, such as a setting; ours have fewer than ten."""
+_NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", dict: "a dictionary"}
+
+
+def check_schema(value: Any, spec: Spec, where: str, name: str = "") -> None:
+    """Raise ValueError, with the name of the field, where a value is not of the kind that is expected.
+
+    Args:
+        value: What a file holds.
+        spec: ``str``, ``int``, ``float`` (finite), ``bool``, any other class; ``object`` for a free value of limited
+            depth; None; a frozenset of values; a tuple of alternatives; ``[spec]`` for a list; ``{str: spec}`` for a
+            dictionary by any names; ``{"name": spec, "other?": spec}`` for one with these fields, of which the second
+            may be absent.
+        where: The file, for the message.
+        name: The field, for the message.
+
+    >>> check_schema({"unit": "16", "seeds": [1, "2"]}, {"unit": str, "seeds": [int]}, "'result.json'")
+    Traceback (most recent call last):
+    ValueError: 'result.json': seeds[1] is '2'; expected a whole number. Restore a copy, or make it again.
+    """
+    if isinstance(spec, tuple):
+        if not any(_is_kind(value, one) for one in spec):
+            _refuse(value, spec, where, name)
+        spec = next(one for one in spec if _is_kind(value, one))
+    if not _is_kind(value, spec):
+        _refuse(value, spec, where, name)
+    if isinstance(spec, list):
+        for index, item in enumerate(value):
+            check_schema(item, spec[0], where, f"{name}[{index}]")
+    elif isinstance(spec, dict):
+        _check_fields(value, spec, where, name)
+    elif spec is object:
+        level, depth = [value], 0
+        while level:
+            depth += 1
+            if depth > DEEPEST:
+                raise ValueError(
+                    f"{where}: {name} is nested more than {DEEPEST} levels deep; expected few. Restore a copy, or make"
+                    " it again."
+                )
+            level = [item for one in level for item in _inside(one)]
+
+
+def check_inside(folder: Path, file: str, where: str) -> Path:
+    """The path of a file that is named in a folder's table of contents; ValueError if it leaves the folder."""
+    parts = PurePosixPath(file), PureWindowsPath(file)
+    outside = not file or "\0" in file or any(one.is_absolute() or one.drive or ".." in one.parts for one in parts)
+    if outside or not (folder / file).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{where}: {file!r} is outside the folder; expected files inside it. Restore a copy.")
+    return folder / file
+
+
+def _check_fields(value: Mapping[str, Any], spec: Mapping[Any, Spec], where: str, name: str) -> None:
+    if str in spec:
+        for key, item in value.items():
+            if not isinstance(key, str):
+                _refuse(key, str, where, f"a key of {name}")
+            check_schema(item, spec[str], where, f"{name}[{key!r}]")
+        return
+    for key, one in spec.items():
+        field, optional = key.removesuffix("?"), key.endswith("?")
+        full = f"{name}.{field}" if name else field
+        if field in value:
+            check_schema(value[field], one, where, full)
+        elif not optional:
+            raise ValueError(f"{where}: {full} is missing; expected {_said(one)}. Restore a copy, or make it again.")
+
+
+def _inside(value: object) -> list[object]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _is_kind(value: object, spec: Spec) -> bool:
+    if spec is None:
+        return value is None
+    if isinstance(spec, list):
+        return isinstance(value, list)
+    if isinstance(spec, frozenset):
+        return isinstance(value, str) and value in spec
+    if isinstance(spec, dict):
+        return isinstance(value, dict)
+    if spec is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    return isinstance(value, spec) and (spec is not int or not isinstance(value, bool))
+
+
+def _refuse(value: object, spec: Spec, where: str, name: str) -> None:
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    raise ValueError(
+        f"{where}: {name or 'the whole'} is {text}; expected {_said(spec)}. Restore a copy, or make it again."
+    )
+
+
+def _said(spec: Spec) -> str:
+    if isinstance(spec, tuple):
+        return " or ".join(_said(one) for one in spec)
+    if spec is None:
+        return "null"
+    if isinstance(spec, frozenset):
+        return f"one of {sorted(spec)}"
+    if isinstance(spec, (list, dict)):
+        return "a list" if isinstance(spec, list) else "a dictionary"
+    return _NAMES.get(spec, getattr(spec, "__name__", str(spec)))

@@ -1,0 +1,107 @@
+"""Names of pictures as people may read them, and tables as CSV in one dialect whose cells no spreadsheet runs."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+Value = str | float | int | None
+_NOT_SHOWN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
+_ESCAPED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
+_FORMULA = ("=", "+", "-", "@", "'", "＝", "＋", "－", "＠")
+
+
+class Dialect(csv.Dialect):
+    """UTF-8, commas, double quotes where needed, a line feed after each row; a cell never holds a line break."""
+
+    delimiter, quotechar, doublequote, lineterminator = ",", '"', True, "\n"
+    quoting, strict = csv.QUOTE_MINIMAL, True
+
+
+def display_text(text: str) -> str:
+    r"""Text for a page or a figure: control characters, and bytes of a name that are not UTF-8, become "�".
+
+    >>> display_text("cat\x07\udcff.png")
+    'cat��.png'
+    """
+    return _NOT_SHOWN.sub("\ufffd", text)
+
+
+def display_name(name: str, length: int = 28) -> str:
+    """The end of a file's name in one line of at most ``length`` characters; the end is what tells files apart.
+
+    >>> display_name("animals/a very long name of a picture of a cat.png")
+    '…ame of a picture of a cat.png'
+    """
+    return shortened(name.rsplit("/", 1)[-1], length)
+
+
+def shortened(text: str, length: int) -> str:
+    """The end of a text, in one line of at most ``length`` characters."""
+    text = display_text(text).replace("\n", "\ufffd")
+    return text if len(text) <= length else "…" + text[1 - length :]
+
+
+def cell(text: str) -> str:
+    r"""Text as a cell: control characters escaped, and an apostrophe before what a spreadsheet would run.
+
+    >>> cell("=1+1"), cell("two\nlines"), from_cell(cell("=1+1"))
+    ("'=1+1", 'two\\u000alines', '=1+1')
+    """
+    text = _ESCAPED.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\u{ord(found[0]):04x}", text)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def from_cell(text: str) -> str:
+    """The text of which :func:`cell` made this."""
+    return re.sub(
+        r"\\(?:u([0-9a-f]{4})|\\)", lambda found: chr(int(found[1], 16)) if found[1] else "\\", text.removeprefix("'")
+    )
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Value]], digits: int | None = None) -> str:
+    """A table as CSV in :class:`Dialect`.
+
+    Args:
+        columns: The first line.
+        rows: Text, which is made safe by :func:`cell`; numbers; None for an empty cell.
+        digits: Significant digits of a float; None writes it in full.
+    """
+
+    def written(value: Value) -> str:
+        if isinstance(value, float) and digits is not None:
+            return f"{value:.{digits}g}"
+        return "" if value is None else cell(value) if isinstance(value, str) else str(value)
+
+    text = io.StringIO()
+    csv.writer(text, Dialect).writerows([columns, *([written(value) for value in row] for row in rows)])
+    return text.getvalue()
+
+
+def read_csv(path: Path, columns: Sequence[str], *, escaped: bool = True) -> list[dict[str, str]]:
+    """Rows of a table by column.
+
+    Args:
+        path: The file.
+        columns: What it has to have.
+        escaped: Whether :func:`csv_text` wrote it; tables of 0.1.0 hold names as they are.
+
+    Raises:
+        ValueError: It is no such table; the message names it.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, Dialect if escaped else "excel")
+            head, *rows = list(reader) or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is no table in UTF-8 ({error}). Restore a copy, or make it again.") from error
+    for line, row in enumerate([head, *rows], 1):
+        if len(row) != len(columns) or (line == 1 and row != list(columns)):
+            raise ValueError(
+                f"{str(path)!r} holds {row} in line {line}; expected {list(columns)}, a cell each. Restore a copy, or"
+                " make it again."
+            )
+    return [dict(zip(columns, map(from_cell, row) if escaped else row, strict=True)) for row in rows]
