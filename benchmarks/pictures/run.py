@@ -34,12 +34,15 @@ LAYERS = {
     "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
 }
 PARTS = ("named", "embedding", "alone", "edits")
-METHODS: dict[str, tuple[str, float | None]] = {
-    "edit": ("edit", None),
-    "edit, alpha 0.3": ("edit", 0.3),
-    **{name: (name, None) for name in ("ridge_direction", "shuffled")},
+METHODS: dict[str, tuple[str, float | None, float]] = {
+    "edit": ("edit", None, 0.0),
+    "edit, alpha 0.3": ("edit", 0.3, 0.0),
+    "ridge_direction": ("ridge_direction", None, 0.0),
+    "shuffled": ("shuffled", None, 0.0),
+    "ridge_direction, strength 0.6": ("ridge_direction", None, 0.6),
 }
-"""Method and weight of the edit; None is its own."""
+"""Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself. BrainACTIV's own is
+0.6, at which the decoder draws the start from coarse maps alone."""
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
 PHOTOS, UNITS, INPUTS = 8, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
@@ -201,43 +204,48 @@ def edits(
             work += [(name, depth, unit) for unit in chosen]
     for number, (name, depth, unit) in enumerate(work):
         file = out / f"{name}-{depth}-{unit}.json"
-        if file.is_file() or number % split[1] != split[0]:
+        record = read(file) if file.is_file() else {"network": name, "layer": LAYERS[name][depth], "methods": {}}
+        if record["methods"].keys() == METHODS.keys() or number % split[1] != split[0]:
             continue
         layers = LAYERS[name]
         responses = reference_responses(out, name, nets[name], list(layers.values()), reference)
         fitted = reference.with_responses(responses[list(layers).index(depth)][:, unit : unit + 1].float())
         rows = torch.arange(number * PHOTOS, (number + 1) * PHOTOS) % INPUTS
-        record = edit_unit(nets, name, layers[depth], unit, backend, fitted, inputs[rows], seed, file)
-        vl.write_text(file, json.dumps({"depth": depth, "rows": rows.tolist(), **record}))
+        record |= {"depth": depth, "unit": unit, "rows": rows.tolist()}
+        edit_unit(record, nets, backend, fitted, inputs[rows], seed, file)
+        vl.write_text(file, json.dumps(record))
         means = {
             label: [round(float(np.mean(cell["change"])), 2) for cell in row.values()]
             for label, row in record["methods"].items()
         }
         print(file.name, means, flush=True)
-    return summarise(out)
+    found = summarise(out)
+    for name, distances in natural_matches(out, nets, inputs, others).items():
+        found[f"{name}: kernel distance"] |= {f"natural {sense}": value for sense, value in distances.items()}
+    return found
 
 
 def edit_unit(
+    record: dict[str, Any],
     nets: dict[str, Any],
-    name: str,
-    layer: str,
-    unit: int,
     backend: Any,
     reference: Any,
     images: Tensor,
     seed: int,
     file: Path,
-) -> dict[str, Any]:
-    """Pictures of one unit by every method: what the unit answers, how far pixels went, what the judge sees."""
-    target = vl.LayerTarget(nets[name], layer, unit)
-    judge, column = JUDGE[name], reference.responses
+) -> None:
+    """Add to a unit's record what is missing: what it answers, how far pixels went, and what the judge sees beside."""
+    name = record["network"]
+    target = vl.LayerTarget(nets[name], record["layer"], record["unit"])
+    judge, column, features_file = JUDGE[name], reference.responses, file.with_suffix(".safetensors")
     sd = column.std()
     before = target.responses(images)[:, 0]
-    seen = {"unedited": features(judge, nets[judge], images)}
-    record: dict[str, Any] = {"network": name, "layer": layer, "unit": unit, "methods": {}}
+    seen = load_file(features_file) if features_file.is_file() else {"unedited": features(judge, nets[judge], images)}
     record["room"] = ((before.mean() - column.min()) / sd).item()
     fitted: dict[str, Any] = {}
-    for label, (kind, alpha) in METHODS.items():
+    for label, (kind, alpha, strength) in METHODS.items():
+        if label in record["methods"]:
+            continue
         if kind not in fitted:
             fitted[kind] = vl.method_by_name(kind).fit(target, backend, reference)
         method = fitted[kind]
@@ -247,8 +255,8 @@ def edit_unit(
             record["alpha 0"] = ((target.responses(kept)[:, 0] - before) / sd).abs().mean().item()
         row: dict[str, Any] = {}
         for sense, sign in SIGN.items():
-            made = method.generate(images, {0: sense}, seeds=[seed] * len(images), alpha=alpha).images
-            made = eight_bits(made)
+            seeds = [seed] * len(images)
+            made = eight_bits(method.generate(images, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
             seen[f"{label} {sense}"] = features(judge, nets[judge], made)
             row[sense] = {
                 "change": (sign * (target.responses(made)[:, 0] - before) / sd).tolist(),
@@ -258,8 +266,38 @@ def edit_unit(
                 sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112), mode="area"), len(made))
                 torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
         record["methods"][label] = row
-    save_features(file.with_suffix(".safetensors"), seen)
-    return record
+    save_features(features_file, seen)
+
+
+def natural_matches(out: Path, nets: dict[str, Any], inputs: Tensor, others: Tensor) -> dict[str, dict[str, float]]:
+    """Kernel distances of photographs that a unit answers as it answers the edited ones: what realism can be asked for.
+
+    A unit's preferred photographs are no random draw of photographs either. For each edited picture the other
+    photograph is taken to which the response is nearest; the distance is to the photographs that were to be edited.
+    """
+    seen = load_file(out / "others.safetensors")
+    found: dict[str, dict[str, float]] = {}
+    for name, layers in LAYERS.items():
+        judge = JUDGE[name]
+        real = features(judge, nets[judge], inputs)
+        scale = real.std(0).clamp_min(1e-6)
+        before, natural = (channel_means(nets[name], list(layers.values()), images) for images in (inputs, others))
+        references = load_file(out / f"reference-{name}.safetensors")
+        taken: dict[str, list[int]] = {sense: [] for sense in SIGN}
+        for record in (read(path) for path in sorted(out.glob(f"{name}-*-*.json"))):
+            layer, unit = record["layer"], record["unit"]
+            sd = references[layer][:, unit].std().item()
+            for sense, sign in SIGN.items():
+                free = natural[layer][:, unit].double().clone()
+                for row, change in zip(record["rows"], record["methods"]["edit"][sense]["change"], strict=True):
+                    wanted = before[layer][row, unit].item() + sign * change * sd
+                    taken[sense].append(int((free - wanted).abs().argmin()))
+                    free[taken[sense][-1]] = torch.inf  # a photograph stands for one picture of a unit
+        if taken["increase"]:
+            found[name] = {
+                sense: vl.kernel_distance(seen[judge][rows] / scale, real / scale) for sense, rows in taken.items()
+            }
+    return found
 
 
 def save_features(path: Path, found: dict[str, Tensor]) -> None:
@@ -298,6 +336,7 @@ def summarise(out: Path) -> dict[str, Any]:
             for label in METHODS:
                 for sense in SIGN:
                     row[f"{label} {sense}"] = interval(torch.tensor([change(r, label, sense) for r in group]))
+                    row[f"{label} {sense}, rms"] = float(np.mean([r["methods"][label][sense]["rms"] for r in group]))
             found[f"{name} {depth}"] = row
         real = others[JUDGE[name]]
         scale = real.std(0).clamp_min(1e-6)

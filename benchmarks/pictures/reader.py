@@ -1,0 +1,113 @@
+"""Does a reader who sees preferred and suppressed pictures know which photographs drive the unit?
+
+    python -m benchmarks.pictures.reader --data "$VISLENS_DATA" --out runs/pictures                  # draws the sheets
+    python -m benchmarks.pictures.reader --data "$VISLENS_DATA" --out runs/pictures --answers FILE   # counts
+
+Of each unit (four of each network and depth, drawn at random) the reader sees eight test photographs, edited upwards
+in the upper row and downwards in the lower one; then five pairs of photographs that nobody edited, one of the 15 % that
+drive the unit most and one of the 15 % that drive it least. The reader says what differs, and which of each pair drives
+the unit. Chance is one half.
+"""
+
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+
+from benchmarks.common import package as vl
+from benchmarks.common.cells import read
+from benchmarks.common.command import parser
+from benchmarks.common.judges import channel_means, data_folder
+from benchmarks.common.provenance import provenance
+from benchmarks.pictures.run import INPUTS, LAYERS, interval, networks, photographs
+
+UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 7
+"""Units a group, pairs a unit, share of the photographs at either end, white pixels between pictures, of the draws."""
+
+
+def trials(folder: Path, data: Path) -> list[tuple[Path, list[tuple[int, int]], str]]:
+    """Each unit's record, its pairs of photographs (left, right), and on which side the driving one is."""
+    nets, rows = networks(), others(data)
+    layers = {name: list(depths.values()) for name, depths in LAYERS.items()}
+    responses = {name: channel_means(net, layers[name], rows) for name, net in nets.items()}
+    draw = random.Random(SEED)
+    files = sorted(folder.glob("*-*-*.json"))
+    draw.shuffle(files)
+    groups: dict[tuple[str, str], list[tuple[Path, Any]]] = {}
+    for file in files:
+        record = read(file)
+        chosen = groups.setdefault((record["network"], record["depth"]), [])
+        if len(chosen) < UNITS:
+            chosen.append((file, record))
+    units = [unit for chosen in groups.values() for unit in chosen]
+    draw.shuffle(units)
+    found = []
+    for file, record in units:
+        order = responses[record["network"]][record["layer"]][:, record["unit"]].argsort().tolist()
+        count = round(EXTREME * len(order))
+        pairs, sides = [], ""
+        for most, least in zip(draw.sample(order[-count:], TRIALS), draw.sample(order[:count], TRIALS), strict=True):
+            sides += "L" if draw.random() < 0.5 else "R"
+            pairs.append((most, least) if sides[-1] == "L" else (least, most))
+        found.append((file, pairs, sides))
+    return found
+
+
+def others(data: Path) -> Tensor:
+    """Test photographs (N, 3, 224, 224) that no method was given."""
+    real = photographs(data, 1)[0].float() / 255
+    return real[torch.randperm(len(real), generator=torch.Generator().manual_seed(1))[INPUTS:]]
+
+
+def draw_sheets(folder: Path, data: Path) -> None:
+    """``NN-edits.png`` and ``NN-pairs.png`` of each unit."""
+    photos = others(data)
+    out = folder.parent / "reader"
+    out.mkdir(exist_ok=True)
+    for number, (file, pairs, _) in enumerate(trials(folder, data)):
+        rows = [torchvision.io.read_image(str(file.with_suffix(f".{sense}.png"))) for sense in ("increase", "decrease")]
+        white = torch.full((3, GAP, rows[0].shape[2]), 255, dtype=torch.uint8)
+        torchvision.io.write_png(torch.cat([rows[0], white, rows[1]], 1), str(out / f"{number:02d}-edits.png"))
+        grid = torchvision.utils.make_grid(photos[[row for pair in pairs for row in pair]], 2, GAP, pad_value=1)
+        torchvision.utils.save_image(grid, out / f"{number:02d}-pairs.png")
+    print(out)
+
+
+def count(folder: Path, data: Path, answers: dict[str, Any]) -> dict[str, Any]:
+    """Pairs that the reader got right: mean over units with its interval, by network and depth, and by confidence."""
+    right: dict[str, list[int]] = defaultdict(list)
+    for number, (file, _, sides) in enumerate(trials(folder, data)):
+        answer = answers[str(number)]
+        hits = sum(given == side for given, side in zip(answer["answers"], sides, strict=True))
+        for key in ("all", "-".join(file.stem.split("-")[:2]), f"confidence {answer['sure']}"):
+            right[key].append(hits)
+    return {
+        "reader": answers["reader"],
+        "units": len(right["all"]),
+        "pairs": TRIALS * len(right["all"]),
+        "right": interval(torch.tensor(right["all"]).double() / TRIALS),
+        "units with at least 4 of 5": sum(hits >= 4 for hits in right["all"]),
+        "right, by group": {key: sum(hits) / TRIALS / len(hits) for key, hits in right.items() if key != "all"},
+    }
+
+
+def main() -> None:
+    command = parser(__doc__, "--data", "--out")
+    command.add_argument("--answers", type=Path, help="JSON of the reader; drawn sheets by default")
+    args = command.parse_args()
+    data, folder = data_folder(args.data), args.out / "edits"
+    if args.answers is None:
+        draw_sheets(folder, data)
+        return
+    found = count(folder, data, read(args.answers))
+    vl.write_text(args.out / "part-reader.json", json.dumps({"provenance": provenance(seed=SEED), "measures": found}))
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
