@@ -233,15 +233,17 @@ def test_with_a_cache_no_picture_is_embedded_twice(network, folder, pictures, sd
 
 def test_files_are_embedded_as_open_clip_reads_them(sd15, tmp_path):
     """Not over the size of the backend's pictures, which moved pixels by up to 78 of 255 levels."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     for row, shape in enumerate([(61, 47), (50, 129), (33, 33)]):
         pixels = (torch.rand(3, *shape, generator=generator) * 255).byte()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"{row}.png")
-    expected, _ = sd15.embedder.embed_files(tmp_path)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{row}.png")
+    expected, _ = sd15.embedder.embed_files(folder)
     cached = EmbeddingBackend(sd15.embedder, sd15.generator, name="cached", cache=tmp_path / "cache")
     for backend in (sd15, cached):
-        torch.testing.assert_close(backend.encode(ImageFiles(tmp_path, sd15.size)), expected, atol=1e-5, rtol=0)
-    over = sd15.encode(load_images(tmp_path, size=sd15.size)[0])
+        torch.testing.assert_close(backend.encode(ImageFiles(folder, sd15.size)), expected, atol=1e-5, rtol=0)
+    over = sd15.encode(load_images(folder, size=sd15.size)[0])
     assert (over - expected).abs().max() > 1e-3  # what it was
 
 

@@ -107,17 +107,19 @@ def _read_single_file(path: Path, config: Path, *, text: bool) -> dict[str, Any]
     prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
     try:
         names = _names_in(path)
-        if not text:
-            kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-            parts: dict[str, Any] = {
-                part: kind.from_single_file(str(path), config=str(config), subfolder=part, local_files_only=True)
-                for part, kind in kinds.items()
-            }
-        else:
-            pipeline: Any = StableDiffusionPipeline.from_single_file(
-                str(path), config=str(config), local_files_only=True, **left_out
+        kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+        parts: dict[str, Any] = {
+            # Not by accelerate, which stops at a weight that is not there with words that nobody understands.
+            part: kind.from_single_file(
+                str(path), config=str(config), subfolder=part, local_files_only=True, low_cpu_mem_usage=False
             )
-            parts = {part: getattr(pipeline, part) for part in (*prefixes, "tokenizer")}
+            for part, kind in kinds.items()
+        }
+        if text:
+            pipeline: Any = StableDiffusionPipeline.from_single_file(
+                str(path), config=str(config), local_files_only=True, **left_out, **parts
+            )
+            parts |= {part: getattr(pipeline, part) for part in ("text_encoder", "tokenizer")}
     except Exception as error:  # every reader has its own kinds
         raise _read_error(path, error) from error
     for part, prefix in prefixes.items():
