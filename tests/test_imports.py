@@ -14,7 +14,7 @@ NAME = PACKAGE.name
 
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
-    {"config", "copies", "files", "images", "math", "pairing", "precision", "random_state"},
+    {"config", "copies", "files", "images", "math", "pairing", "precision", "progress", "random_state", "streams"},
     {"preprocess"},
     {"zoo"},
     {"targets", "landscape", "backends", "reference", "models"},

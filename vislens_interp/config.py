@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, Union, get_args, get_origin, get_type_hints
 
+DEFAULT_BACKEND = "embedded"
+"""What a lens, ``vislens visualize`` and ``vislens demo`` use where no backend is named; the one place that says so."""
+
 MIN_IMAGES = 200
 """Reference images of a fit, at least: a landscape of fewer is noise."""
 

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from vislens_interp.files import fingerprint, write_atomically
-from vislens_interp.images import SUFFIXES, check_images, load_images, resize
+from vislens_interp.images import SUFFIXES, check_images, list_images, load_images, resize
+from vislens_interp.progress import tqdm
 
 Compute = Callable[[Tensor], Tensor]
 
@@ -328,8 +328,7 @@ def _list(source: Tensor | str | Path | Sequence[str | Path]) -> tuple[Tensor | 
         folder = Path(source)
         if not folder.exists():
             raise FileNotFoundError(f"source={str(source)!r}: nothing is there; expected a folder of images or a file.")
-        paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
-        paths = [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        paths = [folder] if folder.is_file() else list_images(folder)[0]
         names = [path.name if folder.is_file() else path.relative_to(folder).as_posix() for path in paths]
     else:
         paths = [Path(path) for path in source]

@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.backends.adapters import AdapterState, check_adapter, check_loaded, read_adapter
 from vislens_interp.backends.base import check_generation
@@ -26,6 +25,7 @@ from vislens_interp.backends.sources import (
 )
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
+from vislens_interp.progress import tqdm
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"

@@ -141,7 +141,7 @@ class Backbone(nn.Module):
             return Features(rows.tensor(), self.shapes)
         parts: Any = images.split(BATCH)
         if progress:
-            from tqdm import tqdm
+            from vislens_interp.progress import tqdm
 
             parts = tqdm(parts, desc="features", unit="batch")
         with torch.no_grad():

@@ -14,6 +14,14 @@ PLAIN = frozenset("fiubUS")
 """Kinds of dtype whose bytes are values: floats, integers, truth values, text. Objects are lists here."""
 
 
+OPCODES = 10_000_000
+"""Steps that a pickle may take; the published files take some thousands, a step takes a microsecond."""
+VALUES = 20_000_000
+"""Values that lists within lists may unfold to: a list may hold another one twice, which holds a third one twice."""
+GROWTH = 8
+"""Bytes that a pickle may make of each of its own."""
+
+
 class RefusedPickleError(ValueError):
     """A pickle asks for something that is neither an array nor a plain Python value."""
 
@@ -24,6 +32,7 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
     Unpickling runs whatever functions a file names. Here the names that NumPy's own pickles use stand for small
     objects of this module, which check what they are given and build arrays by ``numpy.frombuffer``; NumPy's
     ``__setstate__``, which trusts its input, is never reached. Every other name is refused before anything is called.
+    Steps, bytes and the values that shared lists unfold to are bounded, so that no small file takes all memory.
 
     Args:
         path: The file.
@@ -45,7 +54,7 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
                 _skip_header(file, path)
             else:
                 file.seek(0)
-            found = _plain(_Reader(file).load())
+            found = _Plain().of(_Reader(file, path.stat().st_size).load())
         except RefusedPickleError as error:
             raise RefusedPickleError(
                 f"path={str(path)!r} {error}; expected NumPy arrays and plain Python values alone. Nothing in it was "
@@ -146,7 +155,7 @@ def _filled(shape: Any, dtype: Any, order: str, data: Any) -> Any:
         return data
     if not isinstance(data, (bytes, bytearray)):
         raise RefusedPickleError(f"makes an array out of a {type(data).__name__}")
-    return np.frombuffer(bytes(data) if isinstance(data, bytearray) else data, dtype.dtype).reshape(
+    return np.frombuffer(memoryview(data).toreadonly(), dtype.dtype).reshape(
         tuple(shape), order="F" if order == "F" else "C"
     )
 
@@ -168,7 +177,7 @@ def _encoded(text: Any, encoding: Any = None) -> bytes:
     return text.encode("latin1")
 
 
-def _known() -> dict[tuple[str, str], _Name]:
+def _known() -> dict[tuple[str, str], Callable[..., Any]]:
     arrays = {
         (f"numpy.{core}.{module}", name): made
         for core in ("core", "_core")
@@ -179,13 +188,67 @@ def _known() -> dict[tuple[str, str], _Name]:
         )
     }
     others = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encoded}
-    return {place: _Name(made) for place, made in (arrays | others).items()}
+    return arrays | others
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="latin1")
-        self._known = _known()
+class _File:
+    """A file that is never asked for more than it holds: a length in a pickle may be anything."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
+
+
+class _Counted(dict[int, Callable[..., None]]):
+    """Functions of the opcodes, which ends when too many were asked for."""
+
+    steps = 0
+
+    def __getitem__(self, opcode: int) -> Callable[..., None]:
+        self.steps += 1
+        if self.steps > OPCODES:
+            raise RefusedPickleError(f"takes more than {OPCODES:,} steps")
+        return super().__getitem__(opcode)
+
+
+class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """The reader in Python: the one in C takes memory for the largest number in the file, and hashes any key."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(_File(file, size), encoding="latin1")
+        self._left = GROWTH * size
+        self._known = {place: _Name(self._metered(make)) for place, make in _known().items()}
+        self.dispatch = _Counted(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
+        self.dispatch.update(
+            {
+                pickle.SETITEM[0]: _Reader._set_item,
+                pickle.SETITEMS[0]: _Reader._set_items,
+                **{opcode[0]: _Reader._refuse_set for opcode in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)},
+            }
+        )
+
+    def _metered(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*given: Any) -> Any:
+            self._left -= sum(len(item) for item in given if isinstance(item, (str, bytes, bytearray)))
+            if self._left < 0:
+                raise RefusedPickleError(f"makes more than {GROWTH} times its own bytes")
+            return make(*given)
+
+        return made
+
+    def _refuse_set(self) -> None:
+        raise RefusedPickleError("holds a set")
+
+    def _set_item(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        self.load_setitem()
+
+    def _set_items(self) -> None:
+        _check_keys(self.stack[::2])
+        self.load_setitems()
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._known:
@@ -196,14 +259,41 @@ class _Reader(pickle.Unpickler):
         raise RefusedPickleError("asks for something outside of the file")
 
 
-def _plain(value: Any) -> Any:
-    """The value with finished arrays in place of those under construction."""
-    if isinstance(value, _Array):
-        return _plain(value.value) if isinstance(value.value, list) else value.value
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return value
-    raise RefusedPickleError(f"holds a {type(value).__name__}")
+def _check_keys(keys: list[Any]) -> None:
+    """Plain keys alone: the hash of tuples within tuples takes as long as they unfold."""
+    for key in keys:
+        if not (key is None or isinstance(key, (bool, int, float, str, bytes))):
+            raise RefusedPickleError(f"has a {type(key).__name__} as a key")
+
+
+class _Plain:
+    """Values with finished arrays in place of those under construction; what is shared is gone through once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, int]] = {}
+        self._open: set[int] = set()
+
+    def of(self, value: Any) -> Any:
+        return self._made(value)[0]
+
+    def _made(self, value: Any) -> tuple[Any, int]:
+        """The value, and how many values it unfolds to."""
+        if isinstance(value, _Array):
+            return self._made(value.value) if isinstance(value.value, list) else (value.value, 1)
+        if not isinstance(value, (dict, list, tuple)):
+            if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+                return value, 1
+            raise RefusedPickleError(f"holds a {type(value).__name__}")
+        key = id(value)
+        if key not in self._known:
+            if key in self._open:
+                raise RefusedPickleError(f"holds a {type(value).__name__} within itself")
+            self._open.add(key)
+            parts = [self._made(item) for item in (value.values() if isinstance(value, dict) else value)]
+            items = [item for item, _ in parts]
+            size = 1 + sum(count for _, count in parts)
+            if size > VALUES:
+                raise RefusedPickleError(f"holds lists that unfold to more than {VALUES:,} values")
+            made = dict(zip(value, items, strict=True)) if isinstance(value, dict) else type(value)(items)
+            self._known[key] = made, size
+        return self._known[key]

@@ -208,7 +208,7 @@ class TransformerReadout(nn.Module):
     def _train(
         self, features: Features, responses: Tensor, rows: Tensor, seed: int, progress: bool, checkpoint: Path | None
     ) -> Self:
-        from tqdm import tqdm
+        from vislens_interp.progress import tqdm
 
         said: dict[str, Any] = self.settings
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import check_method, warn_of_overlap
@@ -30,6 +29,7 @@ from vislens_interp.methods.embedding_edit import EmbeddingEdit
 from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.metrics.angle import edit_angle
+from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.targets.memory import PeakMemory
 from vislens_interp.targets.target import Target

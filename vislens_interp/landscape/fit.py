@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
@@ -20,6 +19,7 @@ from vislens_interp.landscape.modes import assign_modes
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_divergence
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE, sample_posterior
 from vislens_interp.precision import mixed_precision
+from vislens_interp.progress import tqdm
 
 Features = Callable[[Tensor], Tensor]
 

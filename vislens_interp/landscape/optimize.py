@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.config import OptimizeConfig
+from vislens_interp.progress import tqdm
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from vislens_interp.files import load_state, save_state, write_atomically
+from vislens_interp.progress import tqdm
 
 
 @dataclass
