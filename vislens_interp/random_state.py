@@ -3,10 +3,33 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
+
+SEEDS = 2**32
+"""Seeds are below this, which all generators take: NumPy's limit."""
+
+
+def check_seed(seed: Any, argument: str = "seed", below: int = SEEDS) -> int:
+    """A seed as an int, or an error before any work.
+
+    Args:
+        seed: What was given.
+        argument: Its name in the message.
+        below: What it has to be less than.
+
+    Raises:
+        ValueError: It is no whole number of at least 0 below that.
+
+    >>> check_seed(np.int64(3))
+    3
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < below:
+        raise ValueError(f"{argument}={seed!r}; expected a whole number from 0 to {below - 1}, such as 0.")
+    return int(seed)
 
 
 def random_states() -> tuple[Any, ...]:

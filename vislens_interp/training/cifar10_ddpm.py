@@ -113,6 +113,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(images,),
+        settings={"batch_size": batch_size},
         weight_decay=0.0,
         warmup=500,
         ema_decay=0.999,
