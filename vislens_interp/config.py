@@ -81,6 +81,8 @@ class FitConfig(_Section):
         for name in ("w_recon", "w_kld", "w_consistency", "tolerance", "shuffles"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed}; expected a whole number from 0 to {2**32 - 1}, such as 0.")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation={self.validation} must lie between 0 and 1: the share of images held out.")
         if self.solver == "alternating" and self.w_consistency > 0:

@@ -80,7 +80,7 @@ def write_bytes(path: PathLike, content: bytes) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def write_folder(folder: PathLike, fill: Callable[[Path], Any]) -> Path:
+def write_folder(folder: PathLike, fill: Callable[[Path], Any], *, replace: bool = True) -> Path:
     """Call ``fill(temporary)`` and put the folder that it fills in the place of ``folder``.
 
     An earlier folder steps aside by a rename and is removed when the new one has its name. A process that is killed
@@ -90,12 +90,14 @@ def write_folder(folder: PathLike, fill: Callable[[Path], Any]) -> Path:
     Args:
         folder: The folder to write; what is in it is removed, so that callers check first whose it is.
         fill: Writes files and folders below the empty folder that it is given.
+        replace: Whether a folder that is there is replaced.
 
     Returns:
         ``folder``.
 
     Raises:
         OSError: The disk is full or the place cannot be written; what was there before is still there.
+        FileExistsError: The folder is there, and ``replace`` is False.
     """
     folder = Path(os.path.abspath(folder))
     with _temporary(folder, folder.parent) as (temporary, earlier):
@@ -105,6 +107,8 @@ def write_folder(folder: PathLike, fill: Callable[[Path], Any]) -> Path:
             _sync(path)
         with locked(folder):
             if folder.exists():
+                if not replace:
+                    raise FileExistsError(f"folder={str(folder)!r} is there already; expected a new one. Name another.")
                 os.rename(folder, earlier)
                 try:
                     os.rename(temporary, folder)

@@ -57,7 +57,7 @@ def load_images(
         check_size(size)
     source = dataset_images(source)
     if isinstance(source, Tensor):
-        images = check_images(source).float()
+        images = ordinary(check_images(source)).float()
         return images if size is None else resize(images, size), _numbered(len(images))
 
     items, names = _list_source(source)
@@ -524,9 +524,9 @@ def check_shape(images: Tensor, argument: str = "images") -> Tensor:
 
 
 def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy of one that was made under ``torch.inference_mode``: no gradient passes that one."""
+    """The tensor without what it was computed from; a copy of one made under ``torch.inference_mode``."""
     if not tensor.is_inference():
-        return tensor
+        return tensor.detach() if tensor.requires_grad else tensor
     with torch.inference_mode(False):
         return tensor.clone()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
@@ -23,8 +24,9 @@ from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.methods.base import Method
+from vislens_interp.methods.base import Method, check_number
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results import lens_file
@@ -92,7 +94,7 @@ class FeatureLens:
                     "which unit. list_units(model) shows all."
                 )
         self.backend = get_backend(backend, self.target.device)
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.method_: LandscapeEdit | None = None
         self.fit_seconds_: float | None = None
         self._reference: ReferenceSet | None = None
@@ -178,6 +180,8 @@ class FeatureLens:
         alphas: Sequence[float] = (),
     ) -> None:
         """Raise now what :meth:`visualize` would raise of these arguments: before a fit that takes minutes."""
+        for one in alphas:
+            check_number("alphas", one)
         validate_visualize(self, direction, method, alpha, strength, judge, mode, alphas)
 
     def visualize(
@@ -219,6 +223,8 @@ class FeatureLens:
         Returns:
             The result; of a lens on several units that of the first, ``result.of_unit(name)`` gives the others.
         """
+        for one in [seeds] if isinstance(seeds, (Real, str)) else seeds:
+            check_seed(one, "seeds", NOISE_SEEDS)
         return visualize(
             self,
             images,
@@ -242,6 +248,7 @@ class FeatureLens:
         **arguments: Any,
     ) -> Comparison:
         """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
+        seeds = [check_seed(one, "seeds") for one in seeds]
         return compare(self, images, methods, seeds, **arguments)
 
     def contact_sheet(self, units: Sequence[Any], images: Any = None, **arguments: Any) -> ContactSheet:
@@ -257,6 +264,7 @@ class FeatureLens:
         seed: int = PAPER_SEED,
     ) -> Tensor:
         """Pictures (count, 3, S, S) drawn from the prior itself, with no input image; picture k uses ``seed + k``."""
+        check_seed(seed, below=NOISE_SEEDS)
         wanted = self.moves(direction)
         if len(wanted) != 1:
             raise ValueError(f"direction={direction!r} is two; sample 'increase' and 'decrease' one after the other.")

@@ -13,6 +13,10 @@ SEEDS = 2**32
 """Seeds are below this, which all generators take: NumPy's limit."""
 
 
+NOISE_SEEDS = 2**63
+"""Noise seeds of images are below this: torch alone draws from them."""
+
+
 def check_seed(seed: Any, argument: str = "seed", below: int = SEEDS) -> int:
     """A seed as an int, or an error before any work.
 

@@ -271,7 +271,7 @@ class InSilicoEncoder(nn.Module):
             )
         shift = responses.nanmean(0)
         scale = ((responses - shift) ** 2).nanmean(0).sqrt()
-        if (still := scale <= 1e-6 * shift.abs().clamp_min(1e-6)).any():
+        if (still := scale <= 1e-6 * shift.abs()).any():
             raise ValueError(
                 f"dataset: target {self.targets[int(still.nonzero()[0])]!r} never varies over the images to learn "
                 "from; expected responses that differ. Leave it out."

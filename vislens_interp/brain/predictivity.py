@@ -80,7 +80,7 @@ def predictivity(
                 "more images out, or leave this target out."
             )
         r = _correlation(guess, truth)
-        r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-24)
+        r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-300)
         ceiling = None if ceilings is None else ceilings[column]
         found.append(Predictivity(name, r, r2, _chance(r, len(truth)), len(truth), ceiling))
     return found
@@ -88,7 +88,7 @@ def predictivity(
 
 def _correlation(a: Tensor, b: Tensor) -> float:
     a, b = a - a.mean(), b - b.mean()
-    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-24)).item()
+    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-300)).item()
 
 
 def _chance(r: float, count: int) -> float:

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from vislens_interp.brain.eeg import WINDOWS
 from vislens_interp.brain.planted import PlantedTruth, Tuning, plant
-from vislens_interp.files import write_text
+from vislens_interp.files import write_atomically, write_text
 from vislens_interp.images import check_images, to_pil
 
 SIMULATED = "simulated.json"
@@ -271,10 +272,12 @@ def _within_sessions(betas: np.ndarray, session: np.ndarray) -> np.ndarray:
 
 
 def _save(path: Path, array: np.ndarray, *, pickled: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array, allow_pickle=pickled)
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, NumPy would add a suffix to it
+            np.save(file, array, allow_pickle=pickled)
+
+    write_atomically(path, write)
 
 
-def _save_image(path: Path, picture: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)  # type: ignore[attr-defined]
+def _save_image(path: Path, picture: Image.Image) -> None:
+    write_atomically(path, lambda temporary: picture.save(temporary, Image.registered_extensions()[path.suffix]))

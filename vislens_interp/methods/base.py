@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend
 from vislens_interp.images import ImageFiles, ordinary
 from vislens_interp.landscape.prior import Sense
+from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.targets.cost import Cost, CountedTarget
 from vislens_interp.targets.target import Target
@@ -150,6 +152,7 @@ class Method(ABC):
         for argument, value, used in (("alpha", alpha, self.uses_alpha), ("strength", strength, self.uses_strength)):
             if value is None:
                 continue
+            check_number(argument, value)
             if not used:
                 raise ValueError(f"{argument}={value} has no effect on method {name!r}. Leave {argument} out.")
             if not 0 <= value <= 1:
@@ -180,6 +183,7 @@ class Method(ABC):
         self.check_used(alpha=alpha, strength=strength)
         if len(seeds) != len(images):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
+        seeds = [check_seed(one, "seeds", NOISE_SEEDS) for one in seeds]
         alpha = self.own_alpha if alpha is None else alpha
         strength = self.own_strength if strength is None else strength
         target, counted = self.target, CountedTarget(self.target)
@@ -187,7 +191,7 @@ class Method(ABC):
         start = time.perf_counter()
         try:
             with _gradients_possible():
-                pictures, latents = self._generate(ordinary(images), directions, list(seeds), alpha, strength)
+                pictures, latents = self._generate(ordinary(images), directions, seeds, alpha, strength)
         finally:
             self.target = target
         cost = Cost(counted.forward, counted.backward, time.perf_counter() - start)
@@ -240,6 +244,14 @@ def _gradients_possible() -> Iterator[None]:
     """Gradients are recorded inside, also where somebody calls under ``torch.no_grad`` or ``inference_mode``."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def check_number(argument: str, value: Any) -> None:
+    """Raise TypeError for what is no number, such as a tensor of one."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{argument}={value!r} is a {type(value).__name__}; expected a number. Pass float({argument}) of a tensor."
+        )
 
 
 def check_counts(**counts: int) -> None:
