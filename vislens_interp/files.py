@@ -122,6 +122,11 @@ def write_folder(folder: PathLike, fill: Callable[[Path], Any], *, replace: bool
     return folder
 
 
+def clear_leftovers(folder: PathLike) -> None:
+    """Remove what killed writers left in a folder, and finish their exchanges of folders."""
+    _sweep(Path(folder), again=True)
+
+
 def recover(folder: PathLike) -> bool:
     """Finish what a killed :func:`write_folder` left, and remove other leftovers of dead processes beside the folder.
 
@@ -130,7 +135,7 @@ def recover(folder: PathLike) -> bool:
     """
     folder = Path(os.path.abspath(folder))
     before = folder.exists()
-    _sweep(folder.parent)
+    clear_leftovers(folder.parent)
     return not before and folder.exists()
 
 
@@ -317,9 +322,9 @@ def _mark() -> str:
     return f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def _sweep(parent: Path) -> None:
+def _sweep(parent: Path, *, again: bool = False) -> None:
     """Remove what killed writers left in a folder, once a process; where they were between two renames, finish."""
-    if (os.getpid(), parent) in _swept:
+    if (os.getpid(), parent) in _swept and not again:
         return
     _swept.add((os.getpid(), parent))
     with suppress(OSError):
@@ -415,7 +420,7 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("vislens_interp", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise ValueError(
             f"path={str(path)!r} cannot be read as a safetensors file ({error}); it is truncated or not a saved {kind}."
             " Save it again, or restore a copy."
@@ -424,14 +429,27 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise ValueError(
             f"path={str(path)!r} was not written by vislens_interp (its header is absent); expected a saved {kind}."
         )
-    if header["version"] > FORMAT_VERSION:
+    try:
+        version, found = int(header["version"]), str(header["kind"])
+        state = _unflatten(header["state"], tensors, "state") if (version, found) == (FORMAT_VERSION, kind) else None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"path={str(path)!r} has format version {header['version']}, newer than this library reads"
-            f" ({FORMAT_VERSION}). Upgrade vislens_interp."
+            f"path={str(path)!r} has a header that was not written by save_state ({type(error).__name__}: {error});"
+            f" expected a saved {kind}. Save it again, or restore a copy."
+        ) from error
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"path={str(path)!r} has format version {version}, newer than this library reads ({FORMAT_VERSION})."
+            " Upgrade vislens_interp."
         )
-    if header["kind"] != kind:
-        raise ValueError(f"path={str(path)!r} holds a {header['kind']}, expected a {kind}.")
-    return _unflatten(header["state"], tensors)
+    if found != kind:
+        raise ValueError(f"path={str(path)!r} holds a {found}, expected a {kind}.")
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"path={str(path)!r} holds format version {version} and a state that is a {type(state).__name__}; expected"
+            f" version {FORMAT_VERSION} and a dictionary. Save it again, or restore a copy."
+        )
+    return state
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -452,14 +470,19 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"state[{name!r}] is a {type(value).__name__}; expected tensors and JSON values.")
 
 
-def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if "$tensor" in value:
-            return tensors[value["$tensor"]]
-        return {key: _unflatten(item, tensors) for key, item in value["$dict"]}
+def _unflatten(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     if isinstance(value, list):
-        return [_unflatten(item, tensors) for item in value]
-    return value
+        return [_unflatten(item, tensors, f"{name}[{place}]") for place, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        if value["$tensor"] not in tensors:
+            raise ValueError(f"{name} is the tensor {value['$tensor']!r}, which the file does not hold")
+        return tensors[value["$tensor"]]
+    pairs = value.get("$dict")
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"{name} is a dictionary without a list of pairs")
+    return {key: _unflatten(item, tensors, f"{name}[{key!r}]") for key, item in pairs}
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:

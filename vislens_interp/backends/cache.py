@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, write_atomically
+from vislens_interp.files import clear_leftovers, fingerprint, write_atomically
 from vislens_interp.images import SUFFIXES, check_images, list_images, load_images, resize
 from vislens_interp.progress import tqdm
 
@@ -57,7 +57,8 @@ class Shards:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(".*.tmp"):
+        clear_leftovers(folder)
+        for path in folder.glob(".*.tmp"):  # of 0.1.0, whose names do not say who wrote them
             if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
                 path.unlink(missing_ok=True)
         self._values: list[Tensor] = []

@@ -220,12 +220,15 @@ def write_reference(
                 archive.writestr(zipfile.ZipInfo(name, date_time=(2026, 1, 1, 0, 0, 0)), content)
 
     said = json.dumps(about).encode()
-    write_atomically(path, lambda temporary: write(temporary, {ABOUT: said}))
-    crops = ReferencePhotographs(path, size)
-    with torch.no_grad():
-        x = torch.cat([embedder(part) for part in crops.split(60)]).half().cpu().contiguous()
-    embeddings = save({"embeddings": x})
-    return write_atomically(path, lambda temporary: write(temporary, {ABOUT: said, EMBEDDINGS: embeddings}))
+
+    def fill(temporary: Path) -> None:
+        write(temporary, {ABOUT: said})
+        crops = ReferencePhotographs(temporary, size)  # as they will be read
+        with torch.no_grad():
+            x = torch.cat([embedder(part) for part in crops.split(60)]).half().cpu().contiguous()
+        write(temporary, {ABOUT: said, EMBEDDINGS: save({"embeddings": x})})
+
+    return write_atomically(path, fill)
 
 
 def _encode(picture: Image.Image, quality: int) -> bytes:

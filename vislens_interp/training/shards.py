@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.files import load_state, save_state, write_bytes
+from vislens_interp.files import load_state, locked, save_state, write_bytes
 
 _PART = re.compile(r"(?P<digest>[0-9a-f]{12})-(?P<number>\d{2})of(?P<count>\d{2})\.part")
 
@@ -31,6 +31,11 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
     if mib <= 0:
         raise ValueError(f"mib={mib} must be above 0: the size of a part in MiB; 16 is usual.")
     checkpoint = Path(checkpoint)
+    with locked(checkpoint):
+        return _write_shards(checkpoint, mib, half)
+
+
+def _write_shards(checkpoint: Path, mib: float, half: bool) -> list[Path]:
     source = checkpoint
     if half:
         state = load_state(checkpoint, "checkpoint")
