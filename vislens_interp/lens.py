@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
@@ -26,7 +25,7 @@ from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.methods.base import Method, check_number
 from vislens_interp.methods.landscape import LandscapeEdit
-from vislens_interp.random_state import NOISE_SEEDS, check_seed
+from vislens_interp.random_state import NOISE_SEEDS, check_seed, check_seeds
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results import lens_file
@@ -223,8 +222,7 @@ class FeatureLens:
         Returns:
             The result; of a lens on several units that of the first, ``result.of_unit(name)`` gives the others.
         """
-        for one in [seeds] if isinstance(seeds, (Real, str)) else seeds:
-            check_seed(one, "seeds", NOISE_SEEDS)
+        seeds = check_seeds(seeds)
         return visualize(
             self,
             images,
@@ -248,7 +246,8 @@ class FeatureLens:
         **arguments: Any,
     ) -> Comparison:
         """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
-        seeds = [check_seed(one, "seeds") for one in seeds]
+        for seed in seeds:
+            check_seed(seed, "seeds")
         return compare(self, images, methods, seeds, **arguments)
 
     def contact_sheet(self, units: Sequence[Any], images: Any = None, **arguments: Any) -> ContactSheet:
