@@ -159,15 +159,18 @@ def test_a_folder_is_replaced_whole(tmp_path):
 DEAD = f"{files._HOST}-{2**22 + 1}-0123abcd"  # above Linux's largest number of a process
 
 
+@pytest.mark.parametrize("name", ["made", "m" * 200])
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_interrupted_exchange_of_folders_is_finished(tmp_path, whole):
+def test_an_interrupted_exchange_of_folders_is_finished(tmp_path, whole, name):
     for kind, version in (("old", "old"), *([("tmp", "new")] if whole else [])):
-        (tmp_path / f".made.{DEAD}.{kind}").mkdir()
-        fill(version)(tmp_path / f".made.{DEAD}.{kind}")
-    assert recover(tmp_path / "made")
-    assert (tmp_path / "made" / "a").read_text() == ("new" if whole else "old")
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
-    assert not recover(tmp_path / "made")
+        place = tmp_path / f".{files._stem(tmp_path / name)}.{DEAD}.{kind}"
+        place.mkdir()
+        fill(version)(place)
+    write_text(tmp_path / "other", "x")  # whoever comes first
+    assert recover(tmp_path / name) == (len(name) > 160)
+    assert (tmp_path / name / "a").read_text() == ("new" if whole else "old")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "other"]
+    assert not recover(tmp_path / name)
 
 
 def test_leftovers_of_dead_writers_are_removed_and_others_stay(tmp_path):

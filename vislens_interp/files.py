@@ -30,7 +30,11 @@ FORMAT_VERSION = 1
 LONGEST_STEM = 160
 """Bytes of a file's name that its temporary name repeats; file systems take 255 in all."""
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-_LEFTOVER = re.compile(r"\.(?P<stem>.+)\.(?P<mark>(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8})\.(?P<kind>tmp|old)")
+_LEFTOVER = re.compile(
+    r"\.(?P<stem>.+)\.(?P<mark>(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8})\.(?P<kind>tmp|old)", re.S
+)
+_HASHED = re.compile("[0-9a-f]{32}")
+"""A stem that stands for a longer name."""
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too large"}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _STALE_SECONDS = 7 * 24 * 3600
@@ -135,7 +139,7 @@ def recover(folder: PathLike) -> bool:
     """
     folder = Path(os.path.abspath(folder))
     before = folder.exists()
-    clear_leftovers(folder.parent)
+    _sweep(folder.parent, folder.name, again=True)
     return not before and folder.exists()
 
 
@@ -269,7 +273,7 @@ def _temporary(path: Path, parent: Path) -> Iterator[tuple[Path, Path]]:
     """Names beside ``path`` for what is being written and for what steps aside; the first is gone afterwards."""
     with writing(path):
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
+        _sweep(parent, path.name)
         mark = _mark()
         temporary, earlier = (parent / f".{_stem(path)}.{mark}.{kind}" for kind in ("tmp", "old"))
         _active.add(mark)
@@ -322,24 +326,35 @@ def _mark() -> str:
     return f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def _sweep(parent: Path, *, again: bool = False) -> None:
-    """Remove what killed writers left in a folder, once a process; where they were between two renames, finish."""
+def _sweep(parent: Path, name: str | None = None, *, again: bool = False) -> None:
+    """Remove what killed writers left in a folder, once a process; where they were between two renames, finish.
+
+    Args:
+        parent: The folder to look through.
+        name: What is about to be written there: a stem may stand for a longer name, which only the caller knows.
+        again: Also where this process has looked before.
+    """
     if (os.getpid(), parent) in _swept and not again:
         return
     _swept.add((os.getpid(), parent))
+    whole_names = {} if name is None else {_stem(Path(name)): name}
     with suppress(OSError):
         for entry in list(os.scandir(parent)):
             match = _LEFTOVER.fullmatch(entry.name)
             if match is None or match["mark"] in _active or _is_alive(entry, match["host"], int(match["pid"])):
                 continue
-            temporary, folder = parent / f".{match['stem']}.{match['mark']}.tmp", parent / match["stem"]
+            stem, mark = match["stem"], match["mark"]
+            temporary, earlier = (parent / f".{stem}.{mark}.{kind}" for kind in ("tmp", "old"))
+            if stem not in whole_names and _HASHED.fullmatch(stem) and earlier.exists():
+                continue  # the writer of that folder knows its name
+            folder = parent / whole_names.get(stem, stem)
             if match["kind"] == "old":
                 # The earlier folder steps aside only when the new one is whole.
-                for whole in (temporary, Path(entry.path)):
+                for whole in (temporary, earlier):
                     with suppress(OSError):
                         if not folder.exists():
                             os.rename(whole, folder)
-            elif (parent / f".{match['stem']}.{match['mark']}.old").exists() and not folder.exists():
+            elif earlier.exists() and not folder.exists():
                 continue  # that entry finishes the exchange
             _remove(Path(entry.path))
 

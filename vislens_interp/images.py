@@ -414,7 +414,7 @@ class ImageFiles:
         """What tells these pictures from others without reading them: paths, sizes and times of change."""
         for path in self.paths:
             stat = os.stat(path)
-            yield f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
+            yield f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
 
     def _places(self, rows: slice | Sequence[int] | Tensor) -> list[int]:
         if isinstance(rows, slice):

@@ -87,6 +87,15 @@ def seconds(writer: Writer, folder: Path) -> float:
     return time.monotonic() - start
 
 
+MOST = 6
+"""Rounds for each fault that is asked for: a writer may be done before it is killed, or have enough room."""
+
+
+def injected(outcomes: "Counter[str]") -> int:
+    """Rounds in which the fault met the writer at work; of pairs, all."""
+    return sum(outcomes.values()) - outcomes["finished first"] - outcomes["enough room"]
+
+
 def kill(name: str, writer: Writer, folder: Path, draw: random.Random, took: float) -> str:
     """SIGKILL at a random moment of a write over an earlier version, or over none."""
     before = None
@@ -94,7 +103,7 @@ def kill(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
         in_child(lambda: writer.write(folder, 0))
         before = 0
     pid = child(lambda: writer.write(folder, 1))
-    time.sleep(draw.random() * took)
+    time.sleep(0.8 * draw.random() * took)
     os.kill(pid, signal.SIGKILL)
     code = ended(pid)
     if code not in (0, -signal.SIGKILL):
@@ -146,7 +155,7 @@ def pair(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fault", choices=("kill", "full", "pair"))
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10, help="faults to inject, over all writers alike")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--writers", nargs="*", default=list(WRITERS))
     args = parser.parse_args()
@@ -154,6 +163,7 @@ def main() -> int:
     draw = random.Random(args.seed)
     inject = {"kill": kill, "full": full, "pair": pair}[args.fault]
     root = Path(tempfile.mkdtemp(prefix=f"faults-{args.fault}"))
+    share = -(-args.rounds // len(args.writers))
     counts: dict[str, Counter[str]] = {name: Counter() for name in args.writers}
     failures: list[str] = []
     try:
@@ -168,8 +178,10 @@ def main() -> int:
         if os.environ.get("FAULTS_TMPFS"):
             (root / "disk").mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(root / "disk")], check=True)
-        for number in range(args.rounds):
-            name = args.writers[number % len(args.writers)]
+        number = 0
+        while number < MOST * args.rounds and (waiting := [n for n in args.writers if injected(counts[n]) < share]):
+            number += 1
+            name = min(waiting, key=lambda one: injected(counts[one]))
             folder = root / ("disk" if os.environ.get("FAULTS_TMPFS") else "") / f"{number} {name}"
             folder.mkdir()
             try:
@@ -181,7 +193,7 @@ def main() -> int:
         if os.environ.get("FAULTS_TMPFS"):
             subprocess.run(["umount", str(root / "disk")], check=False)
         shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps({"fault": args.fault, "rounds": args.rounds, "counts": counts, "failures": failures}))
+    print(json.dumps({"fault": args.fault, "rounds": number, "counts": counts, "failures": failures}))
     return 1 if failures else 0
 
 

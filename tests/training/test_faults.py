@@ -162,7 +162,7 @@ def run(out, *, seed=0, steps=6, value=0.0, lr=1e-2, **options):
     [
         ({"seed": 1}, "belongs to a run with seed 0, not 1"),
         ({"value": 1.0}, "belongs to a run with data '"),
-        ({"steps": 7}, "belongs to a run with steps 6, not 7"),
+        ({"lr": 0.02}, "belongs to a run with lr 0.01, not 0.02"),
         ({"settings": {"batch_size": 3}}, "belongs to a run with batch_size None, not 3"),
     ],
 )

@@ -362,7 +362,7 @@ class RowCache:
         """Hashes of files' contents, read only where path, size and time are new."""
         stats = [path.stat() for path in paths]
         stamps = [
-            _hash(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+            _hash(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
             for path, stat in zip(paths, stats, strict=True)
         ]
         place = self.contents.find_whole(stamps)

@@ -170,7 +170,7 @@ def _check_same_run(checkpoint: Path, before: Any, now: dict[str, Any]) -> None:
     """Refuse a checkpoint of other data, another seed or other settings; one of 0.1.0 does not say."""
     if before is None:
         return
-    for name in now:
+    for name in sorted(set(now) - {"steps", "warmup"}):  # a run may be made longer
         if before.get(name) != now[name]:
             raise ValueError(
                 f"checkpoint {str(checkpoint)!r} belongs to a run with {name} {before.get(name)!r}, not {now[name]!r}; "
