@@ -133,6 +133,7 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
     """
     found: list[Path] = []
     left_out: Counter[str] = Counter()
+    own: list[str] = []
 
     def visit(place: Path, above: tuple[str, ...]) -> None:
         real = os.path.realpath(place)
@@ -147,7 +148,7 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
                     count = sum(len(files) for _, _, files in os.walk(path))
                     left_out[f"in hidden folders such as {entry.name}"] += count
                 elif is_own_output(path):
-                    left_out[f"folders with our own results such as {entry.name}"] += 1
+                    own.append(entry.name)
                 else:
                     visit(path, (*above, real))
             elif not entry.is_file():
@@ -162,6 +163,8 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
                 left_out[path.suffix.lower() or "without a suffix"] += 1
 
     visit(folder, ())
+    if own:
+        left_out[f"folders with our own results such as {min(own)}"] = len(own)
     return sorted(found), ", ".join(f"{count} {kind}" for kind, count in left_out.most_common() if count)
 
 

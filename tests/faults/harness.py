@@ -118,7 +118,7 @@ def full(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
     if not writer.resumes:
         in_child(lambda: writer.write(folder, 0))
         before = 0
-    room = draw.randrange(1, 200_000)
+    room = int(10 ** draw.uniform(0, 5.3))
     tmpfs = os.environ.get("FAULTS_TMPFS")
 
     def work() -> None:

@@ -1,6 +1,7 @@
 """The arguments of ``vislens``: nothing heavy is imported here, so that ``vislens --help`` answers at once."""
 
 import argparse
+from typing import Any
 
 from vislens_interp import __version__
 from vislens_interp.config import DEFAULT_BACKEND
@@ -33,10 +34,19 @@ def build_parser() -> argparse.ArgumentParser:
     quiet.add_argument("--debug", action="store_true", help="show the traceback of an error")
     quiet.add_argument("--quiet", action="store_true", help="no progress, no warnings, no summary: errors alone")
     common = argparse.ArgumentParser(add_help=False, parents=[quiet])
-    common.add_argument("--seed", type=int, default=0, help="seed of the fit and of random weights (default: 0)")
+    common.add_argument("--seed", type=parse_seed, default=0, help="seed of the fit and of random weights (default: 0)")
     common.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu); never changed silently")
     common.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+    _add_demo(commands, common)
+    _add_visualize(commands, common)
+    _add_compare(commands, common)
+    _add_units(commands, common)
+    _add_doctor(commands, quiet)
+    _add_download(commands, quiet)
+    return parser
 
+
+def _add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
     demo = commands.add_parser(
         "demo",
         parents=[common],
@@ -51,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--images", metavar="DIR", help="images to start from instead of 8 of our own")
     demo.set_defaults(command="demo")
 
+
+def _add_visualize(commands: Any, common: argparse.ArgumentParser) -> None:
     visualize = commands.add_parser(
         "visualize",
         parents=[common],
@@ -73,9 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="further weights for the report's dose-response; each makes every picture once more (default: 0.5)",
     )
     visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
-    visualize.add_argument("--noise-seed", type=int, default=42, help="seed of the refinement's noise (default: 42)")
+    visualize.add_argument(
+        "--noise-seed", type=parse_seed, default=42, help="seed of the refinement's noise (default: 42)"
+    )
     visualize.set_defaults(command="visualize")
 
+
+def _add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     compare = commands.add_parser(
         "compare",
         parents=[common],
@@ -90,11 +106,15 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--methods", nargs="+", choices=tuple(METHODS), default=COMPARED, metavar="METHOD", help=", ".join(METHODS)
     )
-    compare.add_argument("--noise-seeds", type=int, nargs="+", default=(0, 1, 2), help="repetitions (default: 0 1 2)")
+    compare.add_argument(
+        "--noise-seeds", type=parse_seed, nargs="+", default=(0, 1, 2), help="repetitions (default: 0 1 2)"
+    )
     compare.add_argument("--angle", type=float, help="edit angle in degrees at which methods are matched")
     compare.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
     compare.set_defaults(command="compare")
 
+
+def _add_units(commands: Any, common: argparse.ArgumentParser) -> None:
     units = commands.add_parser(
         "units",
         parents=[common],
@@ -104,6 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(units)
     units.set_defaults(command="units")
 
+
+def _add_doctor(commands: Any, quiet: argparse.ArgumentParser) -> None:
     doctor = commands.add_parser(
         "doctor",
         parents=[quiet],
@@ -112,6 +134,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(command="doctor")
 
+
+def _add_download(commands: Any, quiet: argparse.ArgumentParser) -> None:
     download = commands.add_parser(
         "download",
         parents=[quiet],
@@ -125,7 +149,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
     )
     download.set_defaults(command="download")
-    return parser
 
 
 def _add_lens(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +171,17 @@ def _add_lens(parser: argparse.ArgumentParser) -> None:
         "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
     )
     parser.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
+
+
+def parse_seed(text: str) -> int:
+    """A seed from a shell.
+
+    Raises:
+        ArgumentTypeError: It is no whole number from 0 to 2**32 - 1.
+    """
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def parse_unit(text: str) -> int | str | tuple[int, ...]:

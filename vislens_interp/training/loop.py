@@ -109,11 +109,7 @@ def _train(
         progress = Progress(state["step"], state["seconds"], state["history"])
 
     def save() -> None:
-        if value is not None and not torch.isfinite(value):
-            raise ValueError(
-                f"lr={lr:g}: the loss is {value.item()} at step {progress.step}, and nothing is written; expected a"
-                f" finite one. Lower lr, or look at the images. {str(checkpoint)!r} holds the last good state, if any."
-            )
+        _check_finite(value, lr, progress.step)
         save_state(
             checkpoint,
             "checkpoint",
@@ -164,6 +160,14 @@ def _train(
         progress.history.append({"step": progress.step, **evaluate(average)})
     save()
     return average, progress
+
+
+def _check_finite(loss: Tensor | None, lr: float, step: int) -> None:
+    if loss is not None and not torch.isfinite(loss):
+        raise ValueError(
+            f"lr={lr:g}: the loss is {loss.item()} at step {step}, and nothing is written; expected a finite one. The "
+            "checkpoint, if there is one, holds the last good state. Lower lr, or look at the images."
+        )
 
 
 def _check_same_run(checkpoint: Path, before: Any, now: dict[str, Any]) -> None:
