@@ -94,6 +94,13 @@ def test_images_with_a_history(lens):
         noise.generate(images, {0: "increase"}, seeds=[0, 1, 2, 1.5])
 
 
+def test_a_checkpoint_that_cannot_be_written(lens, asked, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written: Not a directory"):
+        lens.fit(torch.rand(200, 3, 32, 32), checkpoint=tmp_path / "file" / "fit.safetensors")
+    assert asked.calls == 0
+
+
 SCALES = [1.0, 1e-13, 1e-15, 1e13]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.files import check_writable
 from vislens_interp.images import ImageFiles, ordinary
 from vislens_interp.landscape.prior import Sense
 from vislens_interp.random_state import NOISE_SEEDS, check_seed
@@ -111,8 +112,11 @@ class Method(ABC):
 
         Raises:
             ValueError: The method cannot work here, or responses are of another shape.
+            OSError: ``checkpoint`` cannot be written.
         """
         self.validate(target, backend)
+        if checkpoint is not None:
+            check_writable(checkpoint)
         self.bind(target, backend)
         with _gradients_possible():
             self._fit_to(reference, responses, progress, None if checkpoint is None else Path(checkpoint))
