@@ -31,7 +31,7 @@ def check_seed(seed: Any, argument: str = "seed", below: int = SEEDS) -> int:
     >>> check_seed(np.int64(3))
     3
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < below:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < below:
         raise ValueError(f"{argument}={seed!r}; expected a whole number from 0 to {below - 1}, such as 0.")
     return int(seed)
 

@@ -62,8 +62,7 @@ def usable_streams() -> Iterator[None]:
     errors = [getattr(stream, "errors", None) for stream in before]
     opened = [open(os.devnull, "w", encoding="utf-8") if _is_closed(stream) else stream for stream in before]  # noqa: SIM115
     for stream in opened:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="vislens_spelled_out")
+        _reconfigure(stream, "vislens_spelled_out")
     sys.stdout, sys.stderr = opened[0], _Lenient(opened[1])  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
@@ -73,8 +72,13 @@ def usable_streams() -> Iterator[None]:
             with suppress(OSError, ValueError):
                 if ours is not stream:
                     ours.close()
-                elif hasattr(stream, "reconfigure"):
-                    stream.reconfigure(errors=how)
+                else:
+                    _reconfigure(stream, how)
+
+
+def _reconfigure(stream: Any, errors: str | None) -> None:
+    if hasattr(stream, "reconfigure"):  # not every stream that takes the place of stdout has it
+        stream.reconfigure(errors=errors)
 
 
 def _is_closed(stream: Any) -> bool:

@@ -182,7 +182,7 @@ def _merged(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
 
 def _check(key: bytes, row: Tensor) -> bytes:
     """A hash of a row and of its key, which tells a row that was changed or swapped with another."""
-    content = row.contiguous().flatten().view(torch.uint8).numpy()
+    content = row.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return hashlib.blake2b(content, digest_size=CHECK_BYTES, key=key).digest()
 
 

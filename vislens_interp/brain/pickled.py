@@ -217,6 +217,10 @@ class _Counted(dict[int, Callable[..., None]]):
 class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """The reader in Python: the one in C takes memory for the largest number in the file, and hashes any key."""
 
+    stack: list[Any]
+    load_setitem: Callable[..., None]
+    load_setitems: Callable[..., None]
+
     def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(_File(file, size), encoding="latin1")
         self._left = GROWTH * size
