@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from vislens_interp import zoo
+from vislens_interp.cli import main
 
 MODEL = ["--model", "zoo:cifar10_convnet"]
 UNITS = ["units", *MODEL]
@@ -89,9 +90,10 @@ def test_summaries_in_any_encoding(encoding):
 
 @shipped
 @posix
+@pytest.mark.parametrize("command", [["--help"], pytest.param(UNITS, marks=pytest.mark.slow)], ids=["help", "units"])
 @pytest.mark.parametrize("shell", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(shell):
-    done = vislens(*UNITS, shell=shell)
+def test_closed_streams(command, shell):
+    done = vislens(*command, shell=shell)
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
     assert bool(done.stdout) == (">&-" not in shell.replace("2>&-", ""))
@@ -99,16 +101,17 @@ def test_closed_streams(shell):
 
 @shipped
 @posix
-def test_output_that_nobody_takes():
+@pytest.mark.parametrize("command", [["--help"], pytest.param(UNITS, marks=pytest.mark.slow)], ids=["help", "units"])
+def test_output_that_nobody_takes(command):
     for shell, code in (("| true", None), ("> /dev/full", 1), ("2> /dev/full", 0)):
-        done = vislens(*UNITS, shell=shell)
+        done = vislens(*command, shell=shell)
         assert b"Traceback" not in done.stderr
         assert b"Exception" not in done.stderr
         assert code is None or done.returncode == code
-    assert vislens("--help", shell="> /dev/full").returncode == 1
 
 
 @shipped
+@pytest.mark.slow
 def test_json_and_quiet():
     done = vislens(*UNITS, "--json")
     layers = json.loads(done.stdout)["layers"]
@@ -121,13 +124,14 @@ def test_json_and_quiet():
 
 @shipped
 @posix
+@pytest.mark.parametrize("waits", [1, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_at_any_moment(name):
+def test_signals_at_any_moment(name, waits):
     """From the first import to the end: one line at most, and the code of the signal."""
     word = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}[name]
     number = getattr(signal, name)
     draw, outcomes = random.Random(name), []
-    for wait in [0.3, 0.8, *(draw.uniform(0.15, 4) for _ in range(3))]:
+    for wait in [0.3, *(draw.uniform(0.05, 4) for _ in range(waits - 1))]:
         process = subprocess.Popen(
             [sys.executable, "-c", READY, *UNITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -182,14 +186,14 @@ def test_a_signal_while_a_file_is_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@posix
-def test_a_place_that_cannot_be_written_is_said_first(tmp_path):
+@pytest.mark.parametrize("command", ["demo", "visualize", "compare"])
+def test_a_place_that_cannot_be_written_is_said_first(command, tmp_path, capsys):
     (tmp_path / "file").touch()
-    for command in ("demo", "visualize", "compare"):
-        more = [] if command == "demo" else [*MODEL, "--unit", "1", "--images", "x"]
-        done = vislens(command, *more, "--out", tmp_path / "file" / "out")
-        assert done.returncode == 1
-        assert re.fullmatch(rb"vislens: error: .*cannot be written: Not a directory.*\n", done.stderr)
+    more = [] if command == "demo" else [*MODEL, "--unit", "1", "--images", "x"]
+    assert main([command, *more, "--out", str(tmp_path / "file" / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"vislens: error: .*cannot be written: Not a directory.*\n", err)
 
 
 @shipped
