@@ -4,7 +4,7 @@ import codecs
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
@@ -97,21 +97,21 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def stopping_cleanly(report: Callable[[str], None] = say) -> Iterator[None]:
+def stopping_cleanly(line: str = "vislens: {}") -> Iterator[None]:
     """Inside, Ctrl-C, SIGTERM and SIGHUP end the process with one line, also while libraries are being imported.
 
     Where a file is being written the signal is an exception, so that nothing half-written stays; everywhere else the
     process ends on the spot, for an exception in a library's import may be swallowed or come out as another one.
 
     Args:
-        report: Takes the word for what ended it.
+        line: What is said on stderr; ``{}`` is the word for what ended it.
     """
     before = {}
     with suppress(ValueError):  # not the main thread, which alone has handlers
         for name in _ENDS:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
-                before[number] = signal.signal(number, partial(_stop, report))
+                before[number] = signal.signal(number, partial(_stop, line))
     try:
         yield
     finally:
@@ -119,11 +119,12 @@ def stopping_cleanly(report: Callable[[str], None] = say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(report: Callable[[str], None], number: int, frame: FrameType | None) -> None:
+def _stop(line: str, number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one ends at once
     files = sys.modules.get("vislens_interp.files")
     if files is not None and getattr(files, "is_writing", bool)():
         raise Stopped(number)
     stop = Stopped(number)
-    report(stop.word)
+    with suppress(OSError):  # not by print, which may be at work already
+        os.write(2, (line.format(stop.word) + "\n").encode())
     os._exit(stop.code)

@@ -33,7 +33,7 @@ def vislens(*arguments, shell="", timeout=300, **environment):
         shell=True,
         capture_output=True,
         timeout=timeout,
-        env={**os.environ, "COLUMNS": "100", **environment},
+        env={**os.environ, "COLUMNS": "100", "PYTHONUNBUFFERED": "", **environment},
         check=False,
     )
 

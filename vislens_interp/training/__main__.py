@@ -39,6 +39,9 @@ DATA_HELP = (
 )
 
 
+STOPPED = "\n{}; the same command goes on from the last checkpoint."
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.exit(2, f"error: {message}\n")
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when weights were written, 1 when the recipe could not run, 130 after Ctrl-C and 143 after SIGTERM. Wrong
         usage ends the process with 2.
     """
-    with usable_streams(), stopping_cleanly(_say_stopped):
+    with usable_streams(), stopping_cleanly(STOPPED):
         args, options, parameters = _parsed(argv)
         try:
             path, progress = _train(args, options, parameters)
@@ -69,15 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         except KeyboardInterrupt as stop:
             stopped = stop if isinstance(stop, Stopped) else Stopped()
-            _say_stopped(stopped.word)
+            print(STOPPED.format(stopped.word), file=sys.stderr, flush=True)
             return stopped.code
         with suppress(OSError, ValueError):  # nobody listens, and the weights are there
             print(f"{path}: {progress.step} steps in {progress.seconds / 60:.1f} minutes", flush=True)
     return 0
-
-
-def _say_stopped(word: str) -> None:
-    print(f"\n{word}; the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
 
 
 def _parser() -> _Parser:
