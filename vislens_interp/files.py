@@ -467,6 +467,24 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     return state
 
 
+@contextmanager
+def rebuilding(path: PathLike, kind: str) -> Iterator[None]:
+    """Inside, what a changed file makes go wrong is a ValueError that names it: fields, types and shapes.
+
+    Raises:
+        ValueError: Anything that rebuilding from a file raises; our own messages stay as they are.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"path={str(path)!r} holds a {kind} whose content does not fit together ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); it was changed or damaged. Save it again, or restore a copy."
+        ) from error
+
+
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[name] = value

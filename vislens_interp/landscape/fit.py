@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -101,18 +101,20 @@ def fit_landscape(
     data = "" if checkpoint is None else fingerprint({"x": x, "responses": responses})
     if checkpoint is not None and checkpoint.exists():
         saved = load_state(checkpoint, "fit checkpoint")
-        if saved["settings"] != asdict(settings):
+        if saved.get("settings") != asdict(settings):
             raise ValueError(
                 f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings; delete it or use those settings."
             )
-        if saved["data"] != data or saved["prior"] != prior.state():
+        if saved.get("data") != data or saved.get("prior") != prior.state():
             raise ValueError(
                 f"checkpoint={str(checkpoint)!r} belongs to a fit of other images, responses or prior; delete it or "
                 "pass those."
             )
-        vae.load_state_dict(saved["vae"])
-        solver.load(saved["solver"])
-        history, best, first, seconds = saved["history"], saved["best"], saved["epoch"], saved["seconds"]
+        with rebuilding(checkpoint, "fit checkpoint"):
+            vae.load_state_dict(saved["vae"])
+            solver.load(saved["solver"])
+            history, best = [dict(row) for row in saved["history"]], dict(saved["best"])
+            first, seconds = len(history), float(saved["seconds"])
 
     started = time.monotonic() - seconds
     bar = tqdm(range(first, settings.epochs), initial=first, total=settings.epochs, desc="fit", disable=not progress)
