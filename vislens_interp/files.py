@@ -476,7 +476,7 @@ def rebuilding(path: PathLike, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(
