@@ -106,7 +106,8 @@ def _train(
             _check_same_run(checkpoint, state.get("identity"), identity)
             model.load_state_dict(state["model"])
             average.load_state_dict(state["average"])
-            optimizer.load_state_dict(state["optimizer"])
+            groups = optimizer.state_dict()["param_groups"]  # this call's own numbers, which the identity compared
+            optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
             progress = Progress(int(state["step"]), float(state["seconds"]), list(state["history"]))
 
     def save() -> None:
