@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import Features
-from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, restore_optimizer, save_state
 
 PENALTIES = np.logspace(-3, 6, 19)
 """λ of the ridge, for features whose mean squared length over images is 1 times their number of layers."""
@@ -232,7 +232,7 @@ class TransformerReadout(nn.Module):
                 )
             with rebuilding(checkpoint, "readout checkpoint"):
                 self.load_state_dict(saved["weights"])
-                optimizer.load_state_dict(saved["optimizer"])
+                restore_optimizer(optimizer, saved["optimizer"])
                 history, best = list(saved["history"]), dict(saved["best"])
         device = self.bias.device
         began = time.monotonic()

@@ -1,6 +1,7 @@
 """Fitting a landscape: a VAE trained so that a unit's responses organise its latents."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, restore_optimizer, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -111,10 +112,12 @@ def fit_landscape(
                 "pass those."
             )
         with rebuilding(checkpoint, "fit checkpoint"):
-            vae.load_state_dict(saved["vae"])
-            solver.load(saved["solver"])
             history, best = [dict(row) for row in saved["history"]], dict(saved["best"])
             first, seconds = len(history), float(saved["seconds"])
+            if best or any(math.isfinite(row["validation_loss"]) for row in history):
+                vae.load_state_dict(best)  # to see that it fits
+            vae.load_state_dict(saved["vae"])
+            solver.load(saved["solver"])
 
     started = time.monotonic() - seconds
     bar = tqdm(range(first, settings.epochs), initial=first, total=settings.epochs, desc="fit", disable=not progress)
@@ -202,8 +205,8 @@ class _Adam:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        restore_optimizer(self.optimizer, state["optimizer"])
+        self.schedule.last_epoch = int(state["schedule"]["last_epoch"])
 
 
 class _Rounds:

@@ -12,7 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, load_state, locked, rebuilding, save_state, write_atomically
+from vislens_interp.files import (
+    fingerprint,
+    load_state,
+    locked,
+    rebuilding,
+    restore_optimizer,
+    save_state,
+    write_atomically,
+)
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
 
@@ -106,8 +114,7 @@ def _train(
             _check_same_run(checkpoint, state.get("identity"), identity)
             model.load_state_dict(state["model"])
             average.load_state_dict(state["average"])
-            groups = optimizer.state_dict()["param_groups"]  # this call's own numbers, which the identity compared
-            optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+            restore_optimizer(optimizer, state["optimizer"])
             progress = Progress(int(state["step"]), float(state["seconds"]), list(state["history"]))
 
     def save() -> None:
