@@ -478,16 +478,9 @@ def rebuilding(path: PathLike, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, torch.OutOfMemoryError) or str(path) in str(error):
+    except _DAMAGE as error:
+        ours = isinstance(error, ValueError) and str(path) in str(error)
+        if ours or isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(
             f"path={str(path)!r} holds a {kind} whose content does not fit together ({type(error).__name__}: "
