@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vislens_interp import zoo
-from vislens_interp.cli import _unit, main
+from vislens_interp.cli import main
+from vislens_interp.cli.arguments import parse_unit
 from vislens_interp.models import _torchvision, check_device, load_model
 from vislens_interp.results.result import LensResult
 
@@ -48,6 +49,9 @@ def test_version(capsys):
         ["demo"],
         ["units"],
         ["demo", "--out", "x", "--unit", "many"],
+        ["demo", "--out", "x", "--seed", "1.5"],
+        ["demo", "--out", "x", "--seed", "-1"],
+        ["units", "--model", "m", "--seed", str(2**63)],
         ["visualize", "--model", "zoo:cifar10_convnet", "--unit", "1", "--out", "x"],
         ["visualize", "--model", "m", "--unit", "1", "--images", "i", "--out", "x", "--direction", "up"],
     ],
@@ -60,9 +64,9 @@ def test_wrong_usage(arguments, capsys):
 def test_help_needs_nothing_heavy():
     code = """if True:
         import sys
-        from vislens_interp.cli import _unit, main
+        from vislens_interp.cli import main
         main(["--help"])
-        heavy = {"diffusers", "timm", "torchvision", "matplotlib", "captum", "open_clip", "torchmetrics"}
+        heavy = {"torch", "numpy", "PIL", "diffusers", "timm", "torchvision", "matplotlib", "captum"}
         sys.exit(sorted(heavy & set(sys.modules)) or 0)
     """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
@@ -312,7 +316,7 @@ def test_visualize(tmp_path, capsys):
 
 @pytest.mark.parametrize(("text", "unit"), [("16", 16), ("-1", -1), ("17,3,3", (17, 3, 3)), ("frog", "frog")])
 def test_units_from_a_shell(text, unit):
-    assert _unit(text) == unit
+    assert parse_unit(text) == unit
 
 
 @shipped

@@ -1,12 +1,30 @@
 import json
 import os
+import re
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from vislens_interp import files
-from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_text
+from vislens_interp.files import (
+    allocate,
+    check_writable,
+    fingerprint,
+    load_state,
+    locked,
+    recover,
+    save_state,
+    write_atomically,
+    write_folder,
+    write_text,
+)
 
 
 def test_round_trip(tmp_path):
@@ -110,3 +128,201 @@ def test_fingerprint_knows_names_shapes_types_and_values():
     assert fingerprint({"a": torch.arange(6.0).view(2, 3).T}) == fingerprint(
         {"a": torch.arange(6.0).view(2, 3).T.contiguous()}
     )
+
+
+def put(path, text):
+    path.write_text(text)
+
+
+def fill(version):
+    return lambda place: [put(place / name, version) for name in ("a", "b")]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    folder = write_folder(tmp_path / "made", fill("old"))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "old", "b": "old"}
+    write_folder(folder, lambda place: put(place / "c", "new"))
+    assert [path.name for path in folder.iterdir()] == ["c"]
+    with pytest.raises(FileExistsError, match="is there already; expected a new one. Name another"):
+        write_folder(folder, fill("other"), replace=False)
+
+    def half(place):
+        put(place / "a", "half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, half)
+    assert [path.name for path in folder.iterdir()] == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+DEAD = f"{files._HOST}-{2**22 + 1}-0123abcd"  # above Linux's largest number of a process
+
+
+@pytest.mark.parametrize("name", ["made", "m" * 200])
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_interrupted_exchange_of_folders_is_finished(tmp_path, whole, name):
+    for kind, version in (("old", "old"), *([("tmp", "new")] if whole else [])):
+        place = tmp_path / f".{files._stem(tmp_path / name)}.{DEAD}.{kind}"
+        place.mkdir()
+        fill(version)(place)
+    write_text(tmp_path / "other", "x")  # whoever comes first
+    assert recover(tmp_path / name) == (len(name) > 160)
+    assert (tmp_path / name / "a").read_text() == ("new" if whole else "old")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "other"]
+    assert not recover(tmp_path / name)
+
+
+def test_leftovers_of_dead_writers_are_removed_and_others_stay(tmp_path):
+    ours = [f".state.{DEAD}.tmp", f".out.{DEAD}.tmp"]
+    others = [
+        f".state.{files._HOST}-{os.getppid()}-0123abcd.tmp",
+        ".state.0123456-1-0123abcd.tmp",
+        ".state.x.tmp",
+        ".a",
+    ]
+    others.append(f".state.{'0' * 6 if files._HOST != '0' * 6 else '1' * 6}-1-0123abcd.tmp")  # another machine's
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "state", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"state", *others}
+    os.utime(tmp_path / others[-1], (0, 0))
+    files.clear_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"state", *others[:-1]}
+
+
+def test_names_that_a_temporary_name_would_make_too_long(tmp_path):
+    for name in ("a" * 250, "ä" * 125, "with\nnewline", "-"):
+        assert write_text(tmp_path / name, name).read_text(encoding="utf-8") == name
+        with locked(tmp_path / name):
+            pass
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_lock_is_held_once_and_leaves_nothing(tmp_path):
+    order = []
+
+    def second():
+        with locked(tmp_path / "x"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with locked(tmp_path / "x"):
+        message = "is being written by another process; expected to write it alone"
+        with pytest.raises(BlockingIOError, match=message), locked(tmp_path / "x", wait=False):
+            pass
+        thread.start()
+        time.sleep(0.3)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "out", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(OSError, match=r"cannot be written: Not a directory. Mend that, or name another place"):
+            check_writable(path)
+        with pytest.raises(OSError, match=r"cannot be written: (Not a directory|File exists). Mend that, or name"):
+            write_text(path, "text")
+    with pytest.raises(OSError, match=r"needs 1,000,000,000,000.0 MB and .* MB are free there. Make room"):
+        check_writable(tmp_path / "new" / "out", 10**18)
+    assert check_writable(tmp_path / "new" / "out", 1) == tmp_path / "new" / "out"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits a process")
+@pytest.mark.parametrize("write", ["write_text(path, 'x' * 10**6)", "save_state(path, 'k', {'x': torch.rand(10**6)})"])
+def test_a_full_disk_is_an_os_error(tmp_path, write):
+    code = f"""if True:
+        import resource, signal, sys, torch
+        from vislens_interp.files import save_state, write_text
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        path = sys.argv[1]
+        try:
+            {write}
+        except OSError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], capture_output=True, text=True, check=True)
+    assert "cannot be written: the file is too large. Make room, or name another place" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_allocated_file_has_its_size(tmp_path):
+    with (tmp_path / "x").open("wb") as file:
+        allocate(file, 2_000_000)
+    assert (tmp_path / "x").stat().st_size == 2_000_000
+    assert os.stat(tmp_path / "x").st_blocks * 512 >= 2_000_000
+
+
+def write_header(path, header):
+    save_file({"w": torch.zeros(2)}, path, metadata={"vislens_interp": json.dumps(header)})
+
+
+STATE = {"$dict": [["w", {"$tensor": "w"}], ["n", 3]]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ([], "list indices must be"),
+        (3, "not subscriptable"),
+        ({"kind": "lens", "state": STATE}, "KeyError: 'version'"),
+        ({"kind": "lens", "version": "new", "state": STATE}, "invalid literal"),
+        ({"kind": "lens", "version": 1}, "KeyError: 'state'"),
+        ({"kind": "lens", "version": 1, "state": {"$tensor": "v"}}, "state is the tensor 'v', which the file does not"),
+        ({"kind": "lens", "version": 1, "state": {"w": 3}}, "state is a dictionary without a list of pairs"),
+        ({"kind": "lens", "version": 1, "state": {"$dict": [["w"]]}}, "without a list of pairs"),
+        ({"kind": "lens", "version": 1, "state": {"$dict": [[["w"], 1]]}}, "unhashable"),
+        ({"kind": "lens", "version": 1, "state": [STATE]}, "a state that is a list; expected version 1 and a dict"),
+        ({"kind": "lens", "version": 0, "state": STATE}, "holds format version 0"),
+    ],
+)
+def test_edited_headers(tmp_path, header, message):
+    write_header(tmp_path / "x", header)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_state(tmp_path / "x", "lens")
+
+
+def test_nesting_without_an_end(tmp_path):
+    deep = "[" * 50_000 + "]" * 50_000
+    header = f'{{"kind": "lens", "version": 1, "state": {deep}}}'
+    save_file({"w": torch.zeros(2)}, tmp_path / "x", metadata={"vislens_interp": header})
+    with pytest.raises(ValueError, match="cannot be read|was not written by save_state"):
+        load_state(tmp_path / "x", "lens")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_edited_files_are_read_or_refused_in_one_kind(tmp_path, data):
+    """Bytes changed anywhere, and JSON values put in the place of others."""
+    path = save_state(tmp_path / "x", "lens", {"w": torch.arange(3.0), "names": ["a", "b"], "n": {"k": 1}})
+    if data.draw(st.booleans()):
+        content = bytearray(path.read_bytes())
+        for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+            content[place] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+    else:
+        leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("w")
+        values = st.recursive(
+            leaves,
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["$dict", "$tensor", "kind", "state", "version", "w"]), inner, max_size=3
+                )
+            ),
+            max_leaves=6,
+        )
+        header = {"kind": "lens", "version": 1, "state": data.draw(values)}
+        for key in data.draw(st.lists(st.sampled_from(list(header)), max_size=2)):
+            header[key] = data.draw(values)
+        write_header(path, header)
+    try:
+        message = f"path= {type(load_state(path, 'lens')).__name__}"
+    except ValueError as error:
+        message = str(error)
+    assert message == "path= dict" or message.startswith(f"path={str(path)!r}")

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from vislens_interp.images import ImageFiles, check_images, check_shape, load_images, resize, to_pil
+from vislens_interp.images import ImageFiles, check_images, check_shape, load_images, ordinary, resize, to_pil
+from vislens_interp.reference import ReferenceSet
 
 
 def picture(height=12, width=16, seed=0):
@@ -369,3 +370,45 @@ def test_image_files_are_files(tmp_path):
         ImageFiles(tmp_path / "none", 8)
     with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
         ImageFiles(tmp_path, 8, on_error="ignore")
+
+
+def own_outputs(folder):
+    """Folders as a result, a comparison and exported stimuli leave them."""
+    for name, record, text in (
+        ("result", "result.json", '{\n "kind": "vislens_interp result",\n "format_version": 2}'),
+        ("compared", "comparison.json", '{\n "kind": "vislens_interp comparison"}'),
+        ("stimuli", "stimuli.tsv", "number\tfile\tblock\tkind\ttarget\n"),
+    ):
+        (folder / name / "images").mkdir(parents=True)
+        picture().save(folder / name / "figure.png")
+        picture().save(folder / name / "images" / "0.png")
+        (folder / name / record).write_text(text)
+        yield folder / name
+
+
+def test_what_the_library_made_is_not_read_again(folder, tmp_path):
+    made = list(own_outputs(folder / "deeper"))
+    with pytest.warns(UserWarning, match="left out are 3 folders with our own results such as "):
+        names = load_images(folder)[1]
+    assert names == ["a.PNG", "b/d.bmp", "c.png"]
+    with pytest.warns(UserWarning, match="3 folders with our own results"):
+        assert ImageFiles(folder, 8).names == names
+    for own in made:  # asked for by name
+        assert len(load_images(own / "images")[1]) == 1
+        with pytest.warns(UserWarning, match="left out are 1 .(json|tsv)"):
+            assert "figure.png" in load_images(own)[1]
+    with pytest.raises(ValueError, match="is a folder without images; .* Left out are 3 folders with our own results"):
+        load_images(folder / "deeper")
+    (folder / "other").mkdir()
+    picture().save(folder / "other" / "0.png")
+    (folder / "other" / "result.json").write_text('{"kind": "something else"}')
+    with pytest.warns(UserWarning, match="left out are 3 folders"):
+        assert "other/0.png" in load_images(folder)[1]
+
+
+def test_images_with_a_history_are_taken_without_it():
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    assert not load_images(images)[0].requires_grad
+    assert not ReferenceSet(images).images.requires_grad
+    plain = torch.rand(2, 3, 8, 8)
+    assert ordinary(plain) is plain

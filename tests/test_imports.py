@@ -15,7 +15,20 @@ NAME = PACKAGE.name
 # From the bottom up; a room imports from lower levels only, and from itself.
 LEVELS = [
     {"validation"},
-    {"config", "copies", "files", "images", "math", "pairing", "precision", "random_state", "schema", "tables"},
+    {
+        "config",
+        "copies",
+        "files",
+        "images",
+        "math",
+        "pairing",
+        "precision",
+        "progress",
+        "random_state",
+        "schema",
+        "streams",
+        "tables",
+    },
     {"preprocess"},
     {"zoo"},
     {"targets", "landscape", "backends", "reference", "models"},

@@ -9,6 +9,9 @@ from typing import Any, Literal, Self, TypedDict, Union, Unpack, get_args, get_o
 
 from vislens_interp.validation import check_not_negative, check_positive, check_shares, check_word, closest
 
+DEFAULT_BACKEND = "embedded"
+"""What a lens, ``vislens visualize`` and ``vislens demo`` use where no backend is named; the one place that says so."""
+
 MIN_IMAGES = 200
 """Reference images of a fit, at least: a landscape of fewer is noise."""
 
@@ -74,6 +77,8 @@ class FitConfig(_Section):
         check_word("solver", self.solver, ("adam", "alternating"))
         check_positive(**self._of("epochs", "batch_size", "lr", "lr_step", "lr_gamma", "clip"))
         check_not_negative(**self._of("w_recon", "w_kld", "w_consistency", "tolerance", "shuffles"))
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed}; expected a whole number from 0 to {2**32 - 1}, such as 0.")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation={self.validation} must lie between 0 and 1: the share of images held out.")
         if self.solver == "alternating" and self.w_consistency > 0:

@@ -5,9 +5,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from vislens_interp.backends.weights import PublishedFile, PublishedRepository, missing_files
+from vislens_interp.progress import tqdm
 
 Say = Callable[[str], None]
 

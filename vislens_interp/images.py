@@ -35,8 +35,9 @@ def load_images(
     Args:
         source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read
             recursively in sorted order, through links to folders; a warning says what is left out: files that are no
-            images by their suffix, and whatever is hidden), a sequence of PIL images, paths of files or tensors, or a
-            data set or a DataLoader, of which the images are taken and the rest is left: see :func:`dataset_images`.
+            images by their suffix, whatever is hidden, and folders below it that hold what this library made), a
+            sequence of PIL images, paths of files or tensors, or a data set or a DataLoader, of which the images are
+            taken and the rest is left: see :func:`dataset_images`.
         size: Pixels of the square to make: the shorter side is resized to it and the centre cropped. None keeps the
             sizes, which then have to be the same.
         on_error: What to do with files that cannot be read: ``"raise"`` an error naming them, or ``"skip"`` them with
@@ -57,7 +58,7 @@ def load_images(
         check_size(size)
     source = dataset_images(source)
     if isinstance(source, Tensor):
-        images = check_images(source).float()
+        images = ordinary(check_images(source)).float()
         return images if size is None else resize(images, size), _numbered(len(images))
 
     items, names = _list_source(source)
@@ -105,13 +106,35 @@ _SYSTEM_FOLDERS = frozenset(
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})  # of which nobody has to hear
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Image files below a folder, in the order of their paths; one warning says what is left out.
+OWN_RECORDS = {
+    "result.json": b'"vislens_interp result"',
+    "comparison.json": b'"vislens_interp comparison"',
+    "stimuli.tsv": b"number\tfile\tblock\tkind\t",
+}
+"""Files that lie beside pictures of our own making, and what their beginnings hold."""
 
-    Links to folders are followed, as torchvision's ImageFolder does, except to a folder that holds them.
+
+def is_own_output(folder: PathLike) -> bool:
+    """Whether a folder holds pictures that this library made: a result, a comparison or exported stimuli."""
+    for name, mark in OWN_RECORDS.items():
+        try:
+            with open(os.path.join(folder, name), "rb") as file:
+                if mark in file.read(4096):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def list_images(folder: Path) -> tuple[list[Path], str]:
+    """Image files below a folder, in the order of their paths, and in words what is left out.
+
+    Links to folders are followed, as torchvision's ImageFolder does, except to a folder that holds them. Folders that
+    hold what this library made are passed over, unless ``folder`` is one: a second run must not read the first one's.
     """
     found: list[Path] = []
     left_out: Counter[str] = Counter()
+    own: list[str] = []
 
     def visit(place: Path, above: tuple[str, ...]) -> None:
         real = os.path.realpath(place)
@@ -125,6 +148,8 @@ def _walk(folder: Path) -> list[Path]:
                 if hidden:
                     count = sum(len(files) for _, _, files in os.walk(path))
                     left_out[f"in hidden folders such as {entry.name}"] += count
+                elif is_own_output(path):
+                    own.append(entry.name)
                 else:
                     visit(path, (*above, real))
             elif not entry.is_file():
@@ -139,10 +164,9 @@ def _walk(folder: Path) -> list[Path]:
                 left_out[path.suffix.lower() or "without a suffix"] += 1
 
     visit(folder, ())
-    said = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common() if count)
-    if said and found:
-        warnings.warn(f"source={str(folder)!r}: {len(found)} images are read; left out are {said}.", stacklevel=4)
-    return sorted(found)
+    if own:
+        left_out[f"folders with our own results such as {min(own)}"] = len(own)
+    return sorted(found), ", ".join(f"{count} {kind}" for kind, count in left_out.most_common() if count)
 
 
 def _numbered(count: int) -> list[str]:
@@ -156,12 +180,16 @@ def _list_source(source: Any) -> tuple[list[Any], list[str]]:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.is_dir():
-            paths = _walk(path)
+            paths, left_out = list_images(path)
             if not paths:
                 raise ValueError(
                     f"source={str(path)!r} is a folder without images; expected files ending in"
                     f" {', '.join(sorted(SUFFIXES))}, in it or in its subfolders."
+                    + (f" Left out are {left_out}." if left_out else "")
                 )
+            if left_out:
+                text = f"source={str(path)!r}: {len(paths)} images are read; left out are {left_out}."
+                warnings.warn(text, stacklevel=3)
             return paths, [file.relative_to(path).as_posix() for file in paths]
         if not path.exists():
             raise FileNotFoundError(f"source={str(path)!r}: nothing is there; expected an image file or a folder.")
@@ -390,7 +418,7 @@ class ImageFiles:
         """What tells these pictures from others without reading them: paths, sizes and times of change."""
         for path in self.paths:
             stat = os.stat(path)
-            yield f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
+            yield f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
 
     def _places(self, rows: slice | Sequence[int] | Tensor) -> list[int]:
         if isinstance(rows, slice):
@@ -500,9 +528,9 @@ def check_shape(images: Tensor, argument: str = "images") -> Tensor:
 
 
 def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy of one that was made under ``torch.inference_mode``: no gradient passes that one."""
+    """The tensor without what it was computed from; a copy of one made under ``torch.inference_mode``."""
     if not tensor.is_inference():
-        return tensor
+        return tensor.detach() if tensor.requires_grad else tensor
     with torch.inference_mode(False):
         return tensor.clone()
 

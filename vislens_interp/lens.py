@@ -24,8 +24,9 @@ from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.methods.base import Method
+from vislens_interp.methods.base import Method, check_number
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.random_state import NOISE_SEEDS, check_seed, check_seeds
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results import lens_file
@@ -93,7 +94,7 @@ class FeatureLens:
                     "which unit. list_units(model) shows all."
                 )
         self.backend = get_backend(backend, self.target.device)
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.method_: LandscapeEdit | None = None
         self.fit_seconds_: float | None = None
         self._reference: ReferenceSet | None = None
@@ -181,6 +182,8 @@ class FeatureLens:
         alphas: Sequence[float] = (),
     ) -> None:
         """Raise now what :meth:`visualize` would raise of these arguments: before a fit that takes minutes."""
+        for one in alphas:
+            check_number("alphas", one)
         validate_visualize(self, direction, method, alpha, strength, judge, mode, alphas)
 
     def visualize(
@@ -222,6 +225,7 @@ class FeatureLens:
         Returns:
             The result; of a lens on several units that of the first, ``result.of_unit(name)`` gives the others.
         """
+        seeds = check_seeds(seeds)
         return visualize(
             self,
             images,
@@ -245,6 +249,8 @@ class FeatureLens:
         **arguments: Any,
     ) -> Comparison:
         """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
+        for seed in seeds:
+            check_seed(seed, "seeds")
         return compare(self, images, methods, seeds, **arguments)
 
     def contact_sheet(
@@ -262,6 +268,7 @@ class FeatureLens:
         seed: int = PAPER_SEED,
     ) -> Tensor:
         """Pictures (count, 3, S, S) drawn from the prior itself, with no input image; picture k uses ``seed + k``."""
+        check_seed(seed, below=NOISE_SEEDS)
         wanted = self.moves(direction)
         if len(wanted) != 1:
             raise ValueError(f"direction={direction!r} is two; sample 'increase' and 'decrease' one after the other.")

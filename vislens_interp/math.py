@@ -98,7 +98,7 @@ def pearson(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
         a, b = a - a.mean(0), b - b.mean(0)
     else:
         a, b = ((x - (x * weights).sum(0) / weights.sum(0)) * weights.sqrt() for x in (a, b))
-    size = ((a**2).sum(0) * (b**2).sum(0)).sqrt()
+    size = (a**2).sum(0).sqrt() * (b**2).sum(0).sqrt()  # the product of the sums would vanish for responses in tesla
     return torch.where(size > 0, (a * b).sum(0) / size.clamp_min(1e-300), torch.zeros_like(size)).clamp(-1, 1)
 
 

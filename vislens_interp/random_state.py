@@ -1,12 +1,48 @@
 """The global random states that other people's code draws from: seen, and put back."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
+
+SEEDS = 2**32
+"""Seeds are below this, which all generators take: NumPy's limit."""
+
+
+NOISE_SEEDS = 2**63
+"""Noise seeds of images are below this: torch alone draws from them."""
+
+
+def check_seed(seed: Any, argument: str = "seed", below: int = SEEDS) -> int:
+    """A seed as an int, or an error before any work.
+
+    Args:
+        seed: What was given.
+        argument: Its name in the message.
+        below: What it has to be less than.
+
+    Raises:
+        ValueError: It is no whole number of at least 0 below that.
+
+    >>> check_seed(np.int64(3))
+    3
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < below:
+        raise ValueError(f"{argument}={seed!r}; expected a whole number from 0 to {below - 1}, such as 0.")
+    return int(seed)
+
+
+def check_seeds(seeds: Any, argument: str = "seeds", below: int = NOISE_SEEDS) -> int | list[int]:
+    """One seed, or a sequence of them, as :func:`check_seed` takes each."""
+    if getattr(seeds, "ndim", 0) == 1:
+        seeds = seeds.tolist()
+    if isinstance(seeds, Sequence) and not isinstance(seeds, str):
+        return [check_seed(seed, argument, below) for seed in seeds]
+    return check_seed(seeds, argument, below)
 
 
 def random_states() -> tuple[Any, ...]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import picture_groups, renumbered
 from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images, ordinary
 from vislens_interp.pairing import paired_responses, pairing_text
+from vislens_interp.progress import tqdm
 
 if TYPE_CHECKING:
     from vislens_interp.backends.base import Backend

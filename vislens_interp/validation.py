@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from numbers import Real
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,14 @@ def check_word(name: str, value: str, known: Collection[str], remark: str = "") 
     if value not in known:
         *first, last = map(repr, known)
         raise ValueError(f"{name}={value!r} is unknown; expected {', '.join(first)} or {last}.{remark}")
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise TypeError for what is no number, such as a tensor of one."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{name}={value!r} is a {type(value).__name__}; expected a number. Pass float({name}) of a tensor."
+        )
 
 
 def check_counts(**counts: int) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from vislens_interp.backends import cache as cache_module
 from vislens_interp.backends.cache import KEY_BYTES, RowCache, Shards, weights_fingerprint
 
 WRITER = """
@@ -248,3 +250,71 @@ def test_what_it_refuses(tmp_path):
         cache.rows(torch.rand(2, 3, 4, 4), lambda part: part.flatten(1)[:, :4])
     with pytest.raises(TypeError, match=r"rows=2 is one position; expected a slice or several, such as \[2\]"):
         cache.rows(images, Counter())[2]
+
+
+@pytest.mark.parametrize("change", ["nan", "swapped", "bit"])
+def test_rows_that_were_changed_are_computed_again(tmp_path, pictures, change):
+    folder, expected = pictures
+    cache = open_cache(tmp_path, rows_per_file=8)
+    cache.rows(folder, Counter(), batch_size=8)
+    path = sorted(cache.shards.folder.glob("*.safetensors"))[0]
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    rows = tensors["values"]
+    if change == "nan":
+        rows[2] = torch.nan
+    elif change == "swapped":
+        rows[[2, 3]] = rows[[3, 2]]
+    else:
+        rows[2, 0] += 1e-6
+    save_file(tensors, path)
+    counter = Counter()
+    with pytest.warns(UserWarning, match=f"{path.name} cannot be read .a row is not what was written.; its rows will"):
+        rows = open_cache(tmp_path).rows(folder, counter)
+    assert counter.images == (2 if change == "swapped" else 1)
+    torch.testing.assert_close(rows.tensor(), expected)
+
+
+def test_a_file_of_other_rows_is_left_out(tmp_path, pictures):
+    folder, expected = pictures
+    cache = open_cache(tmp_path)
+    cache.rows(folder, Counter())
+    for number, tensors in enumerate(
+        (
+            {"keys": torch.zeros(2, 3).byte(), "values": torch.zeros(2, 5), "checks": torch.zeros(2, 8).byte()},
+            {"keys": torch.zeros(2, 16), "values": torch.zeros(2, 5), "checks": torch.zeros(2, 8).byte()},
+            {"keys": torch.zeros(2, 16).byte(), "values": torch.zeros(2, 6), "checks": torch.zeros(2, 8).byte()},
+            {"keys": torch.zeros(2, 16).byte(), "values": torch.tensor(1.0), "checks": torch.zeros(2, 8).byte()},
+            {"keys": torch.zeros(2, 16).byte(), "values": torch.zeros(2, 5)},  # of 0.1.0, without hashes
+        )
+    ):
+        save_file(tensors, cache.shards.folder / f"z{number}.safetensors")
+    counter = Counter()
+    with pytest.warns(UserWarning, match="cannot be read .*; its rows will be computed again") as said:
+        rows = open_cache(tmp_path).rows(folder, counter)
+    assert len(said) == 5
+    assert counter.images == 0
+    torch.testing.assert_close(rows.tensor(), expected)
+
+
+def test_files_and_sorting_do_not_grow_with_every_batch(tmp_path, monkeypatch):
+    """What took 111 s for 160,000 images: a file for every 64 images, and all keys sorted again for each."""
+    images = torch.arange(20_000.0).div(20_000).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    sorted_keys = []
+    merged = cache_module._merged
+
+    def counted_merge(parts):
+        sorted_keys.append(sum(len(keys) for keys, _ in parts))
+        return merged(parts)
+
+    monkeypatch.setattr(cache_module, "_merged", counted_merge)
+    cache = open_cache(tmp_path, rows_per_file=200)
+    assert len(cache.rows(images, lambda part: part.flatten(1), batch_size=50)) == 20_000
+    assert len(list(cache.shards.folder.glob("*.safetensors"))) == 100
+    assert sum(sorted_keys) < 20_000 * 12  # n log n; all keys for each file would be 50 n
+    (tmp_path / "pictures").mkdir()
+    paths = [tmp_path / "pictures" / f"{number}.ppm" for number in range(300)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"P6 1 1 255\n" + number.to_bytes(3, "little"))
+    cache = open_cache(tmp_path, "e" * 16)
+    assert len(cache.rows(paths, lambda part: part.flatten(1), batch_size=10)) == 300
+    assert len(list(cache.contents.folder.glob("*.safetensors"))) == 1

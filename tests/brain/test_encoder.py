@@ -214,6 +214,24 @@ def test_an_interrupted_training_goes_on(dataset, backbone, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_a_finished_member_of_another_fit_is_refused(dataset, backbone, tmp_path, monkeypatch):
+    from vislens_interp.brain import encoder as module
+
+    def kill(*arguments):
+        save(*arguments)
+        raise KilledError
+
+    save = module.save_state
+    monkeypatch.setattr(module, "save_state", kill)
+    with pytest.raises(KilledError):
+        InSilicoEncoder(backbone, "ridge", seeds=2).fit(dataset, checkpoint=tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="holds a member of a fit of other images, responses or another seed"):
+        InSilicoEncoder(backbone, "ridge", seeds=2, seed=1).fit(dataset, checkpoint=tmp_path)
+    InSilicoEncoder(backbone, "ridge", seeds=2).fit(dataset, checkpoint=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_features_are_kept_on_disk(dataset, backbone, tmp_path, monkeypatch):
     first = InSilicoEncoder(backbone).fit(dataset, cache=tmp_path)
     monkeypatch.setattr(Backbone, "_rows", lambda self, images: pytest.fail("computed again"))

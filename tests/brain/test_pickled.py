@@ -6,9 +6,13 @@ import pathlib
 import pickle
 import struct
 import subprocess
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vislens_interp.brain.pickled import RefusedPickleError, read_pickled
 
@@ -201,3 +205,84 @@ def test_other_errors(tmp_path):
         read_pickled(write(tmp_path, buffer.getvalue()))
     with pytest.raises(RefusedPickleError, match="holds a set"):
         read_pickled(write(tmp_path, pickle.dumps({"a": {1, 2}})))
+
+
+def nested(levels, make):
+    """Each level holds the one below twice: a file of some bytes, 2 ** levels values."""
+    value = make()
+    for _ in range(levels):
+        value = make(value, value)
+    return value
+
+
+def listed(*items):
+    return list(items)
+
+
+def tupled(*items):
+    return items
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("make", [listed, tupled])
+def test_lists_that_unfold_without_an_end(tmp_path, protocol, make):
+    path = write(tmp_path, pickle.dumps({"a": nested(40, make)}, protocol))
+    start = time.process_time()
+    with pytest.raises(RefusedPickleError, match="holds lists that unfold to more than 20,000,000 values"):
+        read_pickled(path)
+    assert time.process_time() - start < 2
+    few = {"a": nested(10, make)}
+    same(read_pickled(write(tmp_path, pickle.dumps(few, protocol))), few)
+
+
+def text_of_bytes(count, calls):
+    """One text, made into bytes again and again."""
+    text = b"V" + b"x" * count + b"\n"
+    make = b"c_codecs\nencode\n(h\x00Vlatin1\ntR"
+    return b"\x80\x02}Va\n]" + text + b"q\x00" + b"0" + b"(" + make * calls + b"es."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02}" + pickle.dumps(nested(40, tupled), 2)[2:-1] + b"K\x01s.", "has a tuple as a key"),
+        (b"\x80\x02}(" + pickle.dumps(nested(40, tupled), 2)[2:-1] + b"K\x01u.", "has a tuple as a key"),
+        (b"\x80\x04\x8f(" + pickle.dumps(nested(40, tupled), 2)[2:-1] + b"\x90.", "holds a set"),
+        (b"\x80\x04(" + pickle.dumps(nested(40, tupled), 2)[2:-1] + b"\x91.", "holds a set"),
+        (b"\x80\x02]q\x00h\x00a.", "holds a list within itself"),
+        (text_of_bytes(10_000, 1000), "makes more than 8 times its own bytes"),
+        (b"\x80\x02]r\xff\xff\xff\xff.", "holds a list; expected a dictionary"),  # a memo of four billion places
+        (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7fabc.", "cannot be read"),  # bytes without an end
+        (b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f].", "holds a list; expected a dictionary"),  # a frame without an end
+        (b"\x80\x02\x8b\xff\xff\xff\x7fabc.", "cannot be read"),  # a number of two billion bytes
+    ],
+)
+def test_small_files_that_ask_for_all_memory(tmp_path, content, message):
+    start = time.process_time()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            read_pickled(write(tmp_path, content))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - start < 2
+
+
+def test_too_many_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr("vislens_interp.brain.pickled.OPCODES", 1000)
+    with pytest.raises(RefusedPickleError, match="takes more than 1,000 steps"):
+        read_pickled(write(tmp_path, pickle.dumps({"a": list(range(2000))})))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_changed_bytes_are_read_or_refused(tmp_path, data):
+    content = bytearray(pickle.dumps(PLAIN, data.draw(st.integers(0, pickle.HIGHEST_PROTOCOL))))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
+        content[place] = data.draw(st.integers(0, 255))
+    try:
+        kind = type(read_pickled(write(tmp_path, bytes(content))))
+    except ValueError:  # a RefusedPickleError is one
+        kind = dict
+    assert kind is dict

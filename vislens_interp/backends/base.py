@@ -1,5 +1,6 @@
 """What carries images to x and x back to images, and how a backend is found by name."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
@@ -7,6 +8,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from vislens_interp.config import DEFAULT_BACKEND as DEFAULT_BACKEND
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE
@@ -61,8 +63,8 @@ class Backend(Protocol):
         ...
 
 
-DEFAULT_BACKEND = "embedded"
-"""What a lens, ``vislens visualize`` and ``vislens demo`` use where no backend is named; the one place that says so."""
+BUILT_IN = {"embedded": "embedded", "cifar10": "pixel", "sd15": "embedding"}
+"""Names of our own backends to the modules of this room, each of which registers its backend when it is imported."""
 
 _registry: dict[str, Callable[..., Backend]] = {}
 _built: WeakValueDictionary[tuple[str, str], Backend] = WeakValueDictionary()
@@ -75,7 +77,7 @@ def register_backend(name: str, build: Callable[..., Backend]) -> None:
     Raises:
         ValueError: The name is taken.
     """
-    if name in _registry:
+    if name in _registry or (name in BUILT_IN and not build.__module__.startswith("vislens_interp.")):
         raise ValueError(f"name={name!r} is already a backend; choose another name.")
     _registry[name] = build
 
@@ -125,6 +127,8 @@ def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **
     Without options, the same name and device give the same backend, so that its weights are read once and reference
     sets are embedded once for all lenses.
     """
+    for module in BUILT_IN.values():
+        importlib.import_module(f"vislens_interp.backends.{module}")
     if not isinstance(backend, str):
         if not isinstance(backend, Backend):
             raise TypeError(

@@ -15,14 +15,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from vislens_interp.files import fingerprint, write_atomically
-from vislens_interp.images import SUFFIXES, check_images, load_images, resize
+from vislens_interp.files import clear_leftovers, fingerprint, write_atomically
+from vislens_interp.images import SUFFIXES, check_images, list_images, load_images, resize
+from vislens_interp.progress import tqdm
 
 Compute = Callable[[Tensor], Tensor]
 
 KEY_BYTES = 16
+CHECK_BYTES = 8
 _KEY = np.dtype([("high", ">u8"), ("low", ">u8")])
 _LEFTOVER_SECONDS = 24 * 3600
 """Age from which a temporary file is no living writer's."""
@@ -63,7 +64,7 @@ class Shards:
     Any number of processes may read and write one folder at a time, without locks: each writes files of its own, under
     a temporary name that is then changed, so that a file is there whole or not at all. Two writers may both store a row
     that neither had; as a key says what it was computed from, the two are the same, and one is read. A process that is
-    killed loses what it had not flushed yet.
+    killed loses what it had not flushed yet. Each row has a hash of its content and key beside it.
 
     Args:
         folder: Where the files are; made if absent.
@@ -72,72 +73,140 @@ class Shards:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(".*.tmp"):
+        clear_leftovers(folder)
+        for path in folder.glob(".*.tmp"):  # of 0.1.0, whose names do not say who wrote them
             if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
                 path.unlink(missing_ok=True)
         self._values: list[Tensor] = []
+        self._keys: list[Tensor] = []
+        self._checks: list[Tensor] = []
+        self._whole: list[np.ndarray] = []
+        self._paths: list[Path] = []
         self._seen: set[str] = set()
-        self._keys = np.empty(0, _KEY)
-        self._place = np.empty((0, 2), np.int64)
+        # Sorted keys and where their rows are, in parts of which each is at least twice as long as the next: a new file
+        # is merged with what is about as long, so that n files cost n log n and not n times all keys.
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
         self.refresh()
 
     def __len__(self) -> int:
-        return len(self._keys)
+        if len(self._parts) > 1:
+            self._parts = [_merged(self._parts)]
+        return len(self._parts[0][0]) if self._parts else 0
 
     def refresh(self) -> None:
         """Take in files that others have written since."""
-        keys, places = [self._keys], [self._place]
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name in self._seen:
-                continue
-            self._seen.add(path.name)
-            try:
-                with safe_open(path, framework="pt") as file:
-                    # Views of the mapped file: rows are read from the disk where they are asked for.
-                    found, values = file.get_tensor("keys"), file.get_tensor("values")
-            except (SafetensorError, OSError) as error:
-                warnings.warn(
-                    f"{path} cannot be read ({error}); its rows will be computed again. Delete it.", stacklevel=2
-                )
-                continue
-            keys.append(found.numpy().view(_KEY)[:, 0])
-            places.append(np.stack([np.full(len(found), len(self._values)), np.arange(len(found))], 1))
-            self._values.append(values)
-        if len(keys) == 1:
+        for name in sorted(entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")):
+            if name not in self._seen and not name.startswith("."):
+                self._take_in(self.folder / name)
+
+    def _take_in(self, path: Path) -> None:
+        self._seen.add(path.name)
+        try:
+            with safe_open(path, framework="pt") as file:
+                # Views of the mapped file: rows are read from the disk where they are asked for.
+                keys, values, checks = (file.get_tensor(name) for name in ("keys", "values", "checks"))
+            self._check_shapes(keys, values, checks)
+        except (SafetensorError, OSError, ValueError) as error:
+            self._say_damaged(path, error)
             return
-        every, place = np.concatenate(keys), np.concatenate(places)
-        order = np.lexsort((every["low"], every["high"]))
-        every, place = every[order], place[order]
-        first = np.ones(len(every), bool)
-        first[1:] = every[1:] != every[:-1]
-        self._keys, self._place = every[first], place[first]
+        number = len(self._values)
+        self._values.append(values)
+        self._checks.append(checks)
+        self._paths.append(path)
+        self._keys.append(keys)
+        self._whole.append(np.ones(len(keys), bool))
+        self._parts.append(_merged([self._index(number)]))
+        while len(self._parts) > 1 and len(self._parts[-2][0]) < 2 * len(self._parts[-1][0]):
+            self._parts[-2:] = [_merged(self._parts[-2:])]
+
+    def _check_shapes(self, keys: Tensor, values: Tensor, checks: Tensor) -> None:
+        wanted = [(len(values), KEY_BYTES), (len(values), CHECK_BYTES)] if values.ndim > 0 else []
+        if [tuple(keys.shape), tuple(checks.shape)] != wanted or {keys.dtype, checks.dtype} != {torch.uint8}:
+            raise ValueError(f"keys {tuple(keys.shape)} and checks {tuple(checks.shape)} do not go with its rows")
+        known = self._values[0] if self._values else values
+        if values.shape[1:] != known.shape[1:] or values.dtype != known.dtype:
+            raise ValueError(f"rows are {tuple(values.shape[1:])}, {values.dtype}, and those of other files are not")
+
+    @staticmethod
+    def _say_damaged(path: Path, error: object) -> None:
+        warnings.warn(f"{path} cannot be read ({error}); its rows will be computed again. Delete it.", stacklevel=4)
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray:
         """Where rows are, (n, 2): the number of the file and the row in it; -1 where there is none."""
         wanted = np.frombuffer(b"".join(keys), _KEY)
         place = np.full((len(wanted), 2), -1, np.int64)
-        if len(self._keys) and len(wanted):
-            at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-            there = self._keys[at] == wanted
-            place[there] = self._place[at[there]]
+        for known, places in self._parts:
+            if len(known) and len(wanted):
+                at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+                there = (known[at] == wanted) & (place[:, 0] < 0)
+                place[there] = places[at[there]]
         return place
+
+    def find_whole(self, keys: Sequence[bytes]) -> np.ndarray:
+        """As :meth:`find`, of rows that are as they were written; others are left out from now on, with a warning."""
+        while True:
+            place = self.find(keys)
+            known = np.flatnonzero(place[:, 0] >= 0)
+            if not len(known):
+                return place
+            found = _hashes([keys[row] for row in known], _gathered(self._values, place[known]))
+            damaged = place[known][(found != _gathered(self._checks, place[known])).any(1).numpy()].tolist()
+            if not damaged:
+                return place
+            for number in sorted({shard for shard, _ in damaged}):
+                self._say_damaged(self._paths[number], "a row is not what was written")
+            for shard, row in damaged:
+                self._whole[shard][row] = False
+            # All of them anew: another file may hold the same key.
+            self._parts = [_merged([self._index(number) for number in range(len(self._values))])]
+
+    def _index(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys of a file's rows that are whole, and where these are."""
+        rows = np.flatnonzero(self._whole[number])
+        return self._keys[number].numpy().view(_KEY)[rows, 0], np.stack([np.full(len(rows), number), rows], 1)
 
     def read(self, place: np.ndarray) -> Tensor:
         """The rows at these places, in their order: (n, ...), copied from the files."""
-        first = self._values[place[0, 0]]
-        rows = torch.empty(len(place), *first.shape[1:], dtype=first.dtype)
-        for shard in np.unique(place[:, 0]).tolist():
-            here = np.flatnonzero(place[:, 0] == shard)
-            rows[torch.from_numpy(here)] = self._values[shard][torch.from_numpy(place[here, 1])]
-        return rows
+        return _gathered(self._values, place)
 
     def write(self, keys: Sequence[bytes], values: Tensor) -> None:
         """Store rows, in one file."""
         packed = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(len(keys), KEY_BYTES)
-        tensors = {"keys": packed, "values": values.detach().cpu().contiguous()}
+        values = values.detach().cpu().contiguous()
+        tensors = {"keys": packed, "values": values, "checks": _hashes(keys, values)}
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         write_atomically(path, lambda temporary: save_file(tensors, temporary))
-        self.refresh()
+        self._take_in(path)
+
+
+def _merged(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of several parts, sorted and each once, and where their rows are."""
+    keys, places = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((keys["low"], keys["high"]))
+    keys, places = keys[order], places[order]
+    first = np.ones(len(keys), bool)
+    first[1:] = keys[1:] != keys[:-1]
+    return keys[first], places[first]
+
+
+def _gathered(parts: Sequence[Tensor], place: np.ndarray) -> Tensor:
+    """Rows of several tensors, at (number of the tensor, row in it), (n, 2)."""
+    first = parts[place[0, 0]]
+    rows = torch.empty(len(place), *first.shape[1:], dtype=first.dtype)
+    for number in np.unique(place[:, 0]).tolist():
+        here = np.flatnonzero(place[:, 0] == number)
+        rows[torch.from_numpy(here)] = parts[number][torch.from_numpy(place[here, 1])]
+    return rows
+
+
+def _hashes(keys: Sequence[bytes], values: Tensor) -> Tensor:
+    """A hash of each row and its key, which tells a row that was changed or swapped with another: (n, CHECK_BYTES)."""
+    rows = values.contiguous().reshape(len(values), -1).view(torch.uint8).numpy()
+    hashes = b"".join(
+        hashlib.blake2b(row.tobytes(), digest_size=CHECK_BYTES, key=key).digest()
+        for key, row in zip(keys, rows, strict=True)
+    )
+    return torch.frombuffer(bytearray(hashes), dtype=torch.uint8).reshape(len(keys), CHECK_BYTES)
 
 
 class CachedRows:
@@ -182,7 +251,7 @@ class RowCache:
     these rows. A file whose path, size and modification time are known is not read again.
 
     ImageNet's 1.28 M images take 5.2 GB of disk for 1,024 float32 values an image (2.6 GB if ``compute`` gives
-    float16), 21 MB of keys, about 65 MB of memory for the index, and half a second a refresh to sort it; rows stay on
+    float16), 31 MB of keys and hashes, about 65 MB of memory for the index, and some seconds to check; rows stay on
     disk until they are asked for. Written every 4,096 rows that is 313 files; every minute of a slow computation, more.
     Reading 140 GB of JPEGs once for their hashes takes what the disk takes (12 minutes at 200 MB/s); a second run looks
     at names and times alone.
@@ -216,6 +285,8 @@ class RowCache:
         self.rows_per_file, self.seconds_per_file = rows_per_file, seconds_per_file
         self.shards = Shards(Path(folder) / f"{name}-{fingerprint}")
         self.contents = Shards(Path(folder) / "file-contents")
+        self._stamped: dict[bytes, bytes] = {}
+        """Paths, sizes and times to contents, of files that were read since the last flush."""
 
     def rows(
         self,
@@ -245,6 +316,7 @@ class RowCache:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
         items, names = _list(source)
+        self.shards.refresh()
         keys: list[bytes] = []
         failed: list[int] = []
         waiting: list[tuple[bytes, Tensor]] = []
@@ -264,7 +336,8 @@ class RowCache:
                     self._check(made, len(missing), waiting)
                     waiting += [(found[row], value) for row, value in zip(missing, made, strict=True)]
             keys += found
-            if len(waiting) >= self.rows_per_file or time.monotonic() - flushed > self.seconds_per_file:
+            many = max(len(waiting), len(self._stamped)) >= self.rows_per_file
+            if many or time.monotonic() - flushed > self.seconds_per_file:
                 self._flush(waiting)
                 flushed = time.monotonic()
             bar.update(len(part))
@@ -283,14 +356,14 @@ class RowCache:
     def _missing(self, keys: list[bytes], waiting: set[bytes]) -> list[int]:
         """Positions of the keys that are neither stored nor computed, each key once."""
         rows: list[int] = []
-        for row, place in enumerate(self.shards.find(keys)):
+        for row, place in enumerate(self.shards.find_whole(keys)):
             if place[0] < 0 and keys[row] not in waiting:
                 waiting.add(keys[row])
                 rows.append(row)
         return rows
 
     def _check(self, made: Tensor, count: int, waiting: list[tuple[bytes, Tensor]]) -> None:
-        known = waiting[0][1] if waiting else (self.shards._values[0][0] if len(self.shards) else made[0])
+        known = waiting[0][1] if waiting else (self.shards._values[0][0] if self.shards._values else made[0])
         if made.ndim < 2 or len(made) != count or made[0].shape != known.shape or made.dtype != known.dtype:
             raise ValueError(
                 f"compute gave shape {tuple(made.shape)} ({made.dtype}) for {count} images; expected "
@@ -302,29 +375,28 @@ class RowCache:
         if waiting:
             self.shards.write([key for key, _ in waiting], torch.stack([value for _, value in waiting]))
             waiting.clear()
-        else:
-            self.shards.refresh()
+        if self._stamped:
+            values = torch.frombuffer(bytearray(b"".join(self._stamped.values())), dtype=torch.uint8)
+            self.contents.write(list(self._stamped), values.reshape(-1, KEY_BYTES))
+            self._stamped.clear()
+        self.shards.refresh()
 
     def _file_keys(self, paths: Sequence[Path]) -> list[bytes]:
         """Hashes of files' contents, read only where path, size and time are new."""
         stats = [path.stat() for path in paths]
         stamps = [
-            _hash(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+            _hash(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
             for path, stat in zip(paths, stats, strict=True)
         ]
-        place = self.contents.find(stamps)
-        known = place[:, 0] >= 0
-        keys = [b""] * len(paths)
-        if known.any():
-            stored = self.contents.read(place[known])
-            for row, value in zip(np.flatnonzero(known), stored, strict=True):
+        place = self.contents.find_whole(stamps)
+        keys = [self._stamped.get(stamp, b"") for stamp in stamps]
+        known = np.flatnonzero(place[:, 0] >= 0)
+        if len(known):
+            for row, value in zip(known, self.contents.read(place[known]), strict=True):
                 keys[row] = value.numpy().tobytes()
-        fresh = np.flatnonzero(~known)
-        for row in fresh:
-            keys[row] = _hash(paths[int(row)].read_bytes())
-        if len(fresh):
-            values = torch.frombuffer(bytearray(b"".join(keys[row] for row in fresh)), dtype=torch.uint8)
-            self.contents.write([stamps[row] for row in fresh], values.reshape(-1, KEY_BYTES))
+        for row, key in enumerate(keys):
+            if not key:
+                keys[row] = self._stamped[stamps[row]] = _hash(paths[row].read_bytes())
         return keys
 
 
@@ -344,8 +416,7 @@ def _list(source: Tensor | str | Path | Sequence[str | Path]) -> tuple[Tensor | 
         folder = Path(source)
         if not folder.exists():
             raise FileNotFoundError(f"source={str(source)!r}: nothing is there; expected a folder of images or a file.")
-        paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
-        paths = [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+        paths = [folder] if folder.is_file() else list_images(folder)[0]
         names = [path.name if folder.is_file() else path.relative_to(folder).as_posix() for path in paths]
     else:
         paths = [Path(path) for path in source]

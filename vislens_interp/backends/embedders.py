@@ -1,5 +1,6 @@
 """Images to embeddings: CLIP ViT-H/14 through open_clip."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -108,6 +109,7 @@ class OpenCLIPEmbedder(nn.Module):
         if not path.is_file():
             path = find(source, CLIP, argument="clip", revision=revision, local_files_only=local_files_only)
             if (path / "open_clip_config.json").is_file():
+                _check_offline(path / "open_clip_config.json", source, local_files_only)
                 name, pretrained = f"local-dir:{path}", None
             else:
                 pretrained = next(str(path / name) for name in CLIP[0] if (path / name).is_file())
@@ -149,3 +151,26 @@ class OpenCLIPEmbedder(nn.Module):
         images, names = load_images(source, size=self.size, on_error=on_error)
         with torch.no_grad():
             return self(images), names
+
+
+def _check_offline(config: Path, source: str | Path, local_files_only: bool) -> None:
+    """Refuse a configuration that names further networks of a hub, which open_clip would fetch from there."""
+    try:
+        towers = json.loads(config.read_text(encoding="utf-8"))["model_cfg"]
+        wanted = [
+            f"{part}.{key}={towers[part][key]!r}"
+            for part, key in (
+                ("text_cfg", "hf_model_name"),
+                ("vision_cfg", "hf_model_name"),
+                ("text_cfg", "hf_model_pretrained"),
+                ("vision_cfg", "timm_model_pretrained"),
+            )
+            if towers.get(part, {}).get(key)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged("clip", source, error) from error
+    if wanted and local_files_only:
+        raise ValueError(
+            f"clip={str(source)!r} takes {', '.join(wanted)} from a hub, and local_files_only=True; expected a"
+            " checkpoint that is whole in itself, such as ViT-H-14. Pass that one, or local_files_only=False."
+        )

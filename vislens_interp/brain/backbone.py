@@ -8,12 +8,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
-from tqdm import tqdm
 
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, check_shape
 from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
+from vislens_interp.progress import tqdm
 from vislens_interp.targets.inspect import LayerInfo, list_units
 from vislens_interp.validation import check_counts
 

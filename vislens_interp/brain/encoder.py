@@ -11,7 +11,7 @@ from vislens_interp.brain.backbone import GRID, Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.validation import check_word
 
@@ -150,13 +150,20 @@ class InSilicoEncoder(nn.Module):
                 part = rows[torch.randperm(len(rows), generator=draw)[: max(2, round(BAG * len(rows)))]]
             place = None if checkpoint is None else Path(checkpoint) / f"member{member}.safetensors"
             finished = None if place is None else place.with_name(f"member{member}-done.safetensors")
+            seed = self.seed + 1000 * member
             if finished is not None and finished.exists():
-                readout.load_state_dict(load_state(finished, "readout")["weights"])
+                saved = load_state(finished, "readout")
+                if saved.get("data") != _origin(dataset.keys, standard, part, seed):
+                    raise ValueError(
+                        f"checkpoint={str(checkpoint)!r} holds a member of a fit of other images, responses or another "
+                        "seed; expected those of this fit. Delete it, or name another folder."
+                    )
+                readout.load_state_dict(saved["weights"])
             else:
-                seed = self.seed + 1000 * member
                 readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
                 if finished is not None and self.seeds > 1:
-                    save_state(finished, "readout", {"weights": readout.state_dict()})
+                    data = _origin(dataset.keys, standard, part, seed)
+                    save_state(finished, "readout", {"weights": readout.state_dict(), "data": data})
             self.members.append(readout.eval().requires_grad_(False))
         if checkpoint is not None:
             for member in range(self.seeds):
@@ -248,7 +255,7 @@ class InSilicoEncoder(nn.Module):
             )
         shift = responses.nanmean(0)
         scale = ((responses - shift) ** 2).nanmean(0).sqrt()
-        if (still := scale <= 1e-6 * shift.abs().clamp_min(1e-6)).any():
+        if (still := scale <= 1e-6 * shift.abs()).any():
             raise ValueError(
                 f"dataset: target {self.targets[int(still.nonzero()[0])]!r} never varies over the images to learn "
                 "from; expected responses that differ. Leave it out."
@@ -325,6 +332,11 @@ class InSilicoEncoder(nn.Module):
             ValueError: The file is damaged or no encoder, or the backbone is another one.
         """
         state = load_state(path, "in-silico encoder")
+        with rebuilding(path, "in-silico encoder"):
+            return cls._from_state(state, path, backbone, preprocess)
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any], path: str | Path, backbone: Any, preprocess: Any) -> Self:
         card = state["card"]
         if not isinstance(backbone, Backbone):
             network = card["backbone"] if backbone is None else backbone
@@ -387,3 +399,8 @@ def _ceilings(dataset: BrainDataset) -> list[float | None]:
     ]
     found = dict(zip(known, dataset.select(known).noise_ceiling().r.tolist(), strict=True)) if known else {}
     return [found.get(name) for name in dataset.targets]
+
+
+def _origin(keys: list[str], responses: Tensor, rows: Tensor, seed: int) -> str:
+    """What a finished member was fitted to."""
+    return fingerprint({f"{seed}{''.join(keys)}": responses.nan_to_num(), "rows": rows})

@@ -5,13 +5,21 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 
 MAGIC = b"\x93NUMPY"
 PLAIN = frozenset("fiubUS")
 """Kinds of dtype whose bytes are values: floats, integers, truth values, text. Objects are lists here."""
+
+
+OPCODES = 10_000_000
+"""Steps that a pickle may take; the published files take some thousands, a step takes a microsecond."""
+VALUES = 20_000_000
+"""Values that lists within lists may unfold to: a list may hold another one twice, which holds a third one twice."""
+GROWTH = 8
+"""Bytes that a pickle may make of each of its own."""
 
 
 class RefusedPickleError(ValueError):
@@ -22,12 +30,20 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a dictionary of arrays and plain values from an ``.npy`` file of one object, or from a bare pickle.
 
     Unpickling runs whatever functions a file names. Here the names that NumPy's own pickles use stand for small
-    objects of this module, which check what they are given and build read-only arrays by ``numpy.frombuffer``; NumPy's
+    objects of this module, which check what they are given and build arrays by ``numpy.frombuffer``; NumPy's
     ``__setstate__``, which trusts its input, is never reached. Every other name is refused before anything is called.
+    Steps, bytes and the values that shared lists unfold to are bounded, so that no small file takes all memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The dictionary; values are arrays (read-only), numbers, text, truth values, None, lists, tuples, dictionaries.
 
     Raises:
-        FileNotFoundError, ValueError: There is no such file; it is damaged, or holds no dictionary.
+        FileNotFoundError: There is no such file.
         RefusedPickleError: The file asks for anything else (a ValueError).
+        ValueError: It is damaged, or holds no dictionary.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,7 +54,7 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
                 _skip_header(file, path)
             else:
                 file.seek(0)
-            found = _plain(_Reader(file).load())
+            found = _Plain().of(_Reader(file, path.stat().st_size).load())
         except RefusedPickleError as error:
             raise RefusedPickleError(
                 f"path={str(path)!r} {error}; expected NumPy arrays and plain Python values alone. Nothing in it was "
@@ -58,9 +74,19 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-_DAMAGE = (  # what unpickling and building arrays raise
-    *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError),
-    *(MemoryError, RecursionError, SyntaxError),
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    UnicodeDecodeError,
 )
 
 
@@ -78,13 +104,13 @@ class _Name:
 
     __slots__ = ("_make",)
 
-    def __init__(self, make: Callable[..., object]) -> None:
+    def __init__(self, make: Callable[..., Any]) -> None:
         self._make = make
 
-    def __call__(self, *given: object) -> object:
+    def __call__(self, *given: Any) -> Any:
         return self._make(*given)
 
-    def __setstate__(self, state: object) -> None:
+    def __setstate__(self, state: Any) -> None:
         raise RefusedPickleError("sets the state of a function")
 
 
@@ -93,12 +119,12 @@ class _Dtype:
 
     __slots__ = ("dtype",)
 
-    def __init__(self, code: object, *_: object) -> None:
+    def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not code or code[0] not in PLAIN | {"O"} or not code[1:].isdigit():
             raise RefusedPickleError(f"asks for the dtype {code!r}")
         self.dtype = np.dtype("O") if code[0] == "O" else np.dtype(code)
 
-    def __setstate__(self, state: tuple[object, ...]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, order, subarray, names, fields = state[:5]
         if (subarray, names, fields) != (None, None, None) or order not in ("<", ">", "|", "="):
             raise RefusedPickleError("asks for a dtype with fields")
@@ -111,21 +137,15 @@ class _Array:
 
     __slots__ = ("value",)
 
-    def __init__(self, *_: object) -> None:
-        self.value: np.ndarray | list[object] = []
+    def __init__(self, *_: Any) -> None:
+        self.value: Any = None
 
-    def __setstate__(self, state: tuple[object, tuple[int, ...], object, object, object]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
         self.value = _filled(shape, dtype, "F" if fortran else "C", data)
 
-    @classmethod
-    def from_buffer(cls, data: object, dtype: object, shape: tuple[int, ...], order: object, *_: object) -> Self:
-        array = cls()
-        array.value = _filled(shape, dtype, "F" if order == "F" else "C", data)
-        return array
 
-
-def _filled(shape: tuple[int, ...], dtype: object, order: Literal["C", "F"], data: object) -> np.ndarray | list[object]:
+def _filled(shape: Any, dtype: Any, order: str, data: Any) -> Any:
     """An array of these bytes; a list, where the file holds objects."""
     if not isinstance(dtype, _Dtype):
         raise RefusedPickleError("makes an array without a dtype")
@@ -135,62 +155,149 @@ def _filled(shape: tuple[int, ...], dtype: object, order: Literal["C", "F"], dat
         return data
     if not isinstance(data, (bytes, bytearray)):
         raise RefusedPickleError(f"makes an array out of a {type(data).__name__}")
-    return np.frombuffer(bytes(data), dtype.dtype).reshape(tuple(shape), order=order)
+    return np.frombuffer(memoryview(data).toreadonly(), dtype.dtype).reshape(
+        tuple(shape), order="F" if order == "F" else "C"
+    )
 
 
-def _scalar(dtype: object, data: object) -> object:
-    array = _filled((), dtype, "C", data)
-    if not isinstance(array, np.ndarray):
-        raise RefusedPickleError("makes a number out of objects")
-    return array.item()
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+    array = _Array()
+    array.value = _filled(shape, dtype, order, data)
+    return array
 
 
-def _encoded(text: object, encoding: object = None) -> bytes:
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _filled((), dtype, "C", data).item()
+
+
+def _encoded(text: Any, encoding: Any = None) -> bytes:
     """What pickles of before protocol 3 use for bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise RefusedPickleError(f"asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-_MAKERS: dict[str, Callable[..., object]] = {
-    "numpy.ndarray": _Array,
-    "numpy.dtype": _Dtype,
-    "_codecs.encode": _encoded,
-    **{
-        f"numpy.{core}.{name}": maker
+def _known() -> dict[tuple[str, str], Callable[..., Any]]:
+    arrays = {
+        (f"numpy.{core}.{module}", name): made
         for core in ("core", "_core")
-        for name, maker in (
-            ("multiarray._reconstruct", _Array),
-            ("multiarray.scalar", _scalar),
-            ("numeric._frombuffer", _Array.from_buffer),
+        for module, name, made in (
+            ("multiarray", "_reconstruct", _Array),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
         )
-    },
-}
-"""The names that NumPy's own pickles use."""
+    }
+    others = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encoded}
+    return arrays | others
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="latin1")
-        self._known = {name: _Name(maker) for name, maker in _MAKERS.items()}
+class _File:
+    """A file that is never asked for more than it holds: a length in a pickle may be anything."""
 
-    def find_class(self, module: str, name: str) -> _Name:
-        if f"{module}.{name}" not in self._known:
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
+
+
+class _Counted(dict[int, Callable[..., None]]):
+    """Functions of the opcodes, which ends when too many were asked for."""
+
+    steps = 0
+
+    def __getitem__(self, opcode: int) -> Callable[..., None]:
+        self.steps += 1
+        if self.steps > OPCODES:
+            raise RefusedPickleError(f"takes more than {OPCODES:,} steps")
+        return super().__getitem__(opcode)
+
+
+class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """The reader in Python: the one in C takes memory for the largest number in the file, and hashes any key."""
+
+    stack: list[Any]
+    load_setitem: Callable[..., None]
+    load_setitems: Callable[..., None]
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(_File(file, size), encoding="latin1")
+        self._left = GROWTH * size
+        self._known = {place: _Name(self._metered(make)) for place, make in _known().items()}
+        self.dispatch = _Counted(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
+        self.dispatch.update(
+            {
+                pickle.SETITEM[0]: _Reader._set_item,
+                pickle.SETITEMS[0]: _Reader._set_items,
+                **{opcode[0]: _Reader._refuse_set for opcode in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)},
+            }
+        )
+
+    def _metered(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*given: Any) -> Any:
+            self._left -= sum(len(item) for item in given if isinstance(item, (str, bytes, bytearray)))
+            if self._left < 0:
+                raise RefusedPickleError(f"makes more than {GROWTH} times its own bytes")
+            return make(*given)
+
+        return made
+
+    def _refuse_set(self) -> None:
+        raise RefusedPickleError("holds a set")
+
+    def _set_item(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        self.load_setitem()
+
+    def _set_items(self) -> None:
+        _check_keys(self.stack[::2])
+        self.load_setitems()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._known:
             raise RefusedPickleError(f"asks for {module}.{name}")
-        return self._known[f"{module}.{name}"]
+        return self._known[module, name]
 
-    def persistent_load(self, pid: object) -> object:
+    def persistent_load(self, pid: Any) -> Any:
         raise RefusedPickleError("asks for something outside of the file")
 
 
-def _plain(value: object) -> object:
-    """The value with finished arrays in place of those under construction."""
-    if isinstance(value, _Array):
-        return _plain(value.value) if isinstance(value.value, list) else value.value
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return value
-    raise RefusedPickleError(f"holds a {type(value).__name__}")
+def _check_keys(keys: list[Any]) -> None:
+    """Plain keys alone: the hash of tuples within tuples takes as long as they unfold."""
+    for key in keys:
+        if not (key is None or isinstance(key, (bool, int, float, str, bytes))):
+            raise RefusedPickleError(f"has a {type(key).__name__} as a key")
+
+
+class _Plain:
+    """Values with finished arrays in place of those under construction; what is shared is gone through once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, int]] = {}
+        self._open: set[int] = set()
+
+    def of(self, value: Any) -> Any:
+        return self._made(value)[0]
+
+    def _made(self, value: Any) -> tuple[Any, int]:
+        """The value, and how many values it unfolds to."""
+        if isinstance(value, _Array):
+            return self._made(value.value) if isinstance(value.value, list) else (value.value, 1)
+        if not isinstance(value, (dict, list, tuple)):
+            if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+                return value, 1
+            raise RefusedPickleError(f"holds a {type(value).__name__}")
+        key = id(value)
+        if key not in self._known:
+            if key in self._open:
+                raise RefusedPickleError(f"holds a {type(value).__name__} within itself")
+            self._open.add(key)
+            parts = [self._made(item) for item in (value.values() if isinstance(value, dict) else value)]
+            items = [item for item, _ in parts]
+            size = 1 + sum(count for _, count in parts)
+            if size > VALUES:
+                raise RefusedPickleError(f"holds lists that unfold to more than {VALUES:,} values")
+            made = dict(zip(value, items, strict=True)) if isinstance(value, dict) else type(value)(items)
+            self._known[key] = made, size
+        return self._known[key]

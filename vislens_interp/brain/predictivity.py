@@ -76,7 +76,7 @@ def predictivity(
                 f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3. Hold more images out."
             )
         r = pearson(guess, truth).item()
-        r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-24)
+        r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-300)
         ceiling = None if ceilings is None else ceilings[column]
         found.append(Predictivity(name, r, r2, _chance(r, len(truth)), len(truth), ceiling))
     return found

@@ -131,4 +131,4 @@ def _moments(
             count[number] += len(values)
     mean = total / np.maximum(count, 1)
     variance = np.maximum(square / np.maximum(count, 1) - mean**2, 0)
-    return mean, np.where(variance > 1e-12, np.sqrt(variance), 1.0), whole
+    return mean, np.where(variance > 1e-12 * mean**2, np.sqrt(variance), 1.0), whole

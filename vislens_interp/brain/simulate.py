@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from vislens_interp.brain.eeg import WINDOWS
 from vislens_interp.brain.planted import PlantedTruth, Tuning, plant
-from vislens_interp.files import write_text
+from vislens_interp.files import write_atomically, write_text
 from vislens_interp.images import check_images, to_pil
 
 SIMULATED = "simulated.json"
@@ -61,16 +62,16 @@ def simulate_algonauts(
     place = Path(folder) / f"subj{subject:02d}"
     draw = np.random.default_rng([seed, subject])
     for number, picture in enumerate(to_pil(pictures), 1):
-        picture.save(_at(place / "training_split/training_images" / f"train-{number:04d}_nsd-{7 * number:05d}.png"))
+        _save_image(place / "training_split/training_images" / f"train-{number:04d}_nsd-{7 * number:05d}.png", picture)
     trials, session = _regions(truth, repetitions, sessions, vertices, draw)
     group, mapping = "floc-faces", {0: "Unknown"} | dict(enumerate(truth.targets, 1))
     for side, betas in trials.items():
         standard = _within_sessions(betas, session).mean(1).astype(np.float32)
-        np.save(_at(place / "training_split/training_fmri" / f"{side}_training_fmri.npy"), standard)
+        _save(place / "training_split/training_fmri" / f"{side}_training_fmri.npy", standard)
         labels = np.repeat(np.arange(len(truth.targets) + 1), vertices)
-        np.save(_at(place / "roi_masks" / f"{side}.{group}_challenge_space.npy"), labels)
+        _save(place / "roi_masks" / f"{side}.{group}_challenge_space.npy", labels)
     # The published mapping is a pickled dictionary: the one reason for which this library writes such a file.
-    np.save(_at(place / "roi_masks" / f"mapping_{group}.npy"), np.array(mapping, dtype=object), allow_pickle=True)
+    _save(place / "roi_masks" / f"mapping_{group}.npy", np.array(mapping, dtype=object), pickled=True)
     _say_simulated(Path(folder), truth)
     return truth
 
@@ -110,25 +111,25 @@ def simulate_brainactiv(
     draw = np.random.default_rng([seed, subject])
     coco = 100_000 + 37 * np.arange(len(pictures))
     for number, picture in zip(coco, to_pil(pictures), strict=True):
-        picture.save(_at(folder / "images" / f"{number}.png"))
-    np.save(_at(folder / "shared1000.npy"), coco[len(coco) - shared :])
-    np.save(_at(place / "coco_ids.npy"), coco)
+        _save_image(folder / "images" / f"{number}.png", picture)
+    _save(folder / "shared1000.npy", coco[len(coco) - shared :])
+    _save(place / "coco_ids.npy", coco)
     trials, session = _regions(truth, repetitions, sessions, vertices, draw)
     absent = draw.random(session.shape) < missing
     absent[:, 0] = False
     session[absent] = -1
-    np.save(_at(place / "session_id.npy"), session.astype(np.int16))
+    _save(place / "session_id.npy", session.astype(np.int16))
     for side, betas in trials.items():
         noise = draw.standard_normal((*session.shape, len(truth.targets)))
         betas = np.concatenate([betas, noise], -1)
         betas[absent] = np.nan
-        np.save(_at(place / f"{side}.fmri_data.npy"), betas.astype(np.float16))
+        _save(place / f"{side}.fmri_data.npy", betas.astype(np.float16))
         regions = np.repeat(np.arange(len(truth.targets) + 1), vertices)
         labels = np.concatenate([regions, 1 + np.arange(noise.shape[-1])])
         t_values = np.where(np.arange(len(labels)) < len(regions), 9.0, 0.5).astype(np.float32)
         for number, name in enumerate(truth.targets, 1):
-            np.save(_at(place / "roi" / f"{side}.{name}_mask.npy"), labels == number)
-            np.save(_at(place / "roi" / f"{side}.{name}_tval.npy"), t_values)
+            _save(place / "roi" / f"{side}.{name}_mask.npy", labels == number)
+            _save(place / "roi" / f"{side}.{name}_tval.npy", t_values)
     _say_simulated(folder, truth)
     return truth
 
@@ -174,14 +175,14 @@ def simulate_things_eeg(
         concepts = [f"{number:05d}_object{number}" for number in range(1, len(shown) + 1)]
         files = [f"object{number}_01b.png" for number in range(1, len(shown) + 1)]
         for concept, file, picture in zip(concepts, files, to_pil(shown), strict=True):
-            picture.save(_at(folder / f"{part}_images" / concept / file))
+            _save_image(folder / f"{part}_images" / concept / file, picture)
         index |= {f"{short}_img_concepts": concepts, f"{short}_img_files": files}
         signal = truth(shown).numpy()[:, None, :, None] * (times >= 0.04)
         data = signal + noise[:, None] * draw.standard_normal((len(shown), times_shown, len(noise), len(times)))
         found = {"preprocessed_eeg_data": data, "ch_names": list(truth.targets), "times": times}
         path = folder / f"sub-{subject:02d}" / f"preprocessed_eeg_{part}.npy"
-        np.save(_at(path), np.array(found, dtype=object), allow_pickle=True)
-    np.save(_at(folder / "image_metadata.npy"), np.array(index, dtype=object), allow_pickle=True)
+        _save(path, np.array(found, dtype=object), pickled=True)
+    _save(folder / "image_metadata.npy", np.array(index, dtype=object), pickled=True)
     _say_simulated(folder, truth)
     return truth
 
@@ -245,7 +246,13 @@ def _within_sessions(betas: np.ndarray, session: np.ndarray) -> np.ndarray:
     return standard
 
 
-def _at(path: Path) -> Path:
-    """The same path, in a folder that is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _save(path: Path, array: np.ndarray, *, pickled: bool = False) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, NumPy would add a suffix to it
+            np.save(file, array, allow_pickle=pickled)
+
+    write_atomically(path, write)
+
+
+def _save_image(path: Path, picture: Image.Image) -> None:
+    write_atomically(path, lambda temporary: picture.save(temporary, Image.registered_extensions()[path.suffix]))

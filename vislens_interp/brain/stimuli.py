@@ -2,8 +2,6 @@
 
 import csv
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vislens_interp.files import write_folder
 from vislens_interp.images import check_images, load_images, resize, to_pil
 
 TABLE = "stimuli.tsv"
@@ -119,9 +118,8 @@ def export_stimuli(
         None if spread is None else [torch.as_tensor(spread(images)).reshape(len(first), -1)[:, 0] for images in shown]
     )
     orders = _balanced_orders(len(conditions))
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir(parents=True)
-    try:
+
+    def fill(temporary: Path) -> None:
         rows: list[dict[str, Any]] = []
         for block, row in enumerate(torch.randperm(len(first), generator=draw).tolist()):
             for place in orders[block % len(orders)]:
@@ -156,10 +154,8 @@ def export_stimuli(
             writer = csv.DictWriter(table, COLUMNS, delimiter="\t", lineterminator="\n")
             writer.writeheader()
             writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+
+    return write_folder(folder, fill, replace=False)
 
 
 def load_stimuli(folder: str | os.PathLike[str]) -> Stimuli:

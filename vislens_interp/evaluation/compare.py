@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import check_method, warn_of_overlap
@@ -31,6 +30,7 @@ from vislens_interp.methods.embedding_edit import EmbeddingEdit
 from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.metrics.angle import edit_angle
+from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.results.lens_file import load_changed
 from vislens_interp.schema import check_schema

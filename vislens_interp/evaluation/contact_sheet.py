@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.config import MIN_IMAGES, Config
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages

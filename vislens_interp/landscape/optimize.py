@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.config import OptimizeConfig
 from vislens_interp.math import full_chunks
+from vislens_interp.progress import tqdm
 
 
 @dataclass(frozen=True)

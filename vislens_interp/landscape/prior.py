@@ -48,7 +48,8 @@ class ResponseScaler:
         names = names or [str(index) for index in range(responses.shape[1])]
         for index, name in enumerate(names):
             spread = (responses[:, index].max() - responses[:, index].min()).item()
-            if spread <= 1e-6 * max(1e-6, responses[:, index].abs().max().item()):
+            # Relative: the unit may be tesla. Of 0 alone the spread is 0, too.
+            if spread <= 1e-6 * responses[:, index].abs().max().item():
                 raise ValueError(
                     f"unit {name!r} never varies: its response is {mean[index].item():.4g} for all {len(responses)} "
                     "images. A dead or constant unit has no preferred images; choose another, or give other images."

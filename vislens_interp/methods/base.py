@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
+from vislens_interp.files import check_writable
 from vislens_interp.images import ImageFiles, ordinary
 from vislens_interp.landscape.prior import ResponseScaler, Sense
+from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.targets.cost import Cost, CountedTarget
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_shares, shapes
+from vislens_interp.validation import check_number, check_shares, shapes
 
 Directions = Mapping[int, Sense]
 """Position of a unit in the target to the wanted sense; empty is the α = 0 control."""
@@ -104,8 +106,11 @@ class Method(ABC):
 
         Raises:
             ValueError: The method cannot work here, or responses are of another shape.
+            OSError: ``checkpoint`` cannot be written.
         """
         self.validate(target, backend)
+        if checkpoint is not None:
+            check_writable(checkpoint)
         self.bind(target, backend)
         path = None if checkpoint is None else Path(checkpoint)
         with torch.inference_mode(False), torch.enable_grad():  # also where somebody calls without gradients
@@ -140,7 +145,10 @@ class Method(ABC):
         """Raise ValueError for an argument that the method does not use, or that lies outside of [0, 1]."""
         name = type(self).__name__ if name is None else name
         for argument, value, used in (("alpha", alpha, self.uses_alpha), ("strength", strength, self.uses_strength)):
-            if value is not None and not used:
+            if value is None:
+                continue
+            check_number(argument, value)
+            if not used:
                 raise ValueError(f"{argument}={value} has no effect on method {name!r}. Leave {argument} out.")
         check_shares(alpha=alpha, strength=strength)
 
@@ -169,6 +177,7 @@ class Method(ABC):
         self.check_used(alpha=alpha, strength=strength)
         if len(seeds) != len(images):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
+        seeds = [check_seed(one, "seeds", NOISE_SEEDS) for one in seeds]
         alpha = self.own_alpha if alpha is None else alpha
         strength = self.own_strength if strength is None else strength
         target, counted = self.target, CountedTarget(self.target)
@@ -176,7 +185,7 @@ class Method(ABC):
         start = time.perf_counter()
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                pictures, latents = self._generate(ordinary(images), directions, list(seeds), alpha, strength)
+                pictures, latents = self._generate(ordinary(images), directions, seeds, alpha, strength)
         finally:
             self.target = target
         cost = Cost(counted.forward, counted.backward, time.perf_counter() - start)

@@ -239,7 +239,7 @@ class Axes:
 
 def _rows_of_modes(landscape: Landscape, unit: int, values: Tensor) -> dict[str, Tensor]:
     """For each mean the strongly driven reference images that lie nearest to it, the strongest first."""
-    standard = (values - values.mean()) / values.std().clamp_min(1e-12)
+    standard = (values - values.mean()) / values.std().clamp_min(torch.finfo(values.dtype).tiny)
     codes = landscape.latents[:, landscape.block(unit)]
     found = {}
     for direction, sign in zip(SENSES, (1, -1), strict=True):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.copies import row_groups, split_groups
+from vislens_interp.math import pearson
 from vislens_interp.targets.whole_layer import LayerTable, read_layer
 
 By = Literal["sparsity", "selectivity", "evidence"]
@@ -196,8 +197,7 @@ def predictability(responses: Tensor, embeddings: Tensor, *, seed: int = 0) -> T
     penalties = (_PENALTIES * s[0] ** 2 / 1e6)[torch.stack(errors).argmin(0)]
     weights = vt.T @ (s[:, None] / (s[:, None] ** 2 + penalties) * projected)
     predicted, truth = (x[held] - centre) @ weights, r[held]
-    predicted, truth = predicted - predicted.mean(0), truth - truth.mean(0)
-    return (predicted * truth).sum(0) / (predicted.norm(dim=0) * truth.norm(dim=0)).clamp_min(1e-12)
+    return pearson(predicted, truth)
 
 
 def _check(by: str, count: int, images: int, embeddings: Tensor | None) -> None:

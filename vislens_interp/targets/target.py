@@ -153,7 +153,7 @@ class Target(ABC):
         _check_batch_size(batch_size)
         batches = images.split(batch_size)
         if progress:
-            from tqdm import tqdm
+            from vislens_interp.progress import tqdm
 
             batches = tqdm(batches, desc="responses", unit="batch")
         with torch.no_grad():  # not inference_mode: a model may cache tensors in its pass, and train with them later

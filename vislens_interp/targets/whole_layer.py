@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.files import FORMAT_VERSION, write_text
+from vislens_interp.files import FORMAT_VERSION, allocate, check_writable, locked, write_text, writing
 from vislens_interp.images import check_images
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import Unit
@@ -113,7 +114,8 @@ def read_layer(
 
     With ``path`` every batch goes to a hidden file beside it, which is renamed when the last row is written: the table
     is whole or absent. Called again after an interruption, with the same model, layer, images and arguments, it goes
-    on where it was.
+    on where it was; a finished table of these is opened. Of several processes with one path, one works and the others
+    wait.
 
     Args:
         model: The network; left as it was.
@@ -129,6 +131,7 @@ def read_layer(
 
     Raises:
         ValueError, TypeError: As :class:`~vislens_interp.targets.LayerTarget`.
+        OSError: The file cannot be written, or the disk is too small for it: said before the pass.
 
     >>> from vislens_interp.preprocess import Preprocess
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3))
@@ -145,29 +148,45 @@ def read_layer(
     path = Path(path)
     key = hashlib.sha256(f"{json.dumps(described)} {_digest(images)}".encode()).hexdigest()[:16]
     shape = (len(images), len(target.names))
-    file, notes = path.parent / f".{path.name}.partial", path.parent / f".{path.name}.partial.json"
     header = _header(shape, {"target": described, "key": key})
-    done = _rows_done(notes, key, file, len(header) + 4 * shape[0] * shape[1])
+    check_writable(path, len(header) + 4 * shape[0] * shape[1])
+    with locked(path), writing(path):
+        if not _holds(path, key):  # another process may have finished while this one waited
+            _stream(target, images, path, header, key, progress=progress)
+    return open_table(path)
+
+
+def _stream(target: LayerTarget, images: Tensor, path: Path, header: bytes, key: str, *, progress: bool) -> None:
+    """Batch by batch into a hidden file beside ``path``, which gets its name at the end."""
+    file, notes = path.parent / f".{path.name}.partial", path.parent / f".{path.name}.partial.json"
+    row = 4 * len(target.names)
+    size = len(header) + row * len(images)
+    done = _rows_done(notes, key, file, size, len(images))
     if done == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as empty:
-            empty.write(header)
-            empty.truncate(len(header) + 4 * shape[0] * shape[1])
-    table = np.memmap(file, np.float32, "r+", offset=len(header), shape=shape)
+        try:
+            with file.open("wb") as empty:
+                allocate(empty, size)
+                empty.seek(0)
+                empty.write(header)
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
     batches = range(done, len(images), target.batch_size)
     if progress:
-        from tqdm import tqdm
+        from vislens_interp.progress import tqdm
 
         batches = tqdm(batches, desc=f"units of {target.layer or 'the output'}", unit="batch")
-    for start in batches:
-        end = min(start + target.batch_size, len(images))
-        table[start:end] = target.responses(images[start:end]).numpy()
-        table.flush()  # before the note that says so
-        write_text(notes, json.dumps({"key": key, "rows": end}))
-    del table
+    with file.open("r+b") as table:
+        for start in batches:
+            end = min(start + target.batch_size, len(images))
+            responses = target.responses(images[start:end]).numpy().astype(np.float32, copy=False)
+            table.seek(len(header) + row * start)
+            table.write(responses.tobytes())
+            table.flush()
+            os.fsync(table.fileno())  # before the note that says so
+            write_text(notes, json.dumps({"key": key, "rows": end}))
     os.replace(file, path)
     notes.unlink(missing_ok=True)
-    return open_table(path)
 
 
 def open_table(path: str | os.PathLike[str]) -> LayerTable:
@@ -180,32 +199,51 @@ def open_table(path: str | os.PathLike[str]) -> LayerTable:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: no such file; expected a {_KIND}. read_layer writes one.")
+    state, shape, offset = _read_header(path)
+    # Copy on write: torch wants memory that may be written to, and the file has to stay as it is.
+    mapped = np.memmap(path, np.float32, "c", offset=offset, shape=shape)
+    return LayerTable(torch.from_numpy(mapped), json.loads(state["target"]), path)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], tuple[int, int], int]:
+    """What the header says, the table's shape, and the byte at which it starts."""
+    actual = path.stat().st_size
     with path.open("rb") as file:
         try:
             length = int.from_bytes(file.read(_LENGTH), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
+            header = json.loads(file.read(min(length, actual)))
             said = json.loads(header["__metadata__"]["vislens_interp"])
-            state, version = dict(said["state"]["$dict"]), said["version"]
-            shape = tuple(header[_TENSOR]["shape"])
-        except (ValueError, KeyError, TypeError) as error:
+            state, version, kind = dict(said["state"]["$dict"]), int(said["version"]), str(said["kind"])
+            rows, units = map(operator.index, header[_TENSOR]["shape"])
+            if kind == _KIND and not isinstance(json.loads(state["target"]), dict):
+                raise TypeError("the target is no dictionary")
+            if min(rows, units) < 1:
+                raise ValueError(f"the shape is ({rows}, {units})")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(
                 f"path={str(path)!r} is not a {_KIND} of vislens_interp ({type(error).__name__}: {error}); expected a"
                 " file that read_layer wrote. Read the layer again, or restore a copy."
             ) from error
-    offset = _LENGTH + length
-    if version > FORMAT_VERSION or said["kind"] != _KIND:
+    if version > FORMAT_VERSION or kind != _KIND:
         raise ValueError(
-            f"path={str(path)!r} holds a {said['kind']} of format version {version}; expected a {_KIND} of version"
+            f"path={str(path)!r} holds a {kind} of format version {version}; expected a {_KIND} of version"
             f" {FORMAT_VERSION} at most. Upgrade vislens_interp, or pass another file."
         )
-    if path.stat().st_size != offset + 4 * shape[0] * shape[1]:
+    expected = _LENGTH + length + 4 * rows * units
+    if actual != expected:
         raise ValueError(
-            f"path={str(path)!r} has {path.stat().st_size} bytes; expected {offset + 4 * shape[0] * shape[1]} for"
-            f" {shape[0]} images and {shape[1]} units. It is truncated: read the layer again, or restore a copy."
+            f"path={str(path)!r} has {actual} bytes; expected {expected} for {rows} images and {units} units. It is"
+            " truncated: read the layer again, or restore a copy."
         )
-    # Copy on write: torch wants memory that may be written to, and the file has to stay as it is.
-    mapped = np.memmap(path, np.float32, "c", offset=offset, shape=shape)
-    return LayerTable(torch.from_numpy(mapped), json.loads(state["target"]), path)
+    return state, (rows, units), _LENGTH + length
+
+
+def _holds(path: Path, key: str) -> bool:
+    """Whether the file is the finished table of this model, layer, images and arguments."""
+    try:
+        return path.is_file() and _read_header(path)[0].get("key") == key
+    except ValueError:
+        return False
 
 
 def _header(shape: tuple[int, int], said: dict[str, Any]) -> bytes:
@@ -220,11 +258,12 @@ def _header(shape: tuple[int, int], said: dict[str, Any]) -> bytes:
     return len(text).to_bytes(_LENGTH, "little") + text
 
 
-def _rows_done(notes: Path, key: str, file: Path, size: int) -> int:
+def _rows_done(notes: Path, key: str, file: Path, size: int, rows: int) -> int:
     try:
         said = json.loads(notes.read_text(encoding="utf-8"))
-        return said["rows"] if said["key"] == key and file.stat().st_size == size else 0
-    except (OSError, ValueError, KeyError, TypeError):
+        done = said["rows"] if said["key"] == key and file.stat().st_size == size else 0
+        return done if type(done) is int and 0 <= done <= rows else 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0  # nothing is there, or nothing of use: begin
 
 

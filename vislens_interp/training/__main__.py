@@ -4,8 +4,10 @@ import argparse
 import importlib
 import inspect
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vislens_interp.files import write_atomically, write_text
+from vislens_interp.files import check_writable, write_atomically, write_text
+from vislens_interp.models import check_device
+from vislens_interp.random_state import check_seed
+from vislens_interp.streams import Stopped, stopping_cleanly, usable_streams
 from vislens_interp.training.card import write_card
+from vislens_interp.training.loop import Progress
 from vislens_interp.training.shards import restore, write_shards
 
 RECIPES = (
@@ -33,6 +39,9 @@ DATA_HELP = (
 )
 
 
+STOPPED = "\n{}; the same command goes on from the last checkpoint."
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.exit(2, f"error: {message}\n")
@@ -45,8 +54,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None takes the process's own.
 
     Returns:
-        0 when weights were written, 1 when the recipe could not run.
+        0 when weights were written, 1 when the recipe could not run, 130 after Ctrl-C and 143 after SIGTERM. Wrong
+        usage ends the process with 2.
     """
+    with usable_streams(), stopping_cleanly(STOPPED):
+        args, options, parameters = _parsed(argv)
+        try:
+            path, progress = _train(args, options, parameters)
+        except ImportError as error:
+            print(
+                f"error: recipe {args.name!r}: {error}. Install it: pip install 'vislens_interp[train]'",
+                file=sys.stderr,
+            )
+            return 1
+        except (OSError, ValueError, MemoryError) as error:
+            print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as stop:
+            stopped = stop if isinstance(stop, Stopped) else Stopped()
+            print(STOPPED.format(stopped.word), file=sys.stderr, flush=True)
+            return stopped.code
+        with suppress(OSError, ValueError):  # nobody listens, and the weights are there
+            print(f"{path}: {progress.step} steps in {progress.seconds / 60:.1f} minutes", flush=True)
+    return 0
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m vislens_interp.training",
         description="Train a network of the zoo. An interrupted run goes on where it was when called again.",
@@ -69,16 +102,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shard-mib", type=float, help="also write the checkpoint in parts of at most so many MiB")
     parser.add_argument("--shard-half", action="store_true", help="those parts in half precision, half the size")
     parser.add_argument("--terms", help="under which terms the images are, for the model card")
+    return parser
+
+
+def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any], Mapping[str, inspect.Parameter]]:
+    """The arguments, what the recipe is called with, and what it takes; wrong usage ends the process."""
+    parser = _parser()
     args = parser.parse_args(argv)
 
     if args.name not in RECIPES:
         parser.error(f"recipe {args.name!r} is unknown; expected one of {', '.join(RECIPES)}.")
     if args.steps is not None and args.steps < 1:
         parser.error(f"--steps {args.steps} must be at least 1.")
-    if args.shard_mib is not None and args.shard_mib <= 0:
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        parser.error(f"--minutes {args.minutes:g} must be a number above 0; leave it out for the whole run.")
+    if args.shard_mib is not None and not 0 < args.shard_mib < math.inf:
         parser.error(f"--shard-mib {args.shard_mib:g} must be above 0: MiB a part; 16 is usual.")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device {args.device}: no CUDA device is available; use --device cpu.")
+    try:
+        check_device(args.device)
+        check_seed(args.seed, "--seed")
+    except ValueError as error:
+        parser.error(str(error))
     recipe = importlib.import_module(f"vislens_interp.training.{args.name}")
     parameters = inspect.signature(recipe.run).parameters
     options = {"device": args.device, "seed": args.seed, "minutes": args.minutes}
@@ -96,54 +142,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "grayscale" not in parameters:
             parser.error(f"--grayscale: recipe {args.name!r} has colour images only.")
         options["grayscale"] = True
+    return args, options, parameters
 
+
+def _train(
+    args: argparse.Namespace, options: dict[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[Path, Progress]:
+    """Run the recipe, and write its weights, history and card."""
+    recipe = importlib.import_module(f"vislens_interp.training.{args.name}")
     folder = args.out / "checkpoints" / args.name
     checkpoint = folder / "checkpoint.safetensors"
     # What makes a run another one; a device and a time limit do not.
     identity = {key: value for key, value in options.items() if key not in ("device", "minutes")}
-    try:
-        restore(checkpoint)
-        _check_same_run(folder, identity)
-        model, progress = recipe.run(args.data, folder, **options)
-        if args.shard_mib is not None:
-            write_shards(checkpoint, args.shard_mib, half=args.shard_half)
-        # A recipe whose network is loaded from more than a file of weights says how it is saved.
-        save = getattr(recipe, "save", _save)
-        path = save(model, args.out / args.name)
-        record = {
-            "recipe": args.name,
-            "options": options,
-            "torch": torch.__version__,
-            "step": progress.step,
-            "seconds": progress.seconds,
-            "history": progress.history,
-        }
-        write_text(args.out / f"{args.name}.json", json.dumps(record, indent=1))
-        if hasattr(recipe, "ABOUT"):
-            settings = {
-                name: known.default for name, known in parameters.items() if type(known.default) in (int, float)
-            }
-            write_card(
-                args.out / f"{args.name}.md",
-                about=recipe.ABOUT,
-                data=progress.data,
-                terms=args.terms,
-                parameters=sum(weight.numel() for weight in getattr(model, "parameters", list)()),
-                options=settings | {key: value for key, value in options.items() if type(value) in (int, float)},
-                progress=progress,
-                device=args.device,
-            )
-    except ImportError as error:
-        print(f"error: recipe {args.name!r}: {error}. Install it: pip install 'vislens_interp[train]'", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    print(f"{path}: {progress.step} steps in {progress.seconds / 60:.1f} minutes")
-    return 0
+    check_writable(checkpoint)
+    restore(checkpoint)
+    _check_same_run(folder, identity)
+    model, progress = recipe.run(args.data, folder, **options)
+    if args.shard_mib is not None:
+        write_shards(checkpoint, args.shard_mib, half=args.shard_half)
+    # A recipe whose network is loaded from more than a file of weights says how it is saved.
+    save = getattr(recipe, "save", _save)
+    path = save(model, args.out / args.name)
+    record = {
+        "recipe": args.name,
+        "options": options,
+        "torch": torch.__version__,
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "history": progress.history,
+    }
+    write_text(args.out / f"{args.name}.json", json.dumps(record, indent=1))
+    if hasattr(recipe, "ABOUT"):
+        settings = {name: known.default for name, known in parameters.items() if type(known.default) in (int, float)}
+        write_card(
+            args.out / f"{args.name}.md",
+            about=recipe.ABOUT,
+            data=progress.data,
+            terms=args.terms,
+            parameters=sum(weight.numel() for weight in getattr(model, "parameters", list)()),
+            options=settings | {key: value for key, value in options.items() if type(value) in (int, float)},
+            progress=progress,
+            device=args.device,
+        )
+    return path, progress
 
 
 def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
@@ -153,9 +194,16 @@ def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
     if name not in numbers:
         raise ValueError(f"--set {said}: the recipe has no number {name!r}; expected one of {', '.join(numbers)}.")
     kind = int if type(numbers[name]) is int else float
+    lowest = 0 if name.startswith("w_") else 1 if kind is int else math.ulp(0.0)
     try:
-        return {name: kind(value)}
-    except ValueError:
+        number = kind(value)
+        if not lowest <= number < math.inf:
+            limit = "at least 1" if kind is int else "0 or more" if lowest == 0 else "above 0"
+            raise ValueError(f"--set {said}: {name} must be {limit}, and finite; {numbers[name]} is the recipe's own.")
+        return {name: number}
+    except ValueError as error:
+        if str(error).startswith("--set"):
+            raise
         raise ValueError(
             f"--set {said}: {value!r} is no {kind.__name__}; expected one, as {name}={numbers[name]}."
         ) from None
@@ -164,7 +212,13 @@ def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
 def _check_same_run(folder: Path, identity: dict[str, object]) -> None:
     said = folder / "options.json"
     if said.is_file() and (folder / "checkpoint.safetensors").is_file():
-        before = json.loads(said.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(said.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{str(said)!r} is truncated or no JSON ({error}); expected the options of the run. Delete it if the "
+                "checkpoint beside it is of this run, which it is compared with."
+            ) from error
         if before != identity:
             raise ValueError(
                 f"checkpoint in {str(folder)!r} belongs to a run with {before}, not {identity}; pass those options, or "

@@ -61,6 +61,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(images, labels),
+        settings={"batch_size": batch_size, "grayscale": grayscale},
         weight_decay=0.02,
         evaluate=evaluate,
         evaluate_every=per_epoch * 5,

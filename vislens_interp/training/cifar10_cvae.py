@@ -111,6 +111,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(images,),
+        settings={"batch_size": batch_size, "w_kld": w_kld, "w_consistency": w_consistency},
         evaluate=evaluate,
         evaluate_every=2 * per_epoch,
     )

@@ -1,7 +1,6 @@
 """Recipe: a small DDPM of CIFAR-10 images, which refines what a landscape decodes."""
 
 import copy
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, pixel_unshuffle
 
+from vislens_interp.files import write_folder
 from vislens_interp.precision import mixed_precision
 from vislens_interp.training.cifar10_convnet import split
 from vislens_interp.training.data import augment, pixels, read_images
@@ -50,33 +50,15 @@ def scheduler() -> DDPMScheduler:
 
 def save(model: UNet2DModel, folder: Path) -> Path:
     """Write the network in half precision and its schedule as the diffusers folder that a refiner loads."""
-    return write_folder(folder, {"unet": model, "scheduler": scheduler()})
+    half: Any = copy.deepcopy(model)  # diffusers' types lose what .to and save_pretrained are
+    half = half.cpu().half().to(memory_format=torch.contiguous_format)  # no channels-last in safetensors
+    half.register_to_config(_name_or_path="")  # where it was loaded from is nobody else's business
 
+    def fill(temporary: Path) -> None:
+        half.save_pretrained(temporary / "unet")
+        scheduler().save_pretrained(temporary / "scheduler")
 
-def write_folder(folder: Path, parts: dict[str, Any]) -> Path:
-    """Write networks of diffusers' in half precision, and schedules, each into a folder of its name.
-
-    Args:
-        folder: Where the parts' folders go; a part named ``""`` goes there itself. Each file is replaced whole.
-        parts: Names to networks (copied, not changed) and schedules.
-
-    Returns:
-        ``folder``.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
-        temporary = Path(name)
-        for part, content in parts.items():
-            if isinstance(content, nn.Module):
-                half: Any = copy.deepcopy(content)  # diffusers' types lose what .to and save_pretrained are
-                content = half.cpu().half().to(memory_format=torch.contiguous_format)  # no channels-last in safetensors
-                content.register_to_config(_name_or_path="")  # where it was loaded from is nobody else's business
-            content.save_pretrained(temporary / part)
-        for file in sorted(temporary.rglob("*.*")):
-            target = folder / file.relative_to(temporary)
-            target.parent.mkdir(exist_ok=True)
-            file.replace(target)
-    return folder
+    return write_folder(folder, fill)
 
 
 def run(
@@ -131,6 +113,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(images,),
+        settings={"batch_size": batch_size},
         weight_decay=0.0,
         warmup=500,
         ema_decay=0.999,

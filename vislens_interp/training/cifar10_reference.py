@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from vislens_interp.backends.pixel import PixelBackend
-from vislens_interp.files import write_atomically
+from vislens_interp.files import write_bytes
 from vislens_interp.images import to_pil
+from vislens_interp.progress import tqdm
 
 BATCH = 50
 
@@ -33,7 +33,7 @@ def run(out: Path, *, device: str = "cpu", count: int = 2000, seed: int = 0) -> 
             pictures = refiner(grey, strength=1.0, seeds=[seed + row for row in rows.tolist()])
             for row, picture in zip(rows.tolist(), to_pil(pictures), strict=True):
                 archive.writestr(_entry(row), _png(picture))
-    return write_atomically(Path(out) / "cifar10_reference.zip", lambda path: _dump(path, buffer.getvalue()))
+    return write_bytes(Path(out) / "cifar10_reference.zip", buffer.getvalue())
 
 
 def _entry(row: int) -> zipfile.ZipInfo:
@@ -44,10 +44,6 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _dump(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
 """Training images: a zip or a folder of one folder a class, read once into memory as bytes."""
 
 import io
+import lzma
 import math
+import struct
+import warnings
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +19,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from vislens_interp.images import list_images
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+LARGEST_FILE = 500_000_000
+"""Bytes that an image in a zip may unpack to."""
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, NotImplementedError),  # Pillow; passwords and methods
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 
 
 def read_images(path: str | Path, size: int, *, grayscale: bool = False) -> tuple[Tensor, Tensor, list[str]]:
@@ -28,27 +44,66 @@ def read_images(path: str | Path, size: int, *, grayscale: bool = False) -> tupl
 
     Raises:
         FileNotFoundError: There is no such zip or folder, or no image in it.
+        ValueError: The zip is damaged, or an image in it, which the message names, cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
-        names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        opened = {name: (path / name).read_bytes for name in names}
-    elif path.is_file():
-        archive = zipfile.ZipFile(path)
-        names = sorted(name for name in archive.namelist() if Path(name).suffix.lower() in SUFFIXES)
-        opened = {name: (lambda name=name: archive.read(name)) for name in names}
-    else:
-        raise FileNotFoundError(f"data={str(path)!r}: no such zip or folder of images.")
-    if not names:
-        raise FileNotFoundError(f"data={str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))}).")
-    classes = sorted({Path(name).parent.name for name in names})
-    index = {label: number for number, label in enumerate(classes)}
-    images = np.empty((len(names), size, size, 3), dtype=np.uint8)
-    for row, name in enumerate(names):
-        with Image.open(io.BytesIO(opened[name]())) as image:
-            images[row] = np.asarray(_square(image.convert("RGB"), size, grayscale))
+    with _opened(path) as read:
+        names = sorted(read)
+        if not names:
+            raise FileNotFoundError(f"data={str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))}).")
+        classes = sorted({Path(name).parent.name for name in names})
+        index = {label: number for number, label in enumerate(classes)}
+        images = np.empty((len(names), size, size, 3), dtype=np.uint8)
+        for row, name in enumerate(names):
+            try:
+                images[row] = _pixels_of(read[name](), size, grayscale)
+            except _UNREADABLE as error:
+                raise ValueError(
+                    f"data={str(path)!r}: {name!r} cannot be read ({type(error).__name__}: {error}); expected a whole"
+                    " image without a password. Mend or remove it."
+                ) from error
     labels = torch.tensor([index[Path(name).parent.name] for name in names])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels, classes
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
+    """Names of the images in a zip or a folder, and what reads each."""
+    if path.is_dir():
+        files, _ = list_images(path)
+        names = [file.relative_to(path) for file in files if file.suffix.lower() in SUFFIXES]
+        yield {str(name): (path / name).read_bytes for name in names}
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"data={str(path)!r}: no such zip or folder of images.")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"data={str(path)!r} cannot be read as a zip ({error}); it is damaged or something else. Get it again."
+        ) from error
+    with archive:
+        entries = [entry for entry in archive.infolist() if _is_image(entry.filename)]
+        yield {entry.filename: partial(_read_entry, archive, entry) for entry in entries}
+
+
+def _is_image(name: str) -> bool:
+    """Whether an entry of a zip is an image, and not what a Mac leaves beside it."""
+    parts = Path(name).parts
+    return Path(name).suffix.lower() in SUFFIXES and "__MACOSX" not in parts and not parts[-1].startswith(".")
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.file_size > LARGEST_FILE:
+        raise ValueError(f"it unpacks to {entry.file_size / 1e6:,.0f} MB")
+    return archive.read(entry)
+
+
+def _pixels_of(content: bytes, size: int, grayscale: bool) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(_square(image.convert("RGB"), size, grayscale))
 
 
 def _square(image: Image.Image, size: int, grayscale: bool) -> Image.Image:

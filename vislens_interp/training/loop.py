@@ -1,17 +1,28 @@
 """The loop that every recipe shares: minutes, checkpoints that resume, a moving average of the weights."""
 
 import copy
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from vislens_interp.files import load_state, save_state, write_atomically
+from vislens_interp.files import (
+    fingerprint,
+    load_state,
+    locked,
+    rebuilding,
+    restore_optimizer,
+    save_state,
+    write_atomically,
+)
+from vislens_interp.progress import tqdm
+from vislens_interp.random_state import check_seed
 
 
 @dataclass
@@ -41,6 +52,8 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     evaluate_every: int = 1000,
     checkpoint_seconds: float = 60.0,
+    data: Sequence[Tensor] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Progress]:
     """Minimise ``loss`` with AdamW and one cosine cycle, and return the moving average of the weights.
 
@@ -51,25 +64,61 @@ def train(
             would.
         out: Folder of ``checkpoint.safetensors``.
         steps: Optimiser steps of the whole run; a run stopped by ``minutes`` goes on when called again.
-        minutes: Stop after so many minutes of this call.
+        minutes: Stop after so many minutes of this call, and after one step at least.
         evaluate: Figures of the averaged model, every ``evaluate_every`` steps and at the end.
+        data: What ``loss`` draws its batches from. The checkpoint knows it, the seed and the settings: it is refused
+            where any of them is another.
+        settings: What else ``loss`` depends on, by name.
 
     Returns:
         The averaged model (on the same device, in evaluation mode) and where the run stands.
+
+    Raises:
+        ValueError: A number is out of its range, the checkpoint is of another run, or the loss is no longer finite.
+        BlockingIOError: Another process trains in ``out`` (an OSError).
     """
+    check_seed(seed)
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"minutes={minutes} must be a number above 0, or None for the whole run.")
+    if steps < 1 or not 0 < lr < math.inf:
+        raise ValueError(f"steps={steps} and lr={lr} must be above 0.")
+    numbers = {"seed": seed, "steps": steps, "lr": lr, "weight_decay": weight_decay, "warmup": warmup}
+    numbers |= {"ema_decay": ema_decay, "clip": clip, **(settings or {})}
+    identity = {**numbers, "data": fingerprint({str(place): part for place, part in enumerate(data)})}
+    with locked(out / "checkpoint.safetensors", wait=False):
+        return _train(
+            model, loss, out, identity, minutes, evaluate, evaluate_every=evaluate_every, seconds=checkpoint_seconds
+        )
+
+
+def _train(
+    model: nn.Module,
+    loss: Callable[[int, torch.Generator], Tensor],
+    out: Path,
+    identity: dict[str, Any],
+    minutes: float | None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None,
+    *,
+    evaluate_every: int,
+    seconds: float,
+) -> tuple[nn.Module, Progress]:
+    steps, lr, seed, warmup = (identity[name] for name in ("steps", "lr", "seed", "warmup"))
     on_gpu = next(model.parameters()).is_cuda  # there a step is many small kernels; fused, they are one
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=on_gpu)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=identity["weight_decay"], fused=on_gpu)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     progress = Progress()
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         state = load_state(checkpoint, "checkpoint")
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(state["step"], state["seconds"], state["history"])
+        with rebuilding(checkpoint, "checkpoint"):
+            _check_same_run(checkpoint, state.get("identity"), identity)
+            model.load_state_dict(state["model"])
+            average.load_state_dict(state["average"])
+            restore_optimizer(optimizer, state["optimizer"])
+            progress = Progress(int(state["step"]), float(state["seconds"]), list(state["history"]))
 
     def save() -> None:
+        _check_finite(value, lr, progress.step)
         save_state(
             checkpoint,
             "checkpoint",
@@ -80,13 +129,16 @@ def train(
                 "step": progress.step,
                 "seconds": progress.seconds,
                 "history": progress.history,
+                "identity": identity,
             },
         )
 
+    value: Tensor | None = None
     started = saved = time.monotonic()
     before = progress.seconds
     bar = tqdm(total=steps, initial=progress.step, unit="step", mininterval=5)
-    while progress.step < steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+    # One step at least: weights that nothing was learned by are no outcome.
+    while progress.step < steps and (minutes is None or time.monotonic() - started < 60 * minutes or value is None):
         rate = lr * min(1.0, (progress.step + 1) / max(1, warmup))
         rate *= 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress.step / steps)).item())
         for group in optimizer.param_groups:
@@ -97,11 +149,11 @@ def train(
         value = loss(progress.step, generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        nn.utils.clip_grad_norm_(model.parameters(), identity["clip"])
         optimizer.step()
         progress.step += 1
         progress.seconds = before + time.monotonic() - started
-        decay = min(ema_decay, (1 + progress.step) / (10 + progress.step))
+        decay = min(identity["ema_decay"], (1 + progress.step) / (10 + progress.step))
         _follow(average, model, decay)
         bar.update()
         if progress.step % 50 == 0:
@@ -109,7 +161,7 @@ def train(
         if evaluate is not None and progress.step % evaluate_every == 0:
             progress.history.append({"step": progress.step, "loss": value.item(), **evaluate(average)})
             bar.write(str(progress.history[-1]))
-        if time.monotonic() - saved > checkpoint_seconds:
+        if time.monotonic() - saved > seconds:
             save()
             saved = time.monotonic()
     bar.close()
@@ -117,6 +169,26 @@ def train(
         progress.history.append({"step": progress.step, **evaluate(average)})
     save()
     return average, progress
+
+
+def _check_finite(loss: Tensor | None, lr: float, step: int) -> None:
+    if loss is not None and not torch.isfinite(loss):
+        raise ValueError(
+            f"lr={lr:g}: the loss is {loss.item()} at step {step}, and nothing is written; expected a finite one. The "
+            "checkpoint, if there is one, holds the last good state. Lower lr, or look at the images."
+        )
+
+
+def _check_same_run(checkpoint: Path, before: Any, now: dict[str, Any]) -> None:
+    """Refuse a checkpoint of other data, another seed or other settings; one of 0.1.0 does not say."""
+    if before is None:
+        return
+    for name in sorted(set(now) - {"steps", "warmup"}):  # a run may be made longer
+        if before.get(name) != now[name]:
+            raise ValueError(
+                f"checkpoint {str(checkpoint)!r} belongs to a run with {name} {before.get(name)!r}, not {now[name]!r}; "
+                "pass that, or another folder."
+            )
 
 
 def add_test_figures(progress: Progress, steps: int, figures: Callable[[], dict[str, float]]) -> None:

@@ -10,6 +10,7 @@ from vislens_interp import zoo
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import INPUT, NETWORK, STATISTICS
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+from vislens_interp.files import fingerprint, write_text
 from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
 from vislens_interp.training.loop import Progress, add_test_figures, train
 from vislens_interp.zoo.map_generator import MapGenerator
@@ -19,6 +20,7 @@ ABOUT = (
     "transformer over 8 x 8 patches, trained with levels of maps left out at random, in pixels and in the embedder's "
     "maps."
 )
+STATISTICS64, DECODER64 = "statistics64.safetensors", "decoder64.safetensors"
 FITTED_ON = 1000
 """Training images that the embedder's statistics and the closed-form decoder are taken from."""
 
@@ -60,11 +62,15 @@ def run(
     splits = read_splits(data, size)
     some = pixels(splits.train[:: max(1, len(splits.train) // FITTED_ON)])
     embedder = DepthEmbedder(zoo.load(NETWORK), size=size).to(device)
-    statistics, weights = out / "statistics64.safetensors", out / "decoder64.safetensors"
-    if statistics.is_file() and weights.is_file():
+    statistics, weights, origin = (out / f"{name}" for name in (STATISTICS64, DECODER64, "decoder64.txt"))
+    data_key = fingerprint({"images": some})
+    ours = origin.read_text(encoding="utf-8").strip() == data_key if origin.is_file() else True  # 0.1.0 did not say
+    if statistics.is_file() and weights.is_file() and ours:
         embedder.load_statistics(statistics)
         decoder = PyramidDecoder.load(weights, embedder)
     else:
+        weights.unlink(missing_ok=True)  # so that a kill leaves none of other images under this key
+        write_text(origin, data_key)
         embedder.standardise(some).save_statistics(statistics)
         decoder = PyramidDecoder(embedder).fit(some, batch_size=50)
         decoder.save(weights)
@@ -125,6 +131,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(splits.train,),
+        settings={"batch_size": batch_size, "size": size, "weights": [w_pixels, w_maps, w_embedding]},
         warmup=min(500, max(1, steps // 10)),
         ema_decay=ema_decay,
         evaluate=lambda average: figures(average, TUNING),

@@ -8,6 +8,7 @@ from vislens_interp import zoo
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import INPUT, NETWORK, REFERENCE, STATISTICS
 from vislens_interp.backends.reference_photographs import ReferencePhotographs, write_reference
+from vislens_interp.files import write_atomically
 from vislens_interp.training.loop import Progress
 
 ABOUT = (
@@ -57,6 +58,4 @@ def run(
 def save(made: Path, path: Path) -> Path:
     """Put the zip where the embedded backend looks for it."""
     place = path.parent / REFERENCE
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(made, place)
-    return place
+    return write_atomically(place, lambda temporary: shutil.copyfile(made, temporary))

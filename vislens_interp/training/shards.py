@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.files import load_state, save_state, write_atomically
+from vislens_interp.files import load_state, locked, save_state, write_bytes
 
 _PART = re.compile(r"(?P<digest>[0-9a-f]{12})-(?P<number>\d{2})of(?P<count>\d{2})\.part")
 
@@ -31,6 +31,11 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
     if mib <= 0:
         raise ValueError(f"mib={mib} must be above 0: the size of a part in MiB; 16 is usual.")
     checkpoint = Path(checkpoint)
+    with locked(checkpoint):
+        return _write_shards(checkpoint, mib, half)
+
+
+def _write_shards(checkpoint: Path, mib: float, half: bool) -> list[Path]:
     source = checkpoint
     if half:
         state = load_state(checkpoint, "checkpoint")
@@ -50,7 +55,7 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
     for number in range(count):
         piece = content[number * step : (number + 1) * step]
         path = checkpoint.parent / f"{digest}-{number + 1:02d}of{count:02d}.part"
-        paths.append(write_atomically(path, lambda temporary, piece=piece: _dump(temporary, piece)))
+        paths.append(write_bytes(path, piece))
     for old in set(before) - set(paths):
         old.unlink()
     return paths
@@ -89,7 +94,7 @@ def restore(checkpoint: str | Path) -> bool:
             f"parts of checkpoint {digest} in {str(checkpoint.parent)!r} are damaged: their SHA-256 is another one. "
             "Copy them again."
         )
-    write_atomically(checkpoint, lambda temporary: _dump(temporary, content))
+    write_bytes(checkpoint, content)
     return True
 
 
@@ -110,7 +115,3 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, dict):
         return {key: _cast(item, dtype) for key, item in value.items()}
     return [_cast(item, dtype) for item in value] if isinstance(value, list) else value
-
-
-def _dump(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -6,11 +6,12 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vislens_interp import zoo
 from vislens_interp.backends.embedded import FILES
-from vislens_interp.files import write_text
+from vislens_interp.files import write_atomically, write_text
 
 SHIPPED = (*FILES, "vit_tiny64.safetensors", "natural_spectrum.safetensors")
 LIMIT = 95_000_000
@@ -47,8 +48,7 @@ def ship(source: Path) -> list[str]:
     if size > LIMIT:
         raise ValueError(f"source={str(source)!r} brings the weights to {size:,} bytes; expected {LIMIT:,} at most.")
     for name in (*names, *cards):
-        (zoo.WEIGHTS / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, zoo.WEIGHTS / name)
+        write_atomically(zoo.WEIGHTS / name, partial(shutil.copyfile, source / name))
     sums |= {name: hashlib.sha256((source / name).read_bytes()).hexdigest() for name in names}
     write_text(zoo.WEIGHTS / "checksums.json", json.dumps(dict(sorted(sums.items())), indent=1) + "\n")
     return names

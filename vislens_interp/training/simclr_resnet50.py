@@ -115,6 +115,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(splits.train,),
+        settings={"batch_size": batch_size, "temperature": temperature},
         weight_decay=0.01,
         warmup=min(500, total // 10),
         evaluate=lambda average: figures(average, TUNING),

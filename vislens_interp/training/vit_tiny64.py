@@ -88,6 +88,8 @@ def run(
         lr=lr,
         seed=seed,
         minutes=minutes,
+        data=(splits.train, splits.train_labels),
+        settings={"batch_size": batch_size, "mixup": mixup},
         weight_decay=0.05,
         warmup=min(1000, total // 10),
         evaluate=lambda average: figures(average, TUNING),

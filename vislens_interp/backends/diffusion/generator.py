@@ -9,7 +9,6 @@ from typing import Any, Literal, ParamSpec, Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.diffusion.adapters import AdapterState, check_adapter, check_loaded, read_adapter
@@ -18,6 +17,7 @@ from vislens_interp.backends.diffusion.speedups import LoraState, merge_lora, re
 from vislens_interp.backends.sources import first_line, too_little_memory
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
+from vislens_interp.progress import tqdm
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"

@@ -1,0 +1,67 @@
+"""Kills, full disks and pairs of processes over every public writer: a few rounds here, hundreds behind ``slow``."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+HARNESS = Path(__file__).with_name("harness.py")
+
+
+def run(fault, rounds, *arguments, tmpfs=False):
+    command = [sys.executable, str(HARNESS), fault, "--rounds", str(rounds), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if tmpfs:
+        command, environment["FAULTS_TMPFS"] = ["unshare", "-m", *command], "1"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout, done.stderr
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert outcome["failures"] == [], done.stderr
+    return outcome["counts"]
+
+
+def total(counts, word):
+    return sum(one.get(word, 0) for one in counts.values())
+
+
+def can_mount():
+    """Whether a small file system can be made: in a namespace of its own, as root."""
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        return False
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_kills():
+    assert total(run("kill", 26), "killed") >= 20
+
+
+def test_largest_files():
+    assert total(run("full", 26), "OSError") >= 20
+
+
+def test_pairs():
+    counts = run("pair", 13)
+    assert total(counts, "both") >= 8
+    assert total(counts, "both") + total(counts, "one refused") == 13
+
+
+@pytest.mark.slow
+def test_many_kills():
+    assert total(run("kill", 208, "--seed", "1"), "killed") >= 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="needs root to mount a small file system")
+def test_many_full_disks():
+    assert total(run("full", 78, "--seed", "1", tmpfs=True), "OSError") >= 50
+
+
+@pytest.mark.slow
+def test_many_pairs():
+    run("pair", 52, "--seed", "1")

@@ -1,0 +1,217 @@
+"""The arguments of ``vislens``: nothing heavy is imported here, so that ``vislens --help`` answers at once."""
+
+import argparse
+from typing import Any
+
+from vislens_interp import __version__
+from vislens_interp.config import DEFAULT_BACKEND
+from vislens_interp.methods import METHODS
+
+DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:efficientnet_lite2", "blocks.4", 17)}
+"""Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
+CACHED = ("embedded", "sd15")
+"""Backends that embed images, which `--cache` can remember."""
+COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
+"""Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
+EPILOG = """exit codes:
+  0    success
+  1    an error, said in one line on stderr; or nobody reads the output
+  2    wrong usage
+  129, 130, 143    hung up, interrupted (Ctrl-C), terminated"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of all commands; ``args.command`` names the function of ``verbs`` that runs."""
+    parser = argparse.ArgumentParser(
+        prog="vislens",
+        description="See the natural images that a unit of a vision model prefers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vislens_interp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    quiet = argparse.ArgumentParser(add_help=False)
+    quiet.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    quiet.add_argument("--quiet", action="store_true", help="no progress, no warnings, no summary: errors alone")
+    common = argparse.ArgumentParser(add_help=False, parents=[quiet])
+    common.add_argument("--seed", type=parse_seed, default=0, help="seed of the fit and of random weights (default: 0)")
+    common.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu); never changed silently")
+    common.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+    _add_demo(commands, common)
+    _add_visualize(commands, common)
+    _add_compare(commands, common)
+    _add_units(commands, common)
+    _add_doctor(commands, quiet)
+    _add_download(commands, quiet)
+    _add_accept(commands, quiet)
+    return parser
+
+
+def _add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
+    demo = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="one unit of a shipped network, end to end, without any files",
+        description="One unit of a shipped network, end to end. Needs no files: photographs come with the package.",
+    )
+    demo.add_argument("--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours")
+    demo.add_argument("--backend", choices=tuple(DEMOS), default=DEFAULT_BACKEND, help=f"default: {DEFAULT_BACKEND}")
+    model, layer, unit = DEMOS[DEFAULT_BACKEND]
+    demo.add_argument("--layer", help=f"dotted name of the layer of {model} (default: {layer})")
+    demo.add_argument("--unit", type=int, help=f"channel or feature (default: {unit})")
+    demo.add_argument("--images", metavar="DIR", help="images to start from instead of 8 of our own")
+    demo.set_defaults(command="demo")
+
+
+def _add_visualize(commands: Any, common: argparse.ArgumentParser) -> None:
+    visualize = commands.add_parser(
+        "visualize",
+        parents=[common],
+        help="preferred and suppressed versions of your images, for one unit of a model",
+        description="Make preferred and suppressed versions of images for one unit of a model.",
+    )
+    _add_model(visualize)
+    _add_lens(visualize)
+    visualize.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours"
+    )
+    visualize.add_argument("--direction", choices=("both", "increase", "decrease"), default="both")
+    visualize.add_argument("--method", choices=tuple(METHODS), default="edit", help="default: edit")
+    visualize.add_argument("--alpha", type=float, help="edit weight: 0 keeps the image, 1 goes all the way")
+    visualize.add_argument(
+        "--alphas",
+        type=float,
+        nargs="*",
+        metavar="ALPHA",
+        help="further weights for the report's dose-response; each makes every picture once more (default: 0.5)",
+    )
+    visualize.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
+    visualize.add_argument(
+        "--noise-seed", type=parse_seed, default=42, help="seed of the refinement's noise (default: 42)"
+    )
+    visualize.set_defaults(command="visualize")
+
+
+def _add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
+    compare = commands.add_parser(
+        "compare",
+        parents=[common],
+        help="several methods on the same images, for one unit of a model",
+        description="Run several methods on the same images, noise seeds and scorer, and write tables and figures.",
+    )
+    _add_model(compare)
+    _add_lens(compare)
+    compare.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for tables and figures; goes on where it was"
+    )
+    compare.add_argument(
+        "--methods", nargs="+", choices=tuple(METHODS), default=COMPARED, metavar="METHOD", help=", ".join(METHODS)
+    )
+    compare.add_argument(
+        "--noise-seeds", type=parse_seed, nargs="+", default=(0, 1, 2), help="repetitions (default: 0 1 2)"
+    )
+    compare.add_argument("--angle", type=float, help="edit angle in degrees at which methods are matched")
+    compare.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
+    compare.set_defaults(command="compare")
+
+
+def _add_units(commands: Any, common: argparse.ArgumentParser) -> None:
+    units = commands.add_parser(
+        "units",
+        parents=[common],
+        help="the layers of a model and how many units each has",
+        description="List the layers of a model and how many units each has.",
+    )
+    _add_model(units)
+    units.set_defaults(command="units")
+
+
+def _add_doctor(commands: Any, quiet: argparse.ArgumentParser) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        parents=[quiet],
+        help="versions, devices, weights, and what each backend lacks",
+        description="Say what this machine has, and what each backend lacks on it. Changes and downloads nothing.",
+    )
+    doctor.set_defaults(command="doctor")
+
+
+def _add_download(commands: Any, quiet: argparse.ArgumentParser) -> None:
+    download = commands.add_parser(
+        "download",
+        parents=[quiet],
+        help="the published weights of a backend; says sizes and licences first",
+        description="Show sizes and licences of a backend's published weights and, with --yes, download what is missing"
+        " into the Hugging Face hub's cache. An interrupted download goes on where it stopped.",
+    )
+    download.add_argument("backend", choices=("sd15",))
+    download.add_argument("--yes", action="store_true", help="go on after having read sizes and licences")
+    download.add_argument(
+        "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
+    )
+    download.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="also the LoRA for this speedup= of sd15")
+    download.set_defaults(command="download")
+
+
+def _add_accept(commands: Any, quiet: argparse.ArgumentParser) -> None:
+    accept = commands.add_parser(
+        "accept",
+        parents=[quiet],
+        help="whether a backend does with its real weights what it should",
+        description="Check sd15 with the real weights: files, networks, pictures. Writes accept.md and accept.json, to"
+        " attach to an issue; every failure says what it means.",
+    )
+    accept.add_argument("backend", choices=("sd15",))
+    accept.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    accept.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the files (default: fp16)")
+    accept.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="compare its few steps with 50")
+    accept.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
+    accept.set_defaults(command="accept")
+
+
+def _add_lens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
+    parser.add_argument(
+        "--unit", type=parse_unit, required=True, help="channel or feature, its name, or a place such as 17,3,3"
+    )
+    parser.add_argument(
+        "--pool", default="mean", help="map to one number: mean, max, center, cls, token:K, patch_mean (default: mean)"
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="a folder, or one file, to start from")
+    parser.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
+    parser.add_argument(
+        "--backend",
+        default=DEFAULT_BACKEND,
+        help="embedded (224 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
+        f" default: {DEFAULT_BACKEND}",
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", help=f"keep embeddings here, for {' and '.join(CACHED)}: no image is embedded twice"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="pass over unreadable files, with a warning")
+
+
+def parse_seed(text: str) -> int:
+    """A seed from a shell.
+
+    Raises:
+        ArgumentTypeError: It is no whole number from 0 to 2**32 - 1.
+    """
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def parse_unit(text: str) -> int | str | tuple[int, ...]:
+    """A unit from a shell: a number, numbers with commas between them, or a name."""
+    parts = text.split(",")
+    if all(part.strip().lstrip("-").isdigit() for part in parts):
+        return tuple(int(part) for part in parts) if len(parts) > 1 else int(text)
+    return text
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, help="zoo:NAME (trained), timm:NAME or torchvision:NAME (random without --weights)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="safetensors file with the model's state dict")

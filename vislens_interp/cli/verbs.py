@@ -1,0 +1,236 @@
+"""What each command of ``vislens`` does: a function a command, called with its arguments."""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislens_interp.cli.arguments import CACHED, DEMOS
+from vislens_interp.config import DEFAULT_BACKEND
+from vislens_interp.streams import say
+
+if TYPE_CHECKING:  # each command imports what it needs
+    import torch
+    from torch import nn
+
+    from vislens_interp.lens import FeatureLens
+    from vislens_interp.results.result import LensResult
+
+DEMO_EVERY = {"cifar10": 1, "embedded": 3}
+"""The demo reads one of so many reference images, for a large network takes a tenth of a second for each."""
+DEMO_IMAGES = 8
+ALPHAS = (0.5,)
+FILES = {"report": "report.html", "figure": "figure.png", "result": "result.json"}
+NOT_KEPT = ("command", "debug", "json", "model", "quiet", "weights")
+"""Arguments that a result does not keep among those of the command line: how it was shown, or kept elsewhere."""
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Run ``vislens demo``."""
+    from vislens_interp.reference import ReferenceSet
+
+    _check_out(args.out)
+    device = _device(args.device)
+    model, layer, unit = DEMOS[args.backend]
+    args.layer = layer if args.layer is None else args.layer
+    args.unit = unit if args.unit is None else args.unit
+    lens = _lens(_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
+    reference = ReferenceSet.for_fit(lens.backend)
+    lens.fit(reference.at(range(0, len(reference), DEMO_EVERY[args.backend])), progress=not args.quiet)
+    if args.images is None:
+        images, names = lens.reference_set.held_out()
+        # Where they are crops of photographs: each photograph once, as a whole.
+        whole = [row for row, name in enumerate(names) if name.endswith("-0")] or list(range(len(names)))
+        rows = whole[:: max(1, len(whole) // DEMO_IMAGES)][:DEMO_IMAGES]
+        result = lens.visualize(images[rows], alphas=ALPHAS, progress=not args.quiet)
+        result.names = [names[row] for row in rows]
+    else:
+        result = lens.visualize(args.images, alphas=ALPHAS, progress=not args.quiet)
+    _finish(result, args, model=model, weights=None)
+
+
+def _aimed(args: argparse.Namespace) -> "FeatureLens":
+    """The lens that the arguments of :func:`_add_lens` describe, not fitted."""
+    device = _device(args.device)
+    model = _model(args.model, args.weights, args.seed)
+    backend: Any = args.backend
+    if args.cache is not None:
+        if backend not in CACHED:
+            raise ValueError(f"--cache {args.cache} is for {' and '.join(CACHED)}, not {backend!r}. Leave it out.")
+        from vislens_interp.backends.base import get_backend
+
+        backend = get_backend(backend, device, cache=args.cache)
+    return _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Run ``vislens compare``."""
+    from vislens_interp.files import check_writable, write_atomically, write_text
+    from vislens_interp.images import load_images
+    from vislens_interp.results.result import json_values
+
+    out = Path(args.out)
+    check_writable(out / "parts" / "part")
+    lens = _aimed(args)
+    on_error = "skip" if args.skip_bad else "raise"
+    images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
+    if args.reference is not None:
+        lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
+    comparison = lens.compare(
+        images,
+        args.methods,
+        args.noise_seeds,
+        angle=args.angle,
+        strength=args.strength,
+        folder=out / "parts",
+        progress=not args.quiet,
+    )
+    comparison.to_csv(out / "scores.csv")
+    table = comparison.to_markdown(out / "scores.md")
+    content = {"scores": comparison.table(), "notes": comparison.notes}
+    record = json_values({"kind": "vislens_interp comparison", **content}, "comparison")
+    # Before the pictures: by it a later run knows the folder as ours.
+    write_text(out / "comparison.json", json.dumps(record, indent=1))
+    figures = {"scores.png": comparison.figure(), "pictures.png": comparison.pictures_figure()}
+    for name, figure in figures.items():
+        write_atomically(out / name, partial(figure.savefig, format="png"))
+    paths = {name: str(out / name) for name in ("comparison.json", "scores.csv", "scores.md", *figures)}
+    _report(args, table, paths, content)
+
+
+def visualize(args: argparse.Namespace) -> None:
+    """Run ``vislens visualize``."""
+    from vislens_interp.images import load_images
+
+    _check_out(args.out)
+    lens = _aimed(args)
+    on_error = "skip" if args.skip_bad else "raise"
+    alphas = args.alphas if args.alphas is not None else ALPHAS if args.method == "edit" else ()
+    chosen = {"method": args.method, "alpha": args.alpha, "alphas": alphas, "strength": args.strength}
+    lens.validate(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
+    images, names = load_images(args.images, size=lens.backend.size, on_error=on_error)
+    if args.reference is not None:
+        lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
+    result = lens.visualize(images, args.direction, **chosen, seeds=args.noise_seed, progress=not args.quiet)
+    result.names = list(names)
+    _finish(result, args, model=args.model, weights=args.weights)
+
+
+def units(args: argparse.Namespace) -> None:
+    """Run ``vislens units``."""
+    from vislens_interp.targets import list_units
+
+    device = _device(args.device)
+    infos = list_units(_model(args.model, args.weights, args.seed).to(device))
+    if args.json:
+        keys = ("name", "kind", "shape", "n_units")
+        print(json.dumps({"layers": [{key: getattr(info, key) for key in keys} for info in infos]}))
+        return
+    rows = [("layer", "kind", "shape", "units")]
+    for info in infos:
+        shape = " x ".join(str(side) for side in info.shape)
+        rows.append((info.name or "(output)", info.kind, shape, "?" if info.n_units is None else str(info.n_units)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)))
+    if any(info.n_units is None for info in infos) and not args.quiet:
+        say("?: the channel axis is not known; in Python, FeatureLens(..., layout=) says which it is")
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Run ``vislens doctor``."""
+    from vislens_interp.doctor import report
+
+    print(report())
+
+
+def download(args: argparse.Namespace) -> None:
+    """Run ``vislens download``."""
+    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.download import download, plan
+
+    repositories = sd15_repositories(args.precision, args.speedup)
+    print(plan(repositories))
+    if args.yes:
+        download(repositories)
+    else:
+        print("nothing was downloaded; if you agree with the licences: vislens download sd15 --yes")
+
+
+def accept(args: argparse.Namespace) -> None:
+    """Run ``vislens accept``."""
+    from vislens_interp.backends.base import get_backend
+    from vislens_interp.backends.diffusion.acceptance import Acceptance, write_report
+    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.files import check_writable
+
+    check_writable(Path(args.out) / "accept.md")
+    device = _device(args.device)
+    backend: Any = get_backend("sd15", device)
+    fast: Any = None if args.speedup is None else get_backend("sd15", device, speedup=args.speedup)
+    findings = Acceptance(backend, sd15_repositories(args.precision, args.speedup), fast=fast).run()
+    path = write_report(findings, backend, args.out)
+    if failed := [finding.name for finding in findings if finding.state == "failed"]:
+        raise ValueError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}. {path} says more.")
+    print(f"all passed; {path}")
+
+
+def _lens(
+    model: "nn.Module",
+    device: "torch.device",
+    layer: str | None,
+    unit: int | str | tuple[int, ...],
+    seed: int,
+    pool: Any = "mean",
+    backend: Any = DEFAULT_BACKEND,
+) -> "FeatureLens":
+    from vislens_interp.lens import FeatureLens
+
+    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
+
+
+def _check_out(folder: str) -> None:
+    from vislens_interp.files import check_writable
+    from vislens_interp.results.storage import check_folder
+
+    check_writable(check_folder(folder))
+
+
+def _finish(result: "LensResult", args: argparse.Namespace, *, model: str, weights: str | None) -> None:
+    origin = weights or ("shipped" if model.startswith("zoo:") else "random")
+    if origin == "random":
+        result.model += " with random weights"  # the figure has to say it too
+    result.settings["command_line"] = {
+        "model": model,
+        "weights": origin,
+        **{key: value for key, value in vars(args).items() if key not in NOT_KEPT},
+    }
+    folder = Path(args.out)
+    result.save(folder)
+    paths = {name: str(folder / file) for name, file in FILES.items()}
+    _report(args, result.summary(), paths, {"statistics": result.statistics(), "names": result.names})
+
+
+def _report(args: argparse.Namespace, summary: str, paths: dict[str, str], content: dict[str, Any]) -> None:
+    """The outcome on stdout: for people, as JSON, or nothing."""
+    from vislens_interp.results.result import json_values
+
+    if args.json:
+        print(json.dumps(json_values({**content, "files": paths}, "outcome")))
+    elif not args.quiet:
+        print(summary)
+        for name, path in paths.items():
+            print(f"{name}: {path}")
+
+
+def _device(name: str) -> "torch.device":
+    from vislens_interp.models import check_device
+
+    return check_device(name)
+
+
+def _model(spec: str, weights: str | None = None, seed: int = 0) -> "nn.Module":
+    from vislens_interp.models import load_model
+
+    return load_model(spec, weights, seed)

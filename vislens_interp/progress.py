@@ -1,0 +1,35 @@
+"""Progress bars: often on a terminal, seldom in a file or a pipe, none where there is no stderr."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm as _tqdm
+
+SECONDS_IN_A_FILE = 30.0
+"""Between two lines of a bar in what is no terminal: a log of hours stays short."""
+
+
+class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
+    """``tqdm.tqdm`` whose bar is off without a stderr, as under ``pythonw``, and sparse in a pipe or a file."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        stream = options.get("file", sys.stderr)
+        if stream is None or getattr(stream, "closed", False):
+            options["disable"] = True
+        elif not options.get("disable") and not _is_terminal(stream):
+            options["mininterval"] = max(options.get("mininterval", 0.0), SECONDS_IN_A_FILE)
+        super().__init__(*args, **options)
+
+    @classmethod
+    def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
+        """A line beside the bars, on stdout where nothing else is said; nothing where there is none."""
+        stream = sys.stdout if file is None else file
+        if stream is not None and not getattr(stream, "closed", False):
+            super().write(s, file=stream, end=end, nolock=nolock)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False
