@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vislens_interp import CallableTarget, Direction, FeatureLens, LensResult, MeanOf, Preprocess, zoo
-from vislens_interp.backends.base import get_backend, on_device
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.files import save_state
 from vislens_interp.images import ImageFiles, to_pil
@@ -861,25 +860,3 @@ def test_a_lens_on_a_function(tmp_path):
     lens.target.name = None  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match="CallableTarget without a name.*Pass name= to CallableTarget"):
         lens.save(path)
-
-
-def test_a_lens_moves_itself_and_not_the_model(fitted, images, tmp_path):
-    assert fitted.to("cpu") is fitted
-    assert fitted.to(torch.device("cpu")).backend is fitted.backend
-    with pytest.raises(TypeError, match="device is a dtype .torch.float16.; expected 'cpu', 'cuda'"):
-        fitted.to(torch.float16)
-    with pytest.raises(ValueError, match="device='meta' is unknown; expected cpu, cuda"):
-        fitted.to("meta")
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device='cuda' is not available"):
-            fitted.to("cuda")
-    expected = fitted.visualize(images, strength=0).images["increase"]
-    loaded = FeatureLens.load(fitted.save(tmp_path / "lens"), fitted.target.model)
-    loaded.fitted_method.move(Bare())  # what a device that is there would do
-    assert torch.allclose(loaded.visualize(images, strength=0).images["increase"], expected, atol=1e-5)
-
-
-def test_a_backend_that_its_name_does_not_make_stays_where_it_is(lens):
-    with pytest.raises(ValueError, match="backend 'bare' was made by you on 'cpu'; expected one that its name makes"):
-        on_device(lens.backend, torch.device("cuda"))
-    assert on_device(get_backend("cifar10"), torch.device("cpu")) is get_backend("cifar10")

@@ -38,11 +38,10 @@ class ResponseSurrogate:
         landscape: The fitted landscape of an embedding backend. Its recorded responses are learned from, without those
             that its fit held out.
         x: (N, D) embeddings of its reference images; None, where they are not there any more: decoded latents.
-        groups: (N,) which images are copies of one another, see :mod:`vislens_interp.copies`; None looks for rows of x
-            that are all but identical.
-        seed: Of the networks' weights and batches; each stops by another fifth of the images, all copies of an image
-            inside or outside.
+        seed: Of the networks' weights and batches; each stops by another fifth of the images.
         state: What :meth:`state` gave for this landscape; nothing is trained then.
+        groups: (N,) which images are copies of one another, which lie on one side of every split, see
+            :mod:`vislens_interp.copies`; None looks for rows of x that are all but identical.
 
     Attributes:
         mlp_weight: (K,) weight of the networks in each unit's prediction, 0 to 1; the rest is the ridge regression's.
@@ -56,9 +55,9 @@ class ResponseSurrogate:
         landscape: Landscape,
         x: Tensor | None = None,
         *,
-        groups: Tensor | None = None,
         seed: int = 0,
         state: dict[str, Any] | None = None,
+        groups: Tensor | None = None,
     ) -> None:
         learned = torch.ones(len(landscape.latents), dtype=torch.bool)
         learned[landscape.held_out] = False

@@ -280,6 +280,8 @@ def prepared(preprocess: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """
     try:
         inputs = preprocess(images)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         raise ValueError(
             f"preprocess={describe_preprocess(preprocess)} fails on images of shape {tuple(images.shape)}"
