@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
 from tqdm import tqdm
 
 from vislens_interp.config import MIN_IMAGES
@@ -164,10 +163,10 @@ class ReferenceSet:
                     f"{MIN_IMAGES} images."
                 )
             return own
-        sampler = getattr(images, "sampler", None)
-        if responses is not None and isinstance(sampler, Sampler) and not isinstance(sampler, SequentialSampler):
+        sampler = type(getattr(images, "sampler", None)).__name__
+        if responses is not None and "Random" in sampler:
             raise ValueError(
-                f"images is a DataLoader with a {type(sampler).__name__}, which gives its images in another order each"
+                f"images is a DataLoader with a {sampler}, which gives its images in another order each"
                 " time, and responses= belong to them in one order. Pass shuffle=False, or the data set itself."
             )
         reference = cls.open(images, backend.size, stream=len(backend.shape) == 1, on_error=on_error)
