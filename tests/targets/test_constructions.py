@@ -229,7 +229,6 @@ def construct(choose):
 quiet = pytest.mark.filterwarnings(
     "ignore:preprocess. Compose does what Preprocess cannot",
     "ignore:.*torch.jit.script.* is deprecated",
-    "ignore:Lazy modules are a new feature",
 )
 
 

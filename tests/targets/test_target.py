@@ -106,6 +106,14 @@ def test_target_without_gradients_says_so(model):
     assert target.names == ["<lambda>"]
     assert target.responses(IMAGES).dtype == torch.float32
 
+    class Apart(nn.Module):
+        """Records gradients, but only of what it cut off itself."""
+
+        def forward(self, x):
+            return torch.tanh(x.detach().requires_grad_(torch.is_grad_enabled()))
+
+    assert not LayerTarget(nn.Sequential(Apart(), nn.Conv2d(3, 4, 1)), "1", 0, preprocess=PREPROCESS).differentiable
+
 
 @pytest.mark.parametrize("outcome", ["normal", "bad unit", "raises"])
 def test_model_is_left_as_it_was(model, outcome):

@@ -14,8 +14,7 @@ from vislens_interp.math import pearson
 DRAWS = 1000
 WEAK_CORRELATION = 0.1
 WEAK_P = 0.02
-"""A rule that is right in p calls noise good in as many fits: of 300 on noise, with and without copies, 17 had p of at most
-0.05 and 11 of at most 0.02."""
+"""Noise is called good in that share of fits: of 300 on noise 17 had p of at most 0.05, 11 of at most 0.02."""
 FEW_STRONG = 20
 
 

@@ -272,6 +272,19 @@ def probe_images(model: nn.Module, preprocess: Callable[[Tensor], Tensor], image
     return torch.rand((PROBE_IMAGES + 1, 3, size, size), generator=generator).to(anchor(model).device)
 
 
+def gradient_reaches(output: Tensor, images: Tensor) -> bool:
+    """Whether a backward pass from an output ends at the images, and not only at what the model itself made."""
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if getattr(node, "variable", None) is images:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    return False
+
+
 def prepared(preprocess: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Images as the network takes them, one of each.
 

@@ -41,6 +41,7 @@ from vislens_interp.targets.probe import (
     anchor,
     checked_model,
     first_difference,
+    gradient_reaches,
     input_dtype,
     prepared,
     probe_images,
@@ -258,7 +259,8 @@ class LayerTarget(Target):
             images = probe_images(model, self.preprocess, image_size)
             self._dtype = input_dtype(model, self._forward, prepared(self.preprocess, images[:PROBE_IMAGES]))
             state = OwnState(model)
-            seen = self._survey(images[:PROBE_IMAGES].requires_grad_())
+            watched = images[:PROBE_IMAGES].requires_grad_()
+            seen = self._survey(watched)
             changes = OwnState(model) != state
             raw = pick(seen.output, output, model, self._read)
             self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
@@ -276,13 +278,7 @@ class LayerTarget(Target):
             self.prefix = None if self._arrangement is None else self._arrangement.prefix
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
             self._pool = resolve_pool(pool, self._arrangement, self.shape, self.units)
-            responses = self._select(arranged)
-            if responses.is_complex():
-                raise ValueError(
-                    f"layer {self.layer!r} of {type(model).__name__} gives complex numbers; expected real ones. Pass"
-                    " unit= a function of the output, such as lambda output: output[:, 3].abs().mean((1, 2))."
-                )
-            self.differentiable = responses.requires_grad
+            self.differentiable = gradient_reaches(self._checked_select(arranged), watched)
             with torch.no_grad():
                 self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
             self._draws = seen.drew or not self._stops
@@ -481,6 +477,15 @@ class LayerTarget(Target):
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.
         return pool_unit(output, self.units, pool=self._pool, layout=self.layout or "NC", prefix=self.prefix)
+
+    def _checked_select(self, output: Tensor) -> Tensor:
+        responses = self._select(output)
+        if responses.is_complex():
+            raise ValueError(
+                f"layer {self.layer!r} of {type(self.model).__name__} gives complex numbers; expected real ones. Pass"
+                " unit= a function of the output, such as lambda output: output[:, 3].abs().mean((1, 2))."
+            )
+        return responses
 
     def fingerprint(self) -> str:
         """A short hash of the model's weights as they are now."""
