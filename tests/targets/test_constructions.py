@@ -161,13 +161,18 @@ def ours(error):
     return isinstance(error, (ValueError, TypeError, KeyError)) and "/vislens_interp/" in frames[-1].filename
 
 
+def only(output):
+    """The tensor of a pair of a tensor and None, which attention gives."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def by_hand(model, layer, unit, inputs, pool):
     kept = []
     module = model.get_submodule(layer)
     if isinstance(unit, Head):
         hook = module.proj.register_forward_pre_hook(lambda module, args: kept.append(args[0].clone()))
     else:
-        hook = module.register_forward_hook(lambda module, args, output: kept.append(output.clone()))
+        hook = module.register_forward_hook(lambda module, args, output: kept.append(only(output).clone()))
     with torch.no_grad():
         model.eval()(inputs)
     hook.remove()
@@ -182,7 +187,7 @@ def by_hand(model, layer, unit, inputs, pool):
         return unit(output)
     if isinstance(unit, tuple):
         return output[(slice(None), *unit)]
-    tokens = output.ndim == 3 and output.shape[-1] == 8
+    tokens = output.ndim == 3 and output.shape[-1] in (8, 16, 24)
     channels = output.movedim(-1, 1) if tokens else output
     if isinstance(unit, Head):
         return pooled(channels[:, 4 * unit.index : 4 * unit.index + 4].norm(dim=1, keepdim=True))[:, 0]
