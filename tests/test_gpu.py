@@ -65,3 +65,18 @@ def test_baselines_on_the_gpu_give_pictures_on_the_cpu(name, settings):
     )
     assert made.device.type == "cpu"
     assert made.shape == (2, 3, 32, 32)
+
+
+def test_a_fitted_lens_goes_to_the_gpu():
+    model = zoo.load("cifar10_convnet")
+    lens = FeatureLens(model, "conv3", unit=16, backend="cifar10").fit(epochs=1, shuffles=0)
+    pictures = lens.backend.reference_images()[:4]
+    here = lens.visualize(pictures, strength=0)
+    with pytest.raises(ValueError, match="device='cuda', but the model is on 'cpu'; it is yours"):
+        lens.to("cuda")
+    model.to("cuda")
+    there = lens.to("cuda").visualize(pictures, strength=0)
+    assert lens.backend.device.type == "cuda"
+    torch.testing.assert_close(here.images["increase"], there.images["increase"], atol=0.02, rtol=0)
+    model.to("cpu")
+    assert lens.to("cpu").backend.device.type == "cpu"

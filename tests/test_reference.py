@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from vislens_interp import FeatureLens, Preprocess
 from vislens_interp.config import Config
@@ -184,3 +185,14 @@ def test_a_layer_is_read_once_for_all_its_channels(monkeypatch):
         model[0].weight.mul_(2)
     torch.testing.assert_close(reference.read_by(other), plain(other, reference.images))  # the weights are others
     assert read == [40, 40, 40]
+
+
+def test_a_loader_in_random_order_has_no_order_for_responses():
+    images = torch.rand(COUNT, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(images, torch.zeros(COUNT))
+    with pytest.raises(ValueError, match="images is a DataLoader with a RandomSampler.*Pass shuffle=False"):
+        ReferenceSet.for_fit(Counting(), DataLoader(data, 32, shuffle=True), torch.rand(COUNT))
+    reference = ReferenceSet.for_fit(Counting(), DataLoader(data, 32), torch.arange(COUNT))
+    assert torch.equal(reference.images, images)
+    assert reference.responses.flatten().tolist() == list(range(COUNT))
+    assert len(ReferenceSet.for_fit(Counting(), DataLoader(data, 32, shuffle=True))) == COUNT

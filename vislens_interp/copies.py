@@ -121,18 +121,26 @@ def split_groups(groups: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, T
         held_out: How many rows.
         seed: Of the permutation.
     """
-    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
-    _, sizes = groups.unique(return_counts=True)
+    inside = held_out_mask(groups, torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)), held_out)
+    return (~inside).nonzero()[:, 0], inside.nonzero()[:, 0]
+
+
+def held_out_mask(groups: Tensor, order: Tensor, held_out: int) -> Tensor:
+    """Which rows are held out, (N,): whole groups, as ``order`` meets them, until there are ``held_out`` rows.
+
+    >>> held_out_mask(torch.tensor([0, 1, 0, 2]), torch.tensor([2, 3, 0, 1]), 1).tolist()
+    [True, False, True, False]
+    """
+    _, places, sizes = groups.unique(return_inverse=True, return_counts=True)
     taken = torch.zeros(len(sizes), dtype=torch.bool)
     count = 0
-    for group in groups[order].tolist():
+    for group in places[order].tolist():
         if count >= held_out:
             break
         if not taken[group]:
             taken[group] = True
             count += int(sizes[group])
-    inside = taken[groups]
-    return (~inside).nonzero()[:, 0], inside.nonzero()[:, 0]
+    return taken[places]
 
 
 def permuted_rows(groups: Tensor, generator: torch.Generator) -> Tensor:

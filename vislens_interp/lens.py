@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
+import torch
 from torch import Tensor, nn
 
 import vislens_interp.backends.embedded
 import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
-from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
+from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend, on_device
 from vislens_interp.config import MIN_IMAGES, Config, Overrides
 from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_other_units
 from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare, fit_beside
@@ -24,8 +25,9 @@ from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
-from vislens_interp.methods.base import Method, check_number
+from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.models import check_device
 from vislens_interp.random_state import NOISE_SEEDS, check_seed, check_seeds
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
@@ -36,13 +38,14 @@ from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.validation import check_number
 
 
 class FeatureLens:
     """A lens on one unit of a vision model: the images that it prefers, and those that silence it.
 
     Args:
-        model: The network, or a :class:`~vislens_interp.targets.Target`. It is never changed or moved.
+        model: The network, or a :class:`~vislens_interp.targets.Target`. It is never changed or moved, see :meth:`to`.
         layer: Dotted name of a layer, the module itself, or None for the model's own output.
         unit: A channel or feature (int), or its label; a tuple or callable with the meaning of Captum's neuron
             selectors; ``MeanOf([...])``, ``Direction(vector)`` or ``Head(k)``; or a list of units, which share one
@@ -321,6 +324,40 @@ class FeatureLens:
         else:
             pictures, _ = load_images(images, size=self.backend.size)
         return attribute(self.target, pictures, self.index(unit), method=method, **settings)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Compute on another device: the backend's networks, the fitted landscape and what it learned go there.
+
+        The model is yours, and no lens moves it: call ``model.to(device)`` first. Images stay where they are; every
+        call moves those that it reads.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+
+        Returns:
+            The lens.
+
+        Raises:
+            TypeError: It is no device: networks keep their types.
+            ValueError: There is no such device, the model is on another, or the backend was not made by its name.
+        """
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError(
+                f"device is a {type(device).__name__} ({device!r}); expected 'cpu', 'cuda', 'cuda:N' or 'mps'. A lens"
+                " keeps the types of its networks."
+            )
+        wanted = torch.empty(0, device=check_device(str(device))).device  # "cuda" is "cuda:0", mostly
+        if isinstance(self.target, LayerTarget) and self.target.device != wanted:
+            raise ValueError(
+                f"device={str(device)!r}, but the model is on {str(self.target.device)!r}; it is yours, and a lens does"
+                f" not move it. Call model.to({str(device)!r}) first, then lens.to({str(device)!r})."
+            )
+        if self.backend.device != wanted:
+            self.backend = on_device(self.backend, wanted)
+            if self.method_ is not None:
+                self.method_.move(self.backend)
+            self._methods = {}
+        return self
 
     def __repr__(self) -> str:
         return describe_lens(self)

@@ -163,6 +163,12 @@ class ReferenceSet:
                     f"{MIN_IMAGES} images."
                 )
             return own
+        sampler = type(getattr(images, "sampler", None)).__name__
+        if responses is not None and "Random" in sampler:
+            raise ValueError(
+                f"images is a DataLoader with a {sampler}, which gives its images in another order each"
+                " time, and responses= belong to them in one order. Pass shuffle=False, or the data set itself."
+            )
         reference = cls.open(images, backend.size, stream=len(backend.shape) == 1, on_error=on_error)
         if responses is not None:
             return reference.with_responses(responses, measured=True)

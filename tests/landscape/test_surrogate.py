@@ -120,6 +120,26 @@ def test_the_weight_of_the_networks_is_what_held_out_images_support(either):
     assert torch.allclose(surrogate(x), linear)
 
 
+def test_copies_of_an_image_are_on_one_side_of_every_split():
+    """Noise that is the same in all copies: networks that see a copy of what judges them would be believed."""
+    noise = torch.randn(120, generator=torch.Generator().manual_seed(4)).repeat(5)
+    x = torch.randn(120, DIM, generator=torch.Generator().manual_seed(5)).repeat(5, 1)
+    vae = EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), 8, 0.01)
+    settings = FitConfig(epochs=1, w_consistency=0.0)
+    groups = torch.arange(120).repeat(5)
+    with pytest.raises(ValueError, match="of which 120 are distinct"):
+        fit_landscape(vae, x, noise[:, None], ActivationPrior(8, equal_blocks(8, 1)), settings)
+    landscape = fit_landscape(
+        vae, x, noise[:, None], ActivationPrior(8, equal_blocks(8, 1)), settings, groups=torch.arange(600)
+    )
+    found = ResponseSurrogate(landscape, x), ResponseSurrogate(landscape, x, groups=groups)
+    apart = ResponseSurrogate(landscape, x, groups=torch.arange(600))
+    fresh = torch.randn(300, DIM, generator=torch.Generator().manual_seed(6))
+    sizes = [surrogate(fresh).std().item() for surrogate in (*found, apart)]
+    assert sizes[0] == sizes[1]
+    assert sizes[0] < 0.8 * sizes[2]  # less is believed of noise
+
+
 def test_what_was_learned_survives_a_file(either, tmp_path):
     landscape, x = either
     surrogate = ResponseSurrogate(landscape, seed=2)

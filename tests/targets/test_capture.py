@@ -304,6 +304,8 @@ def test_scattered_models_are_refused_by_name():
         refuse_scattered(model)
     with pytest.raises(ValueError, match="'0.weight' is on the 'meta' device"):
         refuse_scattered(network().to("meta"))
+    with pytest.raises(ValueError, match="'0.weight' of a lazy module has no shape yet"):
+        refuse_scattered(nn.Sequential(nn.LazyConv2d(4, 1)))
     refuse_scattered(network())
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vislens_interp.preprocess import Preprocess
-from vislens_interp.targets import LayerTarget, read_responses
+from vislens_interp.targets import LayerTarget, list_units, read_responses
 from vislens_interp.targets.probe import ModelPassError, OwnState, agree
 
 PIXELS = Preprocess(8, [0], [1])
@@ -189,3 +189,24 @@ def test_a_preprocessing_that_is_no_function_of_one_image_is_refused():
     ):
         with pytest.raises(ValueError, match=f"preprocess=<lambda> gives an image two different results {words}"):
             LayerTarget(model, "0", 1, preprocess=preprocess, image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "message"),
+    [
+        (
+            lambda x: torch.cat([x, x.flip(-1)]),
+            r"<lambda> gives shape .4, 3, 8, 8. for 2 images; expected a tensor with",
+        ),
+        (lambda x: x.mean(0, keepdim=True), r"gives shape .1, 3, 8, 8. for 2 images"),
+        (lambda x: {"pixel_values": x}, "gives a dict for 2 images"),
+        (lambda x: x.numpy(), "(gives a ndarray for 2 images|fails on images of shape .2, 3, 8, 8. .RuntimeError)"),
+        (lambda x: x / (1 // 0), "fails on images .*ZeroDivisionError"),
+    ],
+)
+def test_a_preprocessing_gives_one_row_an_image(preprocess, message):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    with pytest.raises(ValueError, match=f"preprocess=.*{message}"):
+        LayerTarget(model, "0", 1, preprocess=preprocess, image_size=8)
+    with pytest.raises(ValueError, match=f"preprocess=.*{message}"):
+        list_units(model, preprocess=preprocess, image_size=8)

@@ -106,6 +106,14 @@ def test_target_without_gradients_says_so(model):
     assert target.names == ["<lambda>"]
     assert target.responses(IMAGES).dtype == torch.float32
 
+    class Apart(nn.Module):
+        """Records gradients, but only of what it cut off itself."""
+
+        def forward(self, x):
+            return torch.tanh(x.detach().requires_grad_(torch.is_grad_enabled()))
+
+    assert not LayerTarget(nn.Sequential(Apart(), nn.Conv2d(3, 4, 1)), "1", 0, preprocess=PREPROCESS).differentiable
+
 
 @pytest.mark.parametrize("outcome", ["normal", "bad unit", "raises"])
 def test_model_is_left_as_it_was(model, outcome):
@@ -349,6 +357,42 @@ def test_never_normalised_twice():
     with pytest.raises(ValueError, match="Sequential normalises its inputs itself in '0'; expected one normalisation"):
         LayerTarget(model, "1", 0, preprocess=Preprocess(8, [0.5], [0.5]))
     assert LayerTarget(model, "1", 0, preprocess=PIXELS).differentiable
+
+
+def test_detectors_normalise_themselves():
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    how = {"layout": "NCHW", "output": "0"}
+    with pytest.raises(ValueError, match="SSD normalises its inputs itself in 'transform'"):
+        LayerTarget(detector, "backbone", 1, preprocess=Preprocess(320, [0.5], [0.5]), **how)
+    images = torch.rand(2, 3, 320, 320, generator=torch.Generator().manual_seed(0))
+    got = LayerTarget(detector, "backbone", 1, preprocess=Preprocess(320, [0], [1]), **how).responses(images)
+    kept = []
+    detector.eval().backbone.register_forward_hook(lambda module, args, output: kept.append(output["0"]))
+    detector(images)
+    assert torch.allclose(got[:, 0], kept[0][:, 1].mean((1, 2)), atol=1e-5)
+
+
+def test_whole_and_complex_numbers():
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return (x * 10).long()
+
+    class Spectrum(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft2(x.float())
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Rounded(), Spectrum())
+    whole = model[:2](IMAGES[..., :8, :8])
+    units = [1, MeanOf([0, 2]), Direction([0.25, 0, 0.5, 0]), (1, 2, 3), lambda output: output.flatten(1).sum(1)]
+    got = LayerTarget(model, "1", units, preprocess=PIXELS, image_size=8).responses(IMAGES[..., :8, :8])
+    maps = whole.float().mean((2, 3))
+    expected = [maps[:, 1], maps[:, [0, 2]].mean(1), 0.25 * maps[:, 0] + 0.5 * maps[:, 2], whole[:, 1, 2, 3]]
+    assert torch.allclose(got, torch.stack([*expected, whole.flatten(1).sum(1)], 1), atol=1e-4)
+    with pytest.raises(ValueError, match="layer '2' of Sequential gives complex numbers.*unit= a function"):
+        LayerTarget(model, "2", 1, preprocess=PIXELS, layout="NCHW")
 
 
 def test_compiled_half_and_scripted(model):

@@ -146,3 +146,17 @@ def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **
         return known
     _built[key] = built = _registry[backend](device=device)
     return built
+
+
+def on_device(backend: Backend, device: torch.device) -> Backend:
+    """The backend of the same name on another device.
+
+    Raises:
+        ValueError: This one was not made by its name alone, so that nobody knows how to make it again.
+    """
+    if _built.get((backend.name, str(backend.device))) is not backend:
+        raise ValueError(
+            f"backend {backend.name!r} was made by you on {str(backend.device)!r}; expected one that its name makes."
+            f" Make it on {str(device)!r} and give that to a new lens, FeatureLens(..., backend=...)."
+        )
+    return get_backend(backend.name, device)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.copies import held_out_mask, row_groups
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import Sense, signed
 from vislens_interp.math import angle_between, keep_norm, ridge_gcv
@@ -38,6 +39,8 @@ class ResponseSurrogate:
         x: (N, D) embeddings of its reference images; None, where they are not there any more: decoded latents.
         seed: Of the networks' weights and batches.
         state: What :meth:`state` gave for this landscape; nothing is trained then.
+        groups: (N,) which images are copies of one another, which lie on one side of every split, see
+            :mod:`vislens_interp.copies`; None looks for rows of x that are all but identical.
 
     Attributes:
         mlp_weight: (K,) weight of the networks in each unit's prediction, 0 to 1; the rest is the ridge regression's.
@@ -53,6 +56,7 @@ class ResponseSurrogate:
         *,
         seed: int = 0,
         state: dict[str, Any] | None = None,
+        groups: Tensor | None = None,
     ) -> None:
         learned = landscape.learned
         device = next(landscape.vae.parameters()).device
@@ -73,7 +77,8 @@ class ResponseSurrogate:
             return
         standard = landscape.scaler.standardise(landscape.responses)[learned].to(self.known)
         inputs = (given - self.centre) / self.scale
-        trained = [_train_member(inputs, standard, seed * NETWORKS + member) for member in range(NETWORKS)]
+        groups = row_groups(given) if groups is None else groups[learned]
+        trained = [_train_member(inputs, standard, groups, seed * NETWORKS + member) for member in range(NETWORKS)]
         self.members = [member for member, _ in trained]
         self.mlp_weight = _stack([held_out for _, held_out in trained])
 
@@ -171,11 +176,14 @@ class _Member:
         return cls(network.to(like).requires_grad_(False), weights, state["offset"].clone().to(like))
 
 
-def _train_member(x: Tensor, responses: Tensor, seed: int) -> tuple[_Member, tuple[Tensor, Tensor, Tensor]]:
+def _train_member(
+    x: Tensor, responses: Tensor, groups: Tensor, seed: int
+) -> tuple[_Member, tuple[Tensor, Tensor, Tensor]]:
     """A member, and for the images that it was not trained on (n, K): linear and network predictions, and responses."""
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(x), generator=draw)
-    held, rows = order[: len(x) // FOLDS], order[len(x) // FOLDS :]
+    inside = held_out_mask(groups, order, len(x) // FOLDS)[order]
+    held, rows = order[inside], order[~inside]
     network = _train_network(x, responses, held, rows, draw, seed)
     centre, level = x[rows].mean(0), responses[rows].mean(0)
     weights = ridge_gcv((x[rows] - centre).double(), (responses[rows] - level).double()).to(x)

@@ -54,6 +54,7 @@ class LandscapeMethod(Method):
         self.shuffled_: list[Landscape] = []
         self.evidence_: dict[str, Evidence] = {}
         self.surrogate_: ResponseSurrogate | None = None
+        self._groups: Tensor | None = None  # which reference images are copies
 
     @property
     def config(self) -> Config:
@@ -84,7 +85,7 @@ class LandscapeMethod(Method):
         """Take the target, backend and landscape of another method, with all that was learned beside it."""
         self.bind(fitted.target, fitted.backend)
         self.landscape_, self.shuffled_, self.evidence_ = fitted.landscape_, fitted.shuffled_, fitted.evidence_
-        self.surrogate_ = fitted.surrogate_
+        self.surrogate_, self._groups = fitted.surrogate_, fitted._groups
         return self
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
@@ -102,11 +103,11 @@ class LandscapeMethod(Method):
         for item in found:
             if item.unit in self.target.doubts:
                 item.reasons.append(self.target.doubts[item.unit])
-        self.landscape_, self.shuffled_ = landscape, shuffled
+        self.landscape_, self.shuffled_, self._groups = landscape, shuffled, groups
         self.evidence_ = {item.unit: item for item in found}
         self.surrogate_ = None
         if self.config.edit.goal == "surrogate_ascent":
-            self.surrogate_ = ResponseSurrogate(landscape, x, seed=fit.seed)
+            self.surrogate_ = ResponseSurrogate(landscape, x, groups=groups, seed=fit.seed)
 
     def _fit_one(
         self, x: Tensor, responses: Tensor, groups: Tensor, progress: bool, checkpoint: Path | None
@@ -166,8 +167,17 @@ class LandscapeMethod(Method):
     def surrogate(self) -> ResponseSurrogate:
         """The network that predicts responses from embeddings, trained when it is first needed."""
         if self.surrogate_ is None:
-            self.surrogate_ = ResponseSurrogate(self.landscape_, seed=self.config.fit.seed)
+            self.surrogate_ = ResponseSurrogate(self.landscape_, groups=self._groups, seed=self.config.fit.seed)
         return self.surrogate_
+
+    def move(self, backend: Backend) -> None:
+        """Work with the same backend on another device."""
+        self.backend = backend
+        if hasattr(self, "landscape_"):
+            for landscape in (self.landscape_, *self.shuffled_):
+                landscape.vae.to(backend.device)
+        if self.surrogate_ is not None:
+            self.surrogate_ = ResponseSurrogate(self.landscape_, state=self.surrogate_.state())
 
     def restore(self, x: Tensor, before: Tensor, decoded: Tensor, left: Tensor | float = 1.0) -> Tensor:
         """Add what a decoding lost of x, as far as the settings say; gradients flow to ``decoded``.

@@ -5,10 +5,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vislens_interp.random_state import random_states
 from vislens_interp.targets.layout import Axes, AxisTracer
@@ -97,10 +99,15 @@ def refuse_scattered(model: nn.Module) -> None:
                 " weights; expected a plain module on one device. Pass the module inside it (model.module), or load"
                 " it without offloading."
             )
-    for name, parameter in model.named_parameters():
+    for name, parameter in chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(parameter):
+            raise ValueError(
+                f"model: {name!r} of a lazy module has no shape yet; expected a model that has run once. Run it on one"
+                " batch of images, which makes its weights, then load trained ones."
+            )
         if parameter.is_meta:
             raise ValueError(
-                f"model: parameter {name!r} is on the 'meta' device and has no values; expected loaded weights."
+                f"model: {name!r} is on the 'meta' device and has no values; expected loaded weights."
                 " Load the model on the CPU or a GPU."
             )
 
@@ -329,9 +336,8 @@ def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name
     if call is None:
         raise ValueError(
             f"layer {layer_name!r} is called {len(seen)} times in one pass of {type(model).__name__}; expected once,"
-            f" because its response would be ambiguous. Pass call=0 to call={len(seen) - 1}, or choose a layer"
-            " before or"
-            " after it."
+            f" because its response would be ambiguous. Pass call=0 to call={len(seen) - 1}, or choose a layer before"
+            " or after it."
         )
     if isinstance(call, bool) or not isinstance(call, int) or not 0 <= call < len(seen):
         raise ValueError(_calls(model, layer_name, len(seen), call))
@@ -341,8 +347,7 @@ def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name
 def _calls(model: nn.Module, layer_name: str, calls: int, call: Any) -> str:
     return (
         f"call={call!r}, but layer {layer_name!r} is called {calls} times in one pass of {type(model).__name__};"
-        " expected"
-        f" 0..{calls - 1}. Pass one of these."
+        f" expected 0..{calls - 1}. Pass one of these."
     )
 
 

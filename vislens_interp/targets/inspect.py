@@ -12,7 +12,7 @@ from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import refuse_script, survey
 from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.layout import Layout, channel_axis, establish
-from vislens_interp.targets.probe import PROBE_IMAGES, checked_model, input_dtype, probe_images, told_of
+from vislens_interp.targets.probe import PROBE_IMAGES, checked_model, input_dtype, prepared, probe_images, told_of
 from vislens_interp.targets.undisturbed import undisturbed
 
 
@@ -73,7 +73,7 @@ def list_units(
     with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
         images = probe_images(model, preprocess, image_size)[:PROBE_IMAGES].requires_grad_()
         forward = Forward(model, forward_args)
-        inputs = preprocess(images)
+        inputs = prepared(preprocess, images)
         inputs = inputs.to(images.device, input_dtype(model, forward, inputs))
         with told_of(model, inputs):
             found = survey(model, names, inputs, forward=forward)

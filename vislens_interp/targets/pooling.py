@@ -40,16 +40,14 @@ def resolve_pool(pool: Pool, arrangement: Arrangement | None, shape: tuple[int, 
     if pool == "patch_mean" and arrangement.prefix is None:
         raise ValueError(
             f"pool='patch_mean' on an output of shape {shape}, of whose tokens it is not known how many stand before"
-            " the"
-            " patches; expected a layer where it can be established. Pass unit= a function of the output."
+            " the patches; expected a layer where it can be established. Pass unit= a function of the output."
         )
     if pool == "cls":
         if arrangement.class_token is None:
             raise ValueError(
                 f"pool='cls' on an output of shape {shape} with {arrangement.prefix} tokens before the patches, none of"
                 " which is known to be the class token; expected a layer where it can be established. Pass"
-                " pool='token:k'"
-                " if you know its place."
+                " pool='token:k' if you know its place."
             )
         return f"token:{arrangement.class_token}"
     token = token_of(pool)
@@ -71,10 +69,8 @@ def resolve_heads(name: str, module: nn.Module, units: list[OneUnit]) -> tuple[s
     if not isinstance(heads, int) or projection is None or not all(isinstance(one, Head) for one in units):
         raise ValueError(
             f"unit={', '.join(map(unit_name, units))} of layer {name!r} ({type(module).__name__}); expected heads"
-            " alone, of"
-            " an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k, heads=) of a"
-            " layer"
-            " that holds the heads' outputs side by side."
+            " alone, of an attention module with num_heads and a Linear proj. Pass its name as layer=, or Head(k,"
+            " heads=) of a layer that holds the heads' outputs side by side."
         )
     filled: list[OneUnit] = [replace(one, heads=heads) for one in units if isinstance(one, Head)]
     return f"{name}.{projection}".lstrip("."), True, filled
@@ -91,6 +87,5 @@ def check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
             raise ValueError(
                 f"unit=Head({one.index}): it cannot be established that the channels of shape {seen.shapes[path]} are"
                 f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer"
-                " where"
-                " you know it."
+                " where you know it."
             )

@@ -272,6 +272,45 @@ def probe_images(model: nn.Module, preprocess: Callable[[Tensor], Tensor], image
     return torch.rand((PROBE_IMAGES + 1, 3, size, size), generator=generator).to(anchor(model).device)
 
 
+def gradient_reaches(output: Tensor, images: Tensor) -> bool:
+    """Whether a backward pass from an output ends at the images, and not only at what the model itself made."""
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if getattr(node, "variable", None) is images:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    return False
+
+
+def prepared(preprocess: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Images as the network takes them, one of each.
+
+    Raises:
+        ValueError: The preprocessing fails, gives no tensor, or another number of images.
+    """
+    try:
+        inputs = preprocess(images)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"preprocess={describe_preprocess(preprocess)} fails on images of shape {tuple(images.shape)}"
+            f" ({type(error).__name__}: {error}); expected a function of (N, 3, H, W) in [0, 1]. Mend it, or pass"
+            " Preprocess(size, mean, std)."
+        ) from error
+    if isinstance(inputs, Tensor) and inputs.ndim and len(inputs) == len(images):
+        return inputs
+    came = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
+    raise ValueError(
+        f"preprocess={describe_preprocess(preprocess)} gives {came} for {len(images)} images; expected a tensor with"
+        " one row an image. Crops and flips of an image are images of their own: pass them as such, or average them in"
+        " a module around the model."
+    )
+
+
 @contextmanager
 def told_of(model: nn.Module, inputs: Tensor) -> Iterator[None]:
     """Inside, what the model itself raises is told as what it is: a pass that fails on such images."""

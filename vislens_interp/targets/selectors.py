@@ -231,7 +231,7 @@ def pool_unit(output: Tensor, unit: Any, *, pool: Pool = "mean", layout: Layout,
     if not isinstance(unit, list):
         return _read_one(output, unit, how)
     if all(_is_int(one) for one in unit):
-        return _read_channels(output, [_checked(one, output, layout) for one in unit], how)
+        return _read_channels(_numbers(output), [_checked(one, output, layout) for one in unit], how)
     return torch.stack([_read_one(output, one, how) for one in unit], dim=1)
 
 
@@ -299,8 +299,15 @@ class _Positions:
         raise ValueError(f"pool={self.pool!r}, but which token it is is not known here; pass pool='token:k'.")
 
 
+def _numbers(output: Tensor) -> Tensor:
+    """Whole numbers and truths as floating point, so that they have means."""
+    return output if output.is_floating_point() or output.is_complex() else output.float()
+
+
 def _read_one(output: Tensor, unit: Any, how: _Positions) -> Tensor:
     layout = how.layout
+    if not callable(unit):
+        output = _numbers(output)
     if _is_int(unit):
         return how(output.select(channel_axis(layout), _checked(unit, output, layout)))
     if isinstance(unit, MeanOf):

@@ -41,7 +41,9 @@ from vislens_interp.targets.probe import (
     anchor,
     checked_model,
     first_difference,
+    gradient_reaches,
     input_dtype,
+    prepared,
     probe_images,
     told_of,
     tolerance,
@@ -255,9 +257,10 @@ class LayerTarget(Target):
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
             images = probe_images(model, self.preprocess, image_size)
-            self._dtype = input_dtype(model, self._forward, self.preprocess(images[:PROBE_IMAGES]))
+            self._dtype = input_dtype(model, self._forward, prepared(self.preprocess, images[:PROBE_IMAGES]))
             state = OwnState(model)
-            seen = self._survey(images[:PROBE_IMAGES].requires_grad_())
+            watched = images[:PROBE_IMAGES].requires_grad_()
+            seen = self._survey(watched)
             changes = OwnState(model) != state
             raw = pick(seen.output, output, model, self._read)
             self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
@@ -275,7 +278,7 @@ class LayerTarget(Target):
             self.prefix = None if self._arrangement is None else self._arrangement.prefix
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
             self._pool = resolve_pool(pool, self._arrangement, self.shape, self.units)
-            self.differentiable = self._select(arranged).requires_grad
+            self.differentiable = gradient_reaches(self._checked_select(arranged), watched)
             with torch.no_grad():
                 self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
             self._draws = seen.drew or not self._stops
@@ -446,8 +449,7 @@ class LayerTarget(Target):
         want[axis] = two.shape[axis] // PROBE_IMAGES * (PROBE_IMAGES + 1)
         if tuple(want) != tuple(three.shape) or (self._arrangement is None and len(two) != PROBE_IMAGES):
             raise ValueError(
-                f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for"
-                f" {PROBE_IMAGES}"
+                f"layer {self.layer!r} of {type(self.model).__name__} gives shape {tuple(two.shape)} for {PROBE_IMAGES}"
                 f" images and {tuple(three.shape)} for {PROBE_IMAGES + 1}; expected the images on"
                 f" {'the first axis' if axis == 0 else f'axis {axis}'}. Choose a layer before or after it."
             )
@@ -470,11 +472,20 @@ class LayerTarget(Target):
         return self._select(features), features
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return self.preprocess(images.to(self.device)).to(self.device, self._dtype)
+        return prepared(self.preprocess, images.to(self.device)).to(self.device, self._dtype)
 
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.
         return pool_unit(output, self.units, pool=self._pool, layout=self.layout or "NC", prefix=self.prefix)
+
+    def _checked_select(self, output: Tensor) -> Tensor:
+        responses = self._select(output)
+        if responses.is_complex():
+            raise ValueError(
+                f"layer {self.layer!r} of {type(self.model).__name__} gives complex numbers; expected real ones. Pass"
+                " unit= a function of the output, such as lambda output: output[:, 3].abs().mean((1, 2))."
+            )
+        return responses
 
     def fingerprint(self) -> str:
         """A short hash of the model's weights as they are now."""
@@ -578,7 +589,12 @@ def _normalising(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if name and ((isinstance(module, Preprocess) and normalises(module)) or type(module).__name__ == "Normalize")
+        if name
+        and (
+            (isinstance(module, Preprocess) and normalises(module))
+            or type(module).__name__ == "Normalize"
+            or hasattr(module, "image_mean")  # torchvision's detectors
+        )
     ]
 
 
