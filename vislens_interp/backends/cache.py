@@ -1,5 +1,6 @@
 """Embeddings and responses of many images, computed once and kept on disk."""
 
+import contextlib
 import hashlib
 import os
 import time
@@ -73,8 +74,9 @@ class Shards:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(".*.tmp"):
-            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another writer has given it its name
+                if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                    path.unlink()
         self._values: list[Tensor] = []
         self._seen: set[str] = set()
         self._keys = np.empty(0, _KEY)
