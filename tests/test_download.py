@@ -149,6 +149,12 @@ def test_a_wrong_file_is_removed(hub, cache):
     with pytest.raises(ValueError, match="config.json has 2 bytes; expected 16 bytes"):
         check_file(path, REPOSITORY.files[0])
     assert not path.exists()
+    path.write_bytes(b"12")
+    rounded = replace(REPOSITORY.files[1], size=10_000_000, exact=False)  # of which the checksum alone is known
+    with pytest.raises(ValueError, match="unet/weights.safetensors has sha256 .*; expected sha256"):
+        check_file(path, rounded)
+    path.write_bytes(CONTENTS["unet/weights.safetensors"])
+    check_file(path, rounded)
 
 
 def test_offline_is_one_line(cache, monkeypatch, capsys):
@@ -190,6 +196,10 @@ def test_sizes_and_licences_come_first(cache, capsys):
     assert not cache.exists()
     assert main(["download", "sd15", "--precision", "fp32"]) == 0
     assert "to download: 8.26 GB" in capsys.readouterr().out
+    assert main(["download", "sd15", "--speedup", "lcm"]) == 0
+    said = capsys.readouterr().out
+    assert "LCM-LoRA for Stable Diffusion 1.5 (optional): 0.13 GB, 0.13 GB to download" in said
+    assert "to download: 6.26 GB" in said
     assert main(["download", "cifar10"]) == 2
     with pytest.raises(ValueError, match="precision='int8' is not published; expected one of"):
         sd15_repositories("int8")

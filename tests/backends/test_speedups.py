@@ -9,6 +9,7 @@ from checkpoints import DIM, SCHEDULER, UNET, lora_state, write_hub_cache
 from safetensors.torch import save_file
 from torch import nn
 
+from vislens_interp.backends.diffusion import speedups
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.backends.diffusion.speedups import SAMPLERS, read_lora, sampler_of
 from vislens_interp.backends.embedding import sd15 as build_sd15
@@ -208,6 +209,12 @@ def test_by_name_from_the_hubs_cache(tiny, lora, tmp_path, monkeypatch):
 def test_what_a_lora_was_not_trained_for(name, options, message):
     with pytest.warns(UserWarning, match=message):
         sampler_of(name, *(options.get(key) for key in ("num_inference_steps", "guidance_scale")))
+
+
+def test_peft_is_missing(plain, lora, monkeypatch):
+    monkeypatch.setattr(speedups, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"speedup='lcm' needs the package peft.* 'vislens_interp\[speedup\]'"):
+        speedups.merge_lora(plain.text_to_image, "lcm", lora)
 
 
 def test_what_cannot_be_merged(tiny, lora, tmp_path):

@@ -1,5 +1,6 @@
 """Embeddings and responses of many images, computed once and kept on disk."""
 
+import contextlib
 import hashlib
 import os
 import time
@@ -75,8 +76,9 @@ class Shards:
         folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(folder)
         for path in folder.glob(".*.tmp"):  # of 0.1.0, whose names do not say who wrote them
-            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another writer has given it its name
+                if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                    path.unlink()
         self._values: list[Tensor] = []
         self._keys: list[Tensor] = []
         self._checks: list[Tensor] = []
