@@ -38,6 +38,8 @@ REFERENCE_COLUMNS = ("name", "response", "response_sd", "axis_1", "axis_2")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _COLUMN = [(float, None)]
 _SETTINGS = {
+    "alpha?": (float, None),
+    "strength?": (float, None),
     "judge?": (str, None),
     "similarity_network?": (str, None),
     "reference_set?": str,
