@@ -268,6 +268,8 @@ def _read_background(folder: Path, kept: dict[str, Any], version: int, where: st
             f"{str(folder / 'reference.csv')!r}: {error}; expected numbers in {list(REFERENCE_COLUMNS[1:])}. Restore a"
             " copy, or make it again."
         ) from error
+    if len({len(row) for row in kept["changes"]}) > 1:
+        raise ValueError("background.changes has rows of unequal length; expected a number an image in each.")
     names = [row["name"] for row in rows]
     galleries = {
         key: TopImages(_pictures(folder, kept["images"].get(key, []), where), _tensor(row["responses"]), row["names"])
