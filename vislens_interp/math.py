@@ -34,8 +34,7 @@ def ridge_gcv(x: Tensor, y: Tensor) -> Tensor:
     shrink = s[:, None] ** 2 / (s[:, None] ** 2 + GCV_PENALTIES.to(s))
     total = (y**2).sum(0) - (projected**2).sum(0)
     residual = ((1 - shrink[:, :, None]) ** 2 * projected[:, None] ** 2).sum(0) + total
-    left = len(x) - 1 - shrink.sum(0)  # degrees of freedom of the residual; centring takes one
-    score = residual / left.clamp_min(1e-9)[:, None] ** 2
+    score = residual / (len(x) - shrink.sum(0)).clamp_min(1)[:, None] ** 2
     best = score.argmin(0)
     return v @ (s[:, None] / (s[:, None] ** 2 + GCV_PENALTIES.to(s)[best]) * projected)
 
