@@ -282,8 +282,8 @@ def test_load_refuses_a_truncated_or_newer_file(tmp_path):
     path.write_text(content[:200])
     with pytest.raises(ValueError, match="truncated or no JSON"):
         LensResult.load(tmp_path / "out")
-    path.write_text(content.replace('"format_version": 2', '"format_version": 3'))
-    with pytest.raises(ValueError, match="format version 3, newer than this library reads.*Upgrade"):
+    path.write_text(content.replace('"format_version": 3', '"format_version": 4'))
+    with pytest.raises(ValueError, match="format version 4, newer than this library reads.*Upgrade"):
         LensResult.load(tmp_path / "out")
 
 

@@ -38,6 +38,8 @@ REFERENCE_COLUMNS = ("name", "response", "response_sd", "axis_1", "axis_2")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _COLUMN = [(float, None)]
 _SETTINGS = {
+    "alpha?": (float, None),
+    "strength?": (float, None),
     "judge?": (str, None),
     "similarity_network?": (str, None),
     "reference_set?": str,
@@ -173,7 +175,7 @@ _OUR_NAMES = re.compile(
 def _write(result: LensResult, folder: Path) -> None:
     files = {key: _write_pictures(folder, key, images, result.names) for key, images in result.images.items()}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the font has no sign of a name
+        warnings.simplefilter("ignore", UserWarning)  # the font lacks a sign of a name, or its script
         result.figure().savefig(folder / "figure.png")
     write_text(folder / "report.html", result.html())
     write_text(folder / "manifest.csv", csv_text(COLUMNS, _rows(result, files), digits=7))
@@ -260,12 +262,14 @@ def _reference_rows(behind: Background, mean: float, std: float) -> Iterator[lis
 def _read_background(folder: Path, kept: dict[str, Any], version: int, where: str) -> Background:
     rows = read_csv(folder / "reference.csv", REFERENCE_COLUMNS, escaped=version >= 3)
     try:
-        columns = {name: torch.tensor([float(row[name]) for row in rows]) for name in REFERENCE_COLUMNS[1:]}
+        columns = {name: _tensor([float(row[name]) for row in rows]) for name in REFERENCE_COLUMNS[1:]}
     except ValueError as error:
         raise ValueError(
             f"{str(folder / 'reference.csv')!r}: {error}; expected numbers in {list(REFERENCE_COLUMNS[1:])}. Restore a"
             " copy, or make it again."
         ) from error
+    if len({len(row) for row in kept["changes"]}) > 1:
+        raise ValueError("background.changes has rows of unequal length; expected a number an image in each.")
     names = [row["name"] for row in rows]
     galleries = {
         key: TopImages(_pictures(folder, kept["images"].get(key, []), where), _tensor(row["responses"]), row["names"])
@@ -275,8 +279,8 @@ def _read_background(folder: Path, kept: dict[str, Any], version: int, where: st
         responses=columns["response"],
         positions=torch.stack([columns["axis_1"], columns["axis_2"]], 1),
         names=names if any(names) else [],
-        means={key: torch.tensor(value) for key, value in kept["means"].items()},
-        moves={key: torch.tensor(value) for key, value in kept["moves"].items()},
+        means={key: torch.tensor(value, dtype=torch.float64).float() for key, value in kept["means"].items()},
+        moves={key: torch.tensor(value, dtype=torch.float64).float() for key, value in kept["moves"].items()},
         galleries=galleries,
         alphas=kept["alphas"],
         changes=torch.stack([_tensor(row) for row in kept["changes"]]) if kept["changes"] else torch.zeros(0, 0),
@@ -289,4 +293,5 @@ def _pictures(folder: Path, files: Sequence[str], where: str) -> Tensor:
 
 
 def _tensor(values: Sequence[float | None]) -> Tensor:
-    return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
+    # By way of float64, for torch refuses to read what is too large for float32.
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64).float()
