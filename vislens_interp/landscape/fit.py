@@ -1,7 +1,6 @@
 """Fitting a landscape: a VAE trained so that a unit's responses organise its latents."""
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, rebuilding, restore_optimizer, save_state
+from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -102,22 +101,18 @@ def fit_landscape(
     data = "" if checkpoint is None else fingerprint({"x": x, "responses": responses})
     if checkpoint is not None and checkpoint.exists():
         saved = load_state(checkpoint, "fit checkpoint")
-        if saved.get("settings") != asdict(settings):
+        if saved["settings"] != asdict(settings):
             raise ValueError(
                 f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings; delete it or use those settings."
             )
-        if saved.get("data") != data or saved.get("prior") != prior.state():
+        if saved["data"] != data or saved["prior"] != prior.state():
             raise ValueError(
                 f"checkpoint={str(checkpoint)!r} belongs to a fit of other images, responses or prior; delete it or "
                 "pass those."
             )
-        with rebuilding(checkpoint, "fit checkpoint"):
-            history, best = [dict(row) for row in saved["history"]], dict(saved["best"])
-            first, seconds = len(history), float(saved["seconds"])
-            if best or any(math.isfinite(row["validation_loss"]) for row in history):
-                vae.load_state_dict(best)  # to see that it fits
-            vae.load_state_dict(saved["vae"])
-            solver.load(saved["solver"])
+        vae.load_state_dict(saved["vae"])
+        solver.load(saved["solver"])
+        history, best, first, seconds = saved["history"], saved["best"], saved["epoch"], saved["seconds"]
 
     started = time.monotonic() - seconds
     bar = tqdm(range(first, settings.epochs), initial=first, total=settings.epochs, desc="fit", disable=not progress)
@@ -205,8 +200,8 @@ class _Adam:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.schedule.last_epoch = int(state["schedule"]["last_epoch"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
 
 
 class _Rounds:
