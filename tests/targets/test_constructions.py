@@ -247,7 +247,7 @@ def test_right_or_one_of_our_own_errors(data):
 @quiet
 @pytest.mark.slow
 def test_a_thousand_constructions():
-    """The counts of docs/reading_units.md."""
+    """The same without hypothesis, a thousand times; outcomes are counted and printed."""
     counts = Counter()
     for number in range(1000):
         draw = random.Random(number)
