@@ -379,6 +379,10 @@ def test_whole_and_complex_numbers():
         def forward(self, x):
             return (x * 10).long()
 
+    class Positive(nn.Module):
+        def forward(self, x):
+            return x > 0
+
     class Spectrum(nn.Module):
         def forward(self, x):
             return torch.fft.fft2(x.float())
@@ -388,6 +392,9 @@ def test_whole_and_complex_numbers():
     whole = model[:2](IMAGES[..., :8, :8])
     units = [1, MeanOf([0, 2]), Direction([0.25, 0, 0.5, 0]), (1, 2, 3), lambda output: output.flatten(1).sum(1)]
     got = LayerTarget(model, "1", units, preprocess=PIXELS, image_size=8).responses(IMAGES[..., :8, :8])
+    signs = nn.Sequential(model[0], Positive())
+    got_signs = LayerTarget(signs, "1", 2, preprocess=PIXELS, image_size=8).responses(IMAGES[..., :8, :8])[:, 0]
+    assert torch.allclose(got_signs, (model[0](IMAGES[..., :8, :8]) > 0)[:, 2].float().mean((1, 2)))
     maps = whole.float().mean((2, 3))
     expected = [maps[:, 1], maps[:, [0, 2]].mean(1), 0.25 * maps[:, 0] + 0.5 * maps[:, 2], whole[:, 1, 2, 3]]
     assert torch.allclose(got, torch.stack([*expected, whole.flatten(1).sum(1)], 1), atol=1e-4)

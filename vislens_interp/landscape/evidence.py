@@ -16,7 +16,7 @@ from vislens_interp.tables import display_text
 DRAWS = 1000
 WEAK_CORRELATION = 0.1
 WEAK_P = 0.02
-"""Noise is called good in that share of fits: of 300 on noise 17 had p of at most 0.05, 11 of at most 0.02."""
+"""Noise is called good in that share of fits: of 360 on noise 22 had p of at most 0.05, 12 of at most 0.02."""
 FEW_STRONG = 20
 
 

@@ -406,7 +406,8 @@ class LayerTarget(Target):
         if not agree(one, other, close, axis):
             return False
         first, second = (self._select(tensor).double() for tensor in (one, other))
-        floor = one.abs().max().double().nan_to_num(0, 0) * 1e-3
+        size = (one.float() if one.dtype == torch.bool else one).abs().max()
+        floor = size.double().nan_to_num(0, 0) * 1e-3
         error = (first - second).abs()
         return bool(((error <= close * first.abs().amax(0).clamp_min(floor)) | (first == second) | error.isnan()).all())
 
