@@ -13,6 +13,7 @@ from benchmarks.common.tables import fill, signed, table_text
 
 NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
 SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled")
+WANTED_V4 = 0.64
 WANTED_R = {"early": 0.95, "middle": 0.90, "deep": 0.68}
 
 
@@ -47,6 +48,16 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
         said, wanted = (" / ".join(f"{value:.2f}" for value in one.values()) for one in (seen, WANTED_R))
         text = f"Read-outs of SqueezeNet's units at 128 px: median R {said} (wanted: {wanted})."
         found[text] = all(seen[depth] >= least for depth, least in WANTED_R.items())
+    if "v4" in parts:
+        mean, low, high, median = parts["v4"]["r"]
+        text = f"Read-outs of {parts['v4']['neurons']} V4 neurons (201025): median R {median:.2f}, mean "
+        found[f"{text}{mean:.2f} [{low:.2f}, {high:.2f}] (wanted: {WANTED_V4})."] = median >= WANTED_V4
+    if "reader" in parts:
+        right, units = parts["reader"]["right"], parts["reader"]["units"]
+        text = (
+            f"A reader of preferred and suppressed pictures tells in {percent(right)} of pairs of photographs which one"
+        )
+        found[f"{text} drives the unit ({units} units; chance 50 %)."] = right[1] > 0.5
     return found
 
 
@@ -99,6 +110,10 @@ def measures(parts: dict[str, Any]) -> list[Measure]:
         sample = f"{parts['alone']['images']} test images, 200 classes"
         spread = "95 % bootstrap interval over images"
         found.append(measure(what, parts["alone"]["named"], "share", sample, spread=spread))
+    if "reader" in parts:
+        what = "embedded backend: pairs of photographs told apart from preferred and suppressed pictures (chance 50 %)"
+        sample = f"{parts['reader']['units']} units, one reader"
+        found.append(measure(what, parts["reader"]["right"], "share", sample, spread=BOOTSTRAP))
     return found
 
 
@@ -140,7 +155,7 @@ def write(done: dict[str, Any], folder: Path) -> None:
     for title, met in (("What fails its aim", False), ("What holds", True)):
         verdict += [f"**{title}.**", "", *[f"- {text}" for text, value in said.items() if value is met], ""]
     listed: list[str] = []
-    for name in ("named", "alone", "embedding"):
+    for name in ("named", "alone", "embedding", "v4", "reader"):
         if name in parts:
             listed += [f"## {name.capitalize()}", "", *_listed(parts[name]), ""]
     text = fill(

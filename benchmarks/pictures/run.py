@@ -26,6 +26,7 @@ from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.provenance import provenance
+from benchmarks.common.v4_sessions import load_session
 from benchmarks.pictures.report import write
 from vislens_interp.backends.embedded import INPUT, NETWORK
 
@@ -33,7 +34,7 @@ LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
     "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
 }
-PARTS = ("named", "embedding", "alone", "edits")
+PARTS = ("named", "embedding", "v4", "alone", "edits")
 METHODS: dict[str, tuple[str, float | None, float]] = {
     "edit": ("edit", None, 0.0),
     "edit, alpha 0.3": ("edit", 0.3, 0.0),
@@ -178,6 +179,19 @@ def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, An
         r = vl.pearson((held - x.mean(0)) @ weights, truth)[truth.std(0) > 0]
         found[depth] = [*interval(r), r.median().item()]
     return found
+
+
+def v4(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
+    """Held-out correlation of a ridge read-out with single V4 neurons, whose fields are small."""
+    session = load_session(data, "201025")
+    rows, held_out = session.split()
+    embedder = vl.get_backend("embedded").closed_loop.embedder
+    with torch.no_grad():
+        x = embedder(session.images).double()
+    y = session.responses.double()
+    weights = vl.ridge_gcv(x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0))
+    r = vl.pearson((x[held_out] - x[rows].mean(0)) @ weights, y[held_out])
+    return {"neurons": len(r), "learnt": len(rows), "held out": len(held_out), "r": [*interval(r), r.median().item()]}
 
 
 def edits(
@@ -369,11 +383,11 @@ def main() -> None:
             figures = edits(data, nets, args.seed, folder, 0 if args.tune else 1, args.units, args.share)
             part = folder.name
         else:
-            figures = {"named": named, "alone": alone, "embedding": embedding}[part](data, nets, args.seed)
+            figures = {"named": named, "alone": alone, "embedding": embedding, "v4": v4}[part](data, nets, args.seed)
         text = json.dumps({"provenance": source, "measures": figures}, indent=1)
         vl.write_text(args.out / f"part-{part}.json", text)
         print(part, text, flush=True)
-    files = {part: args.out / f"part-{part}.json" for part in PARTS}
+    files = {part: args.out / f"part-{part}.json" for part in (*PARTS, "reader")}
     write({part: read(file) for part, file in files.items() if file.is_file()}, args.out)
 
 
