@@ -27,8 +27,8 @@ from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeEdit
-from vislens_interp.models import check_device
-from vislens_interp.random_state import NOISE_SEEDS, check_seed, check_seeds
+from vislens_interp.models import device_beside
+from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results import lens_file
@@ -38,7 +38,6 @@ from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.target import LayerTarget, Target
-from vislens_interp.validation import check_number
 
 
 class FeatureLens:
@@ -185,8 +184,6 @@ class FeatureLens:
         alphas: Sequence[float] = (),
     ) -> None:
         """Raise now what :meth:`visualize` would raise of these arguments: before a fit that takes minutes."""
-        for one in alphas:
-            check_number("alphas", one)
         validate_visualize(self, direction, method, alpha, strength, judge, mode, alphas)
 
     def visualize(
@@ -228,7 +225,6 @@ class FeatureLens:
         Returns:
             The result; of a lens on several units that of the first, ``result.of_unit(name)`` gives the others.
         """
-        seeds = check_seeds(seeds)
         return visualize(
             self,
             images,
@@ -252,8 +248,6 @@ class FeatureLens:
         **arguments: Any,
     ) -> Comparison:
         """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
-        for seed in seeds:
-            check_seed(seed, "seeds")
         return compare(self, images, methods, seeds, **arguments)
 
     def contact_sheet(
@@ -328,30 +322,16 @@ class FeatureLens:
     def to(self, device: str | torch.device) -> Self:
         """Compute on another device: the backend's networks, the fitted landscape and what it learned go there.
 
-        The model is yours, and no lens moves it: call ``model.to(device)`` first. Images stay where they are; every
-        call moves those that it reads.
+        The model is yours, and no lens moves it: call ``model.to(device)`` first. Images stay where they are.
 
         Args:
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-
-        Returns:
-            The lens.
 
         Raises:
             TypeError: It is no device: networks keep their types.
             ValueError: There is no such device, the model is on another, or the backend was not made by its name.
         """
-        if not isinstance(device, (str, torch.device)):
-            raise TypeError(
-                f"device is a {type(device).__name__} ({device!r}); expected 'cpu', 'cuda', 'cuda:N' or 'mps'. A lens"
-                " keeps the types of its networks."
-            )
-        wanted = torch.empty(0, device=check_device(str(device))).device  # "cuda" is "cuda:0", mostly
-        if isinstance(self.target, LayerTarget) and self.target.device != wanted:
-            raise ValueError(
-                f"device={str(device)!r}, but the model is on {str(self.target.device)!r}; it is yours, and a lens does"
-                f" not move it. Call model.to({str(device)!r}) first, then lens.to({str(device)!r})."
-            )
+        wanted = device_beside(self.target.device if isinstance(self.target, LayerTarget) else None, device)
         if self.backend.device != wanted:
             self.backend = on_device(self.backend, wanted)
             if self.method_ is not None:

@@ -40,6 +40,27 @@ def check_device(name: str) -> torch.device:
     return device
 
 
+def device_beside(model: torch.device | None, device: str | torch.device) -> torch.device:
+    """A device for what belongs to a lens: it has to be the model's, which a lens does not move; None has no say.
+
+    Raises:
+        TypeError: ``device`` is no device.
+        ValueError: There is no such device, or the model is on another.
+    """
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(
+            f"device is a {type(device).__name__} ({device!r}); expected 'cpu', 'cuda', 'cuda:N' or 'mps'. A lens"
+            " keeps the types of its networks."
+        )
+    wanted = torch.empty(0, device=check_device(str(device))).device  # "cuda" is "cuda:0", mostly
+    if model not in (None, wanted):
+        raise ValueError(
+            f"device={str(device)!r}, but the model is on {str(model)!r}; it is yours, and a lens does not move it."
+            f" Call model.to({str(device)!r}) first, then lens.to({str(device)!r})."
+        )
+    return wanted
+
+
 def load_model(spec: str, weights: str | None = None, seed: int = 0) -> nn.Module:
     """A model by name, in evaluation mode, with what prepares its images.
 

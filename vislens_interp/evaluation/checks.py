@@ -13,6 +13,7 @@ from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.validation import check_number
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -42,6 +43,8 @@ def validate_visualize(
 ) -> None:
     """Raise what a visualisation with these arguments would raise; nothing is computed."""
     check_method(method)
+    for one in alphas:
+        check_number("alphas", one)
     name = method if isinstance(method, str) else type(method).__name__
     maker = method_by_name(method) if isinstance(method, str) else method
     if mode is not None and method not in OURS:

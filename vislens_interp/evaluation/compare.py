@@ -31,6 +31,7 @@ from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.metrics.angle import edit_angle
 from vislens_interp.progress import tqdm
+from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.results.lens_file import load_changed
 from vislens_interp.schema import check_schema
@@ -104,7 +105,7 @@ def compare(
             folder holds parts of another comparison.
         TypeError: A method is none.
     """
-    named, repetitions = name_methods(methods), [int(seed) for seed in seeds]
+    named, repetitions = name_methods(methods), [check_seed(seed, "seeds") for seed in seeds]
     _check_arguments(repetitions, direction, strength, angle)
     if folder is not None:
         check_writable(Path(folder) / "part")

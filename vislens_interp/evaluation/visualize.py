@@ -15,6 +15,7 @@ from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
+from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import embed
 from vislens_interp.results.background import Background
 from vislens_interp.results.result import LensResult
@@ -59,6 +60,7 @@ def visualize(
     progress: bool = False,
 ) -> LensResult:
     """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
+    seeds = check_seeds(seeds)
     lens.validate(direction, method=method, alpha=alpha, strength=strength, judge=judge, mode=mode, alphas=alphas)
     moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
     pictures, names, seed_list = _inputs(lens, images, seeds, on_error, progress)

@@ -587,16 +587,11 @@ def _own_layout(model: nn.Module) -> Layout | None:
 
 def _normalising(model: nn.Module) -> list[str]:
     """Names of modules that normalise pixels if the pass calls them."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if name
-        and (
-            (isinstance(module, Preprocess) and normalises(module))
-            or type(module).__name__ == "Normalize"
-            or hasattr(module, "image_mean")  # torchvision's detectors
-        )
-    ]
+
+    def known(module: Any) -> bool:
+        return normalises(module) or type(module).__name__ == "Normalize" or hasattr(module, "image_mean")  # detectors
+
+    return [name for name, module in model.named_modules() if name and known(module)]
 
 
 def _check_batch_size(batch_size: int) -> None:
