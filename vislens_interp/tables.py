@@ -34,7 +34,7 @@ def display_name(name: str, length: int = 28) -> str:
     """The end of a file's name in one line of at most ``length`` characters; the end is what tells files apart.
 
     >>> display_name("animals/a very long name of a picture of a cat.png")
-    '…ame of a picture of a cat.png'
+    '…e of a picture of a cat.png'
     """
     return shortened(name.rsplit("/", 1)[-1], length)
 

@@ -3,9 +3,11 @@
 from collections.abc import Collection
 from difflib import get_close_matches
 from numbers import Real
+from typing import TYPE_CHECKING
 
-import numpy as np
-from torch import Tensor
+if TYPE_CHECKING:  # the arguments of ``vislens`` are checked without them
+    import numpy as np
+    from torch import Tensor
 
 
 def check_word(name: str, value: str, known: Collection[str], remark: str = "") -> None:
@@ -51,7 +53,7 @@ def check_shares(meaning: str = ".", /, **shares: float | None) -> None:
             raise ValueError(f"{name}={value} must lie in [0, 1]{meaning}")
 
 
-def check_finite(remedy: str = "Leave those images out.", /, **tensors: Tensor) -> None:
+def check_finite(remedy: str = "Leave those images out.", /, **tensors: "Tensor") -> None:
     """Raise ValueError for a tensor with NaN or infinite values."""
     for name, values in tensors.items():
         if not values.isfinite().all():
@@ -71,9 +73,10 @@ def closest(
     return "" if otherwise is None else f"{otherwise} {', '.join(list(known)[:limit]) or 'none'}."
 
 
-def shapes(**arrays: Tensor | np.ndarray) -> str:
+def shapes(**arrays: "Tensor | np.ndarray") -> str:
     """The beginning of a message: which argument has which shape.
 
+    >>> import numpy as np
     >>> shapes(a=np.zeros((2, 3)), b=np.zeros(4))
     'a has shape (2, 3) and b (4,)'
     """

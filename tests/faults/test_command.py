@@ -51,17 +51,6 @@ def visualize(pictures, out, *more):
             "--method", "noise", "--direction", "increase", "--strength", "0", "--out", out, *more]  # fmt: skip
 
 
-def test_help_answers_at_once():
-    """Half a second of processor at most: nothing heavy is imported."""
-    best = 9.0
-    for _ in range(3):
-        before = os.times()
-        assert vislens("--help").returncode == 0
-        after = os.times()
-        best = min(best, after.children_user + after.children_system - before.children_user - before.children_system)
-    assert best < 0.5
-
-
 def test_exit_codes_are_said():
     text = " ".join(vislens("--help").stdout.decode().split())
     assert "0 success 1 an error, said in one line on stderr; or nobody reads the output 2 wrong usage" in text

@@ -156,7 +156,7 @@ def layer_version(folder: Path) -> int | None:
 
 
 def result_of(version: int) -> LensResult:
-    keys = ("reference", "unedited", "increase", "decrease")
+    keys = ("inputs", "unedited", "increase", "decrease")
     draw = generator(version)
     images = {key: torch.rand(3, 3, 8, 8, generator=draw) for key in keys}
     return LensResult(

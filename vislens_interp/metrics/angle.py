@@ -18,6 +18,7 @@ def edit_angle(original: Tensor, edited: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes differ, a value is not finite, or a row is all zero and has no direction.
 
+    >>> import torch
     >>> edit_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])).round().tolist()
     [90.0]
     """

@@ -90,7 +90,7 @@ def monotonicity(doses: Tensor, changes: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes do not fit, doses are all the same, or a value is NaN.
 
-    >>> monotonicity(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[0.0, 3.0], [1.0, 2.0], [9.0, 1.0]])).tolist()
+    >>> monotonicity(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[0.0, 3.0], [1.0, 2.0], [9.0, 1.0]])).round().tolist()
     [1.0, -1.0]
     """
     if doses.ndim != 1 or changes.ndim != 2 or len(doses) != len(changes) or len(doses.unique()) < 2:
