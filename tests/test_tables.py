@@ -50,7 +50,7 @@ def test_numbers_are_written_with_so_many_digits():
 
 
 @pytest.mark.parametrize(
-    "content", [b"name,valu\na,1\n", b"name,value\na\n", b"name,value\n\xff,1\n", b'name,value\n"a\n', b""]
+    "content", [b"name,other\na,1\n", b"name,value\na\n", b"name,value\n\xff,1\n", b'name,value\n"a\n', b""]
 )
 def test_another_table_is_refused(tmp_path, content):
     path = tmp_path / "table.csv"

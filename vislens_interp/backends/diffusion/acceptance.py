@@ -192,7 +192,8 @@ def _embedder(run: Acceptance) -> tuple[bool, str]:
     folder = find(OPENCLIP.repo_id, CLIP, argument="clip")
     state = load_file(folder / "open_clip_model.safetensors")
     with torch.random.fork_rng(devices=[]):
-        theirs = CLIPVisionModelWithProjection(CLIPVisionConfig(**run.facts.vision, hidden_act="gelu")).eval()
+        settings: dict[str, Any] = {**run.facts.vision, "hidden_act": "gelu"}
+        theirs = CLIPVisionModelWithProjection(CLIPVisionConfig(**settings)).eval()
     tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
     missing, unexpected = theirs.load_state_dict(as_transformers(tower), strict=False)
     if unexpected or any("position_ids" not in name for name in missing):
@@ -263,8 +264,8 @@ def _by_hand(run: Acceptance) -> tuple[bool, str]:
 def _stock(run: Acceptance) -> tuple[bool, str]:
     from diffusers import StableDiffusionPipeline
 
-    generator = run.generator
-    stock = StableDiffusionPipeline(**generator.text_to_image.components, requires_safety_checker=False)
+    generator: Any = run.generator
+    stock: Any = StableDiffusionPipeline(**generator.text_to_image.components, requires_safety_checker=False)
     stock.set_progress_bar_config(disable=True)
     latent, embedding = _start(run)
     made: Any = stock(
