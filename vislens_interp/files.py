@@ -66,7 +66,9 @@ def write_atomically(path: PathLike, write: Callable[[Path], Any]) -> Path:
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     path = Path(path)
-    with _temporary(path, path.parent) as (temporary, _):
+    with _temporary(path, path.parent) as (folder, _):
+        folder.mkdir()  # a writer may have temporary files of its own, as safetensors does, which a kill leaves too
+        temporary = folder / "whole"
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)

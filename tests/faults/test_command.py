@@ -136,7 +136,9 @@ def test_signals_at_any_moment(name, waits):
 
 
 READY = """if True:
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup, or behind a shell's &, they are ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from vislens_interp import cli
     from vislens_interp.cli import arguments
     parse = arguments.build_parser
