@@ -15,6 +15,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+COLOURS_SQRT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+"""Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
+
 PathLike: TypeAlias = str | os.PathLike[str]
 ImageSource: TypeAlias = Tensor | Image.Image | PathLike | Sequence[Image.Image | PathLike]
 

@@ -123,7 +123,7 @@ def full_chunks(count: int, size: int) -> list[tuple[Tensor, int]]:
     [([0, 1], 2), ([2, 2], 1)]
     """
     chunks = torch.arange(count).split(size)
-    return [(torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows)) for rows in chunks]
+    return [(torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows)) for rows in chunks if len(rows)]
 
 
 def keep_norm(x: Tensor, reference: Tensor) -> Tensor:

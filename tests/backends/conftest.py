@@ -17,6 +17,20 @@ def tiny(tmp_path_factory):
     return write_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
+@pytest.fixture
+def embeddings():
+    """Three, for the tiny checkpoints."""
+    from checkpoints import DIM
+
+    return 5 * torch.randn(3, DIM, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def pictures():
+    """Three at 32 px."""
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.fixture(scope="session")
 def sd15(tiny):
     """The paper's full path on the tiny checkpoints, four steps."""

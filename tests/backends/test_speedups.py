@@ -42,16 +42,6 @@ def fast(tiny, lora, tmp_path_factory):
     return made
 
 
-@pytest.fixture
-def embeddings():
-    return 5 * torch.randn(3, DIM, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def pictures():
-    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
 # --- what is published
 
 

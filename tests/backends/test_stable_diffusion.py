@@ -24,16 +24,6 @@ def fifty(tiny):
     return StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, guidance_scale=1)
 
 
-@pytest.fixture
-def embeddings():
-    return 5 * torch.randn(3, DIM, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def pictures():
-    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
 def count_steps(generator, **arguments):
     calls = []
     hook = generator.unet.register_forward_hook(lambda *_: calls.append(1))

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
-from vislens_interp.images import resize
+from vislens_interp.images import COLOURS_SQRT, resize
+from vislens_interp.math import full_chunks
+from vislens_interp.validation import check_positive
 from vislens_interp.zoo.map_generator import MapGenerator
 
 STEPS, LR, CHANGE = 12, 0.06, 0.1
@@ -27,8 +29,6 @@ is not climbed."""
 CHUNK = 8
 """Pictures changed together. A chunk is filled up, so that a picture's bits do not depend on what comes with it."""
 SEED = 20_000
-_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
-"""Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
 
 
 class ClosedLoopGenerator:
@@ -68,9 +68,7 @@ class ClosedLoopGenerator:
         change: float = CHANGE,
         draw_steps: int = DRAW_STEPS,
     ) -> None:
-        for name, value in (("steps", steps), ("lr", lr), ("change", change), ("draw_steps", draw_steps)):
-            if value <= 0:
-                raise ValueError(f"{name}={value} must be greater than 0.")
+        check_positive(steps=steps, lr=lr, change=change, draw_steps=draw_steps)
         if size % 32:
             raise ValueError(f"size={size}; expected a multiple of 32, at which all maps have whole sizes.")
         self.embedder, self.decoder, self.network = embedder, decoder, network
@@ -151,14 +149,15 @@ class ClosedLoopGenerator:
             starts = self.reconstruct(images, strength)
         share = torch.as_tensor(share, dtype=starts.dtype, device=starts.device).expand(len(starts))
         made = []
-        for rows in torch.arange(len(starts), device=starts.device).split(chunk):
+        for filled, own in full_chunks(len(starts), chunk):
+            filled = filled.to(starts.device)
+            rows = filled[:own]
             if not bool((share[rows] > 0).any()):
                 made.append(starts[rows])
                 continue
-            filled = torch.cat([rows, rows[-1:].expand(chunk - len(rows))])
             climbed = self._climb(starts[filled], objective, filled, share[filled], side, steps or self.steps)
-            made.append(climbed[: len(rows)])
-        return torch.cat(made)
+            made.append(climbed[:own])
+        return torch.cat(made) if made else starts
 
     def _climb(
         self,
@@ -190,9 +189,8 @@ class ClosedLoopGenerator:
     def draw(self, x: Tensor, seeds: list[int]) -> Tensor:
         """Pictures (N, 3, S, S) from embeddings (N, D) alone."""
         made = []
-        for rows in torch.arange(len(x)).split(CHUNK):
-            filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
-            made.append(self._draw(x[filled].detach().to(self.device), [seeds[row] for row in filled])[: len(rows)])
+        for filled, own in full_chunks(len(x), CHUNK):
+            made.append(self._draw(x[filled].detach().to(self.device), [seeds[row] for row in filled])[:own])
         return torch.cat(made) if made else x.new_zeros(0, 3, self.size, self.size)
 
     def _draw(self, x: Tensor, seeds: list[int]) -> Tensor:
@@ -242,7 +240,7 @@ def _signal(spectrum: Tensor, side: int, exponent: float) -> Tensor:
     weight = (rows**2 + columns**2).sqrt().clamp_min(1) ** -exponent
     weight = (weight / weight.square().mean().sqrt()).to(spectrum)
     waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
-    return torch.einsum("rc,nchw->nrhw", _COLOURS.to(waves), waves)
+    return torch.einsum("rc,nchw->nrhw", COLOURS_SQRT.to(waves), waves)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -11,6 +11,7 @@ from vislens_interp.backends.sources import CLIP, damaged, find, first_line, too
 from vislens_interp.backends.weights import OPENCLIP
 from vislens_interp.images import ImageSource, check_shape, load_images
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.validation import check_counts
 
 
 @runtime_checkable
@@ -59,8 +60,7 @@ class OpenCLIPEmbedder(nn.Module):
         batch_size: int = 32,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        check_counts(batch_size=batch_size)
         if preprocess.size is None:
             raise ValueError("preprocess has no size; expected the side in pixels that the network takes.")
         self.device, self.dtype, self.batch_size = torch.device(device), dtype, batch_size

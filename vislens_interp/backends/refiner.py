@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from vislens_interp.validation import check_counts
+
 
 class DDPMRefiner(nn.Module):
     """Add noise up to a level and denoise again: SDEdit with an unconditional diffusion model.
@@ -23,8 +25,7 @@ class DDPMRefiner(nn.Module):
         from diffusers import DDIMScheduler, UNet2DModel  # here: importing the package must not import diffusers
 
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1.")
+        check_counts(steps=steps)
         self.steps = steps
         unet: Any = UNet2DModel.from_pretrained(folder, subfolder="unet")
         self.unet = unet.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
+from vislens_interp.images import COLOURS_SQRT
+
 LOGIT_EPS = 1e-3
 """Pixels nearer to black or white than this are taken for this, so that their logit is finite."""
 
-_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
-COLOURS = _COLOURS / _COLOURS.norm(dim=0).max()
-"""Square root of the covariance of ImageNet's colours, its longest column of length 1 (lucid, ``param/color.py``)."""
+COLOURS = COLOURS_SQRT / COLOURS_SQRT.norm(dim=0).max()
+"""Square root of the covariance of ImageNet's colours, its longest column of length 1."""
 
 
 def recorrelate(channels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vislens_interp.report.render import change_text, evidence_text, number_of
 from vislens_interp.tables import display_name, display_text, shortened
+from vislens_interp.validation import check_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +64,7 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     Raises:
         ValueError: ``max_images`` is below 1.
     """
-    if max_images < 1:
-        raise ValueError(f"max_images={max_images} must be at least 1.")
+    check_counts(max_images=max_images)
     shown = min(max_images, len(result))
     keys = ["inputs", "unedited", *result.directions]
     heights = [_SMALL if key == "unedited" else _PICTURE for key in keys]

@@ -7,6 +7,7 @@ from vislens_interp.report import charts
 from vislens_interp.report.charts import number
 from vislens_interp.report.render import LABELS, reference_label, render
 from vislens_interp.tables import display_name
+from vislens_interp.validation import check_counts
 
 if TYPE_CHECKING:
     from vislens_interp.results.background import Background
@@ -26,8 +27,7 @@ def result_page(result: "LensResult", *, max_images: int = 8) -> str:
     Raises:
         ValueError: ``max_images`` is below 1.
     """
-    if max_images < 1:
-        raise ValueError(f"max_images={max_images} must be at least 1.")
+    check_counts(max_images=max_images)
     behind, edit = result.background, (result.settings.get("settings") or {}).get("edit") or {}
     galleries = {} if behind is None else behind.galleries
     return render(

@@ -18,6 +18,7 @@ from vislens_interp.backends.sources import first_line, too_little_memory
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
 from vislens_interp.progress import tqdm
+from vislens_interp.validation import check_counts
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"
@@ -121,9 +122,7 @@ class StableDiffusionGenerator:
         sampler = sampler_of(speedup, num_inference_steps, guidance_scale)
         num_inference_steps = sampler.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance_scale = sampler.guidance_scale if guidance_scale is None else guidance_scale
-        for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1.")
+        check_counts(num_inference_steps=num_inference_steps, batch_size=batch_size)
         if guidance_scale < 1:
             raise ValueError(f"guidance_scale={guidance_scale} must be at least 1, which is none; 7.5 is usual.")
         if size is not None and (size < 8 or size % 8):
