@@ -40,10 +40,8 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
     "edit, alpha 0.3": ("edit", 0.3, 0.0),
     "ridge_direction": ("ridge_direction", None, 0.0),
     "shuffled": ("shuffled", None, 0.0),
-    "ridge_direction, strength 0.6": ("ridge_direction", None, 0.6),
 }
-"""Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself. BrainACTIV's own is
-0.6, at which the decoder draws the start from coarse maps alone."""
+"""Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself."""
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
 PHOTOS, UNITS, INPUTS = 8, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
@@ -185,13 +183,16 @@ def v4(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     """Held-out correlation of a ridge read-out with single V4 neurons, whose fields are small."""
     session = load_session(data, "201025")
     rows, held_out = session.split()
-    embedder = vl.get_backend("embedded").closed_loop.embedder
-    with torch.no_grad():
-        x = embedder(session.images).double()
     y = session.responses.double()
-    weights = vl.ridge_gcv(x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0))
-    r = vl.pearson((x[held_out] - x[rows].mean(0)) @ weights, y[held_out])
-    return {"neurons": len(r), "learnt": len(rows), "held out": len(held_out), "r": [*interval(r), r.median().item()]}
+    found: dict[str, Any] = {"neurons": y.shape[1], "learnt": len(rows), "held out": len(held_out)}
+    for label, options in (("channel means", {}), ("with a grid", {"grid": 3})):
+        embedder = vl.get_backend("embedded", **options).closed_loop.embedder
+        with torch.no_grad():
+            x = embedder(session.images).double()
+        weights = vl.ridge_gcv(x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0))
+        r = vl.pearson((x[held_out] - x[rows].mean(0)) @ weights, y[held_out])
+        found[label] = [*interval(r), r.median().item()]
+    return found
 
 
 def edits(

@@ -93,9 +93,72 @@ def test_statistics_are_saved_and_belong_to_one_network(embedder, tmp_path):
         other.load_statistics(path)
 
 
+class _Maps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.layers = nn.ModuleList([nn.Conv2d(3, 6, 4, 4), nn.Conv2d(6, 8, 2, 2), nn.Conv2d(8, 4, 2, 2)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x
+
+
+def _gridded(grid=2, components=20):
+    names = ["layers.0", "layers.1", "layers.2"]
+    preprocess = Preprocess(SIDE, [0.5], [0.25])
+    return DepthEmbedder(_Maps(), names, preprocess=preprocess, size=SIDE, grid=grid, components=components)
+
+
+def test_a_grid_says_where_and_channel_means_do_not():
+    images = _images(80, 4)
+    plain = DepthEmbedder(
+        _Maps(), ["layers.0", "layers.1", "layers.2"], preprocess=Preprocess(SIDE, [0.5], [0.25]), size=SIDE
+    ).standardise(images)
+    embedder = _gridded().standardise(images)
+    x = embedder(images)
+    assert x.shape == (80, embedder.dim) == (80, plain.dim + 20)
+    assert torch.equal(x[:, : plain.dim], plain(images))
+    turned = images.roll(SIDE // 2, 3)  # the same cells, elsewhere
+    moved = embedder(turned) - x
+    assert moved[:, plain.dim :].norm() > 4 * moved[:, : plain.dim].norm()
+
+
+def test_a_grids_part_is_the_principal_components_of_deviations_of_cells():
+    images = _images(80, 4)
+    embedder = _gridded().standardise(images)
+    x = embedder(images)[:, embedder.dim - 20 :]
+    torch.testing.assert_close(x.mean(0), torch.zeros(20), atol=1e-3, rtol=0)
+    covariance = x.T.cov()
+    torch.testing.assert_close(covariance.diag(), embedder.cell_variance, rtol=1e-2, atol=1e-3)
+    assert (covariance - covariance.diag().diag()).abs().max() < 0.01 * covariance.max()
+    with torch.no_grad():
+        middle = embedder.maps(images)[1]
+    cells = nn.functional.adaptive_avg_pool2d(middle, 2)
+    deviations = (cells - cells.mean((2, 3), keepdim=True)).flatten(1)
+    known = x @ torch.linalg.lstsq(x, deviations - deviations.mean(0)).solution + deviations.mean(0)
+    assert ((known - deviations).square().sum() / (deviations - deviations.mean(0)).square().sum()) < 0.1
+
+
+def test_a_grid_is_saved_and_belongs_to_one_number_of_cells(tmp_path):
+    embedder = _gridded().standardise(_images(80, 4))
+    path = embedder.save_statistics(tmp_path / "grid.safetensors")
+    torch.testing.assert_close(
+        _gridded().load_statistics(path)(_images(5)), embedder(_images(5)), atol=0.02, rtol=0.01
+    )  # the basis is kept in half precision
+    with pytest.raises(ValueError, match="grid of the statistics"):
+        _gridded(grid=4).load_statistics(path)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
+        (lambda: _gridded(grid=1), ValueError, "grid=1"),
+        (lambda: _gridded(grid=9), ValueError, "grid=9, but no layer"),
+        (lambda: _gridded(components=33), ValueError, "grid=2 has 32 values"),
+        (lambda: _gridded().standardise(_images(20)), ValueError, "more than the 20 components"),
         (lambda: DepthEmbedder(_Net(), ["no"], preprocess=Preprocess(8, [0.5], [0.5])), KeyError, "layers names 'no'"),
         (lambda: DepthEmbedder(_Net(), None, preprocess=Preprocess(8, [0.5], [0.5])), ValueError, "layers=None"),
         (

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vislens_interp.backends.adjustments import Adjustments
 from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
@@ -14,15 +15,14 @@ from vislens_interp.math import full_chunks
 from vislens_interp.validation import check_positive
 from vislens_interp.zoo.map_generator import MapGenerator
 
-STEPS, LR, CHANGE = 12, 0.06, 0.1
+STEPS, LR, CHANGE = 12, 0.15, 0.1
 """Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most. On
 12 tuning units a limit of 0.1, 0.06 and 0.03 moved the response by +1.60, +1.54 and +1.26 SD up and +1.22, +1.18 and
 +1.00 SD down; what changes at 0.03 can hardly be seen."""
 DRAW_STEPS, DRAW_LR = 150, 0.1
 """Of a picture that is drawn from its embedding alone."""
-EXPONENT, DRAW_EXPONENT = 1.5, 1.0
-"""Amplitudes of an edit's change, and of a picture from its embedding alone, fall with this power of the frequency;
-photographs' own fall with about 1."""
+EXPONENT = 1.0
+"""Amplitudes of a picture from its embedding alone fall with this power of the frequency, as photographs' do."""
 MARGIN = 8
 """Pixels of the embedder's input by which a picture is shifted between steps, at most: what holds at one place only
 is not climbed."""
@@ -35,10 +35,11 @@ class ClosedLoopGenerator:
     """Embeddings to pictures, by changing a picture until the embedder reads from it what is wanted.
 
     At strength 0 it starts from the input image; above, from what a closed-form decoder draws of the image's feature
-    maps, of ever fewer of the finest. Adam then changes the picture's Fourier coefficients, weighted as photographs'
-    are, so that the embedding moves as asked; the change of pixels is held to a limit, which is what keeps the picture
-    a photograph. Nobody asks the target, and no weight is trained. At strength 1 there is no input image: the picture
-    is drawn from its embedding, starting from a trained generator's picture if there is one, else from noise.
+    maps, of ever fewer of the finest. Adam then adjusts the picture's local contrast and tint
+    (:class:`~vislens_interp.backends.adjustments.Adjustments`), so that the embedding moves as asked; the change of
+    pixels is held to a limit. Nobody asks the target, and no weight is trained. At strength 1 there is no input image:
+    the picture is drawn from its embedding, starting from a trained generator's picture if there is one, else from
+    noise.
 
     Args:
         embedder: Reads embeddings from pictures, with gradients.
@@ -52,8 +53,8 @@ class ClosedLoopGenerator:
     Raises:
         ValueError: A number is out of its range.
 
-    Source: ours; the parametrisation is Olah et al. 2017's. Ascending an embedding's surrogate in pixels is feature
-    accentuation (Hamblin et al. 2024) of the embedder instead of the target.
+    Source: ours; at strength 1 the parametrisation is Olah et al. 2017's. Ascending an embedding's surrogate near a
+    picture is feature accentuation (Hamblin et al. 2024) of the embedder instead of the target.
     """
 
     def __init__(
@@ -168,13 +169,12 @@ class ClosedLoopGenerator:
         seen: int | None,
         steps: int,
     ) -> Tensor:
-        side = min(self.embedder.size, self.size)
-        spectrum = torch.zeros(len(starts), 3, side, side // 2 + 1, 2, device=starts.device, requires_grad=True)
-        optimizer = torch.optim.Adam([spectrum], self.lr, betas=(0.8, 0.99))
+        adjustments = Adjustments(starts)
+        optimizer = torch.optim.Adam(adjustments.parameters, self.lr, betas=(0.8, 0.99))
         limit = (self.change * share)[:, None, None, None]
 
         def picture() -> Tensor:
-            change = F.interpolate(_signal(spectrum, side, EXPONENT), starts.shape[-2:], mode="bicubic")
+            change = adjustments() - starts
             size = (change.square().mean((1, 2, 3), keepdim=True) + 1e-12).sqrt()
             return starts + change * (limit / size).clamp_max(1)
 
@@ -205,7 +205,7 @@ class ClosedLoopGenerator:
         optimizer = torch.optim.Adam([spectrum], DRAW_LR)
 
         def picture() -> Tensor:
-            return first + F.interpolate(_signal(spectrum, side, DRAW_EXPONENT), first.shape[-2:], mode="bicubic")
+            return first + F.interpolate(_signal(spectrum, side, EXPONENT), first.shape[-2:], mode="bicubic")
 
         with torch.enable_grad():
             for step in range(self.draw_steps):

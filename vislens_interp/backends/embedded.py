@@ -17,13 +17,14 @@ from vislens_interp.landscape.vae import EmbeddingVAE
 
 NAME = "embedded"
 NETWORK = "efficientnet_lite0"
-STATISTICS, DECODER, REFERENCE = (
+STATISTICS, GRID, DECODER, REFERENCE = (
     "embedded/statistics.safetensors",
+    "embedded/grid.safetensors",
     "embedded/decoder.safetensors",
     "embedded/reference.zip",
 )
-FILES = (f"{NETWORK}.safetensors", STATISTICS, DECODER, REFERENCE)
-"""What ships below ``zoo/weights``; the recipes ``decoder`` and ``reference`` write the last three."""
+FILES = (f"{NETWORK}.safetensors", STATISTICS, GRID, DECODER, REFERENCE)
+"""What ships below ``zoo/weights``; the recipes ``decoder`` and ``reference`` write the last four."""
 
 INPUT = 128
 """Side in pixels at which the embedder sees pictures. Read-outs of held-out photographs lose little against 224 px
@@ -49,6 +50,7 @@ def embedded(
     name: str | None = None,
     cache: str | Path | None = None,
     size: int = 224,
+    grid: int | None = None,
     **options: Any,
 ) -> EmbeddingBackend:
     """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
@@ -63,6 +65,8 @@ def embedded(
         name: What results and files call the backend; None is ``"embedded"``, or the name of the folder.
         cache: Folder where embeddings are kept; see :class:`~vislens_interp.backends.embedding.EmbeddingBackend`.
         size: Side of the pictures in pixels, a multiple of 32.
+        grid: 3 adds to an embedding where in the picture things are, for targets that look at one place of it, as
+            single neurons do; the reference photographs are then embedded anew. None is the channel means alone.
         options: For :class:`~vislens_interp.backends.closed_loop.ClosedLoopGenerator`: ``steps=``, ``change=``.
 
     Raises:
@@ -72,15 +76,19 @@ def embedded(
     if folder is None:
         place = zoo.WEIGHTS
         for file in FILES:
-            zoo.weights(file)
+            if file != (STATISTICS if grid else GRID):
+                zoo.weights(file)
     else:
         place = Path(folder)
-        if missing := [file for file in (STATISTICS, DECODER) if not (place / file).is_file()]:
+        if missing := [
+            file for file in (STATISTICS if grid is None else GRID, DECODER) if not (place / file).is_file()
+        ]:
             raise FileNotFoundError(
                 f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what the recipe decoder writes: "
                 f"python -m vislens_interp.training decoder --data DIR --out {folder}"
             )
-    embedder: Any = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(place / STATISTICS).to(device)
+    statistics = place / (STATISTICS if grid is None else GRID)
+    embedder: Any = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=grid).load_statistics(statistics).to(device)
     decoder = PyramidDecoder.load(place / DECODER, embedder)
     reference = ReferencePhotographs(place / REFERENCE, size, embedder) if (place / REFERENCE).is_file() else None
 
@@ -88,7 +96,12 @@ def embedded(
         """The best VAE under N(0, 1) for the reference set, or for embeddings as the embedder standardises them."""
         x = None if reference is None else reference.embeddings()
         if x is None:
-            return EmbeddingVAE.principal(torch.zeros(embedder.dim), torch.eye(embedder.dim), LATENT_DIM, NOISE)
+            return EmbeddingVAE.principal(
+                torch.zeros(embedder.dim),
+                torch.eye(embedder.dim) if grid is None else embedder.variances().diag(),
+                LATENT_DIM,
+                NOISE,
+            )
         return EmbeddingVAE.principal(x.mean(0), x.T.cov(correction=0), LATENT_DIM, NOISE)
 
     return EmbeddingBackend(

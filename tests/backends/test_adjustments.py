@@ -1,0 +1,50 @@
+"""What an edit may change of a photograph: contrast and tint, and nothing that it does not have."""
+
+import pytest
+import torch
+
+from vislens_interp.backends.adjustments import Adjustments
+
+
+def _photographs(count=2, side=64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, side, side, generator=generator)
+
+
+@pytest.mark.parametrize("side", [32, 64, 224])
+def test_no_adjustment_gives_the_picture(side):
+    images = _photographs(side=side)
+    torch.testing.assert_close(Adjustments(images)(), images, atol=1e-5, rtol=0)
+
+
+def test_a_gain_multiplies_the_contrast_of_one_band_at_one_place():
+    images = _photographs()
+    adjustments = Adjustments(images)
+    with torch.no_grad():
+        adjustments.gains[0][:, :, :, :4] = 10.0  # the left half, as far as it goes
+    change = (adjustments() - images).detach()
+    assert change[..., :24].abs().mean() > 0.1
+    assert change[..., 40:].abs().max() < 1e-5
+    low = torch.nn.functional.avg_pool2d(change, 8)
+    assert low.abs().mean() < 0.1 * change.abs().mean()  # the finest band has no coarse colours
+
+
+def test_a_picture_without_contrast_gets_none_but_can_be_tinted():
+    grey = torch.full((1, 3, 64, 64), 0.4)
+    adjustments = Adjustments(grey)
+    with torch.no_grad():
+        for gain in adjustments.gains:
+            gain.normal_(generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(adjustments(), grey, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        adjustments.tint += 0.5
+    assert (adjustments() - grey).abs().max() > 0.01
+
+
+def test_pictures_are_adjusted_apart_and_gradients_reach_all_parameters():
+    images = _photographs(3)
+    adjustments = Adjustments(images)
+    adjustments()[1].square().sum().backward()
+    for parameter in adjustments.parameters:
+        assert parameter.grad[1].abs().sum() > 0
+        assert parameter.grad[[0, 2]].abs().sum() == 0

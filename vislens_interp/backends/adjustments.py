@@ -1,0 +1,64 @@
+"""What an edit may change of a photograph so that it stays one: contrast, band by band and place by place, and tint."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vislens_interp.images import COLOURS_SQRT
+
+BANDS = 5
+"""Octaves of a picture whose contrast can change; what is left is its coarse colours, of a 32nd of its side."""
+FIELDS = (8, 8, 16, 32, 32)
+"""Pixels of the picture to one place of a band's field of gains, finest band first."""
+GAIN, TINT = 1.0, 0.5
+"""The logarithm of the largest gain, and how far one unit of a tint goes in the colour space."""
+
+SMOOTH = 64
+"""Side in pixels up to which bands are enlarged bicubically."""
+
+
+class Adjustments:
+    """A picture (N, 3, S, S) as bands of a Laplacian pyramid, with a gain for each band, place and colour.
+
+    Gains multiply what the photograph has; they add no pattern to it. The coarsest colours can shift as well. Colours
+    are decorrelated first, so that brightness and hue change apart.
+
+    Args:
+        images: (N, 3, S, S) in [0, 1], S a multiple of 32.
+
+    Attributes:
+        parameters: What an optimiser changes; all 0 is the pictures as they are.
+
+    Source: the pyramid is Burt and Adelson 1983; gains of its bands are what photographers call local contrast. The
+    colour space is Olah et al. 2017's.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.colours = COLOURS_SQRT.to(images)
+        coarse = torch.einsum("rc,nchw->nrhw", torch.linalg.inv(self.colours), images - 0.5)
+        self.bands: list[Tensor] = []
+        for _ in range(BANDS):
+            low = F.interpolate(coarse, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False)
+            self.bands.append(coarse - _enlarged(low, coarse))
+            coarse = low
+        self.coarse = coarse
+        count, side = len(images), images.shape[-1]
+        sides = [max(1, side // pixels) for pixels in FIELDS]
+        zeros = lambda cells: torch.zeros(count, 3, cells, cells, device=images.device, requires_grad=True)  # noqa: E731
+        self.gains = [zeros(cells) for cells in sides]
+        self.tint = zeros(coarse.shape[-1])
+        self.parameters = [*self.gains, self.tint]
+
+    def __call__(self) -> Tensor:
+        """The pictures, adjusted; values may lie outside [0, 1]."""
+        picture = self.coarse + TINT * self.tint
+        for band, gain in reversed(list(zip(self.bands, self.gains, strict=True))):
+            field = F.interpolate(gain, band.shape[-2:], mode="bilinear", align_corners=False)
+            picture = _enlarged(picture, band) + band * torch.exp(GAIN * torch.tanh(field))
+        return torch.einsum("rc,nchw->nrhw", self.colours, picture) + 0.5
+
+
+def _enlarged(small: Tensor, like: Tensor) -> Tensor:
+    # Bicubic where places are few; at the finest sizes it costs as much as the network does.
+    mode = "bicubic" if like.shape[-1] <= SMOOTH else "bilinear"
+    return F.interpolate(small, like.shape[-2:], mode=mode, align_corners=False)
