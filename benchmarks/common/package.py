@@ -49,6 +49,7 @@ from vislens_interp.methods.optimization import LandscapeOptimization
 from vislens_interp.methods.standard_vae import ALGORITHM_3, StandardVAE
 from vislens_interp.metrics.bootstrap import Interval, interval, paired_difference
 from vislens_interp.metrics.pairwise import diversity
+from vislens_interp.metrics.predictivity import predictivity as pairs_told
 from vislens_interp.metrics.realism import frechet_distance, kernel_distance
 from vislens_interp.metrics.response import interpolate_at, percentile_among
 from vislens_interp.metrics.spectrum import spectrum_distance

@@ -80,6 +80,10 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,
     }
+    if told := edits.get("predictivity"):
+        text = f"Pairs of photographs told by edits {percent(told['edit'])}, by top natural images "
+        text += f"{percent(told['natural'])}, difference {percent(told['edit minus natural'])} (wanted: above 0)."
+        found[text] = told["edit minus natural"][1] > 0
     for network, name in NETWORKS.items():
         if distance := edits.get(f"{network}: kernel distance"):
             unedited = distance["unedited"]
@@ -132,7 +136,12 @@ def edits_text(edits: dict[str, Any]) -> str:
         if distance := edits.get(f"{network}: kernel distance"):
             far.append([name, *(f"{distance[key]:.3f}" for key in ("unedited", *columns))])
     rms = {method: [row[f"{method} {s}, rms"] for _, row in groups(edits) for s in SIGN] for method in SHOWN[:3]}
-    tables = {"changes": table_text(rows), "distances": table_text(far)}
+    told = [["pictures", "pairs told", "edit minus these"]]
+    for label, value in edits["predictivity"].items():
+        if " minus " not in label:
+            gap = edits["predictivity"].get(f"edit minus {label}")
+            told.append([label.replace("_direction", ""), percent(value), percent(gap) if gap else ""])
+    tables = {"changes": table_text(rows), "distances": table_text(far), "told": table_text(told)}
     tables |= {
         key: f"{sum(rms[method]) / len(rms[method]):.3f}"
         for key, method in zip(("rms", "little", "ridge"), rms, strict=True)

@@ -237,7 +237,7 @@ def edits(
     found = summarise(out)
     for name, distances in natural_matches(out, nets, inputs, others).items():
         found[f"{name}: kernel distance"] |= {f"natural {sense}": value for sense, value in distances.items()}
-    return found
+    return found | {"predictivity": told(out, nets, others, reference)}
 
 
 def edit_unit(
@@ -313,6 +313,48 @@ def natural_matches(out: Path, nets: dict[str, Any], inputs: Tensor, others: Ten
                 sense: vl.kernel_distance(seen[judge][rows] / scale, real / scale) for sense, rows in taken.items()
             }
     return found
+
+
+def told(out: Path, nets: dict[str, Any], others: Tensor, reference: Any) -> dict[str, Any]:
+    """Share of pairs of unedited photographs in which pictures tell which one drives a unit more.
+
+    By the network that is neither the target nor the embedder. Top natural images are the crops of the reference set
+    that drive a unit most and least, one a photograph, as many as there are edited pictures.
+    """
+    seen = load_file(out / "others.safetensors")
+    found: dict[str, list[float]] = {label: [] for label in (*METHODS, "natural")}
+    for name, layers in LAYERS.items():
+        judge = JUDGE[name]
+        responses = channel_means(nets[name], list(layers.values()), others)
+        references = load_file(out / f"reference-{name}.safetensors")
+        known: dict[int, Tensor] = {}
+        for path in sorted(out.glob(f"{name}-*-*.json")):
+            record, made = read(path), load_file(path.with_suffix(".safetensors"))
+            column = references[record["layer"]][:, record["unit"]]
+            made |= {
+                f"natural {sense}": top_features(column * sign, judge, nets[judge], reference, known)
+                for sense, sign in SIGN.items()
+            }
+            answers = responses[record["layer"]][:, record["unit"]]
+            for label, values in found.items():
+                up, down = (made[f"{label} {sense}"] for sense in SIGN)
+                values.append(vl.pairs_told(up, down, seen[judge], answers).accuracy)
+    columns = {label: torch.tensor(values, dtype=torch.float64) for label, values in found.items()}
+    gaps = {f"edit minus {label}": columns["edit"] - columns[label] for label in columns if label != "edit"}
+    return {label: interval(values) for label, values in (columns | gaps).items()}
+
+
+def top_features(column: Tensor, judge: str, net: Any, reference: Any, known: dict[int, Tensor]) -> Tensor:
+    """Features of the crops of the reference set with the largest responses, one a photograph."""
+    rows: dict[int, int] = {}
+    for row in column.argsort(descending=True).tolist():
+        rows.setdefault(int(reference.groups[row]), row)
+        if len(rows) == PHOTOS:
+            break
+    for row in rows.values():
+        if row not in known:
+            known[row] = features(judge, net, reference.images[[row]])[0]
+    return torch.stack([known[row] for row in rows.values()])
 
 
 def save_features(path: Path, found: dict[str, Tensor]) -> None:
