@@ -12,7 +12,9 @@ from torch.nn.functional import interpolate
 
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
-from vislens_interp.backends.embedded import FILES, embedded
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.embedded import FILES, GRID, REFERENCE, embedded
+from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import CallableTarget
 from vislens_interp.training.__main__ import main
@@ -84,6 +86,35 @@ def test_the_recipe_makes_a_backend_of_one_s_own_images(tmp_path):
     images = _pictures(2, 64, seed=4)
     made = own.decode(own.encode(images), init_image=images, strength=0.0, seeds=[0, 0])
     assert (made - images).square().mean() < 1e-2
+
+
+def test_the_recipe_packs_photographs_with_their_terms_and_a_grid(tmp_path, monkeypatch):
+    monkeypatch.setattr("vislens_interp.training.reference.COMPONENTS", 8)
+    lines = ["file,author,licence"]
+    for row, picture in enumerate(np.asarray((_pictures(3, 96, seed=5) * 255).byte().permute(0, 2, 3, 1).numpy())):
+        Image.fromarray(picture).save(tmp_path / f"{row}.png")
+        lines.append(f"{row}.png,me,CC0")
+    (tmp_path / "licences.csv").write_text("\n".join(lines), encoding="utf-8")
+    words = ["reference", "--data", str(tmp_path), "--out", str(tmp_path / "mine"), "--set", "size=64"]
+    assert main(words) == 0
+    crops = ReferencePhotographs(tmp_path / "mine" / REFERENCE, 64)
+    assert len(crops.groups.unique()) == 3
+    gridded = DepthEmbedder(zoo.load("efficientnet_lite0"), size=128, grid=3, components=8)
+    gridded.load_statistics(tmp_path / "mine" / GRID)
+    assert gridded(crops[:]).isfinite().all()
+
+
+def test_a_grid_knows_where_things_are(tmp_path):
+    backend = get_backend("embedded", size=64, grid=3)
+    left = torch.full((1, 3, 64, 64), 0.5)
+    left[:, :, 20:44, 4:28] = _pictures(1, 24, seed=6)
+    means, cells = (backend.encode(left) - backend.encode(left.roll(32, 3))).split([784, 512], 1)
+    assert cells.norm() > means.norm()
+    assert backend.vae().decode(torch.zeros(1, 512)).shape == (1, 1296)
+    with pytest.raises(FileNotFoundError, match="grid.safetensors.*training reference"):
+        embedded(folder=tmp_path, grid=3)
+    with pytest.raises(ValueError, match="grid of the statistics"):
+        embedded(grid=4)
 
 
 def test_it_brings_photographs_and_their_embeddings():

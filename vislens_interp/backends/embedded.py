@@ -26,6 +26,8 @@ STATISTICS, GRID, DECODER, REFERENCE = (
 FILES = (f"{NETWORK}.safetensors", STATISTICS, GRID, DECODER, REFERENCE)
 """What ships below ``zoo/weights``; the recipes ``decoder`` and ``reference`` write the last four."""
 
+CELLS = 3
+"""To a side, of the grid that ships."""
 INPUT = 128
 """Side in pixels at which the embedder sees pictures. Read-outs of held-out photographs lose little against 224 px
 (SqueezeNet's units: 0.94, 0.90, 0.73 against 0.96, 0.92, 0.74), and an edit costs a third."""
@@ -80,12 +82,13 @@ def embedded(
                 zoo.weights(file)
     else:
         place = Path(folder)
-        if missing := [
-            file for file in (STATISTICS if grid is None else GRID, DECODER) if not (place / file).is_file()
-        ]:
+        wanted = {STATISTICS if grid is None else GRID: "decoder" if grid is None else "reference", DECODER: "decoder"}
+        if missing := {file: recipe for file, recipe in wanted.items() if not (place / file).is_file()}:
             raise FileNotFoundError(
-                f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what the recipe decoder writes: "
-                f"python -m vislens_interp.training decoder --data DIR --out {folder}"
+                f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what these recipes write: "
+                + "; ".join(
+                    f"python -m vislens_interp.training {one} --data DIR --out {folder}" for one in missing.values()
+                )
             )
     statistics = place / (STATISTICS if grid is None else GRID)
     embedder: Any = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=grid).load_statistics(statistics).to(device)

@@ -2,11 +2,12 @@
 
 import csv
 import shutil
+from functools import partial
 from pathlib import Path
 
 from vislens_interp import zoo
-from vislens_interp.backends.depth_embedder import DepthEmbedder
-from vislens_interp.backends.embedded import INPUT, NETWORK, REFERENCE, STATISTICS
+from vislens_interp.backends.depth_embedder import COMPONENTS, DepthEmbedder
+from vislens_interp.backends.embedded import CELLS, GRID, INPUT, NETWORK, REFERENCE, STATISTICS
 from vislens_interp.backends.reference_photographs import ReferencePhotographs, write_reference
 from vislens_interp.files import write_atomically
 from vislens_interp.training.loop import Progress
@@ -21,7 +22,9 @@ LIST = "licences.csv"
 def run(
     data: Path, out: Path, *, device: str = "cpu", seed: int = 0, size: int = 224, minutes: float | None = None
 ) -> tuple[Path, Progress]:
-    """Pack the photographs that ``licences.csv`` in the folder names, and embed their crops.
+    """Pack the photographs that ``licences.csv`` in the folder names, embed their crops, and fit a grid.
+
+    The grid is that of ``grid=3``; without more crops than it has components there is none.
 
     Args:
         data: Folder with the photographs and ``licences.csv``, whose columns ``file`` and ``licence`` are read.
@@ -50,12 +53,20 @@ def run(
         out / "reference.zip", [Path(data) / row["file"] for row in rows], terms, embedder, size=size, seed=seed
     )
     made = ReferencePhotographs(path, size)
+    if len(made) > COMPONENTS:
+        gridded = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=CELLS, components=COMPONENTS).to(device)
+        gridded.standardise(made[:])
+        gridded.mean, gridded.scale = embedder.mean, embedder.scale
+        gridded.save_statistics(path.with_name(Path(GRID).name))
     licences = sorted({row["licence"] for row in rows})
     said = f"{len(rows)} photographs, {len(made)} crops; licences: {', '.join(licences)}"
     return path, Progress(1, 0.0, [{"step": 1, "photographs": len(rows), "crops": len(made)}], said)
 
 
 def save(made: Path, path: Path) -> Path:
-    """Put the zip where the embedded backend looks for it."""
-    place = path.parent / REFERENCE
-    return write_atomically(place, lambda temporary: shutil.copyfile(made, temporary))
+    """Put the zip, and the grid, where the embedded backend looks for them."""
+    for name in (GRID, REFERENCE):
+        file = made.with_name(Path(name).name)
+        if file.is_file():
+            write_atomically(path.parent / name, partial(shutil.copyfile, file))
+    return path.parent / REFERENCE
