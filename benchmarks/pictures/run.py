@@ -43,7 +43,7 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
 }
 """Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself."""
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
-PHOTOS, UNITS, INPUTS = 8, 8, 96
+PHOTOS, UNITS, INPUTS = 4, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
 
 
