@@ -37,6 +37,8 @@ _HASHED = re.compile("[0-9a-f]{32}")
 """A stem that stands for a longer name."""
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too large"}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
+"""What rebuilding from a changed file raises; RecursionError is a RuntimeError."""
 _STALE_SECONDS = 7 * 24 * 3600
 """Age from which a leftover is no living writer's where its process cannot be seen."""
 _active: set[str] = set()
@@ -467,6 +469,44 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
             f" version {FORMAT_VERSION} and a dictionary. Save it again, or restore a copy."
         )
     return state
+
+
+@contextmanager
+def rebuilding(path: PathLike, kind: str) -> Iterator[None]:
+    """Inside, what a changed file makes go wrong is a ValueError that names it: fields, types and shapes.
+
+    Raises:
+        ValueError: Anything that rebuilding from a file raises; messages that name the file stay as they are.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        ours = isinstance(error, ValueError) and str(path) in str(error)
+        if ours or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"path={str(path)!r} holds a {kind} whose content does not fit together ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); it was changed or damaged. Save it again, or restore a copy."
+        ) from error
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Moments and learning rates of a saved Adam; its other numbers are those of this call.
+
+    Raises:
+        TypeError, ValueError, KeyError: It is of other parameters; for :func:`rebuilding`.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    rates = [{"lr": float(group["lr"])} for group in saved["param_groups"]]
+    optimizer.load_state_dict(
+        {"state": saved["state"], "param_groups": [group | rate for group, rate in zip(own, rates, strict=True)]}
+    )
+    if len(optimizer.state) not in (0, sum(len(group["params"]) for group in own)):
+        raise TypeError(f"an optimiser's state holds {len(optimizer.state)} parameters")
+    for parameter, moments in optimizer.state.items():
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            if not isinstance(moments[name], Tensor) or moments[name].shape not in ((), parameter.shape):
+                raise TypeError(f"{name} of an optimiser's state does not go with its parameter")
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_shape
 from vislens_interp.preprocess import Preprocess, preprocess_for
 
@@ -168,12 +168,16 @@ class DepthEmbedder(nn.Module):
         """
         state = load_state(path, STATISTICS)
         for name, value in self._identity().items():
-            if state[name] != value:
+            if state.get(name) != value:
                 raise ValueError(
-                    f"{name} of the statistics in {str(path)!r} is {state[name]!r}; expected {value!r}, this "
+                    f"{name} of the statistics in {str(path)!r} is {state.get(name)!r}; expected {value!r}, this "
                     "embedder's. Call standardise with reference images instead."
                 )
-        self.mean, self.scale = state["mean"].to(self.device), state["scale"].to(self.device)
+        with rebuilding(path, STATISTICS):
+            mean, scale = (state[name].to(self.mean) for name in ("mean", "scale"))
+            if {mean.shape, scale.shape} != {self.mean.shape} or not (mean.isfinite() & scale.isfinite()).all():
+                raise TypeError(f"mean {tuple(mean.shape)} and scale {tuple(scale.shape)} of {self.dim} finite numbers")
+        self.mean, self.scale = mean, scale
         return self
 
     def _identity(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from vislens_interp.brain.backbone import GRID, Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.validation import check_word
 
@@ -158,7 +158,8 @@ class InSilicoEncoder(nn.Module):
                         f"checkpoint={str(checkpoint)!r} holds a member of a fit of other images, responses or another "
                         "seed; expected those of this fit. Delete it, or name another folder."
                     )
-                readout.load_state_dict(saved["weights"])
+                with rebuilding(finished, "readout"):
+                    readout.load_state_dict(saved["weights"])
             else:
                 readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
                 if finished is not None and self.seeds > 1:
@@ -332,6 +333,13 @@ class InSilicoEncoder(nn.Module):
             ValueError: The file is damaged or no encoder, or the backbone is another one.
         """
         state = load_state(path, "in-silico encoder")
+        with rebuilding(path, "in-silico encoder"):
+            return cls._from_state(state, path, backbone, preprocess)
+
+    @classmethod
+    def _from_state(
+        cls, state: dict[str, Any], path: str | Path, backbone: nn.Module | str | Backbone | None, preprocess: object
+    ) -> Self:
         card = state["card"]
         if not isinstance(backbone, Backbone):
             network = card["backbone"] if backbone is None else backbone

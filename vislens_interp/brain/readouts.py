@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import Features
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, restore_optimizer, save_state
 from vislens_interp.progress import tqdm
 
 PENALTIES = np.logspace(-3, 6, 19)
@@ -206,14 +206,15 @@ class TransformerReadout(nn.Module):
         )
         if checkpoint is not None and checkpoint.exists():
             saved = load_state(checkpoint, "readout checkpoint")
-            if saved["settings"] != said | {"seed": seed} or saved["data"] != data:
+            if saved.get("settings") != said | {"seed": seed} or saved.get("data") != data:
                 raise ValueError(
                     f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings, images or responses; "
                     "expected those of this fit. Delete it, or use those."
                 )
-            self.load_state_dict(saved["weights"])
-            optimizer.load_state_dict(saved["optimizer"])
-            history, best = saved["history"], saved["best"]
+            with rebuilding(checkpoint, "readout checkpoint"):
+                self.load_state_dict(saved["weights"])
+                restore_optimizer(optimizer, saved["optimizer"])
+                history, best = list(saved["history"]), dict(saved["best"])
         device = self.bias.device
         began = time.monotonic()
         bar = tqdm(range(len(history), said["epochs"]), desc="read-out", disable=not progress)

@@ -1,6 +1,7 @@
 """Fitting a landscape: a VAE trained so that a unit's responses organise its latents."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, restore_optimizer, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -82,9 +83,12 @@ def fit_landscape(
         fixed = {"settings": asdict(settings), "data": data, "prior": prior.state()}
         if checkpoint.exists():
             saved = _load_checkpoint(checkpoint, fixed)
-            vae.load_state_dict(saved["vae"])
-            solver.load(saved["solver"])
-            history, best = saved["history"], saved["best"]
+            with rebuilding(checkpoint, "fit checkpoint"):
+                history, best = [dict(row) for row in saved["history"]], dict(saved["best"])
+                if best or any(math.isfinite(row["validation_loss"]) for row in history):
+                    vae.load_state_dict(best)  # to see that it fits
+                vae.load_state_dict(saved["vae"])
+                solver.load(saved["solver"])
 
     started = time.monotonic() - (history[-1]["seconds"] if history else 0.0)
     first = len(history)
@@ -188,8 +192,8 @@ class _Adam:
 
     def load(self, state: dict[str, dict[str, object]]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        restore_optimizer(self.optimizer, cast(dict[str, Any], state["optimizer"]))
+        self.schedule.last_epoch = int(cast(int, state["schedule"]["last_epoch"]))
 
 
 class _Rounds:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.landscape import vae as vaes
 from vislens_interp.landscape.prior import SIGN, ActivationPrior, ResponseScaler, Sense
 from vislens_interp.landscape.vae import VAE
@@ -165,4 +165,6 @@ class Landscape:
     @classmethod
     def load(cls, path: str | Path) -> "Landscape":
         """Read what :meth:`save` wrote; raises ValueError for anything else."""
-        return cls.from_state(load_state(path, "landscape"))
+        state = load_state(path, "landscape")
+        with rebuilding(path, "landscape"):
+            return cls.from_state(state)

@@ -12,7 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, load_state, locked, save_state, write_atomically
+from vislens_interp.files import (
+    fingerprint,
+    load_state,
+    locked,
+    rebuilding,
+    restore_optimizer,
+    save_state,
+    write_atomically,
+)
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
 
@@ -102,11 +110,12 @@ def _train(
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         state = load_state(checkpoint, "checkpoint")
-        _check_same_run(checkpoint, state.get("identity"), identity)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(state["step"], state["seconds"], state["history"])
+        with rebuilding(checkpoint, "checkpoint"):
+            _check_same_run(checkpoint, state.get("identity"), identity)
+            model.load_state_dict(state["model"])
+            average.load_state_dict(state["average"])
+            restore_optimizer(optimizer, state["optimizer"])
+            progress = Progress(int(state["step"]), float(state["seconds"]), list(state["history"]))
 
     def save() -> None:
         _check_finite(value, lr, progress.step)
