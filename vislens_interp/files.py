@@ -472,8 +472,8 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
 
 
 @contextmanager
-def rebuilding(path: PathLike, kind: str) -> Iterator[None]:
-    """Inside, what a changed file makes go wrong is a ValueError that names it: fields, types and shapes.
+def rebuilding(path: PathLike, part: str) -> Iterator[None]:
+    """Inside, what a changed file makes go wrong is a ValueError that names it and the part: fields, types, shapes.
 
     Raises:
         ValueError: Anything that rebuilding from a file raises; messages that name the file stay as they are.
@@ -484,29 +484,10 @@ def rebuilding(path: PathLike, kind: str) -> Iterator[None]:
         ours = isinstance(error, ValueError) and str(path) in str(error)
         if ours or isinstance(error, torch.OutOfMemoryError):
             raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"path={str(path)!r} holds a {kind} whose content does not fit together ({type(error).__name__}: "
-            f"{' '.join(str(error).split())}); it was changed or damaged. Save it again, or restore a copy."
+            f"path={str(path)!r}: {part} cannot be restored ({reason[:300]}). Restore a copy, or make it again."
         ) from error
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Moments and learning rates of a saved Adam; its other numbers are those of this call.
-
-    Raises:
-        TypeError, ValueError, KeyError: It is of other parameters; for :func:`rebuilding`.
-    """
-    own = optimizer.state_dict()["param_groups"]
-    rates = [{"lr": float(group["lr"])} for group in saved["param_groups"]]
-    optimizer.load_state_dict(
-        {"state": saved["state"], "param_groups": [group | rate for group, rate in zip(own, rates, strict=True)]}
-    )
-    if len(optimizer.state) not in (0, sum(len(group["params"]) for group in own)):
-        raise TypeError(f"an optimiser's state holds {len(optimizer.state)} parameters")
-    for parameter, moments in optimizer.state.items():
-        for name in ("step", "exp_avg", "exp_avg_sq"):
-            if not isinstance(moments[name], Tensor) or moments[name].shape not in ((), parameter.shape):
-                raise TypeError(f"{name} of an optimiser's state does not go with its parameter")
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

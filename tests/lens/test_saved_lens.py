@@ -153,7 +153,7 @@ def test_an_unfitted_lens_is_not_saved(lens, tmp_path):
         (("landscape",), {}, "landscape.vae is missing"),
         (("landscape", "latents"), torch.full((220, 12), torch.nan), "landscape.responses has shape|latents holds NaN"),
         (("landscape", "responses"), torch.zeros(3, 1), "landscape.responses has shape"),
-        (("landscape", "prior"), {}, "landscape cannot be restored .*Restore a copy, or fit again"),
+        (("landscape", "prior"), {}, "landscape cannot be restored .*Restore a copy, or make it again"),
         (("landscape", "scaler"), {"x": 1}, "landscape cannot be restored"),
         (("landscape", "held_out"), torch.tensor([10**6]), "landscape cannot be restored"),
         (("landscape", "vae", "kind"), "Exec", "landscape cannot be restored"),

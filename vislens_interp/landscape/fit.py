@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, rebuilding, restore_optimizer, save_state
+from vislens_interp.files import fingerprint, load_state, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -21,8 +22,10 @@ from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_d
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE, sample_posterior
 from vislens_interp.precision import mixed_precision
 from vislens_interp.progress import tqdm
+from vislens_interp.schema import HISTORY, check_finite, check_schema, check_tensors, restore_optimizer
 
 Features = Callable[[Tensor], Tensor]
+_ROW = {"epoch": int, "seconds": float, "loss": Real, "validation_loss": Real}
 
 
 def split_rows(count: int, settings: FitConfig, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -82,13 +85,10 @@ def fit_landscape(
         data = fingerprint({"x": x, "responses": responses})
         fixed = {"settings": asdict(settings), "data": data, "prior": prior.state()}
         if checkpoint.exists():
-            saved = _load_checkpoint(checkpoint, fixed)
-            with rebuilding(checkpoint, "fit checkpoint"):
-                history, best = [dict(row) for row in saved["history"]], dict(saved["best"])
-                if best or any(math.isfinite(row["validation_loss"]) for row in history):
-                    vae.load_state_dict(best)  # to see that it fits
-                vae.load_state_dict(saved["vae"])
-                solver.load(saved["solver"])
+            saved = _load_checkpoint(checkpoint, fixed, vae)
+            vae.load_state_dict(saved["vae"])
+            solver.load(saved["solver"], f"path={str(checkpoint)!r}")
+            history, best = saved["history"], saved["best"]
 
     started = time.monotonic() - (history[-1]["seconds"] if history else 0.0)
     first = len(history)
@@ -141,7 +141,7 @@ def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tens
     return groups
 
 
-def _load_checkpoint(path: Path, fixed: dict[str, object]) -> dict[str, Any]:
+def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str, Any]:
     """What an interrupted fit goes on from, if it is one of the same settings, images, responses and prior."""
     saved = load_state(path, "fit checkpoint")
     if saved.get("settings") != fixed["settings"]:
@@ -152,6 +152,13 @@ def _load_checkpoint(path: Path, fixed: dict[str, object]) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass those."
         )
+    where = f"path={str(path)!r}"
+    check_schema(saved, {"vae": dict, "solver": dict, "best": dict, "history": [_ROW]}, where)
+    check_schema(saved["history"], HISTORY, where, "history")
+    known = any(math.isfinite(row["validation_loss"]) for row in saved["history"])
+    for name in ("vae", "best") if known or saved["best"] else ("vae",):
+        check_tensors(saved[name], vae.state_dict(), where, name)
+    check_finite(saved["best"], where, "best")
     return saved
 
 
@@ -190,10 +197,11 @@ class _Adam:
         schedule = {k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_")}
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
-    def load(self, state: dict[str, dict[str, object]]) -> None:
-        """Go on from what :meth:`state` gave."""
-        restore_optimizer(self.optimizer, cast(dict[str, Any], state["optimizer"]))
-        self.schedule.last_epoch = int(cast(int, state["schedule"]["last_epoch"]))
+    def load(self, state: dict[str, Any], where: str) -> None:
+        """Go on from what :meth:`state` gave; ``where`` names its file in an error."""
+        check_schema(state, {"optimizer": dict, "schedule": {"last_epoch": int}}, where, "solver")
+        restore_optimizer(self.optimizer, state["optimizer"], where, "solver.optimizer")
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]
 
 
 class _Rounds:
@@ -219,7 +227,7 @@ class _Rounds:
     def state(self) -> dict[str, dict[str, object]]:
         return {}
 
-    def load(self, state: dict[str, dict[str, object]]) -> None:
+    def load(self, state: dict[str, Any], where: str) -> None:
         pass
 
 

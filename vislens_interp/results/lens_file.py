@@ -1,7 +1,6 @@
 """A fitted lens as one file, without the model and without images."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.config import Config, migrate, resolve
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.surrogate import ResponseSurrogate
 from vislens_interp.methods.landscape import LandscapeEdit
@@ -48,8 +47,6 @@ SCHEMA = {
         "fingerprint?": (str, None),
     },
 }
-_DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError)
-"""What rebuilding raises of a file that was changed; RecursionError is a RuntimeError."""
 
 
 def save(
@@ -80,15 +77,8 @@ def save(
 
 def load_changed(path: str | Path, kind: str) -> dict[str, Any]:
     """:func:`~vislens_interp.files.load_state`, whose header may have been edited; ValueError if so."""
-    try:
+    with rebuilding(path, "header"):
         state = load_state(path, kind)
-    except _DAMAGE as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(
-            f"path={str(path)!r}: its header was changed ({type(error).__name__}: {error}). Restore a copy, or make it"
-            " again."
-        ) from error
     check_schema(state, dict, f"path={str(path)!r}")
     return state
 
@@ -174,13 +164,13 @@ def restore(
     saved: Mapping[str, Any], path: str | Path, target: Target, backend: Backend
 ) -> tuple[LandscapeEdit, ReferenceSet]:
     """The fitted method, and what is known of its reference set."""
-    with _part(path, "config" if "config" in saved else "settings"):
+    with rebuilding(path, "config" if "config" in saved else "settings"):
         if "config" in saved:
             config = Config.from_dict(saved["config"])
         else:  # 0.1.0 kept only what was not the backend's default
             config = resolve(backend.defaults, migrate(saved["settings"]), {"seed": saved["seed"]})
     method = LandscapeEdit(config).bind(target, backend)
-    with _part(path, "landscape"):
+    with rebuilding(path, "landscape"):
         method.landscape_ = Landscape.from_state(saved["landscape"])
     if method.landscape_.vae.shape != backend.shape:
         raise ValueError(
@@ -189,31 +179,19 @@ def restore(
             "'embedded' has to be fitted again on today's."
         )
     method.landscape_.vae.to(backend.device)
-    with _part(path, "landscape"):  # its parts fit together
+    with rebuilding(path, "landscape"):  # its parts fit together
         method.landscape_.decode(method.landscape_.latents[:1].to(backend.device))
         method.landscape_.latents[method.landscape_.held_out]
         for unit in range(len(method.landscape_.names)):
             method.landscape_.goal(method.landscape_.latents[:1], {unit: "increase"})
     if saved.get("surrogate") is not None:
-        with _part(path, "surrogate"):
+        with rebuilding(path, "surrogate"):
             method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
     method.evidence_ = {item.unit: item for item in map(read_evidence, saved["evidence"])}
     reference = ReferenceSet.without_images(
         saved.get("learned", []), measured=saved["measured"], origin=saved["origin"]
     )
     return method, reference
-
-
-@contextmanager
-def _part(path: str | Path, field: str) -> Iterator[None]:
-    """Name the field of a file that cannot be rebuilt."""
-    try:
-        yield
-    except _DAMAGE as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"path={str(path)!r}: {field} cannot be restored ({reason[:300]}). Restore a copy, or fit again."
-        ) from error
 
 
 def _plain(value: object) -> object:
