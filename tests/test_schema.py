@@ -28,7 +28,7 @@ def nested(levels):
 
 @pytest.mark.parametrize("good", [{}, {"evidence": None}, {"more": 3}, {"evidence": {"p": 0, "copies": 2}}])
 def test_what_fits(good):
-    check_schema({**GOOD, **good}, SPEC, "'file'")
+    check_schema({**GOOD, **good}, SPEC, "'file'", "images")
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_what_fits(good):
 )
 def test_what_does_not_fit_is_named(bad, message):
     with pytest.raises(ValueError, match=rf"'file': {message}.*Restore a copy"):
-        check_schema({**GOOD, **bad}, SPEC, "'file'")
+        check_schema({**GOOD, **bad}, SPEC, "'file'", "images")
 
 
 def test_the_whole_may_be_wrong():
     with pytest.raises(ValueError, match="'file': the whole is a list; expected a dictionary"):
-        check_schema([], SPEC, "'file'")
+        check_schema([], SPEC, "'file'", "images")
     with pytest.raises(ValueError, match="'file': unit is missing; expected text"):
-        check_schema({}, SPEC, "'file'")
+        check_schema({}, SPEC, "'file'", "images")
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_the_whole_may_be_wrong():
 )
 def test_a_path_outside_is_refused(tmp_path, file):
     with pytest.raises(ValueError, match=f"'file': {re.escape(repr(file))} is outside the folder"):
-        check_inside(tmp_path, file, "'file'")
+        check_inside(tmp_path, file, "'file'", "images")
 
 
 def test_a_link_to_the_outside_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="is outside the folder"):
-        check_inside(tmp_path / "in", "link/secret.png", "'file'")
-    assert check_inside(tmp_path / "in", "images/a.png", "'file'") == tmp_path / "in" / "images" / "a.png"
+        check_inside(tmp_path / "in", "link/secret.png", "'file'", "images")
+    assert check_inside(tmp_path / "in", "images/a.png", "'file'", "images") == tmp_path / "in" / "images" / "a.png"

@@ -114,12 +114,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, 
     optimizer.load_state_dict({"state": state, "param_groups": rates})
 
 
-def check_inside(folder: Path, file: str, where: str) -> Path:
+def check_inside(folder: Path, file: str, where: str, name: str) -> Path:
     """The path of a file that is named in a folder's table of contents; ValueError if it leaves the folder."""
     parts = PurePosixPath(file), PureWindowsPath(file)
     outside = not file or "\0" in file or any(one.is_absolute() or one.drive or ".." in one.parts for one in parts)
     if outside or not (folder / file).resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{where}: {file!r} is outside the folder; expected files inside it. Restore a copy.")
+        raise ValueError(f"{where}: {name} names {file!r}, outside the folder; expected files in it. Restore a copy.")
     return folder / file
 
 
@@ -155,7 +155,8 @@ def _is_kind(value: object, spec: Spec) -> bool:
     if isinstance(spec, dict):
         return isinstance(value, dict)
     if spec is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+        largest = LARGEST if isinstance(value, float) else 2**63 - 1  # what a tensor takes
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
     return isinstance(value, spec) and (spec is not int or not isinstance(value, bool))
 
 

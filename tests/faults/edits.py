@@ -59,6 +59,8 @@ from vislens_interp.targets.whole_layer import open_table
 from vislens_interp.zoo.map_generator import MapGenerator
 
 DELETE = object()
+SAID = {"data": "images", "said": "header"}
+"""Words for fields that nobody sees."""
 STIMULI = "stimuli/stimuli.tsv"
 OUTSIDE = "../../../../etc/passwd"
 NUMBERS = [True, -1, 2**70, 0.5, float("nan"), float("inf")]
@@ -335,7 +337,7 @@ def original(name: str) -> tuple[Path, dict[str, Any]]:
 
 def words(at: tuple[Any, ...]) -> set[str]:
     """What a message may call a place: its own name, or that of something around it."""
-    return {word for key in at if isinstance(key, str) for word in (key, key.rsplit(".", 1)[-1]) if word}
+    return {word for key in at if isinstance(key, str) for word in (key, key.rsplit(".", 1)[-1], SAID.get(key)) if word}
 
 
 def edit(name: str, seed: str) -> dict[str, object]:
@@ -356,7 +358,8 @@ def edit(name: str, seed: str) -> dict[str, object]:
         except (ValueError, OSError) as error:
             text = str(error)
             one["message"] = text.replace(str(place), "")
-            if str(place) not in text and place.name not in text:
+            files = [str(place), *(path.name for path in place.rglob("*") if path.is_file())]
+            if not any(file in text for file in files):
                 one["failure"] = f"{type(error).__name__} does not name the file: {text}"
             elif "\n" in text:
                 one["failure"] = f"more than one line: {text}"

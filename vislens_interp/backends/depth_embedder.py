@@ -173,7 +173,7 @@ class DepthEmbedder(nn.Module):
                     f"{name} of the statistics in {str(path)!r} is {state.get(name)!r}; expected {value!r}, this "
                     "embedder's. Call standardise with reference images instead."
                 )
-        with rebuilding(path, STATISTICS):
+        with rebuilding(path, "mean or scale"):
             mean, scale = (state[name].to(self.mean) for name in ("mean", "scale"))
             if {mean.shape, scale.shape} != {self.mean.shape} or not (mean.isfinite() & scale.isfinite()).all():
                 raise TypeError(f"mean {tuple(mean.shape)} and scale {tuple(scale.shape)} of {self.dim} finite numbers")

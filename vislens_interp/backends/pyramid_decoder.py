@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_images
+from vislens_interp.schema import check_finite
 
 KIND = "pyramid decoder"
 LARGEST_PATCH = 8
@@ -175,7 +176,8 @@ class PyramidDecoder:
                 f"decoder {str(path)!r} was fitted to another network (fingerprint {state.get('network')}) than the "
                 f"embedder's ({network}); expected the same. Fit it again: PyramidDecoder(embedder).fit(images)."
             )
-        with rebuilding(path, KIND):
+        check_finite(state, f"path={str(path)!r}")
+        with rebuilding(path, "layers or weights"):
             decoder = cls(embedder, state["layers"])
             decoder.weights = [state["weights"][str(index)].float() for index in range(len(state["weights"]))]
         return decoder

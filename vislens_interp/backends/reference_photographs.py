@@ -2,7 +2,6 @@
 
 import io
 import json
-import operator
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint, rebuilding, write_atomically
 from vislens_interp.images import ImageFiles, check_size
+from vislens_interp.schema import check_schema
 
 EMBEDDINGS, ABOUT, TERMS = "embeddings.safetensors", "about.json", "licences.csv"
 QUALITIES = (85, 80, 75, 70, 60, 50)
@@ -103,7 +103,7 @@ class ReferencePhotographs(ImageFiles):
         """(N, D) float32 that travel along, stored in half precision; None where they are not of these very crops."""
         if not self._known:
             return None
-        with rebuilding(self.path, "reference set"):
+        with rebuilding(self.path, EMBEDDINGS):
             x = load(self._read(EMBEDDINGS))["embeddings"].float()
             if x.ndim != 2 or len(x) != len(self.boxes) or not x.isfinite().all():
                 raise TypeError(f"embeddings {tuple(x.shape)} of {len(self.boxes)} crops, all finite")
@@ -114,17 +114,17 @@ class ReferencePhotographs(ImageFiles):
         return self._read(TERMS).decode()
 
     def _read_about(self) -> dict[str, Any]:
-        with rebuilding(self.path, "reference set"):
-            try:
-                about = json.loads(self._read(ABOUT))
-            except json.JSONDecodeError as error:
-                raise TypeError(f"{ABOUT} is no JSON: {error}") from error
-            for row, box in enumerate(about["crops"]):
-                photograph, left, top, side = (operator.index(number) for number in box)
-                if not 0 <= photograph < len(about["photographs"]) or min(left, top, side - 1) < 0:
-                    raise TypeError(f"crop {row} is {box}")
-            if not about["crops"] or not all(isinstance(name, str) for name in about["photographs"]):
-                raise TypeError("crops or names of photographs are missing")
+        with rebuilding(self.path, ABOUT):
+            about: Any = json.loads(self._read(ABOUT))
+        where = f"reference {str(self.path)!r}"
+        check_schema(about, {"photographs": [str], "crops": [[int]], "size?": int, "embedder?": str}, where, ABOUT)
+        for row, box in enumerate(about["crops"]):
+            if len(box) != 4 or not 0 <= box[0] < len(about["photographs"]) or min(*box[1:3], box[3] - 1) < 0:
+                raise ValueError(
+                    f"{where}: {ABOUT}.crops[{row}] is {box}; expected a photograph, left, top and side. Copy it again."
+                )
+        if not about["crops"]:
+            raise ValueError(f"{where}: {ABOUT}.crops is empty; expected crops of photographs. Copy the file again.")
         return about
 
     def _crop(self, box: list[int]) -> Tensor:

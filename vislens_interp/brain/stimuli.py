@@ -168,7 +168,8 @@ def load_stimuli(folder: str | os.PathLike[str]) -> Stimuli:
     if not table.is_file():
         raise FileNotFoundError(f"folder={str(folder)!r} holds no {TABLE}; expected a folder of export_stimuli.")
     found = read_csv(table, COLUMNS, delimiter="\t")
-    missing = [row["file"] for row in found if not check_inside(folder, row["file"], repr(str(table))).is_file()]
+    where = repr(str(table))
+    missing = [row["file"] for row in found if not check_inside(folder, row["file"], where, "file").is_file()]
     if missing:
         raise FileNotFoundError(
             f"folder={str(folder)!r} lacks {', '.join(missing[:5])} of {len(found)} pictures. Copy it again."

@@ -4,31 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from vislens_interp.backends.base import Backend
 from vislens_interp.config import Config, migrate, resolve
 from vislens_interp.files import load_state, rebuilding, save_state
-from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.landscape.landscape import Landscape, check_state
 from vislens_interp.landscape.surrogate import ResponseSurrogate
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.results.background import EVIDENCE, read_evidence
-from vislens_interp.schema import check_schema
+from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.target import Target
 
 KIND = "lens"
 _ORIGINS = frozenset({"given", "synthetic", "photographs"})
 SCHEMA = {
-    "landscape": {
-        "vae": {"kind": str, "config": dict, "channels_last": bool, "weights": {str: Tensor}},
-        "prior": dict,
-        "scaler": dict,
-        "names": [str],
-        "latents": Tensor,
-        "responses": Tensor,
-        "held_out": Tensor,
-    },
+    "landscape": dict,
     "surrogate?": (dict, None),
     "evidence": [EVIDENCE],
     "config?": {str: {str: object}},
@@ -98,16 +88,8 @@ def read(path: str | Path) -> dict[str, Any]:
     check_schema(saved, SCHEMA, where)
     check_schema(saved["target"], object, where, "target")
     landscape = saved["landscape"]
-    rows, units = len(landscape["latents"]), len(landscape["names"])
-    if not rows or landscape["latents"].ndim != 2 or landscape["responses"].shape != (rows, units):
-        raise ValueError(
-            f"{where}: landscape.responses has shape {tuple(landscape['responses'].shape)}; expected ({rows}, {units}),"
-            " a row for each of landscape.latents and a column for each of landscape.names. Restore a copy, or fit"
-            " again."
-        )
-    for name in ("latents", "responses"):
-        if not landscape[name].isfinite().all():
-            raise ValueError(f"{where}: landscape.{name} holds NaN or infinity. Restore a copy, or fit again.")
+    check_state(landscape, where, "landscape")
+    check_finite(saved.get("surrogate"), where, "surrogate")
     if saved["target"]["units"] != landscape["names"]:
         raise ValueError(
             f"{where}: target.units is {saved['target']['units']}; expected landscape.names, {landscape['names']}."

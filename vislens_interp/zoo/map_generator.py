@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vislens_interp.files import rebuilding, write_atomically
+from vislens_interp.schema import check_finite
 
 PATCH = 8
 """Side in pixels of the square that one token draws."""
@@ -98,7 +99,9 @@ class MapGenerator(nn.Module):
                 shape: dict[str, Any] = {name: int(value) for name, value in file.metadata().items()}
             with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
                 network = cls(shape.pop("dim"), **shape)
-            network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+            state = load_file(path)
+            check_finite(state, f"path={str(path)!r}")
+            network.load_state_dict({name: value.float() for name, value in state.items()})
         return network.eval().requires_grad_(False)
 
 
