@@ -59,7 +59,7 @@ from vislens_interp.targets.whole_layer import open_table
 from vislens_interp.zoo.map_generator import MapGenerator
 
 DELETE = object()
-SAID = {"data": "images", "said": "header"}
+SAID = {"data": ["images"], "said": ["header"], "identity": ["a run with"], "kind": ["written by", "holds a"]}
 """Words for fields that nobody sees."""
 STIMULI = "stimuli/stimuli.tsv"
 OUTSIDE = "../../../../etc/passwd"
@@ -192,8 +192,11 @@ def put_table(folder: Path, parts: dict[str, Any]) -> None:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = dict(parts["header"]) if isinstance(parts.get("header"), dict) else parts.get("header")
+    said = parts.get("said")
+    if isinstance(said, dict) and isinstance(said.get("state"), dict):
+        said = {**said, "state": {"$dict": [list(pair) for pair in said["state"].items()]}}
     if isinstance(header, dict) and "said" in parts:
-        header["__metadata__"] = {"vislens_interp": json.dumps(parts["said"])}
+        header["__metadata__"] = {"vislens_interp": json.dumps(said)}
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
@@ -201,7 +204,8 @@ def put_table(folder: Path, parts: dict[str, Any]) -> None:
 def parts_of_table(folder: Path) -> dict[str, Any]:
     content = (folder / "layer").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return {"said": json.loads(header.pop("__metadata__")["vislens_interp"]), "header": header}
+    said = json.loads(header.pop("__metadata__")["vislens_interp"])
+    return {"said": {**said, "state": dict(said["state"]["$dict"])}, "header": header}
 
 
 def parts_of_stimuli(folder: Path) -> dict[str, Any]:
@@ -337,7 +341,8 @@ def original(name: str) -> tuple[Path, dict[str, Any]]:
 
 def words(at: tuple[Any, ...]) -> set[str]:
     """What a message may call a place: its own name, or that of something around it."""
-    return {word for key in at if isinstance(key, str) for word in (key, key.rsplit(".", 1)[-1], SAID.get(key)) if word}
+    names = [key for key in at if isinstance(key, str)]
+    return {word for key in names for word in (key, key.rsplit(".", 1)[-1], *SAID.get(key, [])) if word}
 
 
 def edit(name: str, seed: str) -> dict[str, object]:

@@ -218,10 +218,10 @@ def _read_header(path: Path) -> tuple[dict[str, Any], tuple[int, int], int]:
             if any(len(pair) != 2 or not isinstance(pair[0], str) for pair in said["state"]["$dict"]):
                 raise ValueError("state is not made of names and values")
             state, version, kind = dict(said["state"]["$dict"]), said["version"], said["kind"]
-            check_schema(state, {"target?": str, "key?": str}, "header", "state")
+            if kind == _KIND:
+                check_schema(state, {"target": str, "key?": str}, "header", "state")
+                check_schema(_json(state["target"]), dict, "header", "state.target")
             rows, units = header[_TENSOR]["shape"]
-            if kind == _KIND and not isinstance(json.loads(state["target"]), dict):
-                raise TypeError("the target is no dictionary")
             if min(rows, units) < 1:
                 raise ValueError(f"the shape is ({rows}, {units})")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -241,6 +241,14 @@ def _read_header(path: Path) -> tuple[dict[str, Any], tuple[int, int], int]:
             " truncated: read the layer again, or restore a copy."
         )
     return state, (rows, units), _LENGTH + length
+
+
+def _json(text: str) -> Any:
+    """What a text says as JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _holds(path: Path, key: str) -> bool:
