@@ -33,6 +33,7 @@ _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _LEFTOVER = re.compile(
     r"\.(?P<stem>.+)\.(?P<mark>(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8})\.(?P<kind>tmp|old)", re.S
 )
+_LOCK = ".vislens-lock"
 _HASHED = re.compile("[0-9a-f]{32}")
 """A stem that stands for a longer name."""
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too large"}
@@ -160,10 +161,13 @@ def locked(path: PathLike, *, wait: bool = True) -> Iterator[None]:
         OSError: The folder cannot be written.
     """
     path = Path(os.path.abspath(path))
-    lock = path.parent / f".{_stem(path)}.lock"
+    lock = path.parent / f".{_stem(path)}{_LOCK}"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _acquire(lock)
+        if handle is None and not wait:
+            time.sleep(_LOOK_SECONDS)  # who only looks whether a lock was left behind holds it for a moment
+            handle = _acquire(lock)
         if handle is None and not wait:
             raise BlockingIOError(
                 errno.EAGAIN,
@@ -344,6 +348,8 @@ def _sweep(parent: Path, name: str | None = None, *, again: bool = False) -> Non
     whole_names = {} if name is None else {_stem(Path(name)): name}
     with suppress(OSError):
         for entry in list(os.scandir(parent)):
+            if entry.name.endswith(_LOCK):
+                _remove_free(Path(entry.path))
             match = _LEFTOVER.fullmatch(entry.name)
             if match is None or match["mark"] in _active or _is_alive(entry, match["host"], int(match["pid"])):
                 continue
@@ -361,6 +367,15 @@ def _sweep(parent: Path, name: str | None = None, *, again: bool = False) -> Non
             elif earlier.exists() and not folder.exists():
                 continue  # that entry finishes the exchange
             _remove(Path(entry.path))
+
+
+def _remove_free(lock: Path) -> None:
+    """Remove a lock that nobody holds: of a process that was killed with it."""
+    handle = _acquire(lock)
+    if handle is not None:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(handle)
 
 
 def _is_alive(entry: "os.DirEntry[str]", host: str, pid: int) -> bool:
