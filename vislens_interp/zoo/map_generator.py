@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vislens_interp.files import rebuilding, write_atomically
-from vislens_interp.schema import check_finite
 
 PATCH = 8
 """Side in pixels of the square that one token draws."""
@@ -100,7 +99,8 @@ class MapGenerator(nn.Module):
             with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
                 network = cls(shape.pop("dim"), **shape)
             state = load_file(path)
-            check_finite(state, f"path={str(path)!r}")
+            if wrong := [name for name, value in state.items() if not value.isfinite().all()]:
+                raise ValueError(f"{wrong[0]} holds NaN or infinity")
             network.load_state_dict({name: value.float() for name, value in state.items()})
         return network.eval().requires_grad_(False)
 
