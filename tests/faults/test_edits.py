@@ -11,7 +11,7 @@ import edits
 
 @pytest.mark.parametrize("kind", edits.KINDS)
 def test_a_changed_file_is_used_or_refused(kind):
-    for number in range(8):
+    for number in range(4):
         one = edits.edit(kind, f"test {kind} {number}")
         assert "failure" not in one, one
 

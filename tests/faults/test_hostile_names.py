@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names of files 
 
 
 def test_names_of_every_kind():
-    names = list(hostile.names_of(10, seed=1))
+    names = list(hostile.names_of(5, seed=1))
     assert {kind for kind, _ in names} == set(hostile.KINDS)
     for _, name in names:
         assert hostile.attempt(name, None)["outcome"] in ("round trip, no tag", "refused"), ascii(name)
@@ -41,7 +41,7 @@ def test_the_browser_sees_what_a_page_does(chromium):
 
 @pytest.mark.browser
 @pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
-@pytest.mark.parametrize("payload", hostile.PAYLOADS[:4])
+@pytest.mark.parametrize("payload", hostile.PAYLOADS[:2])
 def test_pages_of_hostile_names_do_nothing(chromium, payload):
     hostile.check_pages(hostile.pages_of(f"\"'></title></style></svg>{payload}"), chromium)
 
