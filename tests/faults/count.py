@@ -124,9 +124,10 @@ def page(out: Path, seed: int) -> str:
     records = {fault: earlier(out / f"{fault}.jsonl") for fault in LABELS}
     scale = json.loads((out / "scale.json").read_text()) if (out / "scale.json").exists() else {}
     browser = sum(bool(one.get("browser")) for one in records["name"])
-    lines = ["| fault | rounds | met something at work | outcomes | failed |", "|---|---|---|---|---|"]
+    lines = ["| fault | rounds | met it at work | outcomes | failed |", "|---|---|---|---|---|"]
     lines += [line(fault, rounds) for fault, rounds in records.items()]
-    lines += ["", "Failed is: " + "; ".join(f"of *{LABELS[fault]}*, {text}" for fault, text in WANTED.items()) + "."]
+    lines += ["", "What would count as failed:", ""]
+    lines += [f"- {LABELS[fault]}: {text}." for fault, text in WANTED.items()]
     lines += [
         "",
         f"Pages of {browser} of the {len(records['name'])} names were loaded in chromium, without the pages' own",
@@ -134,8 +135,9 @@ def page(out: Path, seed: int) -> str:
     lines += ["policy and with a report of it: no request, no report, no handler, no tag but the templates'.", ""]
     lines += [*by_writer(records), "", *by_kind(records["edit"]), "", *scale_lines(scale)]
     commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
-    about = f"seed {seed} · torch {torch.__version__} · Python {platform.python_version()} · {platform.system()}"
-    lines += ["", f"`python tests/faults/count.py --out runs/faults` · commit {commit.stdout.strip()} · {about}"]
+    about = f"torch {torch.__version__} · Python {platform.python_version()} · {platform.system()}"
+    about = f"page written at commit {commit.stdout.strip()} · seed {seed} · {about}"
+    lines += ["", f"`python tests/faults/count.py --out runs/faults` · {about}"]
     return "\n".join(lines)
 
 

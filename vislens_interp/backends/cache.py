@@ -151,7 +151,7 @@ class Shards:
             known = np.flatnonzero(place[:, 0] >= 0)
             if not len(known):
                 return place
-            found = _hashes([keys[row] for row in known], _gathered(self._values, place[known]))
+            found = _hashes([keys[row] for row in known.tolist()], _gathered(self._values, place[known]))
             damaged = place[known][(found != _gathered(self._checks, place[known])).any(1).numpy()].tolist()
             if not damaged:
                 return place
