@@ -76,12 +76,14 @@ class Kind:
         parts: What it holds, as nested dictionaries and lists, by name.
         put: Writes it with other parts.
         use: Reads it as a user does, and does with it what it is for.
+        tensors: Whether it can hold a tensor in any place.
     """
 
     make: Callable[[Path], object]
     parts: Callable[[Path], dict[str, Any]]
     put: Callable[[Path, dict[str, Any]], object]
     use: Callable[[Path], object]
+    tensors: bool = False
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -93,19 +95,21 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(item, (*at, key))
 
 
-def others(value: object, draw: random.Random) -> object:
-    """Something else for a field."""
+def others(value: object, draw: random.Random, tensors: bool) -> object:
+    """Something else for a field; tensors too, where a file can hold them anywhere."""
     if isinstance(value, Tensor) and draw.random() < 0.6:
         nothing = value.clone() if value.dtype.is_floating_point else value.float()
         nothing.flatten()[:1] = torch.nan
         nothing = nothing if nothing.numel() else torch.zeros(3)
         return draw.choice([nothing, value[None], value.flatten()[:-1], torch.zeros(0), torch.full_like(value, 99)])
+    if tensors and draw.random() < 0.1:
+        return draw.choice([torch.zeros(0), torch.full((3,), torch.nan)])
     if isinstance(value, dict) and draw.random() < 0.2:
         return {**value, "unknown": draw.choice(PLAIN[2:])}
     return draw.choice(PLAIN)
 
 
-def changed(whole: dict[str, Any], draw: random.Random) -> tuple[dict[str, Any], tuple[Any, ...], str]:
+def changed(whole: dict[str, Any], draw: random.Random, tensors: bool) -> tuple[dict[str, Any], tuple[Any, ...], str]:
     """A copy with one place changed, the place, and what was done there."""
     first = draw.choice(list(whole))  # parts alike, however many fields one has
     at = draw.choice([place for place in places(whole) if place[0] == first])
@@ -113,7 +117,7 @@ def changed(whole: dict[str, Any], draw: random.Random) -> tuple[dict[str, Any],
     inner = made
     for key in at[:-1]:
         inner = inner[key]
-    other = others(inner[at[-1]], draw)
+    other = others(inner[at[-1]], draw, tensors)
     if other is DELETE:
         del inner[at[-1]]
         return made, at, "deleted"
@@ -128,6 +132,7 @@ def state(name: str, kind: str, make: Callable[[Path], object], use: Callable[[P
         lambda folder: load_state(folder / name, kind),
         lambda folder, parts: save_state(folder / name, kind, parts),
         use,
+        tensors=True,
     )
 
 
@@ -349,7 +354,7 @@ def edit(name: str, seed: str) -> dict[str, object]:
     """Change one place of one kind of file, and use it."""
     folder, whole = original(name)
     kind, draw = KINDS[name], random.Random(seed)
-    made, at, done = changed(whole, draw)
+    made, at, done = changed(whole, draw, kind.tensors)
     one: dict[str, object] = {"writer": name, "seed": seed, "at": [str(key) for key in at], "done": done}
     with tempfile.TemporaryDirectory(prefix="edited") as temporary:
         place = Path(temporary) / "files"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import Features
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_finite, check_schema, check_tensors, restore_optimizer
 
@@ -207,7 +207,9 @@ class TransformerReadout(nn.Module):
         )
         if checkpoint is not None and checkpoint.exists():
             saved = load_state(checkpoint, "readout checkpoint")
-            if saved.get("settings") != said | {"seed": seed} or saved.get("data") != data:
+            with rebuilding(checkpoint, "settings or data"):  # what is compared may be anything
+                same = saved.get("settings") == said | {"seed": seed} and saved.get("data") == data
+            if not same:
                 raise ValueError(
                     f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings, images or responses; "
                     "expected those of this fit. Delete it, or use those."

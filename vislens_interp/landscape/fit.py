@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -144,14 +144,15 @@ def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tens
 def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str, Any]:
     """What an interrupted fit goes on from, if it is one of the same settings, images, responses and prior."""
     saved = load_state(path, "fit checkpoint")
-    if saved.get("settings") != fixed["settings"]:
-        raise ValueError(
-            f"checkpoint={str(path)!r} belongs to a fit with other settings; delete it or use those settings."
-        )
-    if any(saved.get(part) != value for part, value in fixed.items()):
-        raise ValueError(
-            f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass those."
-        )
+    with rebuilding(path, "settings, data or prior"):  # what is compared may be anything
+        if saved.get("settings") != fixed["settings"]:
+            raise ValueError(
+                f"checkpoint={str(path)!r} belongs to a fit with other settings; delete it or use those settings."
+            )
+        if any(saved.get(part) != value for part, value in fixed.items()):
+            raise ValueError(
+                f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass those."
+            )
     where = f"path={str(path)!r}"
     check_schema(saved, {"vae": dict, "solver": dict, "best": dict, "history": [_ROW]}, where)
     check_schema(saved["history"], HISTORY, where, "history")
@@ -159,6 +160,8 @@ def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str
     for name in ("vae", "best") if known or saved["best"] else ("vae",):
         check_tensors(saved[name], vae.state_dict(), where, name)
     check_finite(saved["best"], where, "best")
+    if saved["history"] and math.isfinite(saved["history"][-1]["validation_loss"]):
+        check_finite(saved["vae"], where, "vae")
     return saved
 
 

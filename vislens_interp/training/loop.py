@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, load_state, locked, save_state, write_atomically
+from vislens_interp.files import fingerprint, load_state, locked, rebuilding, save_state, write_atomically
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
 from vislens_interp.schema import HISTORY, check_finite, check_schema, check_tensors, restore_optimizer
@@ -185,7 +185,8 @@ def _check(state: dict[str, Any], checkpoint: Path, identity: dict[str, Any], mo
     """Refuse a checkpoint that was changed, or is of another run."""
     where = f"path={str(checkpoint)!r}"
     check_schema(state, SCHEMA, where)
-    _check_same_run(checkpoint, state.get("identity"), identity)
+    with rebuilding(checkpoint, "identity"):  # what is compared may be anything
+        _check_same_run(checkpoint, state.get("identity"), identity)
     if state["step"] < 0 or any("step" not in row for row in state["history"]):
         raise ValueError(f"{where}: step is {state['step']} and history {state['history']}; expected steps done.")
     for name in ("model", "average"):
