@@ -265,6 +265,7 @@ KINDS: dict[str, Kind] = {
         lambda folder: load_state(folder / part_of_comparison(folder), "comparison part"),
         lambda folder, parts: save_state(folder / part_of_comparison(folder), "comparison part", parts),
         use_comparison,
+        tensors=True,
     ),
     "fit checkpoint": state(
         "fit",

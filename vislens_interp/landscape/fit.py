@@ -151,7 +151,8 @@ def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str
             )
         if any(saved.get(part) != value for part, value in fixed.items()):
             raise ValueError(
-                f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass those."
+                f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass"
+                " those."
             )
     where = f"path={str(path)!r}"
     check_schema(saved, {"vae": dict, "solver": dict, "best": dict, "history": [_ROW]}, where)
