@@ -128,8 +128,8 @@ def check_files(name: str, folder: Path) -> None:
     assert torch.equal(cached.tensor(), images.flatten(1))
 
 
-def check_tables(name: str, folder: Path) -> list[str]:
-    """The name in a result, stimuli and a comparison; the result's page."""
+def check_tables(name: str, folder: Path) -> None:
+    """The name in a result, stimuli and a comparison, and in their tables."""
     background = make_background()
     background.names[0] = name
     made = make_result(count=2, names=[name, "b"], unit=name, layer=name, model=name, background=background)
@@ -157,7 +157,6 @@ def check_tables(name: str, folder: Path) -> list[str]:
         assert not any(cell.lstrip(" ").startswith(FORMULA) for cell in text), path.name
     state = load_state(save_state(folder / "state", "names", {"names": [name], name: name}), "names")
     assert state == {"names": [name], name: name}
-    return [(folder / "result/report.html").read_text(encoding="utf-8")]
 
 
 def _is_number(cell: str) -> bool:
@@ -211,7 +210,8 @@ def attempt(name: str, chromium: Browser | None) -> dict[str, str]:
         folder = Path(temporary)
         try:
             check_files(name, folder)
-            pages = [*check_tables(name, folder), *pages_of(name)]
+            check_tables(name, folder)
+            pages = pages_of(name)
             kept, sys.stdout = sys.stdout, nowhere
             try:
                 with usable_streams():
