@@ -7,6 +7,7 @@ tag, a handler or a request of it, and no cell begins as a formula does.
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import random
@@ -70,6 +71,8 @@ FORMULAS = [
     "＝1",
     '=HYPERLINK("/hit")',
 ]
+TOGETHER = 10
+"""Names that are tried in one result, one folder and one page."""
 KINDS = ("text", "bytes", "markup", "control", "formula")
 
 
@@ -112,38 +115,37 @@ def file_name(name: str) -> str | None:
         return None
 
 
-def check_files(name: str, folder: Path) -> None:
-    """A picture of this name is read, cached, and called what it is called."""
-    made = file_name(name)
-    if made is None:
-        return
+def check_files(names: list[str], folder: Path) -> None:
+    """Pictures of these names are read, cached, and called what they are called."""
+    made = sorted({one for name in names if (one := file_name(name)) is not None})
     (folder / "pictures").mkdir()
-    with open(folder / "pictures" / made, "wb") as file:
-        Image.new("RGB", (4, 4), (9, 99, 199)).save(file, "PNG")
+    for number, name in enumerate(made):
+        with open(folder / "pictures" / name, "wb") as file:
+            Image.new("RGB", (4, 4), (number, 99, 199)).save(file, "PNG")
+    if not made:
+        return
     images, found = load_images(folder / "pictures")
-    assert found == [made]
-    assert ImageFiles(folder / "pictures", 4).names == [made]
+    assert set(found) == set(ImageFiles(folder / "pictures", 4).names) == set(made)
     cached = RowCache(folder / "cache", "rows", "f").rows(folder / "pictures", lambda part: part.flatten(1))
-    assert cached.names == [made]
+    assert cached.names == found
     assert torch.equal(cached.tensor(), images.flatten(1))
 
 
-def check_tables(name: str, folder: Path) -> None:
-    """The name in a result, stimuli and a comparison, and in their tables."""
-    background = make_background()
-    background.names[0] = name
-    made = make_result(count=2, names=[name, "b"], unit=name, layer=name, model=name, background=background)
+def check_tables(names: list[str], folder: Path) -> None:
+    """The names in a result, stimuli and a comparison, and in their tables."""
+    name, background = "".join(names), make_background()
+    background.names[: len(names)] = names
+    made = make_result(count=len(names), names=names, unit=name, layer=name, model=name, background=background)
     made.save(folder / "result")
     found = LensResult.load(folder / "result")
     assert (found.names, found.background.names) == (made.names, background.names)
     assert (found.unit, found.layer, found.model) == (name, name, name)
     export_stimuli(made, folder / "stimuli", size=8)
-    assert {row["source"] for row in load_stimuli(folder / "stimuli").rows} == {name, "b"}
-    scores = table(0).scores.values()
-    texts = Comparison(
-        [name], [name], [0], ["a", "b", "c"], {(name, "increase", "response_change"): next(iter(scores))}
-    )
-    texts.to_csv(folder / "comparison.csv")
+    rows = load_stimuli(folder / "stimuli").rows
+    assert ({row["source"] for row in rows}, {row["target"] for row in rows}) == (set(names), {name})
+    (values,) = list(table(0).scores.values())[:1]
+    scores = {(one, "increase", "response_change"): values for one in names}
+    Comparison(names, [name], [0], ["a", "b", "c"], scores).to_csv(folder / "comparison.csv")
     for path, delimiter in (
         (folder / "result/manifest.csv", ","),
         (folder / "result/reference.csv", ","),
@@ -151,12 +153,12 @@ def check_tables(name: str, folder: Path) -> None:
         (folder / "comparison.csv", ","),
     ):
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, Dialect, delimiter=delimiter))
-        assert len({len(row) for row in rows}) == 1, path.name
-        text = [cell for row in rows[1:] for cell in row if not _is_number(cell)]
+            cells = list(csv.reader(file, Dialect, delimiter=delimiter))
+        assert len({len(row) for row in cells}) == 1, path.name
+        text = [cell for row in cells[1:] for cell in row if not _is_number(cell)]
         assert not any(cell.lstrip(" ").startswith(FORMULA) for cell in text), path.name
-    state = load_state(save_state(folder / "state", "names", {"names": [name], name: name}), "names")
-    assert state == {"names": [name], name: name}
+    state = load_state(save_state(folder / "state", "names", {"names": names, name: name}), "names")
+    assert state == {"names": names, name: name}
 
 
 def _is_number(cell: str) -> bool:
@@ -167,9 +169,10 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def pages_of(name: str) -> list[str]:
-    """Pages in which the name stands wherever a text can stand."""
-    text = {"unit": name, "layer": name, "model": name, "names": [f"{name}{row}" for row in range(3)]}
+def pages_of(names: list[str]) -> list[str]:
+    """Pages in which each name stands wherever a text can stand."""
+    name = "".join(names)
+    text = {"unit": name, "layer": name, "model": name, "names": [name, *names[:2], *names[:2]][:3]}
     whole = hostile_result(
         **text,
         settings={
@@ -204,28 +207,35 @@ def check_pages(pages: list[str], chromium: Browser | None) -> None:
             assert not any(seen[what] for what in ("handlers", "asked", "alert", "led")), seen
 
 
-def attempt(name: str, chromium: Browser | None) -> dict[str, str]:
-    """What happens to one name, everywhere."""
+def attempt(names: list[str], chromium: Browser | None) -> dict[str, str]:
+    """What happens to some names, everywhere."""
     with tempfile.TemporaryDirectory(prefix="hostile") as temporary, open(os.devnull, "w", encoding="ascii") as nowhere:
         folder = Path(temporary)
         try:
-            check_files(name, folder)
-            check_tables(name, folder)
-            pages = pages_of(name)
+            check_files(names, folder)
+            check_tables(names, folder)
             kept, sys.stdout = sys.stdout, nowhere
             try:
                 with usable_streams():
-                    print(make_result(count=2, names=[name, "b"], unit=name).summary())
+                    print(make_result(count=len(names), names=names, unit=names[0]).summary())
             finally:
                 sys.stdout = kept
-            check_pages(pages, chromium)
+            check_pages(pages_of(names), chromium)
         except (ValueError, OSError) as error:
             if "\n" in str(error):
                 return {"failure": f"more than one line: {error}"}
             return {"outcome": "refused", "message": str(error)}
         except Exception as error:  # noqa: BLE001 (what is looked for)
             return {"failure": f"{type(error).__name__}: {error}"}
-    return {"outcome": "round trip, no tag"}
+    return {"outcome": "came back, no tag"}
+
+
+def try_group(names: list[str], chromium: Browser | None) -> list[dict[str, str]]:
+    """What happens to each; together, which is quicker, and one by one where something does."""
+    together = attempt(names, chromium)
+    if "failure" not in together and together["outcome"] != "refused":
+        return [together] * len(names)
+    return [attempt([name], chromium) for name in names]
 
 
 def main() -> int:
@@ -239,14 +249,17 @@ def main() -> int:
     reason = missing()
     print(reason or "pages are looked at in chromium", file=sys.stderr)
     with nullcontext() if reason else browser() as chromium:
-        for number, (kind, name) in enumerate(names_of(args.rounds, args.seed)):
-            if number < len(rounds):
-                continue
-            one = {"writer": kind, "seed": f"{args.seed} {number}", "name": ascii(name), "browser": not reason}
-            rounds.append(one | attempt(name, chromium))
-            if args.record is not None:
-                with args.record.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rounds[-1]) + "\n")
+        names = list(names_of(args.rounds, args.seed))
+        for start in range(len(rounds), len(names), TOGETHER):
+            group = names[start : start + TOGETHER]
+            for number, (kind, name), one in zip(
+                itertools.count(start), group, try_group([name for _, name in group], chromium), strict=False
+            ):
+                about = {"writer": kind, "seed": f"{args.seed} {number}", "name": ascii(name), "browser": not reason}
+                rounds.append(about | one)
+                if args.record is not None:
+                    with args.record.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(rounds[-1]) + "\n")
     failures = [one for one in rounds if "failure" in one]
     for one in failures:
         print(f"seed {one['seed']!r}, {one['name']}: {one['failure']}", file=sys.stderr)
