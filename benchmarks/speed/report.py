@@ -48,15 +48,6 @@ def quartiles(found: dict[str, float]) -> str:
     return f"{found['median']:.3f} ({found['quartile_1']:.3f} to {found['quartile_3']:.3f})"
 
 
-def cost(one: dict[str, Any], key: str) -> float:
-    """What is judged: the least seconds of one against the least of the other."""
-    return one["ratios"][key]["of_least"]
-
-
-def costs(found: dict[str, float]) -> str:
-    return f"{found['of_least']:.3f}; {quartiles(found)}"
-
-
 def same_loss_lines(found: dict[str, Any]) -> list[str]:
     reached, at_our_time = found["plain_seconds"], found["plain_loss_at_our_time"]
     took = f"not reached in {found['plain_seconds_spent']:.0f} s" if reached is None else f"{reached:.1f} s"
@@ -76,12 +67,12 @@ def same_loss_lines(found: dict[str, Any]) -> list[str]:
 
 
 def noisy(one: dict[str, Any]) -> bool:
-    return abs(cost(one, "bare again") - 1) > HOOK_LIMIT - 1
+    return abs(one["ratios"]["bare again"]["median"] - 1) > HOOK_LIMIT - 1
 
 
 def judged(part: str, one: dict[str, Any]) -> str:
     """Whether a network's ratios are within the limits of a part."""
-    over = [name for name, (_, limit) in LIMITS[part].items() if cost(one, name) > limit]
+    over = [name for name, (_, limit) in LIMITS[part].items() if one["ratios"][name]["median"] > limit]
     if noisy(one):
         return f"{one['network']}: TOO NOISY TO SAY: two bare passes differ by more than the limit"
     within = "within the limit" + "s" * (part == "units")
@@ -91,7 +82,7 @@ def judged(part: str, one: dict[str, Any]) -> str:
 def timed_row(one: dict[str, Any], name: str, main: str, *others: str) -> list[str]:
     ratios = one["ratios"]
     about = f"{name}, {one['batch']} × {one['side']} px, {ratios[main]['rounds']} rounds"
-    return [about, f"{1000 * one['bare_seconds']:.2f}", *(costs(ratios[key]) for key in others)]
+    return [about, f"{1000 * one['bare_seconds']:.2f}", *(quartiles(ratios[key]) for key in others)]
 
 
 def hooks_lines(found: list[dict[str, Any]]) -> list[str]:
@@ -139,10 +130,10 @@ def findings(numbers: dict[str, Any]) -> Findings:
     for part, limits in LIMITS.items():
         for one in numbers.get(part, ()):
             for key, (what, limit) in limits.items():
-                spent = cost(one, key)
-                text = f"{one['network']}: {what} costs {spent:.3f} (wanted: at most {limit})"
+                cost = one["ratios"][key]["median"]
+                text = f"{one['network']}: {what} costs {cost:.3f} (wanted: at most {limit})"
                 text += "; too noisy to say, two bare passes differ by more than the limit" * noisy(one)
-                aims.append(Aim(f"{text}.", None if noisy(one) else spent <= limit))
+                aims.append(Aim(f"{text}.", None if noisy(one) else cost <= limit))
         if part not in numbers:
             aims.append(Aim(f"Part {part!r} of the costs has not been measured.", None))
     measures: list[Measure] = []

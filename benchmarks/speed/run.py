@@ -97,12 +97,10 @@ def in_turn(
 
 
 def ratio(seconds: dict[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:
-    """Median and quartiles of the ratios within rounds, and the ratio of the least of each, which waits for nobody."""
+    """Median and quartiles of the ratios within rounds."""
     ratios = np.array(seconds[numerator]) / np.array(seconds[denominator])
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    least = min(seconds[numerator]) / min(seconds[denominator])
-    spread = {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high)}
-    return {**spread, "of_least": least, "rounds": len(ratios)}
+    return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high), "rounds": len(ratios)}
 
 
 def without_fit(method: vl.LandscapeMethod, fitted: vl.LandscapeMethod) -> vl.LandscapeMethod:

@@ -71,7 +71,7 @@ FORMULAS = [
     "＝1",
     '=HYPERLINK("/hit")',
 ]
-TOGETHER = 10
+TOGETHER = 25
 """Names that are tried in one result, one folder and one page."""
 KINDS = ("text", "bytes", "markup", "control", "formula")
 
