@@ -33,7 +33,8 @@ def check_state(state: Any, where: str, name: str = "") -> None:
     prefix = f"{name}." if name else ""
     rows, units = len(state["latents"]) if state["latents"].ndim else 0, len(state["names"])
     shapes = {"latents": (rows, state["prior"]["latent_dim"]), "responses": (rows, units), "held_out": (None,)}
-    parts = {part: state[part] for part in shapes} | {f"scaler.{key}": one for key, one in state["scaler"].items()}
+    parts = {part: state[part] for part in shapes}
+    parts |= {f"scaler.{key}": state["scaler"][key] for key in ("mean", "std")}  # 0.1.0 has more
     shapes |= dict.fromkeys(("scaler.mean", "scaler.std"), (units,))
     for part, tensor in parts.items():
         if tensor.shape != shapes[part] and not (part == "held_out" and tensor.ndim == 1):
