@@ -16,6 +16,7 @@ from vislens_interp import files
 from vislens_interp.files import (
     allocate,
     check_writable,
+    clear_leftovers,
     fingerprint,
     load_state,
     locked,
@@ -326,3 +327,14 @@ def test_edited_files_are_read_or_refused_in_one_kind(tmp_path, data):
     except ValueError as error:
         message = str(error)
     assert message == "path= dict" or message.startswith(f"path={str(path)!r}")
+
+
+def test_a_lock_that_a_kill_left_goes_and_one_that_is_held_stays(tmp_path):
+    left = tmp_path / ".gone.vislens-lock"
+    left.touch()
+    with locked(tmp_path / "held"):
+        clear_leftovers(tmp_path)
+        assert os.listdir(tmp_path) == [".held.vislens-lock"]
+    (tmp_path / ".other.lock").touch()  # of another program
+    clear_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == [".other.lock"]

@@ -4,8 +4,10 @@ import math
 import re
 
 import pytest
+import torch
+from torch import nn
 
-from vislens_interp.schema import check_inside, check_schema
+from vislens_interp.schema import check_finite, check_inside, check_schema, check_tensors, restore_optimizer
 
 SPEC = {
     "unit": str,
@@ -65,13 +67,59 @@ def test_the_whole_may_be_wrong():
     "file", ["", "/etc/passwd", "../x.png", "a/../../x.png", "C:\\x.png", "a\\..\\..\\x", "x\0.png"]
 )
 def test_a_path_outside_is_refused(tmp_path, file):
-    with pytest.raises(ValueError, match=f"'file': {re.escape(repr(file))} is outside the folder"):
-        check_inside(tmp_path, file, "'file'")
+    with pytest.raises(ValueError, match=f"'file': images names {re.escape(repr(file))}, outside the folder"):
+        check_inside(tmp_path, file, "'file'", "images")
 
 
 def test_a_link_to_the_outside_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="is outside the folder"):
-        check_inside(tmp_path / "in", "link/secret.png", "'file'")
-    assert check_inside(tmp_path / "in", "images/a.png", "'file'") == tmp_path / "in" / "images" / "a.png"
+    with pytest.raises(ValueError, match="outside the folder"):
+        check_inside(tmp_path / "in", "link/secret.png", "'file'", "images")
+    assert check_inside(tmp_path / "in", "images/a.png", "'file'", "images") == tmp_path / "in" / "images" / "a.png"
+
+
+def test_tensors_that_are_not_those_of_a_network():
+    like = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    check_tensors({name: value + 1 for name, value in like.items()}, like, "'file'", "vae")
+    for changed, message in (
+        ({"weight": like["weight"]}, "vae.bias is missing; expected Tensor"),
+        ({**like, "bias": 3}, "vae.bias is 3; expected Tensor"),
+        ({**like, "bias": torch.zeros(3)}, r"vae.bias has shape \(3,\); expected \(2,\)"),
+        ({**like, "more": torch.zeros(1)}, "vae.more is unknown"),
+        ([], "vae is a list; expected a dictionary"),
+    ):
+        with pytest.raises(ValueError, match=rf"'file': {message}"):
+            check_tensors(changed, like, "'file'", "vae")
+
+
+def test_what_is_not_finite_is_named():
+    check_finite({"a": [torch.ones(1), torch.tensor([1])], "b": math.nan}, "'file'")
+    with pytest.raises(ValueError, match=r"'file': a.1.c holds NaN or infinity"):
+        check_finite({"a": [torch.ones(1), {"c": torch.tensor([1, torch.inf])}]}, "'file'")
+
+
+def test_an_optimiser_goes_on_or_says_what_does_not_fit():
+    def adam():
+        layer = nn.Linear(2, 3)
+        return layer, torch.optim.Adam(layer.parameters(), lr=0.1)
+
+    layer, optimizer = adam()
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    saved = optimizer.state_dict()
+    other = adam()[1]
+    saved["param_groups"][0] |= {"lr": 0.5, "betas": None}
+    restore_optimizer(other, saved, "'file'")
+    assert other.param_groups[0]["lr"] == 0.5
+    assert other.param_groups[0]["betas"] == (0.9, 0.999)
+    assert torch.equal(other.state_dict()["state"][0]["exp_avg"], saved["state"][0]["exp_avg"])
+    for changed, message in (
+        ({"state": {}}, "optimizer.param_groups is missing"),
+        ({**saved, "param_groups": []}, "optimizer holds 0 param_groups"),
+        ({**saved, "state": {0: saved["state"][0]}}, r"the state of \[0\]; expected 1 and 2 parameters"),
+        ({**saved, "param_groups": [{"lr": math.nan}]}, r"optimizer.param_groups\[0\].lr is nan"),
+        ({**saved, "state": {**saved["state"], 1: {}}}, "optimizer.state.1.step is missing"),
+    ):
+        with pytest.raises(ValueError, match=f"'file': .*{message}"):
+            restore_optimizer(adam()[1], changed, "'file'")

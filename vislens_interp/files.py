@@ -33,10 +33,13 @@ _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _LEFTOVER = re.compile(
     r"\.(?P<stem>.+)\.(?P<mark>(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8})\.(?P<kind>tmp|old)", re.S
 )
+_LOCK = ".vislens-lock"
 _HASHED = re.compile("[0-9a-f]{32}")
 """A stem that stands for a longer name."""
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file is too large"}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
+"""What rebuilding from a changed file raises; RecursionError is a RuntimeError."""
 _STALE_SECONDS = 7 * 24 * 3600
 """Age from which a leftover is no living writer's where its process cannot be seen."""
 _active: set[str] = set()
@@ -158,10 +161,13 @@ def locked(path: PathLike, *, wait: bool = True) -> Iterator[None]:
         OSError: The folder cannot be written.
     """
     path = Path(os.path.abspath(path))
-    lock = path.parent / f".{_stem(path)}.lock"
+    lock = path.parent / f".{_stem(path)}{_LOCK}"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _acquire(lock)
+        if handle is None and not wait:
+            time.sleep(_LOOK_SECONDS)  # who only looks whether a lock was left behind holds it for a moment
+            handle = _acquire(lock)
         if handle is None and not wait:
             raise BlockingIOError(
                 errno.EAGAIN,
@@ -342,6 +348,8 @@ def _sweep(parent: Path, name: str | None = None, *, again: bool = False) -> Non
     whole_names = {} if name is None else {_stem(Path(name)): name}
     with suppress(OSError):
         for entry in list(os.scandir(parent)):
+            if entry.name.endswith(_LOCK):
+                _remove_free(Path(entry.path))
             match = _LEFTOVER.fullmatch(entry.name)
             if match is None or match["mark"] in _active or _is_alive(entry, match["host"], int(match["pid"])):
                 continue
@@ -359,6 +367,15 @@ def _sweep(parent: Path, name: str | None = None, *, again: bool = False) -> Non
             elif earlier.exists() and not folder.exists():
                 continue  # that entry finishes the exchange
             _remove(Path(entry.path))
+
+
+def _remove_free(lock: Path) -> None:
+    """Remove a lock that nobody holds: of a process that was killed with it."""
+    handle = _acquire(lock)
+    if handle is not None:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(handle)
 
 
 def _is_alive(entry: "os.DirEntry[str]", host: str, pid: int) -> bool:
@@ -467,6 +484,25 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
             f" version {FORMAT_VERSION} and a dictionary. Save it again, or restore a copy."
         )
     return state
+
+
+@contextmanager
+def rebuilding(path: PathLike, part: str) -> Iterator[None]:
+    """Inside, what a changed file makes go wrong is a ValueError that names it and the part: fields, types, shapes.
+
+    Raises:
+        ValueError: Anything that rebuilding from a file raises; messages that name the file stay as they are.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        ours = isinstance(error, ValueError) and str(path) in str(error)
+        if ours or isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"path={str(path)!r}: {part} cannot be restored ({reason[:300]}). Restore a copy, or make it again."
+        ) from error
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

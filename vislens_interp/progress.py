@@ -20,6 +20,13 @@ class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
             options["mininterval"] = max(options.get("mininterval", 0.0), SECONDS_IN_A_FILE)
         super().__init__(*args, **options)
 
+    @classmethod
+    def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
+        """A line beside the bars, on stdout where nothing else is said; nothing where there is none."""
+        stream = sys.stdout if file is None else file
+        if stream is not None and not getattr(stream, "closed", False):
+            super().write(s, file=stream, end=end, nolock=nolock)
+
 
 def _is_terminal(stream: Any) -> bool:
     try:

@@ -2,14 +2,21 @@
 
 import sys
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+
+import torch
+from torch import Tensor
 
 Spec = Any  # a type, None, a frozenset, a tuple of specs, [spec], {str: spec} or {name: spec}
 LARGEST = sys.float_info.max
 DEEPEST = 40
 """Levels of lists and dictionaries in a free value, such as a setting; ours have fewer than ten."""
 _NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", dict: "a dictionary"}
+_NAMES |= {Real: "a number"}
+HISTORY = [{str: Real}]
+"""Rows of numbers, NaN among them: what a fit writes down every epoch."""
 
 
 def check_schema(value: Any, spec: Spec, where: str, name: str = "") -> None:
@@ -51,12 +58,68 @@ def check_schema(value: Any, spec: Spec, where: str, name: str = "") -> None:
             level = [item for one in level for item in _inside(one)]
 
 
-def check_inside(folder: Path, file: str, where: str) -> Path:
+def check_finite(value: Any, where: str, name: str = "") -> None:
+    """Raise ValueError, with the name of the field, where a tensor in nested dictionaries and lists is not finite."""
+    if isinstance(value, Tensor):
+        if not value.isfinite().all():
+            raise ValueError(f"{where}: {name} holds NaN or infinity. Restore a copy, or make it again.")
+    elif isinstance(value, (Mapping, list)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            check_finite(item, where, f"{name}.{key}" if name else str(key))
+
+
+def check_tensors(value: Any, like: Mapping[str, Tensor], where: str, name: str) -> None:
+    """Raise ValueError, with the name of the field, where tensors are not those of a network or optimiser.
+
+    Args:
+        value: What a file holds in the place of ``like``.
+        like: Such tensors by name, as a ``state_dict`` has them: names and shapes count.
+        where, name: The file and the field, for the message.
+    """
+    check_schema(value, dict.fromkeys(like, Tensor), where, name)
+    for key, tensor in value.items():
+        if key not in like:
+            raise ValueError(f"{where}: {name}.{key} is unknown; expected {list(like)}. Restore a copy.")
+        if tensor.shape != like[key].shape or tensor.is_complex():
+            raise ValueError(
+                f"{where}: {name}.{key} has shape {tuple(tensor.shape)}; expected {tuple(like[key].shape)}. Restore a"
+                " copy, or make it again."
+            )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, name: str = "optimizer") -> None:
+    """Moments and learning rates of a saved Adam; its other numbers are those of this call.
+
+    Args:
+        optimizer: Of the same parameters, in the same groups.
+        saved: Its ``state_dict``, from a file.
+        where, name: The file and the field, for the message.
+
+    Raises:
+        ValueError: It is of other parameters, or was changed.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    check_schema(saved, {"state": dict, "param_groups": [{"lr": float}]}, where, name)
+    state, groups = saved["state"], saved["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if len(groups) != len(own) or (state and set(state) != set(range(len(parameters)))):
+        raise ValueError(
+            f"{where}: {name} holds {len(groups)} param_groups and the state of {list(state)}; expected {len(own)} and"
+            f" {len(parameters)} parameters. Restore a copy, or make it again."
+        )
+    for number, moments in state.items():
+        like = {"step": torch.tensor(0.0), "exp_avg": parameters[number], "exp_avg_sq": parameters[number]}
+        check_tensors(moments, like, where, f"{name}.state.{number}")
+    rates = [{**group, "lr": one["lr"]} for group, one in zip(own, groups, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": rates})
+
+
+def check_inside(folder: Path, file: str, where: str, name: str) -> Path:
     """The path of a file that is named in a folder's table of contents; ValueError if it leaves the folder."""
     parts = PurePosixPath(file), PureWindowsPath(file)
     outside = not file or "\0" in file or any(one.is_absolute() or one.drive or ".." in one.parts for one in parts)
     if outside or not (folder / file).resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{where}: {file!r} is outside the folder; expected files inside it. Restore a copy.")
+        raise ValueError(f"{where}: {name} names {file!r}, outside the folder; expected files in it. Restore a copy.")
     return folder / file
 
 
@@ -92,7 +155,8 @@ def _is_kind(value: object, spec: Spec) -> bool:
     if isinstance(spec, dict):
         return isinstance(value, dict)
     if spec is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+        largest = LARGEST if isinstance(value, float) else 2**63 - 1  # what a tensor takes
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
     return isinstance(value, spec) and (spec is not int or not isinstance(value, bool))
 
 

@@ -62,13 +62,16 @@ def from_cell(text: str) -> str:
     )
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Value]], digits: int | None = None) -> str:
+def csv_text(
+    columns: Sequence[str], rows: Iterable[Sequence[Value]], digits: int | None = None, delimiter: str = ","
+) -> str:
     """A table as CSV in :class:`Dialect`.
 
     Args:
         columns: The first line.
         rows: Text, which is made safe by :func:`cell`; numbers; None for an empty cell.
         digits: Significant digits of a float; None writes it in full.
+        delimiter: Between cells: a tab where others expect one.
     """
 
     def written(value: Value) -> str:
@@ -77,24 +80,27 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Value]], digits: in
         return "" if value is None else cell(value) if isinstance(value, str) else str(value)
 
     text = io.StringIO()
-    csv.writer(text, Dialect).writerows([columns, *([written(value) for value in row] for row in rows)])
+    csv.writer(text, Dialect, delimiter=delimiter).writerows(
+        [columns, *([written(value) for value in row] for row in rows)]
+    )
     return text.getvalue()
 
 
-def read_csv(path: Path, columns: Sequence[str], *, escaped: bool = True) -> list[dict[str, str]]:
+def read_csv(path: Path, columns: Sequence[str], *, escaped: bool = True, delimiter: str = ",") -> list[dict[str, str]]:
     """Rows of a table by column.
 
     Args:
         path: The file.
         columns: What it has to have.
         escaped: Whether :func:`csv_text` wrote it; tables of 0.1.0 hold names as they are.
+        delimiter: Between cells.
 
     Raises:
         ValueError: It is no such table; the message names it.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file, Dialect if escaped else "excel")
+            reader = csv.reader(file, Dialect if escaped else "excel", delimiter=delimiter)
             head, *rows = list(reader) or [[]]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is no table in UTF-8 ({error}). Restore a copy, or make it again.") from error

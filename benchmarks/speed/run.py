@@ -37,7 +37,7 @@ class Size:
         epochs: Of our fit; None is the shipped default.
         shuffles: Shuffled fits behind the evidence; None is the shipped default.
         budget: Seconds that the plain loop may train; its loss is looked at every ``check_every`` steps.
-        small_repeats: Rounds of the hook comparison for the ConvNet; ``large_repeats`` for the ResNet-50.
+        small_repeats: Rounds of the hook comparison for the ConvNet; ``large_repeats`` for others.
         batch: Images of a forward pass there.
     """
 
@@ -51,7 +51,7 @@ class Size:
     budget: float = 900.0
     check_every: int = 35
     small_repeats: int = 400
-    large_repeats: int = 60
+    large_repeats: int = 30
     batch: int = 32
 
     @property
@@ -311,7 +311,9 @@ class Reading:
         side: Pixels of its images.
         late: The last layer before the output, where stopping saves nothing and what is left is overhead.
         early: A layer near the input, where stopping saves most.
-        path: The modules, one after the other, that a pass runs through as far as the last of them.
+        path: The modules, one after the other, that a pass runs through as far as the last of them; empty where a
+            pass is no such chain.
+        large: Whether a pass takes so long that fewer rounds do.
     """
 
     name: str
@@ -319,7 +321,8 @@ class Reading:
     side: int
     late: str
     early: str
-    path: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    large: bool = True
 
     def ready(self, device: torch.device, batch: int) -> tuple[Any, Tensor, dict[str, Any]]:
         """The network there, a batch of images, and settings of targets."""
@@ -339,16 +342,29 @@ class Reading:
         }
 
 
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """CPU seconds, on which what other processes take is not counted; on a GPU, those of the wall."""
+    return time.perf_counter if device.type == "cuda" else time.process_time
+
+
 def readings() -> list[Reading]:
-    """The shipped ConvNet, and a ResNet-50 with random weights, which take as long as trained ones."""
+    """The shipped networks, and others with random weights, which take as long as trained ones."""
     import timm
 
-    torch.manual_seed(0)
-    resnet = timm.create_model("resnet50", pretrained=False).eval()
+    def made(name: str, **settings: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return timm.create_model(name, pretrained=False, **settings).eval()
+
     path = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3")
+    convnet, lite, squeeze = (vl.zoo.load(n) for n in ("cifar10_convnet", "efficientnet_lite2", "squeezenet1_0"))
     return [
-        Reading("ConvNet", vl.zoo.load("cifar10_convnet"), 32, "fc2", "conv1", ("conv1", "conv2", "conv3")),
-        Reading("timm resnet50", resnet, 96, "fc", "layer1", path),
+        Reading("ConvNet", convnet, 32, "fc2", "conv1", ("conv1", "conv2", "conv3"), large=False),
+        Reading("timm resnet50", made("resnet50"), 64, "fc", "layer1", path),
+        Reading("timm resnet18", made("resnet18"), 64, "fc", "layer1", path),
+        Reading("EfficientNet-Lite2", lite, 64, "classifier", "blocks.1"),
+        Reading("SqueezeNet", squeeze, 64, "classifier.1", "features.3"),
+        Reading("timm vit_tiny", made("vit_tiny_patch16_224", img_size=64), 64, "head", "blocks.1"),
+        Reading("timm convnext_atto", made("convnext_atto"), 64, "head.fc", "stages.0"),
     ]
 
 
@@ -368,7 +384,7 @@ def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
         "target": lambda: target(images),
     }
     with vl.undisturbed(network):
-        seconds = in_turn(works, repeats, device, reading.name)
+        seconds = in_turn(works, repeats, device, reading.name, clock_of(device))
     pairs = {name: (name, "bare") for name in ("bare again", "full", "late", "early")}
     pairs["target"] = ("target", "bare with preprocessing")
     layers = {"late": reading.late, "early": reading.early}
@@ -390,9 +406,7 @@ def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
         "one": lambda: one(images),
         "all": lambda: every(images),
     }
-    # What other processes take from this one is not on this clock.
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    seconds = in_turn(works, repeats, device, f"{reading.name}, units", clock)
+    seconds = in_turn(works, repeats, device, f"{reading.name}, units", clock_of(device))
     pairs = {"bare again": ("bare again", "bare"), "one": ("one", "bare"), "all": ("all", "one")}
     return reading.times(seconds, pairs, batch) | {"layer": layer, "units": len(every.names)}
 
@@ -443,8 +457,10 @@ def main() -> None:
         torch.set_num_threads(1)  # a second thread waits by spinning, which a clock of CPU seconds counts as work
     for letter, part, work in (("c", "hooks", hooks), ("d", "units", units)):
         if letter in args.only:
-            timed = zip(readings(), (size.small_repeats, size.large_repeats), strict=True)
-            found[part] = [work(reading, device, count, size.batch) for reading, count in timed]
+            chosen = [one for one in readings() if part == "hooks" or one.path]
+            found[part] = [
+                work(one, device, size.large_repeats if one.large else size.small_repeats, size.batch) for one in chosen
+            ]
     found["sources"] = {part: source for part in PARTS if part in found}
     if (args.out / "speed.json").exists():
         earlier = read(args.out / "speed.json")

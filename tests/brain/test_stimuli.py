@@ -113,5 +113,5 @@ def test_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="lacks 0003.png of 16 pictures"):
         load_stimuli(folder)
     (folder / "stimuli.tsv").write_text("number\n1\n")
-    with pytest.raises(ValueError, match="has the columns .*; expected"):
+    with pytest.raises(ValueError, match=r"stimuli.tsv' holds \['number'\] in line 1; expected"):
         load_stimuli(folder)

@@ -1,7 +1,7 @@
 """Kills, full disks and pairs of processes over every public writer; prints what happened as JSON.
 
-``python tests/faults/harness.py kill --rounds 200``. Each round forks this process, which has imported and computed
-everything before, so that a round takes as long as the writer.
+``python tests/faults/harness.py kill --rounds 200 --record kill.jsonl``. Each round has a seed of its own, and
+forks this process, which has imported and computed everything before, so that a round takes as long as the writer.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +96,14 @@ def injected(outcomes: "Counter[str]") -> int:
     return sum(outcomes.values()) - outcomes["finished first"] - outcomes["enough room"]
 
 
+def counted(rounds: list[dict[str, object]]) -> "defaultdict[object, Counter[str]]":
+    """Outcomes by writer."""
+    counts: defaultdict[object, Counter[str]] = defaultdict(Counter)
+    for one in rounds:
+        counts[one["writer"]][str(one.get("outcome", "failed"))] += 1
+    return counts
+
+
 def kill(name: str, writer: Writer, folder: Path, draw: random.Random, took: float) -> str:
     """SIGKILL at a random moment of a write over an earlier version, or over none."""
     before = None
@@ -152,48 +160,67 @@ def pair(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
     return "both" if codes == [0, 0] else "one refused"
 
 
+def prepare(name: str, root: Path) -> float:
+    """Imports and expectations of a writer, once; how long it takes."""
+    writer, warm, timed = WRITERS[name], root / f"warm {name}", root / f"timed {name}"
+    warm.mkdir()
+    writer.write(warm, 0)
+    writer.write(warm, 1)
+    writer.version(warm)
+    timed.mkdir()
+    return seconds(writer, timed)
+
+
+def earlier(record: Path | None) -> list[dict[str, object]]:
+    """The rounds that a record holds; a line that a kill cut off is done again."""
+    if record is None or not record.exists():
+        return []
+    lines = record.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fault", choices=("kill", "full", "pair"))
     parser.add_argument("--rounds", type=int, default=10, help="faults to inject, over all writers alike")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--writers", nargs="*", default=list(WRITERS))
+    parser.add_argument("--record", type=Path, help="a file of rounds; a second run goes on with it")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    draw = random.Random(args.seed)
     inject = {"kill": kill, "full": full, "pair": pair}[args.fault]
     root = Path(tempfile.mkdtemp(prefix=f"faults-{args.fault}"))
     share = -(-args.rounds // len(args.writers))
-    counts: dict[str, Counter[str]] = {name: Counter() for name in args.writers}
-    failures: list[str] = []
+    rounds = earlier(args.record)
     try:
-        took: dict[str, float] = {}
-        for name in args.writers:
-            (root / f"warm {name}").mkdir()
-            WRITERS[name].write(root / f"warm {name}", 0)  # imports and expectations, once
-            WRITERS[name].write(root / f"warm {name}", 1)
-            WRITERS[name].version(root / f"warm {name}")
-            (root / f"timed {name}").mkdir()
-            took[name] = seconds(WRITERS[name], root / f"timed {name}")
         if os.environ.get("FAULTS_TMPFS"):
             (root / "disk").mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(root / "disk")], check=True)
-        number = 0
-        while number < MOST * args.rounds and (waiting := [n for n in args.writers if injected(counts[n]) < share]):
-            number += 1
-            name = min(waiting, key=lambda one: injected(counts[one]))
-            folder = root / ("disk" if os.environ.get("FAULTS_TMPFS") else "") / f"{number} {name}"
-            folder.mkdir()
-            try:
-                counts[name][inject(name, WRITERS[name], folder, draw, took[name])] += 1
-            except AssertionError as error:
-                failures.append(f"round {number}, {name}: {error}")
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in args.writers:
+            took = None
+            number = sum(one["writer"] == name for one in rounds)
+            while number < MOST * share and injected(counted(rounds)[name]) < share:
+                took = prepare(name, root) if took is None else took
+                seed = f"{args.seed} {args.fault} {name} {number}"
+                folder = root / ("disk" if os.environ.get("FAULTS_TMPFS") else "") / f"{number} {name}"
+                folder.mkdir()
+                one: dict[str, object] = {"writer": name, "seed": seed}
+                try:
+                    one["outcome"] = inject(name, WRITERS[name], folder, random.Random(seed), took)
+                except AssertionError as error:
+                    one["failure"] = str(error)
+                rounds.append(one)
+                if args.record is not None:
+                    with args.record.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(one) + "\n")
+                shutil.rmtree(folder, ignore_errors=True)
+                number += 1
     finally:
         if os.environ.get("FAULTS_TMPFS"):
             subprocess.run(["umount", str(root / "disk")], check=False)
         shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps({"fault": args.fault, "rounds": number, "counts": counts, "failures": failures}))
+    failures = [f"seed {one['seed']!r}: {one['failure']}" for one in rounds if "failure" in one]
+    print(json.dumps({"fault": args.fault, "rounds": len(rounds), "counts": counted(rounds), "failures": failures}))
     return 1 if failures else 0
 
 

@@ -162,10 +162,12 @@ def test_progress_without_a_stderr(stream, monkeypatch):
         stream = io.StringIO()
         stream.close()
     monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
     assert list(tqdm(range(3), desc="fit")) == [0, 1, 2]
     with tqdm(total=3) as bar:
         bar.update()
         bar.set_postfix(loss=1)
+        bar.write("loss 1")
 
 
 def test_progress_is_sparse_in_a_pipe():

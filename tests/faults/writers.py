@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lens_writers import LENS_WRITERS
 from PIL import Image
 from torch import nn
 
@@ -378,4 +379,5 @@ WRITERS = {
     "fit": Writer(write_fit, fit_version, resumes=True),
     "training": Writer(write_training, training_version, resumes=True),
     "shards": Writer(shard, shards_version),
+    **{name: Writer(*parts) for name, parts in LENS_WRITERS.items()},
 }

@@ -186,7 +186,7 @@ def test_an_edited_result_loads_or_is_refused_in_a_line(tmp_path):
     [
         ("unit", 16, "unit is 16; expected text"),
         ("evidence", {"unit": "16"}, "evidence.correlation is missing"),
-        ("images", {"inputs": ["../a.png"]}, "'../a.png' is outside the folder"),
+        ("images", {"inputs": ["../a.png"]}, r"images\['inputs'\] names '../a.png', outside the folder"),
         ("settings", {"direction": {"16": ["up"]}}, r"settings.direction\['16'\] is a list; expected text"),
         ("background", {"means": {}}, "background.moves is missing"),
     ],

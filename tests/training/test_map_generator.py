@@ -40,5 +40,5 @@ def test_a_damaged_or_absent_file_is_named(trained, tmp_path):
         MapGenerator.load(tmp_path / "none.safetensors")
     whole = (trained / "map_generator.safetensors").read_bytes()
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half.safetensors' cannot be read .* Train or copy it again"):
+    with pytest.raises(ValueError, match=r"half.safetensors': a MapGenerator cannot be restored .* Restore a copy"):
         MapGenerator.load(tmp_path / "half.safetensors")

@@ -148,11 +148,11 @@ class Shards:
         """As :meth:`find`, of rows that are as they were written; others are left out from now on, with a warning."""
         while True:
             place = self.find(keys)
-            damaged = [
-                (shard, row)
-                for (shard, row), key in zip(place.tolist(), keys, strict=True)
-                if shard >= 0 and _check(key, self._values[shard][row]) != self._checks[shard][row].numpy().tobytes()
-            ]
+            known = np.flatnonzero(place[:, 0] >= 0)
+            if not len(known):
+                return place
+            found = _hashes([keys[row] for row in known.tolist()], _gathered(self._values, place[known]))
+            damaged = place[known][(found != _gathered(self._checks, place[known])).any(1).numpy()].tolist()
             if not damaged:
                 return place
             for number in sorted({shard for shard, _ in damaged}):
@@ -169,20 +169,13 @@ class Shards:
 
     def read(self, place: np.ndarray) -> Tensor:
         """The rows at these places, in their order: (n, ...), copied from the files."""
-        first = self._values[place[0, 0]]
-        rows = torch.empty(len(place), *first.shape[1:], dtype=first.dtype)
-        for shard in np.unique(place[:, 0]).tolist():
-            here = np.flatnonzero(place[:, 0] == shard)
-            rows[torch.from_numpy(here)] = self._values[shard][torch.from_numpy(place[here, 1])]
-        return rows
+        return _gathered(self._values, place)
 
     def write(self, keys: Sequence[bytes], values: Tensor) -> None:
         """Store rows, in one file."""
         packed = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(len(keys), KEY_BYTES)
         values = values.detach().cpu().contiguous()
-        checks = b"".join(_check(key, row) for key, row in zip(keys, values, strict=True))
-        checks = torch.frombuffer(bytearray(checks), dtype=torch.uint8).reshape(len(keys), CHECK_BYTES)
-        tensors = {"keys": packed, "values": values, "checks": checks}
+        tensors = {"keys": packed, "values": values, "checks": _hashes(keys, values)}
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         write_atomically(path, lambda temporary: save_file(tensors, temporary))
         self._take_in(path)
@@ -198,10 +191,24 @@ def _merged(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
     return keys[first], places[first]
 
 
-def _check(key: bytes, row: Tensor) -> bytes:
-    """A hash of a row and of its key, which tells a row that was changed or swapped with another."""
-    content = row.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    return hashlib.blake2b(content, digest_size=CHECK_BYTES, key=key).digest()
+def _gathered(parts: Sequence[Tensor], place: np.ndarray) -> Tensor:
+    """Rows of several tensors, at (number of the tensor, row in it), (n, 2)."""
+    first = parts[place[0, 0]]
+    rows = torch.empty(len(place), *first.shape[1:], dtype=first.dtype)
+    for number in np.unique(place[:, 0]).tolist():
+        here = np.flatnonzero(place[:, 0] == number)
+        rows[torch.from_numpy(here)] = parts[number][torch.from_numpy(place[here, 1])]
+    return rows
+
+
+def _hashes(keys: Sequence[bytes], values: Tensor) -> Tensor:
+    """A hash of each row and its key, which tells a row that was changed or swapped with another: (n, CHECK_BYTES)."""
+    rows = values.contiguous().reshape(len(values), -1).view(torch.uint8).numpy()
+    hashes = b"".join(
+        hashlib.blake2b(row.tobytes(), digest_size=CHECK_BYTES, key=key).digest()
+        for key, row in zip(keys, rows, strict=True)
+    )
+    return torch.frombuffer(bytearray(hashes), dtype=torch.uint8).reshape(len(keys), CHECK_BYTES)
 
 
 class CachedRows:

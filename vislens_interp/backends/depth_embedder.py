@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_shape
 from vislens_interp.preprocess import Preprocess, preprocess_for
 
@@ -268,8 +268,13 @@ class DepthEmbedder(nn.Module):
                     f"{name} of the statistics in {str(path)!r} is {state.get(name)!r}; expected {value!r}, this "
                     "embedder's. Call standardise with reference images instead."
                 )
-        for name in self._learned():
-            setattr(self, name, state[name].to(getattr(self, name)))
+        with rebuilding(path, ", ".join(self._learned())):
+            learned = {name: state[name].to(getattr(self, name)) for name in self._learned()}
+            for name, value in learned.items():
+                if value.shape != getattr(self, name).shape or not value.isfinite().all():
+                    raise TypeError(f"{name} {tuple(value.shape)} of {self.dim} finite dimensions")
+        for name, value in learned.items():
+            setattr(self, name, value)
         return self
 
     def _identity(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vislens_interp.backends.depth_embedder import DepthEmbedder
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_images
+from vislens_interp.schema import check_finite
 
 KIND = "pyramid decoder"
 LARGEST_PATCH = 8
@@ -170,13 +171,15 @@ class PyramidDecoder:
         """
         state = load_state(path, KIND)
         network = fingerprint(embedder.network.state_dict())
-        if state["network"] != network:
+        if state.get("network") != network:
             raise ValueError(
-                f"decoder {str(path)!r} was fitted to another network (fingerprint {state['network']}) than the "
+                f"decoder {str(path)!r} was fitted to another network (fingerprint {state.get('network')}) than the "
                 f"embedder's ({network}); expected the same. Fit it again: PyramidDecoder(embedder).fit(images)."
             )
-        decoder = cls(embedder, state["layers"])
-        decoder.weights = [state["weights"][str(index)].float() for index in range(len(state["weights"]))]
+        check_finite(state, f"path={str(path)!r}")
+        with rebuilding(path, "layers or weights"):
+            decoder = cls(embedder, state["layers"])
+            decoder.weights = [state["weights"][str(index)].float() for index in range(len(state["weights"]))]
         return decoder
 
 

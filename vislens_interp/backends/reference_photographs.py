@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, write_atomically
+from vislens_interp.files import fingerprint, rebuilding, write_atomically
 from vislens_interp.images import ImageFiles, check_size
+from vislens_interp.schema import check_schema
 
 EMBEDDINGS, ABOUT, TERMS = "embeddings.safetensors", "about.json", "licences.csv"
 QUALITIES = (85, 80, 75, 70, 60, 50)
@@ -55,7 +57,7 @@ class ReferencePhotographs(ImageFiles):
                 f"reference {str(self.path)!r}: no such file; expected a set of reference photographs. Make it: "
                 "vislens_interp.backends.reference_photographs.write_reference."
             )
-        self.about = json.loads(self._read(ABOUT))
+        self.about: dict[str, Any] = self._read_about()
         self.boxes: list[list[int]] = self.about["crops"]
         photographs: list[str] = self.about["photographs"]
         self.paths: list[str | Path] = [f"{self.path}/{photographs[box[0]]}" for box in self.boxes]
@@ -65,8 +67,8 @@ class ReferencePhotographs(ImageFiles):
         self.rows = list(range(len(self.boxes)))
         self._known = (
             embedder is not None
-            and size == self.about["size"]
-            and self.about["embedder"] == fingerprint(embedder.state_dict())
+            and size == self.about.get("size")
+            and self.about.get("embedder") == fingerprint(embedder.state_dict())
         )
 
     def __len__(self) -> int:
@@ -101,15 +103,41 @@ class ReferencePhotographs(ImageFiles):
         """(N, D) float32 that travel along, stored in half precision; None where they are not of these very crops."""
         if not self._known:
             return None
-        return load(self._read(EMBEDDINGS))["embeddings"].float()[self.rows]
+        with rebuilding(self.path, EMBEDDINGS):
+            x = load(self._read(EMBEDDINGS))["embeddings"].float()
+            if x.ndim != 2 or len(x) != len(self.boxes) or not x.isfinite().all():
+                raise TypeError(f"embeddings {tuple(x.shape)} of {len(self.boxes)} crops, all finite")
+            return x[self.rows]
 
     def terms(self) -> str:
         """The table of sources, authors and licences, as CSV."""
         return self._read(TERMS).decode()
 
+    def _read_about(self) -> dict[str, Any]:
+        with rebuilding(self.path, ABOUT):
+            about: Any = json.loads(self._read(ABOUT))
+        where = f"reference {str(self.path)!r}"
+        check_schema(about, {"photographs": [str], "crops": [[int]], "size?": int, "embedder?": str}, where, ABOUT)
+        for row, box in enumerate(about["crops"]):
+            if len(box) != 4 or not 0 <= box[0] < len(about["photographs"]) or min(*box[1:3], box[3] - 1) < 0:
+                raise ValueError(
+                    f"{where}: {ABOUT}.crops[{row}] is {box}; expected a photograph, left, top and side. Copy it again."
+                )
+        if not about["crops"]:
+            raise ValueError(f"{where}: {ABOUT}.crops is empty; expected crops of photographs. Copy the file again.")
+        return about
+
     def _crop(self, box: list[int]) -> Tensor:
         photograph, left, top, side = box
-        whole = _decode(self._read(self.about["photographs"][photograph]))
+        name = self.about["photographs"][photograph]
+        try:
+            whole = _decode(self._read(name))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(
+                f"reference {str(self.path)!r}: {name!r} is no picture ({error}). Copy it again."
+            ) from error
+        if max(left + side - whole.shape[1], top + side - whole.shape[0]) > 0:
+            raise ValueError(f"reference {str(self.path)!r}: crop {box} lies outside of {name!r}. Copy the file again.")
         part = Image.fromarray(whole).resize(
             (self.size, self.size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
         )
@@ -118,7 +146,7 @@ class ReferencePhotographs(ImageFiles):
     def _read(self, name: str) -> bytes:
         try:
             return _member(str(self.path), self.path.stat().st_mtime_ns, name)
-        except (KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"reference {str(self.path)!r} cannot be read ({error}); expected a whole set of reference "
                 "photographs. Copy it again, or reinstall vislens_interp."

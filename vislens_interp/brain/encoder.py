@@ -1,6 +1,7 @@
 """The in-silico encoder: a network whose forward pass predicts the responses of brain regions to pictures."""
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,12 +12,30 @@ from vislens_interp.brain.backbone import GRID, Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.validation import check_word
 
 Readout = Literal["ridge", "transformer"]
 READOUTS = {"ridge": RidgeReadout, "transformer": TransformerReadout}
+SCHEMA = {
+    "card": {
+        **dict.fromkeys(("backbone", "backbone_fingerprint", "units", "input"), str),
+        **dict.fromkeys(("grid", "seeds", "seed", "learnt_from", "held_out"), int),
+        "readout": frozenset(READOUTS),
+        "layers": [str],
+        "name": (str, None),
+        "settings": {str: object},
+        "predictivity": [{str: (str, Real, None)}],
+    },
+    "targets": [str],
+    "force": bool,
+    "shift": Tensor,
+    "scale": Tensor,
+    "members": [{str: Tensor}],
+}
+"""What a saved encoder holds."""
 HELD_OUT = 0.2
 BAG = 0.9
 """Share of the training images that each member of a ridge ensemble sees; one alone sees all."""
@@ -158,7 +177,8 @@ class InSilicoEncoder(nn.Module):
                         f"checkpoint={str(checkpoint)!r} holds a member of a fit of other images, responses or another "
                         "seed; expected those of this fit. Delete it, or name another folder."
                     )
-                readout.load_state_dict(saved["weights"])
+                with rebuilding(finished, "readout"):
+                    readout.load_state_dict(saved["weights"])
             else:
                 readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
                 if finished is not None and self.seeds > 1:
@@ -332,6 +352,15 @@ class InSilicoEncoder(nn.Module):
             ValueError: The file is damaged or no encoder, or the backbone is another one.
         """
         state = load_state(path, "in-silico encoder")
+        check_schema(state, SCHEMA, f"path={str(path)!r}")
+        check_finite(state, f"path={str(path)!r}")
+        with rebuilding(path, "card, shift, scale or members"):
+            return cls._from_state(state, path, backbone, preprocess)
+
+    @classmethod
+    def _from_state(
+        cls, state: dict[str, Any], path: str | Path, backbone: nn.Module | str | Backbone | None, preprocess: object
+    ) -> Self:
         card = state["card"]
         if not isinstance(backbone, Backbone):
             network = card["backbone"] if backbone is None else backbone
@@ -344,6 +373,8 @@ class InSilicoEncoder(nn.Module):
         kept = {key: card[key] for key in ("seeds", "seed", "name")}
         encoder = cls(backbone, card["readout"], force=state["force"], **kept, **card["settings"])
         encoder.targets, encoder.card = state["targets"], card
+        if {state["shift"].shape, state["scale"].shape} != {(len(encoder.targets),)}:
+            raise ValueError(f"expected shift and scale of {len(encoder.targets)} targets")
         encoder.predictivity_ = [Predictivity(**item) for item in card["predictivity"]]
         encoder.register_buffer("shift", state["shift"].clone())
         encoder.register_buffer("scale", state["scale"].clone())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import Features
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.progress import tqdm
+from vislens_interp.schema import check_finite, check_schema, check_tensors, restore_optimizer
 
 PENALTIES = np.logspace(-3, 6, 19)
 """λ of the ridge, for features whose mean squared length over images is 1 times their number of layers."""
@@ -206,13 +207,20 @@ class TransformerReadout(nn.Module):
         )
         if checkpoint is not None and checkpoint.exists():
             saved = load_state(checkpoint, "readout checkpoint")
-            if saved["settings"] != said | {"seed": seed} or saved["data"] != data:
+            with rebuilding(checkpoint, "settings or data"):  # what is compared may be anything
+                same = saved.get("settings") == said | {"seed": seed} and saved.get("data") == data
+            if not same:
                 raise ValueError(
                     f"checkpoint={str(checkpoint)!r} belongs to a fit with other settings, images or responses; "
                     "expected those of this fit. Delete it, or use those."
                 )
+            where = f"path={str(checkpoint)!r}"
+            check_schema(saved, {"history": [{"validation": float}], "weights": dict, "best": dict}, where)
+            for name in ("weights", "best"):
+                check_tensors(saved[name], self.state_dict(), where, name)
+            check_finite(saved, where)
             self.load_state_dict(saved["weights"])
-            optimizer.load_state_dict(saved["optimizer"])
+            restore_optimizer(optimizer, saved.get("optimizer"), where)
             history, best = saved["history"], saved["best"]
         device = self.bias.device
         began = time.monotonic()

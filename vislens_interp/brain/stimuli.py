@@ -1,6 +1,5 @@
 """Pictures for the next experiment: numbered, with matched controls, in a balanced order, and a table of it all."""
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.files import write_folder
+from vislens_interp.files import write_folder, write_text
 from vislens_interp.images import check_images, load_images, resize, to_pil
+from vislens_interp.schema import check_inside
+from vislens_interp.tables import csv_text, read_csv
 
 TABLE = "stimuli.tsv"
 NUMBERS: dict[str, type[int] | type[float]] = dict.fromkeys(("number", "block", "seed"), int)
@@ -150,10 +151,8 @@ def export_stimuli(
                         "contrast": strong.item(),
                     }
                 )
-        with (temporary / TABLE).open("w", newline="", encoding="utf-8") as table:
-            writer = csv.DictWriter(table, COLUMNS, delimiter="\t", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+        cells = [[row[column] for column in COLUMNS] for row in rows]
+        write_text(temporary / TABLE, csv_text(COLUMNS, cells, delimiter="\t"))
 
     return write_folder(folder, fill, replace=False)
 
@@ -162,28 +161,29 @@ def load_stimuli(folder: str | os.PathLike[str]) -> Stimuli:
     """Read what :func:`export_stimuli` wrote.
 
     Raises:
-        FileNotFoundError, ValueError: The table or a picture is missing, or it has other columns.
+        FileNotFoundError, ValueError: The table or a picture is missing, or was changed; the message says where.
     """
     folder = Path(folder)
     table = folder / TABLE
     if not table.is_file():
         raise FileNotFoundError(f"folder={str(folder)!r} holds no {TABLE}; expected a folder of export_stimuli.")
-    with table.open(newline="", encoding="utf-8") as file:
-        read = csv.DictReader(file, delimiter="\t")
-        found = list(read)
-        if tuple(read.fieldnames or ()) != COLUMNS:
-            raise ValueError(
-                f"{str(table)!r} has the columns {read.fieldnames}; expected {list(COLUMNS)}. Export again."
-            )
-    missing = [row["file"] for row in found if not (folder / row["file"]).is_file()]
+    found = read_csv(table, COLUMNS, delimiter="\t")
+    where = repr(str(table))
+    missing = [row["file"] for row in found if not check_inside(folder, row["file"], where, "file").is_file()]
     if missing:
         raise FileNotFoundError(
             f"folder={str(folder)!r} lacks {', '.join(missing[:5])} of {len(found)} pictures. Copy it again."
         )
-    rows = [
-        {key: (NUMBERS[key](cell) if cell else None) if key in NUMBERS else cell for key, cell in row.items()}
-        for row in found
-    ]
+    rows: list[dict[str, Any]] = []
+    for line, row in enumerate(found, 2):
+        rows.append(dict(row))
+        for key, kind in NUMBERS.items():
+            try:
+                rows[-1][key] = kind(row[key]) if row[key] else None
+            except ValueError as error:
+                raise ValueError(
+                    f"{str(table)!r} holds {row[key]!r} as {key} in line {line}; expected a number. Export again."
+                ) from error
     images, _ = load_images([folder / row["file"] for row in found])
     return Stimuli(check_images(images), rows)
 

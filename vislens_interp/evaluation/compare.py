@@ -34,7 +34,7 @@ from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.results.lens_file import load_changed
-from vislens_interp.schema import check_schema
+from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.memory import PeakMemory
 from vislens_interp.targets.target import Target
 
@@ -354,6 +354,7 @@ class Run:
     def _read(self, path: Path, identity: str) -> dict[str, Any]:
         kept, where = load_changed(path, KIND), repr(str(path))
         check_schema(kept, PART, where)
+        check_finite(kept["angles"], where, "angles")
         try:
             was: Any = json.loads(kept.pop("identity"))
         except (ValueError, RecursionError):

@@ -1,9 +1,11 @@
 """Fitting a landscape: a VAE trained so that a unit's responses organise its latents."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -20,8 +22,10 @@ from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, kl_d
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE, sample_posterior
 from vislens_interp.precision import mixed_precision
 from vislens_interp.progress import tqdm
+from vislens_interp.schema import HISTORY, check_finite, check_schema, check_tensors, restore_optimizer
 
 Features = Callable[[Tensor], Tensor]
+_ROW = {"epoch": int, "seconds": float, "loss": Real, "validation_loss": Real}
 
 
 def split_rows(count: int, settings: FitConfig, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -81,9 +85,9 @@ def fit_landscape(
         data = fingerprint({"x": x, "responses": responses})
         fixed = {"settings": asdict(settings), "data": data, "prior": prior.state()}
         if checkpoint.exists():
-            saved = _load_checkpoint(checkpoint, fixed)
+            saved = _load_checkpoint(checkpoint, fixed, vae)
             vae.load_state_dict(saved["vae"])
-            solver.load(saved["solver"])
+            solver.load(saved["solver"], f"path={str(checkpoint)!r}")
             history, best = saved["history"], saved["best"]
 
     started = time.monotonic() - (history[-1]["seconds"] if history else 0.0)
@@ -137,17 +141,28 @@ def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tens
     return groups
 
 
-def _load_checkpoint(path: Path, fixed: dict[str, object]) -> dict[str, Any]:
+def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str, Any]:
     """What an interrupted fit goes on from, if it is one of the same settings, images, responses and prior."""
     saved = load_state(path, "fit checkpoint")
-    if saved.get("settings") != fixed["settings"]:
-        raise ValueError(
-            f"checkpoint={str(path)!r} belongs to a fit with other settings; delete it or use those settings."
-        )
-    if any(saved.get(part) != value for part, value in fixed.items()):
-        raise ValueError(
-            f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass those."
-        )
+    with rebuilding(path, "settings, data or prior"):  # what is compared may be anything
+        if saved.get("settings") != fixed["settings"]:
+            raise ValueError(
+                f"checkpoint={str(path)!r} belongs to a fit with other settings; delete it or use those settings."
+            )
+        if any(saved.get(part) != value for part, value in fixed.items()):
+            raise ValueError(
+                f"checkpoint={str(path)!r} belongs to a fit of other images, responses or prior; delete it or pass"
+                " those."
+            )
+    where = f"path={str(path)!r}"
+    check_schema(saved, {"vae": dict, "solver": dict, "best": dict, "history": [_ROW]}, where)
+    check_schema(saved["history"], HISTORY, where, "history")
+    known = any(math.isfinite(row["validation_loss"]) for row in saved["history"])
+    for name in ("vae", "best") if known or saved["best"] else ("vae",):
+        check_tensors(saved[name], vae.state_dict(), where, name)
+    check_finite(saved["best"], where, "best")
+    if saved["history"] and math.isfinite(saved["history"][-1]["validation_loss"]):
+        check_finite(saved["vae"], where, "vae")
     return saved
 
 
@@ -186,10 +201,11 @@ class _Adam:
         schedule = {k: v for k, v in self.schedule.state_dict().items() if not k.startswith("_")}
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
-    def load(self, state: dict[str, dict[str, object]]) -> None:
-        """Go on from what :meth:`state` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+    def load(self, state: dict[str, Any], where: str) -> None:
+        """Go on from what :meth:`state` gave; ``where`` names its file in an error."""
+        check_schema(state, {"optimizer": dict, "schedule": {"last_epoch": int}}, where, "solver")
+        restore_optimizer(self.optimizer, state["optimizer"], where, "solver.optimizer")
+        self.schedule.last_epoch = state["schedule"]["last_epoch"]
 
 
 class _Rounds:
@@ -215,7 +231,7 @@ class _Rounds:
     def state(self) -> dict[str, dict[str, object]]:
         return {}
 
-    def load(self, state: dict[str, dict[str, object]]) -> None:
+    def load(self, state: dict[str, Any], where: str) -> None:
         pass
 
 

@@ -7,10 +7,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.files import load_state, save_state
+from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.landscape import vae as vaes
 from vislens_interp.landscape.prior import SIGN, ActivationPrior, ResponseScaler, Sense
 from vislens_interp.landscape.vae import VAE
+from vislens_interp.schema import HISTORY, check_finite, check_schema
+
+SCHEMA = {
+    "vae": {"kind": str, "config": dict, "channels_last": bool, "weights": {str: Tensor}},
+    "prior": {"latent_dim": int, "blocks": [[int]]},
+    "scaler": {"mean": Tensor, "std": Tensor},
+    "names": [str],
+    "latents": Tensor,
+    "responses": Tensor,
+    "held_out": Tensor,
+    "history?": HISTORY,
+    "settings?": {str: object},
+}
+
+
+def check_state(state: Any, where: str, name: str = "") -> None:
+    """Raise ValueError, with the field, where what :meth:`Landscape.state` gave was changed in a file."""
+    check_schema(state, SCHEMA, where, name)
+    check_finite(state, where, name)
+    prefix = f"{name}." if name else ""
+    rows, units = len(state["latents"]) if state["latents"].ndim else 0, len(state["names"])
+    shapes = {"latents": (rows, state["prior"]["latent_dim"]), "responses": (rows, units), "held_out": (None,)}
+    parts = {part: state[part] for part in shapes}
+    parts |= {f"scaler.{key}": state["scaler"][key] for key in ("mean", "std")}  # 0.1.0 has more
+    shapes |= dict.fromkeys(("scaler.mean", "scaler.std"), (units,))
+    for part, tensor in parts.items():
+        if tensor.shape != shapes[part] and not (part == "held_out" and tensor.ndim == 1):
+            raise ValueError(
+                f"{where}: {prefix}{part} has shape {tuple(tensor.shape)}; expected {shapes[part]}, a row for each of"
+                f" latents and a column for each of names. Restore a copy, or fit again."
+            )
+    held_out = state["held_out"]
+    if not rows or held_out.is_floating_point() or not ((held_out >= 0) & (held_out < rows)).all():
+        raise ValueError(f"{where}: {prefix}held_out are not rows of {rows} {prefix}latents. Restore a copy.")
+    if not (state["scaler"]["std"] > 0).all() or len(state["prior"]["blocks"]) != units:
+        raise ValueError(
+            f"{where}: {prefix}scaler.std or {prefix}prior.blocks do not fit {units} names. Restore a copy."
+        )
 
 
 @dataclass
@@ -165,4 +203,7 @@ class Landscape:
     @classmethod
     def load(cls, path: str | Path) -> "Landscape":
         """Read what :meth:`save` wrote; raises ValueError for anything else."""
-        return cls.from_state(load_state(path, "landscape"))
+        state = load_state(path, "landscape")
+        check_state(state, f"path={str(path)!r}")
+        with rebuilding(path, "vae or prior"):
+            return cls.from_state(state)

@@ -1,35 +1,24 @@
 """A fitted lens as one file, without the model and without images."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from vislens_interp.backends.base import Backend
 from vislens_interp.config import Config, migrate, resolve
-from vislens_interp.files import load_state, save_state
-from vislens_interp.landscape.landscape import Landscape
+from vislens_interp.files import load_state, rebuilding, save_state
+from vislens_interp.landscape.landscape import Landscape, check_state
 from vislens_interp.landscape.surrogate import ResponseSurrogate
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.results.background import EVIDENCE, read_evidence
-from vislens_interp.schema import check_schema
+from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.target import Target
 
 KIND = "lens"
 _ORIGINS = frozenset({"given", "synthetic", "photographs"})
 SCHEMA = {
-    "landscape": {
-        "vae": {"kind": str, "config": dict, "channels_last": bool, "weights": {str: Tensor}},
-        "prior": dict,
-        "scaler": dict,
-        "names": [str],
-        "latents": Tensor,
-        "responses": Tensor,
-        "held_out": Tensor,
-    },
+    "landscape": dict,
     "surrogate?": (dict, None),
     "evidence": [EVIDENCE],
     "config?": {str: {str: object}},
@@ -48,8 +37,6 @@ SCHEMA = {
         "fingerprint?": (str, None),
     },
 }
-_DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError)
-"""What rebuilding raises of a file that was changed; RecursionError is a RuntimeError."""
 
 
 def save(
@@ -80,15 +67,8 @@ def save(
 
 def load_changed(path: str | Path, kind: str) -> dict[str, Any]:
     """:func:`~vislens_interp.files.load_state`, whose header may have been edited; ValueError if so."""
-    try:
+    with rebuilding(path, "header"):
         state = load_state(path, kind)
-    except _DAMAGE as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(
-            f"path={str(path)!r}: its header was changed ({type(error).__name__}: {error}). Restore a copy, or make it"
-            " again."
-        ) from error
     check_schema(state, dict, f"path={str(path)!r}")
     return state
 
@@ -108,16 +88,8 @@ def read(path: str | Path) -> dict[str, Any]:
     check_schema(saved, SCHEMA, where)
     check_schema(saved["target"], object, where, "target")
     landscape = saved["landscape"]
-    rows, units = len(landscape["latents"]), len(landscape["names"])
-    if not rows or landscape["latents"].ndim != 2 or landscape["responses"].shape != (rows, units):
-        raise ValueError(
-            f"{where}: landscape.responses has shape {tuple(landscape['responses'].shape)}; expected ({rows}, {units}),"
-            " a row for each of landscape.latents and a column for each of landscape.names. Restore a copy, or fit"
-            " again."
-        )
-    for name in ("latents", "responses"):
-        if not landscape[name].isfinite().all():
-            raise ValueError(f"{where}: landscape.{name} holds NaN or infinity. Restore a copy, or fit again.")
+    check_state(landscape, where, "landscape")
+    check_finite(saved.get("surrogate"), where, "surrogate")
     if saved["target"]["units"] != landscape["names"]:
         raise ValueError(
             f"{where}: target.units is {saved['target']['units']}; expected landscape.names, {landscape['names']}."
@@ -174,13 +146,13 @@ def restore(
     saved: Mapping[str, Any], path: str | Path, target: Target, backend: Backend
 ) -> tuple[LandscapeEdit, ReferenceSet]:
     """The fitted method, and what is known of its reference set."""
-    with _part(path, "config" if "config" in saved else "settings"):
+    with rebuilding(path, "config" if "config" in saved else "settings"):
         if "config" in saved:
             config = Config.from_dict(saved["config"])
         else:  # 0.1.0 kept only what was not the backend's default
             config = resolve(backend.defaults, migrate(saved["settings"]), {"seed": saved["seed"]})
     method = LandscapeEdit(config).bind(target, backend)
-    with _part(path, "landscape"):
+    with rebuilding(path, "landscape"):
         method.landscape_ = Landscape.from_state(saved["landscape"])
     if method.landscape_.vae.shape != backend.shape:
         raise ValueError(
@@ -189,31 +161,19 @@ def restore(
             "'embedded' has to be fitted again on today's."
         )
     method.landscape_.vae.to(backend.device)
-    with _part(path, "landscape"):  # its parts fit together
+    with rebuilding(path, "landscape"):  # its parts fit together
         method.landscape_.decode(method.landscape_.latents[:1].to(backend.device))
         method.landscape_.latents[method.landscape_.held_out]
         for unit in range(len(method.landscape_.names)):
             method.landscape_.goal(method.landscape_.latents[:1], {unit: "increase"})
     if saved.get("surrogate") is not None:
-        with _part(path, "surrogate"):
+        with rebuilding(path, "surrogate"):
             method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
     method.evidence_ = {item.unit: item for item in map(read_evidence, saved["evidence"])}
     reference = ReferenceSet.without_images(
         saved.get("learned", []), measured=saved["measured"], origin=saved["origin"]
     )
     return method, reference
-
-
-@contextmanager
-def _part(path: str | Path, field: str) -> Iterator[None]:
-    """Name the field of a file that cannot be rebuilt."""
-    try:
-        yield
-    except _DAMAGE as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"path={str(path)!r}: {field} cannot be restored ({reason[:300]}). Restore a copy, or fit again."
-        ) from error
 
 
 def _plain(value: object) -> object:

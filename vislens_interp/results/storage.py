@@ -91,7 +91,7 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
             unit=content["unit"],
             layer=content["layer"],
             model=content["model"],
-            images={key: _pictures(folder, files, where) for key, files in content["images"].items()},
+            images={key: _pictures(folder, files, where, key) for key, files in content["images"].items()},
             responses={key: _tensor(values) for key, values in content["responses"].items()},
             response_mean=content["response_mean"],
             response_std=content["response_std"],
@@ -272,7 +272,9 @@ def _read_background(folder: Path, kept: dict[str, Any], version: int, where: st
         raise ValueError("background.changes has rows of unequal length; expected a number an image in each.")
     names = [row["name"] for row in rows]
     galleries = {
-        key: TopImages(_pictures(folder, kept["images"].get(key, []), where), _tensor(row["responses"]), row["names"])
+        key: TopImages(
+            _pictures(folder, kept["images"].get(key, []), where, key), _tensor(row["responses"]), row["names"]
+        )
         for key, row in kept["galleries"].items()
     }
     return Background(
@@ -287,8 +289,8 @@ def _read_background(folder: Path, kept: dict[str, Any], version: int, where: st
     )
 
 
-def _pictures(folder: Path, files: Sequence[str], where: str) -> Tensor:
-    paths = [check_inside(folder, file, where) for file in files]
+def _pictures(folder: Path, files: Sequence[str], where: str, key: str) -> Tensor:
+    paths = [check_inside(folder, file, where, f"images[{key!r}]") for file in files]
     return load_images(paths)[0] if paths else torch.zeros(0, 3, 1, 1)
 
 

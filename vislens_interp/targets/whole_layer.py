@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import operator
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from vislens_interp.files import FORMAT_VERSION, allocate, check_writable, locked, write_text, writing
 from vislens_interp.images import check_images
+from vislens_interp.schema import check_schema
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import Unit
 from vislens_interp.targets.target import LayerTarget
@@ -213,10 +213,15 @@ def _read_header(path: Path) -> tuple[dict[str, Any], tuple[int, int], int]:
             length = int.from_bytes(file.read(_LENGTH), "little")
             header = json.loads(file.read(min(length, actual)))
             said = json.loads(header["__metadata__"]["vislens_interp"])
-            state, version, kind = dict(said["state"]["$dict"]), int(said["version"]), str(said["kind"])
-            rows, units = map(operator.index, header[_TENSOR]["shape"])
-            if kind == _KIND and not isinstance(json.loads(state["target"]), dict):
-                raise TypeError("the target is no dictionary")
+            check_schema(said, {"version": int, "kind": str, "state": {"$dict": [[object]]}}, "header")
+            check_schema(header, {_TENSOR: {"shape": [int], "dtype": frozenset({"F32"})}}, "header")
+            if any(len(pair) != 2 or not isinstance(pair[0], str) for pair in said["state"]["$dict"]):
+                raise ValueError("state is not made of names and values")
+            state, version, kind = dict(said["state"]["$dict"]), said["version"], said["kind"]
+            if kind == _KIND:
+                check_schema(state, {"target": str, "key?": str}, "header", "state")
+                check_schema(_json(state["target"]), dict, "header", "state.target")
+            rows, units = header[_TENSOR]["shape"]
             if min(rows, units) < 1:
                 raise ValueError(f"the shape is ({rows}, {units})")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -236,6 +241,14 @@ def _read_header(path: Path) -> tuple[dict[str, Any], tuple[int, int], int]:
             " truncated: read the layer again, or restore a copy."
         )
     return state, (rows, units), _LENGTH + length
+
+
+def _json(text: str) -> Any:
+    """What a text says as JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _holds(path: Path, key: str) -> bool:

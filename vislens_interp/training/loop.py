@@ -12,9 +12,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint, load_state, locked, save_state, write_atomically
+from vislens_interp.files import fingerprint, load_state, locked, rebuilding, save_state, write_atomically
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
+from vislens_interp.schema import HISTORY, check_finite, check_schema, check_tensors, restore_optimizer
+
+SCHEMA = {
+    "model": dict,
+    "average": dict,
+    "optimizer": dict,
+    "step": int,
+    "seconds": float,
+    "history": HISTORY,
+    "identity?": (dict, None),  # 0.1.0 does not say
+}
 
 
 @dataclass
@@ -102,10 +113,10 @@ def _train(
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         state = load_state(checkpoint, "checkpoint")
-        _check_same_run(checkpoint, state.get("identity"), identity)
+        _check(state, checkpoint, identity, model)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(optimizer, state["optimizer"], f"path={str(checkpoint)!r}")
         progress = Progress(state["step"], state["seconds"], state["history"])
 
     def save() -> None:
@@ -168,6 +179,19 @@ def _check_finite(loss: Tensor | None, lr: float, step: int) -> None:
             f"lr={lr:g}: the loss is {loss.item()} at step {step}, and nothing is written; expected a finite one. The "
             "checkpoint, if there is one, holds the last good state. Lower lr, or look at the images."
         )
+
+
+def _check(state: dict[str, Any], checkpoint: Path, identity: dict[str, Any], model: nn.Module) -> None:
+    """Refuse a checkpoint that was changed, or is of another run."""
+    where = f"path={str(checkpoint)!r}"
+    check_schema(state, SCHEMA, where)
+    with rebuilding(checkpoint, "identity"):  # what is compared may be anything
+        _check_same_run(checkpoint, state.get("identity"), identity)
+    if state["step"] < 0 or any("step" not in row for row in state["history"]):
+        raise ValueError(f"{where}: step is {state['step']} and history {state['history']}; expected steps done.")
+    for name in ("model", "average"):
+        check_tensors(state[name], model.state_dict(), where, name)
+    check_finite(state, where)
 
 
 def _check_same_run(checkpoint: Path, before: Any, now: dict[str, Any]) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vislens_interp.files import write_atomically
+from vislens_interp.files import rebuilding, write_atomically
 
 PATCH = 8
 """Side in pixels of the square that one token draws."""
@@ -93,17 +93,15 @@ class MapGenerator(nn.Module):
                 f"generator {str(path)!r}: no such file; expected trained weights. Train them: "
                 "python -m vislens_interp.training map_generator --data DIR --out DIR"
             )
-        try:
+        with rebuilding(path, "a MapGenerator"):
             with safe_open(str(path), "pt") as file:
                 shape: dict[str, Any] = {name: int(value) for name, value in file.metadata().items()}
             with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once
                 network = cls(shape.pop("dim"), **shape)
-            network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-        except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"generator {str(path)!r} cannot be read ({str(error).splitlines()[0]}); expected the weights of a "
-                "MapGenerator, whole. Train or copy it again."
-            ) from error
+            state = load_file(path)
+            if wrong := [name for name, value in state.items() if not value.isfinite().all()]:
+                raise ValueError(f"{wrong[0]} holds NaN or infinity")
+            network.load_state_dict({name: value.float() for name, value in state.items()})
         return network.eval().requires_grad_(False)
 
 
