@@ -49,8 +49,8 @@ def report(cells: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     counts = over_units(np.array([cell["found"]["mean_count"] for cell in cells]))
     text = (
         f"{len(cells)} neurons; mean and 95% bootstrap interval over neurons, one experiment each. True rate in SDs of "
-        f"the neuron's rates over its session's photographs; the best photograph of all has {best.mean:+.2f}. Mean spike "
-        f"count of a trial: {counts.mean:.2f}. Photographs only: no pictures were made."
+        "the neuron's rates over its session's photographs; the best photograph of all has "
+        f"{best.mean:+.2f}. Mean spike count of a trial: {counts.mean:.2f}. Photographs only: no pictures were made."
     )
     lines += [text, ""]
     for which, what in ((1, "The nine photographs that a method names"), (0, "The one that it names first")):

@@ -153,7 +153,10 @@ def gather(
     """
     repetition, repetitions = paired.slots()
     shape = (len(paired.names), repetitions, targets)
-    slot = {int(trial): (int(row), int(again)) for trial, row, again in zip(paired.kept, paired.shown, repetition)}  # noqa: B905
+    slot = {
+        int(trial): (int(row), int(again))
+        for trial, row, again in zip(paired.kept, paired.shown, repetition, strict=True)
+    }
 
     def fill(out: np.ndarray) -> None:
         for start in range(0, len(out), max(1, CHUNK_BYTES // (8 * repetitions * targets))):
