@@ -273,14 +273,14 @@ def test_broken_files_are_named(experiment, tmp_path):
     Image.new("RGB", (16, 16)).save(picture)
     with pytest.raises(ValueError, match="is missing or was changed; expected the picture as it was written"):
         read_block(block.folder)
+    (experiment.folder / "responses.json").write_text("[1]")
+    with pytest.raises(ValueError, match="responses.json' cannot be read as responses"):
+        experiment.tell({})
     (block.folder / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="manifest.json' cannot be read as a block"):
         experiment.blocks()
     with pytest.raises(FileNotFoundError, match="holds no manifest.json; expected a block"):
         read_block(tmp_path)
-    (experiment.folder / "responses.json").write_text("[1]")
-    with pytest.raises(ValueError, match="responses.json' cannot be read as responses"):
-        experiment.tell({})
     (experiment.folder / "experiment.json").write_text("no")
     with pytest.raises(ValueError, match="experiment.json' cannot be read"):
         Experiment(clouds(), retrieval(clouds()), ["red", "blue"], experiment.folder, display=SMALL)

@@ -58,7 +58,7 @@ def test_tables_come_back(tmp_path):
         ({"scores": SCORES, "axes": ["edge"], "places": PLACES}, ValueError, r"scores has shape \(5, 2\) for 5 places"),
         ({"scores": SCORES}, TypeError, "axes or places is None for scores in an array"),
         ({"scores": SCORES, "axes": ["a", "a"], "places": PLACES}, ValueError, "axes holds 2 names, 1 of them differ"),
-        ({"scores": SCORES / 0, "axes": ["a", "b"], "places": PLACES}, ValueError, "scores holds infinite values"),
+        ({"scores": SCORES * np.inf, "axes": ["a", "b"], "places": PLACES}, ValueError, "scores holds infinite values"),
         (
             {"scores": SCORES, "axes": ["a", "b"], "places": PLACES, "evidence": {"V1": 1.0}},
             ValueError,
@@ -73,7 +73,6 @@ def test_tables_come_back(tmp_path):
         ({"scores": "none.csv"}, FileNotFoundError, "scores='none.csv': no such file"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_wrong_scores(given, error, message):
     with pytest.raises(error, match=message):
         preference_map(given.pop("scores"), **given)

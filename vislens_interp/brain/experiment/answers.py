@@ -44,7 +44,7 @@ def read_answers(source: Any, targets: Sequence[str], trial_column: str, **given
 
         labels, values, names, *_ = spike_counts(source, trial_column, **given)
     elif suffix in (".csv", ".tsv") or hasattr(source, "columns"):
-        table, _ = read_events(source, trial_column)
+        table, _ = read_events(source, trial_column, "trial_column")
         names = [str(name) for name in table.columns if str(name) in targets]
         labels, values = list(table[trial_column]), table[names].to_numpy(dtype=float)
     else:

@@ -442,6 +442,8 @@ class Experiment:
         if answered >= rule.trials:
             return f"{answered} trials are answered, of a budget of {rule.trials}"
         stimuli, means, _ = self._stimulus_means()
+        heard = {name for name, row in zip(stimuli, means, strict=True) if np.isfinite(row).any()}
+        blocks = [block for block in blocks if heard.intersection(block.stimuli)]
         if len(blocks) < max(4, rule.patience + 1) or not np.isfinite(means).any():
             return None
         spread = np.nanstd(means, 0)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ COMPONENTS = 20
 """Principal components of the gallery's embeddings that the process sees."""
 CANDIDATES = 800
 """Pictures of the gallery that are looked at for one block: a posterior's samples cost their cube."""
+NOISE, LEARN_FROM = 0.5, 10
+"""Share of the responses' variance that is taken for noise before there are as many responses as the second number."""
 
 
 class Surrogate:
@@ -34,7 +37,7 @@ class Surrogate:
         self.components.fit(gallery)
         self.scale = float(np.sqrt(self.components.explained_variance_.sum())) or 1.0
         self.seed = seed
-        self.processes: list[object] = []
+        self.processes: list[Any] = []
         self.moments: list[tuple[float, float]] = []
 
     def reduced(self, embeddings: np.ndarray) -> np.ndarray:
@@ -46,19 +49,16 @@ class Surrogate:
 
         A target with fewer than three responses keeps the prior.
         """
-        from sklearn.exceptions import ConvergenceWarning
-
         x = self.reduced(embeddings) if len(embeddings) else np.zeros((0, self.components.n_components_))
         self.processes, self.moments = [], []
         for column in responses.T:
             there = np.isfinite(column)
-            process = _process(self.seed, learn=int(there.sum()) >= 10)
             mean, spread = 0.0, 1.0
             if there.sum() >= 3:
                 mean, spread = float(column[there].mean()), float(column[there].std()) or 1.0
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no mistake
-                    process.fit(x[there], (column[there] - mean) / spread)
+                process = _fitted(x[there], (column[there] - mean) / spread, self.seed)
+            else:
+                process = _process(_signal(), NOISE, self.seed)
             self.processes.append(process)
             self.moments.append((mean, spread))
         return self
@@ -66,19 +66,19 @@ class Surrogate:
     def predict(self, embeddings: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Expected mean responses and the SD of that expectation, (N,) each, in the responses' own unit."""
         mean, spread = self.moments[target]
-        expected, unsure = self.processes[target].predict(self.reduced(embeddings), return_std=True)  # type: ignore[attr-defined]
+        expected, unsure = self.processes[target].predict(self.reduced(embeddings), return_std=True)
         # Before a fit scikit-learn drops the axis of a single picture.
         return np.atleast_1d(expected) * spread + mean, np.atleast_1d(unsure) * spread
 
     def covariance(self, embeddings: np.ndarray, target: int) -> np.ndarray:
         """(N, N) of the expectations, standardised."""
-        return self.processes[target].predict(self.reduced(embeddings), return_cov=True)[1]  # type: ignore[attr-defined]
+        return self.processes[target].predict(self.reduced(embeddings), return_cov=True)[1]
 
     def samples(self, embeddings: np.ndarray, target: int, count: int, seed: int) -> np.ndarray:
         """(N, count) functions that the responses may follow, standardised."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "covariance is not")  # rounding, where pictures are alike
-            return self.processes[target].sample_y(self.reduced(embeddings), count, random_state=seed)  # type: ignore[attr-defined]
+            return self.processes[target].sample_y(self.reduced(embeddings), count, random_state=seed)
 
     def direction(self, embeddings: np.ndarray, values: np.ndarray) -> np.ndarray:
         """(D,) unit vector along which values of these embeddings rise, by ridge regression on the components."""
@@ -89,15 +89,34 @@ class Surrogate:
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 
-def _process(seed: int, *, learn: bool) -> object:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+def _signal() -> Any:
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
-    signal = ConstantKernel(0.3, (1e-3, 10)) * DotProduct(1.0, "fixed") + ConstantKernel(0.5, (1e-3, 10)) * RBF(
-        1.0, (0.2, 5.0)
-    )
-    kernel = signal + WhiteKernel(0.5, (1e-2, 2.0))
-    return GaussianProcessRegressor(kernel, optimizer="fmin_l_bfgs_b" if learn else None, random_state=seed)
+    linear = ConstantKernel(0.3, (1e-3, 10)) * DotProduct(1.0, "fixed")
+    return linear + ConstantKernel(0.5, (1e-3, 10)) * RBF(1.0, (0.2, 5.0))
+
+
+def _process(signal: Any, noise: float, seed: int) -> Any:
+    """A process of the signal alone: what it expects and draws has no noise of single responses in it."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    return GaussianProcessRegressor(signal, alpha=noise, optimizer=None, random_state=seed)
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
+    """A process with the kernel and the noise that make (N,) standardised responses likeliest."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import WhiteKernel
+
+    signal, noise = _signal(), NOISE
+    if len(y) >= LEARN_FROM:
+        kernel = signal + WhiteKernel(noise, (1e-2, 2.0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no mistake
+            learnt = GaussianProcessRegressor(kernel, random_state=seed).fit(x, y).kernel_
+        signal, noise = learnt.k1, float(learnt.k2.noise_level)
+    return _process(signal, noise, seed).fit(x, y)
 
 
 def spread_out(covariance: np.ndarray, count: int, taken: Sequence[int] = ()) -> list[int]:

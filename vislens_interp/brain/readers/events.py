@@ -9,12 +9,12 @@ from vislens_interp.brain.readers.trials import one_line, refuse_without
 from vislens_interp.validation import closest
 
 
-def read_events(events: Any, column: str) -> tuple[Any, str]:
+def read_events(events: Any, column: str, argument: str = "image_column") -> tuple[Any, str]:
     """A table of events and what to call it.
 
     Args:
         events: A file (tabs between cells in ``.tsv``, commas in ``.csv``), or a pandas DataFrame.
-        column: Has to be there, as has to be the order of onsets, where there is a column ``onset``.
+        column, argument: What has to be there, and the name under which it was given; as has to be the order of onsets, where there is a column ``onset``.
 
     Raises:
         FileNotFoundError, TypeError, KeyError, ValueError: There is no such table, it cannot be read, lacks the column,
@@ -39,11 +39,9 @@ def read_events(events: Any, column: str) -> tuple[Any, str]:
     if not isinstance(events, pd.DataFrame):
         raise TypeError(f"events is a {type(events).__name__}; expected a file .tsv or .csv, or a pandas DataFrame.")
     if column not in events.columns:
-        known = [str(name) for name in events.columns]
-        raise KeyError(
-            f"image_column={column!r} is not in {called}. {closest(column, known, cutoff=0.4)} It names each trial's "
-            "picture; BIDS calls it stim_file."
-        )
+        remark = " It names each trial's picture; BIDS calls it stim_file." if argument == "image_column" else ""
+        near = closest(column, [str(name) for name in events.columns], cutoff=0.4)
+        raise KeyError(f"{argument}={column!r} is not in {called}. {near}{remark}")
     if "onset" in events.columns and not events["onset"].is_monotonic_increasing:
         raise ValueError(
             f"{called}: rows are not in the order of their onsets; expected trials as they were shown, because volumes "
