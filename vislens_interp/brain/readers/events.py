@@ -14,7 +14,9 @@ def read_events(events: Any, column: str, argument: str = "image_column") -> tup
 
     Args:
         events: A file (tabs between cells in ``.tsv``, commas in ``.csv``), or a pandas DataFrame.
-        column, argument: What has to be there, and the name under which it was given; as has to be the order of onsets, where there is a column ``onset``.
+        column: Has to be there; ``argument`` is under which name it was given.
+
+    Where there is a column ``onset``, rows have to be in its order.
 
     Raises:
         FileNotFoundError, TypeError, KeyError, ValueError: There is no such table, it cannot be read, lacks the column,
