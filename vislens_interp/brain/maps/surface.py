@@ -48,7 +48,6 @@ def surface_figure(
     refuse_without("nilearn", "brain", "PreferenceMap.surface")
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     for view in views:
         check_word("views", view, VIEWS)
@@ -98,11 +97,7 @@ def surface_figure(
         legend = figure.add_subplot(grid[line, columns])
         legend.axis("off")
         if line == 0:
-            patches = [Patch(color=colour, label=name) for colour, name in zip(COLOURS, found.axes, strict=False)]
-            patches.append(Patch(color=NOTHING, label="nothing"))
-            if found.evidence is not None:
-                patches.append(Patch(color=WEAK, label=f"weak\n(< {found.threshold:g})"))
-            legend.legend(handles=patches, loc="center left", fontsize=7, frameon=False)
+            _legend(legend, found)
         else:
             last = found.evidence is not None and line == len(maps) - 1
             _colour_bar(figure, legend, cmap, norm, found.evidence_unit if last else found.unit)
@@ -164,6 +159,16 @@ class _Canvas:
         axis.set_aspect("equal")
         axis.axis("off")
         return axis
+
+
+def _legend(axis: Any, found: PreferenceMap) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=colour, label=name) for colour, name in zip(COLOURS, found.axes, strict=False)]
+    patches.append(Patch(facecolor=NOTHING, edgecolor="k", linewidth=0.4, label="nothing"))
+    if found.evidence is not None:
+        patches.append(Patch(color=WEAK, label=f"weak\n(< {found.threshold:g})"))
+    axis.legend(handles=patches, loc="center left", fontsize=7, frameon=False)
 
 
 def _colour_bar(figure: Any, axis: Any, cmap: Any, norm: Any, label: str) -> None:
