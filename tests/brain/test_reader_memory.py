@@ -25,7 +25,7 @@ parts = {{side: draw.standard_normal((vertices // 2, images), dtype=np.float32) 
 betas = SurfaceImage(PolyMesh(left=mesh, right=mesh), parts)
 names = [f"image{{row}}" for row in range(images)]
 data = BrainDataset.from_surface(
-    betas, pd.DataFrame({{"stim_file": names}}), torch.zeros(images, 3, 8, 8), names=names, standard="session"
+    betas, pd.DataFrame({{"stim_file": names}}), torch.rand(images, 3, 8, 8), names=names, standard="session"
 )
 mean = data.mean_responses()
 data.split([0.5, 0.5]), repr(data), data.summary()
