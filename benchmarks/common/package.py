@@ -11,7 +11,7 @@ from vislens_interp.backends.embedders import OpenCLIPEmbedder
 from vislens_interp.backends.embedding import PAPER as PAPER_DEFAULTS
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.backends.retrieval import RetrievalBackend
-from vislens_interp.brain import DINOV2, Display, Experiment, load_brainactiv, load_things_eeg, refuse_shared_images
+from vislens_interp.brain import DINOV2, load_brainactiv, load_things_eeg, refuse_shared_images
 from vislens_interp.brain.backbone import Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder
@@ -36,7 +36,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense, kl_divergence
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, EmbeddingVAE, sample_posterior
 from vislens_interp.lens import FeatureLens
-from vislens_interp.math import angle_between, pearson, ridge_gcv, ridge_loo, unit_rows
+from vislens_interp.math import angle_between, pearson, ridge_gcv, unit_rows
 from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled, Unedited

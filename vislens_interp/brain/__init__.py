@@ -4,8 +4,6 @@ from vislens_interp.brain.backbone import DINOV2, Backbone
 from vislens_interp.brain.dataset import BrainDataset, refuse_shared_images
 from vislens_interp.brain.eeg import load_things_eeg
 from vislens_interp.brain.encoder import InSilicoEncoder, split_images
-from vislens_interp.brain.experiment.blocks import Display, read_block
-from vislens_interp.brain.experiment.experiment import Experiment, StopRule
 from vislens_interp.brain.fmri import load_algonauts, load_brainactiv
 from vislens_interp.brain.maps.preference import PreferenceMap, preference_map
 from vislens_interp.brain.noise_ceiling import NoiseCeiling
@@ -21,8 +19,6 @@ __all__ = [
     "Backbone",
     "BrainDataset",
     "CompactNetworks",
-    "Display",
-    "Experiment",
     "GaborBank",
     "InSilicoEncoder",
     "NoiseCeiling",
@@ -30,7 +26,6 @@ __all__ = [
     "PlantedTruth",
     "PreferenceMap",
     "RecordedResponses",
-    "StopRule",
     "Tuning",
     "export_stimuli",
     "load_algonauts",
@@ -38,7 +33,6 @@ __all__ = [
     "load_stimuli",
     "load_things_eeg",
     "preference_map",
-    "read_block",
     "refuse_shared_images",
     "simulate_algonauts",
     "simulate_brainactiv",

@@ -60,73 +60,39 @@ def read_epochs(
         FileNotFoundError, KeyError, TypeError, ValueError: A file, a column, a channel or a picture is missing or
             cannot be read, or a window reaches beyond the epochs.
     """
-    reading = _Reading(epochs, windows, picks, units)
-    labels, source = _labels(reading.epochs, image_column)
+    refuse_without("mne", "mne", "from_epochs")
+    epochs = _opened(epochs)
+    labels, source = _labels(epochs, image_column)
     paired = pair_by_name(labels, images, source=source, size=size, names=names)
-    responses = gather(reading.sessions(), paired, len(reading.targets), cache=cache)
-    text = paired.text + _what_was_left_out(reading.epochs, reading.channels) + reading.conversion
-    info = reading.epochs.info["subject_info"] or {}
-    return Recording(
-        paired.images, responses, reading.targets, subject or info.get("his_id"), reading.said, paired.names, text
+    times = np.asarray(epochs.times)
+    if windows != "times":
+        refuse_cut_windows(windows, times)
+    masks, several = window_masks(windows, times)
+    channels, kinds = _channels(epochs, picks)
+    wanted = {kind: SHOWN_UNITS[kind] for kind in kinds if kind in SHOWN_UNITS} if units is None else {}
+
+    def read(start: int, stop: int) -> np.ndarray:
+        data = epochs.get_data(picks=channels, item=slice(start, stop), units=wanted or None, copy=False, verbose=False)
+        return np.stack([data[..., mask].mean(-1) for mask in masks.values()], -1).reshape(stop - start, -1)
+
+    targets = [f"{name} {label}" if several else name for name in channels for label in masks]
+    # Every time point of an epoch is read for a few targets, so that epochs are parted here.
+    step = max(1, CHUNK_BYTES // (8 * len(channels) * len(times)))
+    parts = [
+        Session(min(step, len(epochs) - start), lambda a, b, start=start: read(start + a, start + b))
+        for start in range(0, len(epochs), step)
+    ]
+    responses = gather(parts, paired, len(targets), cache=cache)
+    said = units or ", ".join(
+        AS_SAID.get(unit, unit) + (f" ({kind})" if len(kinds) > 1 else "") for kind, unit in wanted.items()
     )
-
-
-def epoch_values(
-    epochs: Any,
-    column: str,
-    *,
-    windows: Window | Sequence[Window],
-    picks: str | Sequence[str] = "data",
-    units: str | None = None,
-) -> tuple[list[Any], np.ndarray, list[str]]:
-    """What a column of the metadata says of each epoch, (T, K) responses and the targets' names.
-
-    Args:
-        epochs, windows, picks, units: As :func:`read_epochs`.
-        column: Of ``epochs.metadata``.
-    """
-    reading = _Reading(epochs, windows, picks, units)
-    values = np.concatenate([session.read(0, session.count) for session in reading.sessions()])
-    return _labels(reading.epochs, column)[0], values, reading.targets
-
-
-class _Reading:
-    """Epochs opened, and what is read of them: channels, windows, units."""
-
-    def __init__(
-        self, epochs: Any, windows: Window | Sequence[Window], picks: str | Sequence[str], units: str | None
-    ) -> None:
-        refuse_without("mne", "mne", "from_epochs")
-        self.epochs = _opened(epochs)
-        times = np.asarray(self.epochs.times)
-        if windows != "times":
-            refuse_cut_windows(windows, times)
-        self.masks, several = window_masks(windows, times)
-        self.channels, kinds = _channels(self.epochs, picks)
-        self.wanted = {kind: SHOWN_UNITS[kind] for kind in kinds if kind in SHOWN_UNITS} if units is None else {}
-        self.targets = [f"{name} {label}" if several else name for name in self.channels for label in self.masks]
-        self.said = units or "as stored"
-        self.conversion = ""
-        if self.wanted:
-            self.said = ", ".join(
-                AS_SAID.get(unit, unit) + (f" ({kind})" if len(kinds) > 1 else "") for kind, unit in self.wanted.items()
-            )
-            stored = dict.fromkeys(STORED[unit] for unit in self.wanted.values())
-            self.conversion = f"; converted from {', '.join(stored)}"
-
-    def sessions(self) -> list[Session]:
-        """Every time point of an epoch is read for a few targets, so that epochs are parted here."""
-        step = max(1, CHUNK_BYTES // (8 * len(self.channels) * len(self.epochs.times)))
-        return [
-            Session(min(step, len(self.epochs) - start), lambda a, b, start=start: self._read(start + a, start + b))
-            for start in range(0, len(self.epochs), step)
-        ]
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        data = self.epochs.get_data(
-            picks=self.channels, item=slice(start, stop), units=self.wanted or None, copy=False, verbose=False
-        )
-        return np.stack([data[..., mask].mean(-1) for mask in self.masks.values()], -1).reshape(stop - start, -1)
+    text = paired.text + _what_was_left_out(epochs, channels)
+    if wanted:
+        text += f"; converted from {', '.join(STORED[unit] for unit in dict.fromkeys(wanted.values()))}"
+    info = epochs.info["subject_info"] or {}
+    return Recording(
+        paired.images, responses, targets, subject or info.get("his_id"), said or "as stored", paired.names, text
+    )
 
 
 def _opened(epochs: Any) -> Any:

@@ -45,49 +45,31 @@ def read_nwb(
         FileNotFoundError, KeyError, ValueError: A file, a table, a column or a picture is missing or cannot be read, or
             no unit is left.
     """
-    labels, counts, targets, called, who = spike_counts(
-        file, image_column, window=window, table=table, where=where, label=label
-    )
-    paired = pair_by_name(labels, images, source=f"column {image_column!r} of {called}", size=size, names=names)
-    responses = gather([Session(len(counts), lambda a, b: counts[a:b])], paired, len(targets))
-    said = f"spikes in {window[0]:g}-{window[1]:g} s"
-    return Recording(paired.images, responses, targets, subject or who, said, paired.names, paired.text)
-
-
-def spike_counts(
-    file: Any,
-    column: str,
-    *,
-    window: tuple[float, float] = (0.05, 0.15),
-    table: str | None = None,
-    where: str | None = None,
-    label: str | None = None,
-) -> tuple[list[Any], np.ndarray, list[str], str, str | None]:
-    """What a column says of each presentation, (T, K) counts, the units' names, the table's name and the subject.
-
-    Args:
-        file, window, table, where, label: As :func:`read_nwb`.
-        column: Of the table of presentations.
-    """
     refuse_without("pynwb", "nwb", "from_nwb")
     start, stop = window
     if not start < stop:
         raise ValueError(f"window={window}; expected seconds, start first, such as (0.05, 0.15).")
     with ExitStack() as stack:
         nwb = _opened(file, stack)
-        shown, called = _presentations(nwb, table, column)
+        shown, called = _presentations(nwb, table, image_column)
+        paired = pair_by_name(
+            list(shown[image_column]), images, source=f"column {image_column!r} of {called}", size=size, names=names
+        )
         rows, targets = _units(nwb, where, label)
         onsets = np.asarray(shown["start_time"], float)
         counts = np.empty((len(onsets), len(rows)), np.float32)
-        for place, row in enumerate(rows):
+        for column, row in enumerate(rows):
             times = np.sort(np.asarray(nwb.units.get_unit_spike_times(row)))
-            counts[:, place] = np.searchsorted(times, onsets + stop) - np.searchsorted(times, onsets + start)
+            counts[:, column] = np.searchsorted(times, onsets + stop) - np.searchsorted(times, onsets + start)
             if "obs_intervals" in nwb.units.colnames:
                 seen = np.asarray(nwb.units.get_unit_obs_intervals(row)).reshape(-1, 2)
                 whole = ((seen[:, 0] <= onsets[:, None] + start) & (seen[:, 1] >= onsets[:, None] + stop)).any(1)
-                counts[~whole, place] = np.nan
-        who = getattr(nwb.subject, "subject_id", None)
-        return list(shown[column]), counts, targets, called, who
+                counts[~whole, column] = np.nan
+        who = subject or getattr(nwb.subject, "subject_id", None)
+    responses = gather([Session(len(counts), lambda a, b: counts[a:b])], paired, len(targets))
+    return Recording(
+        paired.images, responses, targets, who, f"spikes in {start:g}-{stop:g} s", paired.names, paired.text
+    )
 
 
 def _opened(file: Any, stack: ExitStack) -> Any:
