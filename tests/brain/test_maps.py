@@ -100,9 +100,8 @@ def test_a_surface_is_drawn_offline(regions, monkeypatch):
     assert {text.get_text() for text in figure.axes[0].texts} == set(PLACES)
     legend = next(axis.get_legend() for axis in figure.axes if axis.get_legend())
     assert [text.get_text() for text in legend.get_texts()] == ["edge", "face", "nothing", "weak\n(< 0.2)"]
-    figure.canvas.draw()
     preferred, score = (figure.axes[place].collections[-1] for place in (0, 3))
-    shown = {tuple(colour) for colour in np.round(preferred.get_facecolor(), 2)}
+    shown = np.unique(preferred.to_rgba(preferred.get_array()), axis=0)
     wanted = [tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)) for colour in (COLOURS[0], COLOURS[1], WEAK)]
     assert all(any(np.allclose(colour[:3], one, atol=0.01) for colour in shown) for one in wanted)
     values = score.get_array()

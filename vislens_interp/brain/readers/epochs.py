@@ -102,12 +102,15 @@ def _opened(epochs: Any) -> Any:
         if not os.path.isfile(epochs):
             raise FileNotFoundError(f"epochs={os.fspath(epochs)!r}: no such file; expected one ending in -epo.fif.")
         try:
-            epochs = mne.read_epochs(epochs, preload=False, verbose="error")
+            opened = mne.read_epochs(epochs, preload=False, verbose="error")
+            with mne.use_log_level("error"):
+                opened[-1:].get_data(copy=False)  # a file that was cut short still opens
         except Exception as error:
             raise ValueError(
                 f"epochs={os.fspath(epochs)!r} cannot be read by MNE ({one_line(error)}); expected what "
                 "epochs.save wrote. Save them again, or restore a copy."
             ) from error
+        epochs = opened
     if not isinstance(epochs, mne.BaseEpochs):
         raise TypeError(
             f"epochs is a {type(epochs).__name__}; expected mne.Epochs, mne.EpochsArray or a file -epo.fif. Raw "
