@@ -37,7 +37,9 @@ def test_what_is_given_comes_back():
     assert torch.equal(data.responses, recorded())
     assert data.targets == ["FFA-1", "PPA"]
     assert (data.subject, data.units, data.repetitions) == ("subj01", "z-scored beta", 3)
-    assert repr(data) == "BrainDataset(12 images, 2 targets of subj01, up to 3 repetitions, z-scored beta)"
+    assert repr(data).startswith(
+        "BrainDataset(12 images, 2 targets of subj01, up to 3 repetitions, z-scored beta, noise ceiling R 0."
+    )
     averaged = data.averaged()
     assert averaged.responses.shape == (12, 1, 2)
     assert "averaged" in repr(averaged)

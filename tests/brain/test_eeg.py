@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vislens_interp.brain import load_things_eeg, simulate_things_eeg
-from vislens_interp.brain.eeg import WINDOWS
+from vislens_interp.brain.windows import WINDOWS
 from vislens_interp.images import image_keys
 
 SNR = {"Oz": 1.0, "PO7": 0.5, "P3": 2.0}

@@ -5,6 +5,7 @@ from vislens_interp.brain.dataset import BrainDataset, refuse_shared_images
 from vislens_interp.brain.eeg import load_things_eeg
 from vislens_interp.brain.encoder import InSilicoEncoder, split_images
 from vislens_interp.brain.fmri import load_algonauts, load_brainactiv
+from vislens_interp.brain.maps.preference import PreferenceMap, preference_map
 from vislens_interp.brain.noise_ceiling import NoiseCeiling
 from vislens_interp.brain.outside import OutsideEncoder
 from vislens_interp.brain.planted import GaborBank, PlantedTruth, Tuning
@@ -23,6 +24,7 @@ __all__ = [
     "NoiseCeiling",
     "OutsideEncoder",
     "PlantedTruth",
+    "PreferenceMap",
     "RecordedResponses",
     "Tuning",
     "export_stimuli",
@@ -30,6 +32,7 @@ __all__ = [
     "load_brainactiv",
     "load_stimuli",
     "load_things_eeg",
+    "preference_map",
     "refuse_shared_images",
     "simulate_algonauts",
     "simulate_brainactiv",

@@ -14,6 +14,7 @@ from torch import Tensor
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
 from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets
 from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
+from vislens_interp.pairing import pairing_text
 from vislens_interp.validation import closest
 
 Images: TypeAlias = Tensor | ImageFiles
@@ -32,6 +33,7 @@ class BrainDataset:
         subject: Whose responses they are.
         units: What a response is measured in: ``"z-scored beta"``, ``"µV"``, ``"spikes a bin"``.
         names: N names of the images; None numbers them, or takes the files'.
+        pairing: How responses were paired with images, for :meth:`summary`.
 
     Raises:
         TypeError: ``images`` or ``responses`` are of a kind that cannot be read.
@@ -53,8 +55,9 @@ class BrainDataset:
         subject: str | None = None,
         units: str = "",
         names: Sequence[str] | None = None,
+        pairing: str = "",
     ) -> None:
-        self.images = images
+        self.images, self.pairing = images, pairing
         self.responses = responses
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
@@ -133,13 +136,84 @@ class BrainDataset:
         )
         return cls.from_trials(table.paths, table.responses, table.shown, targets=table.targets, **given)
 
+    @classmethod
+    def from_epochs(cls, epochs: Any, images: Any, **given: Any) -> Self:
+        """EEG or MEG of MNE-Python; see :func:`~vislens_interp.brain.readers.epochs.read_epochs`."""
+        from vislens_interp.brain.readers.epochs import read_epochs
+
+        return cls(**read_epochs(epochs, images, **given)._asdict())
+
+    @classmethod
+    def from_nifti(cls, betas: Any, regions: Any, events: Any, images: Any, **given: Any) -> Self:
+        """Single-trial betas in volumes; see :func:`~vislens_interp.brain.readers.nifti.read_nifti`."""
+        from vislens_interp.brain.readers.nifti import read_nifti
+
+        return cls(**read_nifti(betas, regions, events, images, **given)._asdict())
+
+    @classmethod
+    def from_surface(cls, betas: Any, events: Any, images: Any, **given: Any) -> Self:
+        """Single-trial betas on a surface; see :func:`~vislens_interp.brain.readers.surface.read_surface`."""
+        from vislens_interp.brain.readers.surface import read_surface
+
+        return cls(**read_surface(betas, events, images, **given)._asdict())
+
+    @classmethod
+    def from_h5(cls, files: Any, events: Any, images: Any, **given: Any) -> Self:
+        """NSD's session files, or GLMsingle's; see :func:`~vislens_interp.brain.readers.h5.read_h5`."""
+        from vislens_interp.brain.readers.h5 import read_h5
+
+        return cls(**read_h5(files, events, images, **given)._asdict())
+
+    @classmethod
+    def from_bids(cls, folder: str | os.PathLike[str], task: str, regions: Any, **given: Any) -> Self:
+        """Preprocessed runs of a BIDS dataset; see :func:`~vislens_interp.brain.readers.bids.read_bids`."""
+        from vislens_interp.brain.readers.bids import read_bids
+
+        return cls(**read_bids(folder, task, regions, **given)._asdict())
+
+    @classmethod
+    def from_nwb(cls, file: Any, images: Any, **given: Any) -> Self:
+        """Spike counts of an NWB file; see :func:`~vislens_interp.brain.readers.nwb.read_nwb`."""
+        from vislens_interp.brain.readers.nwb import read_nwb
+
+        return cls(**read_nwb(file, images, **given)._asdict())
+
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
         repetitions = f", up to {self.repetitions} repetitions" if self.repetitions > 1 else ", averaged"
         whose = f" of {self.subject}" if self.subject else ""
-        return f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}, {self.units or '?'})"
+        return (
+            f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}, {self.units or '?'}, "
+            f"{self._ceiling_text})"
+        )
+
+    def summary(self) -> str:
+        """What there is, and how responses were paired with images, in a few lines."""
+        shown = self.counts.amax(1)
+        return "\n".join(
+            [
+                repr(self),
+                f"repetitions: {int(shown.min())} to {int(shown.max())} an image",
+                f"targets: {', '.join(self.targets[:8])}" + (", ..." if len(self.targets) > 8 else ""),
+                f"pairing: {self.pairing or 'rows of responses are rows of images, as they were given'}",
+                f"pairs: {pairing_text(self.mean_responses(), self.names)}",
+            ]
+        )
+
+    @cached_property
+    def _ceiling_text(self) -> str:
+        """The median ceiling, of at most 256 targets and 2,000 images spread over all: a repr has to be quick."""
+        rows = slice(None, None, -(-len(self) // 2000))
+        columns = slice(None, None, -(-len(self.targets) // 256))
+        responses, targets = self.responses[rows, :, columns], self.targets[columns]
+        repeated = ((~responses.isnan()).sum(1) >= 2).sum(0) >= 3
+        if not repeated.any():
+            return "no noise ceiling"
+        chosen = [name for name, there in zip(targets, repeated.tolist(), strict=True) if there]
+        ceiling = noise_ceiling(responses[:, :, repeated], chosen, "ncsnr").r.median().item()
+        return f"noise ceiling R {ceiling:.2f}" + (" (median)" if len(chosen) > 1 else "")
 
     @property
     def repetitions(self) -> int:
@@ -248,7 +322,15 @@ class BrainDataset:
         return [row % len(self) for row in places]
 
     def _with(self, images: Images, responses: Tensor, targets: Sequence[str], names: Sequence[str]) -> Self:
-        return type(self)(images, responses, targets, subject=self.subject, units=self.units, names=names)
+        return type(self)(
+            images,
+            responses,
+            targets,
+            subject=self.subject,
+            units=self.units,
+            names=names,
+            pairing=self.pairing,
+        )
 
 
 def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = "the two data sets") -> None:

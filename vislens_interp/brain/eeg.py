@@ -4,33 +4,23 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeGuard, cast
+from typing import Literal
 
 import numpy as np
 
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.pickled import read_pickled
 from vislens_interp.brain.published import find_subject, refuse_missing
+from vislens_interp.brain.windows import Window, window_masks
 from vislens_interp.images import SUFFIXES
 from vislens_interp.validation import check_word, closest
 
 THINGS_EEG = "THINGS-EEG2's preprocessed data (osf.io/anp5v, github.com/gifale95/eeg_encoding)"
 THINGS_IMAGES = "THINGS-EEG2's image set (osf.io/y63gw: training_images, test_images, image_metadata.npy)"
 
-WINDOWS = {
-    "C1": (0.05, 0.09),
-    "P1": (0.08, 0.12),
-    "N170": (0.13, 0.18),
-    "P2": (0.16, 0.24),
-    "P300": (0.25, 0.40),
-    "LPP": (0.40, 0.70),
-}
-"""Seconds after the image's onset (the paper's App. B.1)."""
-
 SPACING = 0.2
 """Seconds from one image's onset to the next one's (Gifford et al. 2022)."""
 
-Window: TypeAlias = str | tuple[float, float]
 KEYS = ("preprocessed_eeg_data", "ch_names", "times")
 
 
@@ -50,8 +40,8 @@ def load_things_eeg(
         folder: What holds ``sub-01``, or that folder itself.
         subject: 1 to 10.
         windows: ``"all"``: one value, the mean over all time points in any of the paper's six windows; one of
-            :data:`WINDOWS` by name; an interval in seconds, such as ``(0.1, 0.2)``, ends included; or a list
-            of these, which makes a target of each channel and window (``"Oz N170"``).
+            :data:`~vislens_interp.brain.windows.WINDOWS` by name; an interval in seconds, such as ``(0.1, 0.2)``, ends
+            included; or a list of these, which makes a target of each channel and window (``"Oz N170"``).
         channels: Names; None takes all (17 occipital and parietal ones as published).
         part: ``"training"``: 16,540 images × 4 repetitions; ``"test"``: 200 × 80.
         images: What holds ``training_images`` and ``test_images``; None looks into ``folder`` and around it.
@@ -82,13 +72,10 @@ def load_things_eeg(
             f"images and responses have unequal counts: {len(pictures)} in {part}_images, {len(data)} in "
             f"{place.name}'s file; expected the same. Get both again, from {THINGS_IMAGES} and {THINGS_EEG}."
         )
-    several = not isinstance(windows, str) and not _is_interval(windows)
-    wanted = cast(list[Window], list(windows) if several else [windows])
-    masks = [_inside(window, times) for window in wanted]
-    inside = list(zip(map(_label, wanted), masks, strict=True))
-    _warn_late({label: float(times[mask].max()) for label, mask in inside})
-    responses = np.stack([_mean(data, columns, mask) for _, mask in inside], -1)
-    targets = [f"{name} {label}" if several else name for name in chosen for label, _ in inside]
+    masks, several = window_masks(windows, times)
+    _warn_late({label: float(times[mask].max()) for label, mask in masks.items()})
+    responses = np.stack([_mean(data, columns, mask) for mask in masks.values()], -1)
+    targets = [f"{name} {label}" if several else name for name in chosen for label in masks]
     return BrainDataset.from_arrays(
         pictures,
         responses.reshape(*responses.shape[:2], -1),
@@ -128,35 +115,6 @@ def _mean(data: np.ndarray, columns: list[int], mask: np.ndarray) -> np.ndarray:
         for start in range(0, len(data), 1000)
     ]
     return np.concatenate(parts)
-
-
-def _is_interval(window: object) -> TypeGuard[tuple[float, float]]:
-    return isinstance(window, tuple) and len(window) == 2 and all(isinstance(end, (int, float)) for end in window)
-
-
-def _label(window: Window) -> str:
-    return window if isinstance(window, str) else f"{window[0]:g}-{window[1]:g} s"
-
-
-def _inside(window: Window, times: np.ndarray) -> np.ndarray:
-    """Which time points are in a window."""
-    if isinstance(window, str):
-        if window != "all" and window not in WINDOWS:
-            near = closest(window, [*WINDOWS, "all"], cutoff=0.4)
-            raise KeyError(f"window {window!r} is unknown. {near} Or pass seconds, (0.1, 0.2).")
-        intervals = list(WINDOWS.values()) if window == "all" else [WINDOWS[window]]
-    elif _is_interval(window):
-        intervals = [window]
-    else:
-        raise ValueError(f"windows holds {window!r}; expected a name, or an interval in seconds such as (0.1, 0.2).")
-    # Times are multiples of 0.01 s only up to rounding.
-    mask = np.any([(times >= start - 1e-6) & (times <= stop + 1e-6) for start, stop in intervals], axis=0)
-    if not mask.any():
-        raise ValueError(
-            f"window {_label(window)} holds no time point; expected an interval in seconds, start first, within "
-            f"{times.min():g} to {times.max():g}."
-        )
-    return mask
 
 
 def _warn_late(ends: dict[str, float]) -> None:

@@ -10,6 +10,8 @@ from vislens_interp.math import pearson
 from vislens_interp.validation import check_word
 
 Form = Literal["split_half", "ncsnr"]
+COLUMNS = 4096
+"""Targets that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,15 @@ def noise_ceiling(
                 f"responses: target {name!r} has {images} images with two repetitions or more; expected at least 3 for "
                 "a noise ceiling. Load the trials one by one (not averaged), or take a published ceiling."
             )
+    if len(targets) > COLUMNS:  # in double precision all of them would fill the memory
+        parts = [
+            noise_ceiling(
+                responses[..., start : start + COLUMNS], targets[start : start + COLUMNS], form, draws=draws, seed=seed
+            )
+            for start in range(0, len(targets), COLUMNS)
+        ]
+        r2, ratio, images = (torch.cat([getattr(part, name) for part in parts]) for name in ("r2", "ncsnr", "images"))
+        return NoiseCeiling(tuple(targets), r2, ratio, form, images)
     values = responses.double()
     share = torch.where(counts > 0, 1 / counts.double(), torch.nan).nanmean(0)  # noise left in an average
     if form == "ncsnr":

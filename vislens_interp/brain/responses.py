@@ -8,6 +8,9 @@ from torch import Tensor
 
 from vislens_interp.validation import shapes
 
+CHUNK_NUMBERS = 1 << 24
+"""Responses that are looked at together."""
+
 
 def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
     """A float32 tensor of them, in memory."""
@@ -53,7 +56,7 @@ def check_targets(targets: Sequence[str]) -> list[str]:
     if isinstance(targets, str):
         raise TypeError(f"targets={targets!r} is one string; expected a list of names. Pass [{targets!r}].")
     names = [str(name) for name in targets]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice or not names:
         raise ValueError(
             f"targets={names[:20]} "
@@ -75,9 +78,15 @@ def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
         raise ValueError(
             f"responses has shape {shape}, {shape[2]} columns, for {len(targets)} targets; expected one column each."
         )
-    if responses.isinf().any():
-        raise ValueError("responses holds infinite values; expected numbers, with NaN where one is absent. Mend them.")
-    empty = [name for name, seen in zip(targets, (~responses.isnan()).any(1).any(0).tolist(), strict=True) if not seen]
+    seen = torch.zeros(shape[2], dtype=torch.bool)
+    step = max(1, CHUNK_NUMBERS // max(1, shape[1] * shape[2]))
+    for part in responses.split(step):  # all at once would be several times as much memory
+        if part.isinf().any():
+            raise ValueError(
+                "responses holds infinite values; expected numbers, with NaN where one is absent. Mend them."
+            )
+        seen |= (~part.isnan()).any(1).any(0)
+    empty = [name for name, there in zip(targets, seen.tolist(), strict=True) if not there]
     if empty:
         raise ValueError(
             f"responses: every value of target {', '.join(map(repr, empty))} is NaN in these {count} images; expected "

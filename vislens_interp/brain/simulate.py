@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from vislens_interp.brain.eeg import WINDOWS
 from vislens_interp.brain.planted import PlantedTruth, Tuning, plant
+from vislens_interp.brain.windows import WINDOWS
 from vislens_interp.files import write_atomically, write_text
 from vislens_interp.images import check_images, to_pil
 

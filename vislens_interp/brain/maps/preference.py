@@ -1,0 +1,231 @@
+"""What each vertex, region or sensor prefers along named axes, with the evidence for it beside."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vislens_interp.files import write_bytes, write_folder, write_text
+from vislens_interp.tables import csv_text
+from vislens_interp.validation import closest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EVIDENCE = "evidence"
+"""The column of a table that is evidence and no axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreferenceMap:
+    """Scores of places along axes; what :func:`preference_map` gives.
+
+    Args:
+        places, axes: P names of vertices, regions, sensors (with their window: ``"Oz N170"``), and A of axes.
+        scores: (P, A), such as the change of response along each axis; NaN where there is none.
+        evidence: (P,), how well each place is supported (a noise ceiling, a prediction's correlation); None if unknown.
+        threshold: Evidence below it is weak.
+        unit, evidence_unit: What both are, for figures.
+    """
+
+    places: tuple[str, ...]
+    axes: tuple[str, ...]
+    scores: np.ndarray
+    evidence: np.ndarray | None = None
+    threshold: float = 0.2
+    unit: str = "score"
+    evidence_unit: str = "evidence"
+
+    @property
+    def preferred(self) -> np.ndarray:
+        """(P,) the number of the axis with the highest score; -1 where no score is above 0 or all are NaN."""
+        filled = np.where(np.isnan(self.scores), -np.inf, self.scores)
+        return np.where(filled.max(1) > 0, filled.argmax(1), -1)
+
+    @property
+    def weak(self) -> np.ndarray:
+        """(P,) where evidence is below the threshold or missing; nowhere where it was not given at all."""
+        if self.evidence is None:
+            return np.zeros(len(self.places), bool)
+        return ~(self.evidence >= self.threshold)
+
+    def __str__(self) -> str:
+        counts = [f"{name} {int(((self.preferred == axis) & ~self.weak).sum())}" for axis, name in enumerate(self.axes)]
+        said = "evidence unknown" if self.evidence is None else f"{int(self.weak.sum())} weakly supported"
+        return f"{len(self.places)} places prefer: {', '.join(counts)}; {said}"
+
+    def surface(self, **given: Any) -> "Figure":
+        """Maps on a cortical surface; see :func:`~vislens_interp.brain.maps.surface.surface_figure`."""
+        from vislens_interp.brain.maps.surface import surface_figure
+
+        return surface_figure(self, **given)
+
+    def topography(self, info: Any, **given: Any) -> "Figure":
+        """Maps over the head; see :func:`~vislens_interp.brain.maps.sensors.topography_figure`."""
+        from vislens_interp.brain.maps.sensors import topography_figure
+
+        return topography_figure(self, info, **given)
+
+    def time_course(self, **given: Any) -> "Figure":
+        """Scores over time; see :func:`~vislens_interp.brain.maps.sensors.time_course_figure`."""
+        from vislens_interp.brain.maps.sensors import time_course_figure
+
+        return time_course_figure(self, **given)
+
+    def table(self) -> str:
+        """CSV: a row for each place with its scores, what it prefers, its evidence and whether that is weak."""
+        columns = ["place", *self.axes, "preferred", EVIDENCE, "weak"]
+        preferred, weak = self.preferred, self.weak
+        rows = [
+            [
+                place,
+                *[None if np.isnan(score) else float(score) for score in self.scores[row]],
+                self.axes[preferred[row]] if preferred[row] >= 0 else "",
+                None if self.evidence is None or np.isnan(self.evidence[row]) else float(self.evidence[row]),
+                "unknown" if self.evidence is None else "yes" if weak[row] else "no",
+            ]
+            for row, place in enumerate(self.places)
+        ]
+        return csv_text(columns, rows, digits=6)
+
+    def save(self, folder: str | os.PathLike[str], figures: Mapping[str, "Figure"] | None = None) -> Path:
+        """Write ``preferences.csv`` and figures by their names as PNG into a new folder, whole or not at all."""
+
+        def fill(temporary: Path) -> None:
+            write_text(temporary / "preferences.csv", self.table())
+            for name, figure in (figures or {}).items():
+                write_bytes(temporary / f"{name}.png", _png(figure))
+
+        return write_folder(folder, fill, replace=False)
+
+
+def preference_map(
+    scores: Any,
+    *,
+    axes: Sequence[str] | None = None,
+    places: Sequence[str] | None = None,
+    evidence: Any = None,
+    threshold: float = 0.2,
+    unit: str = "score",
+    evidence_unit: str = "evidence",
+) -> PreferenceMap:
+    """Bring scores of places along axes together.
+
+    Args:
+        scores: (P, A) with ``axes`` and ``places``; or a table with names: a pandas DataFrame (places as its index),
+            a mapping from places to ``{axis: score}``, or a CSV whose first column names places. A column ``evidence``
+            of a table is that, and ``preferred`` and ``weak`` of :meth:`PreferenceMap.table` are left out.
+        axes, places: Names, each once; ``None`` for a table.
+        evidence: (P,) in the order of places, or a mapping from places to numbers.
+        threshold, unit, evidence_unit: See :class:`PreferenceMap`.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: There is no such table, shapes and names do not fit, a place has no
+            evidence, or a score is infinite.
+
+    >>> found = preference_map([[1.0, -0.5], [0.2, 2.0]], axes=["face", "place"], places=["FFA", "PPA"])
+    >>> [found.axes[axis] for axis in found.preferred]
+    ['face', 'place']
+    """
+    if isinstance(scores, (str, os.PathLike)):
+        scores = _read_csv(Path(scores))
+    if isinstance(scores, Mapping):
+        places, axes, values, kept = _of_mapping(scores)
+        evidence = kept if evidence is None else evidence
+    elif hasattr(scores, "columns") and hasattr(scores, "to_numpy"):
+        return preference_map(
+            {str(place): dict(zip(map(str, scores.columns), row, strict=True)) for place, row in
+             zip(scores.index, scores.to_numpy(), strict=True)},
+            evidence=evidence, threshold=threshold, unit=unit, evidence_unit=evidence_unit,
+        )  # fmt: skip
+    else:
+        values = np.asarray(scores, dtype=np.float64)
+    if axes is None or places is None:
+        raise TypeError("axes or places is None for scores in an array; expected names of both. Pass them.")
+    names = {"places": [str(name) for name in places], "axes": [str(name) for name in axes]}
+    for what, listed in names.items():
+        if len(set(listed)) < len(listed) or not listed:
+            raise ValueError(
+                f"{what} holds {len(listed)} names, {len(set(listed))} of them different; expected each once."
+            )
+    if values.shape != (len(names["places"]), len(names["axes"])):
+        raise ValueError(
+            f"scores has shape {values.shape} for {len(names['places'])} places and {len(names['axes'])} axes; "
+            "expected a row for each place and a column for each axis."
+        )
+    if np.isinf(values).any():
+        raise ValueError("scores holds infinite values; expected numbers, with NaN where there is none. Mend them.")
+    return PreferenceMap(
+        tuple(names["places"]),
+        tuple(names["axes"]),
+        values,
+        _evidence(evidence, names["places"]),
+        threshold,
+        unit,
+        evidence_unit,
+    )
+
+
+def _evidence(evidence: Any, places: list[str]) -> np.ndarray | None:
+    if evidence is None:
+        return None
+    if isinstance(evidence, Mapping):
+        missing = [place for place in places if place not in evidence]
+        if missing:
+            raise ValueError(
+                f"evidence lacks {len(missing)} of {len(places)} places, such as {missing[0]!r}; expected a number for "
+                f"each (NaN where it is unknown). {closest(missing[0], [str(key) for key in evidence], cutoff=0.4)}"
+            )
+        evidence = [evidence[place] for place in places]
+    values = np.asarray(evidence, dtype=np.float64)
+    if values.shape != (len(places),):
+        raise ValueError(f"evidence has shape {values.shape}; expected ({len(places)},), a number for each place.")
+    return values
+
+
+def _of_mapping(scores: Mapping[Any, Any]) -> tuple[list[str], list[str], np.ndarray, dict[str, float] | None]:
+    """Places, axes, (P, A) and the evidence that a table holds."""
+    axes = list(dict.fromkeys(str(axis) for row in scores.values() for axis in row))
+    has_evidence = EVIDENCE in axes
+    axes = [axis for axis in axes if axis not in (EVIDENCE, "preferred", "weak")]
+    values = np.array([[_number(row.get(axis), place, axis) for axis in axes] for place, row in scores.items()])
+    kept = {str(place): _number(row.get(EVIDENCE), place, EVIDENCE) for place, row in scores.items()}
+    return [str(place) for place in scores], axes, values, kept if has_evidence else None
+
+
+def _number(value: Any, place: Any, axis: str) -> float:
+    if value is None or value == "":
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"scores: {value!r} of place {str(place)!r} along {axis!r} is no number; expected one, or nothing."
+        ) from None
+
+
+def _read_csv(path: Path) -> dict[str, dict[str, str]]:
+    import csv
+
+    if not path.is_file():
+        raise FileNotFoundError(f"scores={str(path)!r}: no such file; expected a CSV of places and axes.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        head, *rows = [row for row in csv.reader(file) if row] or [[]]
+    places = [row[0] for row in rows]
+    if len(head) < 2 or any(len(row) != len(head) for row in rows) or len(set(places)) < len(places) or not rows:
+        raise ValueError(
+            f"scores={str(path)!r} holds {len(rows)} rows below {len(head)} columns; expected a header, and a row of "
+            "as many cells for each place, each place once."
+        )
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+def _png(figure: "Figure") -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

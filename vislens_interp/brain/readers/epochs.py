@@ -1,0 +1,177 @@
+"""EEG and MEG as MNE-Python keeps it: epochs around the onsets of pictures."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vislens_interp.brain.readers.trials import (
+    CHUNK_BYTES,
+    Recording,
+    Session,
+    gather,
+    one_line,
+    pair_by_name,
+    refuse_without,
+)
+from vislens_interp.brain.windows import Window, refuse_cut_windows, window_masks
+from vislens_interp.validation import closest
+
+SHOWN_UNITS = {"eeg": "uV", "seeg": "uV", "ecog": "uV", "dbs": "uV", "eog": "uV", "mag": "fT", "grad": "fT/cm"}
+"""What MNE is asked to convert to; it stores V, T and T/m."""
+STORED = {"uV": "V × 1e6", "fT": "T × 1e15", "fT/cm": "T/m × 1e13"}
+AS_SAID = {"uV": "µV"}
+
+
+def read_epochs(
+    epochs: Any,
+    images: Any,
+    *,
+    windows: Window | Sequence[Window],
+    image_column: str | None = None,
+    picks: str | Sequence[str] = "data",
+    units: str | None = None,
+    subject: str | None = None,
+    size: int | None = None,
+    names: Sequence[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Recording:
+    """Responses of sensors to pictures: means of epochs over time windows, or single time points.
+
+    Args:
+        epochs: ``mne.Epochs``, ``mne.EpochsArray``, or a file ``-epo.fif``, which is read a few epochs at a time.
+            Dropped epochs are left out, and so are channels marked bad.
+        images: Pictures, found by name: a folder, paths, (N, 3, H, W) with ``names``, or a mapping from what an epoch
+            names to files, such as ``{"face/1": "anna.png"}``.
+        windows: ``"all"`` (the mean over all time points in any of the paper's six windows), one of
+            :data:`~vislens_interp.brain.windows.WINDOWS` by name, ``(0.05, 0.15)`` in seconds with both ends, a list of
+            these, which makes a target of each sensor and window, or ``"times"``: of each sensor and time point.
+        image_column: The column of ``epochs.metadata`` that names each epoch's picture; None takes event names.
+        picks: Which channels, as in MNE: ``"data"``, ``"eeg"``, ``"meg"``, or names.
+        units: None converts what MNE stores to µV, fT and fT/cm, and the pairing says so; a text takes values as they
+            are stored, and is what they are called (such as ``"SD of noise"`` after whitening).
+        subject: None takes the one in ``epochs.info``.
+        size, names: Side in pixels of pictures in files; names of pictures in memory.
+        cache: A file ``.npy`` that holds the responses on the disk.
+
+    Raises:
+        ImportError: MNE is not installed.
+        FileNotFoundError, KeyError, TypeError, ValueError: A file, a column, a channel or a picture is missing or
+            cannot be read, or a window reaches beyond the epochs.
+    """
+    refuse_without("mne", "mne", "from_epochs")
+    epochs = _opened(epochs)
+    labels, source = _labels(epochs, image_column)
+    paired = pair_by_name(labels, images, source=source, size=size, names=names)
+    times = np.asarray(epochs.times)
+    if windows != "times":
+        refuse_cut_windows(windows, times)
+    masks, several = window_masks(windows, times)
+    channels, kinds = _channels(epochs, picks)
+    wanted = {kind: SHOWN_UNITS[kind] for kind in kinds if kind in SHOWN_UNITS} if units is None else {}
+
+    def read(start: int, stop: int) -> np.ndarray:
+        data = epochs.get_data(picks=channels, item=slice(start, stop), units=wanted or None, copy=False, verbose=False)
+        return np.stack([data[..., mask].mean(-1) for mask in masks.values()], -1).reshape(stop - start, -1)
+
+    targets = [f"{name} {label}" if several else name for name in channels for label in masks]
+    # Every time point of an epoch is read for a few targets, so that epochs are parted here.
+    step = max(1, CHUNK_BYTES // (8 * len(channels) * len(times)))
+    parts = [
+        Session(min(step, len(epochs) - start), lambda a, b, start=start: read(start + a, start + b))
+        for start in range(0, len(epochs), step)
+    ]
+    responses = gather(parts, paired, len(targets), cache=cache)
+    said = units or ", ".join(
+        AS_SAID.get(unit, unit) + (f" ({kind})" if len(kinds) > 1 else "") for kind, unit in wanted.items()
+    )
+    text = paired.text + _what_was_left_out(epochs, channels)
+    if wanted:
+        text += f"; converted from {', '.join(STORED[unit] for unit in dict.fromkeys(wanted.values()))}"
+    info = epochs.info["subject_info"] or {}
+    return Recording(
+        paired.images, responses, targets, subject or info.get("his_id"), said or "as stored", paired.names, text
+    )
+
+
+def _opened(epochs: Any) -> Any:
+    import mne
+
+    if isinstance(epochs, (str, os.PathLike)):
+        if not os.path.isfile(epochs):
+            raise FileNotFoundError(f"epochs={os.fspath(epochs)!r}: no such file; expected one ending in -epo.fif.")
+        try:
+            opened = mne.read_epochs(epochs, preload=False, verbose="error")
+            with mne.use_log_level("error"):
+                opened[-1:].get_data(copy=False)  # a file that was cut short still opens
+        except Exception as error:
+            raise ValueError(
+                f"epochs={os.fspath(epochs)!r} cannot be read by MNE ({one_line(error)}); expected what "
+                "epochs.save wrote. Save them again, or restore a copy."
+            ) from error
+        epochs = opened
+    if not isinstance(epochs, mne.BaseEpochs):
+        raise TypeError(
+            f"epochs is a {type(epochs).__name__}; expected mne.Epochs, mne.EpochsArray or a file -epo.fif. Raw "
+            "recordings are cut by mne.Epochs first, evoked ones are averaged already."
+        )
+    if not epochs.preload:
+        epochs = epochs.copy().drop_bad(verbose=False)
+    if len(epochs) == 0:
+        raise ValueError("epochs holds no epoch that was not dropped; expected some. Loosen reject=.")
+    return epochs
+
+
+def _labels(epochs: Any, column: str | None) -> tuple[list[Any], str]:
+    """The name that each epoch gives of its picture, and where it comes from."""
+    if column is None:
+        by_code = {code: name for name, code in epochs.event_id.items()}
+        return [by_code[code] for code in epochs.events[:, 2]], "the epochs' event names"
+    if epochs.metadata is None:
+        raise ValueError(
+            f"image_column={column!r}, but epochs have no metadata; expected a table with that column. Set "
+            "epochs.metadata, or pass image_column=None and images as a mapping from event names to files."
+        )
+    if column not in epochs.metadata.columns:
+        raise KeyError(
+            f"image_column={column!r} is not in epochs.metadata. "
+            f"{closest(column, [str(name) for name in epochs.metadata.columns], cutoff=0.4)}"
+        )
+    return list(epochs.metadata[column]), f"column {column!r} of epochs.metadata"
+
+
+def _channels(epochs: Any, picks: str | Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the channels, and the kinds among them."""
+    import mne
+
+    names = epochs.ch_names
+    if not isinstance(picks, str):
+        wanted = [str(name) for name in picks]
+        for name in wanted:
+            if name not in names:
+                raise KeyError(f"picks: channel {name!r} is not in epochs. {closest(name, names, cutoff=0.4)}")
+            if name in epochs.info["bads"]:
+                raise ValueError(
+                    f"picks: channel {name!r} is marked bad in epochs.info['bads']; expected good ones. Leave it out, "
+                    "interpolate it (epochs.interpolate_bads), or take the mark away."
+                )
+        chosen = wanted
+    else:
+        try:
+            with mne.use_log_level("error"):  # one epoch is read, which MNE would say
+                chosen = epochs[:1].load_data().pick(picks, exclude="bads").ch_names
+        except ValueError as error:
+            held = ", ".join(dict.fromkeys(epochs.get_channel_types()))
+            raise ValueError(
+                f"picks={picks!r} takes no channel of epochs, which hold {held}; expected such a kind, or names."
+            ) from error
+    kinds = dict(zip(names, epochs.get_channel_types(), strict=True))
+    return list(chosen), list(dict.fromkeys(kinds[name] for name in chosen))
+
+
+def _what_was_left_out(epochs: Any, channels: list[str]) -> str:
+    dropped = sum(bool(reasons) and tuple(reasons) != ("IGNORED",) for reasons in epochs.drop_log)
+    bads = [name for name in epochs.info["bads"] if name not in channels]
+    text = f"; {dropped} epochs were dropped" if dropped else ""
+    return text + (f"; bad channels left out: {', '.join(bads)}" if bads else "")

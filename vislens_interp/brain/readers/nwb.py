@@ -1,0 +1,135 @@
+"""Spikes in NWB files: counts of each unit in a window after each presentation of a picture."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from vislens_interp.brain.readers.trials import Recording, Session, gather, one_line, pair_by_name, refuse_without
+from vislens_interp.validation import closest
+
+
+def read_nwb(
+    file: Any,
+    images: Any,
+    *,
+    image_column: str,
+    window: tuple[float, float] = (0.05, 0.15),
+    table: str | None = None,
+    where: str | None = None,
+    label: str | None = None,
+    subject: str | None = None,
+    size: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Recording:
+    """Spike counts of units to pictures.
+
+    Args:
+        file: An NWB file, or a ``pynwb.NWBFile``. Spike times are read unit by unit.
+        images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
+        image_column: The column of the table that names the picture of each presentation (Allen's: ``image_name``).
+        window: Seconds after a presentation's ``start_time``, the end left out.
+        table: The table of presentations among ``intervals``; None takes the only one with that column.
+        where: Which units, as a query of pandas on the units' table: ``"quality == 'good'"``.
+        label: The column of the units' table that names them; None takes their numbers, ``"unit 12"``.
+        subject: None takes ``subject_id``.
+        size, names: Side in pixels of pictures in files; names of pictures in memory.
+
+    Returns:
+        Counts, NaN where a unit was not observed over the whole window (``obs_intervals``).
+
+    Raises:
+        ImportError: pynwb is not installed.
+        FileNotFoundError, KeyError, ValueError: A file, a table, a column or a picture is missing or cannot be read, or
+            no unit is left.
+    """
+    refuse_without("pynwb", "nwb", "from_nwb")
+    start, stop = window
+    if not start < stop:
+        raise ValueError(f"window={window}; expected seconds, start first, such as (0.05, 0.15).")
+    with ExitStack() as stack:
+        nwb = _opened(file, stack)
+        shown, called = _presentations(nwb, table, image_column)
+        paired = pair_by_name(
+            list(shown[image_column]), images, source=f"column {image_column!r} of {called}", size=size, names=names
+        )
+        rows, targets = _units(nwb, where, label)
+        onsets = np.asarray(shown["start_time"], float)
+        counts = np.empty((len(onsets), len(rows)), np.float32)
+        for column, row in enumerate(rows):
+            times = np.sort(np.asarray(nwb.units.get_unit_spike_times(row)))
+            counts[:, column] = np.searchsorted(times, onsets + stop) - np.searchsorted(times, onsets + start)
+            if "obs_intervals" in nwb.units.colnames:
+                seen = np.asarray(nwb.units.get_unit_obs_intervals(row)).reshape(-1, 2)
+                whole = ((seen[:, 0] <= onsets[:, None] + start) & (seen[:, 1] >= onsets[:, None] + stop)).any(1)
+                counts[~whole, column] = np.nan
+        who = subject or getattr(nwb.subject, "subject_id", None)
+    responses = gather([Session(len(counts), lambda a, b: counts[a:b])], paired, len(targets))
+    return Recording(
+        paired.images, responses, targets, who, f"spikes in {start:g}-{stop:g} s", paired.names, paired.text
+    )
+
+
+def _opened(file: Any, stack: ExitStack) -> Any:
+    from pynwb import NWBHDF5IO, NWBFile
+
+    if isinstance(file, NWBFile):
+        return file
+    path = os.fspath(file)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"file={path!r}: no such file; expected an NWB file.")
+    try:
+        return stack.enter_context(NWBHDF5IO(path, "r", load_namespaces=True)).read()
+    except Exception as error:
+        raise ValueError(
+            f"file={path!r} cannot be read by pynwb ({one_line(error)}); expected an NWB file. Restore a copy."
+        ) from error
+
+
+def _presentations(nwb: Any, table: str | None, column: str) -> tuple[Any, str]:
+    """The table of presentations, and its name."""
+    tables = dict(nwb.intervals or {})
+    if nwb.trials is not None:
+        tables.setdefault("trials", nwb.trials)
+    if table is not None and table not in tables:
+        raise KeyError(f"table={table!r} is not among the file's intervals. {closest(table, tables, cutoff=0.4)}")
+    chosen = [name for name in tables if column in tables[name].colnames] if table is None else [table]
+    if len(chosen) != 1:
+        known = {name: ", ".join(map(str, one.colnames)) for name, one in tables.items()}
+        raise KeyError(
+            f"image_column={column!r} is in {len(chosen)} tables of the file ({known or 'it has none'}); expected "
+            "one that names each presentation's picture. Pass table=, or another column."
+        )
+    shown = tables[chosen[0]]
+    if column not in shown.colnames:
+        raise KeyError(f"image_column={column!r} is not in {chosen[0]}. {closest(column, shown.colnames, cutoff=0.4)}")
+    return {name: shown[name][:] for name in ("start_time", column)}, chosen[0]
+
+
+def _units(nwb: Any, where: str | None, label: str | None) -> tuple[list[int], list[str]]:
+    """Rows of the wanted units, and their names."""
+    if nwb.units is None or len(nwb.units) == 0 or "spike_times" not in nwb.units.colnames:
+        raise ValueError(
+            "file holds no units with spike times; expected sorted spikes. Sort raw voltages first (spikeinterface)."
+        )
+    numbers = [int(number) for number in nwb.units.id[:]]
+    rows = list(range(len(numbers)))
+    if where is not None:
+        plain = [name for name in nwb.units.colnames if name not in ("spike_times", "obs_intervals", "electrodes")]
+        import pandas as pd
+
+        frame = pd.DataFrame({name: list(nwb.units[name][:]) for name in plain}, index=pd.Index(rows))
+        try:
+            rows = [int(row) for row in frame.query(where).index]
+        except Exception as error:
+            raise ValueError(
+                f"where={where!r} is no query on the units' columns {plain} ({one_line(error)}); expected "
+                "such as \"quality == 'good'\"."
+            ) from error
+        if not rows:
+            raise ValueError(f"where={where!r} leaves none of {len(numbers)} units; expected at least one.")
+    if label is not None and label not in nwb.units.colnames:
+        raise KeyError(f"label={label!r} is not in the units' table. {closest(label, nwb.units.colnames, cutoff=0.4)}")
+    return rows, [f"unit {numbers[row]}" if label is None else str(nwb.units[label][row]) for row in rows]

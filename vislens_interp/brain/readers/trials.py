@@ -1,0 +1,290 @@
+"""What all readers share: trials paired with pictures by name, and gathered by picture a few at a time."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vislens_interp.files import write_atomically
+from vislens_interp.images import ImageFiles, check_images, holds_files, load_images, resize
+from vislens_interp.validation import closest
+
+CHUNK_BYTES = 1 << 26
+"""Of float64 values that are in memory at a time, beside the responses that come out."""
+NO_PICTURE = frozenset({"", "n/a", "nan", "none", "<na>"})
+
+FORMS: tuple[Callable[[str], str], ...] = (
+    lambda name: name,
+    lambda name: PurePosixPath(name).name,
+    lambda name: str(PurePosixPath(name).with_suffix("")),
+    lambda name: PurePosixPath(name).stem,
+)
+"""A picture's whole name, its file's, and both without the suffix."""
+
+
+class Recording(NamedTuple):
+    """What a reader gives: the arguments of :class:`~vislens_interp.brain.dataset.BrainDataset`."""
+
+    images: Tensor | ImageFiles
+    responses: Tensor
+    targets: list[str]
+    subject: str | None
+    units: str
+    names: list[str]
+    pairing: str
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Pictures that were shown, which of them each kept trial showed, and how that was found.
+
+    ``kept`` holds positions of trials with a picture, ``shown`` of pictures in ``images``, one for each of them.
+    """
+
+    images: Tensor | ImageFiles
+    names: list[str]
+    kept: np.ndarray
+    shown: np.ndarray
+    text: str
+
+    def slots(self) -> tuple[np.ndarray, int]:
+        """The repetition of each kept trial, and R, the largest number of them."""
+        counts = np.zeros(len(self.names), int)
+        repetition = np.empty(len(self.shown), int)
+        for trial, row in enumerate(self.shown):
+            repetition[trial] = counts[row]
+            counts[row] += 1
+        return repetition, int(counts.max())
+
+
+@dataclass(frozen=True)
+class Session:
+    """Trials of one session: ``read(start, stop)`` gives (stop - start, K) numbers of these ``count`` trials."""
+
+    count: int
+    read: Callable[[int, int], np.ndarray]
+
+
+def refuse_without(package: str, extra: str, reader: str) -> None:
+    """Raise ImportError where a reader's package is missing."""
+    if find_spec(package) is None:
+        raise ImportError(
+            f"{reader} needs the package {package}, which is not installed; expected the extra {extra!r}. Install it: "
+            f"pip install 'vislens_interp[{extra}]'"
+        )
+
+
+def one_line(error: Exception) -> str:
+    """What another library's error says, in one line of at most 200 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def pair_by_name(
+    labels: Sequence[Any],
+    images: Any,
+    *,
+    source: str,
+    size: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Paired:
+    """Find the picture that each trial names; nothing is taken from the order of either.
+
+    Args:
+        labels: The name that each trial gives, such as ``"faces/anna.png"``, its file name alone, or either without the
+            suffix; empty, NaN or ``"n/a"`` where a trial shows no picture.
+        images: A folder, paths or :class:`~vislens_interp.images.ImageFiles`; a mapping from labels to files; or
+            (N, 3, H, W) in [0, 1] with ``names``.
+        source: Where labels come from, for messages and the summary: ``"column 'stim_file' of events"``.
+        size: Side in pixels to which pictures are resized where they are read; files need it.
+        names: N names of the pictures; None takes those of the files.
+
+    Raises:
+        TypeError, ValueError: Pictures have no names, a label belongs to none or to several of them, or no trial names
+            a picture.
+    """
+    texts = ["" if _is_nan(label) else str(label).strip() for label in labels]
+    kept = [trial for trial, text in enumerate(texts) if text.lower() not in NO_PICTURE]
+    if not kept:
+        raise ValueError(
+            f"{source} names no picture in {len(texts)} trials; expected names of images. Pass another column."
+        )
+    wanted = list(dict.fromkeys(texts[trial] for trial in kept))
+    if isinstance(images, Mapping):
+        images, names = _of_mapping(images, wanted, source)
+    pictures, known = _named(images, size, names)
+    rows = _rows(wanted, known, source)
+    used = sorted(set(rows.values()))
+    place = {row: number for number, row in enumerate(used)}
+    shown = np.array([place[rows[texts[trial]]] for trial in kept])
+    text = f"{len(kept)} trials showed {len(used)} pictures, paired by {source}"
+    if left := len(texts) - len(kept):
+        text += f"; {left} trials without a picture are left out"
+    if left := len(known) - len(used):
+        text += f"; {left} pictures were never shown and are left out"
+    chosen = pictures[used] if isinstance(pictures, Tensor) else pictures.at(used)
+    return Paired(chosen, [known[row] for row in used], np.array(kept), shown, text)
+
+
+def gather(
+    sessions: Sequence[Session],
+    paired: Paired,
+    targets: int,
+    *,
+    standard: str = "none",
+    cache: str | os.PathLike[str] | None = None,
+) -> Tensor:
+    """Responses by picture, (N, R, K) float32, with NaN where a picture was shown less often than another.
+
+    Trials are read a few at a time, so that beside the result only a chunk is in memory.
+
+    Args:
+        sessions: Trials in the order in which ``paired`` numbers them, those of one session together.
+        paired: What :func:`pair_by_name` gave.
+        targets: K.
+        standard: ``"session"`` standardises each target over the trials of each session first; ``"none"`` does not.
+        cache: A file ``.npy`` to hold the result, which then stays on the disk.
+    """
+    repetition, repetitions = paired.slots()
+    shape = (len(paired.names), repetitions, targets)
+    slot = {
+        int(trial): (int(row), int(again))
+        for trial, row, again in zip(paired.kept, paired.shown, repetition, strict=True)
+    }
+
+    def fill(out: np.ndarray) -> None:
+        for start in range(0, len(out), max(1, CHUNK_BYTES // (8 * repetitions * targets))):
+            out[start : start + max(1, CHUNK_BYTES // (8 * repetitions * targets))] = np.nan
+        first = 0
+        for session in sessions:
+            mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
+            for start, values in chunks(session, targets):
+                values = (values - mean) / scale
+                for row, value in enumerate(values, first + start):
+                    if row in slot:
+                        out[slot[row]] = value
+            first += session.count
+
+    if cache is None:
+        responses = np.empty(shape, np.float32)
+        fill(responses)
+        return torch.from_numpy(responses)
+
+    def write(path: Any) -> None:
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        fill(out)
+        out.flush()
+
+    return torch.from_numpy(np.load(write_atomically(cache, write), mmap_mode="c"))
+
+
+def chunks(session: Session, targets: int) -> Iterator[tuple[int, np.ndarray]]:
+    """A few trials at a time: the first one's number, and (n, K) float64."""
+    step = max(1, CHUNK_BYTES // (8 * targets))
+    for start in range(0, session.count, step):
+        yield start, np.asarray(session.read(start, min(start + step, session.count)), np.float64)
+
+
+def moments(session: Session) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD (over n) of each target over a session's trials, (K,); 1 for the SD of a constant."""
+    first = np.asarray(session.read(0, 1), np.float64)[0]
+    count, total, square = (np.zeros_like(first) for _ in range(3))
+    centre = np.nan_to_num(first)  # far from 0, squares would lose the spread
+    for _, values in chunks(session, len(first)):
+        there = ~np.isnan(values)
+        values = np.where(there, values - centre, 0.0)
+        count, total, square = count + there.sum(0), total + values.sum(0), square + (values**2).sum(0)
+    mean = total / np.maximum(count, 1)
+    variance = np.maximum(square / np.maximum(count, 1) - mean**2, 0)
+    return mean + centre, np.where(variance > 0, np.sqrt(variance), 1.0)
+
+
+def check_targets_count(targets: Sequence[str] | None, default: Sequence[str], what: str) -> list[str]:
+    """Names of targets: those that were given, one for each, or the source's own."""
+    if targets is None:
+        return [str(name) for name in default]
+    if len(targets) != len(default):
+        raise ValueError(f"targets holds {len(targets)} names for {len(default)} {what}; expected one for each.")
+    return [str(name) for name in targets]
+
+
+def _is_nan(label: Any) -> bool:
+    return label is None or (isinstance(label, (float, np.floating)) and math.isnan(label))
+
+
+def _of_mapping(images: Mapping[Any, Any], wanted: list[str], source: str) -> tuple[list[Any], list[str]]:
+    files = {str(label): file for label, file in images.items()}
+    missing = [label for label in wanted if label not in files]
+    if missing:
+        raise ValueError(
+            f"images maps no file to {missing[0]!r}, which {source} names ({len(missing)} of {len(wanted)} are "
+            f"missing); expected one for each. {closest(missing[0], files, cutoff=0.4)}"
+        )
+    return list(files.values()), list(files)
+
+
+def _named(images: Any, size: int | None, names: Sequence[str] | None) -> tuple[Tensor | ImageFiles, list[str]]:
+    """Pictures and their names, each once."""
+    if isinstance(images, (Tensor, np.ndarray)):
+        pictures: Tensor | ImageFiles = check_images(torch.as_tensor(images))
+        pictures = pictures.float() if size is None else resize(pictures.float(), size)
+        if names is None:
+            raise ValueError(
+                "names is None for images in memory; expected a name for each, by which trials are paired (never by "
+                "their order). Pass names=, or a folder of files."
+            )
+    elif isinstance(images, ImageFiles):
+        pictures = images
+    elif holds_files(images) and size is not None:
+        pictures = ImageFiles(images, size)
+    elif holds_files(images):
+        pictures, found = load_images(images)
+        names = found if names is None else names
+    else:
+        raise TypeError(
+            f"images is a {type(images).__name__}; expected a folder, paths, ImageFiles, a mapping from names to "
+            "files, or (N, 3, H, W) with names=."
+        )
+    known = [str(name) for name in (pictures.names if isinstance(pictures, ImageFiles) and names is None else names)]  # type: ignore[union-attr]
+    twice = sorted({name for name in known if known.count(name) > 1}) if len(set(known)) < len(known) else []
+    if len(known) != len(pictures) or twice:
+        raise ValueError(
+            f"names holds {len(known)} for {len(pictures)} images"
+            + (f", {twice[0]!r} more than once" if twice else "")
+            + "; expected a name for each image, each once."
+        )
+    return pictures, known
+
+
+def _rows(wanted: list[str], known: list[str], source: str) -> dict[str, int]:
+    """The picture of each label, found by the same form of name for all of them."""
+    best: tuple[int, list[str]] = (-1, wanted)
+    for form in FORMS:
+        places: dict[str, list[int]] = {}
+        for row, name in enumerate(known):
+            places.setdefault(form(name), []).append(row)
+        matched = {label: places.get(form(label), []) for label in wanted}
+        several = [label for label, rows in matched.items() if len(rows) > 1]
+        if all(matched.values()):
+            if not several and len({rows[0] for rows in matched.values()}) == len(wanted):
+                return {label: rows[0] for label, rows in matched.items()}
+            label = several[0] if several else wanted[0]
+            raise ValueError(
+                f"{source} names {label!r}, which may be several pictures "
+                f"({', '.join(repr(known[row]) for row in matched[label][:3])}); expected names that belong to one "
+                "picture each. Write paths as they are below the folder of images."
+            )
+        found = sum(map(bool, matched.values()))
+        if found > best[0]:
+            best = found, [label for label, rows in matched.items() if not rows]
+    missing = best[1]
+    raise ValueError(
+        f"{source} names {len(missing)} of {len(wanted)} pictures that images do not hold, such as {missing[0]!r}; "
+        f"expected names of images. {closest(missing[0], known, cutoff=0.4, limit=3, otherwise='They hold')}"
+    )
