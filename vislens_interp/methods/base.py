@@ -34,12 +34,15 @@ class Generated:
         cost: Passes through the target, and seconds.
         settings_in_force: ``alpha`` and ``strength`` as they were used; None where the method has none, or where an
             angle gives every image an alpha of its own.
+        importance: (N, S, S) in [0, 1], how much the optimisation used each pixel: what a picture is shown with as
+            opacity. None for methods that optimise no pixels.
     """
 
     images: Tensor
     latents: Tensor | None
     cost: Cost
     settings_in_force: dict[str, float | None] = field(default_factory=dict)
+    importance: Tensor | None = None
 
 
 class Method(ABC):
@@ -185,13 +188,14 @@ class Method(ABC):
         start = time.perf_counter()
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                pictures, latents = self._generate(ordinary(images), directions, seeds, alpha, strength)
+                pictures, latents, *more = self._generate(ordinary(images), directions, seeds, alpha, strength)
         finally:
             self.target = target
         cost = Cost(counted.forward, counted.backward, time.perf_counter() - start)
         in_force = {"alpha": alpha if directions or not self.uses_alpha else 0.0, "strength": strength}
         images = pictures.detach() if pictures.requires_grad else pictures
-        return Generated(images.cpu(), None if latents is None else latents.detach(), cost, in_force)
+        importance = more[0].detach().cpu() if more and more[0] is not None else None
+        return Generated(images.cpu(), None if latents is None else latents.detach(), cost, in_force, importance)
 
     @property
     def own_alpha(self) -> float | None:
@@ -216,8 +220,8 @@ class Method(ABC):
     @abstractmethod
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Pictures (N, 3, S, S), and their latents (N, latent_dim) where there is a landscape.
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor | None]:
+        """Pictures (N, 3, S, S), their latents (N, latent_dim) where there is a landscape, and an ascent's importance.
 
         ``alpha`` and ``strength`` are those in force; None where the method has none.
         """

@@ -46,19 +46,21 @@ class MACO(AscentFromNoise):
         crops: int = 6,
         box: tuple[float, float] = (0.8, 1.0),
         noise: float = 0.05,
+        diversity: float = 0.0,
+        size: int | None = None,
         chunk: int = 4,
     ) -> None:
-        super().__init__(steps=steps, chunk=chunk)
+        super().__init__(steps=steps, chunk=chunk, size=size, diversity=diversity)
         check_crops(crops, box, noise)
         check_positive(lr=lr)
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
 
-    def look(self, phase: Tensor, generators: list[torch.Generator]) -> Tensor:
-        seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
+    def look(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
+        seen = crops(pictures, generators, count=self.crops, box=self.box, spread=SPREAD)
         return noise(seen, generators, self.noise)
 
-    def draw(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
-        size = self.backend.size
+    def draw(self, generators: list[torch.Generator]) -> Tensor:
+        size = self.side
         drawn = [torch.rand(3, size, size // 2 + 1, generator=one) for one in generators]
         return math.pi * (2 * torch.stack(drawn) - 1).to(self.target.device)
 

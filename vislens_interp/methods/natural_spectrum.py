@@ -27,6 +27,16 @@ class NaturalSpectrum(NamedTuple):
     amplitude: Tensor
     mean: Tensor
 
+    @property
+    def contrast(self) -> Tensor:
+        """(3,) SD of a picture with these amplitudes."""
+        size = self.amplitude.shape[-2]
+        twice = torch.full(self.amplitude.shape[-1:], 2.0)  # a coefficient stands for its conjugate too
+        twice[0] = 1
+        if size % 2 == 0:
+            twice[-1] = 1
+        return ((self.amplitude.square() * twice).sum((1, 2)) / size**2).sqrt()
+
 
 def measure(images: Tensor) -> NaturalSpectrum:
     """Mean amplitudes and mean of square photographs (N, 3, S, S) in [0, 1].
