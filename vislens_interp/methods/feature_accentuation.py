@@ -68,6 +68,9 @@ class FeatureAccentuation(ImageAscent):
         if self.regularization:
             need_features(target, "regularization", self.regularization)
 
+    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
+        self.held_ = reader_of(self.target, self.layer) if self.layer and self.regularization else None
+
     def ascend(
         self, images: Tensor, directions: Directions, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:

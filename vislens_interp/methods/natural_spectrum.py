@@ -51,6 +51,18 @@ def measure(images: Tensor) -> NaturalSpectrum:
     return NaturalSpectrum(amplitude, mean)
 
 
+def relative_contrast(images: Tensor) -> Tensor:
+    """How contrasty pictures are beside photographs, in the decorrelated colour in which they are most so: (N,).
+
+    The SD of each colour's logits over that of photographs: 1 is theirs, and saturated noise has several times as much.
+
+    Args:
+        images: (N, 3, S, S) in [0, 1].
+    """
+    spread = decorrelate(to_logits(images.float(), EPS)).std((2, 3), correction=0)
+    return (spread / natural_spectrum(images.shape[-1]).contrast.to(spread)).amax(1)
+
+
 @cache
 def natural_spectrum(size: int) -> NaturalSpectrum:
     """The shipped spectrum for pictures of this side, from the nearest measured size that is not smaller.
