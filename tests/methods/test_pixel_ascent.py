@@ -194,8 +194,6 @@ def test_a_caricature_points_where_its_image_does_in_every_layer(bumps, pixels, 
         cosine = nn.functional.cosine_similarity
         assert (cosine(after, own) > cosine(start, own)).all()
         assert (cosine(after, own) > cosine(after, own.flip(0))).all()
-    with pytest.raises(ValueError, match="direction='decrease' has no meaning for a caricature. Pass direction="):
-        method.generate(images, {0: "decrease"}, seeds=[0, 1])
     with pytest.raises(ValueError, match="layer 'nowhere' not found"):
         Caricature(["nowhere"]).fit(target, pixels(16), pictures(60, 16))
     with pytest.raises(ValueError, match="layer '3' is looked for in a network, and Function shows none; expected"):

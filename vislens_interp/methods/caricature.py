@@ -21,7 +21,7 @@ class Caricature(ActivationMaximization):
     """Paint, from noise, a picture whose features point where the image's do, and go further.
 
     Maximised is the mean over layers of ⟨h(x), h(image)⟩ / |h(image)|² · cos(h(x), h(image)), where both are seen
-    through the same random looks. A unit has no part in it: its response is measured and not climbed.
+    through the same random looks. The unit and its direction have no part in it: its response is measured, not climbed.
 
     Args:
         layers: Dotted names; none is the layer that the unit is read from. Each takes two passes a step.
@@ -29,7 +29,7 @@ class Caricature(ActivationMaximization):
         settings: Of :class:`~vislens_interp.methods.activation_maximization.ActivationMaximization`.
 
     Raises:
-        ValueError: The target shows no layers, there is no such layer, or a decrease is asked for.
+        ValueError: The target shows no layers, or there is no such layer.
 
     Source: the caricatures of tensorflow/lucid (its notebook of that name, ``dot_compare``). Deviations: dot products
     as shares of the image's own, so that all layers weigh alike; the same looks for both; natural amplitudes.
@@ -52,8 +52,6 @@ class Caricature(ActivationMaximization):
     def ascend(
         self, images: Tensor, directions: Directions, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
-        if "decrease" in directions.values():
-            raise ValueError("direction='decrease' has no meaning for a caricature. Pass direction='increase'.")
         readers = [CountedTarget(one) for one in self.readers_] or [self.target]
         parameters, watched = self.draw(generators).requires_grad_(), Watched()
 
