@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common.cells import publish, read_all
+from benchmarks.common.cells import publish, read, read_all
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
 from benchmarks.common.provenance import provenance_line
 from benchmarks.common.tables import fill
 from benchmarks.common.tables import table as markdown
 from benchmarks.peers.environments import PEERS
-from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, SIZE, WAYS, Photographs, Unit
+from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, SIZE, SUBJECTS, WAYS, Photographs, Unit
 from benchmarks.peers.scores import Pair, Row, Scorer, complete, difference, find_cells, grid, judge, summary, versions
 
 LABELS = {name: way.label for name, way in WAYS.items()} | OWN
@@ -71,6 +71,9 @@ def write(
         if setting == "equal":
             numbers["checks"], numbers["measures"] = checks(held, kept, pairs), measures(kept, passes)
             figure(bench, held, ways, pairs, passes)
+    more, checked = of_classes(bench)
+    tables += more
+    numbers["checks"] |= checked
     numbers["cells"] = [{key: value for key, value in row.items() if key not in HEAVY} for row in rows]
     marks = {True: "holds", False: "**FAILS**", None: "open"}
     verdicts = sorted(numbers["checks"].items(), key=lambda item: (item[1] is not False, item[1] is not None))
@@ -90,6 +93,19 @@ def write(
     )
     publish(bench.out / "peers", text, numbers)
     return text
+
+
+def of_classes(bench: Photographs) -> tuple[list[str], dict[str, bool | None]]:
+    """The table of the other network's class scores and what it says, where its own report has been written."""
+    file = bench.out / "lite2" / "peers.json"
+    if bench.name != "squeezenet" or not file.is_file():
+        return [], {}
+    kept = read(file)
+    held = kept["settings"]["equal"]
+    label, count = SUBJECTS["lite2"].label, len(held["pairs"])
+    classes = ", ".join(str(unit) for _, unit, _ in held["pairs"])
+    tables = [f"## Class scores of {label}, {kept['passes']} passes", "", f"{count} pictures of classes {classes}.", ""]
+    return [*tables, *shown(held), ""], {f"{label}: {text}": met for text, met in kept["checks"].items()}
 
 
 def about_landscape(edits: list[Row]) -> str:
@@ -262,5 +278,5 @@ def figure(bench: Photographs, rows: list[Row], ways: list[str], pairs: list[Pai
         notes = [f"{row['response']:+.1f} SD" for row in found]
         lines.append((LABELS[way].replace(": ", ":\n"), torch.stack([row["pixels"] for row in found]), notes))
     heads = [f"{layer.replace('features.', 'fire ')}: {unit}" for layer, unit in chosen]
-    title = f"Units of a third-party SqueezeNet; ascents at {passes} passes a picture"
+    title = f"Units of {bench.subject.label}; ascents at {passes} passes a picture"
     save_small(sheet(lines, heads=heads, title=title), bench.out / "peers.webp")

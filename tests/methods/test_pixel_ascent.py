@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from vislens_interp.methods.activation_maximization import ActivationMaximization
 from vislens_interp.methods.caricature import Caricature
+from vislens_interp.methods.controls import Noise
 from vislens_interp.methods.deepdream import DeepDream
 from vislens_interp.methods.feature_accentuation import FeatureAccentuation
 from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_spectrum
@@ -163,6 +164,33 @@ def bumps():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.Conv2d(6, 4, 3, padding=1), nn.Tanh())
     return model.eval()
+
+
+def test_many_units_are_painted_in_one_batch(pixels, pictures):
+    """A picture of its own unit is as if it were painted alone; other methods say that they cannot."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh())
+    target = LayerTarget(model, "1", [0, 1, 2], preprocess=Preprocess(16, [0.5], [0.5]))
+    images, seeds = 0.1 + 0.8 * pictures(3, 16, seed=3), [1, 2, 3]
+    each = [{0: "increase"}, {2: "decrease"}, {1: "increase", 2: "increase"}]
+    for method in (
+        ActivationMaximization(steps=4, chunk=2),
+        MACO(steps=3, crops=2, chunk=2),
+        FeatureAccentuation(steps=3, crops=2, box=(0.8, 1.0), chunk=2),
+        DeepDream(iterations=2, octaves=1, chunk=2),
+    ):
+        method.fit(target, pixels(16), pictures(60, 16))
+        together = method.generate(images, each, seeds=seeds).images
+        for row, wanted in enumerate(each):
+            alone = method.generate(images[row : row + 1], wanted, seeds=seeds[row : row + 1]).images
+            torch.testing.assert_close(together[row : row + 1], alone, atol=1e-4, rtol=0)
+        with pytest.raises(
+            ValueError, match="directions has 1 entries for 3 images; expected one an image"
+        ):
+            method.generate(images, each[:1], seeds=seeds)
+    noise = Noise().fit(target, pixels(16), pictures(60, 16))
+    with pytest.raises(ValueError, match="directions is a list, and Noise moves all images alike; expected unit to s"):
+        noise.generate(images, each, seeds=seeds)
 
 
 def test_diverse_pictures_of_one_unit_differ(bumps, pixels, pictures):

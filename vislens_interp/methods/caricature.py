@@ -9,8 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.methods.activation_maximization import ActivationMaximization
-from vislens_interp.methods.base import Directions
-from vislens_interp.methods.pixel_ascent import Watched, count_in, minimise, need_features, reader_of
+from vislens_interp.methods.pixel_ascent import Wanted, Watched, count_in, minimise, need_features, reader_of
 from vislens_interp.methods.robustness import wobble
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.cost import CountedTarget
@@ -50,7 +49,7 @@ class Caricature(ActivationMaximization):
         self.readers_ = [reader_of(self.target, layer) for layer in self.layers]
 
     def ascend(
-        self, images: Tensor, directions: Directions, generators: list[torch.Generator]
+        self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
         readers = [CountedTarget(one) for one in self.readers_] or [self.target]
         parameters, watched = self.draw(generators).requires_grad_(), Watched()

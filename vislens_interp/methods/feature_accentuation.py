@@ -6,10 +6,16 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.landscape.prior import signed
-from vislens_interp.methods.base import Directions
 from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_signal, to_spectrum
-from vislens_interp.methods.pixel_ascent import ImageAscent, Watched, count_in, minimise, need_features, reader_of
+from vislens_interp.methods.pixel_ascent import (
+    ImageAscent,
+    Wanted,
+    Watched,
+    count_in,
+    minimise,
+    need_features,
+    reader_of,
+)
 from vislens_interp.methods.robustness import check_crops, crops, noise
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.cost import CountedTarget
@@ -72,7 +78,7 @@ class FeatureAccentuation(ImageAscent):
         self.held_ = reader_of(self.target, self.layer) if self.layer and self.regularization else None
 
     def ascend(
-        self, images: Tensor, directions: Directions, generators: list[torch.Generator]
+        self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
         watched = Watched()
         spectrum = to_spectrum(decorrelate(to_logits(images)))
@@ -100,7 +106,7 @@ class FeatureAccentuation(ImageAscent):
             else:
                 responses, after = self.target(seen[0]), held.features(seen[0])
             moved = (after - before).flatten(1).norm(dim=1)
-            wanted = signed(self.scaler_.standardise(responses), directions)
+            wanted = self.score(responses, directions)
             return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
 
         held = self.target if self.held_ is None else CountedTarget(self.held_)

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import LayerTarget, Target
 from vislens_interp.validation import check_counts, check_not_negative
 
+Wanted = Directions | list[Directions]
+"""What all pictures are to do, or each of them."""
 OPAQUE = 0.8
 """Quantile of the accumulated gradients from which on a pixel is fully opaque: Horama's and xplique's plots."""
 
@@ -37,6 +39,7 @@ class ImageAscent(Method):
     """
 
     needs_gradients = True
+    own_directions = True
 
     def __init__(self, *, steps: int, chunk: int, size: int | None = None) -> None:
         check_counts(steps=steps, chunk=chunk, **({} if size is None else {"size": size}))
@@ -48,7 +51,7 @@ class ImageAscent(Method):
         return self.backend.size if self.size is None else self.size
 
     def _generate(
-        self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
+        self, images: Tensor, directions: Wanted, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, None, Tensor | None]:
         images = resize(images.float(), self.side).to(self.target.device)
         pictures, importance = [], []
@@ -57,7 +60,8 @@ class ImageAscent(Method):
             generators = [torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()]
             with torch.enable_grad():
                 if directions:
-                    part, used = self.ascend(images[rows], directions, generators)
+                    each = directions if isinstance(directions, Mapping) else [directions[row] for row in rows.tolist()]
+                    part, used = self.ascend(images[rows], each, generators)
                 else:
                     part, used = self.initial(images[rows], generators), None
             pictures.append(part.detach()[:own])
@@ -74,13 +78,21 @@ class ImageAscent(Method):
 
     @abstractmethod
     def ascend(
-        self, images: Tensor, directions: Directions, generators: list[torch.Generator]
+        self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
         """Pictures (N, 3, S, S) after the last step, and their importance (N, S, S) where it was watched."""
 
-    def wanted(self, pictures: Tensor, directions: Directions) -> Tensor:
+    def wanted(self, pictures: Tensor, directions: Wanted) -> Tensor:
         """Response in the wanted directions, in SDs and summed over units: (N,)."""
-        return signed(self.scaler_.standardise(self.target(pictures)), directions)
+        return self.score(self.target(pictures), directions)
+
+    def score(self, responses: Tensor, directions: Wanted) -> Tensor:
+        """Raw responses (N, K) as what is wanted of them: (N,); several looks of a picture follow one another."""
+        standard = self.scaler_.standardise(responses)
+        if isinstance(directions, Mapping):
+            return signed(standard, directions)
+        looks = len(standard) // len(directions)
+        return torch.cat([signed(rows, one) for rows, one in zip(standard.split(looks), directions, strict=True)])
 
 
 class Watched:
@@ -154,7 +166,7 @@ class AscentFromNoise(ImageAscent):
         return self.picture(self.draw(generators))
 
     def ascend(
-        self, images: Tensor, directions: Directions, generators: list[torch.Generator]
+        self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
         parameters, watched = self.draw(generators).requires_grad_(), Watched()
 
@@ -163,7 +175,7 @@ class AscentFromNoise(ImageAscent):
             if not self.diversity:
                 return -self.wanted(seen, directions).view(len(parameters), -1).mean(1)
             responses, features = self.target.with_features(seen)
-            wanted = signed(self.scaler_.standardise(responses), directions).view(len(parameters), -1).mean(1)
+            wanted = self.score(responses, directions).view(len(parameters), -1).mean(1)
             return self.diversity * wanted.detach().abs() * self._alike(features, len(parameters)) - wanted
 
         minimise([parameters], self.optimizer([parameters], lr=self.lr), loss, self.steps)  # pyright: ignore[reportCallIssue]
