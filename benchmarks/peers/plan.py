@@ -20,8 +20,10 @@ CROPS = 6
 """Crops a step of Horama, and of dreamlens, whose own 32 would leave three steps."""
 CLASSES_SEED = 22
 """Of the draw of Lite2's class scores: all that the comparison takes of them are test units."""
+NEARLY_WHOLE = (0.8, 1.0)
+"""Sides of all crops, as shares of the picture's: it is the whole picture that is judged."""
 WHOLE = (0.6, 0.8)
-"""What Horama has to be told for crops of 0.8 to 1.0 of the side."""
+"""What Horama has to be told for these."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def _horama(label: str, method: str, **kind: str) -> Way:
 def _dreamlens(label: str, method: str, **kind: str) -> Way:
     def equal(passes: int) -> dict[str, Any]:
         each = {"maximize": 1, "maco": CROPS, "feature_accentuation": 2 * CROPS}[method]
-        crops = {"crops": CROPS} if each > 1 else {}
+        crops: dict[str, Any] = {"crops": CROPS} if each > 1 else {}
+        if method == "feature_accentuation":
+            crops |= {"crop_min": NEARLY_WHOLE[0], "crop_max": NEARLY_WHOLE[1]}
         return {"width": SIZE, "height": SIZE, "steps": passes // each, **crops}
 
     return Way(f"dreamlens, {label}", "dreamlens", method, equal, **kind)
@@ -94,7 +98,7 @@ def _dreamlens(label: str, method: str, **kind: str) -> Way:
 
 def _ours(label: str, method: str, each: int = 1, **kind: str) -> Way:
     """Ours, which looks ``each`` times a step: at a picture, or at a picture and at a photograph."""
-    crops = {"crops": 1} if method != "activation_maximization" else {}
+    crops = {"crops": 1, "box": NEARLY_WHOLE} if method != "activation_maximization" else {}
     equal = lambda passes: {"steps": passes // each, **crops, "chunk": 1}  # noqa: E731
     return Way(f"ours, {label}", "ours", method, equal, {"chunk": 1}, **kind)
 

@@ -184,9 +184,7 @@ def test_many_units_are_painted_in_one_batch(pixels, pictures):
         for row, wanted in enumerate(each):
             alone = method.generate(images[row : row + 1], wanted, seeds=seeds[row : row + 1]).images
             torch.testing.assert_close(together[row : row + 1], alone, atol=1e-4, rtol=0)
-        with pytest.raises(
-            ValueError, match="directions has 1 entries for 3 images; expected one an image"
-        ):
+        with pytest.raises(ValueError, match="directions has 1 entries for 3 images; expected one an image"):
             method.generate(images, each[:1], seeds=seeds)
     noise = Noise().fit(target, pixels(16), pictures(60, 16))
     with pytest.raises(ValueError, match="directions is a list, and Noise moves all images alike; expected unit to s"):
@@ -243,6 +241,9 @@ def test_accentuation_is_held_at_the_chosen_layer(bumps, pixels, pictures):
 
 @pytest.mark.parametrize("name", ["maximisation", "maco", "accentuation"])
 def test_a_picture_may_have_another_size_than_the_backend(linear_unit, pixels, pictures, weight, name):
+    large = made(ActivationMaximization(steps=1, size=512, chunk=1), linear_unit(weight), pixels(8), pictures, count=1)
+    assert large.images.shape == (1, 3, 512, 512)
+    assert relative_contrast(large.images) < ActivationMaximization().contrast
     method = {
         "maximisation": lambda: ActivationMaximization(steps=2, size=64, chunk=1),
         "maco": lambda: MACO(steps=2, crops=1, size=64, chunk=1),
