@@ -379,12 +379,20 @@ def test_ours_is_painted_scored_and_reported(data, bench, capsys, monkeypatch):
     peers.main(["paint", *words, "--only", "maximization"])
     assert painted.stat().st_mtime_ns == before
     capsys.readouterr()
+    classes = kept({"maco": 1.25}, {"maco": 0.1}, {"maco": 7.0}) | {"pairs": [("classifier", 7, 0)]}
+    classes["ways"]["maco"]["recognised"] = "1 first, 1 of 1 in five"
+    (bench.out / "lite2").mkdir()
+    said = {"passes": 12, "settings": {"equal": classes}, "checks": {"ours is ahead.": True}}
+    (bench.out / "lite2" / "peers.json").write_text(json.dumps(said))
     peers.main(["report", *words])
     text = (bench.out / "peers.md").read_text(encoding="utf-8")
     assert text.strip() == capsys.readouterr().out.strip()
     assert "3 units" in text
     assert "Not run: torch-lucent; Horama, Fourier" in text
     assert "einops is used and not declared" in text
+    assert "## Class scores of EfficientNet-Lite2, 12 passes\n\n1 pictures of classes 7." in text
+    assert "| 0 | 1 first, 1 of 1 in five |" in text
+    assert "- holds: EfficientNet-Lite2: ours is ahead." in text
     numbers = json.loads((bench.out / "peers.json").read_text(encoding="utf-8"))
     assert set(numbers["settings"]["equal"]["ways"]) == {"maximization", BEST, INPUT}
     rows = find_cells(bench, 12, bench.units(3), range(2))
