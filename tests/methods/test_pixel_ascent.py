@@ -203,6 +203,8 @@ def test_diverse_pictures_of_one_unit_differ(bumps, pixels, pictures):
         return ((rows @ rows.T).sum() - 3).item() / 6
 
     assert alike(2.0) < alike(0.0) - 0.02
+    scores = LayerTarget(nn.Sequential(bumps, nn.Flatten()), "1", [1], preprocess=Preprocess(16, [0.5], [0.5]))
+    made(MACO(steps=2, crops=2, diversity=1.0), scores, pixels(16), pictures)  # a layer without positions
 
 
 def test_a_caricature_points_where_its_image_does_in_every_layer(bumps, pixels, pictures):

@@ -184,9 +184,8 @@ class AscentFromNoise(ImageAscent):
     def _alike(self, features: Tensor, count: int) -> Tensor:
         """Mean cosine (N,) of each picture's channel correlations with those of the others."""
         layout = getattr(self.target, "layout", None)
-        channels = features.float().movedim(1 if layout is None else channel_axis(layout), 1).flatten(2)
-        if features.ndim == 2:
-            channels = channels[..., None]
+        channels = features.float() if features.ndim > 2 else features.float()[..., None]
+        channels = channels.movedim(1 if layout is None or features.ndim == 2 else channel_axis(layout), 1).flatten(2)
         looks = channels.view(count, -1, *channels.shape[1:]).transpose(1, 2).flatten(2)
         rows = normalize((looks @ looks.transpose(1, 2)).flatten(1), dim=1)
         cosines = rows @ rows.T
