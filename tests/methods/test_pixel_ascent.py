@@ -222,6 +222,10 @@ def test_a_caricature_points_where_its_image_does_in_every_layer(bumps, pixels, 
         cosine = nn.functional.cosine_similarity
         assert (cosine(after, own) > cosine(start, own)).all()
         assert (cosine(after, own) > cosine(after, own.flip(0))).all()
+    with pytest.raises(TypeError, match=r"layers='3' is one name; expected a list of them. Pass \['3'\]"):
+        Caricature("3")
+    with pytest.raises(ValueError, match="power=-1.0 must not be negative"):
+        Caricature(power=-1.0)
     with pytest.raises(ValueError, match="layer 'nowhere' not found"):
         Caricature(["nowhere"]).fit(target, pixels(16), pictures(60, 16))
     with pytest.raises(ValueError, match="layer '3' is looked for in a network, and Function shows none; expected"):

@@ -14,6 +14,7 @@ from vislens_interp.methods.robustness import wobble
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.cost import CountedTarget
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_not_negative
 
 
 class Caricature(ActivationMaximization):
@@ -25,10 +26,11 @@ class Caricature(ActivationMaximization):
     Args:
         layers: Dotted names; none is the layer that the unit is read from. Each takes two passes a step.
         power: Of the cosine, which keeps the direction; 0 lets the length alone grow.
-        settings: Of :class:`~vislens_interp.methods.activation_maximization.ActivationMaximization`.
+        steps, lr, contrast, robust, size, chunk: As of
+            :class:`~vislens_interp.methods.activation_maximization.ActivationMaximization`.
 
     Raises:
-        ValueError: The target shows no layers, or there is no such layer.
+        ValueError, TypeError: The target shows no layers, or there is no such layer; ``layers`` is one name.
 
     Source: the caricatures of tensorflow/lucid (its notebook of that name, ``dot_compare``). Deviations: dot products
     as shares of the image's own, so that all layers weigh alike; the same looks for both; natural amplitudes.
@@ -36,8 +38,22 @@ class Caricature(ActivationMaximization):
 
     uses_responses = False
 
-    def __init__(self, layers: Sequence[str] = (), *, power: float = 1.0, steps: int = 128, **settings: object) -> None:
-        super().__init__(steps=steps, **settings)  # pyright: ignore[reportArgumentType]
+    def __init__(
+        self,
+        layers: Sequence[str] = (),
+        *,
+        power: float = 1.0,
+        steps: int = 128,
+        lr: float = 0.05,
+        contrast: float | None = 1.5,
+        robust: bool = True,
+        size: int | None = None,
+        chunk: int = 4,
+    ) -> None:
+        super().__init__(steps=steps, lr=lr, contrast=contrast, robust=robust, size=size, chunk=chunk)
+        check_not_negative(power=power)
+        if isinstance(layers, str):
+            raise TypeError(f"layers={layers!r} is one name; expected a list of them. Pass [{layers!r}].")
         self.layers, self.power = tuple(layers), power
 
     def validate(self, target: Target, backend: Backend) -> None:
