@@ -415,6 +415,7 @@ def test_accentuation_says_that_it_needs_features(pixels, pictures):
         (lambda: MACO(box=(0.5, 1.5)), r"box=\(0.5, 1.5\) must be the smallest and the largest side of a crop"),
         (lambda: MACO(noise=-1.0), "noise=-1.0 must not be negative"),
         (lambda: MACO(crops=0), "crops=0 must be at least 1"),
+        (lambda: FeatureAccentuation(layer="1", regularization=0), "layer='1' is held to nothing at regularization=0"),
         (lambda: FeatureAccentuation(regularization=-1.0), "regularization=-1.0 must not be negative"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -40,12 +40,14 @@ class FeatureAccentuation(ImageAscent):
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.02 in the release.
         regularization: λ; 1 in the release, where a layer is given. 0 needs no features, and half of the passes.
         layer: h, by its dotted name; None is the layer that the unit is read from, which needs no passes of its own.
+        size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.ImageAscent`.
 
     Source: Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images",
     and chrishamblin7/faccent: ``render.render_vis``, ``param.fourrier_phase``, ``transform.standard_box_transforms``
     (commit b1e96ea5). Deviations: gates are scaled so that the first picture is the image itself (released: 0.7 % less
-    contrast); without ``layer``, h is the unit's own (released: no regularisation); a unit that is
-    silent at the start waits for its λ; the picture is as large as the backend's (released: 512 px).
+    contrast); without ``layer``, h is the unit's own (released: no regularisation); a unit that is silent at the
+    start gets a gradient (:class:`~vislens_interp.methods.open_gates.OpenGates`); the rate falls to nothing as half a
+    cosine; the picture is as large as the backend's (released: 512 px).
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class FeatureAccentuation(ImageAscent):
         check_positive(lr=lr)
         check_crops(crops, box, noise)
         check_not_negative(regularization=regularization)
+        if layer is not None and not regularization:
+            raise ValueError(f"layer={layer!r} is held to nothing at regularization=0. Leave it out, or pass a weight.")
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
         self.regularization, self.layer = regularization, layer
 
@@ -75,7 +79,7 @@ class FeatureAccentuation(ImageAscent):
             need_features(target, "regularization", self.regularization)
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
-        self.held_ = reader_of(self.target, self.layer) if self.layer and self.regularization else None
+        self.held_ = None if self.layer is None else reader_of(self.target, self.layer)
 
     def ascend(
         self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
