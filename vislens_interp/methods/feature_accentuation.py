@@ -105,7 +105,7 @@ class FeatureAccentuation(ImageAscent):
                 return response, torch.zeros_like(response)
             with torch.no_grad():
                 before = held.features(seen[1])
-            if self.held_ is None:
+            if other is None:
                 responses, after = self.target.with_features(seen[0])
             else:
                 responses, after = self.target(seen[0]), held.features(seen[0])
@@ -113,7 +113,8 @@ class FeatureAccentuation(ImageAscent):
             wanted = self.score(responses, directions)
             return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
 
-        held = self.target if self.held_ is None else CountedTarget(self.held_)
+        other = None if self.held_ is None else CountedTarget(self.held_)
+        held = self.target if other is None else other
         weight = torch.zeros(len(images), device=images.device)
 
         def loss() -> Tensor:
@@ -123,8 +124,8 @@ class FeatureAccentuation(ImageAscent):
             return weight * distance - response
 
         minimise(parameters, torch.optim.Adam(parameters, lr=self.lr), loss, self.steps)
-        if self.held_ is not None:
-            count_in(self.target, held)
+        if other is not None:
+            count_in(self.target, other)
         return picture(), watched.importance
 
     def _balance(self, parameters: list[Tensor], response: Tensor, distance: Tensor) -> Tensor:

@@ -84,7 +84,11 @@ def to_layer(network: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
     if isinstance(first, nn.Sequential) and first is network.get_submodule(part) and last.isdigit():
         return first[: int(last) + 1]
     seen: list[Tensor] = []
-    network.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output))
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        seen.append(output)
+
+    network.get_submodule(layer).register_forward_hook(keep)
 
     def run_all(images: Tensor) -> Tensor:
         network(images)
