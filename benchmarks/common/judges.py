@@ -134,15 +134,19 @@ def seen_by(judge: Any, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def channel_means(network: Any, layers: Sequence[str], images: Tensor, batch_size: int = 25) -> dict[str, Tensor]:
-    """Means over positions of all channels of some layers, (N, C) by layer, to images (N, 3, S, S), from one pass."""
+    """Means over positions of all channels (or scores) of some layers, (N, C) by layer, from one pass of images."""
     seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with ExitStack() as hooks:
         for layer, rows in seen.items():
-            keep = lambda module, args, output, rows=rows: rows.append(output.mean((2, 3)))  # noqa: E731
+            keep = lambda module, args, output, rows=rows: rows.append(_means(output))  # noqa: E731
             hooks.callback(network.get_submodule(layer).register_forward_hook(keep).remove)
         for part in images.split(batch_size):
             network(network.preprocess(part))
     return {layer: torch.cat(rows) for layer, rows in seen.items()}
+
+
+def _means(output: Tensor) -> Tensor:
+    return output.flatten(2).mean(2) if output.ndim > 2 else output
 
 
 def nearest(x: Tensor, gallery: Tensor, count: int = NEAREST) -> Tensor:

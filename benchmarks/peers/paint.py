@@ -17,12 +17,12 @@ from benchmarks.common import package as vl
 from benchmarks.common.judges import channel_means
 from benchmarks.peers.environments import PEERS, interpreter
 from benchmarks.peers.inside import job as peers_job
-from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, LAYERS, SIZE, WAYS, Photographs, Unit, cell_name
+from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, SIZE, WAYS, Photographs, Unit, cell_name
 
 INSIDE = Path(__file__).parent / "inside"
 """Scripts that run in the environment of another tool."""
 SPECTRUM = "spectrum_decorrelated.npy"
-"""What Horama looks for in its working folder."""
+"""What Horama looks for in its working folder, and dreamlens in ``spectrums`` there."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def jobs_of(
 
     Args:
         bench: Whose photographs are started from.
-        place: ``"lucent"``, ``"horama"`` or ``"ours"``.
+        place: ``"lucent"``, ``"horama"``, ``"dreamlens"`` or ``"ours"``.
         setting: ``"equal"``, which may take so many passes, or ``"default"``.
         pairs: Units and seeds.
     """
@@ -92,8 +92,9 @@ def run_peer(bench: Photographs, name: str, jobs: list[dict[str, Any]], environm
         return
     python, folder = interpreter(environments, name).absolute(), bench.out.absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
-    if name == "horama" and not (folder / SPECTRUM).is_file():
-        save_spectrum(folder / SPECTRUM)
+    wanted = {"horama": folder / SPECTRUM, "dreamlens": folder / "spectrums" / SPECTRUM}.get(name)
+    if wanted is not None and not wanted.is_file():
+        save_spectrum(wanted)
     asked = {"network": str(bench.weights.absolute()), "cells": str(cells(bench.out).absolute()), "jobs": left}
     vl.write_text(folder / "jobs.json", json.dumps(asked))
     words = [str(python), "-W", "ignore", str(INSIDE / PEERS[name].script), str(folder / "jobs.json")]
@@ -155,7 +156,7 @@ def run_landscape(
     for unit in dict.fromkeys(unit for unit, _ in left):
         if not known:
             began = time.process_time()
-            known = channel_means(bench.network, LAYERS, reference[rows])
+            known = channel_means(bench.network, bench.layers, reference[rows])
             reading = time.process_time() - began
         target = vl.CountedTarget(vl.LayerTarget(bench.network, unit.layer, [unit.unit]))
         began = time.process_time()

@@ -10,15 +10,20 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import channel_means, load_squeezenet
+from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, channel_means, load_squeezenet
 from benchmarks.common.networks import ALIVE, TUNING_UNITS, load_units
+from benchmarks.peers.inside.job import load_network
 
 SIZE = 224
 LAYERS = ("features.4", "features.7", "features.12")
 CROPS = 6
-"""Crops a step where a tool looks at crops: Horama's number."""
+"""Crops a step of Horama, and of dreamlens, whose own 32 would leave three steps."""
+CLASSES_SEED = 22
+"""Of the draw of Lite2's class scores: all that the comparison takes of them are test units."""
+NEARLY_WHOLE = (0.8, 1.0)
+"""Sides of all crops, as shares of the picture's: it is the whole picture that is judged."""
 WHOLE = (0.6, 0.8)
-"""What Horama has to be told for crops of 0.8 to 1.0 of the side."""
+"""What Horama has to be told for these."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,34 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """A network that pictures are made for.
+
+    Args:
+        label: In tables.
+        file: Its weights below ``networks`` of the data folder.
+        layers: Of its units.
+    """
+
+    label: str
+    file: str
+    layers: tuple[str, ...]
+
+
+SUBJECTS = {
+    "squeezenet": Subject("SqueezeNet 1.0", "imagenet_squeezenet1_0.safetensors", LAYERS),
+    "lite2": Subject("EfficientNet-Lite2", "imagenet_efficientnet_lite2.safetensors", ("classifier",)),
+}
+"""Units inside of the one, class scores of the other; the one recognises what the other's scores are made of."""
+
+
+@dataclass(frozen=True)
 class Way:
     """One way to a picture.
 
     Args:
         label: In tables.
-        place: ``"lucent"``, ``"horama"`` or ``"ours"``: where it runs.
+        place: ``"lucent"``, ``"horama"``, ``"dreamlens"`` or ``"ours"``: where it runs.
         method: Its name there.
         equal: Settings for a number of passes.
         default: Settings that have to be given for it to run as it was released.
@@ -58,9 +85,20 @@ def _horama(label: str, method: str, **kind: str) -> Way:
     return Way(f"Horama, {label}", "horama", method, equal, **kind)
 
 
+def _dreamlens(label: str, method: str, **kind: str) -> Way:
+    def equal(passes: int) -> dict[str, Any]:
+        each = {"maximize": 1, "maco": CROPS, "feature_accentuation": 2 * CROPS}[method]
+        crops: dict[str, Any] = {"crops": CROPS} if each > 1 else {}
+        if method == "feature_accentuation":
+            crops |= {"crop_min": NEARLY_WHOLE[0], "crop_max": NEARLY_WHOLE[1]}
+        return {"width": SIZE, "height": SIZE, "steps": passes // each, **crops}
+
+    return Way(f"dreamlens, {label}", "dreamlens", method, equal, **kind)
+
+
 def _ours(label: str, method: str, each: int = 1, **kind: str) -> Way:
-    """Ours, which looks ``each`` times a step: at crops, or at crops of a picture and of a photograph."""
-    crops = {"crops": CROPS} if each > 1 else {}
+    """Ours, which looks ``each`` times a step: at a picture, or at a picture and at a photograph."""
+    crops = {"crops": 1, "box": NEARLY_WHOLE} if method != "activation_maximization" else {}
     equal = lambda passes: {"steps": passes // each, **crops, "chunk": 1}  # noqa: E731
     return Way(f"ours, {label}", "ours", method, equal, {"chunk": 1}, **kind)
 
@@ -77,9 +115,12 @@ WAYS: dict[str, Way] = {
     "horama_fourier": _horama("Fourier", "fourier"),
     "horama_maco": _horama("MACO", "maco"),
     "horama_accentuation": _horama("accentuation", "accentuation", **PHOTOGRAPH),
-    "fourier": _ours("activation maximisation", "activation_maximization"),
-    "maco": _ours("MACO", "maco", CROPS),
-    "accentuation": _ours("accentuation", "feature_accentuation", 2 * CROPS, **PHOTOGRAPH),
+    "dreamlens_maximize": _dreamlens("maximisation", "maximize"),
+    "dreamlens_maco": _dreamlens("MACO", "maco"),
+    "dreamlens_accentuation": _dreamlens("accentuation", "feature_accentuation", **PHOTOGRAPH),
+    "maximization": _ours("activation maximisation", "activation_maximization"),
+    "maco": _ours("MACO", "maco"),
+    "accentuation": _ours("accentuation", "feature_accentuation", 2, **PHOTOGRAPH),
 }
 LANDSCAPE, INPUT, BEST = "landscape", "input", "best"
 OWN = {
@@ -88,8 +129,12 @@ OWN = {
     INPUT: "control: the photograph that is started from",
 }
 """What no number of passes applies to."""
-RIVALS = {"fourier": "lucent", "maco": "horama_maco", "accentuation": "horama_accentuation"}
-"""Ours and the other tool's, the same method."""
+RIVALS = {
+    "maximization": ("lucent", "horama_fourier", "dreamlens_maximize"),
+    "maco": ("horama_maco", "dreamlens_maco"),
+    "accentuation": ("horama_accentuation", "dreamlens_accentuation"),
+}
+"""Ours and the other tools', the same method."""
 
 
 def cell_name(way: str, setting: str, unit: Unit, seed: int) -> str:
@@ -98,32 +143,45 @@ def cell_name(way: str, setting: str, unit: Unit, seed: int) -> str:
 
 
 class Photographs:
-    """The network, the photographs and their responses; what was read is kept in ``out``."""
+    """The network, the photographs and their responses; what was read is kept in ``out``.
 
-    def __init__(self, data: Path, out: Path) -> None:
-        self.data, self.out = data, out
+    Args:
+        data, out: The folder of real files, and where all is kept.
+        name: Of :data:`SUBJECTS`.
+    """
+
+    def __init__(self, data: Path, out: Path, name: str = "squeezenet") -> None:
+        self.data, self.out, self.name, self.subject = data, out, name, SUBJECTS[name]
+        self.layers = self.subject.layers
         photos = vl.pixels(vl.read_images(data / "photos" / "imagenet500.zip", SIZE)[0])
         self.tuning, self.test = photos[0::2], photos[1::2]
 
     @cached_property
     def network(self) -> Any:
-        return load_squeezenet(self.data)
+        if self.name == "squeezenet":
+            return load_squeezenet(self.data)
+        network: Any = load_network(self.weights)
+        network.preprocess = vl.Preprocess(SIZE, IMAGENET_MEAN, IMAGENET_STD)  # as every tool is given it
+        return network
 
     @property
     def weights(self) -> Path:
-        return self.data / "networks" / "imagenet_squeezenet1_0.safetensors"
+        return self.data / "networks" / self.subject.file
 
     @cached_property
     def natural(self) -> dict[str, dict[str, Tensor]]:
         """``"tuning"`` and ``"test"`` to layer to responses of all its units (N, K)."""
         file = self.out / "natural.safetensors"
         if not file.is_file():
-            found = {part: channel_means(self.network, LAYERS, getattr(self, part)) for part in ("tuning", "test")}
+            found = {part: channel_means(self.network, self.layers, getattr(self, part)) for part in ("tuning", "test")}
             vl.save_state(file, "photographs' responses", found)
         return vl.load_state(file, "photographs' responses")
 
     def units(self, count: int) -> list[Unit]:
         """The first test units of each layer in turn that at least one in twenty tuning photographs moves."""
+        if self.name == "lite2":
+            classes = torch.randperm(1000, generator=torch.Generator().manual_seed(CLASSES_SEED))[:count]
+            return [Unit("classifier", one) for one in classes.tolist()]
         drawn = load_units()["squeezenet"]
         alive = {layer: [unit for unit in drawn[layer][TUNING_UNITS:] if self._moves(layer, unit)] for layer in LAYERS}
         rows = zip(*alive.values(), strict=False)  # as long as the layer with the fewest

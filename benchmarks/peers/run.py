@@ -9,22 +9,23 @@ import torch
 from benchmarks.common import package as vl
 from benchmarks.common.command import parser
 from benchmarks.common.provenance import provenance
+from benchmarks.peers.environments import PEERS
 from benchmarks.peers.paint import controls, jobs_of, run_landscape, run_ours, run_peer
-from benchmarks.peers.plan import LAYERS, WAYS, Photographs
+from benchmarks.peers.plan import SUBJECTS, WAYS, Photographs
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(args.threads)
     said = provenance(seed=list(range(args.seeds)))
-    bench = Photographs(args.data, args.out)
+    bench = Photographs(args.data, args.out if args.network == "squeezenet" else args.out / args.network, args.network)
     units = bench.units(args.units)
     if args.part == "report":
         from benchmarks.peers.report import write
 
         write(bench, args.passes, units, range(args.seeds), weights=args.weights, said=said)
         return
-    vl.write_text(args.out / f"said-{args.part}-{args.setting}.json", json.dumps(said))
+    vl.write_text(bench.out / f"said-{args.part}-{args.setting}.json", json.dumps(said))
     if args.part == "landscape":
         pairs = [(unit, seed) for unit in units for seed in range(args.seeds)]
         controls(bench, pairs)
@@ -32,10 +33,10 @@ def main(argv: list[str] | None = None) -> None:
         run_landscape(bench, pairs, args.backend, args.images, settings)
         return
     for seed in range(args.seeds):
-        for first in range(0, len(units), len(LAYERS)):  # a unit of each layer by all ways, then the next ones
-            pairs = [(unit, seed) for unit in units[first : first + len(LAYERS)]]
+        for first in range(0, len(units), 3):  # a unit of each layer by all ways, then the next ones
+            pairs = [(unit, seed) for unit in units[first : first + 3]]
             controls(bench, pairs)
-            for place in ("ours", "lucent", "horama"):
+            for place in ("ours", *PEERS):
                 jobs = jobs_of(bench, place, args.setting, args.passes, pairs, args.only)
                 if place == "ours":
                     run_ours(bench, jobs)
@@ -48,6 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         __doc__, "--data", "--out", "--weights", "--threads", parts=("paint", "landscape", "report"), needed="--data"
     )
     command.add_argument("--environments", type=Path, help="folder of the tools' environments; below --out by default")
+    command.add_argument("--network", choices=tuple(SUBJECTS), default="squeezenet", help="what is painted for")
     command.add_argument("--units", type=int, default=21)
     command.add_argument("--seeds", type=int, default=3)
     command.add_argument("--passes", type=int, default=96, help="images through the network for a picture, at equal")

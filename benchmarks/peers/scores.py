@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.cells import read
-from benchmarks.common.judges import channel_means, load_judge, nearest, seen_by
+from benchmarks.common.judges import channel_means, load_judge, load_squeezenet, nearest, seen_by
 from benchmarks.common.networks import NETWORKS
 from benchmarks.peers.inside import job as peers_job
 from benchmarks.peers.paint import cells
@@ -63,7 +63,8 @@ class Scorer:
     def score(self, rows: list[Row]) -> list[Row]:
         """The rows with their measures, and ``features`` and ``pixels``."""
         pictures = torch.stack([peers_job.read_picture(row["picture"]) for row in rows])
-        responses, features = channel_means(self.bench.network, LAYERS, pictures), self.features(pictures)
+        responses, features = channel_means(self.bench.network, self.bench.layers, pictures), self.features(pictures)
+        contrast, ranks = vl.relative_contrast(pictures), self._ranks(rows, pictures)
         near = self.near(features)
         transfers = {layer: self._transfer(layer, rows) for layer in dict.fromkeys(row["layer"] for row in rows)}
         scored = []
@@ -77,6 +78,8 @@ class Scorer:
                     **row,
                     **response_measures(raw, natural),
                     "near": float(near[index]),
+                    "contrast": float(contrast[index]),
+                    **({} if ranks is None else {"rank": ranks[index]}),
                     "transfer": float(transfer.standardised(pictures[[index]])[0, place]),
                     "transfer_worth": float(transfer.correlation_[place]),
                     "features": features[index],
@@ -84,6 +87,16 @@ class Scorer:
                 }
             )
         return scored
+
+    @torch.no_grad()
+    def _ranks(self, rows: list[Row], pictures: Tensor) -> list[int] | None:
+        """Place of each picture's class among SqueezeNet's scores, from 1; None where units are no classes."""
+        if self.bench.name == "squeezenet":
+            return None
+        other = load_squeezenet(self.bench.data)
+        scores = torch.cat([other(other.preprocess(part)) for part in pictures.split(25)])
+        wanted = torch.tensor([row["unit"] for row in rows])[:, None]
+        return ((scores > scores.gather(1, wanted)).sum(1) + 1).tolist()
 
     def _transfer(self, layer: str, rows: list[Row]) -> tuple[list[int], vl.Transfer]:
         """What the other network knows of a layer's units that were painted for, learnt from tuning photographs."""
@@ -126,7 +139,7 @@ def complete(rows: list[Row], ways: Iterable[str]) -> list[Pair]:
     seeds = sorted({seed for *_, seed in common})
     units = {(layer, unit) for layer, unit, seed in common if seeds and seed == seeds[0]}
     full = [seed for seed in seeds if {(layer, unit) for layer, unit, other in common if other == seed} >= units]
-    ordered = sorted(units, key=lambda one: (LAYERS.index(one[0]), one[1]))
+    ordered = sorted(units, key=lambda one: ((*LAYERS, "classifier").index(one[0]), one[1]))
     return [(layer, unit, seed) for layer, unit in ordered for seed in full]
 
 

@@ -36,6 +36,7 @@ from benchmarks.peers.plan import (
 )
 from benchmarks.peers.report import TENTH, checks, measures, shown
 from benchmarks.peers.scores import complete, difference, find_cells, grid, response_measures, summary, versions
+from vislens_interp import zoo
 from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.targets.target import LayerTarget
 
@@ -168,15 +169,19 @@ def test_no_way_may_look_more_often_than_another(name):
     looks = {
         "lucent": lambda: settings["steps"],
         "horama": lambda: settings["total_steps"] * CROPS,
+        "dreamlens": lambda: settings["steps"] * settings.get("crops", 1) * (2 if "accent" in name else 1),
         "ours": lambda: settings["steps"] * settings.get("crops", 1) * (2 if name == "accentuation" else 1),
     }[WAYS[name].place]()
     assert looks == 96
-    assert settings.get("image_size", 224) == 224
+    assert settings.get("image_size", 224) == settings.get("width", 224) == 224
 
 
 def test_rivals_do_the_same_and_horama_crops_as_ours():
-    for ours, theirs in RIVALS.items():
-        assert WAYS[ours].kind == WAYS[theirs].kind
+    for ours, rivals in RIVALS.items():
+        assert {WAYS[way].kind for way in rivals} == {WAYS[ours].kind}
+    assert {way for rivals in RIVALS.values() for way in rivals} == {
+        name for name, way in WAYS.items() if way.place != "ours"
+    }
     low, high = WHOLE
     assert [high, 2 * high - low] == pytest.approx([0.8, 1.0])  # the sides that horama draws from for (low, high)
 
@@ -186,6 +191,31 @@ def test_responses_of_a_pass_are_those_of_a_target(bench):
     for layer, found in channel_means(bench.network, LAYERS, images).items():
         torch.testing.assert_close(found[:, [1, 7]], LayerTarget(bench.network, layer, [1, 7]).responses(images))
     assert all(not bench.network.get_submodule(layer)._forward_hooks for layer in LAYERS)
+
+
+def test_every_tool_gives_lite_what_it_learnt_on():
+    """Its scores are those of its own preprocessing, though it is given ImageNet's normalisation."""
+    network = peers_job.load_network(zoo.weights("efficientnet_lite2.safetensors"))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (peers_job.MEAN, peers_job.STD))
+    own = zoo.load("efficientnet_lite2")
+    with torch.no_grad():
+        want = own((images - 127 / 255) / (128 / 255))
+        torch.testing.assert_close(network((images - mean) / std), want, atol=1e-3, rtol=1e-3)
+        whole = peers_job.to_layer(network, "classifier")
+        torch.testing.assert_close(whole((images - mean) / std), want, atol=1e-3, rtol=1e-3)
+
+
+def test_class_scores_are_drawn_once_and_read_as_they_are(data, tmp_path):
+    bench = Photographs(data, tmp_path, "lite2")
+    units = bench.units(4)
+    assert bench.units(2) == units[:2]
+    assert {unit.layer for unit in units} == {"classifier"}
+    scores = torch.nn.Sequential()
+    scores.add_module("classifier", torch.nn.Flatten())
+    scores.preprocess = lambda images: images
+    found = channel_means(scores, ("classifier",), torch.ones(2, 3, 2, 2))
+    assert found["classifier"].shape == (2, 12)
 
 
 def test_units_are_test_units_of_all_layers_in_turn(bench):
@@ -234,7 +264,7 @@ def test_what_the_command_refuses(words, message, capsys):
 def made_up(values):
     """Rows of the ways at features.4 units 3 and 5 and seeds 0 and 1: values[way] is (units, seeds)."""
     return [
-        {"way": way, "layer": "features.4", "unit": unit, "seed": seed, "response": response}
+        {"way": way, "layer": "features.4", "unit": unit, "seed": seed, "response": response, "contrast": 1.0}
         for way, table in values.items()
         for unit, row in zip((3, 5), table, strict=True)
         for seed, response in enumerate(row)
@@ -242,20 +272,20 @@ def made_up(values):
 
 
 def test_only_what_all_ways_have_is_compared():
-    rows = made_up({"fourier": [[1.0, 2.0], [3.0, 4.0]], "lucent": [[0.0, 0.0], [0.0, 0.0]]})
+    rows = made_up({"maximization": [[1.0, 2.0], [3.0, 4.0]], "lucent": [[0.0, 0.0], [0.0, 0.0]]})
     both = [("features.4", 3, 0), ("features.4", 3, 1), ("features.4", 5, 0), ("features.4", 5, 1)]
-    assert complete(rows, ["fourier", "lucent"]) == both
+    assert complete(rows, ["maximization", "lucent"]) == both
     late = [row for row in rows if (row["way"], row["unit"], row["seed"]) != ("lucent", 5, 1)]
-    assert complete(late, ["fourier", "lucent"]) == [("features.4", 3, 0), ("features.4", 5, 0)]
-    assert complete(rows, ["fourier", "maco"]) == []
+    assert complete(late, ["maximization", "lucent"]) == [("features.4", 3, 0), ("features.4", 5, 0)]
+    assert complete(rows, ["maximization", "maco"]) == []
 
 
 def test_means_and_differences_are_over_the_same_pictures():
-    rows = made_up({"fourier": [[1.0, 2.0], [3.0, 4.0]], "lucent": [[0.0, 1.0], [2.0, 3.0]]})
-    pairs = complete(rows, ["fourier", "lucent"])
-    assert grid(rows, "fourier", "response", pairs).tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert summary(rows, "fourier", "response", pairs).mean == 2.5
-    gap = difference(rows, "fourier", "lucent", "response", pairs)
+    rows = made_up({"maximization": [[1.0, 2.0], [3.0, 4.0]], "lucent": [[0.0, 1.0], [2.0, 3.0]]})
+    pairs = complete(rows, ["maximization", "lucent"])
+    assert grid(rows, "maximization", "response", pairs).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert summary(rows, "maximization", "response", pairs).mean == 2.5
+    gap = difference(rows, "maximization", "lucent", "response", pairs)
     assert (gap.mean, gap.low, gap.high) == (1.0, 1.0, 1.0)
 
 
@@ -279,7 +309,7 @@ def kept(responses, near, seconds):
     ways = {
         way: {
             "response": [responses[way]] * 3,
-            **{measure: [near[way]] * 3 for measure in ("percentile", "near", "transfer")},
+            **{measure: [near[way]] * 3 for measure in ("percentile", "near", "transfer", "contrast")},
             "cpu_seconds": seconds[way],
             "fit_cpu_seconds": 50.0,
             "forward": 96.0,
@@ -294,26 +324,33 @@ def kept(responses, near, seconds):
 
 
 def test_checks_say_who_is_ahead_and_by_how_much():
-    rows = made_up({"fourier": [[2.0, 2.0]] * 2, "lucent": [[3.0, 3.0]] * 2, LANDSCAPE: [[0.5, 0.5]] * 2})
-    pairs = complete(rows, ["fourier", "lucent", LANDSCAPE])
-    responses = {"fourier": 2.0, "lucent": 3.0, LANDSCAPE: 0.5}
-    near = {"fourier": 0.2, "lucent": 0.1, LANDSCAPE: 0.6}
-    found = checks(rows, kept(responses, near, {"fourier": 10.0, "lucent": 20.0, LANDSCAPE: 0.5}), pairs)
-    assert list(found.values()) == [False, True, False, False]
+    rows = made_up({"maximization": [[2.0, 2.0]] * 2, "lucent": [[3.0, 3.0]] * 2, LANDSCAPE: [[0.5, 0.5]] * 2})
+    pairs = complete(rows, ["maximization", "lucent", LANDSCAPE])
+    responses = {"maximization": 2.0, "lucent": 3.0, LANDSCAPE: 0.5}
+    near = {"maximization": 0.2, "lucent": 0.1, LANDSCAPE: 0.6}
+    found = checks(rows, kept(responses, near, {"maximization": 10.0, "lucent": 20.0, LANDSCAPE: 0.5}), pairs)
+    assert list(found.values()) == [False, True, True, True, True, False, False]
     texts = list(found)
     assert "minus torch-lucent: response -1.00 [-1.00, -1.00] SD" in texts[0]
+    assert "1.0 dB from photographs' spectrum, torch-lucent 1.0 (wanted: not above)" in texts[1]
+    assert "100% of pictures reach half of the best tool's response" in texts[2]
+    assert "the most contrasty has 1.0 times photographs' contrast (wanted: at most 2)" in texts[3]
+    texts = texts[3:]
     assert f"costs 0.050 of the fastest ascent's time (ours, activation maximisation; wanted: {TENTH})" in texts[1]
     assert "pays from 6 pictures on" in texts[1]  # 50 s of a fit, 9.5 s saved by each
     assert "the strongest ascent (torch-lucent): response -2.50" in texts[2]
     assert "ours, activation maximisation is the most like photographs (0.20" in texts[3]
-    slow = checks(rows, kept(responses, near, {"fourier": 10.0, "lucent": 20.0, LANDSCAPE: 11.0}), pairs)
+    slow = checks(rows, kept(responses, near, {"maximization": 10.0, "lucent": 20.0, LANDSCAPE: 11.0}), pairs)
     assert any("its fit never pays" in text for text in slow)
 
 
 def test_noise_leaves_a_check_open():
     rows = made_up({"maco": [[0.0, 0.0], [2.0, 2.0]], "horama_maco": [[1.0, 1.0], [1.0, 1.0]]})
     held = kept({"maco": 1.0, "horama_maco": 1.0}, {"maco": 0.0, "horama_maco": 0.0}, {"maco": 1.0, "horama_maco": 1.0})
-    assert list(checks(rows, held, complete(rows, ["maco", "horama_maco"])).values()) == [None]
+    rows[0]["contrast"] = 3.0
+    found = checks(rows, held, complete(rows, ["maco", "horama_maco"]))
+    assert list(found.values()) == [None, True, False, False]
+    assert any("50% of pictures reach half" in text for text in found)
 
 
 def test_the_table_and_the_measures_hold_the_figures():
@@ -322,6 +359,8 @@ def test_the_table_and_the_measures_hold_the_figures():
     assert head.count("|") == lucent.count("|")
     assert lucent.startswith("| torch-lucent | 1.25 [1.25, 1.25] | 0.10 [0.10, 0.10]")
     assert "| 1.0 | — | 0.50 | 96 | 7.0 (+ 50 fit) | 0 |" in lucent
+    held["ways"]["lucent"]["recognised"] = held["ways"][BEST]["recognised"] = "1 first, 2 of 3 in five"
+    assert shown(held)[2].endswith("| 0 | 1 first, 2 of 3 in five |")
     first = measures(held, 96)[0]
     assert (first["what"], first["value"], first["unit"]) == ("torch-lucent, 96 passes: response", 1.25, "SD")
     assert first["sample"] == "3 pictures of 2 SqueezeNet units"
@@ -334,20 +373,28 @@ def test_ours_is_painted_scored_and_reported(data, bench, capsys, monkeypatch):
     words = ["--data", str(data), "--out", str(bench.out), "--units", "3", "--seeds", "2", "--passes", "12"]
     _ = bench.natural  # read once for all tests
     monkeypatch.setattr(sys, "argv", ["peers.py", *words])
-    peers.main(["paint", *words, "--only", "fourier"])
-    painted = cells(bench.out) / f"{cell_name('fourier', 'equal12', bench.units(1)[0], 0)}.png"
+    peers.main(["paint", *words, "--only", "maximization"])
+    painted = cells(bench.out) / f"{cell_name('maximization', 'equal12', bench.units(1)[0], 0)}.png"
     before = painted.stat().st_mtime_ns
-    peers.main(["paint", *words, "--only", "fourier"])
+    peers.main(["paint", *words, "--only", "maximization"])
     assert painted.stat().st_mtime_ns == before
     capsys.readouterr()
+    classes = kept({"maco": 1.25}, {"maco": 0.1}, {"maco": 7.0}) | {"pairs": [("classifier", 7, 0)]}
+    classes["ways"]["maco"]["recognised"] = "1 first, 1 of 1 in five"
+    (bench.out / "lite2").mkdir()
+    said = {"passes": 12, "settings": {"equal": classes}, "checks": {"ours is ahead.": True}}
+    (bench.out / "lite2" / "peers.json").write_text(json.dumps(said))
     peers.main(["report", *words])
     text = (bench.out / "peers.md").read_text(encoding="utf-8")
     assert text.strip() == capsys.readouterr().out.strip()
     assert "3 units" in text
     assert "Not run: torch-lucent; Horama, Fourier" in text
     assert "einops is used and not declared" in text
+    assert "## Class scores of EfficientNet-Lite2, 12 passes\n\n1 pictures of classes 7." in text
+    assert "| 0 | 1 first, 1 of 1 in five |" in text
+    assert "- holds: EfficientNet-Lite2: ours is ahead." in text
     numbers = json.loads((bench.out / "peers.json").read_text(encoding="utf-8"))
-    assert set(numbers["settings"]["equal"]["ways"]) == {"fourier", BEST, INPUT}
+    assert set(numbers["settings"]["equal"]["ways"]) == {"maximization", BEST, INPUT}
     rows = find_cells(bench, 12, bench.units(3), range(2))
     assert len(rows) == len(numbers["cells"]) == 18
     best = [row["percentile"] for row in numbers["cells"] if row["way"] == BEST]

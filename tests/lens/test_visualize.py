@@ -9,6 +9,7 @@ from small_networks import QUICK, pictures
 
 from vislens_interp import CallableTarget, FeatureLens, LensResult, MeanOf
 from vislens_interp.math import angle_between
+from vislens_interp.methods.activation_maximization import ActivationMaximization
 from vislens_interp.methods.directions import RidgePattern
 from vislens_interp.methods.landscape import LandscapeEdit
 
@@ -82,6 +83,16 @@ def test_baselines_by_name_and_by_object(fitted, images):
     assert by_object.settings["baseline"][1]["angle"] == 5.0
     turned = angle_between(by_object.images["increase"], images)
     torch.testing.assert_close(turned, torch.full((3,), 5.0), atol=0.2, rtol=0)
+
+
+def test_painted_pictures_of_any_size_say_where_they_were_used(fitted, images):
+    painter = ActivationMaximization(steps=3, size=64, diversity=1.0)
+    result = fitted.visualize(images, "increase", method=painter, seeds=[1, 2, 3])
+    assert result.images["increase"].shape == result.images["unedited"].shape == (3, 3, 64, 64)
+    assert result.transparent("increase").shape == (3, 4, 64, 64)
+    assert result.settings["baseline"][1]["size"] == 64
+    assert result.figure() is not None
+    assert not fitted.visualize(images, "increase", strength=0).importance
 
 
 def test_what_baselines_are_refused(fitted, images, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from vislens_interp.images import check_images
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.methods import METHODS as REGISTERED
 from vislens_interp.methods.activation_maximization import ActivationMaximization
+from vislens_interp.methods.caricature import Caricature
 from vislens_interp.methods.cma_es import EmbeddingSearch
 from vislens_interp.methods.controls import Noise, Shuffled, Unedited
 from vislens_interp.methods.deepdream import DeepDream
@@ -62,13 +63,14 @@ METHODS = {
     "CMA-ES": lambda: EmbeddingSearch(generations=3, components=8),
     "activation maximisation": lambda: ActivationMaximization(steps=6, lr=0.1, chunk=4),
     "activation maximisation, pixels": lambda: ActivationMaximization("pixel", steps=6, lr=0.2, chunk=4),
+    "caricature": lambda: Caricature(["0"], steps=3, lr=0.1, chunk=4),
     "DeepDream": lambda: DeepDream(iterations=3, octaves=2, step_size=0.02, chunk=4),
     "MACO": lambda: MACO(steps=8, crops=3, lr=0.3, chunk=4),
     "accentuation": lambda: FeatureAccentuation(steps=5, crops=2, box=(0.7, 1.0), regularization=0.1, chunk=4),
     "accentuation, free": lambda: FeatureAccentuation(steps=4, crops=2, box=(0.7, 1.0), regularization=0, chunk=4),
     "guided diffusion": lambda: GuidedDiffusion(steps=2, scale=5.0, condition="image"),
 }
-CONTROLS = (Shuffled, Unedited, RandomImages, Noise)
+CONTROLS = (Shuffled, Unedited, RandomImages, Noise, Caricature)
 """They know nothing of the unit."""
 CLIMBERS = (ActivationMaximization, DeepDream, MACO, FeatureAccentuation, GuidedDiffusion, LandscapeOptimization)
 """They follow the target's gradient, whatever was measured."""
@@ -255,7 +257,7 @@ def test_both_units_at_once(method):
         method.generate(images, wanted, seeds=[1] * 4).images
         for wanted in ({0: "increase", 1: "decrease"}, {0: "increase"})
     )
-    assert ((both - one).abs().max() > 1e-4) != isinstance(method, (Unedited, RandomImages, Noise))
+    assert ((both - one).abs().max() > 1e-4) != isinstance(method, (Unedited, RandomImages, Noise, Caricature))
 
 
 def test_no_direction_is_a_control_that_ignores_alpha(method):

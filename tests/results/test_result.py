@@ -126,6 +126,19 @@ def test_round_trip(tmp_path):
     assert loaded.summary() == result.summary()
 
 
+def test_importance_is_kept_as_opacity(tmp_path):
+    importance = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    result = make_result(importance={"increase": importance})
+    shown = result.transparent("increase")
+    assert shown.shape == (3, 4, 8, 8)
+    assert torch.equal(shown[:, :3], result.images["increase"])
+    torch.testing.assert_close(shown[:, 3], importance, atol=0.5 / 255 + 1e-6, rtol=0)
+    loaded = LensResult.load(result.save(tmp_path / "unit16"))
+    assert torch.equal(loaded.importance["increase"], result.importance["increase"])
+    with pytest.raises(KeyError, match=r"no importance of 'decrease'; expected one of \['increase'\]. Ascents have it"):
+        loaded.transparent("decrease")
+
+
 def test_saved_again_from_its_folder_it_is_the_same(tmp_path):
     first = LensResult.load(make_result().save(tmp_path / "a"))
     again = LensResult.load(first.save(tmp_path / "a"))
@@ -310,6 +323,7 @@ def test_load_names_a_missing_picture(tmp_path):
             {"similarity": {"increase": torch.zeros(2)}},
             "similarity\\['increase'\\] has shape \\(2,\\); expected \\(3,\\)",
         ),
+        ({"importance": {"up": torch.zeros(3, 8, 8)}}, "importance\\['up'\\] has shape .*; expected a value for each"),
         ({"names": ["a"]}, "names has 1 entries for 3 images"),
         ({"response_std": 0.0}, "response_std=0.0 must be above 0"),
         ({"settings": {"seeds": [1, 2]}}, "settings\\['seeds'\\] has 2 entries for 3 images"),

@@ -98,6 +98,7 @@ def visualize(
                 response_mean=reader.scaler.mean[unit].item(),
                 response_std=reader.scaler.std[unit].item(),
                 similarity=similarity,
+                importance={key: one.importance for key, one in made.items() if one.importance is not None},
                 evidence=lens.evidence_.get(name),
                 names=names,
                 settings={key: value for key, value in settings.items() if key != "judge" or value is not None},

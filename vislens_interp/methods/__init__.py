@@ -50,6 +50,7 @@ METHODS: dict[str, Entry] = {
     "deepdream": Entry("methods.deepdream", "DeepDream"),
     "maco": Entry("methods.maco", "MACO"),
     "feature_accentuation": Entry("methods.feature_accentuation", "FeatureAccentuation"),
+    "caricature": Entry("methods.caricature", "Caricature"),
     # a diffusion model pulled by it
     "guided_diffusion": Entry("methods.guided_diffusion", "GuidedDiffusion"),
     # nothing generated

@@ -6,65 +6,75 @@ import torch
 from torch import Tensor
 
 from vislens_interp.methods.fourier import decay, recorrelate, to_signal
+from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.methods.pixel_ascent import AscentFromNoise
 from vislens_interp.methods.robustness import wobble
 from vislens_interp.validation import check_positive, check_word
 
-Parametrization = Literal["fourier", "pixel"]
+Parametrization = Literal["natural", "fourier", "pixel"]
 
 INITIAL_SD = 0.01
 SATURATION = 4.0
 """What lucid divides a Fourier picture by before the sigmoid; the larger, the less saturated."""
+START = 0.3
+"""Contrast of the first picture, as a share of photographs'."""
 
 
 class ActivationMaximization(AscentFromNoise):
     """Optimise a picture from noise so that a unit answers to it, written in a way that keeps it legible.
 
     The picture is sigmoid(C p), where C correlates colours as photographs do and p are pixels, or the inverse Fourier
-    transform of coefficients over their frequency. It is shifted, scaled and rotated at random before each look, so
-    that what remains is what withstands that.
+    transform of coefficients. It is shifted, scaled and rotated at random before each look, so that what remains is
+    what withstands that.
 
     Args:
+        parametrization: ``"natural"``: coefficients are in units of photographs' amplitudes, and the picture's contrast
+            is at most ``contrast`` times theirs, so that it cannot end in saturated confetti. ``"fourier"``: over their
+            frequency, as in lucid, and as large as they grow. ``"pixel"``: logits of pixels.
         decorrelate: Whether colours are correlated by C; None is with Fourier coefficients, and not with pixels.
         robust: Whether pictures are transformed at random before each look.
-        steps, lr: 512 in lucid and lucent; Adam's learning rate, 0.05 in both.
-        decay_power: Power of the frequency that coefficients are divided by, 1 in both.
+        steps, lr: 512 in lucid and lucent; Adam's learning rate, 0.05 in both. It falls to nothing as half a cosine.
+        decay_power: Of ``"fourier"``: power of the frequency that coefficients are divided by, 1 in both.
+        contrast: Of ``"natural"``: largest SD of each decorrelated colour, in photographs'; None is without a bound.
+        diversity, size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.AscentFromNoise`.
 
     Source: Erhan et al. 2009 (the objective); Olah, Mordvintsev and Schubert 2017, "Feature Visualization", Distill,
     with the defaults of tensorflow/lucid and greentfrapp/lucent: ``render_vis(thresholds=(512,), lr=0.05)``,
-    ``param.image(fft=True, decorrelate=True, sd=0.01)``, ``standard_transforms``. Deviations: the transformations as
-    :func:`~vislens_interp.methods.robustness.wobble` says; the picture is as large as the backend's, lucent's 128 px; a
-    silent start, which has no gradient, is drawn again at twice the contrast (lucid lets gradients through silent ReLUs
-    for 16 steps); to decrease, the response is descended.
+    ``param.image(fft=True, decorrelate=True, sd=0.01)``, ``standard_transforms``. Deviations: ``"natural"`` and the
+    falling rate; the transformations as :func:`~vislens_interp.methods.robustness.wobble` says; the picture is as large
+    as the backend's, lucent's 128 px; silent units get gradients throughout, not for 16 steps, and only while they are
+    silent; to decrease, the response is descended.
     """
 
     def __init__(
         self,
-        parametrization: Parametrization = "fourier",
+        parametrization: Parametrization = "natural",
         *,
         decorrelate: bool | None = None,
         robust: bool = True,
         steps: int = 512,
         lr: float = 0.05,
         decay_power: float = 1.0,
+        contrast: float | None = 1.5,
+        diversity: float = 0.0,
+        size: int | None = None,
         chunk: int = 8,
     ) -> None:
-        super().__init__(steps=steps, chunk=chunk)
-        check_word("parametrization", parametrization, ("fourier", "pixel"))
-        check_positive(lr=lr)
+        super().__init__(steps=steps, chunk=chunk, size=size, diversity=diversity)
+        check_word("parametrization", parametrization, ("natural", "fourier", "pixel"))
+        check_positive(lr=lr, **({} if contrast is None else {"contrast": contrast}))
         self.parametrization: Parametrization = parametrization
-        self.decorrelate = parametrization == "fourier" if decorrelate is None else decorrelate
-        self.robust, self.lr, self.decay_power = robust, lr, decay_power
+        self.decorrelate = parametrization != "pixel" if decorrelate is None else decorrelate
+        self.robust, self.lr, self.decay_power, self.contrast = robust, lr, decay_power, contrast
 
-    def draw(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
-        size = self.backend.size
+    def draw(self, generators: list[torch.Generator]) -> Tensor:
+        size = self.side
         shape = (3, size, size) if self.parametrization == "pixel" else (3, size, size // 2 + 1, 2)
-        drawn = [torch.randn(shape, generator=one) for one in generators]
-        return INITIAL_SD * 2**attempt * torch.stack(drawn).to(self.target.device)
+        drawn = torch.stack([torch.randn(shape, generator=one) for one in generators])
+        return (START if self.parametrization == "natural" else INITIAL_SD) * drawn.to(self.target.device)
 
-    def look(self, parameters: Tensor, generators: list[torch.Generator]) -> Tensor:
-        picture = self.picture(parameters)
-        return wobble(picture, generators) if self.robust else picture
+    def look(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
+        return wobble(pictures, generators) if self.robust else pictures
 
     def picture(self, parameters: Tensor) -> Tensor:
         signal = parameters
@@ -72,4 +82,17 @@ class ActivationMaximization(AscentFromNoise):
             size = parameters.shape[2]
             scaled = torch.view_as_complex(parameters * decay(size, self.decay_power).to(parameters)[..., None])
             signal = to_signal(scaled, size) / SATURATION
+        elif self.parametrization == "natural":
+            signal = self._natural(torch.view_as_complex(parameters))
         return torch.sigmoid(recorrelate(signal) if self.decorrelate else signal)
+
+    def _natural(self, coefficients: Tensor) -> Tensor:
+        """The signal (N, 3, S, S) of coefficients in photographs' amplitudes, no more contrasty than was allowed."""
+        size = coefficients.shape[2]
+        natural = natural_spectrum(size)
+        signal = to_signal(coefficients * natural.amplitude.to(coefficients.real), size)
+        if self.contrast is not None:
+            bound = self.contrast * natural.contrast.to(signal)[:, None, None]
+            spread = signal.std((2, 3), keepdim=True, correction=0)
+            signal = signal * (bound / spread.clamp_min(1e-12)).clamp(max=1)
+        return signal + natural.mean.to(signal)[:, None, None]

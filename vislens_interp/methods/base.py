@@ -34,12 +34,15 @@ class Generated:
         cost: Passes through the target, and seconds.
         settings_in_force: ``alpha`` and ``strength`` as they were used; None where the method has none, or where an
             angle gives every image an alpha of its own.
+        importance: (N, S, S) in [0, 1], how much the optimisation used each pixel: what a picture is shown with as
+            opacity. None for methods that optimise no pixels.
     """
 
     images: Tensor
     latents: Tensor | None
     cost: Cost
     settings_in_force: dict[str, float | None] = field(default_factory=dict)
+    importance: Tensor | None = None
 
 
 class Method(ABC):
@@ -51,6 +54,7 @@ class Method(ABC):
     Attributes:
         uses_alpha, uses_strength: Whether pictures depend on ``alpha``, and are refined at ``strength``.
         uses_responses, needs_gradients: Whether a fit needs responses, and the target has to be differentiable.
+        own_directions: Whether every image may have directions of its own.
         shows_reference: Whether it shows reference images as natural ones, so that a synthetic set will not do.
         target, backend: What it was fitted for.
         scaler_: The scale of the responses in the reference set, where ``uses_responses``.
@@ -73,6 +77,7 @@ class Method(ABC):
     uses_responses: bool = True
     needs_gradients: bool = False
     shows_reference: bool = False
+    own_directions: bool = False
     target: Target
     backend: Backend
     scaler_: ResponseScaler
@@ -156,7 +161,7 @@ class Method(ABC):
     def generate(
         self,
         images: Tensor,
-        directions: Directions,
+        directions: Directions | Sequence[Directions],
         *,
         seeds: Sequence[int],
         alpha: float | None = None,
@@ -166,7 +171,8 @@ class Method(ABC):
 
         Args:
             images: (N, 3, H, W) in [0, 1].
-            directions: Position of a unit to the wanted sense; none is the control, α = 0.
+            directions: Position of a unit to the wanted sense; none is the control, α = 0. Ascents in pixels also take
+                one an image, and so paint many units in one batch.
             seeds: One noise seed an image.
             alpha: Weight of the edit, 0 to 1; None is the method's own.
             strength: SDEdit strength of the refinement; None is the method's own, or the backend's.
@@ -177,6 +183,8 @@ class Method(ABC):
         self.check_used(alpha=alpha, strength=strength)
         if len(seeds) != len(images):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
+        if not isinstance(directions, Mapping):
+            self._check_directions(directions, len(images))
         seeds = [check_seed(one, "seeds", NOISE_SEEDS) for one in seeds]
         alpha = self.own_alpha if alpha is None else alpha
         strength = self.own_strength if strength is None else strength
@@ -185,13 +193,26 @@ class Method(ABC):
         start = time.perf_counter()
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                pictures, latents = self._generate(ordinary(images), directions, seeds, alpha, strength)
+                pictures, latents, *more = self._generate(ordinary(images), directions, seeds, alpha, strength)  # pyright: ignore[reportArgumentType]
         finally:
             self.target = target
         cost = Cost(counted.forward, counted.backward, time.perf_counter() - start)
         in_force = {"alpha": alpha if directions or not self.uses_alpha else 0.0, "strength": strength}
         images = pictures.detach() if pictures.requires_grad else pictures
-        return Generated(images.cpu(), None if latents is None else latents.detach(), cost, in_force)
+        importance = more[0].detach().cpu() if more and more[0] is not None else None
+        return Generated(images.cpu(), None if latents is None else latents.detach(), cost, in_force, importance)
+
+    def _check_directions(self, directions: Sequence[Directions], count: int) -> None:
+        """Raise ValueError for directions of each image that the method cannot follow."""
+        if not self.own_directions:
+            raise ValueError(
+                f"directions is a list, and {type(self).__name__} moves all images alike; expected unit to sense, such "
+                "as {0: 'increase'}. Call it once for each."
+            )
+        if len(directions) != count or not all(directions):
+            raise ValueError(
+                f"directions has {len(directions)} entries for {count} images; expected one an image, none empty."
+            )
 
     @property
     def own_alpha(self) -> float | None:
@@ -216,13 +237,13 @@ class Method(ABC):
     @abstractmethod
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Pictures (N, 3, S, S), and their latents (N, latent_dim) where there is a landscape.
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor | None]:
+        """Pictures (N, 3, S, S), their latents (N, latent_dim) where there is a landscape, and an ascent's importance.
 
         ``alpha`` and ``strength`` are those in force; None where the method has none.
         """
 
     def settings(self) -> dict[str, Any]:
         """What the method is set to before a fit, by name."""
-        inside = ("target", "backend", "uses_alpha", "uses_strength", "shows_reference")
+        inside = ("target", "backend", "uses_alpha", "uses_strength", "shows_reference", "own_directions")
         return {name: value for name, value in vars(self).items() if name not in inside and name.strip("_") == name}

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vislens_interp.methods.base import Directions
-from vislens_interp.methods.pixel_ascent import ImageAscent
+from vislens_interp.methods.pixel_ascent import ImageAscent, Wanted
 from vislens_interp.validation import check_counts, check_positive
 
 
@@ -47,7 +46,7 @@ class DeepDream(ImageAscent):
         self.iterations, self.octaves, self.octave_scale = iterations, octaves, octave_scale
         self.step_size, self.jitter = step_size, jitter
 
-    def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
+    def ascend(self, images: Tensor, directions: Wanted, generators: list[torch.Generator]) -> tuple[Tensor, None]:
         full = images.shape[-1]
         sizes = [max(1, round(full / self.octave_scale**octave)) for octave in range(self.octaves)]
         detail = torch.zeros_like(images[..., :1, :1])
@@ -59,7 +58,7 @@ class DeepDream(ImageAscent):
                 (gradient,) = torch.autograd.grad(self.wanted(seen, directions).sum(), picture)
                 length = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
                 detail = (picture.detach() + self.step_size * gradient / length).clamp(0, 1) - base
-        return images + detail
+        return images + detail, None
 
     def _shifted(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
         """Each picture moved round its borders by a shift of its own."""

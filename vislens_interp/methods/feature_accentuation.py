@@ -1,14 +1,24 @@
 """Feature accentuation: a reference image optimised for a unit, held to itself in the unit's own layer."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.landscape.prior import signed
-from vislens_interp.methods.base import Directions
 from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_signal, to_spectrum
-from vislens_interp.methods.pixel_ascent import ImageAscent, minimise
+from vislens_interp.methods.pixel_ascent import (
+    ImageAscent,
+    Wanted,
+    Watched,
+    count_in,
+    minimise,
+    need_features,
+    reader_of,
+)
 from vislens_interp.methods.robustness import check_crops, crops, noise
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.cost import CountedTarget
 from vislens_interp.targets.target import Target
 from vislens_interp.validation import check_not_negative, check_positive
 
@@ -29,12 +39,15 @@ class FeatureAccentuation(ImageAscent):
         box: Smallest and largest side of a crop, as shares of the picture's; 0.05 and 0.99 in the release.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.02 in the release.
         regularization: λ; 1 in the release, where a layer is given. 0 needs no features, and half of the passes.
+        layer: h, by its dotted name; None is the layer that the unit is read from, which needs no passes of its own.
+        size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.ImageAscent`.
 
     Source: Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images",
     and chrishamblin7/faccent: ``render.render_vis``, ``param.fourrier_phase``, ``transform.standard_box_transforms``
     (commit b1e96ea5). Deviations: gates are scaled so that the first picture is the image itself (released: 0.7 % less
-    contrast); h is the unit's own layer (released: one to choose, and without one no regularisation); a unit that is
-    silent at the start waits for its λ; the picture is as large as the backend's (released: 512 px).
+    contrast); without ``layer``, h is the unit's own (released: no regularisation); a unit that is silent at the
+    start gets a gradient (:class:`~vislens_interp.methods.open_gates.OpenGates`); the rate falls to nothing as half a
+    cosine; the picture is as large as the backend's (released: 512 px).
     """
 
     def __init__(
@@ -46,28 +59,32 @@ class FeatureAccentuation(ImageAscent):
         box: tuple[float, float] = (0.05, 0.99),
         noise: float = 0.02,
         regularization: float = 1.0,
+        layer: str | None = None,
+        size: int | None = None,
         chunk: int = 4,
     ) -> None:
-        super().__init__(steps=steps, chunk=chunk)
+        super().__init__(steps=steps, chunk=chunk, size=size)
         check_positive(lr=lr)
         check_crops(crops, box, noise)
         check_not_negative(regularization=regularization)
+        if layer is not None and not regularization:
+            raise ValueError(f"layer={layer!r} is held to nothing at regularization=0. Leave it out, or pass a weight.")
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
-        self.regularization = regularization
+        self.regularization, self.layer = regularization, layer
 
     def validate(self, target: Target, backend: Backend) -> None:
         """Also for a target without features, unless nothing is held."""
         super().validate(target, backend)
-        whole = target
-        while isinstance(inner := getattr(whole, "target", None), Target):  # what counts or selects reads from another
-            whole = inner
-        if self.regularization and type(whole).features is Target.features:
-            raise ValueError(
-                f"regularization={self.regularization} holds the layer that the unit is read from, and "
-                f"{type(whole).__name__} has no features. Pass regularization=0, or a network and a layer."
-            )
+        if self.regularization:
+            need_features(target, "regularization", self.regularization)
 
-    def ascend(self, images: Tensor, directions: Directions, generators: list[torch.Generator]) -> Tensor:
+    def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
+        self.held_ = None if self.layer is None else reader_of(self.target, self.layer)
+
+    def ascend(
+        self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor | None]:
+        watched = Watched()
         spectrum = to_spectrum(decorrelate(to_logits(images)))
         amplitude, size = spectrum.abs(), images.shape[-1]
         phase, gate = spectrum.angle().requires_grad_(), torch.full_like(amplitude, GATE).requires_grad_()
@@ -80,19 +97,24 @@ class FeatureAccentuation(ImageAscent):
 
         def look() -> tuple[Tensor, Tensor]:
             """Response (N,) and distance from the image (N,), means over the same crops of both."""
-            both = [picture()] + ([images] if self.regularization else [])
+            both = [watched(picture())] + ([images] if self.regularization else [])
             seen = crops(torch.cat(both, 1), generators, count=self.crops, box=self.box).split(3, 1)
             seen = [noise(one, generators, self.noise) for one in seen]
             if not self.regularization:
                 response = self.wanted(seen[0], directions).view(len(images), -1).mean(1)
                 return response, torch.zeros_like(response)
             with torch.no_grad():
-                before = self.target.features(seen[1])
-            responses, after = self.target.with_features(seen[0])
+                before = held.features(seen[1])
+            if other is None:
+                responses, after = self.target.with_features(seen[0])
+            else:
+                responses, after = self.target(seen[0]), held.features(seen[0])
             moved = (after - before).flatten(1).norm(dim=1)
-            wanted = signed(self.scaler_.standardise(responses), directions)
+            wanted = self.score(responses, directions)
             return wanted.view(len(images), -1).mean(1), moved.view(len(images), -1).mean(1)
 
+        other = None if self.held_ is None else CountedTarget(self.held_)
+        held = self.target if other is None else other
         weight = torch.zeros(len(images), device=images.device)
 
         def loss() -> Tensor:
@@ -102,7 +124,9 @@ class FeatureAccentuation(ImageAscent):
             return weight * distance - response
 
         minimise(parameters, torch.optim.Adam(parameters, lr=self.lr), loss, self.steps)
-        return picture()
+        if other is not None:
+            count_in(self.target, other)
+        return picture(), watched.importance
 
     def _balance(self, parameters: list[Tensor], response: Tensor, distance: Tensor) -> Tensor:
         """λ of each picture: the weight at which both gradients are of one length, times ``regularization``."""

@@ -19,9 +19,13 @@ class MACO(AscentFromNoise):
     """Optimise the phases φ of a picture sigmoid(C F⁻¹(r e^{iφ})) from noise; r, the amplitudes, stay natural.
 
     Args:
-        steps, lr: 256 in deel-ai/xplique, 1,000 in serre-lab/Horama, the authors' two releases; NAdam's rate, 1.0.
-        crops: Crops that the target sees in a step; 6 in Horama, 32 in xplique.
+        steps, lr: 256 in deel-ai/xplique, 1,000 in serre-lab/Horama, the authors' two releases; NAdam's rate, 1.0 in
+            both. Ours falls to nothing as half a cosine, for at a constant rate the last step still throws every phase
+            about.
+        crops: Crops that the target sees in a step; 6 in Horama, 32 in xplique. At equal passes, many steps of one crop
+            beat few of many.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.2 and 0.25 in Horama.
+        diversity, size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.AscentFromNoise`.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.05 in Horama, 0.08 in xplique.
 
     Source: Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
@@ -29,7 +33,8 @@ class MACO(AscentFromNoise):
 
     - r was measured by us (``natural_spectrum.safetensors`` and its card), in logits of pixels, so that a picture needs
       no standardisation before the sigmoid; mean and contrast are those of photographs.
-    - φ starts uniform (released: normal, SD 1), and is drawn again where the unit is silent and so has no gradient.
+    - φ starts uniform (released: normal, SD 1). Horama standardises φ in every step, so that its rate falls as φ grows;
+      here the rate itself falls.
     - φ is made odd where a real picture's is (:func:`~vislens_interp.methods.fourier.odd`). The releases leave that
       to the inverse transform, which changes the amplitudes of two columns.
     - Crops are nearly the whole picture. The releases paint 1,280 (or 512) pixels and show a quarter of the side to a
@@ -42,23 +47,25 @@ class MACO(AscentFromNoise):
         self,
         *,
         steps: int = 256,
-        lr: float = 1.0,
-        crops: int = 6,
+        lr: float = 0.3,
+        crops: int = 1,
         box: tuple[float, float] = (0.8, 1.0),
         noise: float = 0.05,
+        diversity: float = 0.0,
+        size: int | None = None,
         chunk: int = 4,
     ) -> None:
-        super().__init__(steps=steps, chunk=chunk)
+        super().__init__(steps=steps, chunk=chunk, size=size, diversity=diversity)
         check_crops(crops, box, noise)
         check_positive(lr=lr)
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
 
-    def look(self, phase: Tensor, generators: list[torch.Generator]) -> Tensor:
-        seen = crops(self.picture(phase), generators, count=self.crops, box=self.box, spread=SPREAD)
+    def look(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
+        seen = crops(pictures, generators, count=self.crops, box=self.box, spread=SPREAD)
         return noise(seen, generators, self.noise)
 
-    def draw(self, generators: list[torch.Generator], attempt: int = 0) -> Tensor:
-        size = self.backend.size
+    def draw(self, generators: list[torch.Generator]) -> Tensor:
+        size = self.side
         drawn = [torch.rand(3, size, size // 2 + 1, generator=one) for one in generators]
         return math.pi * (2 * torch.stack(drawn) - 1).to(self.target.device)
 

@@ -27,6 +27,16 @@ class NaturalSpectrum(NamedTuple):
     amplitude: Tensor
     mean: Tensor
 
+    @property
+    def contrast(self) -> Tensor:
+        """(3,) SD of a picture with these amplitudes."""
+        size = self.amplitude.shape[-2]
+        twice = torch.full(self.amplitude.shape[-1:], 2.0)  # a coefficient stands for its conjugate too
+        twice[0] = 1
+        if size % 2 == 0:
+            twice[-1] = 1
+        return ((self.amplitude.square() * twice).sum((1, 2)) / size**2).sqrt()
+
 
 def measure(images: Tensor) -> NaturalSpectrum:
     """Mean amplitudes and mean of square photographs (N, 3, S, S) in [0, 1].
@@ -39,6 +49,18 @@ def measure(images: Tensor) -> NaturalSpectrum:
     amplitude = to_spectrum(signal - signal.mean((2, 3), keepdim=True)).abs().mean(0)
     amplitude[:, 0, 0] = 0
     return NaturalSpectrum(amplitude, mean)
+
+
+def relative_contrast(images: Tensor) -> Tensor:
+    """How contrasty pictures are beside photographs, in the decorrelated colour in which they are most so: (N,).
+
+    The SD of each colour's logits over that of photographs: 1 is theirs, and saturated noise has several times as much.
+
+    Args:
+        images: (N, 3, S, S) in [0, 1].
+    """
+    spread = decorrelate(to_logits(images.float(), EPS)).std((2, 3), correction=0)
+    return (spread / natural_spectrum(images.shape[-1]).contrast.to(spread)).amax(1)
 
 
 @cache

@@ -47,6 +47,8 @@ class LensResult:
             (what read the responses, if not the model itself) and ``similarity_network``. ``versions`` of the libraries
             are added if they are not there.
         background: The reference set's responses and the landscape, for the report; None leaves those parts of it out.
+        importance: For some of the keys (N, H, W) in [0, 1]: how much an optimisation of pixels used each; kept in 8
+            bits.
 
     Raises:
         ValueError: Keys, shapes or counts do not fit together, or ``response_std`` is not above 0.
@@ -65,6 +67,7 @@ class LensResult:
     names: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     background: Background | None = None
+    importance: dict[str, Tensor] = field(default_factory=dict)
     _others: dict[str, "LensResult"] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,14 @@ class LensResult:
         self.similarity = {
             k: _column(self.similarity[k], f"similarity[{k!r}]", count) for k in keys if k in self.similarity
         }
+        for key, value in self.importance.items():
+            wanted = tuple(self.images[key][:, 0].shape) if key in keys else None
+            if tuple(value.shape) != wanted:
+                raise ValueError(
+                    f"importance[{key!r}] has shape {tuple(value.shape)}; expected a value for each pixel of "
+                    f"images[{key!r}], {wanted}."
+                )
+        self.importance = {key: (value.cpu() * 255).round() / 255 for key, value in self.importance.items()}
         if len(self.names) != count:
             raise ValueError(f"names has {len(self.names)} entries for {count} images; expected one an input.")
         if not (math.isfinite(self.response_std) and self.response_std > 0):
@@ -149,6 +160,19 @@ class LensResult:
     def directions(self) -> list[str]:
         """The keys of generated images: some of ``"increase"``, ``"decrease"`` and ``"custom"``."""
         return list(self.images)[2:]
+
+    def transparent(self, key: str = "increase") -> Tensor:
+        """Pictures with their importance as opacity: (N, 4, H, W) in [0, 1], red, green, blue and alpha.
+
+        Raises:
+            KeyError: The method that made them watched no importance.
+        """
+        if key not in self.importance:
+            raise KeyError(
+                f"no importance of {key!r}; expected one of {list(self.importance)}. Ascents have it, such as "
+                "method='maco'."
+            )
+        return torch.cat([self.images[key], self.importance[key][:, None]], 1)
 
     @property
     def standardised(self) -> dict[str, Tensor]:

@@ -59,6 +59,7 @@ SCHEMA = {
     "images": {str: [str]},
     "responses": {str: _COLUMN},
     "similarity": {str: _COLUMN},
+    "importance?": {str: [str]},
     "background?": ({**BACKGROUND, "images": {str: [str]}}, None),  # results of earlier versions have none
 }
 
@@ -96,6 +97,9 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
             response_mean=content["response_mean"],
             response_std=content["response_std"],
             similarity={key: _tensor(values) for key, values in content["similarity"].items()},
+            importance={
+                key: _pictures(folder, files, where)[:, 0] for key, files in content.get("importance", {}).items()
+            },
             evidence=None if evidence is None else read_evidence(evidence),
             names=content["names"],
             settings=content["settings"],
@@ -174,6 +178,10 @@ _OUR_NAMES = re.compile(
 
 def _write(result: LensResult, folder: Path) -> None:
     files = {key: _write_pictures(folder, key, images, result.names) for key, images in result.images.items()}
+    used = {
+        key: _write_pictures(folder, f"importance_{key}", value[:, None].expand(-1, 3, -1, -1), result.names)
+        for key, value in result.importance.items()
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the font lacks a sign of a name, or its script
         result.figure().savefig(folder / "figure.png")
@@ -201,6 +209,7 @@ def _write(result: LensResult, folder: Path) -> None:
         "images": files,
         "responses": {key: value.tolist() for key, value in result.responses.items()},
         "similarity": {key: value.tolist() for key, value in result.similarity.items()},
+        "importance": used,
         "background": None if behind is None else {**behind.numbers(), "images": shown},
         "files": {
             **{file.relative_to(folder).as_posix(): _digest(file) for file in sorted(folder.rglob("*.*"))},

@@ -1,9 +1,9 @@
 """What a tool's own environment reads and writes: jobs in, a picture and what it cost out, a file each.
 
-``run_lucent.py FILE`` and ``run_horama.py FILE`` run there, where this library is not: they know torch,
-torchvision, safetensors, numpy, Pillow and their tool. FILE is JSON:
+``run_lucent.py FILE`` and its like run there, where this library is not: they know torch, torchvision, timm,
+safetensors, numpy, Pillow and their tool. FILE is JSON:
 
-    {"network": weights of SqueezeNet 1.0, "cells": folder, "jobs": [
+    {"network": weights of SqueezeNet 1.0 or EfficientNet-Lite2, "cells": folder, "jobs": [
         {"cell": name, "method": ..., "layer": "features.12", "unit": 3, "seed": 0, "size": side to save at,
          "reference": PNG or null, "settings": {of the tool's own call}}]}
 
@@ -57,11 +57,44 @@ def run(paint: Paint, packages: tuple[str, ...], argv: list[str]) -> int:
 
 
 def load_network(path: str | Path) -> nn.Module:
-    from torchvision.models import squeezenet1_0
+    """A network that takes ImageNet's normalisation, as every tool gives it: Lite2 gets its own from that."""
+    if "lite2" in Path(path).name:
+        import timm
 
-    network = squeezenet1_0()
-    network.load_state_dict(load_file(path))
+        network: nn.Module = timm.create_model("tf_efficientnet_lite2")
+        network.register_forward_pre_hook(_to_lite)
+    else:
+        from torchvision.models import squeezenet1_0
+
+        network = squeezenet1_0()
+    state = load_file(path)
+    network.load_state_dict({name: one.float() if one.is_floating_point() else one for name, one in state.items()})
     return network.eval().requires_grad_(False)
+
+
+def _to_lite(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    mean, std = (torch.tensor(values).to(inputs[0])[:, None, None] for values in (MEAN, STD))
+    return ((inputs[0] * std + mean - 127 / 255) / (128 / 255),)
+
+
+def to_layer(network: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
+    """A function from what the network takes to the layer's output, which runs no further where that is simple."""
+    part, _, last = layer.partition(".")
+    first = next(iter(network.children()))
+    if isinstance(first, nn.Sequential) and first is network.get_submodule(part) and last.isdigit():
+        return first[: int(last) + 1]
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        seen.append(output)
+
+    network.get_submodule(layer).register_forward_hook(keep)
+
+    def run_all(images: Tensor) -> Tensor:
+        network(images)
+        return seen.pop()
+
+    return run_all
 
 
 class Passes:

@@ -16,11 +16,10 @@ def paint(network: nn.Module, job: dict[str, Any]) -> Tensor:
     import horama
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (peers_job.MEAN, peers_job.STD))
-    part, _, last = job["layer"].partition(".")
-    layers = network.get_submodule(part)[: int(last) + 1]
+    layer = peers_job.to_layer(network, job["layer"])
 
     def objective(images: Tensor) -> Tensor:
-        return layers(images)[:, job["unit"]].mean()
+        return layer(images)[:, job["unit"]].mean()
 
     draw, given = getattr(horama, job["method"]), dict(job["settings"])
     given |= {"box_size": tuple(given["box_size"])} if "box_size" in given else {}
