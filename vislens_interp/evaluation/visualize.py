@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
+from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.methods.base import Generated, Method
@@ -56,6 +57,7 @@ def visualize(
     judge: Target | None = None,
     mode: int | None = None,
     alphas: Sequence[float] = (),
+    words: WordReadout | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = False,
 ) -> LensResult:
@@ -86,6 +88,7 @@ def visualize(
                 changes[sign * other] = reader.changes(dosed.images, responses["unedited"])
     similarity = _similarity(lens.backend, shown)
     latents = {key: _latents(lens, maker, one) for key, one in made.items()}
+    said = {key: edit_words(lens.fitted_method, moves[key], readout=words) for key in moves if _ours(lens, maker)}
     reference = lens.reference_set
     return LensResult.joined(
         [
@@ -99,6 +102,7 @@ def visualize(
                 response_std=reader.scaler.std[unit].item(),
                 similarity=similarity,
                 evidence=lens.evidence_.get(name),
+                words={key: found for key, found in said.items() if found is not None},
                 names=names,
                 settings={key: value for key, value in settings.items() if key != "judge" or value is not None},
                 background=Background.of(

@@ -40,6 +40,7 @@ class LandscapeMethod(Method):
     Attributes (after ``fit``):
         landscape_: The fitted landscape.
         shuffled_: The landscapes fitted on permuted responses.
+        shuffled_axes: (S, K, *x) which way x moves along each of their units' axes.
         evidence_: Unit name to evidence.
         surrogate_: Predicts responses from embeddings, for ``goal="surrogate_ascent"``; None until it is needed.
     """
@@ -52,6 +53,7 @@ class LandscapeMethod(Method):
         self._given, self._overrides = config, dict(overrides)
         self._config: Config | None = None
         self.shuffled_: list[Landscape] = []
+        self.shuffled_axes = torch.zeros(0)
         self.evidence_: dict[str, Evidence] = {}
         self.surrogate_: ResponseSurrogate | None = None
         self._groups: Tensor | None = None  # which reference images are copies
@@ -85,6 +87,7 @@ class LandscapeMethod(Method):
         """Take the target, backend and landscape of another method, with all that was learned beside it."""
         self.bind(fitted.target, fitted.backend)
         self.landscape_, self.shuffled_, self.evidence_ = fitted.landscape_, fitted.shuffled_, fitted.evidence_
+        self.shuffled_axes = fitted.shuffled_axes
         self.surrogate_, self._groups = fitted.surrogate_, fitted._groups
         return self
 
@@ -104,6 +107,7 @@ class LandscapeMethod(Method):
             if item.unit in self.target.doubts:
                 item.reasons.append(self.target.doubts[item.unit])
         self.landscape_, self.shuffled_, self._groups = landscape, shuffled, groups
+        self.shuffled_axes = torch.stack([one.axes() for one in shuffled]) if shuffled else torch.zeros(0)
         self.evidence_ = {item.unit: item for item in found}
         self.surrogate_ = None
         if self.config.edit.goal == "surrogate_ascent":

@@ -32,6 +32,7 @@ SCHEMA = {
     },
     "surrogate?": (dict, None),
     "evidence": [EVIDENCE],
+    "shuffled_axes?": Tensor,
     "config?": {str: {str: object}},
     "settings?": {str: object},
     "seed": int,
@@ -67,6 +68,7 @@ def save(
         "landscape": method.landscape_.state(),
         "surrogate": None if method.surrogate_ is None else method.surrogate_.state(),
         "evidence": [item.to_dict() for item in method.evidence_.values()],
+        "shuffled_axes": method.shuffled_axes,
         "config": method.config.to_dict(),
         "seed": seed,
         "origin": reference.origin,
@@ -197,6 +199,14 @@ def restore(
     if saved.get("surrogate") is not None:
         with _part(path, "surrogate"):
             method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
+    axes, units = saved.get("shuffled_axes"), len(method.landscape_.names)
+    if axes is not None and len(axes):
+        if axes.shape[1:] != (units, *backend.shape) or not axes.isfinite().all():
+            raise ValueError(
+                f"path={str(path)!r}: shuffled_axes has shape {tuple(axes.shape)}; expected finite numbers, (shuffles, "
+                f"{units}, {', '.join(map(str, backend.shape))}). Restore a copy, or fit again."
+            )
+        method.shuffled_axes = axes.clone()
     method.evidence_ = {item.unit: item for item in map(read_evidence, saved["evidence"])}
     reference = ReferenceSet.without_images(
         saved.get("learned", []), measured=saved["measured"], origin=saved["origin"]

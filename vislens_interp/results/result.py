@@ -16,6 +16,7 @@ from torch import Tensor
 from vislens_interp.images import check_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.results.background import Background
+from vislens_interp.results.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,6 +48,7 @@ class LensResult:
             (what read the responses, if not the model itself) and ``similarity_network``. ``versions`` of the libraries
             are added if they are not there.
         background: The reference set's responses and the landscape, for the report; None leaves those parts of it out.
+        words: For directions: what rises and falls along the edit, in words; empty where nothing reads words.
 
     Raises:
         ValueError: Keys, shapes or counts do not fit together, or ``response_std`` is not above 0.
@@ -65,6 +67,7 @@ class LensResult:
     names: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     background: Background | None = None
+    words: dict[str, Words] = field(default_factory=dict)
     _others: dict[str, "LensResult"] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,8 @@ class LensResult:
         self.similarity = {
             k: _column(self.similarity[k], f"similarity[{k!r}]", count) for k in keys if k in self.similarity
         }
+        if not set(self.words) <= set(keys[2:]):
+            raise ValueError(f"words has the keys {list(self.words)}; expected some of images' directions, {keys[2:]}.")
         if len(self.names) != count:
             raise ValueError(f"names has {len(self.names)} entries for {count} images; expected one an input.")
         if not (math.isfinite(self.response_std) and self.response_std > 0):
@@ -227,6 +232,8 @@ class LensResult:
             if "similarity" in row:
                 parts.append(f"similarity {row['similarity']['mean']:.2f}")
             lines.append(", ".join(parts))
+            if key in self.words:
+                lines.append(f"{key}, in words: {self.words[key]}")
         row = table["unedited"]
         line = f"α = 0, the pipeline alone: response {_signed(row['response_change_from_input'])} SD against the input"
         if "similarity" in row:
