@@ -13,8 +13,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from vislens_interp import FeatureLens, list_units, zoo
-from vislens_interp.reference import ReferenceSet
+from vislens_interp import FeatureLens, ReferenceSet, list_units, zoo
 
 folder = Path(os.environ.get("VISLENS_TUTORIALS") or tempfile.mkdtemp(prefix="vislens-")) / "01_first_unit"
 folder.mkdir(parents=True, exist_ok=True)

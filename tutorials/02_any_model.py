@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from torchvision.models import SqueezeNet1_0_Weights
 
-from vislens_interp import Direction, FeatureLens, list_units, read_responses, zoo
-from vislens_interp.reference import ReferenceSet
+from vislens_interp import Direction, FeatureLens, ReferenceSet, list_units, read_responses, zoo
 
 folder = Path(os.environ.get("VISLENS_TUTORIALS") or tempfile.mkdtemp(prefix="vislens-")) / "02_any_model"
 folder.mkdir(parents=True, exist_ok=True)

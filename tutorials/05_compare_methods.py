@@ -11,10 +11,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from vislens_interp import FeatureLens, zoo
+from vislens_interp import FeatureLens, ReferenceSet, zoo
 from vislens_interp.methods import METHODS
 from vislens_interp.methods.activation_maximization import ActivationMaximization
-from vislens_interp.reference import ReferenceSet
 
 folder = Path(os.environ.get("VISLENS_TUTORIALS") or tempfile.mkdtemp(prefix="vislens-")) / "05_compare_methods"
 folder.mkdir(parents=True, exist_ok=True)
@@ -45,8 +44,9 @@ print(", ".join(METHODS))
 # %% [markdown]
 # Six of them are compared. `edit` is this library's; `difference_of_means` moves a picture along one direction;
 # activation maximisation climbs the unit's gradient from noise, here for 8 steps instead of its published 512.
-# `natural_images` shows the reference photographs that drive the unit most. `random_images` and `unedited` are controls: what cannot beat them has shown nothing. (`"shuffled"`, this
-# library's edit after a fit on shuffled responses, is the hardest control, and takes another fit.)
+# `natural_images` shows the reference photographs that drive the unit most. `random_images` and `unedited` are controls:
+# what cannot beat them has shown nothing. (`"shuffled"`, this library's edit after a fit on shuffled responses, is the
+# hardest control, and takes another fit.)
 
 # %%
 methods = {
