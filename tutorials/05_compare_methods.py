@@ -44,9 +44,9 @@ print(", ".join(METHODS))
 # %% [markdown]
 # Six of them are compared. `edit` is this library's; `difference_of_means` moves a picture along one direction;
 # activation maximisation climbs the unit's gradient from noise, here for 8 steps instead of its published 512.
-# `natural_images` shows the reference photographs that drive the unit most. `random_images` and `unedited` are controls:
-# what cannot beat them has shown nothing. (`"shuffled"`, this library's edit after a fit on shuffled responses, is the
-# hardest control, and takes another fit.)
+# `natural_images` shows the reference photographs that drive the unit most. `random_images` and `unedited` are
+# controls: what cannot beat them has shown nothing. (`"shuffled"`, this library's edit after a fit on shuffled
+# responses, is the hardest control, and takes another fit.)
 
 # %%
 methods = {
