@@ -26,7 +26,7 @@ from vislens_interp.config import Config, FitConfig
 from vislens_interp.evaluation.compare import build as build_method
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.evaluation.words import WordReadout, readout_of
+from vislens_interp.evaluation.words import WordReadout, edit_words, readout_of
 from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_text
 from vislens_interp.images import ImageFiles, image_keys, resize
 from vislens_interp.landscape.closed_form_init import closed_form_init
