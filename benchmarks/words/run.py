@@ -22,7 +22,7 @@ from benchmarks.common.provenance import provenance
 from benchmarks.pictures.run import interval, listed, photographs, read_zip, tiny_classes
 from benchmarks.words.report import findings_of, page
 
-PER_CLASS = 5
+PER_CLASS = 2
 """Images of each of Tiny ImageNet's 200 classes."""
 CLASSES, UNITS = 100, 40
 """Class scores, and channels of each layer, that are looked at."""
@@ -49,7 +49,7 @@ def images_of(data: Path, parity: int) -> tuple[Tensor, Tensor]:
 def read_all(images: Tensor, file: Path) -> dict[str, Tensor]:
     """Embeddings, class scores and channel means of the target's layers, read once and kept in a file."""
     if not file.is_file():
-        network, backend = vl.zoo.load(TARGET), vl.get_backend("embedded")
+        network, backend = vl.zoo.load(TARGET).to(memory_format=torch.channels_last), vl.get_backend("embedded")
         parts: dict[str, list[Tensor]] = {"x": [], "scores": [], **{layer: [] for layer in LAYERS}}
         means: dict[str, Tensor] = {}
         for layer in LAYERS:
@@ -59,7 +59,7 @@ def read_all(images: Tensor, file: Path) -> dict[str, Tensor]:
         for part in images.split(32):
             pixels = part.float() / 255
             with torch.no_grad():
-                scores = network(network.preprocess(pixels))
+                scores = network(network.preprocess(pixels).contiguous(memory_format=torch.channels_last))
             found = {"x": backend.encode(pixels), "scores": scores, **means}
             for key, value in found.items():
                 parts[key].append(value)
