@@ -1,6 +1,7 @@
 """A warm start in closed form: turn a VAE's latent so that each block's axis already predicts its unit."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,33 @@ GRADIENT_IMAGES = 1000
 """Reference images whose gradients decide the basis of the rest, and what a move does to other units."""
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Latents of a reference set in the VAE that a fit starts from: the same for a unit and for its shuffled controls.
+
+    Args:
+        codes: (N, D) centred, in double precision; ``centre`` (D,) is what was taken away.
+        variance: (D,) mean posterior variance.
+        covariance: (D, D) of the codes.
+    """
+
+    codes: Tensor
+    centre: Tensor
+    variance: Tensor
+    covariance: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, vae: VAE, x: Tensor) -> "Codes":
+        """Encode x (N, ...)."""
+        posteriors = [vae.eval().encode(part) for part in x.split(512)]
+        codes = torch.cat([mean for mean, _ in posteriors]).double().cpu()
+        variance = torch.cat([log_variance for _, log_variance in posteriors]).exp().mean(0)
+        centre = codes.mean(0)
+        codes = codes - centre
+        return cls(codes, centre, variance, codes.T @ codes / len(codes))
+
+
 @torch.no_grad()
 def closed_form_init(
     vae: VAE,
@@ -23,6 +51,7 @@ def closed_form_init(
     axis_scale_sd: float = 4.0,
     cross_talk_penalty: float = 0.0,
     respond: Callable[[Tensor], Tensor] | None = None,
+    known: Codes | None = None,
 ) -> None:
     """Change the basis of ``vae``'s latent in place; what it decodes stays the same.
 
@@ -38,18 +67,15 @@ def closed_form_init(
         cross_talk_penalty: Several units and gradients: how much a change of the other units' responses counts against
             the likelihood of a block's move (:func:`_isolated`); 0 is the pattern.
         respond: Differentiable standardised responses (n, K) to x (n, ...), or None for targets without gradients.
+        known: The codes of x in this VAE; None computes them.
     """
     vae.eval()
     device = next(vae.parameters()).device
-    posteriors = [vae.encode(part) for part in x.split(512)]
-    codes = torch.cat([mean for mean, _ in posteriors]).double().cpu()
-    variance = torch.cat([log_variance for _, log_variance in posteriors]).exp().mean(0)
+    known = Codes.of(vae, x) if known is None else known
+    codes, centre, variance, covariance = known.codes, known.centre, known.variance, known.covariance
     responses = (responses - responses.mean(0)).double().cpu()
-    centre = codes.mean(0)
-    codes = codes - centre
     filters = ridge_gcv(codes, responses)
     filters = filters / (axis_scale_sd * (codes @ filters).std(0))
-    covariance = codes.T @ codes / len(codes)
     pattern = covariance @ filters @ torch.linalg.inv(filters.T @ covariance @ filters)
     gradients = None
     if respond is not None:

@@ -11,7 +11,7 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import Config, Overrides, resolve, sections_of
 from vislens_interp.copies import permuted_rows
-from vislens_interp.landscape.closed_form_init import closed_form_init
+from vislens_interp.landscape.closed_form_init import Codes, closed_form_init
 from vislens_interp.landscape.cross_talk import reduce_cross_talk
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate
 from vislens_interp.landscape.evidence import Evidence, evidence
@@ -95,11 +95,14 @@ class LandscapeMethod(Method):
         x, responses = reference.embeddings(self.backend), reference.responses
         assert responses is not None  # a landscape uses responses
         groups = reference.groups
-        landscape = self._fit_one(x, responses, groups, progress, checkpoint)
         fit = self.config.fit
+        codes = None
+        if self.config.prior.closed_form_init:
+            codes = Codes.of(self.backend.vae(), x[split_rows(len(x), fit, groups)[0]])
+        landscape = self._fit_one(x, responses, groups, codes, progress, checkpoint)
         generator = torch.Generator().manual_seed(fit.seed + 1)
         shuffled = [
-            self._fit_one(x, responses[permuted_rows(groups, generator)], groups, False, None)
+            self._fit_one(x, responses[permuted_rows(groups, generator)], groups, codes, False, None)
             for _ in range(fit.shuffles)
         ]
         found = evidence(landscape, x, shuffled, groups=groups, seed=fit.seed)
@@ -114,7 +117,13 @@ class LandscapeMethod(Method):
             self.surrogate_ = ResponseSurrogate(landscape, x, groups=groups, seed=fit.seed)
 
     def _fit_one(
-        self, x: Tensor, responses: Tensor, groups: Tensor, progress: bool, checkpoint: Path | None
+        self,
+        x: Tensor,
+        responses: Tensor,
+        groups: Tensor,
+        codes: Codes | None,
+        progress: bool,
+        checkpoint: Path | None,
     ) -> Landscape:
         backend, fit, shape, scaler = self.backend, self.config.fit, self.config.prior, self.scaler_
         vae = backend.vae()
@@ -131,6 +140,7 @@ class LandscapeMethod(Method):
                 axis_scale_sd=shape.axis_scale_sd,
                 cross_talk_penalty=shape.cross_talk_penalty,
                 respond=self._respond_to_x(scaler) if differentiable else None,
+                known=codes,
             )
         return fit_landscape(
             vae,
