@@ -110,7 +110,7 @@ def units_lines(found: list[dict[str, Any]]) -> list[str]:
 def lens_lines(found: dict[str, Any]) -> list[str]:
     """Seconds and peak memory of a first and a further unit, before and now."""
     rows = [["unit", "version", "fit: s by the clock", "CPU s", "8 pictures both ways: s", "CPU s", "peak, MB"]]
-    for at, unit in enumerate(("first", "second", "third")):
+    for at, unit in enumerate(("first", "second")):
         for name in ("before", "now"):
             seen = [one["units"][at] for one in found[name]]
             cells = [f"{np.median([one[what][key] for one in seen]):.1f}" for what, key in CLOCKS]
