@@ -82,8 +82,8 @@ result.dose_response_figure().savefig(folder / "sweep.png")
 # ## In words
 #
 # Which of ImageNet's classes rise and fall along the edit? They are read from the embedding of another network, which
-# has never seen this unit. A word is shown only if it beats every word of the landscapes that were fitted on shuffled
-# responses; often there is none, and then it says so.
+# has never seen this unit. A word is shown only if it beats the strongest words of landscapes for shuffled responses;
+# often there is none, and then it says so.
 
 # %%
 print(result.words["increase"])

@@ -10,8 +10,8 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import Config, Overrides, resolve, sections_of
-from vislens_interp.copies import permuted_rows
-from vislens_interp.landscape.closed_form_init import Codes, closed_form_init
+from vislens_interp.copies import permuted_rows, renumbered
+from vislens_interp.landscape.closed_form_init import Codes, closed_form_init, shuffled_axes
 from vislens_interp.landscape.cross_talk import reduce_cross_talk
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate
 from vislens_interp.landscape.evidence import Evidence, evidence
@@ -26,6 +26,8 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.target import Target
 
+SHUFFLED_AXES = 100
+"""Axes for permuted responses in closed form, beside those of the shuffled landscapes: what words are compared with."""
 CONSISTENCY_IMAGES = 512
 """Reference images, at most, on which the consistency loss is scaled."""
 
@@ -40,7 +42,8 @@ class LandscapeMethod(Method):
     Attributes (after ``fit``):
         landscape_: The fitted landscape.
         shuffled_: The landscapes fitted on permuted responses.
-        shuffled_axes: (S, K, *x) which way x moves along each of their units' axes.
+        shuffled_axes: (S, K, *x) which way x moves along axes for permuted responses: those of the shuffled landscapes,
+            and of embeddings a hundred in closed form.
         evidence_: Unit name to evidence.
         surrogate_: Predicts responses from embeddings, for ``goal="surrogate_ascent"``; None until it is needed.
     """
@@ -95,10 +98,10 @@ class LandscapeMethod(Method):
         x, responses = reference.embeddings(self.backend), reference.responses
         assert responses is not None  # a landscape uses responses
         groups = reference.groups
-        fit = self.config.fit
-        codes = None
+        fit, codes = self.config.fit, None
+        training, _ = split_rows(len(x), fit, groups)
         if self.config.prior.closed_form_init:
-            codes = Codes.of(self.backend.vae(), x[split_rows(len(x), fit, groups)[0]])
+            codes = Codes.of(self.backend.vae(), x[training])
         landscape = self._fit_one(x, responses, groups, codes, progress, checkpoint)
         generator = torch.Generator().manual_seed(fit.seed + 1)
         shuffled = [
@@ -111,6 +114,10 @@ class LandscapeMethod(Method):
                 item.reasons.append(self.target.doubts[item.unit])
         self.landscape_, self.shuffled_, self._groups = landscape, shuffled, groups
         self.shuffled_axes = torch.stack([one.axes() for one in shuffled]) if shuffled else torch.zeros(0)
+        if shuffled and codes is not None and x.ndim == 2:
+            rows = {"responses": responses[training], "groups": renumbered(groups[training])}
+            many = shuffled_axes(self.backend.vae(), codes, **rows, count=SHUFFLED_AXES, seed=fit.seed + 1)
+            self.shuffled_axes = torch.cat([self.shuffled_axes, many])
         self.evidence_ = {item.unit: item for item in found}
         self.surrogate_ = None
         if self.config.edit.goal == "surrogate_ascent":

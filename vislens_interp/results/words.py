@@ -22,7 +22,7 @@ class Word:
         word: From the vocabulary of the read-out.
         rank: Its place among all words of the vocabulary, 1 the first: by rise, or by fall.
         score: Correlation, -1 to 1, of the word's read-out with the direction of the edit over reference images.
-        margin: How far the score's size lies above that of every word in the shuffled landscapes.
+        margin: How far the score's size lies above the strongest word's of 95 % of the shuffled landscapes.
     """
 
     word: str
@@ -39,7 +39,7 @@ class Words:
     """The words that rise and those that fall along an edit, the strongest first.
 
     Args:
-        rising, falling: Words that beat every word of the shuffled landscapes.
+        rising, falling: Words that beat those of the shuffled landscapes.
         source: Which read-out they come from.
         reason: Why there are none; empty where there are some.
     """
