@@ -21,8 +21,8 @@ KIND = "word read-out"
 SHIPPED = "embedded/words.safetensors"
 """Below ``zoo/weights``: the ImageNet classes, for the embedded backend."""
 SURE = 0.95
-"""Share of the shuffled landscapes whose strongest word a word has to beat. Against two alone, a third of the units that
-are noise would get words."""
+"""Share of the shuffled landscapes whose strongest word a word has to beat. Against two alone, a third of the units
+that are noise would get words."""
 COUNT = 5
 """Words of a direction, at most, each way."""
 RIDGE = 0.01
