@@ -40,9 +40,9 @@ class _Reader:
         """Raw responses (N, K)."""
         return self.target.responses(images.to(self.target.device))
 
-    def changes(self, images: Tensor, unedited: Tensor) -> Tensor:
-        """Changes (N, K) against the raw responses to the unedited pictures, in SDs."""
-        return self.scaler.standardise(self.read(images)) - self.scaler.standardise(unedited)
+    def changes(self, responses: Tensor, unedited: Tensor) -> Tensor:
+        """Changes (N, K) of raw responses against those to the unedited pictures, in SDs."""
+        return self.scaler.standardise(responses) - self.scaler.standardise(unedited)
 
 
 def visualize(
@@ -71,7 +71,10 @@ def visualize(
     made = {key: maker.generate(pictures, one, seeds=seed_list, **given) for key, one in moves.items()}
     shown = {"inputs": pictures, **{key: one.images for key, one in made.items()}}
     reader = _reader(lens, judge)
-    responses = {key: reader.read(value) for key, value in shown.items()}
+    responses: dict[str, Tensor] = {}
+    for key, value in shown.items():  # at strength 0 an unedited picture is the input itself, which was read
+        same = key == "unedited" and value.shape == pictures.shape and torch.equal(value.cpu(), pictures.cpu())
+        responses[key] = responses["inputs"] if same else reader.read(value)
     settings = _settings(lens, maker, method, made, seeds, direction, mode, alphas)
     settings["judge"] = None if judge is None else _describe_judge(lens, judge)
     if judge is None and "judge" in settings["target"]:  # no network: what was recorded
@@ -82,10 +85,10 @@ def visualize(
         for key, one in list(moves.items())[1:]:
             sign, weight = (-1 if key == "decrease" else 1), settings["alpha"]
             if weight:
-                changes[sign * weight] = reader.changes(shown[key], responses["unedited"])
+                changes[sign * weight] = reader.changes(responses[key], responses["unedited"])
             for other in set(alphas) - {weight}:
                 dosed = maker.generate(pictures, one, seeds=seed_list, **{**given, "alpha": other})
-                changes[sign * other] = reader.changes(dosed.images, responses["unedited"])
+                changes[sign * other] = reader.changes(reader.read(dosed.images), responses["unedited"])
     similarity = _similarity(lens.backend, shown)
     latents = {key: _latents(lens, maker, one) for key, one in made.items()}
     said = {key: edit_words(lens.fitted_method, moves[key], readout=words) for key in moves if _ours(lens, maker)}
