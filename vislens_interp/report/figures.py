@@ -259,7 +259,8 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
         for key in keys:
             if key in row.words:
                 named = ", ".join(one.word for one in row.words[key].rising) or "no words"
-                page.text(starts[key], y + _SMALL + 0.17, shortened(named, 14 * len(sheet.inputs)), fontsize=7, color=COLOURS[key], va="top")
+                named = shortened(named, 14 * len(sheet.inputs))
+                page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key], va="top")
         shown = {"top": (row.top.images, [f"{number_of(value)} SD" for value in row.top.responses])}
         for key in keys:
             shown[key] = (row.images[key], [change_text(key, value) for value in row.response_change[key].tolist()])
