@@ -14,6 +14,9 @@ from vislens_interp.math import ridge_gcv
 GRADIENT_IMAGES = 1000
 """Reference images whose gradients decide the basis of the rest, and what a move does to other units."""
 
+AT_ONCE = 100
+"""Permuted responses in a ridge regression at a time: 60 MB for 512 latent dimensions and 15 penalties."""
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -126,7 +129,7 @@ def shuffled_axes(vae: VAE, known: Codes, responses: Tensor, groups: Tensor, *, 
     generator = torch.Generator().manual_seed(seed)
     permuted = torch.stack([responses[permuted_rows(groups, generator)] for _ in range(count)]).double().cpu()
     columns = (permuted - permuted.mean(1, keepdim=True)).transpose(0, 1).flatten(1)
-    filters = ridge_gcv(known.codes, columns)
+    filters = torch.cat([ridge_gcv(known.codes, part) for part in columns.split(AT_ONCE, 1)], 1)
     moves = known.covariance @ filters
     moves = moves / (filters * moves).sum(0).clamp_min(1e-300)
     z = torch.cat([moves.T, torch.zeros(1, len(moves)).double()]).float().to(next(vae.parameters()).device)

@@ -26,8 +26,9 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.target import Target
 
-SHUFFLED_AXES = 100
-"""Axes for permuted responses in closed form, beside those of the shuffled landscapes: what words are compared with."""
+SHUFFLED_AXES, AXES_AT_MOST = 100, 800
+"""Axes of a unit for permuted responses in closed form, beside those of the shuffled landscapes: what words are compared
+with. A landscape of many units gets fewer, so many in all."""
 CONSISTENCY_IMAGES = 512
 """Reference images, at most, on which the consistency loss is scaled."""
 
@@ -114,9 +115,10 @@ class LandscapeMethod(Method):
                 item.reasons.append(self.target.doubts[item.unit])
         self.landscape_, self.shuffled_, self._groups = landscape, shuffled, groups
         self.shuffled_axes = torch.stack([one.axes() for one in shuffled]) if shuffled else torch.zeros(0)
-        if shuffled and codes is not None and x.ndim == 2:
+        count = min(SHUFFLED_AXES, AXES_AT_MOST // len(self.target.names))
+        if shuffled and codes is not None and x.ndim == 2 and count:
             rows = {"responses": responses[training], "groups": renumbered(groups[training])}
-            many = shuffled_axes(self.backend.vae(), codes, **rows, count=SHUFFLED_AXES, seed=fit.seed + 1)
+            many = shuffled_axes(self.backend.vae(), codes, **rows, count=count, seed=fit.seed + 1)
             self.shuffled_axes = torch.cat([self.shuffled_axes, many])
         self.evidence_ = {item.unit: item for item in found}
         self.surrogate_ = None

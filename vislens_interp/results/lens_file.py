@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
@@ -200,8 +201,9 @@ def restore(
         with _part(path, "surrogate"):
             method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
     axes, units = saved.get("shuffled_axes"), len(method.landscape_.names)
-    if axes is not None and len(axes):
-        if axes.shape[1:] != (units, *backend.shape) or not axes.isfinite().all():
+    if axes is not None and axes.numel():
+        fits = axes.shape[1:] == (units, *backend.shape) and axes.dtype == torch.float32
+        if not fits or not axes.isfinite().all():
             raise ValueError(
                 f"path={str(path)!r}: shuffled_axes has shape {tuple(axes.shape)}; expected finite numbers, (shuffles, "
                 f"{units}, {', '.join(map(str, backend.shape))}). Restore a copy, or fit again."

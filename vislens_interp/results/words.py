@@ -11,7 +11,6 @@ from vislens_interp.tables import display_text
 _WORD: Spec = {"word": str, "rank": int, "score": float, "margin": float}
 WORDS: dict[str, Spec] = {"rising": [_WORD], "falling": [_WORD], "source": str, "reason": str}
 """What :meth:`Words.to_dict` writes."""
-_WAYS = ("rising", "falling")
 
 
 @dataclass(frozen=True)
