@@ -27,8 +27,8 @@ from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.target import Target
 
 SHUFFLED_AXES, AXES_AT_MOST = 100, 800
-"""Axes of a unit for permuted responses in closed form, beside those of the shuffled landscapes: what words are compared
-with. A landscape of many units gets fewer, so many in all."""
+"""Axes of a unit for permuted responses in closed form, with which words are compared beside those of the shuffled
+landscapes; a landscape of many units gets fewer, so many in all."""
 CONSISTENCY_IMAGES = 512
 """Reference images, at most, on which the consistency loss is scaled."""
 
