@@ -19,6 +19,7 @@ from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.contact_sheet import contact_sheet
 from vislens_interp.evaluation.describe import describe_lens, lens_cell
 from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
+from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import check_writable
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.evidence import Evidence
@@ -198,6 +199,7 @@ class FeatureLens:
         judge: Target | None = None,
         mode: int | None = None,
         alphas: Sequence[float] = (),
+        words: WordReadout | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
     ) -> LensResult:
@@ -219,6 +221,8 @@ class FeatureLens:
             judge: Another target to read the responses instead of the lens's own: as many units, in the same order.
             mode: Which of several prior means; None takes the nearest to each image.
             alphas: Further weights in (0, 1] for the dose-response; each makes every picture once more.
+            words: What reads words from embeddings, such as ``WordReadout.of_clip(...)``; None takes the ImageNet
+                classes that travel with the embedded backend.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
 
@@ -236,6 +240,7 @@ class FeatureLens:
             judge=judge,
             mode=mode,
             alphas=alphas,
+            words=words,
             on_error=on_error,
             progress=progress,
         )

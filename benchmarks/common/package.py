@@ -26,6 +26,7 @@ from vislens_interp.config import Config, FitConfig
 from vislens_interp.evaluation.compare import build as build_method
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.transfer import Transfer
+from vislens_interp.evaluation.words import WordReadout, edit_words, readout_of
 from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_text
 from vislens_interp.images import ImageFiles, image_keys, resize
 from vislens_interp.landscape.closed_form_init import closed_form_init
@@ -56,6 +57,7 @@ from vislens_interp.metrics.spectrum import spectrum_distance
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets import LayerTarget
+from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.capture import run_to_layer
 from vislens_interp.targets.cost import CountedTarget
 from vislens_interp.targets.target import Target

@@ -1,4 +1,4 @@
-"""Six test units of EfficientNet-Lite2 on free photographs: what drives each, and what an edit does. For the README.
+"""Six test units of EfficientNet-Lite2 on free photographs: what drives each, what an edit does, evidence and words.
 
     python -m benchmarks.pictures.figure --out runs/pictures
 
@@ -7,6 +7,7 @@ fit, in the public domain or under CC0, evenly taken. The folder is that of ``ru
 """
 
 import csv
+import textwrap
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.pictures.run import LAYERS, layer_width, networks, reference_responses
 
-SHOWN, TOP, UNITS = 3, 3, 2
+SHOWN, TOP, UNITS, WORDS = 3, 3, 2, 3
 FREE = ("CC0", "LicenseRef-public-domain")
 
 
@@ -40,8 +41,20 @@ def unit_row(net: Any, layer: str, unit: int, column: torch.Tensor, reference: A
     for k in range(SHOWN):
         shown.append(torch.stack([made["decrease"][k], images[k], made["increase"][k]]))
         notes += [f"{change['decrease'][k]:+.1f} SD", "photograph", f"{change['increase'][k]:+.1f} SD"]
-    evidence = method.evidence_[target.names[0]]
-    return f"{layer}: {unit}\nr {evidence.correlation:.2f}", torch.cat(shown), notes
+    return f"{layer}: {unit}\n{said_of(method)}", torch.cat(shown), notes
+
+
+def said_of(method: vl.LandscapeEdit) -> str:
+    """Evidence and words of a fitted unit, in short lines."""
+    (evidence,) = method.evidence_.values()
+    words = vl.edit_words(method, {0: "increase"})
+    lines = [
+        f"{'weak' if evidence.weak else 'good'} evidence:",
+        f"r {evidence.correlation:.2f}, p {evidence.p_value:.3f}",
+    ]
+    for name, row in (("up", words.rising), ("down", words.falling)):
+        lines += textwrap.wrap(f"{name}: {', '.join(one.word for one in row[:WORDS])}", 30) if row else []
+    return "\n".join(lines if words else [*lines, "no words"])
 
 
 def main() -> None:
@@ -58,7 +71,8 @@ def main() -> None:
         for unit in order[len(order) // 2 :][:UNITS].tolist():
             column = read[:, unit : unit + 1].float()
             rows.append(unit_row(net, layer, unit, column, reference, free, args.seed))
-    save_small(sheet(rows), args.out / "units.webp")
+    drawn = f"units drawn with seed {args.seed + 2}; up and down: words that rise and fall along the edit"
+    save_small(sheet(rows, title=drawn), args.out / "units.webp")
     print(args.out / "units.webp")
 
 

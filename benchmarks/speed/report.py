@@ -107,11 +107,35 @@ def units_lines(found: list[dict[str, Any]]) -> list[str]:
     )
 
 
+def lens_lines(found: dict[str, Any]) -> list[str]:
+    """Seconds and peak memory of a first and a further unit, before and now."""
+    rows = [["unit", "version", "fit: s by the clock", "CPU s", "8 pictures both ways: s", "CPU s", "peak, MB"]]
+    for at, unit in enumerate(("first", "second")):
+        for name in ("before", "now"):
+            seen = [one["units"][at] for one in found[name]]
+            cells = [f"{np.median([one[what][key] for one in seen]):.1f}" for what, key in CLOCKS]
+            rows.append([unit, name, *cells, f"{max(one['visualize']['peak'] for one in seen):.0f}"])
+    fit = [np.median([one["units"][-1]["fit"]["cpu"] for one in found[name]]) for name in ("before", "now")]
+    return fill_lines(
+        __file__,
+        "lens",
+        **found | {"threads": found["now"][0]["threads"]},
+        table=table_text(rows),
+        ratio=f"{fit[1] / fit[0]:.2f}",
+        aim_fit=FIT_LIMIT,
+        aim_show=SHOW_LIMIT,
+    )
+
+
+CLOCKS = (("fit", "wall"), ("fit", "cpu"), ("visualize", "wall"), ("visualize", "cpu"))
+FIT_LIMIT, SHOW_LIMIT = 3.0, 8.0
+"""Seconds of a further unit: fit with evidence; eight pictures, both ways."""
 PARTS: dict[str, Callable[[Any], list[str]]] = {
     "end_to_end": end_to_end_lines,
     "same_loss": same_loss_lines,
     "hooks": hooks_lines,
     "units": units_lines,
+    "lens": lens_lines,
 }
 
 
@@ -136,6 +160,15 @@ def findings(numbers: dict[str, Any]) -> Findings:
                 aims.append(Aim(f"{text}.", None if noisy(one) else cost <= limit))
         if part not in numbers:
             aims.append(Aim(f"Part {part!r} of the costs has not been measured.", None))
+    if "lens" in numbers:
+        later = [one["units"][-1] for one in numbers["lens"]["now"]]
+        for what, key, limit in (
+            ("fit and evidence", "fit", FIT_LIMIT),
+            ("8 pictures both ways", "visualize", SHOW_LIMIT),
+        ):
+            taken = float(np.median([one[key]["wall"] for one in later]))
+            text = f"A further unit of a layer of EfficientNet-Lite2, {what}: {taken:.1f} s (wanted: at most {limit})."
+            aims.append(Aim(text, taken <= limit))
     measures: list[Measure] = []
 
     def add(what: str, ratio: dict[str, float], sample: str) -> None:

@@ -2,8 +2,14 @@
 
 import contextlib
 import ctypes
+import io
+import json
+import os
 import statistics
+import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +25,7 @@ from benchmarks.common import package as vl
 from benchmarks.common.cells import publish, read
 from benchmarks.common.command import parser
 from benchmarks.common.judges import data_folder
-from benchmarks.common.provenance import provenance
+from benchmarks.common.provenance import ROOT, provenance
 from benchmarks.speed.report import LAYER, PARTS, UNIT, report
 
 TOWARDS: dict[int, vl.Sense] = {0: "increase"}
@@ -39,6 +45,8 @@ class Size:
         budget: Seconds that the plain loop may train; its loss is looked at every ``check_every`` steps.
         small_repeats: Rounds of the hook comparison for the ConvNet; ``large_repeats`` for others.
         batch: Images of a forward pass there.
+        lens_references: Reference photographs of the first and the further units; ``lens_rounds`` are processes of each
+            version.
     """
 
     reference: int = 5000
@@ -53,6 +61,8 @@ class Size:
     small_repeats: int = 400
     large_repeats: int = 30
     batch: int = 32
+    lens_references: int = 706
+    lens_rounds: int = 1
 
     @property
     def fitting(self) -> dict[str, Any]:
@@ -60,7 +70,7 @@ class Size:
         return {} if self.epochs is None else {"epochs": self.epochs}
 
 
-QUICK = Size(400, 32, 32, 5, 2, 1, 1, 2.0, 3, 10, 2, 4)
+QUICK = Size(400, 32, 32, 5, 2, 1, 1, 2.0, 3, 10, 2, 4, 300)
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -411,6 +421,28 @@ def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
     return reading.times(seconds, pairs, batch) | {"layer": layer, "units": len(every.names)}
 
 
+BEFORE = "fba091b"
+"""The commit that the further units of this one are compared with."""
+
+
+def lens_units(references: int, rounds: int, threads: int) -> dict[str, Any]:
+    """A first and further units of a layer by :mod:`benchmarks.speed.lens`, before and now in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        packed = subprocess.run(["git", "-C", str(ROOT), "archive", BEFORE, "vislens_interp"], capture_output=True)
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        found: dict[str, Any] = {"references": references, "commit": BEFORE, "before": [], "now": []}
+        script = str(Path(__file__).with_name("lens.py"))
+        for _ in range(rounds):
+            for name, place in (("before", folder), ("now", str(ROOT))):
+                words = [sys.executable, script, str(references), str(threads)]
+                env = {**os.environ, "PYTHONPATH": place, "PYTHONSAFEPATH": "1"}
+                ended = subprocess.run(words, env=env, stdout=subprocess.PIPE, check=True, text=True, cwd=folder)
+                found[name].append(json.loads(ended.stdout.splitlines()[-1]))
+                print(name, ended.stdout, file=sys.stderr, flush=True)
+    return found
+
+
 def keep_memory() -> None:
     """Let this process keep the memory that it frees.
 
@@ -434,11 +466,13 @@ def pictures(data: Path | None, size: Size, seed: int, *, quick: bool) -> tuple[
 
 
 def main() -> None:
-    """Run all four, or some beside what the folder holds of the others, and write ``speed.md`` and ``speed.json``."""
-    command = parser(__doc__, "--data", "--out", "--quick", "--device", "--seed")
+    """Run all five, or some beside what the folder holds of the others, and write ``speed.md`` and ``speed.json``."""
+    command = parser(__doc__, "--data", "--out", "--quick", "--device", "--seed", "--threads")
     command.add_argument("--budget", type=float, help=f"seconds for the plain loop; default {Size.budget:.0f}")
-    command.add_argument("--only", choices=list("abcd"), nargs="+", default=list("abcd"), help="parts to run")
+    command.add_argument("--only", choices=list("abcde"), nargs="+", help="parts to run; a quick run leaves e out")
     args = command.parse_args()
+    # An earlier commit is read from the repository, which a shallow copy does not hold.
+    args.only = args.only or list("abcd" if args.quick else "abcde")
     size = QUICK if args.quick else Size()
     size = size if args.budget is None else replace(size, budget=args.budget)
     device = torch.device(args.device)
@@ -461,6 +495,8 @@ def main() -> None:
             found[part] = [
                 work(one, device, size.large_repeats if one.large else size.small_repeats, size.batch) for one in chosen
             ]
+    if "e" in args.only:
+        found["lens"] = lens_units(size.lens_references, size.lens_rounds, args.threads)
     found["sources"] = {part: source for part in PARTS if part in found}
     if (args.out / "speed.json").exists():
         earlier = read(args.out / "speed.json")

@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from vislens_interp.landscape.closed_form_init import closed_form_init
+from vislens_interp.copies import permuted_rows
+from vislens_interp.landscape.closed_form_init import Codes, closed_form_init, shuffled_axes
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler
 from vislens_interp.landscape.vae import BottleneckCVAE, EmbeddingVAE
 from vislens_interp.math import GCV_PENALTIES, ridge_gcv
@@ -166,3 +167,19 @@ def test_ridge_minimises_the_gcv_score():
 
     _, best = min((solve(penalty) for penalty in GCV_PENALTIES), key=lambda pair: pair[0])
     torch.testing.assert_close(ridge_gcv(codes, responses), best)
+
+
+def test_shuffled_axes_are_those_of_landscapes_of_permuted_responses():
+    torch.manual_seed(0)
+    vae, x = EmbeddingVAE(12, 10), torch.randn(300, 12) @ torch.randn(12, 12)
+    responses = x[:, :1] + torch.randn(300, 1)
+    groups = torch.arange(300) // 2
+    found = shuffled_axes(vae, Codes.of(vae, x), responses, groups, count=2, seed=3)
+    assert found.shape == (2, 1, 12)
+    generator = torch.Generator().manual_seed(3)
+    for axis in found[:, 0]:
+        one = copy.deepcopy(vae)
+        closed_form_init(one, x, responses[permuted_rows(groups, generator)], ActivationPrior(10, [(0, 1)]))
+        expected = one.fc_decode.weight[:, 0]
+        assert torch.cosine_similarity(axis, expected, 0) > 0.9999
+    assert torch.cosine_similarity(*found[:, 0], 0) < 0.99

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
 from vislens_interp.config import FitConfig
 from vislens_interp.files import load_state, save_state
+from vislens_interp.landscape import surrogate as written_out
 from vislens_interp.landscape.fit import fit_landscape
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, equal_blocks
@@ -148,3 +150,27 @@ def test_what_was_learned_survives_a_file(either, tmp_path):
     assert torch.equal(again(x[:9]), surrogate(x[:9]))
     moved = [one.ascend(x[:9], {0: "increase"}, 20.0) for one in (surrogate, again)]
     assert torch.equal(*moved)
+
+
+def test_the_written_out_training_is_autograds_and_adamws(monkeypatch):
+    monkeypatch.setattr(written_out, "EPOCHS", 3)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 20, generator=generator)
+    responses = torch.stack([x[:, 0].abs(), x[:, 1:3].sum(1)], 1)
+    held, rows = torch.arange(60), torch.arange(60, 300)
+    draw = torch.Generator().manual_seed(1)
+    found = written_out._train_network(x, responses, held, rows, draw, 2)
+
+    draw = torch.Generator().manual_seed(1)
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Linear(20, 64), nn.GELU(), nn.Linear(64, 2))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
+    for _ in range(3):
+        for part in rows[torch.randperm(len(rows), generator=draw)].split(128):
+            blurred = x[part] + 0.3 * torch.randn(x[part].shape, generator=draw)
+            optimizer.zero_grad()
+            (network(blurred) - responses[part]).square().mean().backward()
+            optimizer.step()
+    for ours, theirs in zip(found.parameters(), network.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert not ours.requires_grad

@@ -9,6 +9,7 @@ from page_reader import GOOD, WEAK, Page, loads_nothing, make_background, make_r
 from vislens_interp.images import to_pil
 from vislens_interp.report import charts
 from vislens_interp.report.page import number
+from vislens_interp.results.words import Word, Words
 
 
 def test_the_page_is_whole_and_loads_nothing():
@@ -239,3 +240,17 @@ def test_equal_values_make_a_chart():
     assert "nan" not in charts.dose_response([0.0, 1.0], torch.zeros(2, 3), title="t", description="d")
     svg = charts.landscape(torch.zeros(50, 2), same, {}, {}, title="t", description="d")
     assert "nan" not in svg
+
+
+def test_words_stand_in_the_report_and_are_text():
+    words = {
+        "increase": Words([Word("<b>fox", 1, 0.5, 0.25)], [], "a read-out"),
+        "decrease": Words(source="a read-out", reason="none is stronger"),
+    }
+    page = Page(make_result(words=words).html())
+    loads_nothing(page)
+    assert "In words" in page.text
+    assert "<b>fox +0.50 (+0.25)" in page.text
+    assert "No words: none is stronger." in page.text
+    assert "by a read-out" in page.text
+    assert "In words" not in Page(make_result().html()).text

@@ -14,6 +14,7 @@ from PIL import Image
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.results.result import LensResult
 from vislens_interp.results.storage import COLUMNS, check_folder
+from vislens_interp.results.words import Word, Words
 
 GOOD = Evidence("16", 0.6, 0.001, 2, 0.8, 300, 1000, 100)
 WEAK = Evidence("16", 0.05, 0.3, 2, 0.8, 12, 1000, 100, ["held-out correlation 0.05 is below 0.1"])
@@ -352,3 +353,36 @@ def test_versions_are_those_of_the_making(tmp_path):
 def test_repr_is_short():
     expected = "LensResult(model='ConvNet', layer='conv3', unit='16', 3 images, directions=['increase', 'decrease'])"
     assert repr(make_result()) == expected
+
+
+WORDS = {
+    "increase": Words([Word("fox", 1, 0.5, 0.25)], [Word("ship, boat", 1, -0.375, 0.125)], "a read-out"),
+    "decrease": Words(source="a read-out", reason="none is stronger than in shuffled landscapes"),
+}
+
+
+def test_words_are_said_saved_and_loaded(tmp_path):
+    result = make_result(words=WORDS)
+    assert "increase, in words: rises: fox +0.50; falls: ship, boat -0.38" in result.summary()
+    assert "decrease, in words: no words (none is stronger than in shuffled landscapes)" in result.summary()
+    folder = result.save(tmp_path / "result")
+    assert LensResult.load(folder).words == WORDS
+    with (folder / "words.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["key"], row["word"], float(row["score"])) for row in rows] == [
+        ("increase", "fox", 0.5),
+        ("increase", "ship, boat", -0.375),
+    ]
+    assert make_result().save(folder) == folder  # an earlier result's words.csv is ours, and is replaced
+    assert not (folder / "words.csv").exists()
+    with pytest.raises(ValueError, match=r"words has the keys \['custom'\]; expected some of images' directions"):
+        make_result(words={"custom": WORDS["increase"]})
+
+
+def test_words_that_were_changed_in_the_file_are_named(tmp_path):
+    folder = make_result(words=WORDS).save(tmp_path / "result")
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    content["words"]["increase"]["rising"][0]["rank"] = "first"
+    (folder / "result.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"words.increase.rising\[0\].rank is 'first'; expected a whole number"):
+        LensResult.load(folder)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, Config
 from vislens_interp.evaluation.visualize import PAPER_SEED
+from vislens_interp.evaluation.words import edit_words
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
 from vislens_interp.methods.landscape import LandscapeEdit
@@ -184,6 +185,7 @@ def _rows(
     for unit, name in enumerate(tqdm(target.names, desc="units", disable=not progress)):
         made = {sense: fitted.generate(inputs, {unit: sense}, seeds=seeds, strength=strength) for sense in SENSES}
         in_force = made["increase"].settings_in_force
+        said = {sense: edit_words(fitted, {unit: sense}) for sense in SENSES}
         best = standard[:, unit].argsort(descending=True, stable=True)[:top]
         rows.append(
             ContactRow(
@@ -193,6 +195,7 @@ def _rows(
                     reference.images[best], standard[best, unit], [reference.names[row] for row in best.tolist()]
                 ),
                 images={sense: one.images for sense, one in made.items()},
+                words={sense: found for sense, found in said.items() if found is not None},
                 response_change={
                     sense: scaler.standardise(target.responses(one.images))[:, unit] - start[:, unit]
                     for sense, one in made.items()

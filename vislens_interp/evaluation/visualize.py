@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
+from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.methods.base import Generated, Method
@@ -39,9 +40,9 @@ class _Reader:
         """Raw responses (N, K)."""
         return self.target.responses(images.to(self.target.device))
 
-    def changes(self, images: Tensor, unedited: Tensor) -> Tensor:
-        """Changes (N, K) against the raw responses to the unedited pictures, in SDs."""
-        return self.scaler.standardise(self.read(images)) - self.scaler.standardise(unedited)
+    def changes(self, responses: Tensor, unedited: Tensor) -> Tensor:
+        """Changes (N, K) of raw responses against those to the unedited pictures, in SDs."""
+        return self.scaler.standardise(responses) - self.scaler.standardise(unedited)
 
 
 def visualize(
@@ -56,6 +57,7 @@ def visualize(
     judge: Target | None = None,
     mode: int | None = None,
     alphas: Sequence[float] = (),
+    words: WordReadout | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = False,
 ) -> LensResult:
@@ -69,7 +71,10 @@ def visualize(
     made = {key: maker.generate(pictures, one, seeds=seed_list, **given) for key, one in moves.items()}
     shown = {"inputs": pictures, **{key: one.images for key, one in made.items()}}
     reader = _reader(lens, judge)
-    responses = {key: reader.read(value) for key, value in shown.items()}
+    responses: dict[str, Tensor] = {}
+    for key, value in shown.items():  # at strength 0 an unedited picture is the input itself, which was read
+        same = key == "unedited" and value.shape == pictures.shape and torch.equal(value.cpu(), pictures.cpu())
+        responses[key] = responses["inputs"] if same else reader.read(value)
     settings = _settings(lens, maker, method, made, seeds, direction, mode, alphas)
     settings["judge"] = None if judge is None else _describe_judge(lens, judge)
     if judge is None and "judge" in settings["target"]:  # no network: what was recorded
@@ -80,12 +85,13 @@ def visualize(
         for key, one in list(moves.items())[1:]:
             sign, weight = (-1 if key == "decrease" else 1), settings["alpha"]
             if weight:
-                changes[sign * weight] = reader.changes(shown[key], responses["unedited"])
+                changes[sign * weight] = reader.changes(responses[key], responses["unedited"])
             for other in set(alphas) - {weight}:
                 dosed = maker.generate(pictures, one, seeds=seed_list, **{**given, "alpha": other})
-                changes[sign * other] = reader.changes(dosed.images, responses["unedited"])
+                changes[sign * other] = reader.changes(reader.read(dosed.images), responses["unedited"])
     similarity = _similarity(lens.backend, shown)
     latents = {key: _latents(lens, maker, one) for key, one in made.items()}
+    said = {key: edit_words(lens.fitted_method, moves[key], readout=words) for key in moves if _ours(lens, maker)}
     reference = lens.reference_set
     return LensResult.joined(
         [
@@ -100,6 +106,7 @@ def visualize(
                 similarity=similarity,
                 importance={key: one.importance for key, one in made.items() if one.importance is not None},
                 evidence=lens.evidence_.get(name),
+                words={key: found for key, found in said.items() if found is not None},
                 names=names,
                 settings={key: value for key, value in settings.items() if key != "judge" or value is not None},
                 background=Background.of(

@@ -92,11 +92,11 @@ def evidence(
         truth = means(standard[rows, unit], asked)
         correlation = pearson(means(landscape.axis(unit, landscape.latents[rows]), asked), truth).item()
         axes = [means(control.axis(unit, control.latents[rows]), asked) for control in shuffled]
-        null = [
-            pearson(axis, truth[torch.randperm(len(truth), generator=generator)]).item()
-            for axis in axes
-            for _ in range(max(1, DRAWS // len(shuffled)))
-        ]
+        draws = range(max(1, DRAWS // max(1, len(shuffled))))
+        null: list[float] = []
+        for axis in axes:
+            orders = torch.stack([torch.randperm(len(truth), generator=generator) for _ in draws], 1)
+            null += pearson(axis[:, None].expand(-1, len(draws)), truth[orders]).tolist()
         p_value = (1 + sum(value >= correlation for value in null)) / (1 + len(null))
         strong = int((means(standard[:, unit], groups).abs() >= STRONG).sum())
         reasons = []

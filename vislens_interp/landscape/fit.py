@@ -171,7 +171,9 @@ class _Adam:
 
     def __init__(self, loss: "_Loss", training: Tensor) -> None:
         self.loss, self.vae, self.settings, self.training = loss, loss.vae, loss.settings, training
-        self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=self.settings.lr)
+        self.optimizer = torch.optim.Adam(
+            self.vae.parameters(), lr=self.settings.lr, fused=isinstance(self.vae, EmbeddingVAE)
+        )
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, self.settings.lr_step, self.settings.lr_gamma)
 
     def epoch(self, number: int) -> dict[str, float]:

@@ -170,6 +170,14 @@ class Landscape:
         """Position of latents (N, latent_dim) along a unit's axis: -1 at its suppressed mean, +1 at its preferred."""
         return z[:, self.block(unit)].mean(1)
 
+    def axes(self) -> Tensor:
+        """(K, *x), on the CPU: how x moves along each unit's axis, from 0 to +1, at the mean of all else."""
+        z = self.latents.mean(0).repeat(len(self.names), 2, 1)
+        for unit in range(len(self.names)):
+            z[unit, :, self.block(unit)] = torch.tensor([[0.0], [1.0]])
+        x = self.decode(z.flatten(0, 1).to(next(self.vae.parameters()).device)).cpu()
+        return (x[1::2] - x[::2]).contiguous()
+
     def state(self) -> dict[str, Any]:
         """Everything, as nested dictionaries for :func:`vislens_interp.files.save_state`."""
         return {

@@ -10,8 +10,8 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.config import Config, Overrides, resolve, sections_of
-from vislens_interp.copies import permuted_rows
-from vislens_interp.landscape.closed_form_init import closed_form_init
+from vislens_interp.copies import permuted_rows, renumbered
+from vislens_interp.landscape.closed_form_init import Codes, closed_form_init, shuffled_axes
 from vislens_interp.landscape.cross_talk import reduce_cross_talk
 from vislens_interp.landscape.edit import alpha_for_angle, interpolate
 from vislens_interp.landscape.evidence import Evidence, evidence
@@ -26,6 +26,9 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.target import Target
 
+SHUFFLED_AXES, AXES_AT_MOST = 100, 800
+"""Axes of a unit for permuted responses in closed form, with which words are compared beside those of the shuffled
+landscapes; a landscape of many units gets fewer, so many in all."""
 CONSISTENCY_IMAGES = 512
 """Reference images, at most, on which the consistency loss is scaled."""
 
@@ -40,6 +43,8 @@ class LandscapeMethod(Method):
     Attributes (after ``fit``):
         landscape_: The fitted landscape.
         shuffled_: The landscapes fitted on permuted responses.
+        shuffled_axes: (S, K, *x) which way x moves along axes for permuted responses: those of the shuffled landscapes,
+            and of embeddings a hundred in closed form.
         evidence_: Unit name to evidence.
         surrogate_: Predicts responses from embeddings, for ``goal="surrogate_ascent"``; None until it is needed.
     """
@@ -52,6 +57,7 @@ class LandscapeMethod(Method):
         self._given, self._overrides = config, dict(overrides)
         self._config: Config | None = None
         self.shuffled_: list[Landscape] = []
+        self.shuffled_axes = torch.zeros(0)
         self.evidence_: dict[str, Evidence] = {}
         self.surrogate_: ResponseSurrogate | None = None
         self._groups: Tensor | None = None  # which reference images are copies
@@ -85,6 +91,7 @@ class LandscapeMethod(Method):
         """Take the target, backend and landscape of another method, with all that was learned beside it."""
         self.bind(fitted.target, fitted.backend)
         self.landscape_, self.shuffled_, self.evidence_ = fitted.landscape_, fitted.shuffled_, fitted.evidence_
+        self.shuffled_axes = fitted.shuffled_axes
         self.surrogate_, self._groups = fitted.surrogate_, fitted._groups
         return self
 
@@ -92,11 +99,14 @@ class LandscapeMethod(Method):
         x, responses = reference.embeddings(self.backend), reference.responses
         assert responses is not None  # a landscape uses responses
         groups = reference.groups
-        landscape = self._fit_one(x, responses, groups, progress, checkpoint)
-        fit = self.config.fit
+        fit, codes = self.config.fit, None
+        training, _ = split_rows(len(x), fit, groups)
+        if self.config.prior.closed_form_init:
+            codes = Codes.of(self.backend.vae(), x[training])
+        landscape = self._fit_one(x, responses, groups, codes, progress, checkpoint)
         generator = torch.Generator().manual_seed(fit.seed + 1)
         shuffled = [
-            self._fit_one(x, responses[permuted_rows(groups, generator)], groups, False, None)
+            self._fit_one(x, responses[permuted_rows(groups, generator)], groups, codes, False, None)
             for _ in range(fit.shuffles)
         ]
         found = evidence(landscape, x, shuffled, groups=groups, seed=fit.seed)
@@ -104,13 +114,25 @@ class LandscapeMethod(Method):
             if item.unit in self.target.doubts:
                 item.reasons.append(self.target.doubts[item.unit])
         self.landscape_, self.shuffled_, self._groups = landscape, shuffled, groups
+        self.shuffled_axes = torch.stack([one.axes() for one in shuffled]) if shuffled else torch.zeros(0)
+        count = min(SHUFFLED_AXES, AXES_AT_MOST // len(self.target.names))
+        if shuffled and codes is not None and x.ndim == 2 and count:
+            rows = {"responses": responses[training], "groups": renumbered(groups[training])}
+            many = shuffled_axes(self.backend.vae(), codes, **rows, count=count, seed=fit.seed + 1)
+            self.shuffled_axes = torch.cat([self.shuffled_axes, many])
         self.evidence_ = {item.unit: item for item in found}
         self.surrogate_ = None
         if self.config.edit.goal == "surrogate_ascent":
             self.surrogate_ = ResponseSurrogate(landscape, x, groups=groups, seed=fit.seed)
 
     def _fit_one(
-        self, x: Tensor, responses: Tensor, groups: Tensor, progress: bool, checkpoint: Path | None
+        self,
+        x: Tensor,
+        responses: Tensor,
+        groups: Tensor,
+        codes: Codes | None,
+        progress: bool,
+        checkpoint: Path | None,
     ) -> Landscape:
         backend, fit, shape, scaler = self.backend, self.config.fit, self.config.prior, self.scaler_
         vae = backend.vae()
@@ -127,6 +149,7 @@ class LandscapeMethod(Method):
                 axis_scale_sd=shape.axis_scale_sd,
                 cross_talk_penalty=shape.cross_talk_penalty,
                 respond=self._respond_to_x(scaler) if differentiable else None,
+                known=codes,
             )
         return fit_landscape(
             vae,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vislens_interp.results.background import TopImages
+    from vislens_interp.results.words import Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class ContactRow:
         top: The reference images that drive it most, with their responses in SDs.
         images: For each direction (N, 3, S, S): the sheet's inputs, moved.
         response_change: For each direction (N,): in SDs, against the unedited inputs.
+        words: For directions: what rises and falls along the edit.
     """
 
     unit: str
@@ -35,6 +37,7 @@ class ContactRow:
     top: "TopImages"
     images: dict[str, Tensor]
     response_change: dict[str, Tensor]
+    words: "dict[str, Words]" = field(default_factory=dict)
 
     @property
     def captions(self) -> dict[str, list[str]]:

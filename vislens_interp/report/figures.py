@@ -77,6 +77,9 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     subtitle += f"; {shown} of {len(result)} images shown" if shown < len(result) else ""
     head = [(line, 13, "bold", "#000000") for line in wrap(result.title, inside, 13)]
     head += [(line, 9, "normal", "#333333") for line in wrap(subtitle, inside, 9)]
+    for key, said in result.words.items():
+        line = f"{LABELS[key]}: {said}"
+        head += [(line, 9, "normal", COLOURS[key]) for line in wrap(line, inside, 9)]
     warning = wrap(_warning(result), inside - 0.3, 10.5, bold=True)
     foot = wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9) + wrap(_FOOTNOTE, inside, 8)
 
@@ -228,7 +231,7 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
         starts[key] = left
         left += count * (_SMALL + gap) + group
     width = max(left - group + _MARGIN, 6.0)
-    row_height = _SMALL + 0.34
+    row_height = _SMALL + (0.46 if any(row.words for row in sheet.rows) else 0.34)
     missing = [
         line for unit, why in sheet.left_out.items() for line in wrap(f"{unit}: {why}", width - 2 * _MARGIN, 8.5)
     ]
@@ -253,6 +256,11 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
         said = wrap(f"{'WEAK: ' if weak else ''}{evidence_text(row.evidence)}", label - 0.1, 7.5)[:5]
         colour = WARNING if weak else "#333333"
         page.text(_MARGIN, y + 0.2, "\n".join(said), fontsize=7.5, color=colour, va="top", linespacing=1.25)
+        for key in keys:
+            if key in row.words:
+                named = ", ".join(one.word for one in row.words[key].rising) or "no words"
+                named = shortened(named, 14 * len(sheet.inputs))
+                page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key], va="top")
         shown = {"top": (row.top.images, [f"{number_of(value)} SD" for value in row.top.responses])}
         for key in keys:
             shown[key] = (row.images[key], [change_text(key, value) for value in row.response_change[key].tolist()])

@@ -38,6 +38,7 @@ def result_page(result: "LensResult", *, max_images: int = 8) -> str:
         facts=_facts(result),
         sets=[[_shot(result, key, row) for key in result.images] for row in range(min(max_images, len(result)))],
         behind=behind,
+        labels=LABELS,
         charts=None if behind is None else _charts(result, behind),
         to_the_mean=result.settings.get("method") == "edit" and edit.get("goal") == "mean",
         modes=0 if behind is None else max((len(means) for means in behind.means.values()), default=1),

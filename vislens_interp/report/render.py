@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from vislens_interp.tables import display_name, display_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from vislens_interp.results.words import Word
 
 LABELS = {
     "inputs": "input",
@@ -59,6 +61,7 @@ def environment() -> "Environment":
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}",
         "short": display_name,
         "spread": spread,
+        "word_list": word_list,
     }
     return made
 
@@ -101,6 +104,11 @@ def evidence_text(evidence: Evidence) -> str:
     """A unit's evidence in one line."""
     numbers = f"held-out r = {evidence.correlation:.2f}, p = {evidence.p_value:.3f}"
     return f"{'; '.join(evidence.reasons)} ({numbers})" if evidence.weak else f"good evidence ({numbers})"
+
+
+def word_list(words: "Sequence[Word]") -> str:
+    """Words, each with its score and its margin."""
+    return ", ".join(f"{one} ({number(one.margin)})" for one in words) or "nothing"
 
 
 def change_text(key: str, value: float) -> str:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from vislens_interp.backends.base import Backend
 from vislens_interp.config import Config, migrate, resolve
 from vislens_interp.files import load_state, rebuilding, save_state
@@ -21,6 +24,7 @@ SCHEMA = {
     "landscape": dict,
     "surrogate?": (dict, None),
     "evidence": [EVIDENCE],
+    "shuffled_axes?": Tensor,
     "config?": {str: {str: object}},
     "settings?": {str: object},
     "seed": int,
@@ -54,6 +58,7 @@ def save(
         "landscape": method.landscape_.state(),
         "surrogate": None if method.surrogate_ is None else method.surrogate_.state(),
         "evidence": [item.to_dict() for item in method.evidence_.values()],
+        "shuffled_axes": method.shuffled_axes,
         "config": method.config.to_dict(),
         "seed": seed,
         "origin": reference.origin,
@@ -169,6 +174,15 @@ def restore(
     if saved.get("surrogate") is not None:
         with rebuilding(path, "surrogate"):
             method.surrogate_ = ResponseSurrogate(method.landscape_, state=saved["surrogate"])
+    axes, units = saved.get("shuffled_axes"), len(method.landscape_.names)
+    if axes is not None and axes.numel():
+        fits = axes.shape[1:] == (units, *backend.shape) and axes.dtype == torch.float32
+        if not fits or not axes.isfinite().all():
+            raise ValueError(
+                f"path={str(path)!r}: shuffled_axes has shape {tuple(axes.shape)}; expected finite numbers, (shuffles, "
+                f"{units}, {', '.join(map(str, backend.shape))}). Restore a copy, or fit again."
+            )
+        method.shuffled_axes = axes.clone()
     method.evidence_ = {item.unit: item for item in map(read_evidence, saved["evidence"])}
     reference = ReferenceSet.without_images(
         saved.get("learned", []), measured=saved["measured"], origin=saved["origin"]

@@ -16,6 +16,7 @@ from torch import Tensor
 from vislens_interp.images import check_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.results.background import Background
+from vislens_interp.results.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +50,7 @@ class LensResult:
         background: The reference set's responses and the landscape, for the report; None leaves those parts of it out.
         importance: For some of the keys (N, H, W) in [0, 1]: how much an optimisation of pixels used each; kept in 8
             bits.
+        words: For directions: what rises and falls along the edit, in words; empty where nothing reads words.
 
     Raises:
         ValueError: Keys, shapes or counts do not fit together, or ``response_std`` is not above 0.
@@ -68,6 +70,7 @@ class LensResult:
     settings: dict[str, Any] = field(default_factory=dict)
     background: Background | None = None
     importance: dict[str, Tensor] = field(default_factory=dict)
+    words: dict[str, Words] = field(default_factory=dict)
     _others: dict[str, "LensResult"] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class LensResult:
                     f"images[{key!r}], {wanted}."
                 )
         self.importance = {key: (value.cpu() * 255).round() / 255 for key, value in self.importance.items()}
+        if not set(self.words) <= set(keys[2:]):
+            raise ValueError(f"words has the keys {list(self.words)}; expected some of images' directions, {keys[2:]}.")
         if len(self.names) != count:
             raise ValueError(f"names has {len(self.names)} entries for {count} images; expected one an input.")
         if not (math.isfinite(self.response_std) and self.response_std > 0):
@@ -251,6 +256,8 @@ class LensResult:
             if "similarity" in row:
                 parts.append(f"similarity {row['similarity']['mean']:.2f}")
             lines.append(", ".join(parts))
+            if key in self.words:
+                lines.append(f"{key}, in words: {self.words[key]}")
         row = table["unedited"]
         line = f"α = 0, the pipeline alone: response {_signed(row['response_change_from_input'])} SD against the input"
         if "similarity" in row:

@@ -18,6 +18,7 @@ from vislens_interp.files import check_writable, recover, write_folder, write_te
 from vislens_interp.images import load_images, to_pil
 from vislens_interp.results.background import BACKGROUND, EVIDENCE, Background, TopImages, read_evidence
 from vislens_interp.results.result import LensResult, json_values
+from vislens_interp.results.words import WORDS, Words
 from vislens_interp.schema import check_inside, check_schema
 from vislens_interp.tables import Value, csv_text, read_csv
 
@@ -34,6 +35,7 @@ COLUMNS = (
     "similarity",
     "seed",
 )
+WORD_COLUMNS = ("key", "word", "rank", "score", "margin")
 REFERENCE_COLUMNS = ("name", "response", "response_sd", "axis_1", "axis_2")
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _COLUMN = [(float, None)]
@@ -60,6 +62,7 @@ SCHEMA = {
     "responses": {str: _COLUMN},
     "similarity": {str: _COLUMN},
     "importance?": {str: [str]},
+    "words?": {str: WORDS},
     "background?": ({**BACKGROUND, "images": {str: [str]}}, None),  # results of earlier versions have none
 }
 
@@ -104,6 +107,7 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
             names=content["names"],
             settings=content["settings"],
             background=None if behind is None else _read_background(folder, behind, content["format_version"], where),
+            words={key: Words.from_dict(kept) for key, kept in content.get("words", {}).items()},
         )
     except ValueError as error:
         raise error if where in str(error) else ValueError(f"{where}: {error}") from error
@@ -172,7 +176,7 @@ def _digest(path: Path) -> str:
 
 
 _OUR_NAMES = re.compile(
-    r"images/\w+/\d{5,}(_[\w-]+)?\.png|figure\.png|report\.html|(manifest|reference)\.csv|result\.json"
+    r"images/\w+/\d{5,}(_[\w-]+)?\.png|figure\.png|report\.html|(manifest|reference|words)\.csv|result\.json"
 )
 
 
@@ -187,6 +191,9 @@ def _write(result: LensResult, folder: Path) -> None:
         result.figure().savefig(folder / "figure.png")
     write_text(folder / "report.html", result.html())
     write_text(folder / "manifest.csv", csv_text(COLUMNS, _rows(result, files), digits=7))
+    if result.words:
+        rows = ([key, one.word, one.rank, one.score, one.margin] for key, said in result.words.items() for one in said)
+        write_text(folder / "words.csv", csv_text(WORD_COLUMNS, rows, digits=4))
     behind, shown = result.background, {}
     if behind is not None:
         for key, row in behind.galleries.items():
@@ -203,6 +210,7 @@ def _write(result: LensResult, folder: Path) -> None:
         "response_mean": result.response_mean,
         "response_std": result.response_std,
         "evidence": None if result.evidence is None else result.evidence.to_dict(),
+        "words": {key: said.to_dict() for key, said in result.words.items()},
         "statistics": result.statistics(),
         "settings": result.settings,
         "names": result.names,

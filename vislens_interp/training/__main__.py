@@ -32,6 +32,7 @@ RECIPES = (
     "reference",
     "vit_tiny64",
     "simclr_resnet50",
+    "words",
 )
 DATA_HELP = (
     "folder with train.zip and test.zip, or train/, test/; the recipes at 64 px also take val, train_0.zip and on, and "
