@@ -5,7 +5,7 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parent))  # for small_layer.py, which is no test
-from small_layer import clouds, small_layer
+from small_layer import clouds, kinds, small_layer
 
 from vislens_interp.atlas import Atlas
 from vislens_interp.backends.base import get_backend
@@ -24,11 +24,6 @@ def backend():
 @pytest.fixture(scope="session")
 def images():
     return clouds(220)
-
-
-def kinds(directions):
-    """Words that say nothing of the units: cloud for each, and one of three kinds."""
-    return [["cloud", f"kind{row % 3}"] for row in range(len(directions))]
 
 
 @pytest.fixture(scope="session")

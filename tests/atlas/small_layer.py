@@ -42,3 +42,8 @@ class SmallLayer(nn.Module):
 
 def small_layer():
     return SmallLayer().eval()
+
+
+def kinds(directions):
+    """Words that say nothing of the units: cloud for each, and one of three kinds."""
+    return [["cloud", f"kind{row % 3}"] for row in range(len(directions))]

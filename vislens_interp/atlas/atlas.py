@@ -1,6 +1,7 @@
 """Atlas: all units of a layer fitted together, and a folder in which each of them can be looked up."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -85,12 +86,7 @@ class Atlas:
     ) -> None:
         self.origin: dict[str, Any] | None = None
         if isinstance(model, str):
-            named = isinstance(backend, str) and isinstance(layer, (str, type(None)))
-            self.origin = (
-                {"model": model, "weights": weights, "layer": layer, "backend": backend, "reading": dict(reading)}
-                if named
-                else None
-            )
+            self.origin = _origin(model, weights, layer, backend, reading)
             model = load_model(model, weights)
         elif weights is not None:
             raise ValueError(f"weights={weights!r} goes with a model by name; expected none with a network. Load them.")
@@ -302,6 +298,17 @@ class Atlas:
         whole = [row for row in rows if reference.names[row].endswith("-0")] or rows
         rows = whole[:: max(1, len(whole) // inputs)][:inputs]
         return reference.images[rows], [reference.names[row] for row in rows]
+
+
+def _origin(
+    model: str, weights: str | None, layer: Any, backend: str | Backend, reading: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """How a worker builds the same model and backend, as JSON values; None where an argument is an object."""
+    said = {"model": model, "weights": weights, "layer": layer, "backend": backend, "reading": dict(reading)}
+    try:
+        return json.loads(json.dumps(said))
+    except TypeError:
+        return None
 
 
 def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by: str) -> list[int]:

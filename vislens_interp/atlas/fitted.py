@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class AtlasFit:
     thumbnails: Tensor
     thumbnail_rows: Tensor
 
-    @property
+    @cached_property
     def column_of(self) -> dict[int, int]:
         """Unit to its column in ``readouts`` and row in ``directions``, for units that are alive."""
         return {unit: column for column, unit in enumerate(self.population.alive.tolist())}

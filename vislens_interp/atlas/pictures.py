@@ -41,7 +41,8 @@ def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor, *, shar
         return (loop.embedder(seen) * wanted[rows]).sum(1)
 
     starts = inputs.repeat(units * len(signs), 1, 1, 1)
-    made = loop.ascend(starts, score, share=share, strength=0.0, chunk=CHUNK).cpu()
+    chunk = max(1, min(CHUNK, len(starts)))  # chunks are filled up
+    made = loop.ascend(starts, score, share=share, strength=0.0, chunk=chunk).cpu()
     return made.unflatten(0, (units, len(signs), count))
 
 

@@ -96,11 +96,6 @@ function view(isMap) {
 }
 
 function start() {
-  if (location.protocol === "file:") {
-    find("offline").hidden = false;
-    find("count").textContent = "";
-    return;
-  }
   const said = new URLSearchParams(location.hash.slice(1));
   for (const id of controls) if (said.has(id)) find(id).value = said.get(id);
   for (const id of controls) find(id).addEventListener("input", update);
