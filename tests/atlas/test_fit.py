@@ -7,7 +7,7 @@ from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 from vislens_interp import FeatureLens
 from vislens_interp.atlas import Atlas
 from vislens_interp.atlas.atlas import chosen_units
-from vislens_interp.atlas.population import describe_population, layer_map, states, top_rows
+from vislens_interp.atlas.population import describe_population, layer_map, most_alike, states, top_rows
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.math import pearson
 from vislens_interp.targets import CallableTarget
@@ -152,7 +152,7 @@ def test_wrong_arguments_say_so(network, backend, images):
         Atlas(network, "layer", images[:50], backend=backend).fit()
     with pytest.raises(ValueError, match=r"weights='w.safetensors' goes with a model by name"):
         Atlas(network, "layer", backend=backend, weights="w.safetensors")
-    flat = CallableTarget(lambda seen: torch.zeros(len(seen), 2), name="flat")
+    flat = CallableTarget(lambda seen: torch.zeros(len(seen), 2), names=["one", "two"])
     with pytest.raises(ValueError, match=r"a target says itself what it reads"):
         Atlas(flat, "layer", backend=backend)
     with pytest.raises(ValueError, match=r"none of its 2 units varies over 220 images"):
@@ -166,3 +166,14 @@ def test_wrong_arguments_say_so(network, backend, images):
 def test_given_inputs_are_what_is_edited(network, backend, images):
     fit = Atlas(network, "layer", images, backend=backend).fit(inputs=clouds(2, seed=9)).fit_
     assert torch.equal(fit.inputs, clouds(2, seed=9))
+
+
+def test_units_of_two_layers_are_paired_by_their_responses():
+    generator = torch.Generator().manual_seed(4)
+    one = torch.randn(100, 5, generator=generator)
+    one[:, 3] = 7
+    other = torch.cat([torch.zeros(100, 1), -one[:, [0]], 3 * one[:, [2, 4]] + 1], 1)
+    best, alike = most_alike(one, other)
+    assert best[[2, 3, 4]].tolist() == [2, -1, 3]
+    assert alike[[2, 4]].tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert most_alike(one, other[:, :1])[0].tolist() == [-1] * 5

@@ -220,3 +220,15 @@ class Refusing:
 def test_an_executor_needs_a_model_by_name(fitted, tmp_path):
     with pytest.raises(ValueError, match=r"executor= needs a model, layer and backend by name"):
         fitted.save(tmp_path / "atlas", executor=Refusing())
+
+
+def test_another_layer_s_atlas_is_compared(store, network, backend, images, tmp_path):
+    before = Atlas(network, "convolution", images, backend=backend).fit(inputs=0)
+    linear = before.save(tmp_path / "linear", site=False)
+    pairs = store.most_alike(linear)
+    assert {row["unit"] for row in pairs} == set(range(UNITS)) - {DEAD, CONSTANT}
+    assert sum(row["unit"] == row["other"] or {row["unit"], row["other"]} == {ORIGINAL, TWIN} for row in pairs) >= 5
+    assert pairs == sorted(pairs, key=lambda row: (-row["correlation"], row["unit"]))
+    others = Atlas(network, "layer", clouds(210, seed=8), backend=backend).fit(inputs=0)
+    with pytest.raises(ValueError, match=r"was made from other reference images than"):
+        store.most_alike(others.save(tmp_path / "others", units=[0], site=False))

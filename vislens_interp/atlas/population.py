@@ -141,3 +141,24 @@ def top_rows(column: Tensor, groups: Tensor, count: int) -> list[int]:
     """
     order = column.argsort(descending=True, stable=True)
     return order[first_rows(groups[order])[:count]].tolist()
+
+
+def most_alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """For each unit of (N, K) responses the unit of (N, L) others, to the same images, that is most alike.
+
+    Returns:
+        (K,) units and (K,) correlations; -1 and NaN for units that do not vary, and where nothing varies.
+    """
+    count = one.shape[1]
+    best, alike = torch.full((count,), -1, dtype=torch.int64), torch.full((count,), torch.nan)
+    ours, theirs = (
+        torch.tensor([unit for unit, word in enumerate(states(part)) if word == "alive"], dtype=torch.int64)
+        for part in (one, other)
+    )
+    if not len(theirs):
+        return best, alike
+    shapes = unit_shapes(other[:, theirs])
+    for part in ours.split(UNITS_AT_ONCE):
+        values, places = (unit_shapes(one[:, part]).T @ shapes).max(1)
+        best[part], alike[part] = theirs[places], values
+    return best, alike

@@ -193,6 +193,36 @@ class AtlasStore:
                 found.append((not in_words, not row["passes"], -(row["correlation"] or 0.0), row["unit"], row))
         return [row for *_, row in sorted(found, key=lambda item: item[:4])[:limit]]
 
+    def most_alike(self, other: "AtlasStore") -> list[dict[str, Any]]:
+        """For each unit the unit of another atlas whose responses to the same reference images are most alike.
+
+        Args:
+            other: Of another layer or another model, on the same reference images.
+
+        Returns:
+            A dictionary a unit that varies, ``unit``, ``other`` and ``correlation``, the most alike first.
+
+        Raises:
+            ValueError: The two were made from other reference images.
+        """
+        from vislens_interp.atlas.fitted import AtlasFit
+        from vislens_interp.atlas.population import most_alike
+
+        keys = [store.manifest["fit"]["reference"]["key"] for store in (self, other)]
+        if keys[0] != keys[1]:
+            raise ValueError(
+                f"other={str(other.folder)!r} was made from other reference images than {str(self.folder)!r}; expected"
+                " the same. Make one of them again with the images of the other."
+            )
+        one, another = (AtlasFit.load(store.folder / FIT).responses for store in (self, other))
+        best, alike = most_alike(one, another)
+        rows = [
+            {"unit": unit, "other": int(best[unit]), "correlation": float(alike[unit])}
+            for unit in self.table(["unit"])["unit"].to_pylist()
+            if best[unit] >= 0
+        ]
+        return sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))
+
     def describe(self) -> str:
         """The atlas in a few lines."""
         rows = self.table(["state", "passes", "duplicate_of", "error"]).to_pylist()
