@@ -1,7 +1,8 @@
 """The work behind ``Atlas.save``: shards of units, made here or by the workers of an executor, then one table."""
 
+import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor, Future, as_completed
+from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,8 @@ BYTES_A_UNIT = 60_000
 """What a unit takes on the disk, about."""
 HALF = 0.5
 """Share of the change of pixels at which the dose-response is measured between input and picture."""
+LOOK_SECONDS = 0.05
+"""Between two looks at the work of an executor."""
 ATTEMPTS = 2
 """How often an executor is asked for a shard before this process makes it."""
 
@@ -160,15 +163,14 @@ def _made(
     """Make the missing shards; their numbers as each is done."""
     left = dict.fromkeys(missing, 0)
     while left and executor is not None:
-        waiting: dict[Future[int], int] = {}
+        waiting: dict[Any, int] = {}
         try:
             for number in left:
                 waiting[executor.submit(run_shard, str(maker.folder), number)] = number
         except RuntimeError as error:  # a pool whose worker died takes no more
             say(f"warning: the executor takes no more work ({error}); this process goes on alone")
             executor = None
-        for future in as_completed(waiting):
-            number = waiting[future]
+        for future, number in _finished(waiting):
             try:
                 future.result()
             except (Exception, CancelledError) as error:  # noqa: BLE001 (whatever a worker died of)
@@ -183,6 +185,17 @@ def _made(
         name, units = shards[number]
         maker.make(name, units)
         yield number
+
+
+def _finished(waiting: dict[Any, int]) -> Iterator[tuple[Any, int]]:
+    """Futures as they end, with their shards; asked for ``done()``, which jobs of a queue know too."""
+    left = dict(waiting)
+    while left:
+        ended = [future for future in left if future.done()]
+        for future in ended:
+            yield future, left.pop(future)
+        if not ended:
+            time.sleep(LOOK_SECONDS)
 
 
 def run_shard(folder: str, number: int) -> int:
