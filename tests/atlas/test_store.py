@@ -21,6 +21,7 @@ from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 
 from vislens_interp.atlas import Atlas, open_atlas
 from vislens_interp.atlas.pictures import CELL, paint, sheet
+from vislens_interp.atlas.population import layer_map
 from vislens_interp.files import locked
 
 UNIT = 4
@@ -117,17 +118,16 @@ def test_a_killed_run_goes_on_to_the_same_bytes(store, tmp_path):
     folder = tmp_path / "killed"
     threads = str(torch.get_num_threads())
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(folder), threads]
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
     kept = {}
     for stage in ("reading/*.safetensors", "shards/*.parquet"):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not list(folder.glob(stage)) and process.poll() is None:
             time.sleep(0.002)
         assert process.poll() is None, "it ended before it could be killed"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         kept = {path: path.stat().st_mtime_ns for path in folder.glob("shards/*.parquet")}
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True)
     assert contents(folder) == contents(store.folder)
     assert kept
     assert all(path.stat().st_mtime_ns == earlier for path, earlier in kept.items()), "a finished shard was made again"
@@ -232,3 +232,12 @@ def test_another_layer_s_atlas_is_compared(store, network, backend, images, tmp_
     others = Atlas(network, "layer", clouds(210, seed=8), backend=backend).fit(inputs=0)
     with pytest.raises(ValueError, match=r"was made from other reference images than"):
         store.most_alike(others.save(tmp_path / "others", units=[0], site=False))
+
+
+def test_a_missing_extra_says_how_it_is_installed(fitted, tmp_path, monkeypatch):
+    for module in ("pyarrow", "sklearn.manifold"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"kept by pyarrow, which is not installed; .* 'vislens_interp\[atlas\]'"):
+        fitted.save(tmp_path / "atlas")
+    with pytest.raises(ImportError, match=r"needs scikit-learn, which is not installed; .* 'vislens_interp\[atlas\]'"):
+        layer_map(torch.randn(30, 12))

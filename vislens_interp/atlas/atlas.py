@@ -138,6 +138,7 @@ class Atlas:
             check_writable(place / FIT)
             if (place / FIT).is_file():
                 self.fit_ = AtlasFit.load(place / FIT, key)
+                _clear(place / READING)  # a kill may have come between
                 return self
         responses = self._read(reference, key, place, progress)
         self.fit_ = self._fit(reference, responses, key, about, inputs, progress)

@@ -104,7 +104,7 @@ def layer_map(responses: Tensor, seed: int = 0) -> Tensor:
         seed: Of t-SNE.
 
     Raises:
-        ModuleNotFoundError: scikit-learn is not installed.
+        ImportError: scikit-learn is not installed.
     """
     shapes = unit_shapes(responses).T
     count = len(shapes)
@@ -115,7 +115,13 @@ def layer_map(responses: Tensor, seed: int = 0) -> Tensor:
     if places.shape[1] < 2:
         places = torch.cat([places, torch.zeros(count, 1)], 1)
     if count >= 10:
-        from sklearn.manifold import TSNE
+        try:
+            from sklearn.manifold import TSNE
+        except ImportError as error:
+            raise ImportError(
+                "the map of an atlas needs scikit-learn, which is not installed; expected the extra 'atlas'. Install it:"
+                " pip install 'vislens_interp[atlas]'"
+            ) from error
 
         made = TSNE(init="pca", perplexity=min(30.0, (count - 1) / 3), random_state=seed, n_jobs=1)
         places = torch.from_numpy(made.fit_transform(scores.double().numpy()).astype("float32"))

@@ -17,20 +17,22 @@ FORMAT = 1
 KIND = "vislens_interp atlas"
 MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
 SHARDS, SHEETS, INPUTS = "shards", "sheets", "inputs.webp"
-_INSTALL = "pip install 'vislens_interp[atlas]'"
 
 
 def arrow() -> Any:
     """pyarrow, with its Parquet module loaded.
 
     Raises:
-        ModuleNotFoundError: It is not installed; the message says how.
+        ImportError: It is not installed; the message says how.
     """
     try:
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"an atlas is kept by pyarrow, which is not installed: {_INSTALL}") from error
+    except ImportError as error:
+        raise ImportError(
+            "an atlas is kept by pyarrow, which is not installed; expected the extra 'atlas'. Install it: pip install"
+            " 'vislens_interp[atlas]'"
+        ) from error
     return pyarrow
 
 
