@@ -119,8 +119,8 @@ def layer_map(responses: Tensor, seed: int = 0) -> Tensor:
             from sklearn.manifold import TSNE
         except ImportError as error:
             raise ImportError(
-                "the map of an atlas needs scikit-learn, which is not installed; expected the extra 'atlas'. Install it:"
-                " pip install 'vislens_interp[atlas]'"
+                "the map of an atlas needs scikit-learn, which is not installed; expected the extra 'atlas'. Install"
+                " it: pip install 'vislens_interp[atlas]'"
             ) from error
 
         made = TSNE(init="pca", perplexity=min(30.0, (count - 1) / 3), random_state=seed, n_jobs=1)
