@@ -110,7 +110,7 @@ def fault_lines(browser):
 def test_search_filters_and_order(browser, address, store):
     opened(browser, address)
     rows = {row["unit"]: row for row in store.table().to_pylist()}
-    ranked = sorted(rows, key=lambda unit: (-(rows[unit]["correlation"] or -9), unit))
+    ranked = sorted(rows, key=lambda unit: (-round(rows[unit]["correlation"] or -9, 4), unit))
     assert cards(browser) == ranked
     search = find(browser, "#search")
     press(browser, "/")
