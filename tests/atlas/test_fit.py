@@ -157,7 +157,7 @@ def test_wrong_arguments_say_so(network, backend, images):
         Atlas(flat, "layer", backend=backend)
     with pytest.raises(ValueError, match=r"none of its 2 units varies over 220 images"):
         Atlas(flat, images=images, backend=backend).fit()
-    with pytest.raises(KeyError, match=r"layer"):
+    with pytest.raises(ValueError, match=r"layer 'conv9' not found in SmallLayer"):
         Atlas(network, "conv9", backend=backend)
     with pytest.raises(ValueError, match=r"shuffles=0, draws=1000; expected 1 <= shuffles"):
         Atlas(network, "layer", images, backend=backend).fit(shuffles=0)
