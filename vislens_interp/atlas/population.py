@@ -66,7 +66,7 @@ def describe_population(responses: Tensor) -> Population:
     words = states(responses)
     alive = torch.tensor([unit for unit, word in enumerate(words) if word == "alive"], dtype=torch.int64)
     scores = {name: torch.full((count,), torch.nan, dtype=torch.float64) for name in ("sparsity", "selectivity")}
-    for part in alive.split(UNITS_AT_ONCE):
+    for part in alive.split(UNITS_AT_ONCE) if len(alive) else ():  # an empty tensor splits into one empty part
         scores["sparsity"][part] = sparsity(responses[:, part])
         scores["selectivity"][part] = selectivity(responses[:, part])
     duplicate_of = torch.full((count,), -1, dtype=torch.int64)
