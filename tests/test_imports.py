@@ -34,7 +34,7 @@ LEVELS = [
     {"targets", "landscape", "backends", "reference", "models"},
     {"brain", "methods", "metrics"},
     {"results", "report"},
-    {"evaluation", "lens", "download"},
+    {"evaluation", "lens", "download", "atlas"},
     {"doctor"},
     {"training", "cli"},
 ]

@@ -3,6 +3,9 @@
 # ruff: noqa: F401
 
 from vislens_interp import zoo
+from vislens_interp.atlas.atlas import Atlas
+from vislens_interp.atlas.population import describe_population, layer_map
+from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.depth_embedder import DepthEmbedder
@@ -54,6 +57,7 @@ from vislens_interp.metrics.predictivity import predictivity as pairs_told
 from vislens_interp.metrics.realism import frechet_distance, kernel_distance
 from vislens_interp.metrics.response import interpolate_at, percentile_among
 from vislens_interp.metrics.spectrum import spectrum_distance
+from vislens_interp.models import load_model
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets import LayerTarget

@@ -122,7 +122,7 @@ def test_any_vocabulary_by_a_clip(tmp_path):
     write_clip(tmp_path)
     clip, _ = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     tokenize = lambda texts: open_clip.get_tokenizer("ViT-B-32", context_length=clip.context_length)(texts)  # noqa: E731
-    vocabulary = ["river", "fire", "spider", "piano"]
+    vocabulary = ["river", "burning fire", "a very old spider", "grand piano in a large hall"]
     readout = WordReadout.of_clip(clip.eval(), lambda texts: tokenize(texts) % clip.vocab_size, vocabulary)
     assert len(readout.weights) == clip.visual.output_dim
     x = torch.randn(200, len(readout.weights), generator=torch.Generator().manual_seed(0))

@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_visualize(commands, common)
     _add_compare(commands, common)
     _add_units(commands, common)
+    _add_atlas(commands, common, quiet)
     _add_doctor(commands, quiet)
     _add_download(commands, quiet)
     _add_accept(commands, quiet)
@@ -124,6 +125,56 @@ def _add_units(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     _add_model(units)
     units.set_defaults(command="units")
+
+
+def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.ArgumentParser) -> None:
+    atlas = commands.add_parser(
+        "atlas",
+        parents=[common],
+        help="all units of a layer: a table, pictures and a site to search",
+        description="Fit all units of a layer together and write a table, pictures and a site. Goes on where an"
+        " interrupted run stopped. Then: vislens atlas serve DIR, vislens atlas query DIR WORDS.",
+    )
+    atlas.add_argument("--model", help="zoo:NAME (trained), timm:NAME or torchvision:NAME")
+    atlas.add_argument("--weights", metavar="FILE", help="safetensors file with the model's state dict")
+    atlas.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
+    atlas.add_argument("--pool", default="mean", help="map to one number: mean, max, center, ... (default: mean)")
+    atlas.add_argument("--images", metavar="DIR", help="reference images, at least 200 (default: the backend's own)")
+    atlas.add_argument("--backend", default=DEFAULT_BACKEND, help=f"default: {DEFAULT_BACKEND}")
+    atlas.add_argument("--out", metavar="DIR", help="folder of the atlas")
+    atlas.add_argument("--units", type=parse_units, metavar="0-511", help="only these, such as 0-63,100 (default: all)")
+    atlas.add_argument("--top", type=int, metavar="N", help="only the best N of them")
+    atlas.add_argument("--by", choices=("selectivity", "sparsity", "correlation"), default="selectivity")
+    atlas.add_argument("--inputs", type=int, default=6, metavar="N", help="pictures each way a unit (default: 6)")
+    atlas.add_argument("--draws", type=int, default=1000, help="permutations of each unit's null (default: 1000)")
+    atlas.add_argument("--workers", type=int, default=0, help="processes beside this one (default: 0)")
+    atlas.set_defaults(command="atlas")
+    verbs = atlas.add_subparsers(title="of a finished atlas", metavar="serve | query")
+    serve = verbs.add_parser("serve", parents=[quiet], help="show the site in a browser on this machine")
+    serve.add_argument("folder", metavar="DIR")
+    serve.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
+    serve.set_defaults(command="atlas_serve")
+    query = verbs.add_parser("query", parents=[quiet], help="list the units whose words or top images hold a word")
+    query.add_argument("folder", metavar="DIR")
+    query.add_argument("text", metavar="WORDS")
+    query.add_argument("--limit", type=int, default=20, help="units at most (default: 20)")
+    query.add_argument("--json", action="store_true", help="print one JSON object")
+    query.set_defaults(command="atlas_query")
+
+
+def parse_units(text: str) -> list[int]:
+    """Units from a shell: numbers and ranges with commas between them.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    units: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of units; expected one such as 0-511 or 3,7,20-29")
+        units += range(int(first), int(last or first) + 1)
+    return units
 
 
 def _add_doctor(commands: Any, quiet: argparse.ArgumentParser) -> None:

@@ -138,6 +138,65 @@ def units(args: argparse.Namespace) -> None:
         say("?: the channel axis is not known; in Python, FeatureLens(..., layout=) says which it is")
 
 
+def atlas(args: argparse.Namespace) -> None:
+    """Run ``vislens atlas``."""
+    from concurrent.futures import ProcessPoolExecutor
+    from contextlib import nullcontext
+    from multiprocessing import get_context
+
+    from vislens_interp.atlas import Atlas
+
+    if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
+        raise ValueError(f"vislens atlas needs {' and '.join(missing)}; vislens atlas --help shows all.")
+    device = _device(args.device)
+    if device.type != "cpu":
+        raise ValueError(f"--device {args.device}: an atlas is made on the CPU from the shell; pass --device cpu.")
+    made = Atlas(
+        args.model,
+        args.layer,
+        args.images,
+        backend=args.backend,
+        weights=args.weights,
+        seed=args.seed,
+        pool=args.pool,
+    )
+    made.fit(args.out, inputs=args.inputs, draws=args.draws, progress=not args.quiet)
+    pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
+    with pool as executor:
+        store = made.save(
+            args.out, units=args.units, top=args.top, by=args.by, executor=executor, progress=not args.quiet
+        )
+    paths = {"site": str(store.folder / "index.html"), "table": str(store.path)}
+    _report(args, f"{store.describe()}\nto look at it: vislens atlas serve {args.out}", paths, {"out": args.out})
+
+
+def atlas_serve(args: argparse.Namespace) -> None:
+    """Run ``vislens atlas serve``."""
+    from vislens_interp.atlas.serve import site_server
+
+    with site_server(args.folder, args.port) as server:
+        host, port = server.server_address[:2]
+        print(f"http://{host!s}:{port}/ (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+def atlas_query(args: argparse.Namespace) -> None:
+    """Run ``vislens atlas query``."""
+    from vislens_interp.atlas import open_atlas
+
+    found = open_atlas(args.folder).query(args.text, args.limit)
+    if args.json:
+        print(json.dumps({"units": found}))
+        return
+    for row in found:
+        evidence = "good" if row["passes"] else "weak" if row["state"] == "alive" else row["state"]
+        r = "–" if row["correlation"] is None else f"{row['correlation']:.2f}"
+        words = ", ".join(row["words"]) or ", ".join(Path(name).name for name in row["top_images"][:3])
+        print(f"unit {row['name']}\t{evidence}\tr {r}\t{words}")
+    if not found and not args.quiet:
+        say(f"no unit holds {args.text!r} in its number, words or top images")
+
+
 def doctor(args: argparse.Namespace) -> None:
     """Run ``vislens doctor``."""
     from vislens_interp.doctor import report

@@ -1,0 +1,41 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent))  # for small_layer.py, which is no test
+from small_layer import clouds, kinds, small_layer
+
+from vislens_interp.atlas import Atlas
+from vislens_interp.backends.base import get_backend
+
+
+@pytest.fixture(scope="session")
+def network():
+    return small_layer()
+
+
+@pytest.fixture(scope="session")
+def backend():
+    return get_backend("embedded", size=64)
+
+
+@pytest.fixture(scope="session")
+def images():
+    return clouds(220)
+
+
+@pytest.fixture(scope="session")
+def fitted(network, backend, images):
+    """All units, fitted, with two inputs. Tests do not fit it again."""
+    before = torch.random.get_rng_state()
+    atlas = Atlas(network, "layer", images, backend=backend, words=kinds).fit(inputs=2, top_images=4)
+    assert torch.equal(before, torch.random.get_rng_state())
+    return atlas
+
+
+@pytest.fixture(scope="session")
+def store(fitted, tmp_path_factory):
+    """A finished atlas of all units. Tests do not write into it."""
+    return fitted.save(tmp_path_factory.mktemp("atlas") / "layer", shard=5)

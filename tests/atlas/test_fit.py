@@ -1,0 +1,179 @@
+"""Numbers of all units at once: those of a lens on each, and nothing found where there is nothing."""
+
+import pytest
+import torch
+from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
+
+from vislens_interp import FeatureLens
+from vislens_interp.atlas import Atlas
+from vislens_interp.atlas.atlas import chosen_units
+from vislens_interp.atlas.population import describe_population, layer_map, most_alike, states, top_rows
+from vislens_interp.atlas.readout import fit_readouts
+from vislens_interp.math import pearson
+from vislens_interp.targets import CallableTarget
+
+UNIT = 4
+
+
+@pytest.fixture(scope="module")
+def lens(network, backend, images):
+    """A lens whose VAE stays where its closed-form start put it."""
+    return FeatureLens(network, "layer", UNIT, backend=backend).fit(images, lr=1e-12)
+
+
+def test_a_unit_has_the_numbers_of_a_lens_on_it_alone(fitted, lens):
+    found, fit = lens.evidence_[str(UNIT)], fitted.fit_
+    column = fit.column_of[UNIT]
+    assert fit.readouts.correlation[column].item() == pytest.approx(found.correlation, abs=1e-4)
+    assert fit.readouts.p_value[column].item() == pytest.approx(found.p_value, abs=2e-3)
+    assert int(fit.readouts.strong_images[column]) == found.strong_images
+    assert fit.readouts.held_out == found.held_out
+    assert fit.readouts.draws == 1000
+
+
+def test_its_axis_is_the_lens_s(fitted, lens, backend, images):
+    landscape, column = lens.landscape_, fitted.fit_.column_of[UNIT]
+    axis = landscape.axis(0, landscape.latents)
+    x = lens.reference_set.embeddings(backend)
+    ours = x @ fitted.fit_.directions[column] / 4.0  # the prior's mean lies at four SDs of the prediction
+    assert torch.allclose(ours - ours.mean(), axis - axis.mean(), atol=1e-3)
+
+
+def test_after_the_lens_s_training_the_numbers_stay_near(fitted, network, backend, images):
+    found = FeatureLens(network, "layer", UNIT, backend=backend).fit(images).evidence_[str(UNIT)]
+    column = fitted.fit_.column_of[UNIT]
+    assert fitted.fit_.readouts.correlation[column].item() == pytest.approx(found.correlation, abs=0.02)
+
+
+def test_dead_constant_and_doubled_units_are_known(fitted):
+    population = fitted.fit_.population
+    assert [population.state[unit] for unit in (DEAD, CONSTANT, 0)] == ["dead", "constant", "alive"]
+    assert population.duplicate_of[TWIN] == ORIGINAL
+    assert (population.duplicate_of[:TWIN] == -1).all()
+    assert population.neighbours[TWIN, 0] == ORIGINAL
+    assert population.likeness[TWIN, 0] > 0.999
+    assert population.neighbours[DEAD].unique().tolist() == [-1]
+    assert len(fitted.fit_.readouts.correlation) == UNITS - 2
+
+
+def test_likeness_is_the_correlation_of_responses(fitted):
+    responses, population = fitted.fit_.responses.double(), fitted.fit_.population
+    for place in (0, 3):
+        other = int(population.neighbours[UNIT, place])
+        expected = pearson(responses[:, UNIT], responses[:, other]).item()
+        assert population.likeness[UNIT, place].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_noise_passes_no_false_discovery_rate():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(400, 20, generator=generator)
+    noise = torch.randn(400, 150, generator=generator)
+    rows = torch.arange(400)
+    found = fit_readouts(latents, noise, rows, rows[:320], rows[320:])
+    assert (found.p_value < 0.05).double().mean() < 0.12
+    assert (found.q_value <= 0.05).sum() <= 1
+    planted = torch.cat([noise, latents[:, :30] @ torch.randn(20, 30, generator=generator)], 1)
+    found = fit_readouts(latents, planted, rows, rows[:320], rows[320:])
+    assert (found.q_value[150:] <= 0.05).all()
+    assert (found.q_value[:150] <= 0.05).sum() <= 8  # of 38 discoveries, five in a hundred and chance
+    assert found.reasons(160) == []
+    assert any("correlation" in reason or "p =" in reason for reason in found.reasons(0))
+
+
+def test_many_columns_in_parts_are_as_one_by_one():
+    generator = torch.Generator().manual_seed(1)
+    latents, rows = torch.randn(300, 12, generator=generator), torch.arange(300)
+    responses = latents @ torch.randn(12, 300, generator=generator) + torch.randn(300, 300, generator=generator)
+    whole = fit_readouts(latents, responses, rows, rows[:250], rows[250:], draws=100)
+    for unit in (0, 255, 256, 299):
+        one = fit_readouts(latents, responses[:, [unit]], rows, rows[:250], rows[250:], draws=100)
+        assert torch.allclose(whole.filters[:, unit], one.filters[:, 0], atol=1e-6)
+        assert whole.p_value[unit] == pytest.approx(one.p_value.item(), abs=0.011)
+
+
+def test_crops_of_one_photograph_count_once(fitted):
+    assert top_rows(torch.tensor([0.0, 9.0, 8.0, 7.0]), torch.tensor([0, 1, 1, 2]), 8) == [1, 3, 0]
+    latents, groups = torch.randn(300, 6), torch.arange(300) // 3
+    found = fit_readouts(latents, latents[:, :1], groups, torch.arange(240), torch.arange(240, 300), draws=100)
+    assert found.held_out == 20
+
+
+def test_the_map_puts_like_units_together():
+    generator = torch.Generator().manual_seed(2)
+    kinds = torch.randn(200, 3, generator=generator)
+    responses = kinds[:, torch.arange(30) % 3] + 0.1 * torch.randn(200, 30, generator=generator)
+    places = layer_map(responses)
+    assert places.min() == 0
+    assert places.max() == 1
+    distance = torch.cdist(places, places)
+    same = torch.arange(30)[:, None] % 3 == torch.arange(30) % 3
+    assert distance[same].max() < distance[~same].min()
+    assert torch.equal(places, layer_map(responses))
+    assert layer_map(responses[:, :1]).tolist() == [[0.5, 0.5]]
+    assert layer_map(responses[:, :2]).shape == (2, 2)
+
+
+def test_responses_that_are_not_finite_are_named():
+    responses = torch.randn(50, 3)
+    responses[4, 1] = torch.inf
+    assert states(responses) == ["alive", "not finite", "alive"]
+    assert describe_population(responses).neighbours[0].tolist()[:2] == [2, -1]
+
+
+def test_words_come_from_the_direction_in_the_embedding(network, backend, images):
+    seen = []
+
+    def words(directions):
+        seen.append(directions)
+        return [[f"word{row}"] for row in range(len(directions))]
+
+    fit = Atlas(network, "layer", images, backend=backend, words=words).fit(inputs=0).fit_
+    assert seen[0].shape == (UNITS - 2, backend.shape[0])
+    assert torch.allclose(seen[0].norm(dim=1), torch.ones(UNITS - 2), atol=1e-4)
+    assert fit.words[TWIN] == [f"word{UNITS - 3}"]
+    assert fit.words[DEAD] == []
+
+
+def test_units_are_chosen_by_a_score(fitted):
+    fit = fitted.fit_
+    assert chosen_units(fit, [5, 2, 2], None, "selectivity") == [2, 5]
+    best = chosen_units(fit, None, 3, "sparsity")
+    assert best == sorted(fit.population.sparsity.nan_to_num(-1).topk(3).indices.tolist())
+    with pytest.raises(ValueError, match=r"units=\[12\], but the layer has units 0 to 11"):
+        chosen_units(fit, [12], None, "sparsity")
+    with pytest.raises(ValueError, match=r"by='beauty' is unknown; expected one of 'selectivity', 'sparsity', 'corr"):
+        chosen_units(fit, None, 3, "beauty")
+    with pytest.raises(ValueError, match=r"top=0; expected at least 1"):
+        chosen_units(fit, None, 0, "sparsity")
+
+
+def test_wrong_arguments_say_so(network, backend, images):
+    with pytest.raises(ValueError, match=r"images holds 50 images; an atlas needs at least 200"):
+        Atlas(network, "layer", images[:50], backend=backend).fit()
+    with pytest.raises(ValueError, match=r"weights='w.safetensors' goes with a model by name"):
+        Atlas(network, "layer", backend=backend, weights="w.safetensors")
+    flat = CallableTarget(lambda seen: torch.zeros(len(seen), 2), names=["one", "two"])
+    with pytest.raises(ValueError, match=r"a target says itself what it reads"):
+        Atlas(flat, "layer", backend=backend)
+    with pytest.raises(ValueError, match=r"none of its 2 units varies over 220 images"):
+        Atlas(flat, images=images, backend=backend).fit()
+    with pytest.raises(ValueError, match=r"layer 'conv9' not found in SmallLayer"):
+        Atlas(network, "conv9", backend=backend)
+    with pytest.raises(ValueError, match=r"shuffles=0, draws=1000; expected 1 <= shuffles"):
+        Atlas(network, "layer", images, backend=backend).fit(shuffles=0)
+
+
+def test_given_inputs_are_what_is_edited(network, backend, images):
+    fit = Atlas(network, "layer", images, backend=backend).fit(inputs=clouds(2, seed=9)).fit_
+    assert torch.equal(fit.inputs, clouds(2, seed=9))
+
+
+def test_units_of_two_layers_are_paired_by_their_responses():
+    generator = torch.Generator().manual_seed(4)
+    one = torch.randn(100, 5, generator=generator)
+    one[:, 3] = 7
+    other = torch.cat([torch.zeros(100, 1), -one[:, [0]], 3 * one[:, [2, 4]] + 1], 1)
+    best, alike = most_alike(one, other)
+    assert best[[2, 3, 4]].tolist() == [2, -1, 3]
+    assert alike[[2, 4]].tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert most_alike(one, other[:, :1])[0].tolist() == [-1] * 5

@@ -1,0 +1,268 @@
+"""The site: in a real browser, and by its files."""
+
+import json
+import re
+import threading
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS
+
+from vislens_interp.atlas.serve import site_server
+from vislens_interp.atlas.site import dose_chart, environment
+from vislens_interp.atlas.store import AtlasStore
+
+CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+QUIET = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+
+
+@contextmanager
+def served(folder):
+    """The address of a site, while it is served."""
+    server = site_server(folder)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(store):
+    with served(store.folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Debian's chromium without a window."""
+    if not Path(CHROMIUM).is_file() or not Path(DRIVER).is_file():
+        pytest.skip(f"{CHROMIUM} or {DRIVER} is not installed: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    driver.set_window_size(1280, 900)
+    driver.implicitly_wait(20)
+    yield driver
+    driver.quit()
+
+
+def opened(browser, address, page=""):
+    """A page whose units are read."""
+    browser.get("about:blank")
+    browser.get(address + page)
+    if "unit/" not in page:
+        wait(browser, lambda: f" of {UNITS} units" in text(browser, "#count"))
+
+
+def wait(browser, ready, seconds=30):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, seconds, 0.05).until(lambda _: ready())
+
+
+def find(browser, selector):
+    return browser.find_element("css selector", selector)
+
+
+def text(browser, selector):
+    return find(browser, selector).text
+
+
+def cards(browser):
+    """Units of the cards that are shown, in order."""
+    script = "return [...document.querySelectorAll('#cards a')].map((a) => a.getAttribute('href'))"
+    return [int(re.fullmatch(r"unit/(\d+)\.html", link)[1]) for link in browser.execute_script(script)]
+
+
+def press(browser, key):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(key).perform()
+
+
+def fault_lines(browser):
+    return [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.mark.browser
+def test_search_filters_and_order(browser, address, store):
+    opened(browser, address)
+    rows = {row["unit"]: row for row in store.table().to_pylist()}
+    ranked = sorted(rows, key=lambda unit: (-round(rows[unit]["correlation"] or -9, 4), unit))
+    assert cards(browser) == ranked
+    search = find(browser, "#search")
+    press(browser, "/")
+    assert browser.switch_to.active_element == search
+    search.send_keys("cloud KIND2")
+    assert sorted(cards(browser)) == [unit for unit in rows if "kind2" in rows[unit]["words"]]
+    assert float(find(browser, "body").get_attribute("data-search-ms")) < 100
+    search.clear()
+    search.send_keys("7")
+    assert cards(browser) == [7]
+    from selenium.webdriver.common.keys import Keys
+
+    search.send_keys(Keys.ESCAPE)
+    assert len(cards(browser)) == UNITS
+    find(browser, "#evidence option[value=silent]").click()
+    assert sorted(cards(browser)) == [DEAD, CONSTANT]
+    find(browser, "#evidence option[value=twin]").click()
+    assert cards(browser) == [TWIN]
+    find(browser, "#evidence option[value=all]").click()
+    find(browser, "#order option[value=sparsity]").click()
+    sparse = [rows[unit]["sparsity"] for unit in cards(browser) if rows[unit]["sparsity"] is not None]
+    assert sparse == sorted(sparse, reverse=True)
+    browser.execute_script(
+        "const s = document.getElementById('sparsity'); s.value = 50; s.dispatchEvent(new Event('input'))"
+    )
+    middle = (max(sparse) + min(sparse)) / 2
+    assert len(cards(browser)) == sum(value >= middle - 1e-4 for value in sparse)
+    assert "sparsity=50" in browser.current_url
+    assert fault_lines(browser) == []
+
+
+@pytest.mark.browser
+def test_an_address_keeps_the_search(browser, address):
+    opened(browser, address, "#search=kind1&order=unit")
+    found = cards(browser)
+    assert found == sorted(found)
+    assert 0 < len(found) < UNITS
+    assert find(browser, "#search").get_attribute("value") == "kind1"
+
+
+@pytest.mark.browser
+def test_from_a_unit_to_its_neighbour_and_back(browser, address):
+    opened(browser, address, "#search=11")
+    find(browser, "#cards a").click()
+    wait(browser, lambda: browser.current_url.endswith(f"unit/{TWIN}.html"))
+    assert text(browser, "h1") == f"Unit {TWIN}"
+    assert f"A duplicate of unit {ORIGINAL}" in text(browser, ".verdict")
+    boxes = browser.find_elements("css selector", ".edits .cell")
+    assert len(boxes) == 6
+    loaded = "return getComputedStyle(document.querySelector('.strip .cell')).backgroundImage"
+    assert f"sheets/{TWIN}.webp" in browser.execute_script(loaded)
+    find(browser, ".cards a").click()
+    wait(browser, lambda: browser.current_url.endswith(f"unit/{ORIGINAL}.html"))
+    from selenium.webdriver.common.keys import Keys
+
+    press(browser, Keys.ARROW_RIGHT)
+    wait(browser, lambda: browser.current_url.endswith(f"unit/{ORIGINAL + 1}.html"))
+    press(browser, Keys.ARROW_LEFT)
+    wait(browser, lambda: browser.current_url.endswith(f"unit/{ORIGINAL}.html"))
+    press(browser, "i")
+    wait(browser, lambda: browser.current_url.endswith("/index.html"))
+    assert fault_lines(browser) == []
+
+
+@pytest.mark.browser
+def test_the_map_shows_and_opens_units(browser, address):
+    opened(browser, address)
+    press(browser, "m")
+    assert find(browser, "#map").is_displayed()
+    assert not find(browser, "#cards").is_displayed()
+    painted = """
+      const c = document.getElementById("map"); const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+      let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n"""
+    wait(browser, lambda: browser.execute_script(painted) > 200)
+    from selenium.webdriver.common.keys import Keys
+
+    browser.execute_script("document.getElementById('map').focus()")
+    press(browser, Keys.ARROW_RIGHT)
+    shown = re.search(r"[●○] (\d+): r", text(browser, "#map-label"))
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: browser.current_url.endswith(f"unit/{shown[1]}.html"))
+    assert fault_lines(browser) == []
+
+
+@pytest.mark.browser
+def test_nothing_overflows_on_a_phone_and_the_dark_is_dark(browser, address):
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        for page in ("", f"unit/{ORIGINAL}.html"):
+            opened(browser, address, page)
+            width = browser.execute_script("return document.documentElement.scrollWidth")
+            assert width <= 390, page
+            colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+            assert colour == "rgb(21, 23, 26)"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.browser
+def test_a_unit_s_page_needs_no_server_and_the_index_says_that_it_does(browser, store):
+    browser.get(f"file://{store.folder}/unit/{ORIGINAL}.html")
+    assert text(browser, "h1") == f"Unit {ORIGINAL}"
+    browser.get(f"file://{store.folder}/index.html")
+    assert "vislens atlas serve" in text(browser, "#offline")
+    browser.get_log("browser")  # it says that modules are not read from files
+
+
+def test_every_link_of_every_page_is_there(store):
+    pages = [store.folder / "index.html", *sorted((store.folder / "unit").glob("*.html"))]
+    assert len(pages) == UNITS + 1
+    for page in pages:
+        for link in re.findall(r"""(?:href|src)="([^"#]+)"|url\('([^']+)'\)""", page.read_text(encoding="utf-8")):
+            name = "".join(link)
+            if not name.startswith("data:"):
+                assert (page.parent / name).exists(), (page.name, name)
+
+
+def test_nothing_comes_from_elsewhere(store):
+    for path in [*store.folder.rglob("*.html"), *store.folder.rglob("*.js"), *store.folder.rglob("*.css")]:
+        assert not re.search(r"https?://", path.read_text(encoding="utf-8")), path
+
+
+def test_text_is_escaped():
+    page = environment().from_string("{{ word }}").render(word="<script>alert(1)</script>")
+    assert page == "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+def test_a_chart_has_its_points_where_they_belong():
+    chart = dose_chart({"doses": [-1.0, 0.0, 1.0], "dose_response": [-2.0, 0.0, 4.0]})
+    assert chart["line"] == "25.0,97.5 150.0,70.0 275.0,15.0"
+    assert dose_chart({"doses": None, "dose_response": None}) is None
+
+
+def test_the_index_s_files_hold_every_unit(store):
+    about = json.loads((store.folder / "site" / "index.json").read_text())
+    entries = [entry for name in about["parts"] for entry in json.loads((store.folder / "site" / name).read_text())]
+    assert [entry[0] for entry in entries] == list(range(UNITS))
+    assert about["columns"] == 4
+
+
+def test_the_server_is_for_this_machine_and_says_what_is_missing(store, fitted, tmp_path):
+    with served(store.folder) as address:
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address + "site/index.js") as answer:
+            assert answer.headers["Content-Type"].startswith("text/javascript")
+        port = int(address.split(":")[2].strip("/"))
+        with pytest.raises(OSError, match=rf"port={port} cannot be used"):
+            site_server(store.folder, port)
+    bare: AtlasStore = fitted.save(tmp_path / "bare", units=[DEAD], site=False)
+    with pytest.raises(FileNotFoundError, match=r"an atlas without a site; write it: vislens atlas"):
+        site_server(bare.folder)

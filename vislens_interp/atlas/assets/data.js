@@ -1,0 +1,58 @@
+// Units of the atlas as the index reads them: files of a thousand, each an array in the order below.
+const STATES = ["alive", "dead", "constant", "not finite"];
+
+export function unit(entry) {
+  const [id, name, state, passes, correlation, q, sparsity, selectivity, x, y, twin, words, top, rows] = entry;
+  const shown = name || String(id);
+  return {
+    id, name: shown, state: STATES[state], passes: passes === 1, correlation, q, sparsity, selectivity, x, y, twin,
+    words, top, rows, text: [id, shown, ...words, ...top].join(" ").toLowerCase(),
+  };
+}
+
+// Calls back with all units so far, in the order of the table, as each file comes in.
+export async function read(root, callback) {
+  const about = await (await fetch(`${root}site/index.json`)).json();
+  const parts = about.parts.map(() => []);
+  await Promise.all(about.parts.map(async (name, place) => {
+    const entries = await (await fetch(`${root}site/${name}`)).json();
+    parts[place] = entries.map(unit);
+    callback(about, parts.flat());
+  }));
+}
+
+const GROUPS = {
+  all: () => true,
+  good: (one) => one.passes,
+  weak: (one) => one.state === "alive" && !one.passes,
+  silent: (one) => one.state !== "alive",
+  twin: (one) => one.twin >= 0,
+};
+
+// Units that match, in order; those without a number come last.
+export function select(units, { words, evidence, selectivity, sparsity, order }) {
+  const asked = words.toLowerCase().split(/\s+/).filter(Boolean);
+  const number = asked.length === 1 && /^\d+$/.test(asked[0]) ? Number(asked[0]) : null;
+  const found = units.filter((one) =>
+    GROUPS[evidence](one)
+    && (selectivity === null || one.selectivity >= selectivity)
+    && (sparsity === null || one.sparsity >= sparsity)
+    && (number === null ? asked.every((word) => one.text.includes(word)) : one.id === number));
+  if (order === "unit") return found.sort((a, b) => a.id - b.id);
+  const value = (one) => (one[order] === null ? -Infinity : one[order]);
+  return found.sort((a, b) => value(b) - value(a) || a.id - b.id);
+}
+
+// One picture of a sheet as the background of an element.
+export function cell(root, one, place, columns, label) {
+  const made = document.createElement("div");
+  made.className = "cell";
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", label);
+  made.style.backgroundImage = `url("${root}sheets/${one.id}.webp")`;
+  made.style.backgroundSize = `${100 * columns}% ${100 * one.rows}%`;
+  made.style.backgroundPosition = `${columns > 1 ? (100 * place) / (columns - 1) : 0}% 0%`;
+  return made;
+}
+
+export const decimals = (value) => (value === null ? "–" : value.toFixed(2).replace("-", "−"));

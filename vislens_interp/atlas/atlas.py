@@ -1,0 +1,364 @@
+"""Atlas: all units of a layer fitted together, and a folder in which each of them can be looked up."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+import torch
+from torch import Tensor, nn
+
+import vislens_interp.backends.embedded
+import vislens_interp.backends.embedding
+import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
+from vislens_interp import __version__
+from vislens_interp.atlas.fitted import AtlasFit, short_hash
+from vislens_interp.atlas.pictures import thumbnails
+from vislens_interp.atlas.population import describe_population, layer_map, top_rows
+from vislens_interp.atlas.readout import fit_readouts
+from vislens_interp.atlas.run import RunSettings, run
+from vislens_interp.atlas.store import AtlasStore
+from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
+from vislens_interp.config import MIN_IMAGES
+from vislens_interp.files import check_writable, fingerprint, load_state, save_state
+from vislens_interp.images import ImageSource, load_images
+from vislens_interp.landscape.evidence import DRAWS
+from vislens_interp.landscape.fit import split_rows
+from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.models import load_model
+from vislens_interp.progress import tqdm
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.target import Target
+from vislens_interp.targets.whole_layer import all_units
+
+Words = Callable[[Tensor], Sequence[Sequence[str]]]
+"""Directions (K, E) in the embedding, each of length 1, to words for each."""
+BLOCK = 512
+"""Images between two files of an unfinished reading."""
+FIT, READING = "fit.safetensors", "reading"
+
+
+class Atlas:
+    """Every unit of a layer: evidence, top images, pictures, words and neighbours, in one folder.
+
+    What a lens computes and the atlas too, from the same split, controls and permutations: the linear read-out of a
+    unit's axis, its held-out correlation, its p-value. What the atlas leaves out: the training of a VAE after that
+    start, and a lens's small networks beside the linear read-out. Its pictures climb the linear read-out alone, which
+    costs the same for many units as for one.
+
+    Args:
+        model: The network, a name such as ``"zoo:efficientnet_lite2"``, which worker processes need, or a
+            :class:`~vislens_interp.targets.Target`. It is never changed or moved.
+        layer: Dotted name of a layer, the module itself, or None for the model's own output.
+        images: At least 200 reference images: a tensor, paths, a folder or a :class:`ReferenceSet`; None takes the
+            backend's own.
+        backend: Name of a backend, or a backend.
+        weights: Safetensors file of a model that is given by name.
+        words: Directions (K, E) in the embedding, of length 1, to a list of words for each.
+        seed: Of the split, the controls and the map.
+        reading: How the layer is read, see :class:`~vislens_interp.targets.LayerTarget`.
+
+    Attributes (after ``fit``):
+        fit_: The numbers of all units.
+
+    Raises:
+        ValueError, TypeError, KeyError: An argument does not fit the model; the message says how.
+
+    >>> from vislens_interp import zoo
+    >>> atlas = Atlas(zoo.load("cifar10_convnet"), "conv3", backend="cifar10")
+    >>> len(atlas.target.names)
+    64
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Target | str,
+        layer: str | nn.Module | None = None,
+        images: ImageSource | ReferenceSet | None = None,
+        *,
+        backend: str | Backend = DEFAULT_BACKEND,
+        weights: str | None = None,
+        words: Words | None = None,
+        seed: int = 0,
+        **reading: Unpack[Reading],
+    ) -> None:
+        self.origin: dict[str, Any] | None = None
+        if isinstance(model, str):
+            self.origin = _origin(model, weights, layer, backend, reading)
+            model = load_model(model, weights)
+        elif weights is not None:
+            raise ValueError(f"weights={weights!r} goes with a model by name; expected none with a network. Load them.")
+        if isinstance(model, Target):
+            if layer is not None or reading:
+                raise ValueError("layer and its reading go with a network; a target says itself what it reads.")
+            self.target: Target = model
+        else:
+            self.target = all_units(model, layer, **reading)
+        self.backend = get_backend(backend, self.target.device)
+        self.images, self.words, self.seed = images, words, seed
+        self.fit_: AtlasFit | None = None
+
+    def fit(
+        self,
+        folder: str | Path | None = None,
+        *,
+        inputs: ImageSource | int = 6,
+        top_images: int = 8,
+        shuffles: int = 2,
+        draws: int = DRAWS,
+        progress: bool = False,
+    ) -> Self:
+        """Read the layer once, embed the reference images once, and fit all units together.
+
+        Args:
+            folder: Where the fit is kept, so that an interrupted reading goes on and a finished fit is opened.
+            inputs: What pictures start from: images, or how many held-out reference images; 0 for none.
+            top_images: Kept for every unit.
+            shuffles, draws: Shuffled controls and permutations of each unit's null; the p-value is at least
+                1 / (1 + draws). More draws let weaker units of a large layer pass the false-discovery rate.
+            progress: Show progress bars.
+
+        Raises:
+            ValueError: Too few images, no unit that varies, or the folder holds another fit.
+        """
+        reference = ReferenceSet.for_fit(self.backend, self.images)
+        if len(reference) < MIN_IMAGES:
+            raise ValueError(
+                f"images holds {len(reference)} images; an atlas needs at least {MIN_IMAGES} to be more than noise."
+                " Give more reference images."
+            )
+        chosen = {"inputs": inputs} if isinstance(inputs, int) else {"inputs": _content(inputs, self.backend.size)}
+        settings = {**chosen, "top_images": top_images, "shuffles": shuffles, "draws": draws, "seed": self.seed}
+        about = self._about(reference, settings)
+        key = short_hash(about)
+        place = None if folder is None else Path(folder)
+        if place is not None:
+            check_writable(place / FIT)
+            if (place / FIT).is_file():
+                self.fit_ = AtlasFit.load(place / FIT, key)
+                _clear(place / READING)  # a kill may have come between
+                return self
+        responses = self._read(reference, key, place, progress)
+        self.fit_ = self._fit(reference, responses, key, about, inputs, progress)
+        if place is not None:
+            self.fit_.save(place / FIT)
+            _clear(place / READING)
+        return self
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        units: Sequence[int] | None = None,
+        top: int | None = None,
+        by: str = "selectivity",
+        shard: int = 16,
+        executor: Executor | None = None,
+        site: bool = True,
+        progress: bool = False,
+    ) -> AtlasStore:
+        """Make the pictures of all units, and write table, sheets and site; goes on where an earlier call stopped.
+
+        Args:
+            folder: Made, or an unfinished or finished atlas of the same fit.
+            units: Which units get a row; None: all.
+            top: Only so many of them, the best by ``by``: ``"selectivity"``, ``"sparsity"`` or ``"correlation"``.
+            by: See ``top``.
+            shard: Units that are made and written together: what a kill may cost.
+            executor: Anything of the form of ``concurrent.futures.Executor``; its workers read model and fit from
+                files, so the model has to be given by name. None works in this process.
+            site: Write the site too.
+            progress: Show a progress bar with an estimate.
+
+        Raises:
+            ValueError: The folder holds an atlas of another fit, a unit is not there, or the executor's workers could
+                not build the model.
+            BlockingIOError: Another process writes this folder.
+        """
+        if self.fit_ is None:
+            self.fit(folder, progress=progress)
+        assert self.fit_ is not None
+        settings = RunSettings(
+            units=chosen_units(self.fit_, units, top, by), shard=shard, site=site, origin=self.origin
+        )
+        return run(self.fit_, settings, Path(folder), self.target, self.backend, executor=executor, progress=progress)
+
+    def _about(self, reference: ReferenceSet, settings: dict[str, Any]) -> dict[str, Any]:
+        target = {name: value for name, value in self.target.describe().items() if name not in ("units", "channels")}
+        embedder = getattr(self.backend, "embedder", None)
+        network = fingerprint(embedder.state_dict()) if isinstance(embedder, nn.Module) else None
+        return {
+            "target": target,
+            "units": len(self.target.names),
+            "backend": {"name": self.backend.name, "size": self.backend.size, "embedder": network},
+            "reference": {"kind": reference.kind, "images": len(reference), "key": reference.key},
+            "settings": {**settings, "words": getattr(self.words, "__qualname__", type(self.words).__name__)},
+            "version": __version__,
+        }
+
+    def _read(self, reference: ReferenceSet, key: str, folder: Path | None, progress: bool) -> Tensor:
+        """Responses (N, K), a block of images at a time; blocks that an earlier run wrote are not read again."""
+        blocks = []
+        images = reference.images
+        with tqdm(total=len(reference), desc="responses", unit="image", disable=not progress) as bar:
+            for start in range(0, len(reference), BLOCK):
+                rows = range(start, min(start + BLOCK, len(reference)))
+                path = None if folder is None else folder / READING / f"{start:08d}.safetensors"
+                block = _block(path, key)
+                if block is None:
+                    parts = torch.tensor(list(rows)).split(64)
+                    block = torch.cat([self.target.responses(images[part]) for part in parts])
+                    if path is not None:
+                        save_state(path, "atlas reading", {"key": key, "responses": block})
+                blocks.append(block)
+                bar.update(len(rows))
+        return torch.cat(blocks)
+
+    def _fit(
+        self,
+        reference: ReferenceSet,
+        responses: Tensor,
+        key: str,
+        about: dict[str, Any],
+        inputs: ImageSource | int,
+        progress: bool,
+    ) -> AtlasFit:
+        population = describe_population(responses)
+        alive = population.alive
+        if not len(alive):
+            raise ValueError(
+                f"layer {about['target'].get('layer')!r}: none of its {responses.shape[1]} units varies over"
+                f" {len(responses)} images. Choose another layer, or give other images."
+            )
+        config = self.backend.defaults
+        x, groups = reference.embeddings(self.backend), reference.groups
+        training, held_out = split_rows(len(x), config.replace(seed=self.seed).fit, groups)
+        vae = self.backend.vae().eval()
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(part)[0] for part in x.split(512)])
+        mean, std = responses.double().mean(0), responses.double().std(0)
+        standard = (responses[:, alive] - mean[alive].float()) / std[alive].float()
+        scale, settings = config.prior.axis_scale_sd, about["settings"]
+        draws = {name: settings[name] for name in ("shuffles", "draws", "seed")}
+        readouts = fit_readouts(
+            latents, standard, groups, training, held_out, axis_scale_sd=scale, progress=progress, **draws
+        )
+        directions = torch.zeros(len(alive), 0)
+        if isinstance(vae, EmbeddingVAE):
+            read = vae.fc_encode.weight.detach()[: vae.latent_dim].cpu()
+            directions = scale * (readouts.filters.T @ read)
+        places = torch.full((responses.shape[1], 2), torch.nan)
+        places[alive] = layer_map(standard, self.seed)
+        tops = torch.full((responses.shape[1], settings["top_images"]), -1, dtype=torch.int64)
+        for unit in alive.tolist():
+            rows = top_rows(responses[:, unit], groups, tops.shape[1])
+            tops[unit, : len(rows)] = torch.tensor(rows)
+        shown = tops[tops >= 0].unique()
+        pictures, names = self._inputs(reference.with_held_out(held_out), inputs)
+        return AtlasFit(
+            key=key,
+            about=about,
+            names=list(self.target.names),
+            readouts=readouts,
+            population=population,
+            directions=directions,
+            mean=mean.float(),
+            std=std.float(),
+            responses=responses,
+            places=places,
+            top_rows=tops,
+            image_names=list(reference.names),
+            words=self._words(x[training].cpu(), directions, alive, responses.shape[1]),
+            inputs=pictures,
+            input_names=names,
+            input_responses=self.target.responses(pictures) if len(pictures) else torch.zeros(0, responses.shape[1]),
+            thumbnails=torch.cat([thumbnails(reference.images[part]) for part in shown.split(64)]),
+            thumbnail_rows=shown,
+        )
+
+    def _words(self, x: Tensor, directions: Tensor, alive: Tensor, count: int) -> list[list[str]]:
+        """Words of every unit: of the direction in which embeddings differ where the predicted response does."""
+        found: list[list[str]] = [[] for _ in range(count)]
+        if self.words is not None and directions.shape[1]:
+            centred = x - x.mean(0)
+            patterns = directions @ (centred.T @ centred / len(x))  # Haufe et al. 2014, up to each one's length
+            said = self.words(patterns / patterns.norm(dim=1, keepdim=True).clamp_min(1e-30))
+            for unit, words in zip(alive.tolist(), said, strict=True):
+                found[unit] = [str(word) for word in words]
+        return found
+
+    def _inputs(self, reference: ReferenceSet, inputs: ImageSource | int) -> tuple[Tensor, list[str]]:
+        """Images to edit and their names: given ones, or whole photographs that the fit held out."""
+        if not isinstance(inputs, int):
+            return load_images(inputs, size=self.backend.size)
+        if inputs == 0:
+            return torch.zeros(0, 3, self.backend.size, self.backend.size), []
+        rows = reference.held_out_rows
+        whole = [row for row in rows if reference.names[row].endswith("-0")] or rows
+        rows = whole[:: max(1, len(whole) // inputs)][:inputs]
+        return reference.images[rows], [reference.names[row] for row in rows]
+
+
+def _origin(
+    model: str, weights: str | None, layer: Any, backend: str | Backend, reading: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """How a worker builds the same model and backend, as JSON values; None where an argument is an object."""
+    said = {"model": model, "weights": weights, "layer": layer, "backend": backend, "reading": dict(reading)}
+    try:
+        return json.loads(json.dumps(said))
+    except TypeError:
+        return None
+
+
+def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by: str) -> list[int]:
+    """The units that get a row, in their order.
+
+    Raises:
+        ValueError: A unit is not there, or an order is unknown.
+    """
+    count = len(fit.names)
+    chosen = list(range(count)) if units is None else sorted({int(unit) for unit in units})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
+    if top is None:
+        return chosen
+    if top < 1:
+        raise ValueError(f"top={top}; expected at least 1 unit.")
+    scores = {"selectivity": fit.population.selectivity, "sparsity": fit.population.sparsity}
+    correlation = torch.full((count,), torch.nan, dtype=torch.float64)
+    correlation[fit.population.alive] = fit.readouts.correlation.double()
+    scores["correlation"] = correlation
+    if by not in scores:
+        raise ValueError(f"by={by!r} is unknown; expected one of {', '.join(map(repr, scores))}.")
+    best = scores[by][chosen].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:top]
+    return sorted(chosen[place] for place in best.tolist())
+
+
+def _short(units: list[int]) -> str:
+    return repr(units) if len(units) <= 6 else f"[{units[0]}, ..., {units[-1]}]"
+
+
+def _content(inputs: ImageSource, size: int) -> str:
+    """A hash of the pixels that pictures start from."""
+    return fingerprint({"inputs": load_images(inputs, size=size)[0]})
+
+
+def _block(path: Path | None, key: str) -> Tensor | None:
+    """A block of an earlier reading of the same, or None."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        state = load_state(path, "atlas reading")
+    except ValueError:
+        return None
+    return state["responses"] if state.get("key") == key else None
+
+
+def _clear(folder: Path) -> None:
+    """Remove the blocks of a finished reading, whole names only."""
+    for path in sorted(folder.glob("*.safetensors")):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

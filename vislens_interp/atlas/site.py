@@ -1,0 +1,158 @@
+"""The site of an atlas: a page a unit, an index with search, filters and a map; static files that need no network."""
+
+import json
+import math
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislens_interp.atlas.store import INPUTS, TABLE, AtlasStore
+from vislens_interp.files import write_folder, write_text
+from vislens_interp.tables import display_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+UNITS_A_FILE = 1000
+"""Units in one of the index's files, so that the first are there before the last are read."""
+ASSETS = ("atlas.css", "index.js", "unit.js", "map.js", "data.js")
+PAGES, SITE = "unit", "site"
+NAMES_SEARCHED = 3
+"""Top images whose names the index's search knows, too."""
+
+
+@cache
+def environment() -> "Environment":
+    """Jinja's, which escapes by construction and refuses names that nobody gave."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("vislens_interp.atlas"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: display_text(value) if type(value) is str else value,
+    )
+    made.filters |= {"two": two, "signed": signed, "stem": lambda name: Path(name).name}
+    return made
+
+
+def two(value: float | None) -> str:
+    """Two decimals, or a dash."""
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def write_site(store: AtlasStore, input_names: list[str]) -> Path:
+    """Write the site of a finished atlas into its folder.
+
+    Args:
+        store: The atlas.
+        input_names: Of the pictures that edits start from.
+
+    Returns:
+        The index.
+    """
+    rows = store.table().to_pylist()
+    about = describe(store, rows, input_names)
+    columns = max(store.manifest["fit"]["settings"]["top_images"], len(input_names))
+    by_unit = {row["unit"]: row for row in rows}
+    page = environment().get_template("unit.html")
+
+    def pages(folder: Path) -> None:
+        for place, row in enumerate(rows):
+            text = page.render(
+                row=row,
+                about=about,
+                columns=columns,
+                inputs=input_names,
+                before=rows[place - 1]["unit"] if place else None,
+                after=rows[place + 1]["unit"] if place + 1 < len(rows) else None,
+                neighbours=[
+                    (by_unit[unit], alike)
+                    for unit, alike in zip(row["neighbours"], row["likeness"], strict=True)
+                    if unit in by_unit
+                ],
+                chart=dose_chart(row),
+                sheet_rows=sheet_rows(row),
+                root="../",
+            )
+            write_text(folder / f"{row['unit']}.html", text)
+
+    def assets(folder: Path) -> None:
+        for name in ASSETS:
+            write_text(folder / name, (files("vislens_interp.atlas") / "assets" / name).read_text(encoding="utf-8"))
+        parts = []
+        for start in range(0, len(rows), UNITS_A_FILE):
+            parts.append(f"units-{start:06d}.json")
+            entries = [_entry(row) for row in rows[start : start + UNITS_A_FILE]]
+            write_text(folder / parts[-1], json.dumps(entries, separators=(",", ":"), allow_nan=False))
+        content = {"parts": parts, "units": len(rows), "columns": columns}
+        write_text(folder / "index.json", json.dumps(content, sort_keys=True))
+
+    write_folder(store.folder / PAGES, pages)
+    write_folder(store.folder / SITE, assets)
+    index = environment().get_template("index.html").render(about=about, table=TABLE, root="")
+    return write_text(store.folder / "index.html", index)
+
+
+def describe(store: AtlasStore, rows: list[dict[str, Any]], input_names: list[str]) -> dict[str, Any]:
+    """What every page says of the atlas."""
+    fit = store.manifest["fit"]
+    target, reference = fit["target"], fit["reference"]
+    return {
+        "title": f"{target.get('name') or target.get('model')}, {target.get('layer') or 'output'}",
+        "summary": store.describe(),
+        "units": len(rows),
+        "fitted": fit["units"],
+        "passing": sum(row["passes"] for row in rows),
+        "dead": [row["unit"] for row in rows if row["state"] != "alive"],
+        "duplicates": [(row["unit"], row["duplicate_of"]) for row in rows if row["duplicate_of"] is not None],
+        "reference": f"{reference['images']:,} images ({reference['kind']})",
+        "pool": target.get("pool"),
+        "fingerprint": target.get("fingerprint"),
+        "backend": fit["backend"]["name"],
+        "version": fit["version"],
+        "pictures": bool(input_names),
+        "inputs": INPUTS,
+    }
+
+
+def dose_chart(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Coordinates of a unit's dose-response in a box of 300 x 140, or None."""
+    doses, values = row["doses"], row["dose_response"]
+    if not values or not all(math.isfinite(value) for value in values):
+        return None
+    most = max(1e-6, *(abs(value) for value in values))
+    points = [
+        (150 + 125 * dose, 70 - 55 * value / most, dose, value) for dose, value in zip(doses, values, strict=True)
+    ]
+    return {"points": points, "line": " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in points)}
+
+
+def sheet_rows(row: dict[str, Any]) -> int:
+    """Rows of a unit's sheet: top images, and edits both ways where they were made."""
+    return 0 if row["sheet"] is None else 1 if row["increase"] is None else 3
+
+
+def _entry(row: dict[str, Any]) -> list[Any]:
+    """A unit in the index's files: as short as it can be, in the order that data.js reads."""
+    top = [Path(name).name for name in row["top_images"][:NAMES_SEARCHED]]
+    numbers = [row[name] for name in ("correlation", "q_value", "sparsity", "selectivity", "map_x", "map_y")]
+    return [
+        row["unit"],
+        "" if row["name"] == str(row["unit"]) else row["name"],
+        {"alive": 0, "dead": 1, "constant": 2}.get(row["state"], 3),
+        int(row["passes"]),
+        *(None if value is None or not math.isfinite(value) else round(value, 4) for value in numbers),
+        -1 if row["duplicate_of"] is None else row["duplicate_of"],
+        row["words"],
+        top,
+        sheet_rows(row),
+    ]

@@ -1,0 +1,197 @@
+"""Sparse features as units: the latents of a dictionary over a layer, from a sparse autoencoder's files."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, Unpack, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vislens_interp.files import fingerprint
+from vislens_interp.targets.layout import channel_axis
+from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.target import LayerTarget, Target
+
+Kind = Literal["standard", "topk", "jumprelu"]
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+
+
+class SparseFeatures:
+    """The encoder of a sparse autoencoder: a layer's vectors to many latents, few of which are not 0.
+
+    Args:
+        encoder: (D, M) weights.
+        bias: (M,).
+        kind: What comes after them: ``"standard"`` is a ReLU, ``"topk"`` keeps the k largest, ``"jumprelu"`` those
+            above a threshold each.
+        centre: (D,) taken from the vectors first; None takes nothing.
+        k: Of ``"topk"``.
+        threshold: (M,), of ``"jumprelu"``.
+
+    Raises:
+        ValueError: Shapes do not go together, or ``k`` or ``threshold`` is missing.
+
+    >>> features = SparseFeatures(torch.eye(3), torch.zeros(3), kind="topk", k=1)
+    >>> features.encode(torch.tensor([[1.0, 5.0, -2.0]])).tolist()
+    [[0.0, 5.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        encoder: Tensor,
+        bias: Tensor,
+        *,
+        kind: Kind = "standard",
+        centre: Tensor | None = None,
+        k: int | None = None,
+        threshold: Tensor | None = None,
+    ) -> None:
+        if kind not in get_args(Kind):
+            raise ValueError(f"kind={kind!r} is unknown; expected one of {', '.join(map(repr, get_args(Kind)))}.")
+        if encoder.ndim != 2 or bias.shape != encoder.shape[1:]:
+            raise ValueError(
+                f"encoder has shape {tuple(encoder.shape)} and bias {tuple(bias.shape)}; expected (D, M) and (M,)."
+            )
+        if centre is not None and centre.shape != encoder.shape[:1]:
+            raise ValueError(f"centre has shape {tuple(centre.shape)}; expected ({len(encoder)},), as the encoder's D.")
+        if (kind == "topk") != (k is not None) or (k is not None and not 1 <= k <= len(bias)):
+            raise ValueError(f"kind={kind!r} and k={k}; expected k from 1 to {len(bias)} with 'topk' alone.")
+        if (kind == "jumprelu") != (threshold is not None) or (threshold is not None and threshold.shape != bias.shape):
+            raise ValueError(
+                f"kind={kind!r}: threshold of shape ({len(bias)},) goes with 'jumprelu', and with it alone."
+            )
+        self.kind: Kind = kind
+        self.k = k
+        self.encoder, self.bias = encoder.float(), bias.float()
+        self.centre = None if centre is None else centre.float()
+        self.threshold = None if threshold is None else threshold.float()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A dictionary in SAELens' layout: ``cfg.json`` and ``sae_weights.safetensors``.
+
+        Raises:
+            FileNotFoundError: One of them is missing.
+            ValueError: They are damaged, or of an architecture or a normalisation that is not computed here.
+        """
+        folder = Path(folder)
+        for name in (CONFIG, WEIGHTS):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"folder={str(folder)!r} lacks {name}; expected what SAELens' save_model wrote."
+                )
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            weights = load_file(folder / WEIGHTS)
+            encoder, bias = weights["W_enc"], weights["b_enc"]
+            kind = config.get("architecture", "standard")
+            normalised = config.get("normalize_activations", "none")
+            rescaled = config.get("rescale_acts_by_decoder_norm", False)
+            centre = weights["b_dec"] if config.get("apply_b_dec_to_input", True) else None
+            k = int(config["k"]) if kind == "topk" else None
+            threshold = weights["threshold"] if kind == "jumprelu" else None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+            raise ValueError(
+                f"folder={str(folder)!r} is damaged or in another layout ({type(error).__name__}: {error}); expected"
+                " what SAELens' save_model wrote."
+            ) from error
+        if kind not in get_args(Kind) or normalised not in (None, "none"):
+            raise ValueError(
+                f"folder={str(folder)!r} holds a dictionary of architecture {kind!r} with normalize_activations="
+                f"{normalised!r}; expected {', '.join(get_args(Kind))} with 'none'. Pass weights to SparseFeatures."
+            )
+        if rescaled:
+            length = weights["W_dec"].float().norm(dim=1)
+            encoder, bias = encoder * length, bias * length
+        return cls(encoder, bias, kind=kind, centre=centre, k=k, threshold=threshold)
+
+    def __len__(self) -> int:
+        return len(self.bias)
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., D) to latents (..., M); gradients flow."""
+        centred = vectors if self.centre is None else vectors - self.centre.to(vectors)
+        before = centred @ self.encoder.to(vectors) + self.bias.to(vectors)
+        if self.kind == "jumprelu":
+            assert self.threshold is not None
+            return before.relu() * (before > self.threshold.to(before))
+        if self.kind == "topk":
+            assert self.k is not None
+            best = before.topk(self.k, dim=-1)
+            return torch.zeros_like(before).scatter(-1, best.indices, best.values.relu())
+        return before.relu()
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as JSON values."""
+        parts = {"encoder": self.encoder, "bias": self.bias, "centre": self.centre, "threshold": self.threshold}
+        given = {name: part for name, part in parts.items() if part is not None}
+        return {"kind": self.kind, "k": self.k, "latents": len(self), "fingerprint": fingerprint(given)}
+
+    def target(
+        self, model: nn.Module, layer: str | nn.Module | None, *, pool: Literal["mean", "max"] = "mean", **reading: Any
+    ) -> "SparseTarget":
+        """Every latent over a layer as a unit, for :class:`Atlas` or a lens.
+
+        Args:
+            model, layer: Whose vectors are encoded, one a position of the map or a token.
+            pool: Mean or largest over positions.
+            reading: For :class:`~vislens_interp.targets.LayerTarget`.
+        """
+        return SparseTarget(self, model, layer, pool=pool, **reading)
+
+
+class SparseTarget(Target):
+    """The latents of a dictionary over a layer, pooled over positions: see :meth:`SparseFeatures.target`.
+
+    Raises:
+        ValueError: The layer has other dimensions than the dictionary, or a pool is unknown.
+    """
+
+    differentiable = True
+
+    def __init__(
+        self,
+        features: SparseFeatures,
+        model: nn.Module,
+        layer: str | nn.Module | None,
+        *,
+        pool: Literal["mean", "max"] = "mean",
+        **reading: Unpack[Reading],
+    ) -> None:
+        if pool not in ("mean", "max"):
+            raise ValueError(f"pool={pool!r}; expected 'mean' or 'max' over the positions of a dictionary's latents.")
+        self.layer = LayerTarget(model, layer, 0, **reading)
+        channels, dimensions = self.layer.n_units, len(features.encoder)
+        if channels != dimensions:
+            raise ValueError(
+                f"layer {self.layer.layer!r} has {channels} channels and the dictionary takes {dimensions}; expected"
+                " the same. Name the layer that it was trained on."
+            )
+        self.dictionary, self.pool = features, pool
+        self.names = [str(latent) for latent in range(len(features))]
+        self.batch_size = self.layer.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.layer.device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        vectors = self.features(images)
+        latents = self.dictionary.encode(vectors.movedim(channel_axis(self.layer.layout or "NC"), -1))
+        if latents.ndim == 2:
+            return latents
+        flat = latents.flatten(1, -2)
+        return flat.mean(1) if self.pool == "mean" else flat.amax(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.layer.features(images)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **self.layer.describe(),
+            "units": list(self.names),
+            "pool": self.pool,
+            "dictionary": self.dictionary.describe(),
+        }

@@ -1,0 +1,259 @@
+"""The folder of an atlas: a Parquet table with a row a unit, and how it is opened and searched."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislens_interp.files import write_bytes, write_text
+from vislens_interp.tables import display_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+KIND = "vislens_interp atlas"
+MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
+SHARDS, SHEETS, INPUTS = "shards", "sheets", "inputs.webp"
+
+
+def arrow() -> Any:
+    """pyarrow, with its Parquet module loaded.
+
+    Raises:
+        ImportError: It is not installed; the message says how.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            "an atlas is kept by pyarrow, which is not installed; expected the extra 'atlas'. Install it: pip install"
+            " 'vislens_interp[atlas]'"
+        ) from error
+    return pyarrow
+
+
+def schema() -> "pa.Schema":
+    """Columns of the table; what a unit has not is null."""
+    pa = arrow()
+    floats, numbers, words = pa.list_(pa.float32()), pa.list_(pa.int32()), pa.list_(pa.string())
+    return pa.schema(
+        [
+            ("unit", pa.int32()),  # channel of the layer
+            ("name", pa.string()),
+            ("state", pa.string()),  # alive, dead, constant, not finite
+            ("passes", pa.bool_()),  # no reason to doubt, and q at most 0.05
+            ("reasons", words),  # why pictures should be doubted
+            ("correlation", pa.float32()),  # held out
+            ("p_value", pa.float32()),
+            ("q_value", pa.float32()),
+            ("strong_images", pa.int32()),
+            ("sparsity", pa.float32()),
+            ("selectivity", pa.float32()),
+            ("mean", pa.float32()),  # raw responses
+            ("sd", pa.float32()),
+            ("duplicate_of", pa.int32()),
+            ("neighbours", numbers),
+            ("likeness", floats),  # correlation with each neighbour
+            ("map_x", pa.float32()),
+            ("map_y", pa.float32()),
+            ("top_images", words),
+            ("top_responses", floats),  # SDs from the reference mean
+            ("words", words),
+            ("increase", floats),  # change of each picture, in SDs
+            ("decrease", floats),
+            ("doses", floats),  # share of the pictures' change of pixels; below 0 towards decrease
+            ("dose_response", floats),  # mean change in SDs
+            ("sheet", pa.string()),
+            ("error", pa.string()),  # why a unit has no pictures
+        ]
+    )
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> Path:
+    """Write rows as Parquet; the same rows give the same bytes."""
+    pa = arrow()
+    table = pa.Table.from_pylist(list(rows), schema=schema())
+    return write_arrow(path, table.replace_schema_metadata({"vislens_interp": json.dumps(about, sort_keys=True)}))
+
+
+def write_arrow(path: Path, table: "pa.Table") -> Path:
+    """Write a table, whole or not at all."""
+    buffer = io.BytesIO()
+    arrow().parquet.write_table(table, buffer, compression="zstd")
+    return write_bytes(path, buffer.getvalue())
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> Path:
+    """Write what the folder says of itself."""
+    return write_text(
+        folder / MANIFEST, json.dumps({"kind": KIND, "format": FORMAT, **content}, indent=1, sort_keys=True)
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder says of itself.
+
+    Raises:
+        FileNotFoundError: There is no atlas.
+        ValueError: The file is damaged, or newer than this version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no atlas; expected one that vislens atlas wrote.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = content["kind"], int(content["format"])
+        shards = [(str(shard["name"]), [int(unit) for unit in shard["units"]]) for shard in content["shards"]]
+        str(content["fit"]["key"])
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise ValueError(
+            f"path={str(path)!r} is damaged ({type(error).__name__}: {error}). Write the atlas again with the arguments"
+            " of its first run: finished shards are kept."
+        ) from error
+    if kind != KIND or version > FORMAT:
+        raise ValueError(
+            f"path={str(path)!r} is a {kind} of format {version}; expected a {KIND} of format {FORMAT} at most. Upgrade"
+            " vislens_interp, or name another folder."
+        )
+    return {**content, "shards": shards}
+
+
+@dataclass(frozen=True)
+class AtlasStore:
+    """A finished atlas in a folder.
+
+    Args:
+        folder: Where it is.
+        manifest: What it says of itself.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "AtlasStore":
+        """Open a finished atlas.
+
+        Raises:
+            FileNotFoundError: There is none, or parts of it are gone; the message names the first and says what to do.
+            ValueError: It is damaged.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        wanted = [TABLE, FIT, *(f"{SHARDS}/{name}.parquet" for name, _ in manifest["shards"])]
+        missing = [name for name in wanted if not (folder / name).is_file()]
+        if not missing:
+            missing = [path for path in cls(folder, manifest)._sheets() if not (folder / path).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"folder={str(folder)!r} holds an atlas that lacks {len(missing)} files (first: {missing[0]}): it is"
+                " unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is there"
+                " is kept."
+            )
+        return cls(folder, manifest)
+
+    def __repr__(self) -> str:
+        target = self.manifest["fit"]["target"]
+        units = sum(len(units) for _, units in self.manifest["shards"])
+        return f"AtlasStore({str(self.folder)!r}, {target.get('model')}, layer {target.get('layer')}, {units} units)"
+
+    @property
+    def path(self) -> Path:
+        """The Parquet table, for DuckDB, pandas or polars."""
+        return self.folder / TABLE
+
+    def table(self, columns: Sequence[str] | None = None) -> "pa.Table":
+        """The rows, one a unit."""
+        try:
+            return arrow().parquet.read_table(self.path, columns=columns)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are of these types
+            raise ValueError(
+                f"path={str(self.path)!r} cannot be read as a table ({error}). Run vislens atlas with the same"
+                " arguments again."
+            ) from error
+
+    def query(self, text: str, limit: int = 20) -> list[dict[str, Any]]:
+        """Units whose number, name, words or top images hold every word of ``text``; what passes comes first.
+
+        Args:
+            text: Words with spaces between them, in any case.
+            limit: Rows at most.
+        """
+        asked = text.casefold().split()
+        if not asked:
+            raise ValueError(f"text={text!r} holds no word; expected one or several, such as 'dog'.")
+        names = ["unit", "name", "state", "passes", "correlation", "q_value", "selectivity", "words", "top_images"]
+        found = []
+        for row in self.table(names).to_pylist():
+            held = " ".join([str(row["unit"]), row["name"], *row["words"], *row["top_images"]]).casefold()
+            if all(word in held for word in asked):
+                in_words = all(word in " ".join(row["words"]).casefold() for word in asked)
+                found.append((not in_words, not row["passes"], -(row["correlation"] or 0.0), row["unit"], row))
+        return [row for *_, row in sorted(found, key=lambda item: item[:4])[:limit]]
+
+    def most_alike(self, other: "AtlasStore") -> list[dict[str, Any]]:
+        """For each unit the unit of another atlas whose responses to the same reference images are most alike.
+
+        Args:
+            other: Of another layer or another model, on the same reference images.
+
+        Returns:
+            A dictionary a unit that varies, ``unit``, ``other`` and ``correlation``, the most alike first.
+
+        Raises:
+            ValueError: The two were made from other reference images.
+        """
+        from vislens_interp.atlas.fitted import AtlasFit
+        from vislens_interp.atlas.population import most_alike
+
+        keys = [store.manifest["fit"]["reference"]["key"] for store in (self, other)]
+        if keys[0] != keys[1]:
+            raise ValueError(
+                f"other={str(other.folder)!r} was made from other reference images than {str(self.folder)!r}; expected"
+                " the same. Make one of them again with the images of the other."
+            )
+        one, another = (AtlasFit.load(store.folder / FIT).responses for store in (self, other))
+        best, alike = most_alike(one, another)
+        rows = [
+            {"unit": unit, "other": int(best[unit]), "correlation": float(alike[unit])}
+            for unit in self.table(["unit"])["unit"].to_pylist()
+            if best[unit] >= 0
+        ]
+        return sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))
+
+    def describe(self) -> str:
+        """The atlas in a few lines."""
+        rows = self.table(["state", "passes", "duplicate_of", "error"]).to_pylist()
+        count = {word: sum(row["state"] == word for row in rows) for word in ("alive", "dead", "constant")}
+        target = self.manifest["fit"]["target"]
+        twins = sum(row["duplicate_of"] is not None for row in rows)
+        failed = sum(row["error"] is not None for row in rows)
+        layer = target.get("layer") or "(output)"
+        passing = f"{sum(row['passes'] for row in rows)} with good evidence at a false-discovery rate of 5 %"
+        silent = f"{count['dead']} dead, {count['constant']} constant, {twins} duplicates"
+        return display_text(
+            f"{target.get('name') or target.get('model')}, layer {layer}: {len(rows)} units, {passing}, {silent}"
+            + (f", {failed} failed" if failed else "")
+        )
+
+    def _sheets(self) -> list[str]:
+        made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]
+        return [*made, INPUTS] if made else made
+
+
+def shard_is_whole(folder: Path, name: str) -> bool:
+    """Whether a shard's table can be read and all sheets that it names are there."""
+    try:
+        sheets = arrow().parquet.read_table(folder / SHARDS / name, columns=["sheet"])["sheet"].to_pylist()
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(path is None or (folder / path).is_file() for path in sheets)
+
+
+def open_atlas(folder: str | Path) -> AtlasStore:
+    """Open a finished atlas: ``AtlasStore.open``."""
+    return AtlasStore.open(folder)
