@@ -384,5 +384,5 @@ def test_words_that_were_changed_in_the_file_are_named(tmp_path):
     content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     content["words"]["increase"]["rising"][0]["rank"] = "first"
     (folder / "result.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"words.increase.rising\[0\].rank is 'first'; expected a whole number"):
+    with pytest.raises(ValueError, match=r"words\['increase'\].rising\[0\].rank is 'first'; expected a whole"):
         LensResult.load(folder)
