@@ -5,10 +5,9 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parent))  # for small_layer.py, which is no test
-from small_layer import clouds, kinds, small_layer
+from small_layer import clouds, kinds, small_backend, small_layer
 
 from vislens_interp.atlas import Atlas
-from vislens_interp.backends.base import get_backend
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +17,7 @@ def network():
 
 @pytest.fixture(scope="session")
 def backend():
-    return get_backend("embedded", size=64)
+    return small_backend()
 
 
 @pytest.fixture(scope="session")

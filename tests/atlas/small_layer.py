@@ -4,6 +4,11 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.embedded import DEFAULTS
+from vislens_interp.backends.embedding import EmbeddingBackend
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.preprocess import Preprocess
 
 UNITS, DEAD, CONSTANT, TWIN, ORIGINAL = 12, 9, 10, 11, 3
@@ -47,3 +52,25 @@ def small_layer():
 def kinds(directions):
     """Words that say nothing of the units: cloud for each, and one of three kinds."""
     return [["cloud", f"kind{row % 3}"] for row in range(len(directions))]
+
+
+class SmallEmbedder(nn.Module):
+    """Two convolutions with random weights."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            self.fine = nn.Sequential(nn.Conv2d(3, 24, 4, stride=2, padding=1), nn.ReLU())
+            self.coarse = nn.Sequential(nn.Conv2d(24, 32, 4, stride=2, padding=1), nn.ReLU())
+
+    def forward(self, x):
+        return self.coarse(self.fine(x))
+
+
+def small_backend():
+    """The embedded backend's parts around two convolutions, at 64 px: the same code in a hundredth of the time."""
+    images, layers = clouds(120, seed=9), ["fine", "coarse"]
+    embedder = DepthEmbedder(SmallEmbedder(), layers, preprocess=Preprocess(64, [0.5], [0.25]), size=64)
+    decoder = PyramidDecoder(embedder.standardise(images), layers).fit(images)
+    return EmbeddingBackend(embedder, ClosedLoopGenerator(embedder, decoder, size=64), name="small", defaults=DEFAULTS)
