@@ -242,7 +242,7 @@ class AtlasStore:
 
     def _sheets(self) -> list[str]:
         made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]
-        return [*made, INPUTS] if made else made
+        return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
 
 
 def shard_is_whole(folder: Path, name: str) -> bool:
