@@ -96,6 +96,17 @@ def cards(browser):
     return [int(re.fullmatch(r"unit/(\d+)\.html", link)[1]) for link in browser.execute_script(script)]
 
 
+def choose(browser, selector, value):
+    """Take an option of a list, as the keyboard does."""
+    from selenium.webdriver.common.keys import Keys
+
+    box = find(browser, selector)
+    values = [option.get_attribute("value") for option in box.find_elements("css selector", "option")]
+    move = values.index(value) - values.index(box.get_attribute("value"))
+    box.send_keys((Keys.ARROW_DOWN if move > 0 else Keys.ARROW_UP) * abs(move))
+    wait(browser, lambda: box.get_attribute("value") == value)
+
+
 def press(browser, key):
     from selenium.webdriver.common.action_chains import ActionChains
 
@@ -125,12 +136,12 @@ def test_search_filters_and_order(browser, address, store):
 
     search.send_keys(Keys.ESCAPE)
     assert len(cards(browser)) == UNITS
-    find(browser, "#evidence option[value=silent]").click()
+    choose(browser, "#evidence", "silent")
     assert sorted(cards(browser)) == [DEAD, CONSTANT]
-    find(browser, "#evidence option[value=twin]").click()
+    choose(browser, "#evidence", "twin")
     assert cards(browser) == [TWIN]
-    find(browser, "#evidence option[value=all]").click()
-    find(browser, "#order option[value=sparsity]").click()
+    choose(browser, "#evidence", "all")
+    choose(browser, "#order", "sparsity")
     sparse = [rows[unit]["sparsity"] for unit in cards(browser) if rows[unit]["sparsity"] is not None]
     assert sparse == sorted(sparse, reverse=True)
     browser.execute_script(

@@ -66,12 +66,15 @@ def describe_population(responses: Tensor) -> Population:
     words = states(responses)
     alive = torch.tensor([unit for unit, word in enumerate(words) if word == "alive"], dtype=torch.int64)
     scores = {name: torch.full((count,), torch.nan, dtype=torch.float64) for name in ("sparsity", "selectivity")}
-    for part in alive.split(UNITS_AT_ONCE) if len(alive) else ():  # an empty tensor splits into one empty part
-        scores["sparsity"][part] = sparsity(responses[:, part])
-        scores["selectivity"][part] = selectivity(responses[:, part])
     duplicate_of = torch.full((count,), -1, dtype=torch.int64)
     neighbours = torch.full((count, NEIGHBOURS), -1, dtype=torch.int64)
     likeness = torch.full((count, NEIGHBOURS), torch.nan)
+    described = {"duplicate_of": duplicate_of, "neighbours": neighbours, "likeness": likeness}
+    if not len(alive):
+        return Population(words, **scores, **described)
+    for part in alive.split(UNITS_AT_ONCE):
+        scores["sparsity"][part] = sparsity(responses[:, part])
+        scores["selectivity"][part] = selectivity(responses[:, part])
     shapes = unit_shapes(responses[:, alive])
     for places in torch.arange(len(alive)).split(UNITS_AT_ONCE):
         alike = shapes[:, places].T @ shapes
@@ -84,7 +87,7 @@ def describe_population(responses: Tensor) -> Population:
         width = best.values.shape[1]
         neighbours[alive[places], :width] = torch.where(there, alive[best.indices], -1)
         likeness[alive[places], :width] = torch.where(there, best.values, torch.nan)
-    return Population(words, **scores, duplicate_of=duplicate_of, neighbours=neighbours, likeness=likeness)
+    return Population(words, **scores, **described)
 
 
 def unit_shapes(responses: Tensor) -> Tensor:
