@@ -161,12 +161,12 @@ def _made(
     maker: "ShardMaker", missing: list[int], shards: list[tuple[str, list[int]]], executor: Executor | None
 ) -> Iterator[int]:
     """Make the missing shards; their numbers as each is done."""
-    left = dict.fromkeys(missing, 0)
+    left, threads = dict.fromkeys(missing, 0), torch.get_num_threads()
     while left and executor is not None:
         waiting: dict[Any, int] = {}
         try:
             for number in left:
-                waiting[executor.submit(run_shard, str(maker.folder), number)] = number
+                waiting[executor.submit(run_shard, str(maker.folder), number, threads)] = number
         except RuntimeError as error:  # a pool whose worker died takes no more
             say(f"warning: the executor takes no more work ({error}); this process goes on alone")
             executor = None
@@ -198,12 +198,13 @@ def _finished(waiting: dict[Any, int]) -> Iterator[tuple[Any, int]]:
             time.sleep(LOOK_SECONDS)
 
 
-def run_shard(folder: str, number: int) -> int:
+def run_shard(folder: str, number: int, threads: int | None = None) -> int:
     """Make one shard of an atlas from its files alone: what an executor's worker calls.
 
     Args:
         folder: The atlas, where model, backend, fit and plan are written down.
         number: Of the shard in its plan.
+        threads: How many this process may use; the bits of pictures depend on it. None leaves them as they are.
 
     Returns:
         ``number``.
@@ -211,8 +212,13 @@ def run_shard(folder: str, number: int) -> int:
     manifest = read_manifest(Path(folder))
     name, units = manifest["shards"][number]
     path = f"{name}.parquet"
-    if not shard_is_whole(Path(folder), path):
-        _maker(folder, manifest["fit"]["key"]).make(path, units)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        if not shard_is_whole(Path(folder), path):
+            _maker(folder, manifest["fit"]["key"]).make(path, units)
+    finally:
+        torch.set_num_threads(before)
     return number
 
 
