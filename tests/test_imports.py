@@ -44,6 +44,7 @@ NEIGHBOURS = {
     ("backends", "landscape"),
     ("results", "report"),
     ("lens", "evaluation"),
+    ("atlas", "evaluation"),
 }
 LEAVES = {"training", "cli"}  # nothing imports them
 HEAVY = ["diffusers", "open_clip", "lightly", "matplotlib", "torchmetrics", "captum", "timm", "cmaes"]

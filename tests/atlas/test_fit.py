@@ -9,8 +9,9 @@ from vislens_interp.atlas import Atlas
 from vislens_interp.atlas.atlas import chosen_units
 from vislens_interp.atlas.population import describe_population, layer_map, most_alike, states, top_rows
 from vislens_interp.atlas.readout import fit_readouts
-from vislens_interp.math import pearson
-from vislens_interp.targets import CallableTarget
+from vislens_interp.evaluation.words import WordReadout
+from vislens_interp.math import pearson, ridge_gcv
+from vislens_interp.targets import CallableTarget, LayerTarget
 
 UNIT = 4
 
@@ -118,6 +119,26 @@ def test_responses_that_are_not_finite_are_named():
     responses[4, 1] = torch.inf
     assert states(responses) == ["alive", "not finite", "alive"]
     assert describe_population(responses).neighbours[0].tolist()[:2] == [2, -1]
+
+
+def test_words_of_the_package_have_to_beat_permuted_responses(network, backend, images, monkeypatch):
+    x = backend.encode(images)
+    target = LayerTarget(network, "layer", ORIGINAL)
+    known = ridge_gcv((x - x.mean(0)).double(), target.responses(images).double() - target.responses(images).mean())
+    others = torch.randn(x.shape[1], 7, generator=torch.Generator().manual_seed(0))
+    readout = WordReadout(
+        ["mine", *(f"other{row}" for row in range(7))], torch.cat([known.float(), others], 1), "a test"
+    )
+    monkeypatch.setattr("vislens_interp.atlas.atlas.readout_of", lambda _: readout)
+    fit = Atlas(network, "layer", images, backend=backend).fit(inputs=0).fit_
+    assert fit.words[ORIGINAL][0] == fit.words[TWIN][0] == "mine"
+    assert fit.words[DEAD] == []
+    noise = CallableTarget(
+        lambda seen: (seen.double().sum((1, 2, 3))[:, None] * torch.arange(1, 41) * 997.0).frac().float(),
+        names=[f"noise{row}" for row in range(40)],
+    )
+    fit = Atlas(noise, images=images, backend=backend).fit(inputs=0).fit_
+    assert sum(bool(words) for words in fit.words) <= 6
 
 
 def test_words_come_from_the_direction_in_the_embedding(network, backend, images):

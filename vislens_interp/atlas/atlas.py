@@ -21,11 +21,14 @@ from vislens_interp.atlas.run import RunSettings, run
 from vislens_interp.atlas.store import AtlasStore
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
+from vislens_interp.copies import permuted_rows
+from vislens_interp.evaluation.words import readout_of
 from vislens_interp.files import check_writable, fingerprint, load_state, save_state
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.evidence import DRAWS
 from vislens_interp.landscape.fit import split_rows
 from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.math import ridge_gcv
 from vislens_interp.models import load_model
 from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
@@ -35,6 +38,8 @@ from vislens_interp.targets.whole_layer import all_units
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
+WORDS, SURE, CHANCE = 5, 0.95, 200
+"""Words of a unit at most, the share of chance that one has to beat, and about how many units chance is drawn from."""
 BLOCK = 512
 """Images between two files of an unfinished reading."""
 FIT, READING = "fit.safetensors", "reading"
@@ -56,7 +61,8 @@ class Atlas:
             backend's own.
         backend: Name of a backend, or a backend.
         weights: Safetensors file of a model that is given by name.
-        words: Directions (K, E) in the embedding, of length 1, to a list of words for each.
+        words: Directions (K, E) in the embedding, of length 1, to a list of words for each; None takes the words that
+            travel with the package, where they read the backend's embeddings and do not come from the model's own head.
         seed: Of the split, the controls and the map.
         reading: How the layer is read, see :class:`~vislens_interp.targets.LayerTarget`.
 
@@ -245,10 +251,12 @@ class Atlas:
         readouts = fit_readouts(
             latents, standard, groups, training, held_out, axis_scale_sd=scale, progress=progress, **draws
         )
-        directions = torch.zeros(len(alive), 0)
+        directions = chance = torch.zeros(len(alive), 0)
         if isinstance(vae, EmbeddingVAE):
             read = vae.fc_encode.weight.detach()[: vae.latent_dim].cpu()
             directions = scale * (readouts.filters.T @ read)
+            some = standard[:, :: max(1, len(alive) // CHANCE)]
+            chance = _chance(latents.cpu(), some, groups, training, self.seed) @ read
         places = torch.full((responses.shape[1], 2), torch.nan)
         places[alive] = layer_map(standard, self.seed)
         tops = torch.full((responses.shape[1], settings["top_images"]), -1, dtype=torch.int64)
@@ -270,7 +278,7 @@ class Atlas:
             places=places,
             top_rows=tops,
             image_names=list(reference.names),
-            words=self._words(x[training].cpu(), directions, alive, responses.shape[1]),
+            words=self._words(x[training].cpu(), directions, chance, alive, responses.shape[1]),
             inputs=pictures,
             input_names=names,
             input_responses=self.target.responses(pictures) if len(pictures) else torch.zeros(0, responses.shape[1]),
@@ -278,15 +286,31 @@ class Atlas:
             thumbnail_rows=shown,
         )
 
-    def _words(self, x: Tensor, directions: Tensor, alive: Tensor, count: int) -> list[list[str]]:
-        """Words of every unit: of the direction in which embeddings differ where the predicted response does."""
+    def _words(self, x: Tensor, directions: Tensor, chance: Tensor, alive: Tensor, count: int) -> list[list[str]]:
+        """Words of every unit: of the direction in which embeddings differ where the predicted response does.
+
+        Of the words that travel with the package those count whose score is larger than any word's along 95 % of the
+        directions that permuted responses have.
+        """
         found: list[list[str]] = [[] for _ in range(count)]
-        if self.words is not None and directions.shape[1]:
-            centred = x - x.mean(0)
-            patterns = directions @ (centred.T @ centred / len(x))  # Haufe et al. 2014, up to each one's length
+        readout = readout_of(self.backend) if self.words is None else None
+        own_head = readout is not None and readout.teacher == self.target.describe().get("fingerprint")
+        if not directions.shape[1] or own_head or (self.words is None and readout is None):
+            return found
+        centred = x - x.mean(0)
+        covariance = centred.T @ centred / len(x)
+        patterns = directions @ covariance  # Haufe et al. 2014, up to each one's length
+        if self.words is not None:
             said = self.words(patterns / patterns.norm(dim=1, keepdim=True).clamp_min(1e-30))
-            for unit, words in zip(alive.tolist(), said, strict=True):
-                found[unit] = [str(word) for word in words]
+        else:
+            floor = readout.scores(chance @ covariance, x).abs().amax(1).quantile(SURE)
+            best = readout.scores(patterns, x).topk(WORDS, dim=1)
+            said = [
+                [readout.words[place] for place, score in zip(places, scores, strict=True) if score > floor]
+                for places, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+        for unit, words in zip(alive.tolist(), said, strict=True):
+            found[unit] = [str(word) for word in words]
         return found
 
     def _inputs(self, reference: ReferenceSet, inputs: ImageSource | int) -> tuple[Tensor, list[str]]:
@@ -299,6 +323,14 @@ class Atlas:
         whole = [row for row in rows if reference.names[row].endswith("-0")] or rows
         rows = whole[:: max(1, len(whole) // inputs)][:inputs]
         return reference.images[rows], [reference.names[row] for row in rows]
+
+
+def _chance(latents: Tensor, standard: Tensor, groups: Tensor, training: Tensor, seed: int) -> Tensor:
+    """Filters (units, D) that the closed form finds for permuted responses (N, units); copies keep one response."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    permuted = torch.stack([column[permuted_rows(groups, generator)][training] for column in standard.T], 1).double()
+    codes = latents[training].double()
+    return ridge_gcv(codes - codes.mean(0), permuted - permuted.mean(0)).T.float()
 
 
 def _origin(
