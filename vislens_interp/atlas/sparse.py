@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
 from vislens_interp.targets.layout import channel_axis
-from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import LayerTarget, Target
 
 Kind = Literal["standard", "topk", "jumprelu"]
@@ -158,7 +157,7 @@ class SparseTarget(Target):
         layer: str | nn.Module | None,
         *,
         pool: Literal["mean", "max"] = "mean",
-        **reading: Unpack[Reading],
+        **reading: Any,
     ) -> None:
         if pool not in ("mean", "max"):
             raise ValueError(f"pool={pool!r}; expected 'mean' or 'max' over the positions of a dictionary's latents.")

@@ -95,13 +95,16 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
             unit=content["unit"],
             layer=content["layer"],
             model=content["model"],
-            images={key: _pictures(folder, files, where, key) for key, files in content["images"].items()},
+            images={
+                key: _pictures(folder, files, where, f"images[{key!r}]") for key, files in content["images"].items()
+            },
             responses={key: _tensor(values) for key, values in content["responses"].items()},
             response_mean=content["response_mean"],
             response_std=content["response_std"],
             similarity={key: _tensor(values) for key, values in content["similarity"].items()},
             importance={
-                key: _pictures(folder, files, where)[:, 0] for key, files in content.get("importance", {}).items()
+                key: _pictures(folder, files, where, f"importance[{key!r}]")[:, 0]
+                for key, files in content.get("importance", {}).items()
             },
             evidence=None if evidence is None else read_evidence(evidence),
             names=content["names"],
@@ -290,7 +293,9 @@ def _read_background(folder: Path, kept: dict[str, Any], version: int, where: st
     names = [row["name"] for row in rows]
     galleries = {
         key: TopImages(
-            _pictures(folder, kept["images"].get(key, []), where, key), _tensor(row["responses"]), row["names"]
+            _pictures(folder, kept["images"].get(key, []), where, f"images[{key!r}]"),
+            _tensor(row["responses"]),
+            row["names"],
         )
         for key, row in kept["galleries"].items()
     }
@@ -306,8 +311,8 @@ def _read_background(folder: Path, kept: dict[str, Any], version: int, where: st
     )
 
 
-def _pictures(folder: Path, files: Sequence[str], where: str, key: str) -> Tensor:
-    paths = [check_inside(folder, file, where, f"images[{key!r}]") for file in files]
+def _pictures(folder: Path, files: Sequence[str], where: str, name: str) -> Tensor:
+    paths = [check_inside(folder, file, where, name) for file in files]
     return load_images(paths)[0] if paths else torch.zeros(0, 3, 1, 1)
 
 

@@ -45,7 +45,7 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
     figure = Figure(figsize=(2.1 * columns + 0.6, 2.3 * len(windows) + 0.9), layout="constrained")
     cells = figure.subplots(len(windows), columns, squeeze=False)
     limit = float(np.nanmax(np.abs(found.scores)))
-    image = None
+    image: Any = None
     for line, (window, sensors) in zip(cells, windows.items(), strict=True):
         names, rows = list(sensors), np.array(list(sensors.values()))
         part = mne.pick_info(info, [info.ch_names.index(name) for name in names])

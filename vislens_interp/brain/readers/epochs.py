@@ -102,7 +102,7 @@ def _opened(epochs: Any) -> Any:
         if not os.path.isfile(epochs):
             raise FileNotFoundError(f"epochs={os.fspath(epochs)!r}: no such file; expected one ending in -epo.fif.")
         try:
-            opened = mne.read_epochs(epochs, preload=False, verbose="error")
+            opened = mne.read_epochs(os.fspath(epochs), preload=False, verbose="error")
             with mne.use_log_level("error"):
                 opened[-1:].get_data(copy=False)  # a file that was cut short still opens
         except Exception as error:

@@ -202,12 +202,12 @@ def _opened(file: Any, dataset: str | None, axis: int | None, stack: ExitStack) 
         raise ValueError(
             f"files: {str(path)!r} cannot be read by h5py ({one_line(error)}); expected an HDF5 file. Restore a copy."
         ) from error
-    known = [name for name in opened if isinstance(opened[name], h5py.Dataset)]
+    known = [str(name) for name in opened if isinstance(opened[name], h5py.Dataset)]
     name = dataset or next((one for one in TRIAL_AXIS if one in known), None)
     if name not in known:
         wanted = name or " or ".join(TRIAL_AXIS)
         raise KeyError(f"dataset {wanted!r} is not in {path.name}. {closest(wanted, known, cutoff=0.4)} Pass dataset=.")
-    data = opened[name]
+    data: Any = opened[name]
     if data.ndim < 2 or data.dtype.kind not in "fiu":
         raise ValueError(
             f"{path.name}: {name} has shape {data.shape} and type {data.dtype}; expected numbers of trials and voxels."
