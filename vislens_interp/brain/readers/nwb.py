@@ -81,8 +81,8 @@ def _opened(file: Any, stack: ExitStack) -> Any:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"file={path!r}: no such file; expected an NWB file.")
     try:
-        opened: Any = NWBHDF5IO(path, "r", load_namespaces=True)  # hdmf's decorators hide its arguments
-        return stack.enter_context(opened).read()
+        reader: Any = NWBHDF5IO  # hdmf's decorators hide its arguments
+        return stack.enter_context(reader(path, "r", load_namespaces=True)).read()
     except Exception as error:
         raise ValueError(
             f"file={path!r} cannot be read by pynwb ({one_line(error)}); expected an NWB file. Restore a copy."
