@@ -305,7 +305,7 @@ class Atlas:
             if readout is None or readout.teacher == self.target.describe().get("fingerprint"):
                 return found
             floor = readout.scores(chance @ covariance, x).abs().amax(1).quantile(SURE)
-            best = readout.scores(patterns, x).topk(WORDS, dim=1)
+            best = readout.scores(patterns, x).topk(min(WORDS, len(readout.words)), dim=1)
             said = [
                 [readout.words[place] for place, score in zip(places, scores, strict=True) if score > floor]
                 for places, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
