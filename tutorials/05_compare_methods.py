@@ -25,12 +25,12 @@ print("figures go to", folder)
 # One unit says nothing about units, so this lens points at two, and each is moved alone; a result to publish needs
 # dozens. (`Comparison.join` puts comparisons by several lenses into one.)
 #
-# Every tenth reference photograph of the package and no shuffled control, to be quick. Without the control the
+# Every eighth reference photograph of the package and no shuffled control, to be quick. Without the control the
 # evidence counts as weak, which the summary says, and every table and figure after it. `lens.fit()` takes all crops.
 
 # %%
 lens = FeatureLens(zoo.load("efficientnet_lite2"), "blocks.3", unit=[17, 40])
-lens.fit(ReferenceSet.of_backend(lens.backend).at(range(0, 2118, 10)), shuffles=0)
+lens.fit(ReferenceSet.of_backend(lens.backend).at(range(0, 2118, 8)), shuffles=0)
 print(str(lens))
 
 # %% [markdown]

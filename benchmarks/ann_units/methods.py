@@ -175,13 +175,13 @@ class Watched(vl.Method):
 
     def _generate(
         self, images: Tensor, directions: Any, seeds: list[int], alpha: float | None, strength: float | None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor | None]:
         self.heard_.said = []
         start = self.heard_.clock()
         self.maker.target = self.target  # which counts what goes through it
-        pictures, latents = self.maker._generate(images, directions, seeds, alpha, strength)
+        generated = self.maker._generate(images, directions, seeds, alpha, strength)
         (way,) = directions.values() or ("unedited",)
-        self.made_[way] = pictures
+        self.made_[way] = generated[0]
         self.seconds_[way] = (self.heard_.clock() - start) / len(images)
         self.traces_[way] = [((moment - start) / len(images), value) for moment, value in self.heard_.said]
-        return pictures, latents
+        return generated

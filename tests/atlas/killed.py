@@ -9,7 +9,8 @@ from small_layer import clouds, kinds, small_backend, small_layer
 
 from vislens_interp.atlas import Atlas
 
-folder, threads = sys.argv[1:]
-torch.set_num_threads(int(threads))
-atlas = Atlas(small_layer(), "layer", clouds(220), backend=small_backend(), words=kinds)
-atlas.fit(folder, inputs=2, top_images=4).save(folder, shard=5)
+if __name__ == "__main__":
+    folder, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    atlas = Atlas(small_layer(), "layer", clouds(220), backend=small_backend(), words=kinds)
+    atlas.fit(folder, inputs=2, top_images=4).save(folder, shard=5)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,7 +159,7 @@ def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
     kept = {"provenance": {"old": True}, "size": {}, "quick": False, "hooks": ["earlier"], "end_to_end": ratios}
     (tmp_path / "speed.json").write_text(json.dumps(kept), encoding="utf-8")
     monkeypatch.setattr(speed, "units", lambda *_: ["now"])
-    monkeypatch.setattr(speed, "readings", lambda: [None, None])
+    monkeypatch.setattr(speed, "readings", lambda: [SimpleNamespace(path="file", large=False)] * 2)
     monkeypatch.setattr(speed_report, "provenance_line", lambda source: "earlier" if "old" in source else "now")
     monkeypatch.setattr(speed_report, "PARTS", {part: lambda found, part=part: [f"## {part}"] for part in speed.PARTS})
     monkeypatch.setattr(speed.torch, "set_num_threads", lambda count: None)

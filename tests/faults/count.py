@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parent))
 import torch
 from edits import KINDS as FILES
 from harness import earlier

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parent))
 import torch
 from harness import counted, earlier
 from lens_writers import (

@@ -75,7 +75,7 @@ class Atlas:
     >>> from vislens_interp import zoo
     >>> atlas = Atlas(zoo.load("cifar10_convnet"), "conv3", backend="cifar10")
     >>> len(atlas.target.names)
-    64
+    128
     """
 
     def __init__(

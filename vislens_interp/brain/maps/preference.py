@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vislens_interp.files import write_bytes, write_folder, write_text
+from vislens_interp.files import write_atomically, write_folder, write_text
 from vislens_interp.tables import csv_text
 from vislens_interp.validation import closest
 
@@ -97,7 +98,7 @@ class PreferenceMap:
         def fill(temporary: Path) -> None:
             write_text(temporary / "preferences.csv", self.table())
             for name, figure in (figures or {}).items():
-                write_bytes(temporary / f"{name}.png", _png(figure))
+                write_atomically(temporary / f"{name}.png", partial(figure.savefig, format="png", dpi=150))
 
         return write_folder(folder, fill, replace=False)
 
@@ -221,11 +222,3 @@ def _read_csv(path: Path) -> dict[str, dict[str, str]]:
             "as many cells for each place, each place once."
         )
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
-
-
-def _png(figure: "Figure") -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
