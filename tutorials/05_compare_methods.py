@@ -61,13 +61,21 @@ methods = {
 # %% [markdown]
 # ## Compare
 #
-# Two photographs that no fit has seen are moved both ways. The rest of what the fit held out judges. Pictures are
-# finished before they are judged: rounded to 8 bits. `folder=` keeps every finished method, so that the same call goes
-# on after an interruption. More `seeds=` repeat methods that draw noise.
+# Two photographs that no fit has seen are moved both ways. The rest of what the fit held out judges, in the features of
+# another network. Pictures are finished before they are judged: rounded to 8 bits. `folder=` keeps every finished
+# method, so that the same call goes on after an interruption. More `seeds=` repeat methods that draw noise.
 
 # %%
+judge = zoo.load("squeezenet1_0")
+
+
+def features(images):
+    """Pooled last features of a network that neither the lens nor the backend uses: (N, 512)."""
+    return judge.features(judge.preprocess(images)).mean((2, 3))
+
+
 start, _ = lens.reference_set.held_out(2)
-comparison = lens.compare(start, methods, seeds=(0,), folder=folder / "parts")
+comparison = lens.compare(start, methods, seeds=(0,), embedding=features, folder=folder / "parts")
 print(comparison)
 
 # %% [markdown]
@@ -85,9 +93,8 @@ comparison.to_latex(folder / "scores.tex")
 # %% [markdown]
 # **Predictivity** asks what pictures are for: from them alone, which of two natural pictures drives the unit more?
 # Guessing tells 50 % right. The unit's favourites among natural pictures are the bar: people have so far told more from
-# them than from synthetic pictures (Borowski et al. 2021; Zimmermann et al. 2021). The judge here is the last layer but
-# one of the network that the unit belongs to, which flatters whatever drives the unit; give a network of your own by
-# `embedding=`.
+# them than from synthetic pictures (Borowski et al. 2021; Zimmermann et al. 2021). The judge here is SqueezeNet, which
+# has no part in lens or backend.
 #
 # Two methods are compared in pairs, for they share units, pictures and seeds. Where the interval holds 0, these data do
 # not tell them apart.
