@@ -57,7 +57,7 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
     if "reader" in parts:
         right, units = parts["reader"]["right"], parts["reader"]["units"]
         text = (
-            f"A reader of preferred and suppressed pictures tells in {percent(right)} of pairs of photographs which one"
+            f"A reader of the pictures of the earlier edits (2026-11-28) tells in {percent(right)} of pairs of photographs which one"
         )
         found[f"{text} drives the unit ({units} units; chance 50 %)."] = right[1] > 0.5
     return found
