@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vislens_interp.atlas.store import INPUTS, TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
-from vislens_interp.tables import display_text
+from vislens_interp.report.render import escaping_environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,17 +24,8 @@ NAMES_SEARCHED = 3
 
 @cache
 def environment() -> "Environment":
-    """Jinja's, which escapes by construction and refuses names that nobody gave."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("vislens_interp.atlas"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: display_text(value) if type(value) is str else value,
-    )
+    """That of the site, with its filters."""
+    made = escaping_environment("vislens_interp.atlas")
     made.filters |= {"two": two, "signed": signed, "stem": lambda name: Path(name).name}
     return made
 

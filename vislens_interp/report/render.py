@@ -37,19 +37,24 @@ def render(template: str, **values: object) -> str:
     return environment().get_template(template).render(**values)
 
 
-@cache
-def environment() -> "Environment":
-    """Jinja's, which escapes by construction and refuses names that nobody gave."""
+def escaping_environment(package: str) -> "Environment":
+    """Jinja's for the ``templates/`` of a package: it escapes by construction and refuses names that nobody gave."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    made = Environment(
-        loader=PackageLoader("vislens_interp.report"),
+    return Environment(
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda value: display_text(value) if type(value) is str else value,
     )
+
+
+@cache
+def environment() -> "Environment":
+    """That of reports, with their filters."""
+    made = escaping_environment("vislens_interp.report")
     made.filters |= {
         "alpha": lambda value: f"{value:g}".replace("-", "−"),
         "capital": lambda text: f"{text[:1].upper()}{text[1:]}",
