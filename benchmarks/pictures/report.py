@@ -82,6 +82,9 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
         text = f"Pairs of photographs told by edits {percent(told['edit'])}, by top natural images "
         text += f"{percent(told['natural'])}, difference {percent(told['edit minus natural'])} (wanted: above 0)."
         found[text] = told["edit minus natural"][1] > 0
+        text = f"Told by the edits of the top natural images themselves {percent(told['natural, edited'])}, difference "
+        text += f"{percent(told['natural, edited minus natural'])} (wanted: above 0)."
+        found[text] = told["natural, edited minus natural"][1] > 0
     for network, name in NETWORKS.items():
         if distance := edits.get(f"{network}: kernel distance"):
             unedited = distance["unedited"]

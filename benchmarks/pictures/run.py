@@ -40,8 +40,11 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
     "edit, alpha 0.3": ("edit", 0.3, 0.0),
     "ridge_direction": ("ridge_direction", None, 0.0),
     "shuffled": ("shuffled", None, 0.0),
+    "natural, edited": ("edit", None, 0.0),
 }
-"""Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself."""
+"""Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself.
+
+"natural, edited" starts from the crops of the reference set that drive a unit most (and, to decrease, least)."""
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
 PHOTOS, UNITS, INPUTS = 4, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
@@ -270,12 +273,16 @@ def edit_unit(
             record["alpha 0"] = ((target.responses(kept)[:, 0] - before) / sd).abs().mean().item()
         row: dict[str, Any] = {}
         for sense, sign in SIGN.items():
-            seeds = [seed] * len(images)
-            made = eight_bits(method.generate(images, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
+            starts, answers = images, before
+            if label.startswith("natural"):
+                starts = reference.images[top_rows(sign * column[:, 0], reference)].float()
+                answers = target.responses(starts)[:, 0]
+            seeds = [seed] * len(starts)
+            made = eight_bits(method.generate(starts, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
             seen[f"{label} {sense}"] = features(judge, nets[judge], made)
             row[sense] = {
-                "change": (sign * (target.responses(made)[:, 0] - before) / sd).tolist(),
-                "rms": (made - images).square().mean((1, 2, 3)).sqrt().mean().item(),
+                "change": (sign * (target.responses(made)[:, 0] - answers) / sd).tolist(),
+                "rms": (made - starts).square().mean((1, 2, 3)).sqrt().mean().item(),
             }
             if label == "edit":
                 sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112), mode="area"), len(made))
@@ -341,20 +348,27 @@ def told(out: Path, nets: dict[str, Any], others: Tensor, reference: Any) -> dic
                 values.append(vl.pairs_told(up, down, seen[judge], answers).accuracy)
     columns = {label: torch.tensor(values, dtype=torch.float64) for label, values in found.items()}
     gaps = {f"edit minus {label}": columns["edit"] - columns[label] for label in columns if label != "edit"}
+    gaps["natural, edited minus natural"] = columns["natural, edited"] - columns["natural"]
     return {label: interval(values) for label, values in (columns | gaps).items()}
 
 
-def top_features(column: Tensor, judge: str, net: Any, reference: Any, known: dict[int, Tensor]) -> Tensor:
-    """Features of the crops of the reference set with the largest responses, one a photograph."""
+def top_rows(column: Tensor, reference: Any) -> list[int]:
+    """Crops of the reference set with the largest responses, one a photograph."""
     rows: dict[int, int] = {}
     for row in column.argsort(descending=True).tolist():
         rows.setdefault(int(reference.groups[row]), row)
         if len(rows) == PHOTOS:
             break
-    for row in rows.values():
+    return list(rows.values())
+
+
+def top_features(column: Tensor, judge: str, net: Any, reference: Any, known: dict[int, Tensor]) -> Tensor:
+    """What a judge sees in these crops: (PHOTOS, D)."""
+    rows = top_rows(column, reference)
+    for row in rows:
         if row not in known:
             known[row] = features(judge, net, reference.images[[row]])[0]
-    return torch.stack([known[row] for row in rows.values()])
+    return torch.stack([known[row] for row in rows])
 
 
 def save_features(path: Path, found: dict[str, Tensor]) -> None:

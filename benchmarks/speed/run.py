@@ -61,7 +61,7 @@ class Size:
     small_repeats: int = 400
     large_repeats: int = 30
     batch: int = 32
-    lens_references: int = 706
+    lens_references: int = 2118
     lens_rounds: int = 1
 
     @property
