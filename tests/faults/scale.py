@@ -105,15 +105,17 @@ WORKS = {"memory": memory, "cache": cache, "figures": figures}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("works", nargs="*", default=list(WORKS), choices=[*WORKS, "written"])
+    parser.add_argument("works", nargs="*", help=f"{', '.join(WORKS)} (all by default), or written")
     parser.add_argument("--record", type=Path, help="a file of what was found; a second run goes on with it")
     args = parser.parse_args()
+    if unknown := set(args.works) - {*WORKS, "written"}:
+        parser.error(f"{sorted(unknown)}: expected some of {[*WORKS, 'written']}.")
     torch.set_num_threads(1)
     if args.works == ["written"]:
         print(json.dumps(written()))
         return
     known = json.loads(args.record.read_text()) if args.record and args.record.exists() else {}
-    for work in args.works:
+    for work in args.works or WORKS:
         if work not in known:
             known[work] = WORKS[work]()
             if args.record:
