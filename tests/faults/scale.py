@@ -79,7 +79,7 @@ def written() -> dict[str, str]:
         found["sheet.html"] = sheet(0).html().encode()
         for name, figure in {
             "sheet": sheet(0).figure(),
-            "scores": table(0).figure(),
+            "scores": table(0).figure(["response_change"]),
             "evidence": make_result(count=2).figure(),
         }.items():
             figure.savefig(folder / f"{name}.png")
