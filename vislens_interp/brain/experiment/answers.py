@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vislens_interp.brain.readers.trials import Recording, one_line, refuse_without
-from vislens_interp.files import write_text
+from vislens_interp.files import rebuilding, write_text
 from vislens_interp.schema import check_schema
 from vislens_interp.validation import closest
 
@@ -22,19 +22,7 @@ FILE = "responses.json"
 def read_answers(
     source: Any, targets: Sequence[str], trials: Sequence[str], column: str, reading: Mapping[str, Any]
 ) -> Answers:
-    """(K,) responses of each trial, NaN where a target has none.
-
-    Args:
-        source: See :meth:`~vislens_interp.brain.experiment.experiment.Experiment.tell`.
-        targets: K names.
-        trials: Ids of all trials that were asked for.
-        column: Of trial ids, in tables, metadata and presentations.
-        reading: Further arguments of the reader of epochs or NWB.
-
-    Raises:
-        FileNotFoundError, KeyError, TypeError, ValueError: There is no such file, it holds no such column or target, a
-            trial comes twice with different responses, or something is no number.
-    """
+    """(K,) responses of each trial, NaN where a target has none; what it takes and refuses ``Experiment.tell`` says."""
     suffix = Path(source).suffix.lower() if isinstance(source, (str, os.PathLike)) else ""
     if suffix == ".fif" or hasattr(source, "get_data"):
         from vislens_interp.brain.readers.epochs import read_epochs
@@ -71,13 +59,7 @@ def read_answers(
 
 
 def merge(known: Answers, told: Answers, trials: Sequence[str], *, replace: bool) -> tuple[Answers, int]:
-    """What is known after a telling, and how many numbers of it are new.
-
-    A number takes the place of NaN, and NaN never that of a number.
-
-    Raises:
-        KeyError, ValueError: A trial was never asked for, or has another response already and ``replace`` is False.
-    """
+    """What is known after a telling, and how many numbers are new; KeyError, ValueError as ``Experiment.tell``."""
     merged, new, asked = {trial: list(row) for trial, row in known.items()}, 0, set(trials)
     for trial, row in told.items():
         if trial not in asked:
@@ -104,17 +86,11 @@ def load_answers(folder: Path, count: int) -> Answers:
     path = folder / FILE
     if not path.is_file():
         return {}
-    where = repr(str(path))
-    try:
+    with rebuilding(path, "responses"):
         said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{where} is no JSON ({one_line(error)}); expected what tell wrote. Restore a copy."
-        ) from error
-    check_schema(said, {str: [(float, None)]}, where, "responses")
-    for trial, row in said.items():
-        if len(row) != count:
-            raise ValueError(f"{where}: {trial!r} has {len(row)} numbers; expected {count}. Restore a copy.")
+        check_schema(said, {str: [(float, None)]}, repr(str(path)), "responses")
+        if trial := next((one for one, row in said.items() if len(row) != count), None):
+            raise ValueError(f"{trial!r} has {len(said[trial])} numbers; expected {count}")
     return {trial: [math.nan if one is None else float(one) for one in row] for trial, row in said.items()}
 
 
@@ -133,11 +109,9 @@ def _by_trial(
         recording = reader(source, blank, image_column=column, names=trials, **reading)
     except (KeyError, ValueError) as error:
         raise type(error)(f"responses, paired by trial id: {error.args[0]}") from error
-    rows = zip(recording.names, recording.responses.double().tolist(), strict=True)
+    by_trial = zip(recording.names, recording.responses.double().tolist(), strict=True)
     # Padding of a trial that came less often than another is all NaN.
-    return recording.targets, [
-        (name, row) for name, several in rows for row in several if not all(map(math.isnan, row))
-    ]
+    return recording.targets, [(one, row) for one, rows in by_trial for row in rows if not np.isnan(row).all()]
 
 
 def _of_table(source: Any, column: str) -> tuple[list[str], Iterable[tuple[str, list[Any]]]]:

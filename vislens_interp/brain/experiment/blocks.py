@@ -20,9 +20,6 @@ from vislens_interp.tables import csv_text
 from vislens_interp.validation import check_counts, check_positive
 
 MANIFEST, EMBEDDINGS, PICTURES = "manifest.json", "embeddings.safetensors", "stimuli"
-CONTROL, NATURAL, MADE = "control", "natural", "made"
-TRIGGERS = 255
-"""Of an eight-bit port; 0 is rest."""
 TRIES = 200
 """Random orders that are looked at for one without the same picture twice in a row."""
 
@@ -78,10 +75,8 @@ class Block:
     """What :meth:`~vislens_interp.brain.experiment.experiment.Experiment.ask` gives.
 
     Args:
-        number: From 1.
-        folder: Where it lies on the disk.
-        trials: In the order in which they are to be shown.
-        stimuli: M names of pictures.
+        number, folder: From 1; where it lies on the disk.
+        trials, stimuli: In the order in which they are to be shown; M names of pictures.
         images: (M, 3, S, S), in the order of ``stimuli``; without pixels where they were not read.
         embeddings: (M, *shape) of them.
     """
@@ -124,31 +119,16 @@ def ordered(stimuli: Sequence[str], controls: Sequence[str], repetitions: int, s
 
 
 def write_block(
-    folder: Path,
-    number: int,
-    display: Display,
-    trials: list[Trial],
-    images: dict[str, Tensor],
-    embeddings: dict[str, Tensor],
-    said: dict[str, Any],
+    folder: Path, display: Display, trials: list[Trial], images: Any, embeddings: dict[str, Any], said: dict[str, Any]
 ) -> None:
-    """Write a block whole or not at all.
-
-    Args:
-        images: (3, S, S) by stimulus.
-        embeddings: ``"shown"``, (M, *shape) of the stimuli, and what else is to be kept by name.
-        said: Further entries of the manifest.
-
-    Raises:
-        FileExistsError: The block is there.
-    """
+    """Write a block whole or not at all: (3, S, S) by stimulus, ``embeddings["shown"]`` of them, and the rest."""
     rows = [
         [one.trial_id, f"{PICTURES}/{one.stimulus}.png", one.trigger, one.kind, *asdict(display).values()]
         for one in trials
     ]
     conditions = csv_text(["trial_id", "image", "trigger", "kind", *asdict(display)], rows)
-    head = ["onset", "duration", "trial_type", "stim_file", "trial_id", "trigger"]
     lines = [["n/a", display.duration, one.kind, f"{one.stimulus}.png", one.trial_id, one.trigger] for one in trials]
+    events = csv_text(["onset", "duration", "trial_type", "stim_file", "trial_id", "trigger"], lines, delimiter="\t")
 
     def fill(temporary: Path) -> None:
         (temporary / PICTURES).mkdir()
@@ -158,21 +138,17 @@ def write_block(
             to_pil(resize(image[None], display.size_px))[0].save(path)
             hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         write_text(temporary / "conditions.csv", conditions)
-        write_text(temporary / "events.tsv", csv_text(head, lines, delimiter="\t"))
+        write_text(temporary / "events.tsv", events)
         save_state(temporary / EMBEDDINGS, "block", embeddings)
-        manifest = {"kind": "vislens_interp block", "number": number, "display": asdict(display), "sha256": hashes}
-        manifest |= {"trials": [asdict(one) for one in trials], **said}
+        manifest = {"kind": "vislens_interp block", "display": asdict(display), **said}
+        manifest |= {"sha256": hashes, "trials": [asdict(one) for one in trials]}
         write_text(temporary / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
 
     write_folder(folder, fill, replace=False)
 
 
 def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Block:
-    """A block from its folder; without ``pictures`` only what the manifest and the embeddings say.
-
-    Raises:
-        FileNotFoundError, ValueError: It lacks a file, or a picture is not the one that was written.
-    """
+    """A block from its folder, its pictures only if wanted; FileNotFoundError, ValueError where a file is not whole."""
     folder = Path(folder)
     path = folder / MANIFEST
     if not path.is_file():

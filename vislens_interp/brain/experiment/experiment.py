@@ -16,19 +16,7 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.experiment.answers import Answers, load_answers, merge, read_answers, save_answers
-from vislens_interp.brain.experiment.blocks import (
-    CONTROL,
-    MADE,
-    MANIFEST,
-    NATURAL,
-    TRIGGERS,
-    Block,
-    Display,
-    Trial,
-    ordered,
-    read_block,
-    write_block,
-)
+from vislens_interp.brain.experiment.blocks import MANIFEST, Block, Display, Trial, ordered, read_block, write_block
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
 from vislens_interp.brain.responses import check_targets
@@ -39,7 +27,8 @@ from vislens_interp.validation import check_counts, check_shares, check_word
 Design = Literal["explore", "exploit", "mixed", "contrast"]
 DESIGNS = ("explore", "exploit", "mixed", "contrast")
 SETTINGS = "experiment.json"
-FEWEST_PICTURES = 8
+TRIGGERS = 255
+"""Of an eight-bit port; 0 is rest."""
 CANDIDATES = 2000
 """Pictures of the gallery, drawn at random, that are looked at for one block."""
 ANGLE = 30.0
@@ -48,13 +37,7 @@ ANGLE = 30.0
 
 @dataclass
 class Pick:
-    """A picture of the next block.
-
-    Args:
-        row: Of the gallery, what it is or is made from.
-        kind, target: As a trial's.
-        goal: (D,) embedding that it shall have; None for a natural picture.
-    """
+    """A picture of the next block, of a row of the gallery or made from it, and then the (D,) embedding wanted."""
 
     row: int
     kind: str
@@ -82,8 +65,8 @@ class Experiment:
         seed: Of everything that is drawn.
 
     Raises:
-        ImportError: scikit-learn is not installed.
-        ValueError: The folder is of an experiment with other settings, there are no targets, or too few pictures.
+        ImportError, ValueError: scikit-learn is not installed; the folder is of an experiment with other settings,
+            there are no targets, or too few pictures.
 
     >>> import tempfile
     >>> from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
@@ -122,15 +105,13 @@ class Experiment:
         elif targets is None:
             raise ValueError("targets is None for pictures without responses; expected names of what will be recorded.")
         else:
-            gallery, count = dataset_or_prior, len(dataset_or_prior)
-            files = gallery.names if isinstance(gallery, ImageFiles) else None
-            self.names = files or [f"image_{row:05d}" for row in range(count)]
-            self._known = np.full((count, len(targets)), np.nan), np.zeros((count, len(targets)))
+            gallery, shape = dataset_or_prior, (len(dataset_or_prior), len(targets))
+            numbered = [f"image_{row:05d}" for row in range(len(gallery))]
+            self.names = gallery.names if isinstance(gallery, ImageFiles) else numbered
+            self._known = np.full(shape, np.nan), np.zeros(shape)
         self.targets = check_targets(targets)
-        if len(gallery) < FEWEST_PICTURES:
-            raise ValueError(
-                f"dataset_or_prior holds {len(gallery)} pictures; expected at least {FEWEST_PICTURES} to choose from."
-            )
+        if len(gallery) < 8:
+            raise ValueError(f"dataset_or_prior holds {len(gallery)} pictures; expected at least 8 to choose from.")
         self.gallery = gallery if isinstance(gallery, ImageFiles) else check_images(gallery)
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / SETTINGS):
@@ -180,7 +161,7 @@ class Experiment:
             return self._written(number, picks, design, repetitions, seed)
 
     def tell(self, responses: Any, *, trial_column: str = "trial_id", replace: bool = False, **reading: Any) -> int:
-        """Take responses to trials, in any order and number; telling the same again changes nothing.
+        """Take responses to trials, in any order, and give how many are new: telling the same again changes nothing.
 
         Args:
             responses: A mapping from trial ids to a number (of the only target), to K numbers or to ``{target:
@@ -191,9 +172,6 @@ class Experiment:
             replace: Whether another response takes the place of an earlier one, instead of an error.
             **reading: For epochs what :func:`~vislens_interp.brain.readers.epochs.read_epochs` takes (``windows``), for
                 NWB what :func:`~vislens_interp.brain.readers.nwb.read_nwb` takes (``window``, ``label``).
-
-        Returns:
-            The number of responses that are new.
 
         Raises:
             FileNotFoundError, KeyError, TypeError, ValueError: There is no such file, it cannot be read, a trial was
@@ -212,8 +190,8 @@ class Experiment:
         blocks = self.blocks()
         found = Means.of(blocks, self.responses, len(self.targets))
         x = torch.cat([self._x.flatten(1), *[block.embeddings.flatten(1) for block in blocks]]).double().numpy()
-        means, counts = (np.concatenate(both) for both in zip(self._known, (found.means, found.counts), strict=True))
-        self._surrogate.fit(x, means, counts)
+        means, counts = self._known
+        self._surrogate.fit(x, np.concatenate([means, found.means]), np.concatenate([counts, found.counts]))
         return self
 
     def status(self) -> Status:
@@ -221,7 +199,7 @@ class Experiment:
         return status(self.blocks(), self.responses, self.targets, self.stop_rule)
 
     def predict(self, images: Tensor, target: str | None = None) -> tuple[Tensor, Tensor]:
-        """Expected mean responses to pictures (N, 3, H, W), and how unsure that is (SD): (N,) each, since ``fit``."""
+        """Expected mean responses to pictures (N, 3, H, W) at the last fit, and the SDs of that: (N,) each."""
         column = 0 if target is None else self.targets.index(target)
         expected, unsure = self._surrogate.predict(self._embed(images).flatten(1).double().numpy(), column)
         return torch.from_numpy(expected), torch.from_numpy(unsure)
@@ -241,14 +219,8 @@ class Experiment:
         pictures = self.names if isinstance(self.gallery, ImageFiles) else image_keys(self.gallery)
         known = np.nan_to_num(self._known[0].astype(np.float32), nan=-1e30)
         content = hashlib.sha256("\n".join(pictures).encode("utf-8", "replace") + known.tobytes()).hexdigest()[:16]
-        said = {
-            "kind": "vislens_interp experiment",
-            "targets": self.targets,
-            "backend": self.backend.name,
-            "seed": self.seed,
-            "display": asdict(self.display),
-            "gallery": content,
-        }
+        said = {"kind": "vislens_interp experiment", "targets": self.targets, "backend": self.backend.name}
+        said |= {"seed": self.seed, "display": asdict(self.display), "gallery": content}
         path = self.folder / SETTINGS
         if not path.is_file():
             write_text(path, json.dumps(said, indent=1, ensure_ascii=False))
@@ -266,9 +238,9 @@ class Experiment:
         self, n: int, design: str, controls: float, made: float, target: str | None, seed: int, blocks: list[Block]
     ) -> list[Pick]:
         """The pictures of a block, controls last."""
-        draw = np.random.default_rng(seed)
-        shown = {trial.source for block in blocks for trial in block.trials if trial.kind != MADE}
-        left = draw.permutation([row for row, name in enumerate(self.names) if name not in shown])
+        shown = {trial.source for block in blocks for trial in block.trials if trial.kind != "made"}
+        free = [row for row, name in enumerate(self.names) if name not in shown]
+        left = np.random.default_rng(seed).permutation(free)
         if len(left) < n:
             raise ValueError(
                 f"n={n}, and {len(left)} of {len(self.names)} pictures were not shown yet; expected as many. Ask for "
@@ -291,25 +263,22 @@ class Experiment:
                 ways[:, 1::2] *= -1
             elif design == "explore":
                 chosen = self._surrogate.spread_out(x, column, count, closed)
-            many, first = round(count * made), len(picks)
+            many = round(count * made)
             for number, way in enumerate(ways.T):
-                if design == "explore":
-                    best = chosen[number]
-                else:
-                    values = z @ way
-                    values[closed] = -np.inf
-                    best = int(values.argmax())
+                values = z @ way
+                values[closed] = -np.inf
+                best = chosen[number] if design == "explore" else int(values.argmax())
                 closed.append(best)
-                picks.append(Pick(int(pool[best]), NATURAL, name))
+                goal = None
                 if (number + 1) * many // count > number * many // count:  # made ones spread evenly among the picks
-                    picks[first + number].kind = MADE
-                    picks[first + number].goal = turned(x[best], self._surrogate.direction(way), ANGLE)
-        return picks + [Pick(int(row), CONTROL, "") for row in left[:random]]
+                    goal = turned(x[best], self._surrogate.direction(way), ANGLE)
+                picks.append(Pick(int(pool[best]), "natural" if goal is None else "made", name, goal))
+        return picks + [Pick(int(row), "control", "") for row in left[:random]]
 
     def _pictures(self, picks: list[Pick], seed: int) -> tuple[Tensor, Tensor]:
         """(n, 3, S, S) pictures and (n, *shape) embeddings, of what is shown and not of what was meant."""
         rows = [pick.row for pick in picks]
-        images, embeddings = self._sized(self.gallery[rows]), self._x[rows].clone()
+        images, embeddings = resize(self.gallery[rows], self.backend.size), self._x[rows].clone()
         made = [place for place, pick in enumerate(picks) if pick.goal is not None]
         if made:
             goals = torch.from_numpy(np.stack([picks[place].goal for place in made])).float()
@@ -317,7 +286,7 @@ class Experiment:
                 goals.view(-1, *self.backend.shape).to(self.backend.device),
                 init_image=images[made].to(self.backend.device),
                 strength=self.backend.defaults.edit.strength,
-                seeds=[(seed + place) % 2**31 for place in made],
+                seeds=[seed + place for place in made],
             )
             images[made] = drawn.detach().cpu().float().clamp(0, 1)
             embeddings[made] = self._embed(images[made])
@@ -326,55 +295,32 @@ class Experiment:
     def _written(self, number: int, picks: list[Pick], design: str, repetitions: int, seed: int) -> Block:
         images, embeddings = self._pictures(picks, seed)
         flat = embeddings.flatten(1).double().numpy()
-        expected = {target: self._surrogate.predict(flat, place) for place, target in enumerate(self.targets)}
+        used = {pick.target or self.targets[0] for pick in picks}
+        expected = {name: np.stack(self._surrogate.predict(flat, self.targets.index(name)), 1) for name in used}
         place = {f"s{number:03d}-{row + 1:03d}": row for row in range(len(picks))}
-        controls = [name for name, row in place.items() if picks[row].kind == CONTROL]
+        controls = [name for name, row in place.items() if picks[row].kind == "control"]
         trials = []
         for count, name in enumerate(ordered(list(place), controls, repetitions, seed)):
-            row, pick = place[name], picks[place[name]]
-            mean, unsure = expected[pick.target or self.targets[0]]
-            trials.append(
-                Trial(
-                    trial_id=f"b{number:03d}-t{count + 1:03d}",
-                    stimulus=name,
-                    kind=pick.kind,
-                    target=pick.target,
-                    design=design,
-                    source=self.names[pick.row],
-                    trigger=count % TRIGGERS + 1,
-                    expected=float(mean[row]),
-                    unsure=float(unsure[row]),
-                )
-            )
+            pick, trial_id, trigger = picks[place[name]], f"b{number:03d}-t{count + 1:03d}", count % TRIGGERS + 1
+            mean, unsure = expected[pick.target or self.targets[0]][place[name]].tolist()
+            what = name, pick.kind, pick.target, design, self.names[pick.row]
+            trials.append(Trial(trial_id, *what, trigger, mean, unsure))
         goals = {name: torch.from_numpy(goal) for name, row in place.items() if (goal := picks[row].goal) is not None}
-        said = {
-            "backend": self.backend.name,
-            "strength": self.backend.defaults.edit.strength,
-            "seeds": {name: (seed + place[name]) % 2**31 for name in goals},
-            "angle": ANGLE,
-            "seed": seed,
-            "targets": self.targets,
-        }
+        said = {"number": number, "backend": self.backend.name, "strength": self.backend.defaults.edit.strength}
+        said |= {"angle": ANGLE, "seed": seed, "seeds": {name: seed + place[name] for name in goals}}
         folder = self.folder / f"block_{number:03d}"
-        kept: dict[str, Any] = {"shown": embeddings, "goals": goals}
-        write_block(folder, number, self.display, trials, dict(zip(place, images, strict=True)), kept, said)
+        by_name, kept = dict(zip(place, images, strict=True)), {"shown": embeddings, "goals": goals}
+        write_block(folder, self.display, trials, by_name, kept, said)
         return read_block(folder)
-
-    def _sized(self, images: Tensor) -> Tensor:
-        return resize(images, self.backend.size)
 
     @torch.no_grad()
     def _embed(self, images: Tensor | ImageFiles) -> Tensor:
-        return torch.cat([self.backend.encode(self._sized(part)).cpu().float() for part in images.split(64)])
+        parts = (resize(part, self.backend.size) for part in images.split(64))
+        return torch.cat([self.backend.encode(part).cpu().float() for part in parts])
 
 
 def simulated(block: Block, respond: Callable[[Tensor], Tensor], seed: int = 0) -> dict[str, list[float]]:
-    """Poisson responses of a model to a block's trials, for trying an experiment out.
-
-    Args:
-        respond: Pictures (N, 3, S, S) to rates (N, K), none below 0.
-        seed: Of the counts.
-    """
+    """Poisson counts for a block's trials, to try an experiment out; ``respond``: (N, 3, S, S) to rates (N, K)."""
     draw = torch.Generator().manual_seed(seed)
     counts = torch.poisson(respond(block.shown).double().clamp_min(0), generator=draw)
     return {trial.trial_id: row.tolist() for trial, row in zip(block.trials, counts, strict=True)}
@@ -386,9 +332,7 @@ def turned(x: np.ndarray, direction: np.ndarray, degrees: float) -> np.ndarray:
     >>> turned(np.array([2.0, 0.0]), np.array([0.0, 1.0]), 90.0).round(6).tolist()
     [0.0, 2.0]
     """
-    length = float(np.linalg.norm(x))
-    unit = x / max(length, 1e-12)
-    across = direction - unit * float(unit @ direction)
+    length, angle = max(float(np.linalg.norm(x)), 1e-12), math.radians(degrees)
+    across = direction - x * float(x @ direction) / length**2
     across = across / max(float(np.linalg.norm(across)), 1e-12)
-    angle = math.radians(degrees)
-    return length * (math.cos(angle) * unit + math.sin(angle) * across)
+    return math.cos(angle) * x + math.sin(angle) * length * across

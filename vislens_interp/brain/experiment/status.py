@@ -40,8 +40,8 @@ class Status:
     """Where an experiment stands.
 
     Args:
-        blocks, trials, answered: Blocks and trials asked for, and trials with a response of every target.
-        pending: Trial ids that lack one.
+        blocks, trials, answered, pending: Numbers of blocks and trials asked for, and of trials with a response of
+            every target; ids of those without.
         best: For each target the stimulus with the highest mean response, that mean, and its trials.
         r: For each target Pearson's r of what was expected of pictures before they were shown and what came back; NaN
             below three pictures.
@@ -66,13 +66,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Means:
-    """What came back by picture.
-
-    Args:
-        stimuli: M names, in the order of the blocks.
-        means: (M, K), NaN without any response.
-        counts: (M, K) responses.
-    """
+    """Of M pictures, in the order of the blocks, (M, K) mean responses, NaN without any, and their numbers."""
 
     stimuli: list[str]
     means: np.ndarray
@@ -83,11 +77,10 @@ class Means:
         stimuli = [name for block in blocks for name in block.stimuli]
         place = {name: row for row, name in enumerate(stimuli)}
         total, counts = (np.zeros((len(stimuli), targets)) for _ in range(2))
-        for block in blocks:
-            for trial in block.trials:
-                values = np.array(answers.get(trial.trial_id, [np.nan] * targets))
-                total[place[trial.stimulus]] += np.nan_to_num(values)
-                counts[place[trial.stimulus]] += np.isfinite(values)
+        for trial in (trial for block in blocks for trial in block.trials):
+            values = np.array(answers.get(trial.trial_id, [np.nan] * targets))
+            total[place[trial.stimulus]] += np.nan_to_num(values)
+            counts[place[trial.stimulus]] += np.isfinite(values)
         return cls(stimuli, np.where(counts > 0, total / np.maximum(counts, 1), np.nan), counts)
 
 

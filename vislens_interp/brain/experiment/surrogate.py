@@ -8,9 +8,9 @@ import numpy as np
 
 from vislens_interp.brain.readers.trials import refuse_without
 
-COMPONENTS = 50
+COMPONENTS = 100
 """Principal components of the gallery's embeddings that the regression sees."""
-BELIEF = 2.0
+BELIEF = 0.1
 """Shape and rate of the Gamma priors of both precisions: a few responses alone never say that there is no signal."""
 NOISE = 0.5
 """Variance of the noise, as a share of the responses', before there are three of them."""
@@ -18,13 +18,9 @@ NOISE = 0.5
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is believed of one target.
+    """Of one target: expected (C,) weights and their (C, C) covariance, variance of the noise, all in SDs of responses.
 
-    Args:
-        weights: (C,) expected weights of the components, for responses in SDs.
-        covariance: (C, C) of the weights.
-        noise: Variance of one response around what the weights predict.
-        level, spread: Response at the gallery's centre, and the SD that responses were divided by.
+    ``level`` is the response at the gallery's centre, ``spread`` that SD.
     """
 
     weights: np.ndarray
@@ -35,7 +31,7 @@ class Posterior:
 
     @cached_property
     def root(self) -> np.ndarray:
-        """(C, C) whose product with its transpose is the covariance."""
+        """(C, C), whose product with its transpose is the covariance."""
         values, vectors = np.linalg.eigh(self.covariance)
         return vectors * np.sqrt(np.maximum(values, 0.0))
 
@@ -45,9 +41,6 @@ class Surrogate:
 
     Args:
         gallery: (M, D) embeddings whose principal components are taken.
-
-    Raises:
-        ImportError: scikit-learn is not installed.
 
     Source: Bayesian ridge regression, as scikit-learn has it (MacKay 1992; Tipping 2001). Number of components and
     priors were chosen on tuning neurons (benchmarks/closed_loop).
@@ -61,28 +54,37 @@ class Surrogate:
         self.pca = PCA(count, svd_solver="full" if len(gallery) < 500 else "randomized", random_state=0).fit(gallery)
         self.scale = float(np.sqrt(self.pca.explained_variance_.sum())) or 1.0
         self._posteriors: dict[int, Posterior] = {}
-        self.fit(gallery[:0], np.zeros((0, 0)), np.zeros((0, 0)))
 
     def components(self, embeddings: np.ndarray) -> np.ndarray:
         """(N, C), scaled so that their variances over the gallery add up to 1."""
-        return (
-            self.pca.transform(embeddings) / self.scale if len(embeddings) else np.zeros((0, len(self.pca.components_)))
-        )
+        return self.pca.transform(embeddings) / self.scale
 
     def fit(self, embeddings: np.ndarray, means: np.ndarray, counts: np.ndarray) -> "Surrogate":
-        """Learn from (N, D) embeddings and (N, K) mean responses of so many trials each, NaN where there are none.
-
-        A target is fitted when it is asked for.
-        """
+        """Learn from (N, D) embeddings and (N, K) mean responses of (N, K) trials each, NaN where there are none."""
         self._z, self._means, self._counts = self.components(embeddings), means, counts
         self._posteriors.clear()
         return self
 
     def posterior(self, target: int) -> Posterior:
-        """What is believed of a target; the prior where there are fewer than three responses."""
-        if target not in self._posteriors:
-            self._posteriors[target] = self._fitted(target)
-        return self._posteriors[target]
+        """Of a target; the prior where there are fewer than three responses."""
+        from sklearn.linear_model import BayesianRidge
+
+        if target in self._posteriors:
+            return self._posteriors[target]
+        size = len(self.pca.components_)
+        y = self._means[:, target]
+        there = np.isfinite(y)
+        if there.sum() < 3:
+            level = float(y[there].mean()) if there.any() else 0.0
+            return Posterior(np.zeros(size), np.eye(size), NOISE, level, 1.0)
+        y, counts = y[there], self._counts[there, target]
+        spread = float(y.std()) or 1.0
+        priors = dict.fromkeys(("alpha_1", "alpha_2", "lambda_1", "lambda_2"), BELIEF)
+        fitted = BayesianRidge(**priors).fit(self._z[there], y / spread, sample_weight=counts / counts.mean())
+        level = float(fitted.intercept_) * spread
+        found = Posterior(fitted.coef_, fitted.sigma_, 1 / float(fitted.alpha_), level, spread)
+        self._posteriors[target] = found
+        return found
 
     def predict(self, embeddings: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Expected mean responses and the SD of that expectation, (N,) each, in the responses' own unit."""
@@ -117,19 +119,3 @@ class Surrogate:
             chosen.append(best)
             left = left - np.outer(left[:, best], left[best]) / (left[best, best] + found.noise)
         return chosen
-
-    def _fitted(self, target: int) -> Posterior:
-        from sklearn.linear_model import BayesianRidge
-
-        size = len(self.pca.components_)
-        y = self._means[:, target] if self._means.size else np.zeros(0)
-        there = np.isfinite(y)
-        if there.sum() < 3:
-            level = float(y[there].mean()) if there.any() else 0.0
-            return Posterior(np.zeros(size), np.eye(size), NOISE, level, 1.0)
-        y, counts = y[there], self._counts[there, target]
-        spread = float(y.std()) or 1.0
-        priors = dict.fromkeys(("alpha_1", "alpha_2", "lambda_1", "lambda_2"), BELIEF)
-        fitted = BayesianRidge(**priors).fit(self._z[there], y / spread, sample_weight=counts / counts.mean())
-        level = float(fitted.intercept_) * spread
-        return Posterior(fitted.coef_, fitted.sigma_, 1 / float(fitted.alpha_), level, spread)
