@@ -21,7 +21,7 @@ TUNED = 3
 """Neurons of each session on which settings are chosen; none of them is on the list of those that are reported."""
 
 
-def test_neurons() -> list[tuple[str, int]]:
+def reported_neurons() -> list[tuple[str, int]]:
     """(session, neuron), the two sessions in turns."""
     return take_turns(load_neurons())
 

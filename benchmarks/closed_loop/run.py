@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.closed_loop.animals import Animal, Laboratory, test_neurons
+from benchmarks.closed_loop.animals import Animal, Laboratory, reported_neurons
 from benchmarks.closed_loop.report import (
     BUDGETS,
     CMA_ES,
@@ -207,7 +207,7 @@ def main() -> None:
         command.error("run needs --data")
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    run(args.data, args.out, test_neurons()[: args.neurons], args.seed)
+    run(args.data, args.out, reported_neurons()[: args.neurons], args.seed)
 
 
 if __name__ == "__main__":
