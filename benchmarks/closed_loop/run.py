@@ -82,11 +82,11 @@ class Trials:
             predicted = method.surrogate_(self.x.float())[:, 0]  # type: ignore[misc]
         return np.argsort(-predicted.numpy(), kind="stable")
 
-    def offline(self, order: Order, budgets: tuple[int, ...] = BUDGETS) -> Scores:
+    def offline(self, order: Order, budgets: tuple[int, ...] = ()) -> Scores:
         """Photographs at random, and one fit at the end of each budget."""
         rows = self.draw.permutation(len(self.x))[: max(BUDGETS)].tolist()
         counts = self.animal.show(rows)
-        return {budget: score(self.animal, order(rows[:budget], counts[:budget])) for budget in budgets}
+        return {budget: score(self.animal, order(rows[:budget], counts[:budget])) for budget in budgets or BUDGETS}
 
     def looped(self, order: Order, share: float, *, again: bool) -> Scores:
         """Blocks of which a share follows an order, ``again`` or only what was not shown; the rest is random."""
