@@ -281,7 +281,7 @@ class Experiment:
         images, embeddings = resize(self.gallery[rows], self.backend.size), self._x[rows].clone()
         made = [place for place, pick in enumerate(picks) if pick.goal is not None]
         if made:
-            goals = torch.from_numpy(np.stack([picks[place].goal for place in made])).float()
+            goals = torch.from_numpy(np.stack([pick.goal for pick in picks if pick.goal is not None])).float()
             drawn = self.backend.decode(
                 goals.view(-1, *self.backend.shape).to(self.backend.device),
                 init_image=images[made].to(self.backend.device),

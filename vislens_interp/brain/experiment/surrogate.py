@@ -71,7 +71,7 @@ class Surrogate:
 
         if target in self._posteriors:
             return self._posteriors[target]
-        size = len(self.pca.components_)
+        size = self._z.shape[1]
         y = self._means[:, target]
         there = np.isfinite(y)
         if there.sum() < 3:
