@@ -20,8 +20,6 @@ from vislens_interp.tables import csv_text
 from vislens_interp.validation import check_counts, check_positive
 
 MANIFEST, EMBEDDINGS, PICTURES = "manifest.json", "embeddings.safetensors", "stimuli"
-TRIES = 200
-"""Random orders that are looked at for one without the same picture twice in a row."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def ordered(stimuli: Sequence[str], controls: Sequence[str], repetitions: int, s
     draw = np.random.default_rng(seed)
     others = [name for name in stimuli if name not in set(controls)]
     order: list[str] = []
-    for _ in range(TRIES):
+    for _ in range(200):  # random orders, until one has no picture twice in a row
         order, extra = ([part[row] for _ in range(repetitions) for row in draw.permutation(len(part))]
                         for part in (others, list(controls)))  # fmt: skip
         step = (len(order) + len(extra)) / max(len(extra), 1)

@@ -12,9 +12,6 @@ from vislens_interp.brain.experiment.blocks import Block
 from vislens_interp.math import pearson
 from vislens_interp.validation import check_counts, check_not_negative
 
-FEWEST = 4
-"""Blocks that are run before an experiment may stop for want of better pictures."""
-
 
 @dataclass(frozen=True)
 class StopRule:
@@ -59,8 +56,7 @@ class Status:
     def __str__(self) -> str:
         lines = [f"{self.blocks} blocks, {self.answered} of {self.trials} trials answered"]
         for name, (stimulus, mean, count) in self.best.items():
-            best = f"{name}: best {stimulus} with {mean:.3g} in {count} trials"
-            lines.append(f"{best}, expected against seen r = {self.r[name]:.2f}")
+            lines.append(f"{name}: best {stimulus} with {mean:.3g} in {count} trials, r = {self.r[name]:.2f}")
         return "\n".join([*lines, f"stop: {self.stop}" if self.stop else "go on"])
 
 
@@ -111,7 +107,7 @@ def _stop(blocks: Sequence[Block], found: Means, answered: int, rule: StopRule) 
         return f"{answered} trials are answered, of a budget of {rule.trials}"
     heard = {name for name, row in zip(found.stimuli, found.means, strict=True) if np.isfinite(row).any()}
     blocks = [block for block in blocks if heard.intersection(block.stimuli)]
-    if len(blocks) < max(FEWEST, rule.patience + 1):
+    if len(blocks) < max(4, rule.patience + 1):
         return None
     late = {name for block in blocks[-rule.patience :] for name in block.stimuli}
     new = np.array([name in late for name in found.stimuli])

@@ -82,9 +82,8 @@ class Surrogate:
         priors = dict.fromkeys(("alpha_1", "alpha_2", "lambda_1", "lambda_2"), BELIEF)
         fitted = BayesianRidge(**priors).fit(self._z[there], y / spread, sample_weight=counts / counts.mean())
         level = float(fitted.intercept_) * spread
-        found = Posterior(fitted.coef_, fitted.sigma_, 1 / float(fitted.alpha_), level, spread)
-        self._posteriors[target] = found
-        return found
+        self._posteriors[target] = Posterior(fitted.coef_, fitted.sigma_, 1 / float(fitted.alpha_), level, spread)
+        return self._posteriors[target]
 
     def predict(self, embeddings: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Expected mean responses and the SD of that expectation, (N,) each, in the responses' own unit."""
