@@ -13,7 +13,7 @@ def test_there_are_tutorials():
     assert TUTORIALS
 
 
-NEED_DATA = {"04_v4_neuron"}
+NEED_DATA = {"04_v4_neuron", "08_closed_loop"}
 """Tutorials that read files of VISLENS_DATA."""
 
 

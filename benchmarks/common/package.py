@@ -18,6 +18,8 @@ from vislens_interp.brain import DINOV2, load_brainactiv, load_things_eeg, refus
 from vislens_interp.brain.backbone import Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder
+from vislens_interp.brain.experiment.blocks import Display
+from vislens_interp.brain.experiment.experiment import ANGLE, Experiment, turned
 from vislens_interp.brain.fmri import load_algonauts
 from vislens_interp.brain.planted import FEATURES, TUNINGS, Tuning
 from vislens_interp.brain.planted import plant as plant_tuning
@@ -40,7 +42,7 @@ from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sense, kl_divergence
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, EmbeddingVAE, sample_posterior
 from vislens_interp.lens import FeatureLens
-from vislens_interp.math import angle_between, pearson, ridge_gcv, unit_rows
+from vislens_interp.math import angle_between, pearson, ridge_gcv, ridge_loo, unit_rows
 from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled, Unedited

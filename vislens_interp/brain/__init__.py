@@ -4,6 +4,9 @@ from vislens_interp.brain.backbone import DINOV2, Backbone
 from vislens_interp.brain.dataset import BrainDataset, refuse_shared_images
 from vislens_interp.brain.eeg import load_things_eeg
 from vislens_interp.brain.encoder import InSilicoEncoder, split_images
+from vislens_interp.brain.experiment.blocks import Display, read_block
+from vislens_interp.brain.experiment.experiment import Experiment
+from vislens_interp.brain.experiment.status import StopRule
 from vislens_interp.brain.fmri import load_algonauts, load_brainactiv
 from vislens_interp.brain.maps.preference import PreferenceMap, preference_map
 from vislens_interp.brain.noise_ceiling import NoiseCeiling
@@ -19,6 +22,8 @@ __all__ = [
     "Backbone",
     "BrainDataset",
     "CompactNetworks",
+    "Display",
+    "Experiment",
     "GaborBank",
     "InSilicoEncoder",
     "NoiseCeiling",
@@ -26,6 +31,7 @@ __all__ = [
     "PlantedTruth",
     "PreferenceMap",
     "RecordedResponses",
+    "StopRule",
     "Tuning",
     "export_stimuli",
     "load_algonauts",
@@ -33,6 +39,7 @@ __all__ = [
     "load_stimuli",
     "load_things_eeg",
     "preference_map",
+    "read_block",
     "refuse_shared_images",
     "simulate_algonauts",
     "simulate_brainactiv",

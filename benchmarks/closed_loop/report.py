@@ -1,0 +1,78 @@
+"""The table of the closed loop, what fails first."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common.findings import measure, stated_measures
+from benchmarks.common.provenance import provenance_line
+from benchmarks.common.tables import over_units, signed, table, verdict
+
+BUDGETS = (60, 120, 300, 600)
+LANDSCAPE_BUDGETS = BUDGETS[-2:]
+"""A landscape refuses fewer than 200 images."""
+LOOP, RANDOM, SO_FAR = "Experiment", "random photographs", "best photographs so far"
+LANDSCAPE, RIDGE, RIDGE_LOOP, CMA_ES = "landscape, fitted once", "ridge, fitted once", "ridge loop", "CMA-ES"
+RIVALS = (RANDOM, SO_FAR, LANDSCAPE, RIDGE, RIDGE_LOOP, CMA_ES)
+
+
+def budgets_of(method: str) -> tuple[int, ...]:
+    return LANDSCAPE_BUDGETS if method == LANDSCAPE else BUDGETS
+
+
+def scores(cells: list[dict[str, Any]], method: str, budget: int, which: int) -> np.ndarray:
+    """One number a neuron: of the photograph named first (0) or of the nine (1)."""
+    return np.array([cell["found"]["scores"][method][str(budget)][which] for cell in cells])
+
+
+def checks(cells: list[dict[str, Any]]) -> dict[str, bool | None]:
+    """Sentence to whether it holds; None where the interval of the difference holds 0."""
+    found: dict[str, bool | None] = {}
+    half, whole = BUDGETS[-2:]
+    difference = over_units(scores(cells, LOOP, half, 1) - scores(cells, LANDSCAPE, whole, 1))
+    claim = f"With {half} trials the Experiment's nine photographs reach those of the landscape fitted once on {whole}"
+    found[f"{claim}: {signed(difference)} SD."] = None if difference.low <= 0 <= difference.high else difference.low > 0
+    for rival in RIVALS:
+        for budget in budgets_of(rival):
+            difference = over_units(scores(cells, LOOP, budget, 1) - scores(cells, rival, budget, 1))
+            sentence = f"With {budget} trials the Experiment's nine drive the neuron more than those of {rival}"
+            open_ = difference.low <= 0 <= difference.high
+            found[f"{sentence}: {signed(difference)} SD."] = None if open_ else difference.low > 0
+    return found
+
+
+def report(cells: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    if not cells:
+        raise FileNotFoundError("--out holds no neuron yet; run `run` first.")
+    said, held = cells[0]["provenance"], checks(cells)
+    best, count, spread = (
+        over_units(np.array([cell["found"][key] for cell in cells])).mean for key in ("best", "mean_count", "sd_count")
+    )
+    sessions = sorted({cell["found"]["session"] for cell in cells})
+    text = (
+        f"{len(cells)} neurons of sessions {' and '.join(sessions)}; mean and 95 % bootstrap interval over neurons, "
+        "one experiment each. Numbers are true rates in SDs of the neuron's rates over its session's "
+        f"{cells[0]['found']['photographs']} photographs, of which the best has {best:+.2f}. A trial is one Poisson "
+        f"count: mean {count:.2f}, SD of the true rates {spread:.2f}. Photographs only: no picture was made."
+    )
+    lines = ["# A closed loop on simulated V4 experiments", "", *verdict(held), text, ""]
+    for which, what in ((1, "The nine photographs that a method names"), (0, "The one that it names first")):
+        rows = [["method", *(f"{budget} trials" for budget in BUDGETS)]]
+        for method in (LOOP, *RIVALS):
+            known = {budget: signed(over_units(scores(cells, method, budget, which))) for budget in budgets_of(method)}
+            rows.append([method, *(known.get(budget, "") for budget in BUDGETS)])
+        lines += [f"## {what}", "", *table(rows)]
+    lines += [provenance_line(said), ""]
+    measures = [
+        measure(f"{method}, nine photographs after {budget} trials", over_units(scores(cells, method, budget, 1)), "SD",
+                f"{len(cells)} V4 neurons")
+        for method in (LOOP, LANDSCAPE, SO_FAR)
+        for budget in BUDGETS[-2:]
+    ]  # fmt: skip
+    each = {
+        method: {str(budget): scores(cells, method, budget, 1).round(4).tolist() for budget in budgets_of(method)}
+        for method in (LOOP, *RIVALS)
+    }
+    return "\n".join(lines), {
+        "provenance": said, "checks": held, "measures": stated_measures(measures), "neurons": each,
+    }  # fmt: skip
