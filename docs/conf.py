@@ -68,6 +68,7 @@ napoleon_preprocess_types = False
 html_theme = "furo"
 html_title = f"vislens_interp {release}"
 html_static_path = ["_static"]
+html_extra_path = ["_root"]  # the root leads to docs/index.html
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False

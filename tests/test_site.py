@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zlib
 from pathlib import Path
 
@@ -120,6 +121,13 @@ def test_a_message_that_is_explained_is_still_said(symptom, known):
     parts = [part.strip() for part in re.split("…+", symptom) if part.strip()]
     pattern = re.compile(".*".join(re.escape(part) for part in parts), re.DOTALL)
     assert any(pattern.search(message) for message in known), f"nothing in the package says {symptom!r} any more"
+
+
+def test_versions_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert vislens_interp.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert version in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ", 2)[1].splitlines()[0]
 
 
 def test_symptoms_are_many_and_each_once():
