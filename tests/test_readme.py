@@ -80,6 +80,7 @@ def few_photographs(monkeypatch):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python") and page.name not in RUN_ELSEWHERE], ids=named
 )
+@pytest.mark.filterwarnings("default:boolean values for 'standardize':FutureWarning")  # nilearn's, of its own calls
 def test_python_runs(page, photos, few_photographs):
     run(page, photos)
 
