@@ -71,6 +71,11 @@ def test_a_dataset_shows_its_summary():
     assert "pairing: rows of responses are rows of images" in a_dataset()._repr_html_()
 
 
+def test_a_figure_shows_itself_without_pyplot():
+    figure = make_result().figure()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_a_result_is_a_table_with_a_row_a_picture(tmp_path):
     pandas = pytest.importorskip("pandas")
     result = make_result()

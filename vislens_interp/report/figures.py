@@ -136,12 +136,13 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
 @cache
 def figure_class() -> "type[Figure]":
     """Matplotlib's figure, which a notebook shows without pyplot too."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     class ShownFigure(Figure):
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
-            self.savefig(buffer, format="png")
+            FigureCanvasAgg(self).print_png(buffer)
             return buffer.getvalue()
 
     return ShownFigure
