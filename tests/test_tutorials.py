@@ -4,13 +4,15 @@ With ``VISLENS_NOTEBOOKS=FOLDER`` what they showed goes into that jupyter-cache,
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent.parent / "docs/_site"))  # for extension.py, which reads notebooks
+SITE = Path(__file__).parent.parent / "docs/_site"
+sys.path.append(str(SITE))  # for extension.py, which reads notebooks
 TUTORIALS = sorted((Path(__file__).parent.parent / "tutorials").glob("*.py"))
 
 
@@ -22,12 +24,23 @@ NEED_DATA = {"04_v4_neuron"}
 """Tutorials that read files of VISLENS_DATA."""
 
 
-def keep(notebook, path):
-    """Put an executed notebook into the cache of the site."""
-    from jupyter_cache import get_cache
-    from jupyter_cache.base import NbBundleIn
+def execute(notebook, folder):
+    """Run its cells in a kernel that stands in a folder."""
+    from nbclient import NotebookClient
 
-    bundle = NbBundleIn(notebook, uri=str(path))
+    # Without times, which the cache would take for another notebook.
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=900, record_timing=False, resources=resources).execute()
+
+
+def keep(notebook, path):
+    """Put an executed notebook into the cache of the site, with the metadata by which the site looks for it."""
+    from extension import notebook as read
+    from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
+
+    notebook.metadata = read(path.read_text(encoding="utf-8")).metadata
+    bundle = CacheBundleIn(notebook, uri=str(path))
     get_cache(os.environ["VISLENS_NOTEBOOKS"]).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
@@ -47,7 +60,6 @@ def text(notebook, stream):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's libraries
 def test_tutorial_runs(path, tmp_path, monkeypatch):
     from extension import notebook as read
-    from nbclient import NotebookClient
 
     monkeypatch.setenv("VISLENS_TUTORIALS", str(tmp_path))
     for name in ("VISLENS_DATA", "VISLENS_NOTEBOOKS"):
@@ -56,7 +68,7 @@ def test_tutorial_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # figures are shown in the notebook
     notebook = read(path.read_text(encoding="utf-8"))
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    execute(notebook, tmp_path)
 
     assert str(tmp_path) in text(notebook, "stdout")
     assert "Warning" not in text(notebook, "stderr")
@@ -66,6 +78,39 @@ def test_tutorial_runs(path, tmp_path, monkeypatch):
     assert any("image/png" in output.get("data", {}) for output in outputs(notebook)), "no cell shows a figure"
     if "VISLENS_NOTEBOOKS" in os.environ:
         keep(notebook, path)
+
+
+CONF = """
+import sys
+sys.path.insert(0, {site!r})
+extensions = ["myst_nb"]
+exclude_patterns = ["conf.py"]
+nb_custom_formats = {{".py": "extension.notebook"}}
+nb_execution_mode, nb_execution_cache_path, nb_execution_raise_on_error = "cache", {cache!r}, True
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_site_takes_outputs_from_the_cache_and_runs_what_it_lacks(tmp_path, monkeypatch):
+    from extension import notebook as read
+
+    pages, ran = tmp_path / "pages", tmp_path / "ran.txt"
+    pages.mkdir()
+    monkeypatch.setenv("VISLENS_NOTEBOOKS", str(tmp_path / "cache"))
+    for name in ("kept", "new"):
+        code = f"with open({str(ran)!r}, 'a') as file:\n    file.write('{name} ')\nprint('shown', 'by', '{name}')\n"
+        (pages / f"{name}.py").write_text(f"# %% [markdown]\n# # {name}\n\n# %%\n{code}")
+    notebook = read((pages / "kept.py").read_text())
+    execute(notebook, tmp_path)
+    keep(notebook, pages / "kept.py")
+    (pages / "conf.py").write_text(CONF.format(site=str(SITE), cache=str(tmp_path / "cache")))
+    (pages / "index.md").write_text("# Pages\n\n```{toctree}\nkept\nnew\n```\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", str(pages), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ran.read_text() == "kept new "
+    for name in ("kept", "new"):
+        assert f"shown by {name}" in (tmp_path / f"html/{name}.html").read_text()
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
