@@ -29,6 +29,16 @@ RUN_ELSEWHERE = {"training.md", "sd15_runbook.md"}
 """Pages whose Python needs weights that have to be trained or downloaded first."""
 
 
+def given(page):
+    """Names that a page takes from another one."""
+    if page.name != "logging.md":
+        return {}
+    sys.path.append(str(ROOT / "tests/report"))
+    from page_reader import make_result
+
+    return {"result": make_result()}
+
+
 def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -91,7 +101,7 @@ def test_readme_runs_on_all_photographs(photos):
 
 
 def run(page, photos):
-    namespace: dict[str, object] = {"__name__": "page"}
+    namespace: dict[str, object] = {"__name__": "page", **given(page)}
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(code, f"{named(page)}, Python block {number + 1}", "exec"), namespace)
     if page == README:
