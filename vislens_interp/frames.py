@@ -3,7 +3,7 @@
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ class Tabular(ABC):
     """What can be had as a table, a row an observation."""
 
     @abstractmethod
-    def columns(self) -> dict[str, Sequence[Any]]:
+    def columns(self) -> Mapping[str, Any]:
         """Name of a column to its values, all of one length; None where there is none."""
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -30,7 +30,7 @@ class Tabular(ABC):
             import pandas
         except ImportError as error:
             raise ImportError(_missing("to_pandas", "pandas")) from error
-        return pandas.DataFrame(self.columns())
+        return pandas.DataFrame(dict(self.columns()))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
         """The table as a Parquet file, whole or not at all; an earlier file is replaced.
@@ -45,7 +45,7 @@ class Tabular(ABC):
         except ImportError as error:
             raise ImportError(_missing("to_parquet", "pyarrow")) from error
         buffer = io.BytesIO()
-        parquet.write_table(pyarrow.table(self.columns()), buffer, compression="zstd")
+        parquet.write_table(pyarrow.table(dict(self.columns())), buffer, compression="zstd")
         return write_bytes(path, buffer.getvalue())
 
 

@@ -195,7 +195,7 @@ class BrainDataset(Tabular):
     def _repr_html_(self) -> str:
         return f"<pre>{escape(display_text(self.summary()))}</pre>"
 
-    def columns(self) -> dict[str, Sequence[Any]]:
+    def columns(self) -> dict[str, Any]:
         """A row for each image and repetition that has a response, a column a target; NaN where one is absent."""
         rows, repetitions = (~self.responses.isnan()).any(2).nonzero().T.tolist()
         values = self.responses[rows, repetitions].T
