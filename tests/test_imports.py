@@ -29,7 +29,7 @@ LEVELS = [
         "streams",
         "tables",
     },
-    {"preprocess"},
+    {"frames", "preprocess"},
     {"zoo"},
     {"targets", "landscape", "backends", "reference", "models"},
     {"brain", "methods", "metrics"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vislens_interp.backends.base import get_backend
 from vislens_interp.images import to_pil
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,16 @@ LINKED = [
 ]
 RUN_ELSEWHERE = {"training.md", "sd15_runbook.md"}
 """Pages whose Python needs weights that have to be trained or downloaded first."""
+
+
+def given(page):
+    """Names that a page takes from another one."""
+    if page.name != "logging.md":
+        return {}
+    sys.path.append(str(ROOT / "tests/report"))
+    from page_reader import make_result
+
+    return {"result": make_result()}
 
 
 def named(path: Path) -> str:
@@ -68,11 +79,29 @@ def photos(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def few_photographs(monkeypatch):
+    """The embedded backend learns from every tenth of its photographs, so that a lens is fitted in seconds."""
+    backend = get_backend("embedded")
+    photographs = backend.reference_images()
+    monkeypatch.setattr(backend, "_reference", photographs.at(range(0, len(photographs), 10)))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python") and page.name not in RUN_ELSEWHERE], ids=named
 )
-def test_python_runs(page, photos):
-    namespace: dict[str, object] = {"__name__": "page"}
+@pytest.mark.filterwarnings("default:boolean values for 'standardize':FutureWarning")  # nilearn's, of its own calls
+def test_python_runs(page, photos, few_photographs):
+    run(page, photos)
+
+
+@pytest.mark.slow
+def test_readme_runs_on_all_photographs(photos):
+    run(README, photos)
+
+
+def run(page, photos):
+    namespace: dict[str, object] = {"__name__": "page", **given(page)}
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(code, f"{named(page)}, Python block {number + 1}", "exec"), namespace)
     if page == README:

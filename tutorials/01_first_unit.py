@@ -73,10 +73,16 @@ for direction, change in result.response_change.items():
     print(f"{direction}: {change.mean():+.2f} SD on average, each {[round(value, 2) for value in change.tolist()]}")
 print()
 print(result.summary())
-result.figure().savefig(folder / "visualize.png")
 for alpha, change in zip(result.dose_response[0], result.dose_response[1].mean(1).tolist(), strict=True):
     print(f"alpha {alpha:+.1f}: response {change:+.2f} SD")
-result.dose_response_figure().savefig(folder / "sweep.png")
+figure = result.figure()
+figure.savefig(folder / "visualize.png")
+figure
+
+# %%
+figure = result.dose_response_figure()
+figure.savefig(folder / "sweep.png")
+figure
 
 # %% [markdown]
 # ## In words
@@ -108,6 +114,7 @@ for axis, picture in zip(axes, to_pil(top.images), strict=True):
     axis.set_axis_off()
 figure.savefig(folder / "top_images.png")
 plt.close(figure)
+figure
 
 # %% [markdown]
 # ## Keep it
@@ -121,3 +128,4 @@ path = lens.save(folder / "unit17.safetensors")
 again = FeatureLens.load(path, model)
 assert again.evidence_ == lens.evidence_
 print("lens:", path)
+result

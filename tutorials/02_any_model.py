@@ -121,3 +121,4 @@ axes[0, 0].set_title("drive it most", fontsize=8, loc="left")
 axes[0, 4].set_title("it looks at", fontsize=8, loc="left")
 figure.savefig(folder / "five_units.png", dpi=150)
 plt.close(figure)
+figure

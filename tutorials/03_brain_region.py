@@ -92,6 +92,7 @@ for block, (region, result) in enumerate(made.items()):
         else:
             said = f"judge {result.response_change[key].mean():+.1f} SD\ntruth {changes[region][key]:+.1f} SD"
             row[0].set_ylabel(f"{key}\n{said}", fontsize=7)
+made["OFA"].figure().savefig(folder / "ofa.png", dpi=120)
 figure.savefig(folder / "regions.png", dpi=150)
 plt.close(figure)
-made["OFA"].figure().savefig(folder / "ofa.png", dpi=120)
+figure

@@ -112,3 +112,4 @@ for axis in axes.flat:
 figure.suptitle(f"Neuron {neuron} of session 201025: recorded responses to natural pictures", fontsize=10)
 figure.savefig(folder / "neuron.png", dpi=150)
 plt.close(figure)
+figure

@@ -109,7 +109,9 @@ for row in comparison.difference("edit", "random_images", ["response_change_from
 # Numbers are no substitute. A number under a picture is the unit's change against the input.
 
 # %%
-comparison.pictures_figure().savefig(folder / "pictures.png")
+figure = comparison.pictures_figure()
+figure.savefig(folder / "pictures.png")
+figure
 
 # %% [markdown]
 # ## All in one figure
@@ -118,4 +120,6 @@ comparison.pictures_figure().savefig(folder / "pictures.png")
 # a response is no answer. Budgets differ, and the line under the figure says how much.
 
 # %%
-comparison.figure().savefig(folder / "scores.png")
+figure = comparison.figure()
+figure.savefig(folder / "scores.png")
+figure

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # nothing is imported before it is used: `vislens --help` ans
         top_units,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "METHODS",

@@ -1,5 +1,6 @@
 """The folder of an atlas: what it holds, what others read of it, and what kills and hostile hands leave."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -241,3 +242,18 @@ def test_a_missing_extra_says_how_it_is_installed(fitted, tmp_path, monkeypatch)
         fitted.save(tmp_path / "atlas")
     with pytest.raises(ImportError, match=r"needs scikit-learn, which is not installed; .* 'vislens_interp\[atlas\]'"):
         layer_map(torch.randn(30, 12))
+
+
+def test_a_store_in_a_notebook_escapes_what_it_shows(store):
+    hostile = dataclasses.replace(
+        store,
+        manifest={**store.manifest, "fit": {**store.manifest["fit"], "target": {"name": "<script>", "layer": "x"}}},
+    )
+    html = hostile._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;, layer x" in html
+    assert html.count("<tr>") == 1 + min(10, sum(store.table(["passes"])["passes"].to_pylist()))
+
+
+def test_a_store_is_a_data_frame(store):
+    assert store.to_pandas()["unit"].tolist() == store.table(["unit"])["unit"].to_pylist()

@@ -11,6 +11,7 @@ from vislens_interp.files import write_bytes, write_text
 from vislens_interp.tables import display_text
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 FORMAT = 1
@@ -160,6 +161,30 @@ class AtlasStore:
         target = self.manifest["fit"]["target"]
         units = sum(len(units) for _, units in self.manifest["shards"])
         return f"AtlasStore({str(self.folder)!r}, {target.get('model')}, layer {target.get('layer')}, {units} units)"
+
+    def _repr_html_(self) -> str:
+        from vislens_interp.report.render import render
+
+        names = ["unit", "passes", "correlation", "words"]
+        rows = [row for row in self.table(names).to_pylist() if row["passes"]]
+        best = sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))[:10]
+        cells = [
+            {
+                "name": f"unit {row['unit']}",
+                "cells": [{"text": f"{row['correlation']:.2f}"}, {"text": ", ".join(row["words"])}],
+            }
+            for row in best
+        ]
+        lines = [
+            f"vislens atlas serve {self.folder}",
+            "the units with the best evidence:" if best else "no unit passes",
+        ]
+        columns = ["held-out r", "words"]
+        return render("notebook.html", title=self.describe(), lines=lines, weak=False, columns=columns, rows=cells)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The rows, one a unit, as pandas' data frame; the file itself is :attr:`path`."""
+        return self.table().to_pandas()
 
     @property
     def path(self) -> Path:

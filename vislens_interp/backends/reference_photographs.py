@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -155,8 +156,13 @@ class ReferencePhotographs(ImageFiles):
 
 @lru_cache(DECODED)
 def _member(path: str, changed: int, name: str) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(name)
+    return _archive(path, changed, os.getpid()).read(name)
+
+
+@lru_cache(2)
+def _archive(path: str, changed: int, process: int) -> zipfile.ZipFile:
+    """An open zip: its directory is read once. A forked process opens its own, for a place in a file is shared."""
+    return zipfile.ZipFile(path)
 
 
 @lru_cache(DECODED)

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from html import escape
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -13,15 +14,17 @@ from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
 from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets
+from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
 from vislens_interp.pairing import pairing_text
+from vislens_interp.tables import display_text
 from vislens_interp.validation import closest
 
 Images: TypeAlias = Tensor | ImageFiles
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 
 
-class BrainDataset:
+class BrainDataset(Tabular):
     """Images and recorded responses to them.
 
     A row is an image, whatever the number of times that it was shown: what parts rows parts images, never trials.
@@ -188,6 +191,22 @@ class BrainDataset:
             f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}, {self.units or '?'}, "
             f"{self._ceiling_text})"
         )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(display_text(self.summary()))}</pre>"
+
+    def columns(self) -> dict[str, Any]:
+        """A row for each image and repetition that has a response, a column a target; NaN where one is absent."""
+        rows, repetitions = (~self.responses.isnan()).any(2).nonzero().T.tolist()
+        values = self.responses[rows, repetitions].T
+        taken = {"image", "repetition"} & set(self.targets)
+        if taken:
+            raise ValueError(f"targets holds {sorted(taken)[0]!r}, a column of its own. Rename this target.")
+        return {
+            "image": [self.names[row] for row in rows],
+            "repetition": repetitions,
+            **{target: column.numpy() for target, column in zip(self.targets, values, strict=True)},
+        }
 
     def summary(self) -> str:
         """What there is, and how responses were paired with images, in a few lines."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vislens_interp.evaluation.scorer import MEASURES
 from vislens_interp.files import write_text
+from vislens_interp.frames import Tabular
 from vislens_interp.metrics.bootstrap import intervals, paired_difference
 from vislens_interp.tables import csv_text
 
@@ -35,7 +36,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(eq=False, repr=False)
-class Comparison:
+class Comparison(Tabular):
     """Scores of several methods, on the same units, inputs, noise seeds and scorer.
 
     Args:
@@ -85,6 +86,25 @@ class Comparison:
             f"Comparison({len(self.methods)} methods, {len(self.units)} units, {len(self.images)} images, "
             f"{len(self.seeds)} seeds)"
         )
+
+    def _repr_html_(self) -> str:
+        from vislens_interp.report.render import LABELS, render
+
+        shown = [name for name in SHOWN if name in self.measures]
+        table = {(row["method"], row["direction"], row["measure"]): row for row in self.table(shown)}
+        rows = []
+        for method, direction in dict.fromkeys(key[:2] for key in table):
+            found = [table.get((method, direction, name)) for name in shown]
+            said = ["" if one is None else " ".join(_numbers(one)) for one in found]
+            name = f"{method}, {LABELS.get(direction, direction)}"
+            rows.append({"name": name, "cells": [{"text": text} for text in said]})
+        names = [MEASURES[name].label for name in shown]
+        return render("notebook.html", title=self._title(), lines=self._said(), weak=False, columns=names, rows=rows)
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Those of :meth:`table`, for :meth:`to_pandas` and :meth:`to_parquet`."""
+        rows = self.table()
+        return {name: [row[name] for row in rows] for name in COLUMNS}
 
     @property
     def measures(self) -> list[str]:
@@ -213,9 +233,9 @@ class Comparison:
         head = ("method", "direction", "measure", "mean", "95 % interval")
         lines = [f"| {' | '.join(head)} |", "|---|---|---|---:|---:|"]
         for row in self.table(measures):
-            mean, low, high = (_digits(row[name]) for name in ("mean", "ci_low", "ci_high"))
+            mean, interval = _numbers(row)
             method = row["method"].replace("|", "\\|")
-            lines.append(f"| {method} | {row['direction']} | {row['measure']} | {mean} | {low} to {high} |")
+            lines.append(f"| {method} | {row['direction']} | {row['measure']} | {mean} | {interval} |")
         notes = [f"- {note}" for note in [self._counted(), *self.notes]]
         return _written("\n".join([*lines, "", *notes, ""]), path)
 
@@ -299,6 +319,12 @@ class Comparison:
 ONE_UNIT = (
     "One unit: intervals are over images and seeds, and say nothing about other units. Comparison.join adds some."
 )
+
+
+def _numbers(row: dict[str, Any]) -> tuple[str, str]:
+    """A mean, and its interval."""
+    mean, low, high = (_digits(row[name]) for name in ("mean", "ci_low", "ci_high"))
+    return mean, f"{low} to {high}"
 
 
 def _digits(value: float) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vislens_interp.files import write_text
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.report.charts import number
-from vislens_interp.report.render import LABELS, change_text, reference_label, render
+from vislens_interp.report.render import LABELS, change_text, evidence_text, reference_label, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +45,12 @@ class ContactRow:
         changes = {key: [change_text(key, one) for one in row.tolist()] for key, row in self.response_change.items()}
         return {"top": [f"{number(value)} SD" for value in self.top.responses.tolist()], **changes}
 
+    def cells(self) -> list[dict[str, Any]]:
+        """The first picture of each kind with its caption, and the evidence, for a table."""
+        images = {"top": self.top.images, **self.images}
+        shots = [{"image": images[key][0], "text": said[0]} for key, said in self.captions.items() if said]
+        return [*shots, {"text": evidence_text(self.evidence)}]
+
 
 @dataclass(frozen=True, eq=False)
 class ContactSheet:
@@ -70,6 +76,12 @@ class ContactSheet:
 
     def __repr__(self) -> str:
         return f"ContactSheet({self.title!r}, {len(self.rows)} units, {len(self.left_out)} left out)"
+
+    def _repr_html_(self) -> str:
+        rows = [{"name": row.unit, "cells": row.cells()} for row in self.rows]
+        lines = [f"{unit}: left out, {why}" for unit, why in self.left_out.items()]
+        names = ["top image", *(LABELS[key] for key in (self.rows[0].images if self.rows else ())), "evidence"]
+        return render("notebook.html", title=self.title, lines=lines, weak=False, columns=names, rows=rows)
 
     def figure(self) -> "Figure":
         """The sheet as one figure."""

@@ -1,7 +1,9 @@
 """Figures of results. Drawn with matplotlib's objects alone, so that nobody's pyplot state is touched."""
 
+import io
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -131,15 +133,29 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     return page.figure
 
 
+@cache
+def figure_class() -> "type[Figure]":
+    """Matplotlib's figure, which a notebook shows without pyplot too."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            FigureCanvasAgg(self).print_png(buffer)
+            return buffer.getvalue()
+
+    return ShownFigure
+
+
 class PageFigure:
     """A figure on which things are placed in inches from the upper left corner."""
 
     def __init__(self, width: float, height: float) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+        self.figure = figure_class()(figsize=(width, height), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> "Axes":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vislens_interp.frames import Tabular
 from vislens_interp.images import check_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.results.background import Background
@@ -25,7 +26,7 @@ DIRECTIONS = ("increase", "decrease", "custom")
 
 
 @dataclass(eq=False, repr=False)
-class LensResult:
+class LensResult(Tabular):
     """Images that a lens made for one unit, measured again.
 
     A change is always generated minus start: positive in ``"increase"`` and negative in ``"decrease"`` is the wanted
@@ -234,6 +235,24 @@ class LensResult:
                 row["similarity"] = _spread(self.similarity[key])
             found[key] = row
         return found
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row a picture, for :meth:`to_pandas` and :meth:`to_parquet`; changes are in SDs, and None for inputs."""
+        keys, count = list(self.images), len(self)
+
+        def column(values: dict[str, Tensor]) -> list[float | None]:
+            return [one for key in keys for one in (values[key].tolist() if key in values else [None] * count)]
+
+        return {
+            **{name: [getattr(self, name)] * (len(keys) * count) for name in ("model", "layer", "unit")},
+            "image": self.names * len(keys),
+            "picture": [key for key in keys for _ in range(count)],
+            "response": column(self.responses),
+            "standardised": column(self.standardised),
+            "response_change": column(self.response_change),
+            "response_change_from_input": column(self.response_change_from_input),
+            "similarity": column(self.similarity),
+        }
 
     def summary(self) -> str:
         """What came out, in a few lines of text."""

@@ -1,0 +1,56 @@
+"""Results as tables of other libraries: pandas' data frames and Parquet files."""
+
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislens_interp.files import write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Tabular(ABC):
+    """What can be had as a table, a row an observation."""
+
+    @abstractmethod
+    def columns(self) -> Mapping[str, Any]:
+        """Name of a column to its values, all of one length; None where there is none."""
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table as a data frame.
+
+        Raises:
+            ImportError: pandas is not installed; the message says how.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(_missing("to_pandas", "pandas")) from error
+        return pandas.DataFrame(dict(self.columns()))
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """The table as a Parquet file, whole or not at all; an earlier file is replaced.
+
+        Raises:
+            ImportError: pyarrow is not installed; the message says how.
+            OSError: It cannot be written; what was there before is still there.
+        """
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise ImportError(_missing("to_parquet", "pyarrow")) from error
+        buffer = io.BytesIO()
+        parquet.write_table(pyarrow.table(dict(self.columns())), buffer, compression="zstd")
+        return write_bytes(path, buffer.getvalue())
+
+
+def _missing(method: str, library: str) -> str:
+    return (
+        f"{method}() needs {library}, which is not installed; expected the extra 'tables'. Install it: pip install "
+        "'vislens_interp[tables]'"
+    )
