@@ -63,7 +63,7 @@ class Backend(Protocol):
         ...
 
 
-BUILT_IN = {"embedded": "embedded", "cifar10": "pixel", "sd15": "embedding"}
+BUILT_IN = {"embedded": "embedded", "cifar10": "pixel", "sd15": "embedding", "sdxl": "embedding"}
 """Names of our own backends to the modules of this room, each of which registers its backend when it is imported."""
 
 _registry: dict[str, Callable[..., Backend]] = {}
