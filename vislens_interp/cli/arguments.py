@@ -216,6 +216,7 @@ def _add_accept(commands: Any, quiet: argparse.ArgumentParser) -> None:
     accept.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
     accept.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the files (default: fp16)")
     accept.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="compare its few steps with 50")
+    accept.add_argument("--anchor", metavar="FILE", help="the picture of diffusers' IP-Adapter test, see the runbook")
     accept.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
     accept.set_defaults(command="accept")
 

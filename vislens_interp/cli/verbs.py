@@ -232,14 +232,15 @@ def accept(args: argparse.Namespace) -> None:
     """Run ``vislens accept``."""
     from vislens_interp.backends.base import get_backend
     from vislens_interp.backends.diffusion.acceptance import Acceptance, write_report
-    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.backends.weights import REPOSITORIES
     from vislens_interp.files import check_writable
 
     check_writable(Path(args.out) / "accept.md")
     device = _device(args.device)
-    backend: Any = get_backend("sd15", device)
-    fast: Any = None if args.speedup is None else get_backend("sd15", device, speedup=args.speedup)
-    findings = Acceptance(backend, sd15_repositories(args.precision, args.speedup), fast=fast).run()
+    repositories = REPOSITORIES[args.backend](args.precision, args.speedup)
+    backend: Any = get_backend(args.backend, device)
+    fast: Any = None if args.speedup is None else get_backend(args.backend, device, speedup=args.speedup)
+    findings = Acceptance(backend, repositories, fast=fast, anchor=args.anchor).run()
     path = write_report(findings, backend, args.out)
     if failed := [finding.name for finding in findings if finding.state == "failed"]:
         raise ValueError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}. {path} says more.")
