@@ -28,7 +28,7 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
 
     samplers = SAMPLERS_XL
     adapter_files = ADAPTER_SDXL
-    weights_memory = 9.1
+    weights_memory = 8.9
 
     def __init__(self, unet: Any, vae: Any, *args: Any, **options: Any) -> None:
         super().__init__(unet, vae, *args, **options)
