@@ -30,7 +30,7 @@ INPUTS, FEW, KILLS = 2000, 20, 10
 
 
 def tiny_backend(name: str, folder: Path) -> Any:
-    """The shipped small backend, or Stable Diffusion on a tiny checkpoint, two steps."""
+    """The shipped small backend, or Stable Diffusion on a tiny checkpoint, one step."""
     if name == "cifar10":
         return name
     from checkpoints import write_checkpoints, write_checkpoints_xl
@@ -38,10 +38,11 @@ def tiny_backend(name: str, folder: Path) -> Any:
     from vislens_interp.backends.embedding import sd15, sdxl
 
     tiny = write_checkpoints(folder)
+    few: dict[str, Any] = {"num_inference_steps": 1, "batch_size": 64, "prompt": None}
     if name == "sd15":
-        return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, num_inference_steps=2)
+        return sd15(model=tiny.model, adapter=tiny.adapter, clip=tiny.clip, **few)
     tiny = write_checkpoints_xl(folder)
-    return sdxl(model=tiny.model, vae=tiny.vae, adapter=tiny.adapter, clip=tiny.clip, num_inference_steps=2)
+    return sdxl(model=tiny.model, vae=tiny.vae, adapter=tiny.adapter, clip=tiny.clip, **few)
 
 
 def write_inputs(folder: Path, count: int) -> list[Path]:

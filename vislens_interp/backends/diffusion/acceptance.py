@@ -79,7 +79,7 @@ class Facts:
 
 OF_SDXL: dict[str, Any] = {
     "adapter_tensors": 144,
-    "adapter_values": 349_181_952,
+    "adapter_values": 349_188_096,
     "adapter_last": ("139.to_k_ip.weight", (1280, 2048)),
     "vae_scale": 0.13025,
 }
