@@ -126,8 +126,8 @@ def test_in_batches_gives_up_at_one_and_at_other_errors():
     def never(rows):
         raise MemoryError("full")
 
-    with pytest.warns(UserWarning, match="with 4 pictures at once; going on with 2"), pytest.raises(MemoryError):
-        in_batches(never, 4, 8)
+    with pytest.warns(UserWarning, match="with 2 pictures at once; going on with 1"), pytest.raises(MemoryError):
+        in_batches(never, 2, 8)
     with pytest.raises(RuntimeError, match="shape"):
         in_batches(lambda rows: (_ for _ in ()).throw(RuntimeError("shape")), 4, 8)
 
