@@ -75,12 +75,12 @@ def facts(name, request):
     generator, vision = request.getfixturevalue(name).generator, TINY_CLIP["vision_cfg"]
     state = adapter_state(generator.unet, DIM)
     tensors = [tensor for part in state.values() for tensor in part.values()]
-    name, last = list(state["ip_adapter"].items())[-1]
+    last_name, last = list(state["ip_adapter"].items())[-1]
     tokenizer = generator.text_to_image.tokenizer
     return Facts(
         len(tensors),
         sum(tensor.numel() for tensor in tensors),
-        (name, tuple(last.shape)),
+        (last_name, tuple(last.shape)),
         *(tuple(tokenizer(text).input_ids) for text in (generator.prompt, generator.negative_prompt)),
         0.18215 if name == "sd15" else 0.13025,
         {

@@ -365,7 +365,7 @@ def _alpha_0(run: Acceptance) -> tuple[bool, str]:
     parts = [run.crops[rows[start : start + PHOTOGRAPHS]] for start in range(0, FITTED, PHOTOGRAPHS)]
     x = torch.cat([run.backend.encode(part).float().cpu() for part in parts])
     brightness = torch.cat([part.mean((1, 2, 3)) for part in parts])[:, None]
-    settings = replace(run.backend.defaults.fit, solver="alternating", epochs=3)
+    settings = replace(run.backend.defaults.fit, solver="alternating", epochs=1)
     prior = ActivationPrior(x.shape[1], [(0, x.shape[1])])
     landscape = fit_landscape(run.backend.vae().cpu(), x, brightness, prior, settings)
     with torch.no_grad():
