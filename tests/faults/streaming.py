@@ -137,7 +137,7 @@ def kills(lens: FeatureLens, inputs: list[Path], folder: Path) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("works", nargs="*", default=["memory", "kills"], choices=["memory", "kills"])
+    parser.add_argument("works", nargs="*", default=["memory", "kills"], help="memory, kills; both if none is named")
     parser.add_argument("--backend", default="cifar10", choices=["cifar10", "sd15", "sdxl"])
     parser.add_argument("--inputs", type=int, default=INPUTS)
     args = parser.parse_args()
