@@ -155,6 +155,7 @@ def run(works: list[str], backend: str, count: int = INPUTS) -> dict[str, Any]:
         found: dict[str, Any] = {"backend": backend, "inputs": count}
         for name in works:
             found[name] = {"memory": memory, "kills": kills}[name](lens, inputs, folder)
+            print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)  # a kill may come before the end
         return found
 
 
