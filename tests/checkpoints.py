@@ -123,6 +123,44 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
+# Stable Diffusion XL base 1.0, and the VAE that was mended for float16.
+UNET_XL = UNET | {
+    "_diffusers_version": "0.19.0.dev0",
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280],
+    "cross_attention_dim": 2048,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "projection_class_embeddings_input_dim": 2816,
+    "sample_size": 128,
+    "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "use_linear_projection": True,
+}
+VAE_XL = VAE | {
+    "_diffusers_version": "0.18.0.dev0",
+    "force_upcast": False,
+    "scaling_factor": 0.13025,
+}
+SCHEDULER_XL = SCHEDULER | {
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.19.0.dev0",
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+TEXT_2 = TEXT | {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
@@ -154,6 +192,22 @@ TINY_TEXT = TEXT | {
     "num_hidden_layers": 2,
     "projection_dim": 16,
 }
+TINY_UNET_XL = UNET_XL | {
+    "_diffusers_version": "0.35.0",
+    "addition_time_embed_dim": 8,
+    "attention_head_dim": [1, 2],
+    "block_out_channels": [8, 16],
+    "cross_attention_dim": 32,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "projection_class_embeddings_input_dim": 64,
+    "sample_size": 16,
+    "transformer_layers_per_block": [1, 2],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+}
+TINY_VAE_XL = TINY_VAE | {"force_upcast": False, "scaling_factor": 0.13025}
+TINY_TEXT_2 = TINY_TEXT | {"architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu"}
 TINY_CLIP = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 28, "layers": 2, "width": 32, "head_width": 8, "patch_size": 14},
@@ -172,6 +226,8 @@ class Checkpoints:
     """``models/ip-adapter_sd15.safetensors``; the ``.bin`` lies beside it."""
     clip: Path
     """open_clip's folder."""
+    vae: Path | None = None
+    """Of Stable Diffusion XL: the VAE's own folder."""
 
 
 def write_checkpoints(folder: Path) -> Checkpoints:
@@ -187,6 +243,33 @@ def write_checkpoints(folder: Path) -> Checkpoints:
         folder / "IP-Adapter" / "models" / "ip-adapter_sd15.safetensors",
         folder / "CLIP-ViT-H-14",
     )
+
+
+def write_checkpoints_xl(folder: Path) -> Checkpoints:
+    """The same for Stable Diffusion XL: its folder without weights of a VAE, the mended VAE, the adapter.
+
+    The embedder is that of :func:`write_checkpoints`, which has to come first.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    model, vae = folder / "stable-diffusion-xl-base-1.0", folder / "sdxl-vae-fp16-fix"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        unet = UNet2DConditionModel.from_config(TINY_UNET_XL)
+        _enliven(unet)
+        half = {name: value.half() for name, value in unet.state_dict().items()}
+        _write_weights(model / "unet/diffusion_pytorch_model.fp16.safetensors", half)
+        _write_json(model / "unet/config.json", TINY_UNET_XL)
+        _write_json(model / "scheduler/scheduler_config.json", SCHEDULER_XL)
+        _write_text(model)
+        _write_text(model, "_2", TINY_TEXT_2)
+        _write_json(model / "model_index.json", {"_class_name": "StableDiffusionXLPipeline"})
+        _write_weights(vae / "diffusion_pytorch_model.safetensors", AutoencoderKL.from_config(TINY_VAE_XL).state_dict())
+        _write_json(vae / "config.json", TINY_VAE_XL)
+        adapter = write_adapter(
+            folder / "IP-Adapter" / "sdxl_models", adapter_state(unet, DIM), "ip-adapter_sdxl_vit-h"
+        )
+    return Checkpoints(model, adapter, folder / "CLIP-ViT-H-14", vae)
 
 
 def write_stable_diffusion(
@@ -235,22 +318,25 @@ def _before_0_16(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _write_text(folder: Path) -> None:
-    from transformers import CLIPTextConfig, CLIPTextModel
+def _write_text(folder: Path, end: str = "", config: dict[str, Any] = TINY_TEXT) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    encoder = CLIPTextModel(CLIPTextConfig(**TINY_TEXT))
-    state = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in encoder.state_dict().items()}
+    encoder = (CLIPTextModelWithProjection if end else CLIPTextModel)(CLIPTextConfig(**config))
+    state = {
+        name if name.startswith("text_projection") else f"text_model.{name.removeprefix('text_model.')}": value
+        for name, value in encoder.state_dict().items()
+    }
     state["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # in the published file, a buffer no more
-    _write_weights(folder / "text_encoder/model.safetensors", state)
-    _write_json(folder / "text_encoder/config.json", TINY_TEXT)
+    _write_weights(folder / f"text_encoder{end}/model.safetensors", state)
+    _write_json(folder / f"text_encoder{end}/config.json", config)
     # CLIP's bytes, as letters, then the same at the end of a word; two merges; the two special tokens last.
     letters = [chr(code) for code in range(33, 127)]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "qu", "qua"]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens[:-2])}
     vocabulary |= {"<|startoftext|>": 49406, "<|endoftext|>": 49407}
-    _write_json(folder / "tokenizer/vocab.json", vocabulary)
-    _write(folder / "tokenizer/merges.txt", "#version: 0.2\nq u\nqu a\n")
+    _write_json(folder / f"tokenizer{end}/vocab.json", vocabulary)
+    _write(folder / f"tokenizer{end}/merges.txt", "#version: 0.2\nq u\nqu a\n")
     special = {
         name: {"content": token, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
         for name, token in (
@@ -259,9 +345,9 @@ def _write_text(folder: Path) -> None:
             ("unk_token", "<|endoftext|>"),
         )
     } | {"pad_token": "<|endoftext|>"}
-    _write_json(folder / "tokenizer/special_tokens_map.json", special)
+    _write_json(folder / f"tokenizer{end}/special_tokens_map.json", special)
     _write_json(
-        folder / "tokenizer/tokenizer_config.json",
+        folder / f"tokenizer{end}/tokenizer_config.json",
         {"add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": 77}
         | {"name_or_path": "openai/clip-vit-large-patch14", "tokenizer_class": "CLIPTokenizer"},
     )
@@ -347,10 +433,12 @@ def write_hub_cache(folder: Path, written: Checkpoints, commits: dict[str, str] 
 
     By their branch's name, or by the commits of these repositories.
     """
+    model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     for name, source in (
-        ("stable-diffusion-v1-5/stable-diffusion-v1-5", written.model),
+        (model if written.vae is None else "stabilityai/stable-diffusion-xl-base-1.0", written.model),
         ("h94/IP-Adapter", written.adapter.parents[1]),
         ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", written.clip),
+        *([] if written.vae is None else [("madebyollin/sdxl-vae-fp16-fix", written.vae)]),
     ):
         commit = (commits or {}).get(name, "0123456789abcdef0123456789abcdef01234567")
         repository = folder / f"models--{name.replace('/', '--')}"

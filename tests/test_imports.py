@@ -21,6 +21,7 @@ LEVELS = [
         "files",
         "images",
         "math",
+        "memory",
         "pairing",
         "precision",
         "progress",

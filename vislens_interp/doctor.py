@@ -6,7 +6,14 @@ from importlib import metadata
 
 from vislens_interp import zoo
 from vislens_interp.backends.embedded import FILES
-from vislens_interp.backends.weights import SPEEDUPS, Precision, missing_files, sd15_repositories
+from vislens_interp.backends.weights import (
+    HYPER_SDXL,
+    SPEEDUPS,
+    PublishedRepository,
+    missing_files,
+    sd15_repositories,
+    sdxl_repositories,
+)
 from vislens_interp.download import gigabytes
 
 PACKAGES = (
@@ -77,7 +84,7 @@ def _weights() -> list[str]:
     lines = [f"looked for in {constants.HF_HUB_CACHE} (HF_HUB_CACHE)"]
     half, adapter, clip = sd15_repositories("fp16")
     full = sd15_repositories("fp32")[0]
-    optional = [("", repository) for repository in SPEEDUPS.values()]
+    optional = [("", repository) for repository in (*SPEEDUPS.values(), *sdxl_repositories()[:3], HYPER_SDXL)]
     for words, repository in ((" in fp16", half), (" in fp32", full), ("", adapter), ("", clip), *optional):
         missing = missing_files(repository)
         state = "here" if not missing else f"MISSING {len(missing)} of {len(repository.files)} files"
@@ -86,9 +93,15 @@ def _weights() -> list[str]:
 
 
 def _backends() -> list[str]:
-    lacking = min((_sd15_lacks(precision) for precision in ("fp16", "fp32")), key=len)
-    state = "ready" if not lacking else f"lacks {', '.join(lacking)}; run `vislens download sd15`"
-    return [f"embedded: {_embedded()}", "cifar10: ready, its weights ship with the package", f"sd15: {state}"]
+    lines = [f"embedded: {_embedded()}", "cifar10: ready, its weights ship with the package"]
+    for name, ways in {
+        "sd15": [sd15_repositories("fp16"), sd15_repositories("fp32")],
+        "sdxl": [sdxl_repositories()],
+    }.items():
+        lacking = min((_lacking(repositories) for repositories in ways), key=len)
+        state = "ready" if not lacking else f"lacks {', '.join(lacking)}; run `vislens download {name}`"
+        lines.append(f"{name}: {state}")
+    return lines
 
 
 def _embedded() -> str:
@@ -98,5 +111,5 @@ def _embedded() -> str:
     return "ready, its weights ship with the package"
 
 
-def _sd15_lacks(precision: Precision) -> list[str]:
-    return [repository.name for repository in sd15_repositories(precision) if missing_files(repository)]
+def _lacking(repositories: list[PublishedRepository]) -> list[str]:
+    return [repository.name for repository in repositories if missing_files(repository)]

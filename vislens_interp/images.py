@@ -112,13 +112,14 @@ _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})  # of which
 OWN_RECORDS = {
     "result.json": b'"vislens_interp result"',
     "comparison.json": b'"vislens_interp comparison"',
+    "run.json": b'"vislens_interp unfinished"',
     "stimuli.tsv": b"number\tfile\tblock\tkind\t",
 }
 """Files that lie beside pictures of our own making, and what their beginnings hold."""
 
 
 def is_own_output(folder: PathLike) -> bool:
-    """Whether a folder holds pictures that this library made: a result, a comparison or exported stimuli."""
+    """Whether a folder holds pictures that this library made: a result, whole or not, a comparison or stimuli."""
     for name, mark in OWN_RECORDS.items():
         try:
             with open(os.path.join(folder, name), "rb") as file:
@@ -402,8 +403,10 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
-        """Pictures at these positions, (n, 3, size, size) in [0, 1]."""
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """Pictures at these positions, (n, 3, size, size) in [0, 1]; of one number (3, size, size)."""
+        if isinstance(rows, int):
+            return self[[range(len(self))[rows]]][0]
         places = self._places(rows)
         if not places:
             return torch.zeros(0, *self.shape[1:])

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import package as vl
-from benchmarks.sd15_speed.report import STEPS
+from benchmarks.sd15_speed.report import FEW_STEPS, STEPS
 from benchmarks.speed.run import seconds_of, wait
 
 _SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}
@@ -52,7 +52,7 @@ def _networks(name: str) -> Networks:
     return Networks(**said | {"vae": said["vae"] | blocks})
 
 
-PUBLISHED, TINY = _networks("published"), _networks("tiny")
+PUBLISHED, SDXL, TINY = _networks("published"), _networks("sdxl"), _networks("tiny")
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,37 @@ def build_generator(networks: Networks, **options: Any) -> vl.StableDiffusionGen
     )
 
 
+def flops(work: Callable[[], Any]) -> int:
+    """Floating-point operations of some work: matrix products, convolutions and attention."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def picture_counts(unet: Any, vae: Any) -> dict[str, float]:
+    """Operations of a denoising step with guidance, and of decoding one picture, on the device of the networks."""
+    channels, size, config = unet.config.in_channels, unet.config.sample_size, unet.config
+    two = torch.empty(2, channels, size, size)  # guidance: with the condition and without
+    states = torch.empty(2, 77, config.cross_attention_dim)
+    told = {}
+    if config.addition_embed_type == "text_time":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        told = {"text_embeds": torch.empty(2, pooled), "time_ids": torch.empty(2, 6)}
+    step = flops(lambda: unet(two, torch.tensor(1), states, added_cond_kwargs=told))
+    return {"step": step, "decode": flops(lambda: vae.decode(two[:1])), "pixels": 8 * size}
+
+
+def paths() -> list[dict[str, Any]]:
+    """Operations of each path to a picture, of the published shapes; nothing is drawn."""
+    found = []
+    for name, networks in {"sd15": PUBLISHED, "sdxl": SDXL}.items():
+        with torch.device("meta"), torch.no_grad():
+            unet, vae, _ = _diffusion(networks)
+            counted = picture_counts(unet, vae)
+        found += [{"backend": name, "steps": steps, **counted} for steps in (STEPS, FEW_STEPS)]
+    return found
+
+
 def counts(networks: Networks) -> dict[str, float]:
     """Floating-point operations of each part (a multiplication and an addition are two), and weights.
 
@@ -149,21 +180,9 @@ def counts(networks: Networks) -> dict[str, float]:
     with torch.device("meta"), torch.no_grad():
         unet, vae, text = _diffusion(networks)
         tower, side = _vision_tower(networks)
-        channels, size = unet.config.in_channels, unet.config.sample_size
         adapter = _adapter(unet, networks.dim)
-
-        def flops(work: Callable[[], Any]) -> int:
-            with FlopCounterMode(display=False) as counter:
-                work()
-            return counter.get_total_flops()
-
-        two = torch.empty(2, channels, size, size)  # guidance: with the condition and without
-        states = torch.empty(2, 77, unet.config.cross_attention_dim)
-        found: dict[str, float] = {
-            "step": flops(lambda: unet(two, torch.tensor(1), states)),
-            "decode": flops(lambda: vae.decode(two[:1])),
-            "embed": flops(lambda: tower(torch.empty(1, 3, side, side))),
-        }
+        found = picture_counts(unet, vae)
+        found["embed"] = flops(lambda: tower(torch.empty(1, 3, side, side)))
     found["picture"] = STEPS * found["step"] + found["decode"]
     of_parts = [value for part in adapter.values() for value in part.values()]
     drawing = [*(value for network in (unet, vae, text) for value in network.parameters()), *of_parts]

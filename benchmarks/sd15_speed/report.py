@@ -7,7 +7,7 @@ from benchmarks.common.findings import Aim, Findings, Measure
 from benchmarks.common.tables import fill_lines, table, table_text
 
 PAPER_HOURS = 6.5
-STEPS, PICTURES = 50, 2000
+STEPS, FEW_STEPS, PICTURES = 50, 8, 2000
 PAPER_RATE = 0.48
 """Pictures a second, RTX A5000 (the paper)."""
 RATE_GOAL = 3.0
@@ -92,6 +92,18 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
         f"{MEMORY_GOAL / 1e9:g} GB at batch 1. `--only generation --device cuda --out DIR` measures them."
     )
     return [*lines, "", estimate, "", left_out]
+
+
+def path_lines(paths: list[dict[str, Any]]) -> list[str]:
+    """Operations of each path to a picture."""
+    rows = [["`backend=`", "pixels", "steps", "TFLOP a step", "TFLOP of decoding", "TFLOP a picture", "of the first"]]
+    whole = [row["steps"] * row["step"] + row["decode"] for row in paths]
+    for row, total in zip(paths, whole, strict=True):
+        cells = [row["backend"], f"{row['pixels']:,}", row["steps"]]
+        cells += [f"{value / 1e12:.3g}" for value in (row["step"], row["decode"], total)]
+        rows.append([*cells, f"{total / whole[0]:.2f}"])
+    lines = ["## Operations of each path to a picture, counted on the published shapes; nothing was drawn", ""]
+    return [*lines, *table(rows), "", 'A step has two rows, for guidance. 8 steps are those of `speedup="hyper-sd"`.']
 
 
 def _on_a_gpu(grid: list[dict[str, Any]], beside: float, device: str, paper: str) -> str:

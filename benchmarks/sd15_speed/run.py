@@ -27,10 +27,11 @@ from benchmarks.sd15_speed.generation import (
     embedding,
     matrix_rate,
     parts,
+    paths,
     variants,
 )
 from benchmarks.sd15_speed.generation import QUICK as QUICK_EFFORT
-from benchmarks.sd15_speed.report import fit_lines, generation_lines
+from benchmarks.sd15_speed.report import fit_lines, generation_lines, path_lines
 from benchmarks.speed.run import seconds_of
 
 SPREAD = 0.35
@@ -224,7 +225,10 @@ def measure_generation(measured: Measured, device: torch.device, quick: bool) ->
                 cell = measured.part(f"{variant}, batch {batch}", lambda grid=grid, batch=batch: grid.cell(batch))
                 found["grid"].append({**cell, "variant": str(variant)})
     source = next(iter(measured.parts.values()))["source"]
-    return generation_lines(found, source["device"], source["cpus"])
+    lines = generation_lines(found, source["device"], source["cpus"])
+    if quick:
+        return lines
+    return [*lines, "", *path_lines(measured.part("operations of each path", paths))]
 
 
 def main() -> None:

@@ -40,6 +40,22 @@ def sd15(tiny):
 
 
 @pytest.fixture(scope="session")
+def tiny_xl(tiny):
+    """The same of Stable Diffusion XL, beside them; not to be changed."""
+    from checkpoints import write_checkpoints_xl
+
+    return write_checkpoints_xl(tiny.clip.parent)
+
+
+@pytest.fixture(scope="session")
+def sdxl(tiny_xl):
+    """The path with Stable Diffusion XL on its tiny checkpoints, four steps."""
+    from vislens_interp.backends.embedding import sdxl
+
+    return sdxl(model=tiny_xl.model, vae=tiny_xl.vae, adapter=tiny_xl.adapter, clip=tiny_xl.clip, num_inference_steps=4)
+
+
+@pytest.fixture(scope="session")
 def textless(sd15, tmp_path_factory):
     """The same generator class on another kind of checkpoint.
 

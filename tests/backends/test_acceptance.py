@@ -13,27 +13,50 @@ from torch import nn
 
 from vislens_interp.backends.base import _registry
 from vislens_interp.backends.diffusion import acceptance
-from vislens_interp.backends.diffusion.acceptance import CHECKS, Acceptance, Facts
+from vislens_interp.backends.diffusion.acceptance import CHECKS, OF_SDXL, Acceptance, Facts
 from vislens_interp.backends.embedding import sd15 as build_sd15
-from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15, PublishedFile, PublishedRepository
+from vislens_interp.backends.embedding import sdxl as build_sdxl
+from vislens_interp.backends.weights import (
+    IP_ADAPTER,
+    IP_ADAPTER_SDXL,
+    OPENCLIP,
+    REPOSITORIES,
+    SD15,
+    SDXL,
+    SDXL_VAE,
+    PublishedFile,
+    PublishedRepository,
+)
 from vislens_interp.cli import main
+from vislens_interp.images import to_pil
 
-PUBLISHED = (SD15, IP_ADAPTER, OPENCLIP)
-SEMANTIC = {"found again", "strength grows", "vae", "few steps", "cost"}
+PUBLISHED = {"sd15": (SD15, IP_ADAPTER, OPENCLIP), "sdxl": (SDXL, SDXL_VAE, IP_ADAPTER_SDXL, OPENCLIP)}
+BUILD = {"sd15": build_sd15, "sdxl": build_sdxl}
+SEMANTIC = {"found again", "strength grows", "vae", "few steps", "cost", "anchor"}
 
 
 @pytest.fixture
-def hub(tiny, tmp_path, monkeypatch):
+def name(request):
+    """Of the backend: sd15, unless a test says another."""
+    return getattr(request, "param", "sd15")
+
+
+both = pytest.mark.parametrize("name", ["sd15", "sdxl"], indirect=True)
+
+
+@pytest.fixture
+def hub(name, request, tmp_path, monkeypatch):
     """The tiny checkpoints in a cache of the hub, at the published commits."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    write_hub_cache(tmp_path / "hub", tiny, {one.repo_id: one.revision for one in PUBLISHED})
+    tiny = request.getfixturevalue("tiny" if name == "sd15" else "tiny_xl")
+    write_hub_cache(tmp_path / "hub", tiny, {one.repo_id: one.revision for one in PUBLISHED[name]})
     return tmp_path / "hub"
 
 
 @pytest.fixture
-def repositories(hub):
+def repositories(hub, name):
     made = []
-    for one in PUBLISHED:
+    for one in PUBLISHED[name]:
         folder = hub / f"models--{one.repo_id.replace('/', '--')}" / "snapshots" / one.revision
         files = tuple(
             PublishedFile(
@@ -47,18 +70,19 @@ def repositories(hub):
 
 
 @pytest.fixture
-def facts(sd15):
+def facts(name, request):
     """What would be published of the tiny checkpoints."""
-    generator, vision = sd15.generator, TINY_CLIP["vision_cfg"]
+    generator, vision = request.getfixturevalue(name).generator, TINY_CLIP["vision_cfg"]
     state = adapter_state(generator.unet, DIM)
     tensors = [tensor for part in state.values() for tensor in part.values()]
-    name, last = list(state["ip_adapter"].items())[-1]
+    last_name, last = list(state["ip_adapter"].items())[-1]
     tokenizer = generator.text_to_image.tokenizer
     return Facts(
         len(tensors),
         sum(tensor.numel() for tensor in tensors),
-        (name, tuple(last.shape)),
+        (last_name, tuple(last.shape)),
         *(tuple(tokenizer(text).input_ids) for text in (generator.prompt, generator.negative_prompt)),
+        0.18215 if name == "sd15" else 0.13025,
         {
             "hidden_size": vision["width"],
             "image_size": vision["image_size"],
@@ -72,8 +96,8 @@ def facts(sd15):
     )
 
 
-def run(repositories, facts, plant=None):
-    backend = build_sd15(num_inference_steps=3)
+def run(repositories, facts, plant=None, name="sd15"):
+    backend = BUILD[name](num_inference_steps=3)
     if plant is not None:
         plant(backend)
     said = []
@@ -82,8 +106,9 @@ def run(repositories, facts, plant=None):
     return {finding.name: finding for finding in findings}
 
 
-def test_it_passes(repositories, facts):
-    findings = run(repositories, facts)
+@both
+def test_it_passes(name, repositories, facts):
+    findings = run(repositories, facts, name=name)
     assert {name: one.found for name, one in findings.items() if one.state == "failed"} == {}
     assert {name for name, one in findings.items() if one.state == "measured"} == SEMANTIC
     assert all(one.expected and (one.failure or name == "cost") for name, one in findings.items())
@@ -95,6 +120,8 @@ def test_the_published_facts():
     assert (facts.adapter_tensors, facts.adapter_values) == (36, 22_319_616)
     assert facts.prompt[0] == facts.negative_prompt[0] == 49406
     assert len(facts.negative_prompt) == 15
+    assert facts.vae_scale == 0.18215
+    assert Facts(**OF_SDXL).adapter_values == 349_188_096  # counted in test_sdxl.py
 
 
 def wrong_projection(backend):
@@ -157,26 +184,51 @@ def changed_input(backend):
     generator._initial = lambda images, own=generator._initial: own(images) + 0.1
 
 
-@pytest.mark.parametrize(
-    ("plant", "caught"),
-    [
-        (wrong_projection, {"embedder"}),
-        (quick_gelu, {"embedder"}),
-        (swapped_channels, {"embedder"}),
-        (swapped_channels_of_pictures, {"written out"}),
-        (swapped_halves, {"guidance halves", "written out"}),
-        (mixed_batch, {"batch"}),
-        (off_by_one, {"timesteps", "written out"}),
-        (vae_scale, {"vae scale", "written out"}),
-        (changed_input, {"strength 0"}),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
+def wrong_sizes(backend):
+    sizes = torch.tensor([[16.0, 16, 0, 0, 16, 16]])
+    backend.generator.text_to_image._get_add_time_ids = lambda *_, **__: sizes
+
+
+def wrong_vae_scale(backend):
+    backend.generator.vae.register_to_config(scaling_factor=0.18215)
+
+
+FAULTS = [
+    (wrong_projection, {"embedder"}),
+    (quick_gelu, {"embedder"}),
+    (swapped_channels, {"embedder"}),
+    (swapped_channels_of_pictures, {"written out"}),
+    (swapped_halves, {"guidance halves", "written out"}),
+    (mixed_batch, {"batch"}),
+    (off_by_one, {"timesteps", "written out"}),
+    (vae_scale, {"vae scale", "written out"}),
+    (changed_input, {"strength 0"}),
+]
+
+
+@pytest.mark.parametrize(("plant", "caught"), FAULTS, ids=lambda value: value.__name__ if callable(value) else "")
 def test_planted_faults(repositories, facts, plant, caught):
-    failed = {name for name, one in run(repositories, facts, plant).items() if one.state == "failed"}
+    failed = {check for check, one in run(repositories, facts, plant).items() if one.state == "failed"}
     assert caught <= failed
     if caught in ({"embedder"}, {"strength 0"}):
         assert failed == caught
+
+
+@pytest.mark.parametrize("name", ["sdxl"], indirect=True)
+def test_planted_faults_of_sdxl(name, repositories, facts):
+    """The checks that have to catch each, alone, for the others were seen above."""
+    checks = {check[0]: check[-1] for check in CHECKS}
+    for plant, caught in (
+        (swapped_halves, ("guidance halves", "written out")),
+        (off_by_one, ("timesteps", "written out")),
+        (wrong_vae_scale, ("vae scale", "written out")),
+        (wrong_sizes, ("written out",)),
+        (mixed_batch, ("batch",)),
+    ):
+        backend = build_sdxl(num_inference_steps=2)
+        plant(backend)
+        accepted = Acceptance(backend, repositories, facts)
+        assert [checks[one](accepted)[0] for one in caught] == [False] * len(caught), plant.__name__
 
 
 def test_a_wrong_adapter(repositories, facts, hub, sd15):
@@ -200,13 +252,13 @@ def test_a_check_that_raises_has_failed(repositories, facts, hub):
 
 
 def test_other_backends_are_refused(retrieval, repositories):
-    with pytest.raises(TypeError, match="backend 'retrieval' draws without Stable Diffusion; expected sd15"):
+    with pytest.raises(TypeError, match="backend 'retrieval' draws without Stable Diffusion; expected sd15 or sdxl"):
         Acceptance(retrieval, repositories)
 
 
 def test_the_command(repositories, facts, hub, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(acceptance, "Facts", lambda: facts)
-    monkeypatch.setattr("vislens_interp.backends.weights.sd15_repositories", lambda *given: repositories)
+    monkeypatch.setitem(REPOSITORIES, "sd15", lambda *given: repositories)
     monkeypatch.setitem(_registry, "sd15", partial(build_sd15, num_inference_steps=2))
     assert main(["accept", "sd15", "--out", str(tmp_path / "report")]) == 0
     said = capsys.readouterr().out
@@ -219,5 +271,34 @@ def test_the_command(repositories, facts, hub, tmp_path, monkeypatch, capsys):
     (path,) = hub.rglob("special_tokens_map.json")
     path.write_text(path.read_text() + "\n")
     assert main(["accept", "sd15", "--out", str(tmp_path / "report")]) == 1
-    assert "vislens: error: 1 of 18 checks failed: files. " in capsys.readouterr().err
+    assert "vislens: error: 1 of 20 checks failed: files. " in capsys.readouterr().err
     assert "A file is another: delete it" in (tmp_path / "report/accept.md").read_text()
+
+
+def test_the_anchor(repositories, facts, tmp_path):
+    """With a picture it is drawn by PNDM in five steps, and judged in float16 alone."""
+    path = tmp_path / "anchor.png"
+    to_pil(torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(0)))[0].save(path)
+    backend = build_sd15(num_inference_steps=3)
+    accepted = Acceptance(backend, repositories, facts, anchor=path)
+    (check,) = (one[-1] for one in CHECKS if one[0] == "anchor")
+    calls = []
+    hook = backend.generator.unet.register_forward_hook(lambda *_: calls.append(1))
+    passed, found = check(accepted)
+    hook.remove()
+    assert passed is None  # float32
+    assert found.endswith(" off")
+    assert found.count(", ") == 8
+    assert len(calls) == 6  # PNDM takes its second step twice
+
+
+def test_a_landscape_that_forgets(repositories, facts):
+    """α = 0 has to be the reconstruction, and near to the embedding."""
+    (check,) = (one[-1] for one in CHECKS if one[0] == "alpha 0")
+    backend = build_sd15(num_inference_steps=2)
+    passed, found = check(Acceptance(backend, repositories, facts))
+    assert passed
+    assert found.startswith("cosine to the photograph's own ")
+    judged = Facts(**{**facts.__dict__, "trained": True})
+    backend.defaults = backend.defaults.replace(w_kld=1e9)
+    assert not check(Acceptance(backend, repositories, judged))[0]  # a prior so strong that nothing is kept

@@ -50,3 +50,15 @@ def test_the_same_name_is_the_same_backend_as_long_as_it_is_used(registry):
     assert get_backend("cifar10") is backend
     register_backend("other", lambda device, shade=0: PixelBackend(device))
     assert get_backend("other", shade=1) is not get_backend("other", shade=1)  # with options each is its own
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("stable-unclip", "its publisher removed Stable Diffusion 2.1 in 2025, and no copy is pinned by checksum"),
+        ("Kandinsky-2.2", r"takes the 1,280-d embeddings of ViT-bigG/14"),
+    ],
+)
+def test_generators_that_are_not_here_and_why(name, why):
+    with pytest.raises(KeyError, match=rf"backend='{name}' is not built: .*{why}.*expected 'sd15' or 'sdxl'"):
+        get_backend(name)

@@ -478,6 +478,6 @@ def test_wrong_inputs(generator, embeddings, pictures):
 
 
 def test_too_little_memory_while_generating(tiny):
-    generator = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, size=2**23)
+    generator = StableDiffusionGenerator.load(tiny.model, tiny.adapter, prompt=None, size=2**23, batch_size=4)
     with pytest.raises(MemoryError, match="memory ran out on cpu at size=8388608, batch_size=4.* Lower batch_size"):
         generator(torch.ones(1, DIM), seeds=[1])

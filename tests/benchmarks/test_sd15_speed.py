@@ -10,9 +10,19 @@ import torch
 from benchmarks.common.provenance import ROOT
 from benchmarks.sd15_speed import generation as sd15_generation
 from benchmarks.sd15_speed import run as sd15_speed
-from benchmarks.sd15_speed.generation import PUBLISHED, TINY, Grid, Variant, alone, counts, parts, peak_memory
+from benchmarks.sd15_speed.generation import (
+    PUBLISHED,
+    TINY,
+    Grid,
+    Variant,
+    alone,
+    counts,
+    parts,
+    paths,
+    peak_memory,
+)
 from benchmarks.sd15_speed.generation import QUICK as QUICK_EFFORT
-from benchmarks.sd15_speed.report import fit_lines, generation_lines
+from benchmarks.sd15_speed.report import fit_lines, generation_lines, path_lines
 from benchmarks.sd15_speed.run import QUICK, Measured, same_loss, simulated
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -77,6 +87,18 @@ def test_counts_of_the_published_networks():
     tokens, width = 257, 1280
     layer = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
     assert found["embed"] == 2 * 256 * 3 * 14**2 * width + 32 * layer + 2 * width * 1024
+
+
+def test_operations_of_each_path():
+    rows = paths()
+    assert [(row["backend"], row["pixels"], row["steps"]) for row in rows] == [
+        ("sd15", 512, 50), ("sd15", 512, 8), ("sdxl", 1024, 50), ("sdxl", 1024, 8),
+    ]  # fmt: skip
+    assert rows[0]["decode"] * 4 < rows[2]["decode"] < rows[0]["decode"] * 5  # four times the pixels, and attention
+    lines = path_lines(rows)
+    share = (8 * rows[1]["step"] + rows[1]["decode"]) / (50 * rows[0]["step"] + rows[0]["decode"])
+    (line,) = (line for line in lines if line.startswith("| sd15 | 512 | 8 |"))
+    assert line.endswith(f"| {share:.2f} |")
 
 
 def test_counts_are_those_of_the_layers():

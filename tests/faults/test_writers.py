@@ -13,6 +13,7 @@ OF_LIBRARIES = {"replace": "os", "rename": "os", "renames": "os", "move": "shuti
 INTO_A_TEMPORARY = {
     "files.py": {"write_bytes", "write_folder", "write_atomically", "_sweep", "save_state"},
     "results/storage.py": {"_write", "_write_background", "save_result"},
+    "evaluation/stream.py": {"_link"},
     "streams.py": {"usable_streams"},  # to nowhere
     "targets/whole_layer.py": {"_stream"},
     "brain/stimuli.py": {"fill"},

@@ -63,8 +63,16 @@ class Backend(Protocol):
         ...
 
 
-BUILT_IN = {"embedded": "embedded", "cifar10": "pixel", "sd15": "embedding"}
+BUILT_IN = {"embedded": "embedded", "cifar10": "pixel", "sd15": "embedding", "sdxl": "embedding"}
 """Names of our own backends to the modules of this room, each of which registers its backend when it is imported."""
+
+NOT_BUILT = {
+    "unclip": "stable unCLIP takes ViT-H/14's embeddings by itself, but its publisher removed Stable Diffusion 2.1 in"
+    " 2025, and no copy is pinned by checksum here",
+    "kandinsky": "Kandinsky 2.2 takes the 1,280-d embeddings of ViT-bigG/14, which no other backend makes, so that"
+    " landscapes would not serve both",
+}
+"""Generators of the same kind that somebody may ask for, and why they are not here."""
 
 _registry: dict[str, Callable[..., Backend]] = {}
 _built: WeakValueDictionary[tuple[str, str], Backend] = WeakValueDictionary()
@@ -137,6 +145,9 @@ def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **
             )
         return backend
     if backend not in _registry:
+        for word, why in NOT_BUILT.items():
+            if word in backend.lower():
+                raise KeyError(f"backend={backend!r} is not built: {why}; expected 'sd15' or 'sdxl'. Use one of them.")
         raise KeyError(f"backend={backend!r} is unknown; expected one of {sorted(_registry)}.")
     device = torch.device(device)
     if options:

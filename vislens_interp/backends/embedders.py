@@ -7,9 +7,10 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.sources import CLIP, damaged, find, first_line, too_little_memory
+from vislens_interp.backends.sources import CLIP, damaged, find, first_line
 from vislens_interp.backends.weights import OPENCLIP
 from vislens_interp.images import ImageSource, check_shape, load_images
+from vislens_interp.memory import too_little_memory
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.validation import check_counts
 

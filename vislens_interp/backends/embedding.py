@@ -13,11 +13,21 @@ from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.diffusion.adapters import AdapterState
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
+from vislens_interp.backends.diffusion.sdxl import StableDiffusionXLGenerator
 from vislens_interp.backends.diffusion.speedups import sampler_of
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
-from vislens_interp.backends.sources import ADAPTER, CLIP, IMAGE_PARTS, TEXT_PARTS, Needs, find
-from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15, SPEEDUPS
+from vislens_interp.backends.sources import (
+    CLIP,
+    IMAGE_PARTS,
+    TEXT_PARTS,
+    TEXT_PARTS_2,
+    UNET,
+    VAE_ALONE,
+    Needs,
+    find,
+)
+from vislens_interp.backends.weights import IP_ADAPTER, IP_ADAPTER_SDXL, OPENCLIP, SD15, SDXL, SDXL_VAE
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE, EmbeddingVAE
@@ -200,15 +210,103 @@ def sd15(
         FileNotFoundError: Weights are missing; the message says which, and how to get them.
         ValueError: A file is damaged or of another kind.
     """
-    model_parts = IMAGE_PARTS if options.get("prompt", "") is None else (*IMAGE_PARTS, *TEXT_PARTS)
+    text = () if options.get("prompt", "") is None else TEXT_PARTS
+    return _of_stable_diffusion(
+        "sd15",
+        StableDiffusionGenerator,
+        {"model": (model, (*IMAGE_PARTS, *text), revision)},
+        adapter=adapter,
+        clip=clip,
+        adapter_file=adapter_file,
+        revision=revision,
+        adapter_revision=adapter_revision,
+        clip_revision=clip_revision,
+        architecture=architecture,
+        local_files_only=local_files_only,
+        device=device,
+        dtype=dtype,
+        reference=reference,
+        cache=cache,
+        **options,
+    )
+
+
+def sdxl(
+    device: torch.device | str = "cpu",
+    *,
+    model: str | Path = SDXL.repo_id,
+    vae: str | Path | None = SDXL_VAE.repo_id,
+    adapter: str | Path | AdapterState = IP_ADAPTER_SDXL.repo_id,
+    clip: str | Path = OPENCLIP.repo_id,
+    adapter_file: str | None = None,
+    revision: str | None = None,
+    adapter_revision: str | None = None,
+    clip_revision: str | None = None,
+    architecture: str = "ViT-H-14",
+    local_files_only: bool = True,
+    dtype: torch.dtype | None = None,
+    reference: Tensor | None = None,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> EmbeddingBackend:
+    """The paper's path with Stable Diffusion XL at 1,024 px; arguments as for :func:`sd15`, and one more.
+
+    The embedder is that of ``"sd15"``, so embeddings, their cache and fitted landscapes serve both.
+
+    Args:
+        vae: An id or a folder with the VAE alone; None takes the one in ``model``, which leaves float16's range.
+    """
+    text = () if options.get("prompt", "") is None else (*TEXT_PARTS, *TEXT_PARTS_2)
+    parts = {"model": (model, (*(IMAGE_PARTS if vae is None else UNET), *text), revision)}
+    return _of_stable_diffusion(
+        "sdxl",
+        StableDiffusionXLGenerator,
+        parts if vae is None else {**parts, "vae": (vae, VAE_ALONE, None)},
+        adapter=adapter,
+        clip=clip,
+        adapter_file=adapter_file,
+        revision=revision,
+        adapter_revision=adapter_revision,
+        clip_revision=clip_revision,
+        architecture=architecture,
+        local_files_only=local_files_only,
+        device=device,
+        dtype=dtype,
+        reference=reference,
+        cache=cache,
+        vae=vae,
+        **options,
+    )
+
+
+def _of_stable_diffusion(
+    name: str,
+    kind: type[StableDiffusionGenerator],
+    sources: dict[str, tuple[Any, Needs, str | None]],
+    *,
+    adapter: str | Path | AdapterState,
+    clip: str | Path,
+    adapter_file: str | None,
+    clip_revision: str | None,
+    architecture: str,
+    local_files_only: bool,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    reference: Tensor | None,
+    cache: str | Path | None,
+    **options: Any,
+) -> EmbeddingBackend:
+    """The embedder and a generator of this kind, after everything that is missing was said at once."""
+    adapter_files = ((adapter_file,),) if adapter_file else kind.adapter_files
     _check_present(
         {
             "clip": (clip, CLIP, clip_revision),
-            "model": (model, model_parts, revision),
-            "adapter": (adapter, ((adapter_file,),) if adapter_file else ADAPTER, adapter_revision),
-            **_speedup_source(options.get("speedup"), options.get("speedup_weights")),
+            **sources,
+            "adapter": (adapter, adapter_files, options["adapter_revision"]),
+            **_speedup_source(kind, options.get("speedup"), options.get("speedup_weights")),
         },
         local_files_only,
+        name,
     )
     device = torch.device(device)
     precision = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
@@ -220,29 +318,30 @@ def sd15(
         device=device,
         dtype=precision,
     )
-    generator = StableDiffusionGenerator.load(
-        model,
+    generator = kind.load(
+        sources["model"][0],
         adapter,
         adapter_file=adapter_file,
-        revision=revision,
-        adapter_revision=adapter_revision,
         embedding_dim=embedder.dim,
         local_files_only=local_files_only,
         device=device,
         dtype=precision,
         **options,
     )
-    return EmbeddingBackend(embedder, generator, name="sd15", reference=reference, cache=cache)
+    return EmbeddingBackend(embedder, generator, name=name, reference=reference, cache=cache)
 
 
-def _speedup_source(speedup: str | None, weights: Any) -> dict[str, tuple[Any, Needs, str | None]]:
+def _speedup_source(
+    kind: type[StableDiffusionGenerator], speedup: str | None, weights: Any
+) -> dict[str, tuple[Any, Needs, str | None]]:
     if speedup is None:
         return {}
-    sampler = sampler_of(speedup, None, None)
-    return {"speedup_weights": (weights or SPEEDUPS[speedup].repo_id, ((sampler.file,),), None)}
+    sampler = sampler_of(speedup, None, None, kind.samplers)
+    assert sampler.repository is not None  # a speed-up has one
+    return {"speedup_weights": (weights or sampler.repository.repo_id, ((sampler.file,),), None)}
 
 
-def _check_present(sources: dict[str, tuple[Any, Needs, str | None]], local_files_only: bool) -> None:
+def _check_present(sources: dict[str, tuple[Any, Needs, str | None]], local_files_only: bool, backend: str) -> None:
     """Say all that is missing at once, before gigabytes are read."""
     problems = []
     for argument, (source, needs, revision) in sources.items():
@@ -251,9 +350,10 @@ def _check_present(sources: dict[str, tuple[Any, Needs, str | None]], local_file
         try:
             find(source, needs, argument=argument, revision=revision, local_files_only=local_files_only)
         except FileNotFoundError as error:
-            problems.append(str(error))
+            problems.append(str(error).replace("download sd15", f"download {backend}"))
     if problems:
         raise FileNotFoundError(" ".join(problems))
 
 
 register_backend("sd15", sd15)
+register_backend("sdxl", sdxl)

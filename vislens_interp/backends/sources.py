@@ -4,33 +4,43 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, SD15, SPEEDUPS
+from vislens_interp.backends.weights import HYPER_SDXL, IP_ADAPTER, OPENCLIP, SD15, SDXL, SDXL_VAE, SPEEDUPS
 
 Needs = Sequence[tuple[str, ...]]
 """Files that have to be there, each by its possible names; the first one is downloaded and named in messages."""
 
-PINNED = {repository.repo_id: repository.revision for repository in (SD15, IP_ADAPTER, OPENCLIP, *SPEEDUPS.values())}
-"""The commits that ``vislens download sd15`` fetches."""
+PINNED = {
+    repository.repo_id: repository.revision
+    for repository in (SD15, SDXL, SDXL_VAE, IP_ADAPTER, OPENCLIP, HYPER_SDXL, *SPEEDUPS.values())
+}
+"""The commits that ``vislens download`` fetches."""
 
 
-def _weights(stem: str, old: str) -> tuple[str, ...]:
+def _weights(stem: str, old: str | None = None) -> tuple[str, ...]:
+    old = old or stem
     return f"{stem}.fp16.safetensors", f"{stem}.safetensors", f"{old}.fp16.bin", f"{old}.bin"
 
 
 IMAGE_CONFIGS: Needs = (("unet/config.json",), ("vae/config.json",), ("scheduler/scheduler_config.json",))
-TEXT_CONFIGS: Needs = (
-    ("text_encoder/config.json",),
-    ("tokenizer/tokenizer_config.json",),
-    ("tokenizer/vocab.json", "tokenizer/tokenizer.json"),
-    ("tokenizer/merges.txt", "tokenizer/tokenizer.json"),
-)
-IMAGE_PARTS: Needs = (
-    *IMAGE_CONFIGS,
-    _weights("unet/diffusion_pytorch_model", "unet/diffusion_pytorch_model"),
-    _weights("vae/diffusion_pytorch_model", "vae/diffusion_pytorch_model"),
-)
+
+
+def _text_configs(end: str = "") -> Needs:
+    return (
+        (f"text_encoder{end}/config.json",),
+        (f"tokenizer{end}/tokenizer_config.json",),
+        (f"tokenizer{end}/vocab.json", f"tokenizer{end}/tokenizer.json"),
+        (f"tokenizer{end}/merges.txt", f"tokenizer{end}/tokenizer.json"),
+    )
+
+
+TEXT_CONFIGS = _text_configs()
+UNET: Needs = (("unet/config.json",), ("scheduler/scheduler_config.json",), _weights("unet/diffusion_pytorch_model"))
+IMAGE_PARTS: Needs = (*IMAGE_CONFIGS, *UNET[2:], _weights("vae/diffusion_pytorch_model"))
 TEXT_PARTS: Needs = (*TEXT_CONFIGS, _weights("text_encoder/model", "text_encoder/pytorch_model"))
+TEXT_PARTS_2: Needs = (*_text_configs("_2"), _weights("text_encoder_2/model", "text_encoder_2/pytorch_model"))
+VAE_ALONE: Needs = (("config.json",), _weights("diffusion_pytorch_model"))
 ADAPTER: Needs = (("models/ip-adapter_sd15.safetensors", "models/ip-adapter_sd15.bin"),)
+ADAPTER_SDXL: Needs = (("sdxl_models/ip-adapter_sdxl_vit-h.safetensors", "sdxl_models/ip-adapter_sdxl_vit-h.bin"),)
 CLIP: Needs = (("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),)
 
 
@@ -131,10 +141,3 @@ def damaged(argument: str, source: str | Path, error: BaseException) -> ValueErr
         f"{argument}={str(source)!r} cannot be loaded ({first_line(error)}); it is truncated, damaged or made for "
         "something else. Delete it and run `vislens download sd15`, or pass another file."
     )
-
-
-def too_little_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

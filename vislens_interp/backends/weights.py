@@ -1,4 +1,4 @@
-"""The published files behind ``backend="sd15"``: repositories, commits, sizes, checksums and terms, as facts."""
+"""The published files behind ``backend="sd15"`` and ``"sdxl"``: where, which commit, sizes, checksums, terms."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +174,94 @@ SPEEDUPS = {"hyper-sd": HYPER_SD, "lcm": LCM_LORA}
 """By the word for ``speedup=``."""
 
 
+SDXL = PublishedRepository(
+    "Stable Diffusion XL base 1.0 in fp16",
+    "stabilityai/stable-diffusion-xl-base-1.0",
+    "462165984030d82259a11f4367a4eed129e94a7b",
+    "CreativeML OpenRAIL++-M (uses are restricted)",
+    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md",
+    (
+        PublishedFile("model_index.json", 609),
+        PublishedFile("scheduler/scheduler_config.json", 479),
+        PublishedFile("text_encoder/config.json", 565),
+        PublishedFile(
+            "text_encoder/model.fp16.safetensors",
+            246_144_152,
+            "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd",
+        ),
+        PublishedFile("text_encoder_2/config.json", 575),
+        PublishedFile(
+            "text_encoder_2/model.fp16.safetensors",
+            1_389_382_176,
+            "ec310df2af79c318e24d20511b601a591ca8cd4f1fce1d8dff822a356bcdb1f4",
+        ),
+        PublishedFile("tokenizer/merges.txt", 524_619),
+        PublishedFile("tokenizer/special_tokens_map.json", 472),
+        PublishedFile("tokenizer/tokenizer_config.json", 737),
+        PublishedFile("tokenizer/vocab.json", 1_059_962),
+        PublishedFile("tokenizer_2/merges.txt", 524_619),
+        PublishedFile("tokenizer_2/special_tokens_map.json", 460),
+        PublishedFile("tokenizer_2/tokenizer_config.json", 725),
+        PublishedFile("tokenizer_2/vocab.json", 1_059_962),
+        PublishedFile("unet/config.json", 1680),
+        PublishedFile(
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+            5_135_149_760,
+            "83e012a805b84c7ca28e5646747c90a243c65c8ba4f070e2d7ddc9d74661e139",
+        ),
+    ),
+)
+"""Without its VAE, which leaves float16's range: :data:`SDXL_VAE` takes its place."""
+
+SDXL_VAE = PublishedRepository(
+    "Stable Diffusion XL's VAE, mended for float16",
+    "madebyollin/sdxl-vae-fp16-fix",
+    "207b116dae70ace3637169f1ddd2434b91b3a8cd",
+    "MIT",
+    "https://huggingface.co/madebyollin/sdxl-vae-fp16-fix",
+    (
+        PublishedFile("config.json", 631),
+        PublishedFile(
+            "diffusion_pytorch_model.safetensors",
+            334_643_238,
+            "1b909373b28f2137098b0fd9dbc6f97f8410854f31f84ddc9fa04b077b0ace2c",
+            exact=False,  # two records of it differ by 30 bytes
+        ),
+    ),
+)
+
+IP_ADAPTER_SDXL = PublishedRepository(
+    "IP-Adapter for Stable Diffusion XL (global ViT-H/14 embedding)",
+    IP_ADAPTER.repo_id,
+    IP_ADAPTER.revision,
+    IP_ADAPTER.licence,
+    IP_ADAPTER.terms,
+    (
+        PublishedFile(
+            "sdxl_models/ip-adapter_sdxl_vit-h.safetensors",
+            698_391_064,
+            "ebf05d918348aec7abb02a5e9ecef77e0aaea6914a5c4ea13f50d45eb1681831",
+        ),
+    ),
+)
+
+HYPER_SDXL = PublishedRepository(
+    "Hyper-SD, 8 steps with guidance, for Stable Diffusion XL (optional)",
+    HYPER_SD.repo_id,
+    HYPER_SD.revision,
+    HYPER_SD.licence,
+    HYPER_SD.terms,
+    (
+        PublishedFile(
+            "Hyper-SDXL-8steps-CFG-lora.safetensors",
+            787_359_648,
+            "55b51334c85061afff5eff7c550b61963c8b8607a5868bbe4f26db49374719b1",
+            exact=False,  # records of its size differ
+        ),
+    ),
+)
+
+
 def sd15_repositories(precision: Precision = "fp16", speedup: str | None = None) -> list[PublishedRepository]:
     """Everything that ``backend="sd15"`` reads, for one precision of Stable Diffusion's networks.
 
@@ -196,6 +284,32 @@ def sd15_repositories(precision: Precision = "fp16", speedup: str | None = None)
         OPENCLIP,
         *([] if speedup is None else [SPEEDUPS[speedup]]),
     ]
+
+
+def sdxl_repositories(precision: Precision = "fp16", speedup: str | None = None) -> list[PublishedRepository]:
+    """Everything that ``backend="sdxl"`` reads; the embedder is that of ``"sd15"``.
+
+    Args:
+        precision: ``"fp16"``, which loads as float32 too.
+        speedup: ``"hyper-sd"`` adds the file of that speed-up.
+
+    Raises:
+        ValueError: There is no such precision or speed-up.
+
+    >>> f"{sum(repository.size for repository in sdxl_repositories()) / 1e9:.2f} GB"
+    '11.75 GB'
+    """
+    if precision != "fp16":
+        raise ValueError(
+            f"precision={precision!r} of sdxl is not fetched; expected 'fp16', which loads as float32 too."
+        )
+    if speedup not in (None, "hyper-sd"):
+        raise ValueError(f"speedup={speedup!r} of sdxl is unknown; expected 'hyper-sd' or None. Leave it out.")
+    return [SDXL, SDXL_VAE, IP_ADAPTER_SDXL, OPENCLIP, *([] if speedup is None else [HYPER_SDXL])]
+
+
+REPOSITORIES = {"sd15": sd15_repositories, "sdxl": sdxl_repositories}
+"""By backend: what it reads, for a precision and a speed-up."""
 
 
 def missing_files(repository: PublishedRepository) -> list[PublishedFile]:

@@ -109,11 +109,11 @@ def export_stimuli(
     conditions += [("unedited", first, "unedited"), ("random", first, "unedited")]
     order = torch.randperm(len(first), generator=draw)
     partner = order.roll(1)[order.argsort()]  # another input for each, none its own
-    edited = torch.stack([result.images[key] for kind, result, key in conditions if kind == "edited"])
+    edited = torch.stack([result.images[key][:] for kind, result, key in conditions if kind == "edited"])
     luminance, contrast = (torch.stack(part).mean(0) for part in zip(*map(luminance_and_contrast, edited), strict=True))
     shown: list[Tensor] = []
     for kind, result, key in conditions:
-        images = result.images[key] if kind != "random" else result.images[key][partner]
+        images = result.images[key][:] if kind != "random" else result.images[key][partner]
         shown.append(images if kind == "edited" else match(images, luminance, contrast))
     spreads = (
         None if spread is None else [torch.as_tensor(spread(images)).reshape(len(first), -1)[:, 0] for images in shown]

@@ -9,7 +9,7 @@ from vislens_interp.methods import METHODS
 
 DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:efficientnet_lite2", "blocks.4", 17)}
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
-CACHED = ("embedded", "sd15")
+CACHED = ("embedded", "sd15", "sdxl")
 """Backends that embed images, which `--cache` can remember."""
 COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
@@ -195,12 +195,12 @@ def _add_download(commands: Any, quiet: argparse.ArgumentParser) -> None:
         description="Show sizes and licences of a backend's published weights and, with --yes, download what is missing"
         " into the Hugging Face hub's cache. An interrupted download goes on where it stopped.",
     )
-    download.add_argument("backend", choices=("sd15",))
+    download.add_argument("backend", choices=("sd15", "sdxl"))
     download.add_argument("--yes", action="store_true", help="go on after having read sizes and licences")
     download.add_argument(
         "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
     )
-    download.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="also the LoRA for this speedup= of sd15")
+    download.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="also the LoRA for this speedup=")
     download.set_defaults(command="download")
 
 
@@ -209,13 +209,14 @@ def _add_accept(commands: Any, quiet: argparse.ArgumentParser) -> None:
         "accept",
         parents=[quiet],
         help="whether a backend does with its real weights what it should",
-        description="Check sd15 with the real weights: files, networks, pictures. Writes accept.md and accept.json, to"
-        " attach to an issue; every failure says what it means.",
+        description="Check sd15 or sdxl with the real weights: files, networks, pictures. Writes accept.md and"
+        " accept.json, to attach to an issue; every failure says what it means.",
     )
-    accept.add_argument("backend", choices=("sd15",))
+    accept.add_argument("backend", choices=("sd15", "sdxl"))
     accept.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
     accept.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the files (default: fp16)")
     accept.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="compare its few steps with 50")
+    accept.add_argument("--anchor", metavar="FILE", help="the picture of diffusers' IP-Adapter test, see the runbook")
     accept.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
     accept.set_defaults(command="accept")
 
@@ -233,7 +234,7 @@ def _add_lens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         default=DEFAULT_BACKEND,
-        help="embedded (224 px), cifar10 (32 px) or sd15 (512 px; first: vislens download sd15);"
+        help="embedded (224 px), cifar10 (32 px), sd15 (512 px; first: vislens download sd15) or sdxl (1,024 px);"
         f" default: {DEFAULT_BACKEND}",
     )
     parser.add_argument(

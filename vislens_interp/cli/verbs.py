@@ -47,7 +47,9 @@ def demo(args: argparse.Namespace) -> None:
         result.names = [names[row] for row in rows]
     else:
         result = lens.visualize(args.images, alphas=ALPHAS, progress=not args.quiet)
-    _finish(result, args, model=model, weights=None)
+    _describe(result, args, model=model, weights=None)
+    result.save(args.out)
+    _tell(result, args)
 
 
 def _aimed(args: argparse.Namespace) -> "FeatureLens":
@@ -101,20 +103,29 @@ def compare(args: argparse.Namespace) -> None:
 
 def visualize(args: argparse.Namespace) -> None:
     """Run ``vislens visualize``."""
-    from vislens_interp.images import load_images
+    from vislens_interp.evaluation.stream import stream
 
     _check_out(args.out)
     lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
     alphas = args.alphas if args.alphas is not None else ALPHAS if args.method == "edit" else ()
     chosen = {"method": args.method, "alpha": args.alpha, "alphas": alphas, "strength": args.strength}
-    lens.validate(args.direction, **chosen)  # before a fit that takes minutes, as the images are opened
-    images, names = load_images(args.images, size=lens.backend.size, on_error=on_error)
-    if args.reference is not None:
-        lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
-    result = lens.visualize(images, args.direction, **chosen, seeds=args.noise_seed, progress=not args.quiet)
-    result.names = list(names)
-    _finish(result, args, model=args.model, weights=args.weights)
+    fit = partial(lens.fit, args.reference, on_error=on_error, progress=not args.quiet)
+    result = stream(
+        lens,
+        args.images,
+        args.out,
+        args.direction,
+        **chosen,
+        judge=None,
+        mode=None,
+        seeds=args.noise_seed,
+        on_error=on_error,
+        progress=not args.quiet,
+        fit=None if args.reference is None else fit,  # after the images were opened, for it takes minutes
+        describe=partial(_describe, args=args, model=args.model, weights=args.weights),
+    )
+    _tell(result, args)
 
 
 def units(args: argparse.Namespace) -> None:
@@ -206,29 +217,30 @@ def doctor(args: argparse.Namespace) -> None:
 
 def download(args: argparse.Namespace) -> None:
     """Run ``vislens download``."""
-    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.backends.weights import REPOSITORIES
     from vislens_interp.download import download, plan
 
-    repositories = sd15_repositories(args.precision, args.speedup)
+    repositories = REPOSITORIES[args.backend](args.precision, args.speedup)
     print(plan(repositories))
     if args.yes:
         download(repositories)
     else:
-        print("nothing was downloaded; if you agree with the licences: vislens download sd15 --yes")
+        print(f"nothing was downloaded; if you agree with the licences: vislens download {args.backend} --yes")
 
 
 def accept(args: argparse.Namespace) -> None:
     """Run ``vislens accept``."""
     from vislens_interp.backends.base import get_backend
     from vislens_interp.backends.diffusion.acceptance import Acceptance, write_report
-    from vislens_interp.backends.weights import sd15_repositories
+    from vislens_interp.backends.weights import REPOSITORIES
     from vislens_interp.files import check_writable
 
     check_writable(Path(args.out) / "accept.md")
     device = _device(args.device)
-    backend: Any = get_backend("sd15", device)
-    fast: Any = None if args.speedup is None else get_backend("sd15", device, speedup=args.speedup)
-    findings = Acceptance(backend, sd15_repositories(args.precision, args.speedup), fast=fast).run()
+    repositories = REPOSITORIES[args.backend](args.precision, args.speedup)
+    backend: Any = get_backend(args.backend, device)
+    fast: Any = None if args.speedup is None else get_backend(args.backend, device, speedup=args.speedup)
+    findings = Acceptance(backend, repositories, fast=fast, anchor=args.anchor).run()
     path = write_report(findings, backend, args.out)
     if failed := [finding.name for finding in findings if finding.state == "failed"]:
         raise ValueError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}. {path} says more.")
@@ -256,7 +268,8 @@ def _check_out(folder: str) -> None:
     check_writable(check_folder(folder))
 
 
-def _finish(result: "LensResult", args: argparse.Namespace, *, model: str, weights: str | None) -> None:
+def _describe(result: "LensResult", args: argparse.Namespace, *, model: str, weights: str | None) -> None:
+    """Put what the command was told into a result."""
     origin = weights or ("shipped" if model.startswith("zoo:") else "random")
     if origin == "random":
         result.model += " with random weights"  # the figure has to say it too
@@ -265,9 +278,10 @@ def _finish(result: "LensResult", args: argparse.Namespace, *, model: str, weigh
         "weights": origin,
         **{key: value for key, value in vars(args).items() if key not in NOT_KEPT},
     }
-    folder = Path(args.out)
-    result.save(folder)
-    paths = {name: str(folder / file) for name, file in FILES.items()}
+
+
+def _tell(result: "LensResult", args: argparse.Namespace) -> None:
+    paths = {name: str(Path(args.out) / file) for name, file in FILES.items()}
     _report(args, result.summary(), paths, {"statistics": result.statistics(), "names": result.names})
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from vislens_interp.landscape.prior import Sense, check_mode
 from vislens_interp.math import pearson
@@ -88,11 +87,11 @@ def warn_of_other_units(target: Target, reference: ReferenceSet) -> None:
             )
 
 
-def warn_of_overlap(reference: ReferenceSet, images: Tensor) -> None:
-    """Warn of images that the fit learned from: their changes may be better than those of others."""
-    if count := reference.learned_count(images):
+def warn_of_overlap(reference: ReferenceSet, keys: Sequence[str]) -> None:
+    """Warn of images that the fit learned from, by their keys: their changes may be better than those of others."""
+    if count := sum(key in reference.learned_keys for key in keys):
         warnings.warn(
-            f"{count} of {len(images)} images to edit are among those that the landscape was fitted on "
+            f"{count} of {len(keys)} images to edit are among those that the landscape was fitted on "
             f"({reference.kind}); their changes may be better than those of other images. Edit images "
             "that the fit has not seen, or fit on others.",
             stacklevel=4,

@@ -123,7 +123,7 @@ def compare(
         inputs = reference.held_out(8)[0]
     else:
         inputs = load_images(images, size=lens.backend.size)[0]
-        warn_of_overlap(lens.reference_set, inputs)
+        warn_of_overlap(lens.reference_set, image_keys(inputs))
     judges = _judges(lens, inputs, natural)
     if reference.synthetic:
         makers = {f"{label} (synthetic)" if one.shows_reference else label: one for label, one in makers.items()}

@@ -12,14 +12,14 @@ from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
-from vislens_interp.images import ImageSource, load_images
+from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import ResponseScaler, Sense
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import embed
 from vislens_interp.results.background import Background
-from vislens_interp.results.result import LensResult
+from vislens_interp.results.result import LensResult, Pictures
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -45,83 +45,177 @@ class _Reader:
         return self.scaler.standardise(responses) - self.scaler.standardise(unedited)
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What was made of some inputs.
+
+    Args:
+        images: For ``"inputs"``, ``"unedited"`` and each direction (n, 3, S, S).
+        importance: For some of these (n, S, S).
+        numbers: ``responses`` (key to (n, K)), ``similarity`` (key to (n,)), ``latents`` (key to (n, latent_dim)),
+            ``changes`` (signed weight, as text, to (n, K)) and ``in_force``: alpha and strength.
+    """
+
+    images: dict[str, Tensor]
+    importance: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+class Drawing:
+    """One visualisation of a fitted lens: what is made of inputs, and the result of all that was made.
+
+    Args: as for ``FeatureLens.visualize``.
+    """
+
+    def __init__(
+        self,
+        lens: "FeatureLens",
+        direction: str | Mapping[Any, Sense],
+        *,
+        method: str | Method,
+        alpha: float | None,
+        strength: float | None,
+        judge: Target | None,
+        mode: int | None,
+        alphas: Sequence[float],
+        words: WordReadout | None,
+    ) -> None:
+        self.lens, self.direction, self.method, self.mode = lens, direction, method, mode
+        self.judge, self.alphas, self.words = judge, alphas, words
+        self.moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
+        self.maker = lens.maker(method, mode)
+        self.given = {key: value for key, value in (("alpha", alpha), ("strength", strength)) if value is not None}
+        self.reader = _reader(lens, judge)
+
+    def part(self, pictures: Tensor, seeds: Sequence[int]) -> Part:
+        """Move some inputs (n, 3, S, S) and read what came out; each has a noise seed."""
+        made = {key: self.maker.generate(pictures, one, seeds=seeds, **self.given) for key, one in self.moves.items()}
+        shown = {"inputs": pictures, **{key: one.images for key, one in made.items()}}
+        responses: dict[str, Tensor] = {}
+        for key, value in shown.items():  # at strength 0 an unedited picture is the input itself, which was read
+            same = key == "unedited" and value.shape == pictures.shape and torch.equal(value.cpu(), pictures.cpu())
+            responses[key] = responses["inputs"] if same else self.reader.read(value)
+        in_force = list(made.values())[-1].settings_in_force
+        numbers = {
+            "responses": responses,
+            "similarity": _similarity(self.lens.backend, shown),
+            "latents": {key: _latents(self.lens, self.maker, one) for key, one in made.items()},
+            "changes": self._doses(pictures, seeds, responses, in_force["alpha"]),
+            "in_force": in_force,
+        }
+        importance = {key: one.importance for key, one in made.items() if one.importance is not None}
+        return Part(shown, importance, numbers)
+
+    def _doses(
+        self, pictures: Tensor, seeds: Sequence[int], responses: dict[str, Tensor], weight: float | None
+    ) -> dict[str, Tensor]:
+        """Signed weights of an edit to what they changed, (n, K) in SDs."""
+        if self.method != "edit":
+            return {}
+        changes = {"0.0": torch.zeros_like(responses["unedited"])}
+        for key, one in list(self.moves.items())[1:]:
+            sign = -1 if key == "decrease" else 1
+            if weight:
+                changes[str(sign * weight)] = self.reader.changes(responses[key], responses["unedited"])
+            for other in set(self.alphas) - {weight}:
+                dosed = self.maker.generate(pictures, one, seeds=seeds, **{**self.given, "alpha": other})
+                read = self.reader.read(dosed.images)
+                changes[str(sign * other)] = self.reader.changes(read, responses["unedited"])
+        return changes
+
+    def settings(self, in_force: Mapping[str, float | None], seeds: int | Sequence[int]) -> dict[str, Any]:
+        """How pictures are made, as JSON values: what is in force, not what was asked for."""
+        lens, backend, ours = self.lens, self.lens.backend, _ours(self.lens, self.maker)
+        described = self.maker if isinstance(self.maker, LandscapeMethod) and ours else lens.fitted_method
+        target, method = lens.target.describe(), self.method
+        judge = target.get("judge") if self.judge is None else _describe_judge(lens, self.judge)  # what was recorded
+        direction = self.direction
+        return {
+            "method": method if isinstance(method, str) else type(method).__name__,
+            **({} if ours else {"baseline": describe_method(self.maker)}),
+            "alpha": in_force["alpha"],
+            "strength": in_force["strength"],
+            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "mode": self.mode,
+            "alphas": list(self.alphas),
+            "direction": (
+                {lens.target.names[lens.index(unit)]: sense for unit, sense in direction.items()}
+                if isinstance(direction, Mapping)
+                else direction
+            ),
+            "backend": backend.name,
+            "reference_set": lens.reference_set.kind,
+            "similarity_network": getattr(backend, "feature_extractor_name", f"{backend.name} feature extractor"),
+            "target": target,
+            "settings": described.describe(),
+            **({} if judge is None else {"judge": judge}),
+        }
+
+    def result(
+        self,
+        images: Mapping[str, Pictures],
+        importance: Mapping[str, Pictures],
+        numbers: dict[str, Any],
+        names: list[str],
+        seeds: int | Sequence[int],
+    ) -> LensResult:
+        """The result of all inputs, for each unit; ``numbers`` as :class:`Part` says, of all inputs."""
+        lens, reader, reference = self.lens, self.reader, self.lens.reference_set
+        settings = self.settings(numbers["in_force"], seeds)
+        said = {
+            key: edit_words(lens.fitted_method, one, readout=self.words)
+            for key, one in self.moves.items()
+            if _ours(lens, self.maker)
+        }
+        return LensResult.joined(
+            [
+                LensResult(
+                    unit=name,
+                    layer=settings["target"].get("layer", ""),
+                    model=settings["target"].get("model", type(lens.target).__name__),
+                    images=dict(images),
+                    responses={key: value[:, unit] for key, value in numbers["responses"].items()},
+                    response_mean=reader.scaler.mean[unit].item(),
+                    response_std=reader.scaler.std[unit].item(),
+                    similarity=numbers["similarity"],
+                    importance=dict(importance),
+                    evidence=lens.evidence_.get(name),
+                    words={key: found for key, found in said.items() if found is not None},
+                    names=names,
+                    settings=settings,
+                    background=Background.of(
+                        lens.landscape_,
+                        unit,
+                        numbers["latents"],
+                        responses=None if reader.reference is None else reader.reference[:, unit],
+                        pictures=reference.images if reference.has_images else None,
+                        names=reference.names if reference.has_images else None,
+                        changes={float(weight): one[:, unit] for weight, one in numbers["changes"].items()},
+                    ),
+                )
+                for unit, name in enumerate(lens.target.names)
+            ]
+        )
+
+
 def visualize(
     lens: "FeatureLens",
     images: ImageSource | None = None,
     direction: str | Mapping[Any, Sense] = "both",
     *,
-    method: str | Method = "edit",
-    alpha: float | None = None,
-    strength: float | None = None,
     seeds: int | Sequence[int] = PAPER_SEED,
-    judge: Target | None = None,
-    mode: int | None = None,
-    alphas: Sequence[float] = (),
     words: WordReadout | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = False,
+    **choices: Any,
 ) -> LensResult:
     """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
     seeds = check_seeds(seeds)
-    lens.validate(direction, method=method, alpha=alpha, strength=strength, judge=judge, mode=mode, alphas=alphas)
-    moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
-    pictures, names, seed_list = _inputs(lens, images, seeds, on_error, progress)
-    maker = lens.maker(method, mode)
-    given = {key: value for key, value in (("alpha", alpha), ("strength", strength)) if value is not None}
-    made = {key: maker.generate(pictures, one, seeds=seed_list, **given) for key, one in moves.items()}
-    shown = {"inputs": pictures, **{key: one.images for key, one in made.items()}}
-    reader = _reader(lens, judge)
-    responses: dict[str, Tensor] = {}
-    for key, value in shown.items():  # at strength 0 an unedited picture is the input itself, which was read
-        same = key == "unedited" and value.shape == pictures.shape and torch.equal(value.cpu(), pictures.cpu())
-        responses[key] = responses["inputs"] if same else reader.read(value)
-    settings = _settings(lens, maker, method, made, seeds, direction, mode, alphas)
-    settings["judge"] = None if judge is None else _describe_judge(lens, judge)
-    if judge is None and "judge" in settings["target"]:  # no network: what was recorded
-        settings["judge"] = settings["target"]["judge"]
-    changes = None
-    if method == "edit":
-        changes = {0.0: torch.zeros_like(responses["unedited"])}
-        for key, one in list(moves.items())[1:]:
-            sign, weight = (-1 if key == "decrease" else 1), settings["alpha"]
-            if weight:
-                changes[sign * weight] = reader.changes(responses[key], responses["unedited"])
-            for other in set(alphas) - {weight}:
-                dosed = maker.generate(pictures, one, seeds=seed_list, **{**given, "alpha": other})
-                changes[sign * other] = reader.changes(reader.read(dosed.images), responses["unedited"])
-    similarity = _similarity(lens.backend, shown)
-    latents = {key: _latents(lens, maker, one) for key, one in made.items()}
-    said = {key: edit_words(lens.fitted_method, moves[key], readout=words) for key in moves if _ours(lens, maker)}
-    reference = lens.reference_set
-    return LensResult.joined(
-        [
-            LensResult(
-                unit=name,
-                layer=settings["target"].get("layer", ""),
-                model=settings["target"].get("model", type(lens.target).__name__),
-                images=shown,
-                responses={key: value[:, unit] for key, value in responses.items()},
-                response_mean=reader.scaler.mean[unit].item(),
-                response_std=reader.scaler.std[unit].item(),
-                similarity=similarity,
-                importance={key: one.importance for key, one in made.items() if one.importance is not None},
-                evidence=lens.evidence_.get(name),
-                words={key: found for key, found in said.items() if found is not None},
-                names=names,
-                settings={key: value for key, value in settings.items() if key != "judge" or value is not None},
-                background=Background.of(
-                    lens.landscape_,
-                    unit,
-                    latents,
-                    responses=None if reader.reference is None else reader.reference[:, unit],
-                    pictures=reference.images if reference.has_images else None,
-                    names=reference.names if reference.has_images else None,
-                    changes=None if changes is None else {weight: one[:, unit] for weight, one in changes.items()},
-                ),
-            )
-            for unit, name in enumerate(lens.target.names)
-        ]
-    )
+    lens.validate(direction, **choices)
+    pictures, names, drawn = _inputs(lens, images, seeds, on_error, progress)
+    drawing = Drawing(lens, direction, words=words, **choices)
+    part = drawing.part(pictures, drawn)
+    return drawing.result(part.images, part.importance, part.numbers, names, seeds)
 
 
 def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
@@ -148,7 +242,7 @@ def _inputs(
     pictures, names = load_images(images, size=lens.backend.size, on_error=on_error)
     drawn = seed_list(seeds, len(pictures))
     lens.fit_if_needed(pictures, progress=progress)
-    warn_of_overlap(lens.reference_set, pictures)
+    warn_of_overlap(lens.reference_set, image_keys(pictures))
     return pictures, names, drawn
 
 
@@ -194,38 +288,3 @@ def _describe_judge(lens: "FeatureLens", judge: Target) -> str:
     if described.get("fingerprint") is not None and described["fingerprint"] == own.get("fingerprint"):
         line += ", the network that guided them"
     return line
-
-
-def _settings(
-    lens: "FeatureLens",
-    maker: Method,
-    method: str | Method,
-    made: Mapping[str, Generated],
-    seeds: int | Sequence[int],
-    direction: str | Mapping[Any, Sense],
-    mode: int | None,
-    alphas: Sequence[float],
-) -> dict[str, Any]:
-    """How the pictures were made, as JSON values: what was in force, not what was asked for."""
-    in_force = list(made.values())[-1].settings_in_force
-    backend = lens.backend
-    described = maker if isinstance(maker, LandscapeMethod) and _ours(lens, maker) else lens.fitted_method
-    return {
-        "method": method if isinstance(method, str) else type(method).__name__,
-        **({} if _ours(lens, maker) else {"baseline": describe_method(maker)}),
-        "alpha": in_force["alpha"],
-        "strength": in_force["strength"],
-        "seeds": seeds if isinstance(seeds, int) else list(seeds),
-        "mode": mode,
-        "alphas": list(alphas),
-        "direction": (
-            {lens.target.names[lens.index(unit)]: sense for unit, sense in direction.items()}
-            if isinstance(direction, Mapping)
-            else direction
-        ),
-        "backend": backend.name,
-        "reference_set": lens.reference_set.kind,
-        "similarity_network": getattr(backend, "feature_extractor_name", f"{backend.name} feature extractor"),
-        "target": lens.target.describe(),
-        "settings": described.describe(),
-    }

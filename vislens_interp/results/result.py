@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.frames import Tabular
-from vislens_interp.images import check_images
+from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.results.background import Background
 from vislens_interp.results.words import Words
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIRECTIONS = ("increase", "decrease", "custom")
+Pictures = Tensor | ImageFiles
+"""Pictures in memory, or in files, read where they are asked for; both give them by ``images[rows]``."""
 
 
 @dataclass(eq=False, repr=False)
@@ -36,8 +38,8 @@ class LensResult(Tabular):
         unit: Name of the unit.
         layer: Dotted name of its layer; ``""`` is the model's own output.
         model: Class name of the model.
-        images: For each key (N, 3, H, W) in [0, 1]: ``"inputs"``; ``"unedited"``, the same pipeline and seed at
-            α = 0; then any of ``"increase"``, ``"decrease"`` and ``"custom"``.
+        images: For each key (N, 3, H, W) in [0, 1], in memory or in files: ``"inputs"``; ``"unedited"``, the same
+            pipeline and seed at α = 0; then any of ``"increase"``, ``"decrease"`` and ``"custom"``.
         responses: For the same keys (N,), in the unit's raw values.
         response_mean: Mean of the unit's responses over the reference set.
         response_std: Their standard deviation, above 0: what one SD is.
@@ -61,7 +63,7 @@ class LensResult(Tabular):
     unit: str
     layer: str
     model: str
-    images: dict[str, Tensor]
+    images: dict[str, Pictures]
     responses: dict[str, Tensor]
     response_mean: float
     response_std: float
@@ -70,7 +72,7 @@ class LensResult(Tabular):
     names: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     background: Background | None = None
-    importance: dict[str, Tensor] = field(default_factory=dict)
+    importance: dict[str, Pictures] = field(default_factory=dict)
     words: dict[str, Words] = field(default_factory=dict)
     _others: dict[str, "LensResult"] = field(default_factory=dict, init=False)
 
@@ -80,8 +82,12 @@ class LensResult(Tabular):
             raise ValueError(
                 f"images has the keys {keys}; expected 'inputs', 'unedited' and then any of {list(DIRECTIONS)}."
             )
-        self.images = {key: check_images(value, f"images[{key!r}]").detach() for key, value in self.images.items()}
-        self.images = {key: value.float().cpu() for key, value in self.images.items()}
+        self.images = {
+            key: value
+            if isinstance(value, ImageFiles)
+            else check_images(value, f"images[{key!r}]").detach().float().cpu()
+            for key, value in self.images.items()
+        }
         count = len(self.images["inputs"])
         for key, value in self.images.items():
             if len(value) != count:
@@ -95,13 +101,16 @@ class LensResult(Tabular):
             k: _column(self.similarity[k], f"similarity[{k!r}]", count) for k in keys if k in self.similarity
         }
         for key, value in self.importance.items():
-            wanted = tuple(self.images[key][:, 0].shape) if key in keys else None
-            if tuple(value.shape) != wanted:
+            wanted = _of_pixels(self.images[key]) if key in keys else None
+            if (_of_pixels(value) if isinstance(value, ImageFiles) else tuple(value.shape)) != wanted:
                 raise ValueError(
                     f"importance[{key!r}] has shape {tuple(value.shape)}; expected a value for each pixel of "
                     f"images[{key!r}], {wanted}."
                 )
-        self.importance = {key: (value.cpu() * 255).round() / 255 for key, value in self.importance.items()}
+        self.importance = {
+            key: value if isinstance(value, ImageFiles) else (value.cpu() * 255).round() / 255
+            for key, value in self.importance.items()
+        }
         if not set(self.words) <= set(keys[2:]):
             raise ValueError(f"words has the keys {list(self.words)}; expected some of images' directions, {keys[2:]}.")
         if len(self.names) != count:
@@ -178,7 +187,8 @@ class LensResult(Tabular):
                 f"no importance of {key!r}; expected one of {list(self.importance)}. Ascents have it, such as "
                 "method='maco'."
             )
-        return torch.cat([self.images[key], self.importance[key][:, None]], 1)
+        used = self.importance[key]
+        return torch.cat([self.images[key][:], used[:][:, :1] if isinstance(used, ImageFiles) else used[:, None]], 1)
 
     @property
     def standardised(self) -> dict[str, Tensor]:
@@ -416,6 +426,11 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _of_pixels(pictures: Pictures) -> tuple[int, ...]:
+    """Shape of one number a pixel, (N, H, W)."""
+    return (pictures.shape[0], *pictures.shape[2:])
 
 
 def _column(values: Tensor, argument: str, count: int) -> Tensor:

@@ -5,8 +5,9 @@ import json
 import math
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from vislens_interp.config import migrate
 from vislens_interp.files import check_writable, recover, write_folder, write_text
-from vislens_interp.images import load_images, to_pil
+from vislens_interp.images import ImageFiles, load_images, to_pil
 from vislens_interp.results.background import BACKGROUND, EVIDENCE, Background, TopImages, read_evidence
-from vislens_interp.results.result import LensResult, json_values
+from vislens_interp.results.result import LensResult, Pictures, json_values
 from vislens_interp.results.words import WORDS, Words
 from vislens_interp.schema import check_inside, check_schema
 from vislens_interp.tables import Value, csv_text, read_csv
@@ -67,9 +68,11 @@ SCHEMA = {
 }
 
 
-def save_result(result: LensResult, folder: str | os.PathLike[str]) -> Path:
-    """Write a result as :meth:`LensResult.save` says."""
-    return write_folder(check_folder(folder), lambda temporary: _write(result, temporary))
+def save_result(
+    result: LensResult, folder: str | os.PathLike[str], place: Callable[[str, Path], Any] = shutil.copyfile
+) -> Path:
+    """Write a result as :meth:`LensResult.save` says; ``place`` puts pictures there that lie in files."""
+    return write_folder(check_folder(folder), lambda temporary: _write(result, temporary, place))
 
 
 def load_result(folder: str | os.PathLike[str]) -> LensResult:
@@ -183,10 +186,10 @@ _OUR_NAMES = re.compile(
 )
 
 
-def _write(result: LensResult, folder: Path) -> None:
-    files = {key: _write_pictures(folder, key, images, result.names) for key, images in result.images.items()}
+def _write(result: LensResult, folder: Path, place: Callable[[str, Path], Any]) -> None:
+    files = {key: write_pictures(folder, key, images, result.names, place) for key, images in result.images.items()}
     used = {
-        key: _write_pictures(folder, f"importance_{key}", value[:, None].expand(-1, 3, -1, -1), result.names)
+        key: write_pictures(folder, f"importance_{key}", as_pictures(value), result.names, place)
         for key, value in result.importance.items()
     }
     with warnings.catch_warnings():
@@ -200,7 +203,7 @@ def _write(result: LensResult, folder: Path) -> None:
     behind, shown = result.background, {}
     if behind is not None:
         for key, row in behind.galleries.items():
-            shown[key] = _write_pictures(folder, f"reference_{key}", row.images, row.names)
+            shown[key] = write_pictures(folder, f"reference_{key}", row.images, row.names)
         rows = _reference_rows(behind, result.response_mean, result.response_std)
         # nine digits bring a float32 back
         write_text(folder / "reference.csv", csv_text(REFERENCE_COLUMNS, rows, digits=9))
@@ -232,11 +235,32 @@ def _write(result: LensResult, folder: Path) -> None:
     write_text(folder / "result.json", text.encode("utf-8", "backslashreplace").decode())
 
 
-def _write_pictures(folder: Path, key: str, images: Tensor, names: Sequence[str]) -> list[str]:
-    """PNGs under names that every file system takes, with enough of the inputs' names in them to find these."""
+def as_pictures(importance: Pictures) -> Pictures:
+    """Importance (N, H, W) as grey pictures."""
+    return importance if isinstance(importance, ImageFiles) else importance[:, None].expand(-1, 3, -1, -1)
+
+
+def picture_files(key: str, names: Sequence[str], first: int = 0) -> list[str]:
+    """Names that every file system takes, with enough of the inputs' names in them to find these."""
     stems = [re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(name)[0]).strip("_")[-60:] for name in names]
-    files = [f"images/{key}/{row:05d}{f'_{stem}' if stem else ''}.png" for row, stem in enumerate(stems)]
+    return [f"images/{key}/{row:05d}{f'_{stem}' if stem else ''}.png" for row, stem in enumerate(stems, first)]
+
+
+def write_pictures(
+    folder: Path,
+    key: str,
+    images: Pictures,
+    names: Sequence[str],
+    place: Callable[[str, Path], Any] = shutil.copyfile,
+    first: int = 0,
+) -> list[str]:
+    """PNGs below a folder; their paths in it. The first one is that of input number ``first``."""
+    files = picture_files(key, names, first)
     (folder / "images" / key).mkdir(parents=True)
+    if isinstance(images, ImageFiles):
+        for path, file in zip(images.paths, files, strict=True):
+            place(str(path), folder / file)
+        return files
     for file, picture in zip(files, to_pil(images) if files else [], strict=True):
         picture.save(folder / file)
     return files

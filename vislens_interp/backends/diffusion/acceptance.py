@@ -1,11 +1,11 @@
-"""``vislens accept sd15``: what has to hold with the real weights, what was found, and what a failure means."""
+"""``vislens accept sd15``, ``sdxl``: what has to hold with the real weights, what was found, what a failure means."""
 
 import hashlib
 import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -19,15 +19,23 @@ from torch import Tensor
 from vislens_interp import zoo
 from vislens_interp.backends.diffusion.adapters import read_adapter
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
+from vislens_interp.backends.diffusion.sdxl import StableDiffusionXLGenerator
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.backends.sources import CLIP, find
 from vislens_interp.backends.weights import IP_ADAPTER, OPENCLIP, PublishedRepository
 from vislens_interp.files import write_text
-from vislens_interp.images import load_images, to_pil
+from vislens_interp.images import ImageFiles, load_images, to_pil
+from vislens_interp.landscape.edit import interpolate
+from vislens_interp.landscape.fit import fit_landscape
+from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.math import pearson
 
-SEED, PHOTOGRAPHS = 42, 8
+SEED, PHOTOGRAPHS, FITTED = 42, 8, 200
+ANCHOR = "https://user-images.githubusercontent.com/24734142/266492875-2d50d223-8475-44f0-a7c6-08b51cb53572.png"
+ANCHOR_PIXELS = (0.8110, 0.8843, 0.9326, 0.9224, 0.9878, 1.0, 0.9736, 1.0, 1.0)
+"""The picture of diffusers' test of IP-Adapter with Stable Diffusion 1.5, and ``images[0, :3, :3, -1]`` that it expects
+(tests/pipelines/ip_adapters/test_ip_adapter_stable_diffusion.py, ``test_text_to_image``)."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -41,6 +49,7 @@ class Facts:
         adapter_last: Its last attention weight, with its shape.
         prompt: Token ids of the prompt, without padding.
         negative_prompt: Token ids of the negative prompt.
+        vae_scale: What latents are multiplied by.
         vision: The vision tower as transformers' configuration says it.
         trained: Whether the weights are trained; of random ones, what pictures show is measured and not judged.
     """
@@ -53,6 +62,7 @@ class Facts:
         *(49406, 25576, 267, 1049, 934, 267, 2103, 15376, 267),
         *(5719, 3027, 267, 1042, 3027, 49407),
     )
+    vae_scale: float = 0.18215
     vision: dict[str, int] = field(
         default_factory=lambda: {
             "hidden_size": 1280,
@@ -65,6 +75,15 @@ class Facts:
         }
     )
     trained: bool = True
+
+
+OF_SDXL: dict[str, Any] = {
+    "adapter_tensors": 144,
+    "adapter_values": 349_188_096,
+    "adapter_last": ("139.to_k_ip.weight", (1280, 2048)),
+    "vae_scale": 0.13025,
+}
+"""What is other for Stable Diffusion XL; both its tokenizers make the ids of 1.5's."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +109,11 @@ class Acceptance:
     """The checks of one backend.
 
     Args:
-        backend: ``get_backend("sd15", device)``.
+        backend: ``get_backend("sd15", device)``, or ``"sdxl"``.
         repositories: Where its files were published; their sizes and checksums are compared.
         facts: What is published of the checkpoints.
         fast: The same backend with a speed-up, or None: 8 steps are then not compared with 50.
+        anchor: The picture of diffusers' IP-Adapter test (:data:`ANCHOR`), or None: its pixels are then not compared.
     """
 
     def __init__(
@@ -102,11 +122,14 @@ class Acceptance:
         repositories: Sequence[PublishedRepository],
         facts: Facts | None = None,
         fast: EmbeddingBackend | None = None,
+        anchor: str | Path | None = None,
     ) -> None:
         if not isinstance(getattr(backend, "generator", None), StableDiffusionGenerator):
-            raise TypeError(f"backend {backend.name!r} draws without Stable Diffusion; expected sd15. Use get_backend.")
+            raise TypeError(f"backend {backend.name!r} draws without Stable Diffusion; expected sd15 or sdxl.")
         self.backend, self.generator = backend, cast(StableDiffusionGenerator, backend.generator)
-        self.repositories, self.facts, self.fast = repositories, facts or Facts(), fast
+        self.is_xl = isinstance(backend.generator, StableDiffusionXLGenerator)
+        self.repositories, self.fast, self.anchor = repositories, fast, anchor
+        self.facts = facts or Facts(**(OF_SDXL if self.is_xl else {}))
         self.exact = self.generator.dtype == torch.float32 and self.generator.device.type == "cpu"
 
     def run(self, say: Callable[[str], None] = print) -> list[Finding]:
@@ -126,9 +149,18 @@ class Acceptance:
     @cached_property
     def photographs(self) -> Tensor:
         """Eight shipped photographs, (8, 3, S, S)."""
-        crops = ReferencePhotographs(zoo.WEIGHTS / "embedded/reference.zip", self.backend.size)
-        whole = [crops.groups.tolist().index(group) for group in crops.groups.unique().tolist()]
-        return crops[whole[:: len(whole) // PHOTOGRAPHS][:PHOTOGRAPHS]]
+        return self.crops[self.whole[:: len(self.whole) // PHOTOGRAPHS][:PHOTOGRAPHS]]
+
+    @cached_property
+    def crops(self) -> ReferencePhotographs:
+        """The shipped photographs and parts of them, in their file."""
+        return ReferencePhotographs(zoo.WEIGHTS / "embedded/reference.zip", self.backend.size)
+
+    @cached_property
+    def whole(self) -> list[int]:
+        """Rows of the photographs themselves."""
+        groups = self.crops.groups.tolist()
+        return [groups.index(group) for group in sorted(set(groups))]
 
     @cached_property
     def embeddings(self) -> Tensor:
@@ -171,7 +203,7 @@ def _files(run: Acceptance) -> tuple[bool, str]:
 
 
 def _adapter(run: Acceptance) -> tuple[bool, str]:
-    state = read_adapter(IP_ADAPTER.repo_id)
+    state = read_adapter(IP_ADAPTER.repo_id, needs=run.generator.adapter_files)
     tensors = [tensor for part in state.values() for tensor in part.values()]
     name, shape = run.facts.adapter_last
     last = tuple(state["ip_adapter"][name].shape) if name in state["ip_adapter"] else None
@@ -180,9 +212,11 @@ def _adapter(run: Acceptance) -> tuple[bool, str]:
 
 
 def _tokens(run: Acceptance) -> tuple[bool, str]:
-    generator, tokenizer = run.generator, run.generator.text_to_image.tokenizer
-    ids = [tuple(tokenizer(text).input_ids) for text in (generator.prompt, generator.negative_prompt)]
-    return ids == [run.facts.prompt, run.facts.negative_prompt], str(ids)
+    generator, pipeline = run.generator, run.generator.text_to_image
+    tokenizers = [pipeline.tokenizer, *([pipeline.tokenizer_2] if run.is_xl else [])]
+    prompts = (generator.prompt, generator.negative_prompt)
+    ids = [[tuple(tokenizer(text).input_ids) for text in prompts] for tokenizer in tokenizers]
+    return all(one == [run.facts.prompt, run.facts.negative_prompt] for one in ids), str(ids)
 
 
 @torch.no_grad()
@@ -229,7 +263,7 @@ def _guidance(run: Acceptance) -> tuple[bool, str]:
 
 def _scale(run: Acceptance) -> tuple[bool, str]:
     factor = run.generator.vae.config.scaling_factor
-    return factor == 0.18215, str(factor)
+    return factor == run.facts.vae_scale, str(factor)
 
 
 def _start(run: Acceptance) -> tuple[Tensor, Tensor]:
@@ -250,23 +284,42 @@ def _by_hand(run: Acceptance) -> tuple[bool, str]:
     latent, embedding = _start(run)
     for row, step in enumerate(times):
         towards, away = (
-            generator.unet(latent, step, text, added_cond_kwargs={"image_embeds": [image]}).sample
-            for text, image in zip(generator._text, (embedding, torch.zeros_like(embedding)), strict=True)
+            generator.unet(latent, step, text, added_cond_kwargs={"image_embeds": [image], **more}).sample
+            for text, image, more in zip(
+                generator._text, (embedding, torch.zeros_like(embedding)), _told(generator), strict=True
+            )
         )
         noise = away + generator.guidance_scale * (towards - away)
         now, after = share[step].item(), share[times[row + 1] if row + 1 < len(times) else 0].item()
         clean = (latent - (1 - now) ** 0.5 * noise) / now**0.5
         latent = after**0.5 * clean + (1 - after) ** 0.5 * noise
-    picture = (generator.vae.decode(latent / 0.18215).sample.float() / 2 + 0.5).clamp(0, 1)
+    picture = (generator.vae.decode(latent / run.facts.vae_scale).sample.float() / 2 + 0.5).clamp(0, 1)
     return run.alike(picture, run.pictures[:1])
 
 
-def _stock(run: Acceptance) -> tuple[bool, str]:
-    from diffusers import StableDiffusionPipeline
+def _told(generator: StableDiffusionGenerator) -> list[dict[str, Tensor]]:
+    """What SDXL's UNet is told beside text and embedding, by the papers: pooled text, sizes; 1.5's nothing."""
+    if not isinstance(generator, StableDiffusionXLGenerator):
+        return [{}, {}]
+    side = float(generator.size)
+    sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=generator.dtype, device=generator.device)
+    return [{"text_embeds": one, "time_ids": sizes} for one in generator._encoded[2:]]
 
-    generator: Any = run.generator
-    stock: Any = StableDiffusionPipeline(**generator.text_to_image.components, requires_safety_checker=False)
+
+def _stock_pipeline(run: Acceptance, **parts: Any) -> Any:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    known = {**run.generator.text_to_image.components, **parts}
+    if run.is_xl:
+        stock: Any = StableDiffusionXLPipeline(**known, add_watermarker=False)
+    else:
+        stock = StableDiffusionPipeline(**known, requires_safety_checker=False)
     stock.set_progress_bar_config(disable=True)
+    return stock
+
+
+def _stock(run: Acceptance) -> tuple[bool, str]:
+    generator, stock = run.generator, _stock_pipeline(run)
     latent, embedding = _start(run)
     made: Any = stock(
         prompt=generator.prompt,
@@ -280,6 +333,49 @@ def _stock(run: Acceptance) -> tuple[bool, str]:
         output_type="pt",
     )
     return run.alike(made.images, run.pictures[:1])
+
+
+def _anchor(run: Acceptance) -> tuple[bool | None, str]:
+    """diffusers' own test of the adapter, whose picture and pixels are published."""
+    from diffusers import PNDMScheduler
+
+    if run.anchor is None or run.is_xl:
+        return None, f"not compared: {'no pixels of this adapter are published' if run.is_xl else 'no --anchor'}"
+    generator = run.generator
+    schedule = {**generator.text_to_image.scheduler.config, "skip_prk_steps": True, "timestep_spacing": "leading"}
+    embedding = run.backend.encode(ImageFiles(run.anchor, generator.size))[:, None].to(generator.dtype)
+    made: Any = _stock_pipeline(run, scheduler=PNDMScheduler.from_config(schedule))(
+        prompt=generator.prompt,
+        negative_prompt=generator.negative_prompt,
+        ip_adapter_image_embeds=[torch.cat([torch.zeros_like(embedding), embedding])],
+        generator=torch.Generator().manual_seed(33),
+        num_inference_steps=5,
+        guidance_scale=7.5,
+        output_type="pt",
+    )
+    found = made.images[0, -1, :3, :3].flatten().float().cpu()
+    difference = (found - torch.tensor(ANCHOR_PIXELS)).abs().max().item()
+    text = f"{', '.join(f'{value:.4f}' for value in found)}: up to {difference:.3f} off"
+    return (difference < 0.03 if generator.dtype == torch.float16 else None), text
+
+
+def _alpha_0(run: Acceptance) -> tuple[bool, str]:
+    """A landscape of shipped photographs and their brightness; the edit of Algorithm 2 at weight 0."""
+    rows = run.whole[:: len(run.whole) // FITTED][:FITTED]
+    parts = [run.crops[rows[start : start + PHOTOGRAPHS]] for start in range(0, FITTED, PHOTOGRAPHS)]
+    x = torch.cat([run.backend.encode(part).float().cpu() for part in parts])
+    brightness = torch.cat([part.mean((1, 2, 3)) for part in parts])[:, None]
+    settings = replace(run.backend.defaults.fit, solver="alternating", epochs=1)
+    prior = ActivationPrior(x.shape[1], [(0, x.shape[1])])
+    landscape = fit_landscape(run.backend.vae().cpu(), x, brightness, prior, settings)
+    with torch.no_grad():
+        z = landscape.encode(x)[0]
+        goal = landscape.goal(z, {0: "increase"})
+        still, moved = (landscape.decode(interpolate(z, goal, alpha, "slerp")) for alpha in (0.0, 1.0))
+        kept = torch.allclose(still, landscape.decode(z), atol=1e-4, rtol=1e-4)
+    near, far = (F.cosine_similarity(one, x).mean().item() for one in (still, moved))
+    right = kept and (near > max(0.8, far) or not run.facts.trained)
+    return right, f"cosine to the photograph's own {near:.3f}, at α = 1 {far:.3f}"
 
 
 def _strength_0(run: Acceptance) -> tuple[bool, str]:
@@ -371,7 +467,13 @@ CHECKS: tuple[tuple[str, str, str, bool, Callable[[Acceptance], tuple[bool | Non
     ),
     ("timesteps", "leading, offset 1", "The scheduler's spacing or offset is wrong by a step.", True, _timesteps),
     ("guidance halves", "the zero embedding first", "Guidance leads away from the embedding.", True, _guidance),
-    ("vae scale", "0.18215", "Latents reach the VAE at another scale: washed-out or burnt pictures.", True, _scale),
+    (
+        "vae scale",
+        "0.18215, of sdxl 0.13025",
+        "Latents reach the VAE at another scale: washed-out or burnt pictures.",
+        True,
+        _scale,
+    ),
     (
         "written out",
         "DDIM with guidance by the papers' equations gives the same picture",
@@ -380,6 +482,20 @@ CHECKS: tuple[tuple[str, str, str, bool, Callable[[Acceptance], tuple[bool | Non
         _by_hand,
     ),
     ("stock pipeline", "the same picture", "Our change of diffusers' pipeline does more than it should.", True, _stock),
+    (
+        "anchor",
+        "the pixels of diffusers' own IP-Adapter test to 0.03 in float16 (PNDM, 5 steps, seed 33)",
+        "Embedder, adapter or networks differ from those that diffusers tests.",
+        True,
+        _anchor,
+    ),
+    (
+        "alpha 0",
+        "an edit at α = 0 is the reconstruction, whose cosine to the embedding is above 0.8 and above that at α = 1",
+        "The landscape does not carry embeddings: pictures change before anything is edited.",
+        True,
+        _alpha_0,
+    ),
     ("strength 0", "the input, to the bit", "Strength 0 goes through the VAE.", True, _strength_0),
     ("strength 1", "nothing of the input, to the bit", "The input leaks into strength 1.", True, _strength_1),
     ("batch", "alone the same as among eight", "Embeddings of one picture reach another.", True, _batch),

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vislens_interp.backends.sources import ADAPTER, damaged, find
+from vislens_interp.backends.sources import ADAPTER, Needs, damaged, find
 
 AdapterState = Mapping[str, Mapping[str, Tensor]]
 """``"image_proj"`` and ``"ip_adapter"``, each names to tensors: the layout of the published ``.bin``."""
@@ -19,16 +19,22 @@ TOKENS = 4
 """Tokens that one embedding becomes; diffusers takes this number for granted."""
 
 _USE = "Use models/ip-adapter_sd15.safetensors of h94/IP-Adapter (or ip-adapter_sd15_light)."
+_USE_XL = "Use sdxl_models/ip-adapter_sdxl_vit-h.safetensors of h94/IP-Adapter."
+_BIG = r"vit[-_]?g|big[-_]?g"
 _OTHER_KINDS = {
     r"plus|full[-_]?face": "takes CLIP's patch tokens, not the one embedding of an image",
     r"faceid": "takes embeddings of a face recognition network",
-    r"sdxl": "is made for Stable Diffusion XL",
-    r"vit[-_]?g|big[-_]?g": "takes the 1,280-d embedding of ViT-bigG/14",
+    _BIG: "takes the 1,280-d embedding of ViT-bigG/14",
 }
 
 
 def read_adapter(
-    source: str | Path, *, name: str | None = None, revision: str | None = None, local_files_only: bool = True
+    source: str | Path,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = True,
+    needs: Needs = ADAPTER,
 ) -> AdapterState:
     """Read an adapter's file.
 
@@ -37,16 +43,18 @@ def read_adapter(
         name: File below the folder or in the repository; None is ``models/ip-adapter_sd15.safetensors`` (or ``.bin``).
         revision: Branch, tag or commit on the hub.
         local_files_only: Never go to the hub.
+        needs: The file to look for without a name.
 
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: By its name it is of a kind that takes something else, or it is damaged.
     """
     path = Path(source).expanduser()
+    use = _USE if needs is ADAPTER else _USE_XL
     for candidate in (name, path.name):
-        _refuse_by_name(candidate)
+        _refuse_by_name(candidate, use)
     if not path.is_file():
-        needs = ADAPTER if name is None else ((name,),)
+        needs = needs if name is None else ((name,),)
         folder = find(source, needs, argument="adapter", revision=revision, local_files_only=local_files_only)
         path = next(folder / option for option in needs[0] if (folder / option).is_file())
     try:
@@ -57,18 +65,21 @@ def read_adapter(
         isinstance(state.get(part), Mapping) and state[part] for part in ("image_proj", "ip_adapter")
     ):
         raise ValueError(
-            f"adapter={str(path)!r} lacks 'image_proj' or 'ip_adapter'; expected an IP-Adapter checkpoint. {_USE}"
+            f"adapter={str(path)!r} lacks 'image_proj' or 'ip_adapter'; expected an IP-Adapter checkpoint. {use}"
         )
     return state
 
 
-def _refuse_by_name(name: str | None) -> None:
+def _refuse_by_name(name: str | None, use: str) -> None:
     stem = "" if name is None else Path(name).name.lower()
     if not stem.startswith("ip-adapter"):
         return
-    for pattern, why in _OTHER_KINDS.items():
+    others = {r"sdxl": "is made for Stable Diffusion XL"}
+    if use is _USE_XL:
+        others = {r"sd15": "is made for Stable Diffusion 1.5", r"sdxl(?!_vit-h)": _OTHER_KINDS[_BIG]}
+    for pattern, why in {**_OTHER_KINDS, **others}.items():
         if re.search(pattern, stem):
-            raise ValueError(f"adapter={name!r} {why}; expected one that takes ViT-H/14's global embedding. {_USE}")
+            raise ValueError(f"adapter={name!r} {why}; expected one that takes ViT-H/14's global embedding. {use}")
 
 
 def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
@@ -100,10 +111,11 @@ def check_adapter(state: AdapterState, unet: Any, *, embedding_dim: int | None) 
         ValueError: It takes patch tokens, another embedding, or belongs to another UNet.
     """
     projection, layers = state["image_proj"], state["ip_adapter"]
+    use = _USE_XL if unet.config.addition_embed_type == "text_time" else _USE
     if "latents" in projection or "proj.weight" not in projection:
         raise ValueError(
             f"adapter projects through {sorted(projection)[0]!r} and takes patch tokens or a face's embedding (a plus, "
-            f"full-face or FaceID adapter); expected 'proj.weight' over one global embedding. {_USE}"
+            f"full-face or FaceID adapter); expected 'proj.weight' over one global embedding. {use}"
         )
     cross = unet.config.cross_attention_dim
     rows, dim = projection["proj.weight"].shape
@@ -111,18 +123,18 @@ def check_adapter(state: AdapterState, unet: Any, *, embedding_dim: int | None) 
     if width != cross:
         raise ValueError(
             f"adapter makes tokens of {width} values, but the UNet attends to {cross}: it was made for another Stable "
-            f"Diffusion. {_USE}"
+            f"Diffusion. {use}"
         )
     if rows != TOKENS * cross:
         raise ValueError(
             f"adapter makes {rows / cross:g} tokens ('image_proj.proj.weight' has {rows} rows); expected {TOKENS}. "
-            f"{_USE}"
+            f"{use}"
         )
     if embedding_dim is not None and dim != embedding_dim:
         which = " (ViT-bigG/14)" if dim == 1280 else ""
         raise ValueError(
             f"adapter takes {dim}-d embeddings{which}, but the embedder makes {embedding_dim}; expected one trained on "
-            f"the same embedder. {_USE}"
+            f"the same embedder. {use}"
         )
     expected = _layers_of(unet)
     given = {name: tuple(weight.shape) for name, weight in layers.items() if "_ip." in name}
@@ -130,7 +142,7 @@ def check_adapter(state: AdapterState, unet: Any, *, embedding_dim: int | None) 
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise ValueError(
             f"adapter does not fit the UNet in {len(wrong)} of {len(expected)} attention weights (first: {wrong[0]!r} "
-            f"has shape {given.get(wrong[0])}, expected {expected.get(wrong[0])}); it was made for another one. {_USE}"
+            f"has shape {given.get(wrong[0])}, expected {expected.get(wrong[0])}); it was made for another one. {use}"
         )
     return int(dim)
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.diffusion.adapters import AdapterState, check_adapter, check_loaded, read_adapter
 from vislens_interp.backends.diffusion.loading import has_accelerate, quiet, read_parts
-from vislens_interp.backends.diffusion.speedups import LoraState, merge_lora, read_lora, sampler_of
-from vislens_interp.backends.sources import first_line, too_little_memory
+from vislens_interp.backends.diffusion.speedups import SAMPLERS, LoraState, Sampler, merge_lora, read_lora, sampler_of
+from vislens_interp.backends.sources import ADAPTER, Needs, first_line
 from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
+from vislens_interp.memory import in_batches, memory_left, too_little_memory
 from vislens_interp.progress import tqdm
 from vislens_interp.validation import check_counts
 
@@ -25,6 +26,8 @@ NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"
 """What the adapter's release generates with (tencent-ailab/IP-Adapter, ip_adapter/ip_adapter.py, ``generate``)."""
 
 
+PICTURE_MEMORY = 0.8e9
+"""Bytes that decoding takes for each 512-pixel image of a batch in half precision; calculated, not measured."""
 RENAMED = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 """Arguments of 0.1.0 and what they are called now; the old names work in this version, with a warning."""
 
@@ -59,6 +62,7 @@ class StableDiffusionGenerator:
         adapter: The adapter's weights (:func:`~vislens_interp.backends.diffusion.adapters.read_adapter`).
         text_encoder: CLIP's text encoder, or None for a model without text.
         tokenizer: Its tokenizer.
+        text_encoder_2, tokenizer_2: The second ones of Stable Diffusion XL.
         embedding_dim: Dimensions of the embeddings; None takes what the adapter takes.
         size: Side of the images in pixels, a multiple of 8; None is what the UNet was trained on (512 for SD1.5).
         num_inference_steps: Steps of a whole run. None is 50, as in Sec. B.2.2, or 8 with a speed-up.
@@ -72,7 +76,8 @@ class StableDiffusionGenerator:
         negative_prompt: What guidance leads away from. The negative embedding is zeros.
         device: Where it computes.
         dtype: Precision; None is float16 on CUDA and float32 elsewhere.
-        batch_size: Images at a time.
+        batch_size: Images at a time; None: as many as memory is left for, at most 16 on a GPU and 4 elsewhere. Where
+            memory runs out they are halved, with a warning.
         channels_last: Lay out convolutions for tensor cores.
         compile: Compile the UNet: True, or a mode of :func:`torch.compile`.
         vae_slicing: Decode one image of a batch at a time.
@@ -86,6 +91,11 @@ class StableDiffusionGenerator:
     and so leaks it; the reference is encoded by the posterior's mode; timesteps are rounded, not truncated.
     """
 
+    samplers: Mapping[str | None, Sampler] = SAMPLERS
+    adapter_files: Needs = ADAPTER
+    weights_memory = 3.4
+    """GB of all weights in float16."""
+
     @_with_old_names
     def __init__(
         self,
@@ -96,6 +106,8 @@ class StableDiffusionGenerator:
         *,
         text_encoder: Any = None,
         tokenizer: Any = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
         embedding_dim: int | None = None,
         size: int | None = None,
         num_inference_steps: int | None = None,
@@ -107,7 +119,7 @@ class StableDiffusionGenerator:
         negative_prompt: str = NEGATIVE_PROMPT,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         channels_last: bool = False,
         compile: bool | str = False,  # noqa: A002 (torch's word for it)
         vae_slicing: bool = False,
@@ -117,12 +129,10 @@ class StableDiffusionGenerator:
     ) -> None:
         import diffusers
 
-        from vislens_interp.backends.diffusion.pipelines import ImageToImage, TextToImage
-
-        sampler = sampler_of(speedup, num_inference_steps, guidance_scale)
+        sampler = sampler_of(speedup, num_inference_steps, guidance_scale, self.samplers)
         num_inference_steps = sampler.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance_scale = sampler.guidance_scale if guidance_scale is None else guidance_scale
-        check_counts(num_inference_steps=num_inference_steps, batch_size=batch_size)
+        check_counts(num_inference_steps=num_inference_steps, batch_size=1 if batch_size is None else batch_size)
         if guidance_scale < 1:
             raise ValueError(f"guidance_scale={guidance_scale} must be at least 1, which is none; 7.5 is usual.")
         if size is not None and (size < 8 or size % 8):
@@ -135,28 +145,28 @@ class StableDiffusionGenerator:
             )
         self.embedding_dim = check_adapter(adapter, unet, embedding_dim=embedding_dim)
         self.num_inference_steps, self.guidance_scale, self.speedup = num_inference_steps, guidance_scale, speedup
-        self.batch_size, self.progress = batch_size, progress
+        self.batch_size, self.progress = batch_size or 1, progress
         self.prompt, self.negative_prompt = prompt, negative_prompt
         self.device = torch.device(device)
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
         self.unet, self.vae = unet.eval().requires_grad_(False), vae.eval().requires_grad_(False)
+        texts = {"text_encoder": text_encoder, "text_encoder_2": text_encoder_2}
         parts = {
             "unet": unet,
             "vae": vae,
-            "text_encoder": None if text_encoder is None else text_encoder.eval().requires_grad_(False),
+            **{name: one if one is None else one.eval().requires_grad_(False) for name, one in texts.items()},
             "tokenizer": tokenizer,
+            "tokenizer_2": tokenizer_2,
             # Latents are not bounded, whatever a configuration leaves out; the pipelines insist on the offset of 1.
             "scheduler": getattr(diffusers, sampler.scheduler).from_config(
                 {**scheduler, "clip_sample": False, "steps_offset": 1, **sampler.schedule}
             ),
-            "safety_checker": None,
-            "feature_extractor": None,
-            "requires_safety_checker": False,
         }
         with quiet():
-            self.text_to_image = TextToImage(**parts)
+            self.text_to_image, self.image_to_image = self._pipelines(parts)
             if speedup is not None:
-                merge_lora(self.text_to_image, speedup, speedup_weights or read_lora(speedup))
+                lora = speedup_weights or read_lora(speedup, samplers=self.samplers)
+                merge_lora(self.text_to_image, speedup, lora, self.samplers)
             weights: Any = {part: dict(tensors) for part, tensors in adapter.items()}
             with torch.random.fork_rng(devices=[]):  # the weights that the adapter's replace
                 self.text_to_image.load_ip_adapter(
@@ -167,12 +177,13 @@ class StableDiffusionGenerator:
                     low_cpu_mem_usage=has_accelerate(),
                 )
             self.text_to_image.set_ip_adapter_scale(adapter_scale)
-            self.image_to_image = ImageToImage(**parts)
-        self.size = size or int(unet.config.sample_size) * self.text_to_image.vae_scale_factor
+        self.size = size or int(unet.config.sample_size) * self.vae_scale_factor
         for pipeline in (self.text_to_image, self.image_to_image):
             pipeline.set_progress_bar_config(disable=True)
         with quiet():
-            self._place(text_encoder, offload, channels_last)
+            self._place([one for one in texts.values() if one is not None], offload, channels_last)
+        if batch_size is None:
+            self.batch_size = self._fitting_batch()
         if vae_slicing:
             vae.enable_slicing()
         if vae_tiling:
@@ -193,8 +204,6 @@ class StableDiffusionGenerator:
         adapter_revision: str | None = None,
         local_files_only: bool = True,
         prompt: str | None = PROMPT,
-        speedup: str | None = None,
-        speedup_weights: str | Path | LoraState | None = None,
         **options: Any,
     ) -> Self:
         """Read a checkpoint and its adapter.
@@ -210,39 +219,67 @@ class StableDiffusionGenerator:
             adapter_revision: The same of ``adapter``.
             local_files_only: Never go to the hub.
             prompt: None reads neither text encoder nor tokenizer.
-            speedup: ``"hyper-sd"`` or ``"lcm"``; see the constructor.
-            speedup_weights: Its LoRA: a file, a folder, an id, or its tensors; None is the published one.
-            options: For the constructor, such as ``device=``.
+            options: For the constructor, such as ``device=`` and ``speedup=``; ``speedup_weights=`` may be a file, a
+                folder or an id too, and None is the published one.
 
         Raises:
             FileNotFoundError: Files are missing or the hub is out of reach; the message names what is missing.
             ValueError: A file is damaged, lacks weights, or the adapter is of another kind.
             MemoryError: The weights do not fit.
         """
-        if isinstance(adapter, str | Path):
-            adapter = read_adapter(
-                adapter, name=adapter_file, revision=adapter_revision, local_files_only=local_files_only
-            )
         parts = read_parts(
             model, config=config, revision=revision, local_files_only=local_files_only, text=prompt is not None
         )
         parts["scheduler"] |= scheduler or {}
+        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, prompt=prompt, **options)
+
+    @classmethod
+    def _of(
+        cls,
+        parts: dict[str, Any],
+        adapter: str | Path | AdapterState,
+        adapter_file: str | None,
+        adapter_revision: str | None,
+        local_files_only: bool,
+        *,
+        speedup: str | None = None,
+        speedup_weights: str | Path | LoraState | None = None,
+        **options: Any,
+    ) -> Self:
+        """The generator of these networks, with the adapter and the speed-up read."""
+        if isinstance(adapter, str | Path):
+            adapter = read_adapter(
+                adapter,
+                name=adapter_file,
+                revision=adapter_revision,
+                local_files_only=local_files_only,
+                needs=cls.adapter_files,
+            )
         if speedup is not None and not isinstance(speedup_weights, Mapping):
-            speedup_weights = read_lora(speedup, speedup_weights, local_files_only=local_files_only)
+            speedup_weights = read_lora(
+                speedup, speedup_weights, local_files_only=local_files_only, samplers=cls.samplers
+            )
         return cls(
             **parts,
             adapter=adapter,
-            prompt=prompt,
             speedup=speedup,
             speedup_weights=speedup_weights,  # pyright: ignore[reportArgumentType] (tensors by now, or no speed-up)
             **options,
         )
 
-    def _place(self, text_encoder: Any, offload: str | None, channels_last: bool) -> None:
+    def _pipelines(self, parts: dict[str, Any]) -> tuple[Any, Any]:
+        """diffusers' pipelines from noise and from an image, of the same parts."""
+        from vislens_interp.backends.diffusion.pipelines import ImageToImage, TextToImage
+
+        known = {name: part for name, part in parts.items() if not name.endswith("_2")}
+        known |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        return TextToImage(**known), ImageToImage(**known)
+
+    def _place(self, text_encoders: list[Any], offload: str | None, channels_last: bool) -> None:
         layout = {"memory_format": torch.channels_last} if channels_last else {}
         home = torch.device("cpu") if offload else self.device
         try:
-            for network in (self.unet, self.vae, *([] if text_encoder is None else [text_encoder])):
+            for network in (self.unet, self.vae, *text_encoders):
                 network.to(home, self.dtype, **layout)
         except RuntimeError as error:
             if not too_little_memory(error):
@@ -263,6 +300,23 @@ class StableDiffusionGenerator:
             self.text_to_image.enable_model_cpu_offload(device=self.device)
         else:
             self.text_to_image.enable_sequential_cpu_offload(device=self.device)
+
+    def _fitting_batch(self) -> int:
+        """Images for which memory is left: 0.8 GB each of 512 pixels in half precision, which is calculated."""
+        most, left = (16 if self.device.type == "cuda" else 4), memory_left(self.device)
+        if left is None:
+            return most
+        each = PICTURE_MEMORY * (self.size / 512) ** 2 * self.dtype.itemsize / 2
+        return max(1, min(most, int(left / each)))
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels of one latent, along a side."""
+        return self.text_to_image.vae_scale_factor
+
+    def pooled(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the UNet is told of the prompt and of the negative prompt beside text states and embeddings: nothing."""
+        return {}, {}
 
     @cached_property
     def _text(self) -> tuple[Tensor, Tensor]:
@@ -299,14 +353,16 @@ class StableDiffusionGenerator:
         check_generation(embeddings, self.embedding_dim, init_image, strength, seeds)
         if init_image is not None and strength == 0:
             return self._initial(init_image)
-        batches = torch.arange(len(embeddings)).split(self.batch_size)
-        made = []
         try:
             with tqdm(total=len(embeddings), desc="generate", disable=not self.progress) as bar:
-                for rows in batches:
+
+                def draw(rows: slice) -> Tensor:
                     start = None if init_image is None or strength == 1 else self._initial(init_image[rows])
-                    made.append(self._batch(embeddings[rows], start, strength, [seeds[row] for row in rows.tolist()]))
-                    bar.update(len(rows))
+                    pictures = self._batch(embeddings[rows], start, strength, seeds[rows])
+                    bar.update(len(pictures))
+                    return pictures
+
+                made, self.batch_size = in_batches(draw, len(embeddings), self.batch_size)
         except RuntimeError as error:
             if not too_little_memory(error):
                 raise
@@ -339,7 +395,7 @@ class StableDiffusionGenerator:
             latents,
             time,
             encoder_hidden_states=text.expand(len(latents), -1, -1),
-            added_cond_kwargs={"image_embeds": [condition]},
+            added_cond_kwargs={"image_embeds": [condition], **self.pooled(len(latents))[0]},
         ).sample
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -362,9 +418,10 @@ class StableDiffusionGenerator:
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "output_type": "pt",
+            **self._pooled_arguments(count),
         }
         if init_image is None:
-            side = self.size // self.text_to_image.vae_scale_factor
+            side = self.size // self.vae_scale_factor
             noise = draw_noise(generators, torch.Size([self.unet.config.in_channels, side, side]))
             latents = noise.to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
@@ -372,10 +429,14 @@ class StableDiffusionGenerator:
             result = self.image_to_image(image=init_image, strength=strength, **arguments)
         return result.images.float()  # type: ignore[union-attr]
 
+    def _pooled_arguments(self, count: int) -> dict[str, Any]:
+        """:meth:`pooled` as the pipelines take it."""
+        return {}
+
     def _memory_error(self, error: RuntimeError) -> MemoryError:
         return MemoryError(
             f"memory ran out on {self.device} at size={self.size}, batch_size={self.batch_size}, {self.dtype} "
-            f"({first_line(error)}); in float16 weights take 3.4 GB, decoding 0.8 GB for each 512-pixel image of a "
-            "batch. Lower batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' on a GPU, or a "
-            "smaller size."
+            f"({first_line(error)}); in float16 weights take {self.weights_memory} GB, decoding 0.8 GB for each "
+            "512-pixel image of a batch. Lower batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' "
+            "on a GPU, or a smaller size."
         )

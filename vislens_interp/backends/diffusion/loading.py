@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from vislens_interp.backends.sources import (
     IMAGE_PARTS,
     TEXT_CONFIGS,
     TEXT_PARTS,
+    TEXT_PARTS_2,
+    UNET,
+    VAE_ALONE,
     damaged,
     find,
     first_line,
-    too_little_memory,
 )
+from vislens_interp.memory import too_little_memory
 
 
 def read_parts(
@@ -48,37 +51,68 @@ def read_parts(
             needs = [*IMAGE_PARTS, *(TEXT_PARTS if text else ())]
             folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
             parts = _read_folder(folder, text=text)
+    return {**parts, "scheduler": _read_schedule(folder)}
+
+
+def read_parts_xl(
+    model: str | Path, *, vae: str | Path | None, revision: str | None, local_files_only: bool, text: bool
+) -> dict[str, Any]:
+    """The same of Stable Diffusion XL: two text encoders, and a VAE from another place.
+
+    Args:
+        model: An id on the hub or a folder.
+        vae: An id or a folder with a VAE alone; None takes the one of ``model``.
+        revision, local_files_only, text: As for :func:`read_parts`.
+    """
+    if Path(model).expanduser().is_file():
+        raise ValueError(
+            f"model={str(model)!r} is a single file, which is read of Stable Diffusion 1.5 alone; expected a folder or"
+            " an id on the hub. Run `vislens download sdxl`, or save it by diffusers' save_pretrained."
+        )
+    needs = [*(UNET if vae is not None else IMAGE_PARTS), *((*TEXT_PARTS, *TEXT_PARTS_2) if text else ())]
+    folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
+    with torch.random.fork_rng(devices=[]), quiet():
+        if vae is None:
+            return {**_read_folder(folder, text=text, more=("_2",)), "scheduler": _read_schedule(folder)}
+        place = find(vae, VAE_ALONE, argument="vae", local_files_only=local_files_only)
+        return {**_read_folder(folder, text=text, more=("_2",), vae=place), "scheduler": _read_schedule(folder)}
+
+
+def _read_schedule(folder: Path) -> dict[str, Any]:
     schedule = folder / "scheduler/scheduler_config.json"
     try:
-        return {**parts, "scheduler": json.loads(schedule.read_text(encoding="utf-8"))}
+        return json.loads(schedule.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise damaged("model", schedule, error) from error
 
 
-def _read_folder(folder: Path, *, text: bool) -> dict[str, Any]:
+def _read_folder(folder: Path, *, text: bool, more: Sequence[str] = (), vae: Path | None = None) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
+    source, part = (folder, "vae") if vae is None else (vae, "")
     parts: dict[str, Any] = {
         "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=has_accelerate()),
-        "vae": _read_network(AutoencoderKL, folder, "vae", low_cpu_mem_usage=has_accelerate()),
+        "vae": _read_network(AutoencoderKL, source, part, low_cpu_mem_usage=has_accelerate()),
     }
     if text:
-        from transformers import CLIPTextModel
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-        parts["text_encoder"] = _read_network(CLIPTextModel, folder, "text_encoder")
-        parts["tokenizer"] = _read_tokenizer(folder)
+        for end in ("", *more):
+            kind = CLIPTextModelWithProjection if end else CLIPTextModel
+            parts[f"text_encoder{end}"] = _read_network(kind, folder, f"text_encoder{end}")
+            parts[f"tokenizer{end}"] = _read_tokenizer(folder, f"tokenizer{end}")
     return parts
 
 
 def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
     """One network of a folder, with every weight from its file: what is missing would otherwise stay random."""
     place = folder / part
-    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     whole = [place / f"{stem}.safetensors", place / f"{stem}.bin", place / "pytorch_model.bin"]
     variant = None if any(path.is_file() for path in whole) else "fp16"
     try:
         network, info = kind.from_pretrained(
-            folder, subfolder=part, variant=variant, local_files_only=True, output_loading_info=True, **options
+            folder, subfolder=part or None, variant=variant, local_files_only=True, output_loading_info=True, **options
         )
     except Exception as error:  # every reader has its own kinds
         raise _read_error(place, error) from error
@@ -91,13 +125,13 @@ def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
     return network
 
 
-def _read_tokenizer(folder: Path) -> Any:
+def _read_tokenizer(folder: Path, part: str) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+        return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
     except Exception as error:  # every reader has its own kinds
-        raise _read_error(folder / "tokenizer", error) from error
+        raise _read_error(folder / part, error) from error
 
 
 def _read_single_file(path: Path, config: Path, *, text: bool) -> dict[str, Any]:

@@ -6,7 +6,12 @@ Imported only by what generates: this module loads diffusers.
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
 from torch import Tensor
 
 
@@ -44,10 +49,15 @@ class TextToImage(_OneEmbeddingAnImage, StableDiffusionPipeline):
     """From pure noise: what strength 1 means."""
 
 
-class ImageToImage(_OneEmbeddingAnImage, StableDiffusionImg2ImgPipeline):
-    """From a noisy reference: SDEdit at a strength below 1."""
+class _FromAnImage(_OneEmbeddingAnImage):
+    """Starts from a reference as SDEdit does, with rounded steps and no other randomness than the noise's."""
 
-    def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[Tensor, int]:
+    scheduler: Any
+    vae: Any
+
+    def get_timesteps(
+        self, num_inference_steps: int, strength: float, device: Any, denoising_start: None = None
+    ) -> tuple[Tensor, int]:
         """The last ``max(1, round(strength · steps))`` timesteps.
 
         The library truncates: 0.58 · 50 would be 28, and below one step it fails.
@@ -64,6 +74,7 @@ class ImageToImage(_OneEmbeddingAnImage, StableDiffusionImg2ImgPipeline):
         dtype: torch.dtype,
         device: torch.device,
         generator: Any = None,
+        add_noise: bool = True,
     ) -> Tensor:
         """References (N, 3, H, W) in [-1, 1] to noisy latents at ``timestep``.
 
@@ -73,3 +84,15 @@ class ImageToImage(_OneEmbeddingAnImage, StableDiffusionImg2ImgPipeline):
         codes = [self.vae.encode(one[None]).latent_dist.mode() for one in image]  # alone, so that no batch matters
         clean = torch.cat(codes) * self.vae.config["scaling_factor"]
         return self.scheduler.add_noise(clean, draw_noise(generator, clean.shape[1:]).to(clean), timestep)
+
+
+class ImageToImage(_FromAnImage, StableDiffusionImg2ImgPipeline):
+    """From a noisy reference: SDEdit at a strength below 1."""
+
+
+class TextToImageXL(_OneEmbeddingAnImage, StableDiffusionXLPipeline):
+    """:class:`TextToImage` for Stable Diffusion XL."""
+
+
+class ImageToImageXL(_FromAnImage, StableDiffusionXLImg2ImgPipeline):
+    """:class:`ImageToImage` for Stable Diffusion XL."""

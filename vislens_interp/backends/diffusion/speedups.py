@@ -1,4 +1,4 @@
-"""Fewer steps for Stable Diffusion 1.5: LoRAs that were distilled for it, read, checked and merged into the UNet."""
+"""Fewer steps for Stable Diffusion: LoRAs that were distilled for it, read, checked and merged into the UNet."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vislens_interp.backends.sources import damaged, find, first_line
-from vislens_interp.backends.weights import HYPER_SD, LCM_LORA, PublishedRepository
+from vislens_interp.backends.weights import HYPER_SD, HYPER_SDXL, LCM_LORA, PublishedRepository
 
 LoraState = Mapping[str, Tensor]
 """A LoRA's tensors by the names of its file."""
@@ -60,17 +60,28 @@ SAMPLERS: dict[str | None, Sampler] = {
 guidance and the negative prompt (Ren et al. 2024, model card). ``"lcm"`` adds noise after every step (Luo et al. 2023);
 with image adapters users report burnt pictures, so it is the second choice."""
 
+SAMPLERS_XL: dict[str | None, Sampler] = {
+    None: Sampler(None, 50, 5.0),
+    "hyper-sd": Sampler(HYPER_SDXL, 8, 5.0, (8, 8), (5.0, 8.0), schedule={"timestep_spacing": "trailing"}),
+}
+"""Of Stable Diffusion XL; 5 is the guidance of diffusers' pipeline, and so of the adapter's release."""
 
-def sampler_of(speedup: str | None, num_inference_steps: int | None, guidance_scale: float | None) -> Sampler:
+
+def sampler_of(
+    speedup: str | None,
+    num_inference_steps: int | None,
+    guidance_scale: float | None,
+    samplers: Mapping[str | None, Sampler] = SAMPLERS,
+) -> Sampler:
     """The sampler of this name, with a warning where it is asked for what its LoRA was not trained for.
 
     Raises:
         ValueError: There is no such sampler.
     """
-    if speedup not in SAMPLERS:
-        known = ", ".join(repr(name) for name in SAMPLERS)
+    if speedup not in samplers:
+        known = ", ".join(repr(name) for name in samplers)
         raise ValueError(f"speedup={speedup!r} is unknown; expected one of {known}.")
-    sampler = SAMPLERS[speedup]
+    sampler = samplers[speedup]
     for name, value, (low, high) in (
         ("num_inference_steps", num_inference_steps, sampler.steps),
         ("guidance_scale", guidance_scale, sampler.guidance),
@@ -85,19 +96,26 @@ def sampler_of(speedup: str | None, num_inference_steps: int | None, guidance_sc
     return sampler
 
 
-def read_lora(speedup: str, source: str | Path | None = None, *, local_files_only: bool = True) -> LoraState:
+def read_lora(
+    speedup: str,
+    source: str | Path | None = None,
+    *,
+    local_files_only: bool = True,
+    samplers: Mapping[str | None, Sampler] = SAMPLERS,
+) -> LoraState:
     """Read the LoRA of a speed-up.
 
     Args:
         speedup: ``"hyper-sd"`` or ``"lcm"``.
         source: A file, a folder or an id on the hub that holds the published file; None is its own repository.
         local_files_only: Never go to the hub.
+        samplers: Those of the model.
 
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: It is damaged, or no LoRA.
     """
-    sampler = sampler_of(speedup, None, None)
+    sampler = sampler_of(speedup, None, None, samplers)
     path = Path(source or sampler.repository.repo_id).expanduser()  # pyright: ignore[reportOptionalMemberAccess]
     if not path.is_file():
         folder = find(str(path), ((sampler.file,),), argument="speedup_weights", local_files_only=local_files_only)
@@ -109,7 +127,9 @@ def read_lora(speedup: str, source: str | Path | None = None, *, local_files_onl
     return state
 
 
-def merge_lora(pipeline: Any, speedup: str, state: LoraState) -> None:
+def merge_lora(
+    pipeline: Any, speedup: str, state: LoraState, samplers: Mapping[str | None, Sampler] = SAMPLERS
+) -> None:
     """Add a LoRA to the weights of a pipeline's UNet, for good: a step then costs what it cost before.
 
     diffusers loads it, which knows the names of all trainers. It passes over parts that fit nowhere; their number
@@ -127,7 +147,8 @@ def merge_lora(pipeline: Any, speedup: str, state: LoraState) -> None:
     from peft.tuners.lora import LoraLayer
 
     parts = sum(name.endswith(_DOWN) for name in state)
-    remedy = f"Expected {SAMPLERS[speedup].file}; delete it and run `vislens download sd15 --speedup {speedup}`."
+    backend = "sd15" if samplers is SAMPLERS else "sdxl"
+    remedy = f"Expected {samplers[speedup].file}; delete it and run `vislens download {backend} --speedup {speedup}`."
     if parts == 0:
         raise ValueError(f"speedup_weights holds no LoRA: none of its {len(state)} tensors is a first factor. {remedy}")
     try:
