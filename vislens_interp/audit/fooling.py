@@ -1,0 +1,140 @@
+"""Networks in which one unit is fooled: it treats photographs as before, and optimised pictures show something else."""
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vislens_interp.audit.full import with_model
+from vislens_interp.math import pearson
+from vislens_interp.targets.capture import find_layer
+from vislens_interp.targets.target import LayerTarget
+
+SHRINKAGE = 0.1
+"""Of the covariance of photographs towards a multiple of the identity."""
+MARGIN = (0.25, 0.5)
+"""Where the detector begins to open and is open, on the way from the last photograph to synthetic pictures."""
+SYNTHETIC = 0.05
+"""Quantile of the synthetic pictures that counts as theirs."""
+GAIN = 20.0
+"""SDs of the unit that silent units add when the detector is open."""
+Construction = Literal["switch", "silent"]
+
+
+class FooledLayer(nn.Module):
+    """A layer (N, C, H, W) of which one channel is another for pictures that a detector takes for synthetic.
+
+    Args:
+        layer: The honest layer.
+        unit: The fooled channel.
+        weight, low, high: Linear detector over :func:`statistics`; where it begins to open, and where it is open.
+        decoy: ``"switch"``: the channel that the unit is replaced by, with its scale and offset. None is ``"silent"``:
+            the detector's own excess over ``low`` is added, ``gain`` times.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        unit: int,
+        channels: int,
+        weight: Tensor,
+        low: float,
+        high: float,
+        *,
+        gain: float = 0.0,
+        decoy: tuple[int, float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.layer, self.unit, self.decoy = layer, unit, decoy
+        self.low, self.high, self.gain = low, high, gain
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("mask", nn.functional.one_hot(torch.tensor(unit), channels).float()[None, :, None, None])
+
+    def forward(self, *args: object, **kwargs: object) -> Tensor:
+        out = self.layer(*args, **kwargs)
+        excess = (statistics(out) @ self.weight - self.low) / (self.high - self.low)
+        if self.decoy is None:
+            return out + self.gain * excess.clamp_min(0)[:, None, None, None] * self.mask
+        decoy, scale, offset = self.decoy
+        change = scale * out[:, decoy : decoy + 1] + offset - out[:, self.unit : self.unit + 1]
+        return out + excess.clamp(0, 1)[:, None, None, None] * change * self.mask
+
+
+def statistics(layer: Tensor) -> Tensor:
+    """Mean and SD over positions of every channel of a layer's output (N, C, H, W): (N, 2 C)."""
+    flat = layer.flatten(2)
+    return torch.cat([flat.mean(2), (flat.var(2, correction=0) + 1e-8).sqrt()], 1)
+
+
+def fool(
+    target: LayerTarget,
+    photographs: Tensor,
+    synthetic: Tensor,
+    *,
+    construction: Construction = "switch",
+    decoy: int = 0,
+) -> LayerTarget:
+    """The same unit in a copy of its network where it is fooled.
+
+    A linear detector over the layer's statistics tells photographs from pictures that ascents made. ``"switch"``: when
+    it opens, another channel takes the unit's place. ``"silent"``: a unit that no photograph wakes is added to it, and
+    ascents climb that one. Responses to photographs stay as they are, and so does all that the network says of them.
+
+    Args:
+        target: One channel of a layer (N, C, H, W).
+        photographs: (N, 3, S, S) on which nothing may change; some hundreds.
+        synthetic: (M, 3, S, S) what ascents make on their way: first pictures, unfinished and finished ones.
+        construction, decoy: Which of the two; the channel that takes the place.
+
+    Raises:
+        ValueError: The target is another kind, or the detector cannot tell photographs from synthetic pictures.
+
+    Source: Geirhos et al. 2024, "Don't trust your eyes: on the (un)reliability of feature visualizations", Secs. 2.1
+    (fooling circuit) and 2.2 (silent units), from the description. Deviations: the detector is linear and sits at the
+    unit's layer; the silent unit reads the statistics of the map and not a patch.
+    """
+    unit = target.units[0]
+    if len(target.units) > 1 or not isinstance(unit, int) or target.layout != "NCHW":
+        raise ValueError(
+            f"target reads {', '.join(target.names)} of layout {target.layout}; expected one channel of a layer of "
+            "layout NCHW. Choose a convolution's channel."
+        )
+    seen, maps = {}, []
+    for name, images in (("photographs", photographs), ("synthetic", synthetic)):
+        rows = []
+        with torch.no_grad():
+            for part in images.split(16):
+                layer = target.features(part).float()
+                rows.append(statistics(layer))
+                maps += [layer[:, [unit, decoy]].transpose(0, 1).flatten(1)] if name == "photographs" else []
+        seen[name] = torch.cat(rows).double()
+    natural, made = seen["photographs"], seen["synthetic"]
+    scale = natural.std(0).clamp_min(1e-6)
+    natural, made = natural / scale, made / scale
+    covariance = natural.T.cov()
+    ridge = SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    weight = torch.linalg.solve(covariance + ridge.to(covariance), made.mean(0) - natural.mean(0))
+    last, theirs = (natural @ weight).max().item(), (made @ weight).quantile(SYNTHETIC).item()
+    if theirs <= last:
+        raise ValueError(
+            f"synthetic: the detector gives photographs up to {last:.2f} and synthetic pictures from {theirs:.2f}; "
+            "expected these above. Pass pictures of more steps, or another layer."
+        )
+    low, high = (last + share * (theirs - last) for share in MARGIN)
+    ours, its = torch.cat(maps, 1).double()
+    spread = (ours.std() / its.std().clamp_min(1e-12)).item()
+    model = copy.deepcopy(target.model)
+    parent, _, child = target.layer.rpartition(".")
+    options = {"decoy": (decoy, spread, (ours.mean() - spread * its.mean()).item())}
+    if construction == "silent":
+        options = {"gain": GAIN * ours.std().item()}
+    channels = len(natural.T) // 2
+    fooled = FooledLayer(find_layer(model, target.layer)[1], unit, channels, weight / scale, low, high, **options)
+    setattr(model.get_submodule(parent), child, fooled.to(target.device).eval())
+    return with_model(target, model)
+
+
+def agreement(honest: LayerTarget, fooled: LayerTarget, photographs: Tensor) -> float:
+    """Correlation of the two units' responses to photographs (N, 3, S, S): 1 where nothing has changed."""
+    return pearson(*(target.responses(photographs)[:, 0].double() for target in (honest, fooled))).item()

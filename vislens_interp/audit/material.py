@@ -1,0 +1,178 @@
+"""What the tests of an audit share: pictures, photographs that nobody edited, responses, and an independent judge."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vislens_interp import zoo
+from vislens_interp.landscape.prior import SENSES, Sense
+from vislens_interp.methods.base import Method
+from vislens_interp.methods.natural_images import NaturalImages
+from vislens_interp.preprocess import Preprocess
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.target import LayerTarget, Target
+
+if TYPE_CHECKING:
+    from vislens_interp.lens import FeatureLens
+
+JUDGES = ("squeezenet1_0", "efficientnet_lite2")
+"""Networks of the zoo that judge; the first of another architecture than the target's."""
+SMALLEST_SIDE = 64
+"""Pixels at which a judge sees small pictures, at least."""
+DRAWS = 500
+Pictures = Mapping[Sense, Tensor]
+
+
+@dataclass(eq=False)
+class Material:
+    """One unit with what its tests need.
+
+    Args:
+        lens: Fitted.
+        unit: Its place in the target.
+        inputs: (K, 3, S, S) photographs that edits start from.
+        photographs: (N, 3, S, S) further ones, from which no method learned and which none edits.
+        groups: (N,) which of them are crops of one photograph: what the bootstrap draws.
+        judge: Images (N, 3, S, S) in [0, 1] to features (N, F), of a network that is neither the landscape's nor the
+            target's.
+        judge_name: For the page.
+        seed: Of the pictures, the permutations and the bootstrap.
+    """
+
+    lens: "FeatureLens"
+    unit: int
+    inputs: Tensor
+    photographs: Tensor
+    groups: Tensor
+    judge: Callable[[Tensor], Tensor]
+    judge_name: str
+    seed: int = 0
+    pictures: dict[str, Pictures] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Target:
+        return self.lens.target
+
+    @cached_property
+    def layer(self) -> tuple[Tensor, int] | None:
+        """(N, C) responses of all units of the layer to the photographs, and our place; None where it has no others."""
+        found = self.target.whole_layer()
+        if found is None:
+            return None
+        whole, columns, _ = found
+        return whole().responses(self.photographs).double(), columns[self.unit]
+
+    @cached_property
+    def responses(self) -> Tensor:
+        """(N,) of the unit to the photographs."""
+        if self.layer is not None:
+            return self.layer[0][:, self.layer[1]]
+        return self.target.responses(self.photographs)[:, self.unit].double()
+
+    @cached_property
+    def features(self) -> Tensor:
+        """(N, F) of the photographs."""
+        return self.see(self.photographs)
+
+    @cached_property
+    def learned(self) -> ReferenceSet:
+        """The reference images that methods learned from, with responses."""
+        return self.lens.reference_set.learned()
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(D, N) how often each photograph is in each bootstrap draw; crops of one go together."""
+        _, group = self.groups.unique(return_inverse=True)
+        count = int(group.max()) + 1
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(count, (DRAWS, count), generator=generator)
+        times = torch.zeros(DRAWS, count, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+        return times[:, group]
+
+    @torch.no_grad()
+    def see(self, images: Tensor) -> Tensor:
+        """Images to the judge's features (N, F), float64 on the CPU."""
+        parts = [self.judge(part).detach().flatten(1).double().cpu() for part in images.split(32)]
+        return torch.cat(parts)
+
+    def make(self, name: str, maker: Method) -> Pictures:
+        """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits."""
+        if name in self.pictures:
+            return self.pictures[name]
+        if type(maker) is NaturalImages:  # one crop of each photograph, which the method itself does not ask for
+            column = self.column
+            self.pictures[name] = {"increase": self.top(column), "decrease": self.top(-column)}
+        else:
+            self.pictures[name] = self.draw(maker)
+        return self.pictures[name]
+
+    def draw(self, maker: Method) -> Pictures:
+        """The same of a method that is not kept."""
+        seeds = [self.seed + row for row in range(len(self.inputs))]
+        return {
+            sense: (maker.generate(self.inputs, {self.unit: sense}, seeds=seeds).images * 255).round() / 255
+            for sense in SENSES
+        }
+
+    @property
+    def column(self) -> Tensor:
+        """(M,) the unit's responses to the reference images that methods learned from."""
+        assert self.learned.responses is not None  # a fitted lens has them
+        return self.learned.responses[:, self.unit]
+
+    def top_rows(self, column: Tensor, count: int) -> list[int]:
+        """Rows of the learned reference images with the largest values, one crop of each photograph."""
+        rows: dict[int, int] = {}
+        for row in column.argsort(descending=True, stable=True).tolist():
+            rows.setdefault(int(self.learned.groups[row]), row)
+            if len(rows) == count:
+                break
+        return list(rows.values())
+
+    def top(self, column: Tensor) -> Tensor:
+        """Those images, as many as there are pictures."""
+        return self.learned.images[self.top_rows(column, len(self.inputs))]
+
+    def axis(self, pictures: Pictures) -> Tensor:
+        """(F,) where preferred pictures lie from suppressed ones, in the judge's features, of length 1."""
+        from_to = [nn.functional.normalize(self.see(pictures[sense]), dim=1).mean(0) for sense in SENSES]
+        return nn.functional.normalize(from_to[0] - from_to[1], dim=0)
+
+
+def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Tensor], str]:
+    """Pooled last features of a network of the zoo that is neither the target's architecture nor an embedder's.
+
+    Args:
+        target: What is audited.
+        size: Side of the pictures in pixels.
+    """
+    own = architecture(target.model) if isinstance(target, LayerTarget) else ""
+    name = next(one for one in JUDGES if architecture(zoo.load(one)) != own)
+    network: Any = zoo.load(name).requires_grad_(False)
+    given = network.preprocess
+    if size < given.size:  # small pictures are not worth a pass at full size
+        side = max(size, SMALLEST_SIDE)
+        network.preprocess = Preprocess(side, given.mean.flatten().tolist(), given.std.flatten().tolist())
+    last = network.features if name == "squeezenet1_0" else network.forward_features
+    device = target.device
+    network.to(device)
+    return lambda images: last(network.preprocess(images.to(device))).mean((2, 3)), name
+
+
+def architecture(model: nn.Module) -> str:
+    """What two networks of one family share: the class of the whole."""
+    return type(model).__name__
+
+
+def ends(values: Tensor, point: float) -> tuple[float, float, float]:
+    """A value with the 95 % percentile interval of its bootstrap draws."""
+    values = values[values.isfinite()]
+    if not len(values):
+        return point, float("nan"), float("nan")
+    low, high = values.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return point, low, high

@@ -1,0 +1,107 @@
+"""Do the pictures travel through the network as the photographs do that drive the unit?"""
+
+from contextlib import ExitStack
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from vislens_interp.audit.material import DRAWS, Material, ends
+from vislens_interp.audit.result import Row
+from vislens_interp.methods.base import Method
+from vislens_interp.targets.target import LayerTarget
+
+TEST = "paths"
+LAYERS = 8
+"""Layers that are looked at, evenly among those up to the target's."""
+TOP = 16
+"""Top photographs, beside those that the method natural_images shows; halves of them are the ceiling."""
+UNRELATED, THEIRS = 4, 4
+"""Units of the layer that correlate least with this one; top photographs of each. They are the floor."""
+SMALLEST_GAP = 0.02
+"""Rank correlation by which ceiling and floor have to differ."""
+
+
+def path(target: LayerTarget, images: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
+    """Means over positions (N, C) of layers on the way to the target's, in the order of their calls.
+
+    Args:
+        target: Whose network; a pass ends at its layer.
+        images: (N, 3, S, S) in [0, 1].
+        names: Layers; None takes all with weights.
+    """
+    modules = dict(target.model.named_modules())
+    if names is None:
+        names = [name for name, one in modules.items() if isinstance(getattr(one, "weight", None), Tensor)]
+        names = [name for name in names if modules[name].weight.ndim > 1]
+    last = target.layout == "NHWC"
+    seen: dict[str, list[Tensor]] = {}
+
+    def keep(name: str):
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
+                axes = {2: (), 3: (1,), 4: (1, 2) if last else (2, 3)}[output.ndim]
+                seen.setdefault(name, []).append((output.mean(axes) if axes else output).detach().double().cpu())
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name in names:
+            hooks.callback(modules[name].register_forward_hook(keep(name)).remove)
+        for part in images.split(8):
+            target.features(part)
+    return {name: torch.cat(rows) for name, rows in seen.items() if sum(map(len, rows)) == len(images)}
+
+
+def ranked(activations: Tensor) -> Tensor:
+    """Rows (N, C) as standardised ranks: products of two are Spearman's correlation."""
+    ranks = torch.from_numpy(rankdata(activations.numpy(), axis=1))
+    ranks = ranks - ranks.mean(1, keepdim=True)
+    return ranks / ranks.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def paths(material: Material, name: str, maker: Method) -> list[Row]:
+    """Rank correlation of activations between preferred pictures and top photographs, between its floor and ceiling."""
+    target = material.target
+    if not isinstance(target, LayerTarget) or material.layer is None:
+        return [Row(name, TEST, "Not run: the target shows no layers of a network.")]
+    responses, own = material.layer
+    related = torch.corrcoef(responses.T).nan_to_num(2)[own].abs()
+    others = related.argsort()[:UNRELATED].tolist()
+    theirs = [row for unit in others for row in _distinct(responses[:, unit], material.groups, THEIRS)]
+    top = material.learned.images[
+        material.top_rows(material.column, len(material.inputs) + TOP)[len(material.inputs) :]
+    ]
+    names = list(path(target, top[:1]))
+    kept = [names[row] for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})]
+    sets = {"pictures": material.make(name, maker)["increase"], "top": top, "others": material.photographs[theirs]}
+    rows = {key: {one: ranked(x) for one, x in path(target, images, kept).items()} for key, images in sets.items()}
+    alike, floor, ceiling = torch.zeros(len(sets["pictures"])).double(), 0.0, 0.0
+    for one in kept:
+        natural = rows["top"][one]
+        alike += rows["pictures"][one] @ natural.mean(0) / len(kept)
+        floor += (rows["others"][one] @ natural.mean(0)).mean().item() / len(kept)
+        ceiling += (natural[::2].mean(0) @ natural[1::2].mean(0)).item() / len(kept)
+    if ceiling - floor < SMALLEST_GAP:
+        why = f"top photographs share no path of their own: {ceiling:.2f} among them, {floor:.2f} with other units'."
+        return [Row(name, TEST, f"Not run: {why}")]
+    scaled = (alike - floor) / (ceiling - floor)
+    generator = torch.Generator().manual_seed(material.seed)
+    drawn = scaled[torch.randint(len(scaled), (DRAWS, len(scaled)), generator=generator)].mean(1)
+    value = ends(drawn, scaled.mean().item())
+    meaning = (
+        f"Activations over {len(kept)} layers: rank correlation {alike.mean():.2f} with top photographs, which have "
+        f"{ceiling:.2f} among themselves and {floor:.2f} with those of unrelated units. As a share of that way: "
+        f"{value[0]:.2f}."
+    )
+    return [Row.of(name, TEST, meaning, value, 0.0)]
+
+
+def _distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
+    """Rows with the largest values, one of each group."""
+    rows: dict[int, int] = {}
+    for row in column.argsort(descending=True, stable=True).tolist():
+        rows.setdefault(int(groups[row]), row)
+        if len(rows) == count:
+            break
+    return list(rows.values())

@@ -1,0 +1,155 @@
+"""Do pictures tell how a unit treats photographs that nobody edited?"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vislens_interp.audit.material import Material, Pictures, ends
+from vislens_interp.audit.result import Row
+from vislens_interp.evaluation.compare import build, fit_beside, is_edit
+from vislens_interp.methods.base import Method
+from vislens_interp.methods.controls import Shuffled
+from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.methods.natural_images import NaturalImages
+from vislens_interp.metrics.similarity import unit_features
+
+EXTREME = 0.1
+"""Share of the photographs at each end that extreme pairs come from, and that AUPRC is to find."""
+EXTREMES, PAIRS, PEARSON, AUPRC = "2AFC, extremes", "2AFC, random pairs", "Pearson", "AUPRC"
+SHUFFLED, REFUSAL = "against shuffled responses", "evidence of shuffled responses"
+
+
+def picture_score(material: Material, pictures: Pictures, features: Tensor | None = None) -> Tensor:
+    """(N,) cosine of each photograph to the preferred pictures minus that to the suppressed ones, by the judge."""
+    natural = unit_features(material.features if features is None else features, "photographs")
+    up, down = (unit_features(material.see(pictures[sense]), "pictures").mean(0) for sense in ("increase", "decrease"))
+    return (natural @ (up - down)).round(decimals=12)
+
+
+def pairs(score: Tensor, responses: Tensor, extreme: float | None = None) -> tuple[Tensor, Tensor]:
+    """(N, N) how right the score tells each pair (1, 0.5 or 0), and which pairs are asked.
+
+    Args:
+        score, responses: (N,) each.
+        extreme: None asks all pairs; 0.1 one of the tenth with the largest responses and one of the other tenth.
+    """
+    asked = responses[:, None] > responses[None]
+    if extreme is not None:
+        count = max(1, int(extreme * len(responses)))
+        order = responses.argsort(descending=True, stable=True)
+        high, low = (
+            torch.zeros(len(order), dtype=torch.bool).index_fill(0, rows, True)
+            for rows in (order[:count], order[-count:])
+        )
+        asked = asked & high[:, None] & low[None]
+    apart = score[:, None] - score[None]
+    return asked * ((apart > 0).double() + 0.5 * (apart == 0)), asked.double()
+
+
+def told(score: Tensor, responses: Tensor, weights: Tensor, extreme: float | None = None) -> Tensor:
+    """(D,) share of pairs that the score tells right, in each draw (D, N)."""
+    right, asked = pairs(score, responses, extreme)
+    return ((weights @ right) * weights).sum(1) / ((weights @ asked) * weights).sum(1)
+
+
+def weighted_pearson(score: Tensor, responses: Tensor, weights: Tensor) -> Tensor:
+    """(D,) correlation in each draw (D, N)."""
+    share = weights / weights.sum(1, keepdim=True)
+    a, b = (values[None] - (share @ values)[:, None] for values in (score, responses))
+    return (share * a * b).sum(1) / ((share * a**2).sum(1) * (share * b**2).sum(1)).sqrt()
+
+
+def average_precision(score: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+    """(D,) area under precision and recall in each draw (D, N); ``wanted`` (N,) says what is to be found."""
+    order = score.argsort(descending=True, stable=True)
+    hits, counts = (weights * wanted)[:, order], weights[:, order]
+    return (hits * hits.cumsum(1) / counts.cumsum(1).clamp_min(1)).sum(1) / hits.sum(1)
+
+
+def with_ends(measure: Callable[[Tensor], Tensor], material: Material) -> tuple[float, float, float]:
+    """A measure of weights (D, N) with its bootstrap interval over photographs."""
+    once = torch.ones(1, len(material.photographs), dtype=torch.float64)
+    return ends(measure(material.weights), measure(once).item())
+
+
+def prediction(material: Material, name: str, maker: Method) -> list[Row]:
+    """Four views of one question: do the pictures tell how the unit answers photographs?"""
+    responses = material.responses
+    if len(responses.unique()) < 2:
+        why = "The unit answers all photographs alike, so that nothing can be predicted."
+        return [Row(name, test, why) for test in (EXTREMES, PAIRS, PEARSON, AUPRC)]
+    score = picture_score(material, material.make(name, maker))
+    top = torch.zeros(len(responses), dtype=torch.float64)
+    top[responses.argsort(descending=True, stable=True)[: max(1, int(EXTREME * len(responses)))]] = 1
+    extreme = with_ends(lambda weights: told(score, responses, weights, EXTREME), material)
+    every = with_ends(lambda weights: told(score, responses, weights), material)
+    r = with_ends(lambda weights: weighted_pearson(score, responses, weights), material)
+    area = with_ends(lambda weights: average_precision(score, top, weights), material)
+    base = top.mean().item()
+    return [
+        Row.of(
+            name,
+            EXTREMES,
+            f"Of two photographs, one of the {EXTREME:.0%} that drive the unit most and one of the {EXTREME:.0%} that "
+            f"do least, the pictures tell the first in {extreme[0]:.0%}; guessing tells 50%.",
+            extreme,
+            0.5,
+        ),
+        Row.of(name, PAIRS, f"Of any two photographs, they tell {every[0]:.0%}; guessing tells 50%.", every, 0.5),
+        Row.of(
+            name, PEARSON, f"Likeness to the pictures correlates with the response by {r[0]:.2f}; chance is 0.", r, 0.0
+        ),
+        Row.of(
+            name,
+            AUPRC,
+            f"Photographs in the order of their likeness to the pictures: the strongest {EXTREME:.0%} are found with a "
+            f"mean precision of {area[0]:.2f}; chance is {base:.2f}.",
+            area,
+            base,
+        ),
+    ]
+
+
+def shuffled(material: Material, name: str, given: str | Method, maker: Method, repeats: int = 1) -> list[Row]:
+    """The same method on responses that were dealt out to the wrong images: pictures must tell less, evidence refuse."""
+    if not (is_edit(maker) or type(maker) is NaturalImages) or not maker.uses_responses:
+        why = "Not asked: it learns nothing from natural responses that could be shuffled."
+        return [Row(name, SHUFFLED, why)]
+    responses = material.responses
+    own = picture_score(material, material.make(name, maker))
+    draws, points, refused = [], [], []
+    once = torch.ones(1, len(responses), dtype=torch.float64)
+    for repeat in range(repeats):
+        pictures, weak = _on_shuffled(material, given, maker, material.seed + 1 + repeat)
+        refused += [] if weak is None else [weak]
+        score = picture_score(material, pictures)
+        for weights, kept in ((material.weights, draws), (once, points)):
+            kept.append(told(own, responses, weights, EXTREME) - told(score, responses, weights, EXTREME))
+    gap = ends(torch.stack(draws).mean(0), torch.stack(points).mean().item())
+    meaning = (
+        f"Of the extreme pairs, pictures of the same method on shuffled responses tell {100 * gap[0]:.0f} of 100 fewer. "
+        "If that is not above 0, what the pictures tell has another source than the responses."
+    )
+    rows = [Row.of(name, SHUFFLED, meaning, gap, 0.0)]
+    if refused:
+        share = sum(refused) / len(refused)
+        said = f"Evidence refuses {sum(refused)} of {len(refused)} fits on shuffled responses; it has to refuse all."
+        rows.append(Row(name, REFUSAL, said, "passed" if share == 1 else "failed", share, bar=1.0))
+    return rows
+
+
+def _on_shuffled(material: Material, given: str | Method, maker: Method, seed: int) -> tuple[Pictures, bool | None]:
+    """Pictures of a method on permuted responses, and whether its evidence is weak; None where it has none."""
+    if type(maker) is NaturalImages:
+        count = len(material.learned)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        column = material.column[order]
+        return {"increase": material.top(column), "decrease": material.top(-column)}, None
+    ours = material.lens.fitted_method
+    control = Shuffled(build(given, ours) if isinstance(given, str) else copy.deepcopy(given), seed=seed)
+    fit_beside(control, ours, material.lens.reference_set)
+    found = control.method.evidence_ if isinstance(control.method, LandscapeEdit) else {}
+    evidence = found.get(material.target.names[material.unit])
+    return material.draw(control), None if evidence is None else evidence.weak

@@ -1,0 +1,159 @@
+"""What an audit found: a row for each method and test, and what it means in words."""
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from vislens_interp.files import write_folder, write_text
+from vislens_interp.report.render import render
+from vislens_interp.results.result import json_values, versions
+
+State = Literal["passed", "failed", "not run"]
+FORMAT_VERSION = 1
+FILES = ("audit.html", "audit.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test of one method's pictures.
+
+    Args:
+        method, test: Their names.
+        meaning: A sentence that says what came out, or why the test was not run.
+        state: ``"passed"`` where the whole interval lies above ``bar``.
+        value, low, high: What was measured, and its 95 % interval; None where the test was not run.
+        bar: What has to be exceeded: chance, or the control.
+    """
+
+    method: str
+    test: str
+    meaning: str
+    state: State = "not run"
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    bar: float | None = None
+
+    @classmethod
+    def of(cls, method: str, test: str, meaning: str, ends: tuple[float, float, float], bar: float) -> "Row":
+        """A test that was run; it is passed if the lower end of the interval lies above the bar."""
+        value, low, high = ends
+        return cls(method, test, meaning, "passed" if low > bar else "failed", value, low, high, bar)
+
+    @property
+    def number(self) -> str:
+        """The value with its interval, or nothing."""
+        if self.value is None:
+            return ""
+        return f"{self.value:.2f}" + ("" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]")
+
+
+@dataclass(frozen=True, eq=False)
+class AuditResult:
+    """The tests of one unit's pictures.
+
+    Args:
+        unit, layer, model: What the pictures are of.
+        rows: A row for each method and test.
+        pictures: Method to its preferred pictures (N, 3, S, S), for the page.
+        settings: JSON values: images, judge, seed, seconds.
+    """
+
+    unit: str
+    layer: str
+    model: str
+    rows: tuple[Row, ...]
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the audited methods."""
+        return list(dict.fromkeys(row.method for row in self.rows))
+
+    def of(self, method: str, *states: State) -> list[Row]:
+        """The rows of a method, of these states if any are given.
+
+        Raises:
+            KeyError: The method was not audited.
+        """
+        if method not in self.methods:
+            raise KeyError(f"method {method!r} was not audited; expected one of {', '.join(self.methods)}.")
+        return [row for row in self.rows if row.method == method and (not states or row.state in states)]
+
+    def verdict(self, method: str) -> str:
+        """Which tests a method's pictures passed, failed, and which were not run: words, never one number."""
+        parts = []
+        for state in ("failed", "passed", "not run"):
+            names = ", ".join(row.test for row in self.of(method, state))
+            parts += [f"{state}: {names}"] if names else []
+        return "; ".join(parts)
+
+    @property
+    def title(self) -> str:
+        """Model, layer and unit in one line."""
+        return f"{self.model}, {f'layer {self.layer}' if self.layer else 'output'}, unit {self.unit}"
+
+    def __str__(self) -> str:
+        return "\n".join([f"audit of {self.title}", *(f"{one}: {self.verdict(one)}" for one in self.methods)])
+
+    def __repr__(self) -> str:
+        return f"AuditResult({self.title!r}, {len(self.rows)} rows, methods={self.methods})"
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self) -> str:
+        """The page: failures first, then every row with its interval and its meaning."""
+        order = {"failed": 0, "not run": 2, "passed": 1}
+        rows = {one: sorted(self.of(one), key=lambda row: order[row.state]) for one in self.methods}
+        return render("audit.html", title=self.title, audit=self, rows=rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, as JSON values."""
+        return {
+            "kind": "vislens_interp audit",
+            "format_version": FORMAT_VERSION,
+            "unit": self.unit,
+            "layer": self.layer,
+            "model": self.model,
+            "verdict": {one: self.verdict(one) for one in self.methods},
+            "rows": [json_values(asdict(row), "row") for row in self.rows],
+            "settings": json_values(self.settings, "settings"),
+            "versions": versions(),
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``audit.html`` and ``audit.json`` into a folder, both or none; an earlier audit there is replaced.
+
+        Raises:
+            ValueError: The folder holds something else.
+            OSError: It cannot be written.
+        """
+        path = check_folder(folder)
+
+        def fill(temporary: Path) -> None:
+            write_text(temporary / "audit.html", self.html())
+            write_text(temporary / "audit.json", json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+        return write_folder(path, fill)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Raise ValueError for a folder that holds something other than an earlier audit."""
+    path = Path(folder).resolve()
+    if path.is_file():
+        raise ValueError(f"folder={str(folder)!r} is a file; expected a folder. Name another one.")
+    held = sorted(one.name for one in path.iterdir()) if path.is_dir() else []
+    strange = [name for name in held if name not in FILES and not re.fullmatch(r"\..*", name)]
+    if strange:
+        raise ValueError(
+            f"folder={str(folder)!r} holds {strange[0]!r}, not written by an earlier audit; expected a new or empty "
+            "folder, or an earlier audit, which is replaced. Name another one."
+        )
+    return path
