@@ -86,8 +86,8 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
     draws = _axis_draws(material, made) @ own
     lost = ends(1 - draws, 1 - told_of[-1][1])
     meaning = (
-        f"Likeness to the unit's own pictures, from the top layers down: {said}. With all weights random, pictures have "
-        f"to lose at least half of what the responses lose."
+        f"Likeness to the unit's own pictures, from the top layers down: {said}. With all weights random, pictures "
+        "have to lose at least half of what the responses lose."
     )
     return [Row.of(name, RANDOM, meaning, lost, (1 - max(0.0, r)) / 2)]
 

@@ -52,6 +52,7 @@ class Material:
     judge_name: str
     seed: int = 0
     pictures: dict[str, Pictures] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:

@@ -65,23 +65,13 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
     target = material.target
     if not isinstance(target, LayerTarget) or material.layer is None:
         return [Row(name, TEST, "Not run: the target shows no layers of a network.")]
-    responses, own = material.layer
-    related = torch.corrcoef(responses.T).nan_to_num(2)[own].abs()
-    others = related.argsort()[:UNRELATED].tolist()
-    theirs = [row for unit in others for row in _distinct(responses[:, unit], material.groups, THEIRS)]
-    top = material.learned.images[
-        material.top_rows(material.column, len(material.inputs) + TOP)[len(material.inputs) :]
-    ]
-    names = list(path(target, top[:1]))
-    kept = [names[row] for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})]
-    sets = {"pictures": material.make(name, maker)["increase"], "top": top, "others": material.photographs[theirs]}
-    rows = {key: {one: ranked(x) for one, x in path(target, images, kept).items()} for key, images in sets.items()}
-    alike, floor, ceiling = torch.zeros(len(sets["pictures"])).double(), 0.0, 0.0
-    for one in kept:
-        natural = rows["top"][one]
-        alike += rows["pictures"][one] @ natural.mean(0) / len(kept)
-        floor += (rows["others"][one] @ natural.mean(0)).mean().item() / len(kept)
-        ceiling += (natural[::2].mean(0) @ natural[1::2].mean(0)).item() / len(kept)
+    if "paths" not in material.known:
+        material.known["paths"] = _natural(material, target)
+    top, others = material.known["paths"]
+    made = {one: ranked(x) for one, x in path(target, material.make(name, maker)["increase"], list(top)).items()}
+    alike = torch.stack([made[one] @ natural.mean(0) for one, natural in top.items()]).mean(0)
+    floor = torch.stack([(others[one] @ natural.mean(0)).mean() for one, natural in top.items()]).mean().item()
+    ceiling = torch.stack([x[::2].mean(0) @ x[1::2].mean(0) for x in top.values()]).mean().item()
     if ceiling - floor < SMALLEST_GAP:
         why = f"top photographs share no path of their own: {ceiling:.2f} among them, {floor:.2f} with other units'."
         return [Row(name, TEST, f"Not run: {why}")]
@@ -90,11 +80,29 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
     drawn = scaled[torch.randint(len(scaled), (DRAWS, len(scaled)), generator=generator)].mean(1)
     value = ends(drawn, scaled.mean().item())
     meaning = (
-        f"Activations over {len(kept)} layers: rank correlation {alike.mean():.2f} with top photographs, which have "
+        f"Activations over {len(top)} layers: rank correlation {alike.mean():.2f} with top photographs, which have "
         f"{ceiling:.2f} among themselves and {floor:.2f} with those of unrelated units. As a share of that way: "
         f"{value[0]:.2f}."
     )
     return [Row.of(name, TEST, meaning, value, 0.0)]
+
+
+def _natural(material: Material, target: LayerTarget) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Ranked activations by layer of top photographs, and of those of units that have nothing to do with this one."""
+    assert material.layer is not None
+    responses, own = material.layer
+    related = torch.corrcoef(responses.T).nan_to_num(2)[own].abs()
+    theirs = [
+        row
+        for unit in related.argsort()[:UNRELATED].tolist()
+        for row in _distinct(responses[:, unit], material.groups, THEIRS)
+    ]
+    shown = len(material.inputs)
+    top = material.learned.images[material.top_rows(material.column, shown + TOP)[shown:]]
+    names = list(path(target, top[:1]))
+    kept = [names[row] for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})]
+    natural, others = (path(target, images, kept) for images in (top, material.photographs[theirs]))
+    return tuple({one: ranked(x) for one, x in seen.items()} for seen in (natural, others))
 
 
 def _distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:

@@ -58,7 +58,8 @@ def weighted_pearson(score: Tensor, responses: Tensor, weights: Tensor) -> Tenso
     """(D,) correlation in each draw (D, N)."""
     share = weights / weights.sum(1, keepdim=True)
     a, b = (values[None] - (share @ values)[:, None] for values in (score, responses))
-    return (share * a * b).sum(1) / ((share * a**2).sum(1) * (share * b**2).sum(1)).sqrt()
+    spread = ((share * a**2).sum(1) * (share * b**2).sum(1)).sqrt()
+    return torch.where(spread > 1e-12, (share * a * b).sum(1) / spread.clamp_min(1e-300), 0.0)  # 0: nothing is said
 
 
 def average_precision(score: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def prediction(material: Material, name: str, maker: Method) -> list[Row]:
 
 
 def shuffled(material: Material, name: str, given: str | Method, maker: Method, repeats: int = 1) -> list[Row]:
-    """The same method on responses that were dealt out to the wrong images: pictures must tell less, evidence refuse."""
+    """The same method on responses dealt out to the wrong images: pictures must tell less, and evidence refuse."""
     if not (is_edit(maker) or type(maker) is NaturalImages) or not maker.uses_responses:
         why = "Not asked: it learns nothing from natural responses that could be shuffled."
         return [Row(name, SHUFFLED, why)]
@@ -129,7 +130,7 @@ def shuffled(material: Material, name: str, given: str | Method, maker: Method, 
             kept.append(told(own, responses, weights, EXTREME) - told(score, responses, weights, EXTREME))
     gap = ends(torch.stack(draws).mean(0), torch.stack(points).mean().item())
     meaning = (
-        f"Of the extreme pairs, pictures of the same method on shuffled responses tell {100 * gap[0]:.0f} of 100 fewer. "
+        f"Of 100 extreme pairs, pictures of the same method on shuffled responses tell {100 * gap[0]:.0f} fewer. "
         "If that is not above 0, what the pictures tell has another source than the responses."
     )
     rows = [Row.of(name, SHUFFLED, meaning, gap, 0.0)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AUDITED = ("edit", "natural_images", "random_images")
 """Ours, the bar, and a control that has to fail."""
-PICTURES, PICTURES_FULL = 6, 9
+PICTURES, PICTURES_FULL = 8, 9
 """Pictures each way that a method is judged by; the machine interpretability score takes nine."""
 FEWEST = 20
 """Photographs that judge, at least: of fewer, intervals hold everything."""
@@ -51,7 +51,7 @@ def audit(
 
     Args:
         lens: It is fitted first if it is not.
-        images: Photographs that the fit has not seen, 26 at least (29 with ``full``): the first few are edited, the
+        images: Photographs that the fit has not seen, 28 at least (29 with ``full``): the first few are edited, the
             others judge. None takes the reference pictures that the fit held out.
         methods: Names, or methods; a mapping of label to either gives them other labels.
         full: All tests. Minutes, for networks with random weights are read and fitted too.
@@ -71,21 +71,7 @@ def audit(
     started = time.perf_counter()
     see, judge_name = (judge, "given") if judge is not None else independent_judge(lens.target, lens.backend.size)
     material = Material(lens, place, inputs, photographs, groups, see, judge_name, seed)
-    rows: list[Row] = []
-    for label, given in named.items():
-        try:
-            maker = lens.maker(given)
-        except ValueError as error:  # it cannot work here: no gradients, synthetic images
-            rows.append(Row(label, "all tests", f"Not run: {error}"))
-            continue
-        rows += prediction(material, label, maker)
-        rows += shuffled(material, label, given, maker, REPEATS if full else 1)
-        rows += paths(material, label, maker)
-        if full:
-            rows += randomisation(material, label, given, maker)
-            rows += transfer(material, label, maker)
-            rows += identification(material, label, maker)
-            rows += interpretability(material, label, maker)
+    rows = [row for label, given in named.items() for row in rows_of(material, label, given, full=full)]
     described = lens.target.describe()
     return AuditResult(
         unit=lens.target.names[place],
@@ -104,6 +90,21 @@ def audit(
             "evidence": None if (known := lens.evidence_.get(lens.target.names[place])) is None else str(known),
         },
     )
+
+
+def rows_of(material: Material, label: str, given: str | Method, *, full: bool = False) -> list[Row]:
+    """The rows of one method."""
+    try:
+        maker = material.lens.maker(given)
+    except ValueError as error:  # it cannot work here: no gradients, synthetic images
+        return [Row(label, "all tests", f"Not run: {error}")]
+    rows = [*prediction(material, label, maker), *shuffled(material, label, given, maker, REPEATS if full else 1)]
+    rows += paths(material, label, maker)
+    if full:
+        rows += randomisation(material, label, given, maker)
+        for test in (transfer, identification, interpretability):
+            rows += test(material, label, maker)
+    return rows
 
 
 def _split(lens: "FeatureLens", images: ImageSource | None, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -227,5 +227,6 @@ def _settings(
         "reference_set": lens.reference_set.kind,
         "similarity_network": getattr(backend, "feature_extractor_name", f"{backend.name} feature extractor"),
         "target": lens.target.describe(),
+        "audit": {unit: {name: one.verdict(name) for name in one.methods} for unit, one in lens.audits_.items()},
         "settings": described.describe(),
     }
