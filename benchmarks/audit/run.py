@@ -212,8 +212,10 @@ def work(bench: Bench, units: int) -> list[tuple[str, Any]]:
                 cells.append((f"shuffled-{stem}", lambda a=arguments: shuffled_cell(bench, *a)))
         if place < FOOLED:
             unit = chosen["convnet", "conv3"][place]
-            for kind in ("switch", "silent"):
-                cells.append((f"fooled-{kind}-{unit}", lambda k=kind, u=unit, p=place: fooled_cell(bench, k, u, p)))
+            cells += [
+                (f"fooled-{kind}-{unit}", lambda k=kind, u=unit, p=place: fooled_cell(bench, k, u, p))
+                for kind in ("switch", "silent")
+            ]
     return cells
 
 

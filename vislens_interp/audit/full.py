@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vislens_interp.audit.material import DRAWS, Material, ends
 from vislens_interp.audit.paths import path
-from vislens_interp.audit.prediction import picture_score, weighted_pearson, with_ends
+from vislens_interp.audit.prediction import of_random_pictures, picture_score, weighted_pearson, with_ends
 from vislens_interp.audit.result import Row
 from vislens_interp.evaluation.compare import build
 from vislens_interp.math import pearson
@@ -146,17 +146,18 @@ def identification(material: Material, name: str, maker: Method) -> list[Row]:
     others = [alive[row] for row in order.tolist()]
     score = picture_score(material, material.make(name, maker))
 
-    def beaten(weights: Tensor) -> Tensor:
+    def beaten(score: Tensor, weights: Tensor) -> Tensor:
         mine = weighted_pearson(score, responses[:, own], weights)
         theirs = torch.stack([weighted_pearson(score, responses[:, unit], weights) for unit in others])
         return (mine[None] > theirs.nan_to_num(-1)).double().mean(0)
 
-    share = with_ends(beaten, material)
+    share = with_ends(lambda weights: beaten(score, weights), material)
+    control = of_random_pictures(material, IDENTIFIED, beaten)
     meaning = (
         f"What the pictures predict fits this unit better than {share[0]:.0%} of {len(others)} others of its layer; "
         "guessing, 50%."
     )
-    return [Row.of(name, IDENTIFIED, meaning, share, 0.5)]
+    return [Row.of(name, IDENTIFIED, meaning, share, 0.5, control)]
 
 
 def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
@@ -170,11 +171,15 @@ def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
     count = min(TASKS, len(responses) // 2)
     order = responses.argsort(descending=True, stable=True)
     score = picture_score(material, material.make(name, maker))
-    right = (score[order[:count]] > score[order[-count:].flip(0)]).double()
+    first, second = order[:count], order[-count:].flip(0)
+    right = (score[first] > score[second]).double()
     generator = torch.Generator().manual_seed(material.seed)
     value = ends(right[torch.randint(count, (DRAWS, count), generator=generator)].mean(1), right.mean().item())
     meaning = (
         f"{value[0]:.0%} of {count} tasks with {len(material.inputs)} pictures each way; guessing, 50%. Not calibrated "
         "on people's answers: not to be compared with published scores."
     )
-    return [Row.of(name, MIS, meaning, value, 0.5)]
+    control = of_random_pictures(
+        material, MIS, lambda score, weights: (score[first] > score[second]).double().mean()[None]
+    )
+    return [Row.of(name, MIS, meaning, value, 0.5, control)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vislens_interp import zoo
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods.base import Method
-from vislens_interp.methods.natural_images import NaturalImages
+from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget, Target
@@ -107,6 +107,9 @@ class Material:
             return self.pictures[name]
         if type(maker) is NaturalImages:  # one crop of each photograph, which the method itself does not ask for
             column = self.column
+            self.pictures[name] = {"increase": self.top(column), "decrease": self.top(-column)}
+        elif type(maker) is RandomImages:  # one set each way; the method itself shows the same both ways
+            column = torch.rand(len(self.learned), generator=torch.Generator().manual_seed(self.seed))
             self.pictures[name] = {"increase": self.top(column), "decrease": self.top(-column)}
         else:
             self.pictures[name] = self.draw(maker)

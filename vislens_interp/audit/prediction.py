@@ -17,6 +17,9 @@ from vislens_interp.metrics.similarity import unit_features
 
 EXTREME = 0.1
 """Share of the photographs at each end that extreme pairs come from, and that AUPRC is to find."""
+RANDOM_SETS = 100
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Scores (N,) and weights (D, N) to (D,)."""
 EXTREMES, PAIRS, PEARSON, AUPRC = "2AFC, extremes", "2AFC, random pairs", "Pearson", "AUPRC"
 SHUFFLED, REFUSAL = "against shuffled responses", "evidence of shuffled responses"
 
@@ -75,6 +78,30 @@ def with_ends(measure: Callable[[Tensor], Tensor], material: Material) -> tuple[
     return ends(measure(material.weights), measure(once).item())
 
 
+def of_random_pictures(material: Material, name: str, measure: Measure) -> float:
+    """What 95 % of random photographs reach, put in the place of the pictures: the bar of a measure.
+
+    A direction in the judge's features that has nothing to do with the unit may still fit its responses by chance, and
+    intervals over photographs do not know that. As many photographs as there are pictures are drawn for either sense;
+    they leave the set that is asked.
+    """
+    key = f"random pictures, {name}"
+    if key not in material.known:
+        natural, count = unit_features(material.features, "photographs"), len(material.inputs)
+        count = min(count, len(natural) // 4)
+        generator = torch.Generator().manual_seed(material.seed)
+        found = []
+        for _ in range(RANDOM_SETS):
+            order = torch.randperm(len(natural), generator=generator)
+            up, down = order[:count], order[count : 2 * count]
+            weights = torch.ones(1, len(natural), dtype=torch.float64)
+            weights[0, order[: 2 * count]] = 0
+            found.append(measure(natural @ (natural[up].mean(0) - natural[down].mean(0)), weights))
+        values = torch.cat(found)
+        material.known[key] = values[values.isfinite()].quantile(0.95).item()
+    return material.known[key]
+
+
 def prediction(material: Material, name: str, maker: Method) -> list[Row]:
     """Four views of one question: do the pictures tell how the unit answers photographs?"""
     responses = material.responses
@@ -84,33 +111,38 @@ def prediction(material: Material, name: str, maker: Method) -> list[Row]:
     score = picture_score(material, material.make(name, maker))
     top = torch.zeros(len(responses), dtype=torch.float64)
     top[responses.argsort(descending=True, stable=True)[: max(1, int(EXTREME * len(responses)))]] = 1
-    extreme = with_ends(lambda weights: told(score, responses, weights, EXTREME), material)
-    every = with_ends(lambda weights: told(score, responses, weights), material)
-    r = with_ends(lambda weights: weighted_pearson(score, responses, weights), material)
-    area = with_ends(lambda weights: average_precision(score, top, weights), material)
     base = top.mean().item()
-    return [
-        Row.of(
-            name,
-            EXTREMES,
-            f"Of two photographs, one of the {EXTREME:.0%} that drive the unit most and one of the {EXTREME:.0%} that "
-            f"do least, the pictures tell the first in {extreme[0]:.0%}; guessing tells 50%.",
-            extreme,
+    tests: dict[str, tuple[Measure, float, str]] = {
+        EXTREMES: (
+            lambda score, weights: told(score, responses, weights, EXTREME),
             0.5,
+            f"Of two photographs, one of the {EXTREME:.0%} that drive the unit most and one of the {EXTREME:.0%} that "
+            "do least, the pictures tell the first in a share of {value:.2f}; guessing, 0.5",
         ),
-        Row.of(name, PAIRS, f"Of any two photographs, they tell {every[0]:.0%}; guessing tells 50%.", every, 0.5),
-        Row.of(
-            name, PEARSON, f"Likeness to the pictures correlates with the response by {r[0]:.2f}; chance is 0.", r, 0.0
+        PAIRS: (
+            lambda score, weights: told(score, responses, weights),
+            0.5,
+            "Of any two photographs, they tell the stronger in a share of {value:.2f}; guessing, 0.5",
         ),
-        Row.of(
-            name,
-            AUPRC,
-            f"Photographs in the order of their likeness to the pictures: the strongest {EXTREME:.0%} are found with a "
-            f"mean precision of {area[0]:.2f}; chance is {base:.2f}.",
-            area,
+        PEARSON: (
+            lambda score, weights: weighted_pearson(score, responses, weights),
+            0.0,
+            "Likeness to the pictures correlates with the response by {value:.2f}; chance is 0",
+        ),
+        AUPRC: (
+            lambda score, weights: average_precision(score, top, weights),
             base,
+            "Photographs in the order of their likeness to the pictures: those that drive the unit most are found with "
+            f"a mean precision of {{value:.2f}}; chance is {base:.2f}",
         ),
-    ]
+    }
+    rows = []
+    for test, (measure, chance, meaning) in tests.items():
+        ends = with_ends(lambda weights, measure=measure: measure(score, weights), material)
+        control = of_random_pictures(material, test, measure)
+        said = f"{meaning.format(value=ends[0])}. Random photographs reach {control:.2f}."
+        rows.append(Row.of(name, test, said, ends, chance, control))
+    return rows
 
 
 def shuffled(material: Material, name: str, given: str | Method, maker: Method, repeats: int = 1) -> list[Row]:

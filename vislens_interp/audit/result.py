@@ -25,9 +25,9 @@ class Row:
     Args:
         method, test: Their names.
         meaning: A sentence that says what came out, or why the test was not run.
-        state: ``"passed"`` where the whole interval lies above ``bar``.
+        state: ``"passed"`` where the value exceeds ``bar`` and the whole interval lies above chance.
         value, low, high: What was measured, and its 95 % interval; None where the test was not run.
-        bar: What has to be exceeded: chance, or the control.
+        bar: What has to be exceeded: chance, or what a control reaches.
     """
 
     method: str
@@ -40,10 +40,19 @@ class Row:
     bar: float | None = None
 
     @classmethod
-    def of(cls, method: str, test: str, meaning: str, ends: tuple[float, float, float], bar: float) -> "Row":
-        """A test that was run; it is passed if the lower end of the interval lies above the bar."""
+    def of(
+        cls,
+        method: str,
+        test: str,
+        meaning: str,
+        ends: tuple[float, float, float],
+        chance: float,
+        control: float | None = None,
+    ) -> "Row":
+        """A test that was run: passed if the interval lies above chance, and the value above the control's, if any."""
         value, low, high = ends
-        return cls(method, test, meaning, "passed" if low > bar else "failed", value, low, high, bar)
+        bar = chance if control is None else max(chance, control)
+        return cls(method, test, meaning, "passed" if low > chance and value > bar else "failed", value, low, high, bar)
 
     @property
     def number(self) -> str:
