@@ -119,7 +119,7 @@ def test_a_verdict_is_in_words_and_on_the_page(audited, tmp_path):
     said = audited.verdict("lying")
     assert said.startswith("failed: 2AFC, extremes, 2AFC, random pairs")
     page = audited.html()
-    assert page.index("Of two photographs") < page.index("Settings")
+    assert page.index("Of a photograph that drives") < page.index("Settings")
     folder = audited.save(tmp_path / "audit")
     assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json"]
     content = json.loads((folder / "audit.json").read_text())

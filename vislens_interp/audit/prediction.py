@@ -116,13 +116,12 @@ def prediction(material: Material, name: str, maker: Method) -> list[Row]:
         EXTREMES: (
             lambda score, weights: told(score, responses, weights, EXTREME),
             0.5,
-            f"Of two photographs, one of the {EXTREME:.0%} that drive the unit most and one of the {EXTREME:.0%} that "
-            "do least, the pictures tell the first in a share of {value:.2f}; guessing, 0.5",
+            "Of a photograph that drives it most and one that does least, they tell which in {value:.2f}; chance 0.5",
         ),
         PAIRS: (
             lambda score, weights: told(score, responses, weights),
             0.5,
-            "Of any two photographs, they tell the stronger in a share of {value:.2f}; guessing, 0.5",
+            "Of any two photographs, they tell which drives the unit more in {value:.2f}; chance 0.5",
         ),
         PEARSON: (
             lambda score, weights: weighted_pearson(score, responses, weights),
@@ -132,8 +131,7 @@ def prediction(material: Material, name: str, maker: Method) -> list[Row]:
         AUPRC: (
             lambda score, weights: average_precision(score, top, weights),
             base,
-            "Photographs in the order of their likeness to the pictures: those that drive the unit most are found with "
-            f"a mean precision of {{value:.2f}}; chance is {base:.2f}",
+            f"Likeness to the pictures finds the top {EXTREME:.0%} at a precision of {{value:.2f}}; chance {base:.2f}",
         ),
     }
     rows = []
