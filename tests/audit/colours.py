@@ -58,5 +58,5 @@ class Painter(Method):
 def smooth(count, seed):
     """Pictures at 32 px, unlike one another in colour."""
     generator = torch.Generator().manual_seed(seed)
-    base = torch.rand(count, 3, 1, 1, generator=generator) + 0.2 * torch.randn(count, 3, 4, 4, generator=generator)
-    return nn.functional.interpolate(base, size=32, mode="bilinear").clamp(0, 1)
+    colour, places = torch.randn(count, 3, 1, 1, generator=generator), torch.randn(count, 3, 4, 4, generator=generator)
+    return nn.functional.interpolate(0.5 + 0.1 * colour + 0.2 * places, size=32, mode="bilinear").clamp(0, 1)

@@ -2,6 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.append(str(Path(__file__).parent))  # for colours.py, which is no test
 from colours import QUICK, Bare, Colours, smooth
@@ -11,7 +12,8 @@ from vislens_interp import FeatureLens
 
 @pytest.fixture(scope="session")
 def judge():
-    return lambda images: images.mean((2, 3)) - 0.5
+    """Colours at sixteen places: (N, 48). In fewer dimensions random pictures would tell as much."""
+    return lambda images: torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1) - 0.5
 
 
 @pytest.fixture(scope="session")

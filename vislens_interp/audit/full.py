@@ -5,15 +5,18 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.audit.material import DRAWS, Material, ends
+from vislens_interp.audit.material import Material, Pictures, ends
 from vislens_interp.audit.paths import path
 from vislens_interp.audit.prediction import of_random_pictures, picture_score, weighted_pearson, with_ends
 from vislens_interp.audit.result import Row
 from vislens_interp.evaluation.compare import build
+from vislens_interp.landscape.prior import SENSES
 from vislens_interp.math import pearson
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.methods.natural_images import NaturalImages
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.target import LayerTarget
 
 RANDOM, TRANSFER, IDENTIFIED, MIS = "random weights", "transfer", "identification", "uncalibrated MIS"
@@ -27,19 +30,9 @@ TASKS = 20
 
 def with_model(target: LayerTarget, model: nn.Module) -> LayerTarget:
     """The same units of a network of the same architecture, read in the same way."""
-    return LayerTarget(
-        model,
-        target.layer or None,
-        target.units if len(target.units) > 1 else target.units[0],
-        pool=target.pool,
-        layout=target.declared_layout,
-        output=target.output,
-        call=target.call,
-        preprocess=target.preprocess,
-        batch_size=target.batch_size,
-        image_size=target._image_size,
-        forward_args=target.forward_args or None,
-    )
+    other = copy.copy(target)
+    other.model, other._forward = model, Forward(model, target.forward_args or None)
+    return other
 
 
 def permuted(model: nn.Module, names: list[str], seed: int) -> nn.Module:
@@ -83,8 +76,8 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
     said = ", ".join(f"{likeness:.2f} where responses keep r = {kept:.2f}" for kept, likeness, _ in told_of)
     if made is None:
         return [Row(name, RANDOM, "Not run: with random weights the unit is silent.")]
-    draws = _axis_draws(material, made) @ own
-    lost = ends(1 - draws, 1 - told_of[-1][1])
+    up, down = (material.redrawn(nn.functional.normalize(material.see(made[sense]), dim=1)) for sense in SENSES)
+    lost = ends(1 - nn.functional.normalize(up - down, dim=1) @ own, 1 - told_of[-1][1])
     meaning = (
         f"Likeness to the unit's own pictures, from the top layers down: {said}. With all weights random, pictures "
         "have to lose at least half of what the responses lose."
@@ -92,30 +85,16 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
     return [Row.of(name, RANDOM, meaning, lost, (1 - max(0.0, r)) / 2)]
 
 
-def _pictures(material: Material, given: str | Method, target: LayerTarget, reference) -> dict:
+def _pictures(material: Material, given: str | Method, target: LayerTarget, reference: ReferenceSet) -> Pictures:
     """Pictures of a method for another target, fitted anew without controls."""
     maker = build(given, material.lens.fitted_method) if isinstance(given, str) else copy.deepcopy(given)
     if isinstance(maker, LandscapeMethod):
         maker.override(shuffles=0)
     maker.fit(target, material.lens.backend, reference)
     if type(maker) is NaturalImages:
-        column = reference.responses[:, material.unit]
-        rows = {
-            sense: (sign * column).argsort(descending=True)[: len(material.inputs)]
-            for sense, sign in (("increase", 1), ("decrease", -1))
-        }
-        return {sense: reference.images[one.tolist()] for sense, one in rows.items()}
-    return dict(material.draw(maker))
-
-
-def _axis_draws(material: Material, pictures: dict) -> Tensor:
-    """(D, F) axes of pictures that are drawn again, preferred and suppressed apart."""
-    generator = torch.Generator().manual_seed(material.seed)
-    means = []
-    for sense in ("increase", "decrease"):
-        rows = nn.functional.normalize(material.see(pictures[sense]), dim=1)
-        means.append(rows[torch.randint(len(rows), (DRAWS, len(rows)), generator=generator)].mean(1))
-    return nn.functional.normalize(means[0] - means[1], dim=1)
+        assert reference.responses is not None  # they were read above
+        return material.extremes(reference.responses[:, material.unit], reference)
+    return material.draw(maker)
 
 
 def transfer(material: Material, name: str, maker: Method) -> list[Row]:
@@ -125,10 +104,8 @@ def transfer(material: Material, name: str, maker: Method) -> list[Row]:
     best = int(related.argmax())
     sd = features[:, best].std().clamp_min(1e-12)
     pictures = material.make(name, maker)
-    up, down = (material.see(pictures[sense])[:, best] / sd for sense in ("increase", "decrease"))
-    generator = torch.Generator().manual_seed(material.seed)
-    drawn = [one[torch.randint(len(one), (DRAWS, len(one)), generator=generator)].mean(1) for one in (up, down)]
-    gap = ends(drawn[0] - drawn[1], (up.mean() - down.mean()).item())
+    up, down = (material.see(pictures[sense])[:, best] / sd for sense in SENSES)
+    gap = ends(material.redrawn(up) - material.redrawn(down), (up.mean() - down.mean()).item())
     meaning = (
         f"Feature {best} of the judge matches the unit best (r = {related[best]:.2f} over photographs); preferred "
         f"pictures drive it {gap[0]:+.2f} SD more than suppressed ones."
@@ -173,8 +150,7 @@ def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
     score = picture_score(material, material.make(name, maker))
     first, second = order[:count], order[-count:].flip(0)
     right = (score[first] > score[second]).double()
-    generator = torch.Generator().manual_seed(material.seed)
-    value = ends(right[torch.randint(count, (DRAWS, count), generator=generator)].mean(1), right.mean().item())
+    value = ends(material.redrawn(right), right.mean().item())
     meaning = (
         f"{value[0]:.0%} of {count} tasks with {len(material.inputs)} pictures each way; guessing, 50%. Not calibrated "
         "on people's answers: not to be compared with published scores."

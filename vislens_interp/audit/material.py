@@ -105,12 +105,11 @@ class Material:
         """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits."""
         if name in self.pictures:
             return self.pictures[name]
-        if type(maker) is NaturalImages:  # one crop of each photograph, which the method itself does not ask for
-            column = self.column
-            self.pictures[name] = {"increase": self.top(column), "decrease": self.top(-column)}
-        elif type(maker) is RandomImages:  # one set each way; the method itself shows the same both ways
-            column = torch.rand(len(self.learned), generator=torch.Generator().manual_seed(self.seed))
-            self.pictures[name] = {"increase": self.top(column), "decrease": self.top(-column)}
+        if isinstance(maker, NaturalImages):  # one crop of each photograph, which the methods themselves do not ask for
+            generator = torch.Generator().manual_seed(self.seed)
+            random = type(maker) is RandomImages
+            column = torch.rand(len(self.learned), generator=generator) if random else self.column
+            self.pictures[name] = self.extremes(column)
         else:
             self.pictures[name] = self.draw(maker)
         return self.pictures[name]
@@ -129,23 +128,35 @@ class Material:
         assert self.learned.responses is not None  # a fitted lens has them
         return self.learned.responses[:, self.unit]
 
-    def top_rows(self, column: Tensor, count: int) -> list[int]:
-        """Rows of the learned reference images with the largest values, one crop of each photograph."""
-        rows: dict[int, int] = {}
-        for row in column.argsort(descending=True, stable=True).tolist():
-            rows.setdefault(int(self.learned.groups[row]), row)
-            if len(rows) == count:
-                break
-        return list(rows.values())
+    def extremes(self, column: Tensor, reference: ReferenceSet | None = None) -> Pictures:
+        """Reference images with the largest and the smallest values, one crop of each photograph."""
+        reference = self.learned if reference is None else reference
+        count = len(self.inputs)
+        rows = {
+            "increase": distinct(column, reference.groups, count),
+            "decrease": distinct(-column, reference.groups, count),
+        }
+        return {sense: reference.images[rows[sense]] for sense in SENSES}
 
-    def top(self, column: Tensor) -> Tensor:
-        """Those images, as many as there are pictures."""
-        return self.learned.images[self.top_rows(column, len(self.inputs))]
+    def redrawn(self, values: Tensor) -> Tensor:
+        """(D, ...) means of values (N, ...) whose rows are drawn again."""
+        generator = torch.Generator().manual_seed(self.seed + len(values))
+        return values[torch.randint(len(values), (DRAWS, len(values)), generator=generator)].mean(1)
 
     def axis(self, pictures: Pictures) -> Tensor:
         """(F,) where preferred pictures lie from suppressed ones, in the judge's features, of length 1."""
         from_to = [nn.functional.normalize(self.see(pictures[sense]), dim=1).mean(0) for sense in SENSES]
         return nn.functional.normalize(from_to[0] - from_to[1], dim=0)
+
+
+def distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
+    """Rows with the largest values, one of each group."""
+    rows: dict[int, int] = {}
+    for row in column.argsort(descending=True, stable=True).tolist():
+        rows.setdefault(int(groups[row]), row)
+        if len(rows) == count:
+            break
+    return list(rows.values())
 
 
 def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Tensor], str]:

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from vislens_interp.audit.material import DRAWS, Material, ends
+from vislens_interp.audit.material import Material, distinct, ends
 from vislens_interp.audit.result import Row
 from vislens_interp.methods.base import Method
 from vislens_interp.targets.target import LayerTarget
@@ -76,9 +76,7 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
         why = f"top photographs share no path of their own: {ceiling:.2f} among them, {floor:.2f} with other units'."
         return [Row(name, TEST, f"Not run: {why}")]
     scaled = (alike - floor) / (ceiling - floor)
-    generator = torch.Generator().manual_seed(material.seed)
-    drawn = scaled[torch.randint(len(scaled), (DRAWS, len(scaled)), generator=generator)].mean(1)
-    value = ends(drawn, scaled.mean().item())
+    value = ends(material.redrawn(scaled), scaled.mean().item())
     meaning = (
         f"Activations over {len(top)} layers: rank correlation {alike.mean():.2f} with top photographs, which have "
         f"{ceiling:.2f} among themselves and {floor:.2f} with those of unrelated units. As a share of that way: "
@@ -95,21 +93,11 @@ def _natural(material: Material, target: LayerTarget) -> tuple[dict[str, Tensor]
     theirs = [
         row
         for unit in related.argsort()[:UNRELATED].tolist()
-        for row in _distinct(responses[:, unit], material.groups, THEIRS)
+        for row in distinct(responses[:, unit], material.groups, THEIRS)
     ]
     shown = len(material.inputs)
-    top = material.learned.images[material.top_rows(material.column, shown + TOP)[shown:]]
+    top = material.learned.images[distinct(material.column, material.learned.groups, shown + TOP)[shown:]]
     names = list(path(target, top[:1]))
     kept = [names[row] for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})]
     natural, others = (path(target, images, kept) for images in (top, material.photographs[theirs]))
     return tuple({one: ranked(x) for one, x in seen.items()} for seen in (natural, others))
-
-
-def _distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
-    """Rows with the largest values, one of each group."""
-    rows: dict[int, int] = {}
-    for row in column.argsort(descending=True, stable=True).tolist():
-        rows.setdefault(int(groups[row]), row)
-        if len(rows) == count:
-            break
-    return list(rows.values())

@@ -177,7 +177,7 @@ def _on_shuffled(material: Material, given: str | Method, maker: Method, seed: i
         count = len(material.learned)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
         column = material.column[order]
-        return {"increase": material.top(column), "decrease": material.top(-column)}, None
+        return material.extremes(column), None
     ours = material.lens.fitted_method
     control = Shuffled(build(given, ours) if isinstance(given, str) else copy.deepcopy(given), seed=seed)
     fit_beside(control, ours, material.lens.reference_set)
