@@ -24,7 +24,7 @@ from benchmarks.common.provenance import provenance
 from benchmarks.pictures.run import INPUTS, layer_width, photographs, reference_responses, save_features
 from vislens_interp.audit.fooling import agreement, fool
 from vislens_interp.audit.full import identification, interpretability, transfer
-from vislens_interp.audit.material import Material, independent_judge
+from vislens_interp.audit.material import Material, axis, independent_judge
 from vislens_interp.audit.paths import paths
 from vislens_interp.audit.prediction import prediction
 
@@ -85,8 +85,8 @@ class Bench:
         """What the tests of a unit need; ``natural`` (N, C) are the layer's responses to the photographs, if known."""
         rows = torch.arange(number * PICTURES, (number + 1) * PICTURES) % INPUTS
         groups = torch.arange(len(self.others))
-        judge, judge_name = self.judges[name]
-        made = Material(lens, 0, self.inputs[rows], self.others, groups, judge, judge_name, self.seed)
+        judge, _ = self.judges[name]
+        made = Material(lens, 0, self.inputs[rows], self.others, groups, judge, self.seed)
         if natural is not None:
             made.__dict__["layer"] = (natural.double(), lens.target.units[0])
         if name not in self.seen:
@@ -161,13 +161,14 @@ def fooled_cell(bench: Bench, construction: Any, unit: int, number: int) -> dict
     for label in ("edit", "natural_images", *ASCENTS):
         given: Any = ascent(label) if label in ASCENTS else label
         before, after = (one.make(label, one.lens.maker(given)) for one in (first, second))
-        rows = prediction(second, label, fooled.maker(given))
+        maker = honest.maker("edit")  # the pictures of both are made
+        rows = prediction(second, label, maker)
         means = [honest.target.responses(one["increase"])[:, 0].double().mean() for one in (before, after)]
         drive = [((mean - column.mean()) / column.std()).item() for mean in means]
         result["methods"][label] = {
             "rows": [asdict(row) for row in rows],
-            "honest rows": [asdict(row) for row in prediction(first, label, honest.maker(given))],
-            "likeness": (first.axis(before) @ first.axis(after)).item(),
+            "honest rows": [asdict(row) for row in prediction(first, label, maker)],
+            "likeness": (axis(first.seen(label, maker)) @ axis(second.seen(label, maker))).item(),
             "honest unit, SD": drive,
             "pixels": (before["increase"] - after["increase"]).abs().max().item(),
         }

@@ -5,12 +5,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.audit.material import Material, Pictures, ends
+from vislens_interp.audit.material import Material, Pictures, axis, ends
 from vislens_interp.audit.paths import path
 from vislens_interp.audit.prediction import of_random_pictures, picture_score, weighted_pearson, with_ends
 from vislens_interp.audit.result import Row
 from vislens_interp.evaluation.compare import build
-from vislens_interp.landscape.prior import SENSES
 from vislens_interp.math import pearson
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeMethod
@@ -59,25 +58,24 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
     layers = list(path(target, material.photographs[:1]))
     reference = material.lens.reference_set
     thin = reference.at(range(0, len(reference), THINNED)).without_responses()
-    own, told_of = material.axis(material.make(name, maker)), []
+    own, told_of = axis(material.seen(name, maker)), []
     for share in STAGES:
-        changed = with_model(
-            target, permuted(target.model, layers[-max(1, round(share * len(layers))) :], material.seed)
-        )
+        names = layers[-max(1, round(share * len(layers))) :]
+        changed = with_model(target, permuted(target.model, names, material.seed))
         natural = changed.responses(material.photographs)[:, material.unit].double()
         r = 0.0 if natural.std() == 0 else pearson(natural, material.responses).item()
         read = thin.with_responses(thin.read_by(changed))
         if read.responses is None or (read.responses.std(0) == 0).any():
             told_of.append((r, 0.0, None))  # a silent unit has no pictures that could be alike
             continue
-        made = _pictures(material, given, changed, read)
-        told_of.append((r, (material.axis(made) @ own).item(), made))
-    r, _, made = told_of[-1]
-    said = ", ".join(f"{likeness:.2f} where responses keep r = {kept:.2f}" for kept, likeness, _ in told_of)
-    if made is None:
+        seen = material.view(_pictures(material, given, changed, read))
+        told_of.append((r, (axis(seen) @ own).item(), seen))
+    r, likeness, seen = told_of[-1]
+    said = ", ".join(f"{alike:.2f} where responses keep r = {kept:.2f}" for kept, alike, _ in told_of)
+    if seen is None:
         return [Row(name, RANDOM, "Not run: with random weights the unit is silent.")]
-    up, down = (material.redrawn(nn.functional.normalize(material.see(made[sense]), dim=1)) for sense in SENSES)
-    lost = ends(1 - nn.functional.normalize(up - down, dim=1) @ own, 1 - told_of[-1][1])
+    up, down = (material.redrawn(rows) for rows in seen.values())
+    lost = ends(1 - nn.functional.normalize(up - down, dim=1) @ own, 1 - likeness)
     meaning = (
         f"Likeness to the unit's own pictures, from the top layers down: {said}. With all weights random, pictures "
         "have to lose at least half of what the responses lose."
@@ -103,8 +101,7 @@ def transfer(material: Material, name: str, maker: Method) -> list[Row]:
     related = torch.nan_to_num(pearson(features, responses[:, None].expand_as(features)), -1.0)
     best = int(related.argmax())
     sd = features[:, best].std().clamp_min(1e-12)
-    pictures = material.make(name, maker)
-    up, down = (material.see(pictures[sense])[:, best] / sd for sense in SENSES)
+    up, down = (rows[:, best] / sd for rows in material.seen(name, maker).values())
     gap = ends(material.redrawn(up) - material.redrawn(down), (up.mean() - down.mean()).item())
     meaning = (
         f"Feature {best} of the judge matches the unit best (r = {related[best]:.2f} over photographs); preferred "
@@ -121,7 +118,7 @@ def identification(material: Material, name: str, maker: Method) -> list[Row]:
     alive = [unit for unit in range(responses.shape[1]) if unit != own and responses[:, unit].std() > 0]
     order = torch.randperm(len(alive), generator=torch.Generator().manual_seed(material.seed))[: CANDIDATES - 1]
     others = [alive[row] for row in order.tolist()]
-    score = picture_score(material, material.make(name, maker))
+    score = picture_score(material, material.seen(name, maker))
 
     def beaten(score: Tensor, weights: Tensor) -> Tensor:
         mine = weighted_pearson(score, responses[:, own], weights)
@@ -147,7 +144,7 @@ def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
     responses = material.responses
     count = min(TASKS, len(responses) // 2)
     order = responses.argsort(descending=True, stable=True)
-    score = picture_score(material, material.make(name, maker))
+    score = picture_score(material, material.seen(name, maker))
     first, second = order[:count], order[-count:].flip(0)
     right = (score[first] > score[second]).double()
     value = ends(material.redrawn(right), right.mean().item())

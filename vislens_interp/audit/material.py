@@ -39,7 +39,6 @@ class Material:
         groups: (N,) which of them are crops of one photograph: what the bootstrap draws.
         judge: Images (N, 3, S, S) in [0, 1] to features (N, F), of a network that is neither the landscape's nor the
             target's.
-        judge_name: For the page.
         seed: Of the pictures, the permutations and the bootstrap.
     """
 
@@ -49,9 +48,9 @@ class Material:
     photographs: Tensor
     groups: Tensor
     judge: Callable[[Tensor], Tensor]
-    judge_name: str
     seed: int = 0
     pictures: dict[str, Pictures] = field(default_factory=dict)
+    _seen: dict[str, Pictures] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,9 +96,9 @@ class Material:
 
     @torch.no_grad()
     def see(self, images: Tensor) -> Tensor:
-        """Images to the judge's features (N, F), float64 on the CPU."""
+        """Images to the judge's features (N, F), each of length 1, float64 on the CPU."""
         parts = [self.judge(part).detach().flatten(1).double().cpu() for part in images.split(32)]
-        return torch.cat(parts)
+        return nn.functional.normalize(torch.cat(parts), dim=1)
 
     def make(self, name: str, maker: Method) -> Pictures:
         """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits."""
@@ -143,10 +142,15 @@ class Material:
         generator = torch.Generator().manual_seed(self.seed + len(values))
         return values[torch.randint(len(values), (DRAWS, len(values)), generator=generator)].mean(1)
 
-    def axis(self, pictures: Pictures) -> Tensor:
-        """(F,) where preferred pictures lie from suppressed ones, in the judge's features, of length 1."""
-        from_to = [nn.functional.normalize(self.see(pictures[sense]), dim=1).mean(0) for sense in SENSES]
-        return nn.functional.normalize(from_to[0] - from_to[1], dim=0)
+    def seen(self, name: str, maker: Method) -> Pictures:
+        """The judge's features (K, F) of a method's pictures."""
+        if name not in self._seen:
+            self._seen[name] = self.view(self.make(name, maker))
+        return self._seen[name]
+
+    def view(self, pictures: Pictures) -> Pictures:
+        """The same of any pictures."""
+        return {sense: self.see(pictures[sense]) for sense in SENSES}
 
 
 def distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
@@ -157,6 +161,11 @@ def distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
         if len(rows) == count:
             break
     return list(rows.values())
+
+
+def axis(seen: Pictures) -> Tensor:
+    """(F,) the way from suppressed to preferred pictures, in the judge's features, of length 1."""
+    return nn.functional.normalize(seen["increase"].mean(0) - seen["decrease"].mean(0), dim=0)
 
 
 def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Tensor], str]:

@@ -13,7 +13,6 @@ from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.methods.natural_images import NaturalImages
-from vislens_interp.metrics.similarity import unit_features
 
 EXTREME = 0.1
 """Share of the photographs at each end that extreme pairs come from, and that AUPRC is to find."""
@@ -24,11 +23,9 @@ EXTREMES, PAIRS, PEARSON, AUPRC = "2AFC, extremes", "2AFC, random pairs", "Pears
 SHUFFLED, REFUSAL = "against shuffled responses", "evidence of shuffled responses"
 
 
-def picture_score(material: Material, pictures: Pictures, features: Tensor | None = None) -> Tensor:
+def picture_score(material: Material, seen: Pictures) -> Tensor:
     """(N,) cosine of each photograph to the preferred pictures minus that to the suppressed ones, by the judge."""
-    natural = unit_features(material.features if features is None else features, "photographs")
-    up, down = (unit_features(material.see(pictures[sense]), "pictures").mean(0) for sense in ("increase", "decrease"))
-    return (natural @ (up - down)).round(decimals=12)
+    return (material.features @ (seen["increase"].mean(0) - seen["decrease"].mean(0))).round(decimals=12)
 
 
 def pairs(score: Tensor, responses: Tensor, extreme: float | None = None) -> tuple[Tensor, Tensor]:
@@ -87,8 +84,8 @@ def of_random_pictures(material: Material, name: str, measure: Measure) -> float
     """
     key = f"random pictures, {name}"
     if key not in material.known:
-        natural, count = unit_features(material.features, "photographs"), len(material.inputs)
-        count = min(count, len(natural) // 4)
+        natural = material.features
+        count = min(len(material.inputs), len(natural) // 4)
         generator = torch.Generator().manual_seed(material.seed)
         found = []
         for _ in range(RANDOM_SETS):
@@ -108,7 +105,7 @@ def prediction(material: Material, name: str, maker: Method) -> list[Row]:
     if len(responses.unique()) < 2:
         why = "The unit answers all photographs alike, so that nothing can be predicted."
         return [Row(name, test, why) for test in (EXTREMES, PAIRS, PEARSON, AUPRC)]
-    score = picture_score(material, material.make(name, maker))
+    score = picture_score(material, material.seen(name, maker))
     top = torch.zeros(len(responses), dtype=torch.float64)
     top[responses.argsort(descending=True, stable=True)[: max(1, int(EXTREME * len(responses)))]] = 1
     base = top.mean().item()
@@ -149,13 +146,13 @@ def shuffled(material: Material, name: str, given: str | Method, maker: Method, 
         why = "Not asked: it learns nothing from natural responses that could be shuffled."
         return [Row(name, SHUFFLED, why)]
     responses = material.responses
-    own = picture_score(material, material.make(name, maker))
+    own = picture_score(material, material.seen(name, maker))
     draws, points, refused = [], [], []
     once = torch.ones(1, len(responses), dtype=torch.float64)
     for repeat in range(repeats):
         pictures, weak = _on_shuffled(material, given, maker, material.seed + 1 + repeat)
         refused += [] if weak is None else [weak]
-        score = picture_score(material, pictures)
+        score = picture_score(material, material.view(pictures))
         for weights, kept in ((material.weights, draws), (once, points)):
             kept.append(told(own, responses, weights, EXTREME) - told(score, responses, weights, EXTREME))
     gap = ends(torch.stack(draws).mean(0), torch.stack(points).mean().item())

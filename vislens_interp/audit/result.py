@@ -14,6 +14,8 @@ from vislens_interp.report.render import render
 from vislens_interp.results.result import json_values, versions
 
 State = Literal["passed", "failed", "not run"]
+Ends = tuple[float, float, float]
+STATES: tuple[State, ...] = ("failed", "passed", "not run")
 FORMAT_VERSION = 1
 FILES = ("audit.html", "audit.json")
 
@@ -40,15 +42,7 @@ class Row:
     bar: float | None = None
 
     @classmethod
-    def of(
-        cls,
-        method: str,
-        test: str,
-        meaning: str,
-        ends: tuple[float, float, float],
-        chance: float,
-        control: float | None = None,
-    ) -> "Row":
+    def of(cls, method: str, test: str, meaning: str, ends: Ends, chance: float, control: float | None = None) -> "Row":
         """A test that was run: passed if the interval lies above chance, and the value above the control's, if any."""
         value, low, high = ends
         bar = chance if control is None else max(chance, control)
@@ -85,23 +79,16 @@ class AuditResult:
         """Names of the audited methods."""
         return list(dict.fromkeys(row.method for row in self.rows))
 
-    def of(self, method: str, *states: State) -> list[Row]:
-        """The rows of a method, of these states if any are given.
-
-        Raises:
-            KeyError: The method was not audited.
-        """
+    def of(self, method: str) -> list[Row]:
+        """The rows of a method; KeyError where it was not audited."""
         if method not in self.methods:
             raise KeyError(f"method {method!r} was not audited; expected one of {', '.join(self.methods)}.")
-        return [row for row in self.rows if row.method == method and (not states or row.state in states)]
+        return [row for row in self.rows if row.method == method]
 
     def verdict(self, method: str) -> str:
-        """Which tests a method's pictures passed, failed, and which were not run: words, never one number."""
-        parts = []
-        for state in ("failed", "passed", "not run"):
-            names = ", ".join(row.test for row in self.of(method, state))
-            parts += [f"{state}: {names}"] if names else []
-        return "; ".join(parts)
+        """Which tests a method's pictures failed, passed, and which were not run: words, never one number."""
+        named = {state: ", ".join(row.test for row in self.of(method) if row.state == state) for state in STATES}
+        return "; ".join(f"{state}: {names}" for state, names in named.items() if names)
 
     @property
     def title(self) -> str:
@@ -114,13 +101,9 @@ class AuditResult:
     def __repr__(self) -> str:
         return f"AuditResult({self.title!r}, {len(self.rows)} rows, methods={self.methods})"
 
-    def _repr_html_(self) -> str:
-        return self.html()
-
     def html(self) -> str:
         """The page: failures first, then every row with its interval and its meaning."""
-        order = {"failed": 0, "not run": 2, "passed": 1}
-        rows = {one: sorted(self.of(one), key=lambda row: order[row.state]) for one in self.methods}
+        rows = {one: sorted(self.of(one), key=lambda row: STATES.index(row.state)) for one in self.methods}
         return render("audit.html", title=self.title, audit=self, rows=rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,9 +111,7 @@ class AuditResult:
         return {
             "kind": "vislens_interp audit",
             "format_version": FORMAT_VERSION,
-            "unit": self.unit,
-            "layer": self.layer,
-            "model": self.model,
+            **{name: getattr(self, name) for name in ("unit", "layer", "model")},
             "verdict": {one: self.verdict(one) for one in self.methods},
             "rows": [json_values(asdict(row), "row") for row in self.rows],
             "settings": json_values(self.settings, "settings"),
@@ -138,12 +119,7 @@ class AuditResult:
         }
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``audit.html`` and ``audit.json`` into a folder, both or none; an earlier audit there is replaced.
-
-        Raises:
-            ValueError: The folder holds something else.
-            OSError: It cannot be written.
-        """
+        """Write ``audit.html`` and ``audit.json``, both or none; ValueError where the folder holds anything else."""
         path = check_folder(folder)
 
         def fill(temporary: Path) -> None:

@@ -44,17 +44,15 @@ def audit(
 ) -> AuditResult:
     """Test whether pictures of a unit are to be believed: do they say how it treats photographs that nobody edited?
 
-    Every test can fail, and says what its outcome means; no score sums them up. The quick tests are prediction from the
-    pictures, the same on shuffled responses, and the path of the pictures through the network; ``full`` adds random
-    weights, transfer to another network, identification among the units of the layer, and an uncalibrated machine
-    interpretability score.
+    Every test can fail, and says what its outcome means; no score sums them up.
 
     Args:
         lens: It is fitted first if it is not.
         images: Photographs that the fit has not seen, 28 at least (29 with ``full``): the first few are edited, the
             others judge. None takes the reference pictures that the fit held out.
         methods: Names, or methods; a mapping of label to either gives them other labels.
-        full: All tests. Minutes, for networks with random weights are read and fitted too.
+        full: Beside prediction, shuffled responses and paths also random weights, transfer, identification and an
+            uncalibrated machine interpretability score. Minutes, for networks with random weights are fitted too.
         unit: Which unit of a lens on several.
         judge: Images (N, 3, S, S) in [0, 1] to features: of a network that is neither the landscape's nor the target's.
             None takes SqueezeNet from the zoo, or EfficientNet-Lite2 where the target is a SqueezeNet.
@@ -70,7 +68,7 @@ def audit(
     inputs, photographs, groups = _split(lens, images, PICTURES_FULL if full else PICTURES)
     started = time.perf_counter()
     see, judge_name = (judge, "given") if judge is not None else independent_judge(lens.target, lens.backend.size)
-    material = Material(lens, place, inputs, photographs, groups, see, judge_name, seed)
+    material = Material(lens, place, inputs, photographs, groups, see, seed)
     rows = [row for label, given in named.items() for row in rows_of(material, label, given, full=full)]
     described = lens.target.describe()
     return AuditResult(
