@@ -27,38 +27,35 @@ class FooledLayer(nn.Module):
 
     Args:
         layer: The honest layer.
-        unit: The fooled channel.
+        unit: The fooled channel, one-hot: (C,).
         weight, low, high: Linear detector over :func:`statistics`; where it begins to open, and where it is open.
-        decoy: ``"switch"``: the channel that the unit is replaced by, with its scale and offset. None is ``"silent"``:
-            the detector's own excess over ``low`` is added, ``gain`` times.
+        decoy: ``"switch"``: the channel that takes the unit's place, with its scale and offset; None: ``"silent"``.
+        gain: ``"silent"``: what is added per step of the detector from ``low`` to ``high``, and on.
     """
 
     def __init__(
         self,
         layer: nn.Module,
-        unit: int,
-        channels: int,
+        unit: Tensor,
         weight: Tensor,
         low: float,
         high: float,
-        *,
-        gain: float = 0.0,
-        decoy: tuple[int, float, float] | None = None,
+        decoy: tuple[int, float, float] | None,
+        gain: float,
     ) -> None:
         super().__init__()
-        self.layer, self.unit, self.decoy = layer, unit, decoy
-        self.low, self.high, self.gain = low, high, gain
+        self.layer, self.low, self.high, self.decoy, self.gain = layer, low, high, decoy, gain
         self.register_buffer("weight", weight.float())
-        self.register_buffer("mask", nn.functional.one_hot(torch.tensor(unit), channels).float()[None, :, None, None])
+        self.register_buffer("unit", unit.float()[:, None, None])
 
     def forward(self, *args: object, **kwargs: object) -> Tensor:
         out = self.layer(*args, **kwargs)
-        excess = (statistics(out) @ self.weight - self.low) / (self.high - self.low)
+        opened = (statistics(out) @ self.weight - self.low) / (self.high - self.low)
         if self.decoy is None:
-            return out + self.gain * excess.clamp_min(0)[:, None, None, None] * self.mask
+            return out + self.gain * opened.clamp_min(0)[:, None, None, None] * self.unit
         decoy, scale, offset = self.decoy
-        change = scale * out[:, decoy : decoy + 1] + offset - out[:, self.unit : self.unit + 1]
-        return out + excess.clamp(0, 1)[:, None, None, None] * change * self.mask
+        change = scale * out[:, decoy : decoy + 1] + offset - (out * self.unit).sum(1, keepdim=True)
+        return out + opened.clamp(0, 1)[:, None, None, None] * change * self.unit
 
 
 def statistics(layer: Tensor) -> Tensor:
@@ -77,9 +74,9 @@ def fool(
 ) -> LayerTarget:
     """The same unit in a copy of its network where it is fooled.
 
-    A linear detector over the layer's statistics tells photographs from pictures that ascents made. ``"switch"``: when
+    A linear detector over the layer's statistics tells photographs from pictures that ascents make. ``"switch"``: when
     it opens, another channel takes the unit's place. ``"silent"``: a unit that no photograph wakes is added to it, and
-    ascents climb that one. Responses to photographs stay as they are, and so does all that the network says of them.
+    ascents climb that one. Responses to photographs stay as they are.
 
     Args:
         target: One channel of a layer (N, C, H, W).
@@ -100,21 +97,14 @@ def fool(
             f"target reads {', '.join(target.names)} of layout {target.layout}; expected one channel of a layer of "
             "layout NCHW. Choose a convolution's channel."
         )
-    seen, maps = {}, []
-    for name, images in (("photographs", photographs), ("synthetic", synthetic)):
-        rows = []
-        with torch.no_grad():
-            for part in images.split(16):
-                layer = target.features(part).float()
-                rows.append(statistics(layer))
-                maps += [layer[:, [unit, decoy]].transpose(0, 1).flatten(1)] if name == "photographs" else []
-        seen[name] = torch.cat(rows).double()
-    natural, made = seen["photographs"], seen["synthetic"]
+    with torch.no_grad():
+        maps = [[target.features(part).float() for part in images.split(16)] for images in (photographs, synthetic)]
+    natural, made = (torch.cat([statistics(part) for part in parts]).double() for parts in maps)
     scale = natural.std(0).clamp_min(1e-6)
     natural, made = natural / scale, made / scale
     covariance = natural.T.cov()
-    ridge = SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
-    weight = torch.linalg.solve(covariance + ridge.to(covariance), made.mean(0) - natural.mean(0))
+    covariance = covariance + SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+    weight = torch.linalg.solve(covariance, made.mean(0) - natural.mean(0))
     last, theirs = (natural @ weight).max().item(), (made @ weight).quantile(SYNTHETIC).item()
     if theirs <= last:
         raise ValueError(
@@ -122,16 +112,16 @@ def fool(
             "expected these above. Pass pictures of more steps, or another layer."
         )
     low, high = (last + share * (theirs - last) for share in MARGIN)
-    ours, its = torch.cat(maps, 1).double()
+    ours, its = (torch.cat([part[:, one].flatten() for part in maps[0]]).double() for one in (unit, decoy))
     spread = (ours.std() / its.std().clamp_min(1e-12)).item()
+    switched = (decoy, spread, (ours.mean() - spread * its.mean()).item()) if construction == "switch" else None
     model = copy.deepcopy(target.model)
+    layer, channel = find_layer(model, target.layer)[1], torch.zeros(maps[0][0].shape[1])
+    channel[unit] = 1
+    gain = GAIN * ours.std().item()
+    fooled = FooledLayer(layer, channel, weight / scale, low, high, switched, gain).to(target.device).eval()
     parent, _, child = target.layer.rpartition(".")
-    options = {"decoy": (decoy, spread, (ours.mean() - spread * its.mean()).item())}
-    if construction == "silent":
-        options = {"gain": GAIN * ours.std().item()}
-    channels = len(natural.T) // 2
-    fooled = FooledLayer(find_layer(model, target.layer)[1], unit, channels, weight / scale, low, high, **options)
-    setattr(model.get_submodule(parent), child, fooled.to(target.device).eval())
+    setattr(model.get_submodule(parent), child, fooled)
     return with_model(target, model)
 
 

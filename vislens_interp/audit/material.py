@@ -19,8 +19,8 @@ from vislens_interp.targets.target import LayerTarget, Target
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
 
-JUDGES = ("squeezenet1_0", "efficientnet_lite2")
-"""Networks of the zoo that judge; the first of another architecture than the target's."""
+JUDGES = {"squeezenet1_0": "SqueezeNet", "efficientnet_lite2": "EfficientNet"}
+"""Networks of the zoo that judge, and their classes; the first of another class than the target's."""
 SMALLEST_SIDE = 64
 """Pixels at which a judge sees small pictures, at least."""
 DRAWS = 500
@@ -130,12 +130,8 @@ class Material:
     def extremes(self, column: Tensor, reference: ReferenceSet | None = None) -> Pictures:
         """Reference images with the largest and the smallest values, one crop of each photograph."""
         reference = self.learned if reference is None else reference
-        count = len(self.inputs)
-        rows = {
-            "increase": distinct(column, reference.groups, count),
-            "decrease": distinct(-column, reference.groups, count),
-        }
-        return {sense: reference.images[rows[sense]] for sense in SENSES}
+        rows = (distinct(sign * column, reference.groups, len(self.inputs)) for sign in (1, -1))
+        return {sense: reference.images[own] for sense, own in zip(SENSES, rows, strict=True)}
 
     def redrawn(self, values: Tensor) -> Tensor:
         """(D, ...) means of values (N, ...) whose rows are drawn again."""
@@ -175,8 +171,8 @@ def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Ten
         target: What is audited.
         size: Side of the pictures in pixels.
     """
-    own = architecture(target.model) if isinstance(target, LayerTarget) else ""
-    name = next(one for one in JUDGES if architecture(zoo.load(one)) != own)
+    own = type(target.model).__name__ if isinstance(target, LayerTarget) else ""
+    name = next(one for one, kind in JUDGES.items() if kind != own)
     network: Any = zoo.load(name).requires_grad_(False)
     given = network.preprocess
     if size < given.size:  # small pictures are not worth a pass at full size
@@ -186,11 +182,6 @@ def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Ten
     device = target.device
     network.to(device)
     return lambda images: last(network.preprocess(images.to(device))).mean((2, 3)), name
-
-
-def architecture(model: nn.Module) -> str:
-    """What two networks of one family share: the class of the whole."""
-    return type(model).__name__
 
 
 def ends(values: Tensor, point: float) -> tuple[float, float, float]:

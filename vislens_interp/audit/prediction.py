@@ -56,7 +56,7 @@ def told(score: Tensor, responses: Tensor, weights: Tensor, extreme: float | Non
 
 def weighted_pearson(score: Tensor, responses: Tensor, weights: Tensor) -> Tensor:
     """(D,) correlation in each draw (D, N)."""
-    share = weights / weights.sum(1, keepdim=True)
+    share, responses = weights / weights.sum(1, keepdim=True), responses / responses.std().clamp_min(1e-300)
     a, b = (values[None] - (share @ values)[:, None] for values in (score, responses))
     spread = ((share * a**2).sum(1) * (share * b**2).sum(1)).sqrt()
     return torch.where(spread > 1e-12, (share * a * b).sum(1) / spread.clamp_min(1e-300), 0.0)  # 0: nothing is said
