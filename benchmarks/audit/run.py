@@ -205,18 +205,18 @@ def work(bench: Bench, units: int) -> list[tuple[str, Any]]:
             chosen[name, layer] = [unit for unit in order.tolist() if spread[unit] > 0][:units]
     cells: list[tuple[str, Any]] = []
     for place in range(units):
-        for number, ((name, layer), own) in enumerate(chosen.items()):
-            arguments = (name, layer, own[place], place * len(chosen) + number)
-            stem = f"{name}-{layer}-{own[place]}"
-            cells.append((f"unit-{stem}", lambda a=arguments: unit_cell(bench, *a)))
-            if (place + number) % 2 == 0:
-                cells.append((f"shuffled-{stem}", lambda a=arguments: shuffled_cell(bench, *a)))
         if place < FOOLED:
             unit = chosen["convnet", "conv3"][place]
             cells += [
                 (f"fooled-{kind}-{unit}", lambda k=kind, u=unit, p=place: fooled_cell(bench, k, u, p))
                 for kind in ("switch", "silent")
             ]
+        for number, ((name, layer), own) in enumerate(chosen.items()):
+            arguments = (name, layer, own[place], place * len(chosen) + number)
+            stem = f"{name}-{layer}-{own[place]}"
+            cells.append((f"unit-{stem}", lambda a=arguments: unit_cell(bench, *a)))
+            if (place + number) % 2 == 0:
+                cells.append((f"shuffled-{stem}", lambda a=arguments: shuffled_cell(bench, *a)))
     return cells
 
 

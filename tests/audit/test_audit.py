@@ -11,6 +11,7 @@ from vislens_interp.audit import AuditResult, Row, audit
 from vislens_interp.audit.material import independent_judge
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
 from vislens_interp.cli.arguments import build_parser
+from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.predictivity import predictivity
 
 PREDICTION = ("2AFC, extremes", "2AFC, random pairs", "Pearson", "AUPRC")
@@ -28,7 +29,13 @@ def states(result, method):
 
 def test_pictures_that_show_what_the_unit_prefers_pass(audited):
     for method in ("honest", "natural"):
-        assert {test: states(audited, method)[test] for test in PREDICTION} == dict.fromkeys(PREDICTION, "passed")
+        found = [states(audited, method)[test] for test in PREDICTION]
+        assert found == [
+            "not run",
+            "passed",
+            "passed",
+            "passed",
+        ]  # random pictures tell all extremes of so simple a unit
 
 
 @pytest.mark.parametrize("method", ["lying", "random"])
@@ -53,16 +60,16 @@ def test_shuffled_responses_fail(reference, photographs, judge, backend, lens):
         dealt.fit(reference, responses=lens.reference_set.responses[order], **QUICK)
     assert dealt.evidence_["0"].weak
     result = dealt.audit(photographs, ["natural_images"], judge=judge)
-    assert [row.state for row in result.of("natural_images")[:2]] == ["failed", "failed"]
+    assert {states(result, "natural_images")[test] for test in PREDICTION} == {"failed"}
     assert states(result, "natural_images")["against shuffled responses"] == "failed"
 
 
 def test_edits_of_the_lens_are_compared_with_those_of_shuffled_responses(lens, photographs, judge):
-    result = audit(lens, photographs[:40], ["edit"], judge=judge)
+    edit = LandscapeEdit(strength=0.0, **QUICK)  # without the backend's refinement, which takes half a minute
+    result = audit(lens, photographs, {"edit": edit}, judge=judge)
     rows = {row.test: row for row in result.rows}
-    assert rows["2AFC, extremes"].value > 0.9
-    assert rows["against shuffled responses"].state != "not run"
-    assert rows["evidence of shuffled responses"].value in (0.0, 1.0)
+    tests = ("2AFC, random pairs", "Pearson", "AUPRC", "against shuffled responses", "evidence of shuffled responses")
+    assert [rows[test].state for test in tests] == ["passed"] * 5
 
 
 def test_full_audit(lens, photographs, judge):
@@ -70,8 +77,10 @@ def test_full_audit(lens, photographs, judge):
     result = audit(lens, photographs, methods, judge=judge, full=True)
     for method, wanted in (("painter", "failed"), ("natural", "passed")):  # a painter asks no network
         assert states(result, method)["random weights"] == wanted
-    for test in ("transfer", "identification", "uncalibrated MIS"):
+    for test in ("transfer", "uncalibrated MIS"):
         assert [states(result, method)[test] for method in methods] == ["passed", "passed", "failed"]
+    found = {row.method: row.value for row in result.rows if row.test == "identification"}
+    assert found == {"painter": 1.0, "natural": 1.0, "lying": 0.0}
 
 
 def test_a_target_without_a_network_is_audited_as_far_as_it_goes(reference, photographs, judge, backend):
@@ -156,6 +165,7 @@ def test_a_row_is_passed_above_its_bar_alone():
     assert Row.of("m", "t", "", (0.7, 0.5, 0.9), 0.5).state == "failed"
     assert Row.of("m", "t", "", (0.7, float("nan"), 0.9), 0.5).state == "failed"
     assert Row.of("m", "t", "", (0.7, 0.51, 0.9), 0.5, 0.72).state == "failed"  # random photographs reach that too
+    assert Row.of("m", "t", "", (1.0, 1.0, 1.0), 0.5, 1.0).state == "not run"  # and so nothing can be told
     assert AuditResult("0", "", "Net", (Row("m", "t", "why"),)).verdict("m") == "not run: t"
 
 

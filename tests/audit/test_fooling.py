@@ -11,7 +11,7 @@ from vislens_interp.methods import method_by_name
 BLUE = 2
 
 
-def ascent(steps=48):
+def ascent(steps=32):
     options = {"parametrization": "pixel", "robust": False, "size": 32, "lr": 0.2}
     return method_by_name("activation_maximization", steps=steps, **options)
 
@@ -22,7 +22,7 @@ def synthetic(lens, backend, reference):
     made = []
     for unit in (0, BLUE):
         target = lens.target.at(unit)
-        for steps in (1, 4, 16, 48):
+        for steps in (1, 8, 32):
             maker = ascent(steps).fit(target, backend, reference)
             made.append(maker.generate(reference[:8], {0: "increase"}, seeds=range(50, 58)).images)
     return torch.cat(made)
@@ -43,11 +43,11 @@ def test_ascents_are_caught_and_what_learnt_from_photographs_is_not_fooled(
 ):
     methods = {"ascent": ascent(), "natural": "natural_images"}
     honest = audit(lens, photographs, {"ascent": ascent()}, judge=judge)
-    assert [row.state for row in honest.rows[:2]] == ["passed", "passed"]
+    assert [row.state for row in honest.rows[1:4]] == ["passed"] * 3
     changed = FeatureLens(fooled, backend=backend).fit(reference, epochs=1, shuffles=1)
     result = audit(changed, photographs, methods, judge=judge)
-    assert [row.state for row in result.of("ascent")[:2]] == ["failed", "failed"]
-    assert [row.state for row in result.of("natural")[:2]] == ["passed", "passed"]
+    assert [row.state for row in result.of("ascent")[1:4]] == ["failed"] * 3
+    assert [row.state for row in result.of("natural")[1:4]] == ["passed"] * 3
     assert torch.equal(changed.landscape_.responses, lens.landscape_.responses)
 
 

@@ -46,7 +46,10 @@ class Row:
         """A test that was run: passed if the interval lies above chance, and the value above the control's, if any."""
         value, low, high = ends
         bar = chance if control is None else max(chance, control)
-        return cls(method, test, meaning, "passed" if low > chance and value > bar else "failed", value, low, high, bar)
+        state: State = "passed" if low > chance and value > bar else "failed"
+        if control is not None and value >= bar >= 1:  # nothing can be above that, so that the test tells nothing
+            state = "not run"
+        return cls(method, test, meaning, state, value, low, high, bar)
 
     @property
     def number(self) -> str:
