@@ -35,7 +35,7 @@ def test_pictures_that_show_what_the_unit_prefers_pass(audited):
             "passed",
             "passed",
             "passed",
-        ]  # random pictures tell all extremes of so simple a unit
+        ]  # of extremes random ones tell all
 
 
 @pytest.mark.parametrize("method", ["lying", "random"])
