@@ -8,8 +8,9 @@ from vislens_interp.images import COLOURS_SQRT
 
 BANDS = 5
 """Octaves of a picture whose contrast can change; what is left is its coarse colours, of a 32nd of its side."""
-FIELDS = (8, 8, 16, 32, 32)
-"""Pixels of the picture to one place of a band's field of gains, finest band first."""
+FIELDS = (32, 32, 32, 64, 64)
+"""Pixels of the picture to one place of a band's field of gains, finest band first. With a quarter of this, edits of
+the same force are 1.4 times as far from photographs for a network with no part in them (12 tuning units of Lite2)."""
 GAIN, TINT = 1.0, 0.5
 """The logarithm of the largest gain, and how far one unit of a tint goes in the colour space."""
 
