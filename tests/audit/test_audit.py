@@ -10,6 +10,7 @@ from vislens_interp import CallableTarget, FeatureLens
 from vislens_interp.audit import AuditResult, Row, audit
 from vislens_interp.audit.material import independent_judge
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
+from vislens_interp.cli import main
 from vislens_interp.cli.arguments import build_parser
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.predictivity import predictivity
@@ -173,3 +174,10 @@ def test_command_line_takes_what_the_docs_say():
     words = "audit --model zoo:cifar10_convnet --layer conv3 --unit 16 --out a --full --methods edit maco"
     args = build_parser().parse_args(words.split())
     assert (args.command, args.images, args.full, args.methods) == ("audit", None, True, ["edit", "maco"])
+
+
+def test_command_refuses_another_folder_before_it_loads_anything(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("")
+    words = ["audit", "--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--out", str(tmp_path)]
+    assert main(words) == 1
+    assert "'mine.txt', not written by an earlier audit" in capsys.readouterr().err
