@@ -37,6 +37,7 @@ FOOLED, TRAJECTORY = 3, (1, 8, 32, 128)
 """Units that are fooled; steps of the ascents that the detector learns from."""
 ASCENTS = ("activation_maximization", "pixel_maximization", "maco")
 SHUFFLED = "edit, responses shuffled"
+KINDS = ("unit", "shuffled", "fooled")
 
 
 class Bench:
@@ -223,6 +224,7 @@ def work(bench: Bench, units: int) -> list[tuple[str, Any]]:
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--seed", "--threads")
     command.add_argument("--units", type=int, default=UNITS, help=f"of each layer (default: {UNITS})")
+    command.add_argument("--only", choices=KINDS, action="append", help="kinds of cells (default: all)")
     command.add_argument("--report", action="store_true", help="write the page from the cells that are there")
     args = command.parse_args()
     torch.set_num_threads(args.threads)
@@ -232,7 +234,7 @@ def main() -> None:
         bench = Bench(data_folder(args.data), args.out, args.seed)
         for stem, compute in work(bench, args.units):
             path = args.out / f"{stem}.json"
-            if path.is_file():
+            if path.is_file() or stem.partition("-")[0] not in (args.only or KINDS):
                 continue
             started = time.time()
             found = compute()

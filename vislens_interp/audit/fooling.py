@@ -122,7 +122,9 @@ def fool(
     fooled = FooledLayer(layer, channel, weight / scale, low, high, switched, gain).to(target.device).eval()
     parent, _, child = target.layer.rpartition(".")
     setattr(model.get_submodule(parent), child, fooled)
-    return with_model(target, model)
+    other = with_model(target, model)
+    other.declared_layout = "NCHW"  # which the change does not touch, but a probe cannot follow through it
+    return other
 
 
 def agreement(honest: LayerTarget, fooled: LayerTarget, photographs: Tensor) -> float:
