@@ -11,8 +11,8 @@ from vislens_interp.math import pearson
 from vislens_interp.targets.capture import find_layer
 from vislens_interp.targets.target import LayerTarget
 
-SHRINKAGE = 0.1
-"""Of the covariance of photographs towards a multiple of the identity."""
+PENALTY = 1e-4
+"""Of the squared weights of the detector."""
 MARGIN = (0.25, 0.5)
 """Where the detector begins to open and is open, on the way from the last photograph to synthetic pictures."""
 SYNTHETIC = 0.05
@@ -102,9 +102,7 @@ def fool(
     natural, made = (torch.cat([statistics(part) for part in parts]).double() for parts in maps)
     scale = natural.std(0).clamp_min(1e-6)
     natural, made = natural / scale, made / scale
-    covariance = natural.T.cov()
-    covariance = covariance + SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
-    weight = torch.linalg.solve(covariance, made.mean(0) - natural.mean(0))
+    weight = _detector(natural, made)
     last, theirs = (natural @ weight).max().item(), (made @ weight).quantile(SYNTHETIC).item()
     if theirs <= last:
         raise ValueError(
@@ -125,6 +123,25 @@ def fool(
     other = with_model(target, model)
     other.declared_layout = "NCHW"  # which the change does not touch, but a probe cannot follow through it
     return other
+
+
+def _detector(natural: Tensor, made: Tensor) -> Tensor:
+    """(F,) direction of a logistic regression that tells photographs (N, F) from synthetic pictures (M, F)."""
+    x = torch.cat([natural, made]) - natural.mean(0)
+    wanted = torch.cat([torch.zeros(len(natural)), torch.ones(len(made))]).to(x)
+    weight, offset = (torch.zeros(size, dtype=x.dtype, device=x.device, requires_grad=True) for size in (x.shape[1], 1))
+    optimizer = torch.optim.LBFGS([weight, offset], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        error = nn.functional.binary_cross_entropy_with_logits(x @ weight + offset, wanted)
+        value = error + PENALTY * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    return weight.detach()
 
 
 def agreement(honest: LayerTarget, fooled: LayerTarget, photographs: Tensor) -> float:
