@@ -70,7 +70,7 @@ def fooled_text(fooled: dict[str, Any]) -> str:
     """What fooling did to each method's pictures."""
     lines = [["construction", "pictures", "predict, honest unit", "predict, fooled unit", "likeness", "drive, SD"]]
     for construction in ("switch", "silent"):
-        cells = [cell["methods"] for stem, cell in fooled.items() if f"-{construction}-" in stem]
+        cells = [cell["methods"] for stem, cell in fooled.items() if stem.startswith(construction)]
         for method in cells[0] if cells else ():
             own = [cell[method] for cell in cells]
             before, after = ([row_of(one[key], EXTREMES) for one in own] for key in ("honest rows", "rows"))
@@ -174,6 +174,7 @@ def calibration_text(known: dict[str, Any]) -> str:
 def write(cells: dict[str, Any], folder: Path) -> None:
     """``audit.json`` and ``audit.md``: what fails first."""
     units, shuffled, fooled = (kind(cells, f"{name}-") for name in ("unit", "shuffled", "fooled"))
+    fooled = {f"{way}-{stem}": one for stem, cell in fooled.items() for way, one in cell.items()}
     if not units:
         print(f"no unit has been audited yet in {folder}")
         return

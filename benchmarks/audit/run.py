@@ -21,7 +21,7 @@ from benchmarks.common.cells import read
 from benchmarks.common.command import parser
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.provenance import provenance
-from benchmarks.pictures.run import INPUTS, layer_width, photographs, reference_responses, save_features
+from benchmarks.pictures.run import INPUTS, photographs, reference_responses, save_features
 from vislens_interp.audit.fooling import agreement, fool
 from vislens_interp.audit.full import identification, interpretability, transfer
 from vislens_interp.audit.material import Material, axis, independent_judge
@@ -31,11 +31,11 @@ from vislens_interp.audit.prediction import prediction
 LAYERS = {"squeezenet": ("features.4", "features.7", "features.12"), "convnet": ("conv2", "conv3")}
 THINNED, PICTURES, UNITS = 3, 8, 8
 """One of so many crops of the reference photographs is learnt from; pictures each way; units of each layer."""
-JUDGE_PIXELS, ASCENT_PIXELS, STEPS = 128, 32, 128
+JUDGE_PIXELS, ASCENT_PIXELS, STEPS = 128, 32, 64
 """Side at which judges see pictures; side and steps of ascents, which are run on the network for 32 px alone."""
-FOOLED, TRAJECTORY = 3, (1, 8, 32, 128)
+FOOLED, TRAJECTORY = 3, (1, 16, 64)
 """Units that are fooled; steps of the ascents that the detector learns from."""
-ASCENTS = ("activation_maximization", "pixel_maximization", "maco")
+ASCENTS = ("activation_maximization", "pixel_maximization")
 SHUFFLED = "edit, responses shuffled"
 KINDS = ("unit", "shuffled", "fooled")
 
@@ -133,47 +133,51 @@ def shuffled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -
     return {"rows": rows, "evidence": found.evidence_[str(unit)].to_dict()}
 
 
-def fooled_cell(bench: Bench, construction: Any, unit: int, number: int) -> dict[str, Any]:
-    """A unit of the ConvNet before and after it was fooled: responses, and pictures of every method."""
+def fooled_cell(bench: Bench, unit: int, number: int) -> dict[str, Any]:
+    """A unit of the ConvNet before and after it was fooled in both ways: responses, and pictures of every method."""
     name, layer = "convnet", "conv3"
-    decoy = (unit + 1) % layer_width(bench.nets[name], layer)
+    decoy = (unit + 1) % bench.stored[name][layer].shape[1]
     honest = bench.lens(name, layer, unit)
     learned = honest.reference_set.learned()
     photos = torch.cat([learned.images[row : row + 64] for row in range(0, len(learned), 64)])
     synthetic = []
-    for one, steps in itertools.product(("activation_maximization", "pixel_maximization"), TRAJECTORY):
+    for one, steps in itertools.product(ASCENTS, TRAJECTORY):
         for target in (honest.target, honest.target.at(decoy)):
             maker = vl.method_by_name(one, size=ASCENT_PIXELS, steps=steps)
             maker.fit(target, bench.backend, learned_of(target, learned))
             synthetic.append(maker.generate(photos[:8], {0: "increase"}, seeds=range(100, 108)).images)
-    changed = fool(honest.target, photos, torch.cat(synthetic), construction=construction, decoy=decoy)
-    fooled = vl.FeatureLens(changed).fit(bench.reference.without_responses())
-    result: dict[str, Any] = {
-        "agreement": agreement(honest.target, changed, bench.others),
-        "accuracy": [accuracy(net, bench.data) for net in (honest.target.model, changed.model)],
-        "same landscape": torch.equal(honest.landscape_.responses, fooled.landscape_.responses),
-        "methods": {},
-    }
-    first, second = (
-        bench.material(lens, name, number, bench.natural[name][layer] if lens is honest else None)
-        for lens in (honest, fooled)
-    )
+    first = bench.material(honest, name, number, bench.natural[name][layer])
+    made = {label: first.make(label, honest.maker(given)) for label, given in compared().items()}
     column = honest.landscape_.responses[:, 0].double()
-    for label in ("edit", "natural_images", *ASCENTS):
-        given: Any = ascent(label) if label in ASCENTS else label
-        before, after = (one.make(label, one.lens.maker(given)) for one in (first, second))
-        maker = honest.maker("edit")  # the pictures of both are made
-        rows = prediction(second, label, maker)
-        means = [honest.target.responses(one["increase"])[:, 0].double().mean() for one in (before, after)]
-        drive = [((mean - column.mean()) / column.std()).item() for mean in means]
-        result["methods"][label] = {
-            "rows": [asdict(row) for row in rows],
-            "honest rows": [asdict(row) for row in prediction(first, label, maker)],
-            "likeness": (axis(first.seen(label, maker)) @ axis(second.seen(label, maker))).item(),
-            "honest unit, SD": drive,
-            "pixels": (before["increase"] - after["increase"]).abs().max().item(),
+    found: dict[str, Any] = {}
+    for construction in ("switch", "silent"):
+        changed = fool(honest.target, photos, torch.cat(synthetic), construction=construction, decoy=decoy)
+        fooled = vl.FeatureLens(changed).fit(bench.reference.without_responses())
+        second = bench.material(fooled, name, number, None)
+        methods: dict[str, Any] = {}
+        for label, given in compared().items():
+            before, after = made[label], second.make(label, fooled.maker(given))
+            maker = honest.maker("edit")  # the pictures of both are there
+            means = [honest.target.responses(one["increase"])[:, 0].double().mean() for one in (before, after)]
+            methods[label] = {
+                "rows": [asdict(row) for row in prediction(second, label, maker)],
+                "honest rows": [asdict(row) for row in prediction(first, label, maker)],
+                "likeness": (axis(first.seen(label, maker)) @ axis(second.seen(label, maker))).item(),
+                "honest unit, SD": [((mean - column.mean()) / column.std()).item() for mean in means],
+                "pixels": (before["increase"] - after["increase"]).abs().max().item(),
+            }
+        found[construction] = {
+            "agreement": agreement(honest.target, changed, bench.others),
+            "accuracy": [accuracy(net, bench.data) for net in (honest.target.model, changed.model)],
+            "same landscape": torch.equal(honest.landscape_.responses, fooled.landscape_.responses),
+            "methods": methods,
         }
-    return result
+    return found
+
+
+def compared() -> dict[str, Any]:
+    """What is tried on fooled units."""
+    return {"edit": "edit", "natural_images": "natural_images", **{one: ascent(one) for one in ASCENTS}}
 
 
 def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
@@ -183,12 +187,12 @@ def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
 
 @torch.no_grad()
 def accuracy(net: Any, data: Path) -> float:
-    """Share of 1,000 of CIFAR-10's test images that a network names, odd places of the sorted list."""
+    """Share of 500 of CIFAR-10's test images that a network names, odd places of the sorted list."""
     from benchmarks.pictures.run import listed, read_zip
 
     path = data / "cifar10" / "test.zip"
     names = listed(path)[1::2]
-    names = names[:: len(names) // 1000][:1000]
+    names = names[:: len(names) // 500][:500]
     kinds = sorted({one.split("/")[-2] for one in names})
     images = read_zip(path, names).float() / 255
     wanted = torch.tensor([kinds.index(one.split("/")[-2]) for one in names])
@@ -207,11 +211,8 @@ def work(bench: Bench, units: int) -> list[tuple[str, Any]]:
     cells: list[tuple[str, Any]] = []
     for place in range(units):
         if place < FOOLED:
-            unit = chosen["convnet", "conv3"][place]
-            cells += [
-                (f"fooled-{kind}-{unit}", lambda k=kind, u=unit, p=place: fooled_cell(bench, k, u, p))
-                for kind in ("switch", "silent")
-            ]
+            arguments = (chosen["convnet", "conv3"][place], place)
+            cells.append((f"fooled-{arguments[0]}", lambda a=arguments: fooled_cell(bench, *a)))
         for number, ((name, layer), own) in enumerate(chosen.items()):
             arguments = (name, layer, own[place], place * len(chosen) + number)
             stem = f"{name}-{layer}-{own[place]}"
@@ -240,7 +241,7 @@ def main() -> None:
             found = compute()
             vl.write_text(path, json.dumps({"provenance": source, "found": found}))
             print(f"{stem}: {time.time() - started:.0f} s", flush=True)
-    write({path.stem: read(path) for path in sorted(args.out.glob("*-*-*.json"))}, args.out)
+    write({path.stem: read(path) for path in sorted(args.out.glob("*-*.json"))}, args.out)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,7 @@ CELLS = {
     "unit-convnet-conv3-2": unit(0.6, True),
     "unit-squeezenet-features.4-3": unit(0.3, False),
     "shuffled-convnet-conv3-1": unit(0.0, False),
-    "fooled-switch-1": fooled("passed", "failed"),
-    "fooled-silent-1": fooled("passed", "passed"),
+    "fooled-1": {"switch": fooled("passed", "failed"), "silent": fooled("passed", "passed")},
 }
 
 
