@@ -82,7 +82,7 @@ natural = learned.images[list(range(0, len(learned), 2))]
 made = []
 for unit in (UNIT, DECOY):
     target = LayerTarget(model, "conv3", unit)
-    for steps in (1, 8, 48):
+    for steps in (1, 48):
         maker = ascent(steps).fit(target, backend, learned.with_responses(target.responses(learned.images[:])))
         made.append(maker.generate(natural[:8], {0: "increase"}, seeds=range(8)).images)
 fooled = fool(lens.target, natural, torch.cat(made), construction="switch", decoy=DECOY)
