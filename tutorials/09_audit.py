@@ -9,6 +9,7 @@
 # %%
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ import torch
 
 from vislens_interp import FeatureLens, LayerTarget, ReferenceSet, zoo
 from vislens_interp.audit.fooling import agreement, fool
+from vislens_interp.audit.material import independent_judge
 from vislens_interp.backends.base import get_backend
 from vislens_interp.methods import method_by_name
 
@@ -27,23 +29,24 @@ UNIT, DECOY = 16, 17
 # %% [markdown]
 # ## A unit that is to be believed
 #
-# The ConvNet is small, the pictures are 128 px and the edits take four steps instead of twelve: for speed. An audit of
-# a fitted lens is `lens.audit()`; the photographs that its fit held out judge.
+# The ConvNet is small, the edits take three steps, and the judge sees pictures at 128 px: for speed. An audit of a
+# fitted lens is `lens.audit()`; the photographs that its fit held out judge.
 
 # %%
 model = zoo.load("cifar10_convnet")
-backend = get_backend("embedded", size=128, steps=4)
+backend = get_backend("embedded", steps=3)
 photographs = ReferenceSet.of_backend(backend)
 photographs = photographs.at(range(0, len(photographs), 3))
 lens = FeatureLens(model, "conv3", UNIT, backend=backend).fit(photographs)
+judge, _ = independent_judge(lens.target, 128)
 
 
-def ascent(steps=48):
+def ascent(steps=24):
     """Activation maximisation in pixels, at the size that the network takes."""
     return method_by_name("pixel_maximization", steps=steps, size=32, lr=0.1)
 
 
-honest = lens.audit(methods={"edit": "edit", "natural_images": "natural_images", "ascent": ascent()})
+honest = lens.audit(methods={"edit": "edit", "natural_images": "natural_images", "ascent": ascent()}, judge=judge)
 print(honest)
 for row in honest.of("edit"):
     print(f"- {row.test}: {row.state} {row.number}. {row.meaning}")
@@ -64,9 +67,11 @@ honest.save(folder / "honest")
 # %%
 order = torch.randperm(len(photographs), generator=torch.Generator().manual_seed(0))
 wrong = FeatureLens(model, "conv3", UNIT, backend=backend)
-wrong.fit(photographs, responses=lens.reference_set.responses[order])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the library notices that the network answers otherwise
+    wrong.fit(photographs, responses=lens.reference_set.responses[order])
 print(wrong.evidence_[str(UNIT)])
-untrue = wrong.audit(methods=["natural_images"])
+untrue = wrong.audit(methods=["natural_images"], judge=judge)
 print(untrue)
 
 # %% [markdown]
@@ -78,19 +83,19 @@ print(untrue)
 
 # %%
 learned = lens.reference_set.learned()
-natural = learned.images[list(range(0, len(learned), 2))]
+natural = learned.images[:]
 made = []
 for unit in (UNIT, DECOY):
     target = LayerTarget(model, "conv3", unit)
-    for steps in (1, 48):
-        maker = ascent(steps).fit(target, backend, learned.with_responses(target.responses(learned.images[:])))
+    for steps in (1, 24):
+        maker = ascent(steps).fit(target, backend, learned.with_responses(target.responses(natural)))
         made.append(maker.generate(natural[:8], {0: "increase"}, seeds=range(8)).images)
 fooled = fool(lens.target, natural, torch.cat(made), construction="switch", decoy=DECOY)
 held_out, _ = lens.reference_set.held_out()
 print(f"responses to photographs that nobody used: r = {agreement(lens.target, fooled, held_out):.6f}")
 
 deceived = FeatureLens(fooled, backend=backend).fit(photographs)
-caught = deceived.audit(methods={"natural_images": "natural_images", "ascent": ascent()})
+caught = deceived.audit(methods={"natural_images": "natural_images", "ascent": ascent()}, judge=judge)
 print(caught)
 print("the landscape learnt the same:", torch.equal(deceived.landscape_.responses, lens.landscape_.responses))
 
