@@ -30,15 +30,15 @@ UNIT, DECOY = 122, 123
 # ## A unit that is to be believed
 #
 # The ConvNet is small, the edits take five steps, and the judge sees pictures at 128 px: for speed. `lens.audit()` lets
-# the photographs judge that the fit held out: 36, too few to be sure of much. So one half of the photographs is for the
-# fit here, and the other for the audit. Have as many as you can: with few, tests fail for want of evidence.
+# the photographs judge that the fit held out: 36, too few to be sure of much. So a third of the photographs is kept for
+# the audit here. Have as many as you can: with few, tests fail for want of evidence.
 
 # %%
 model = zoo.load("cifar10_convnet")
 backend = get_backend("embedded", steps=5)
 every = ReferenceSet.of_backend(backend)  # six crops of each photograph, the first of them whole
-photographs = every.at([row for row in range(0, len(every), 3) if row % 12 < 6])
-others = every.images[list(range(6, len(every), 12))]
+photographs = every.at([row for row in range(0, len(every), 3) if row % 18 >= 6])
+others = every.images[list(range(0, len(every), 18))]
 lens = FeatureLens(model, "conv3", UNIT, backend=backend).fit(photographs)
 judge, _ = independent_judge(lens.target, 128)
 

@@ -132,6 +132,11 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any] 
         f"The table rests on {len(units)} test units of two networks (wanted: {WANTED_UNITS}).": len(units)
         >= WANTED_UNITS
     }
+    control = [row for cell in units.values() for row in cell["rows"] if row["method"] == "random_images"]
+    for test in TESTS:
+        ran = [row["state"] == "passed" for row in control if row["test"] == test and row["state"] != "not run"]
+        if any(ran):
+            said[f"Random photographs, the control, pass {test} for {share_text(ran)} units (wanted: none)."] = False
     if fooled:
         for method in next(iter(fooled.values()))["methods"]:
             passed = [
