@@ -146,7 +146,10 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any] 
             if method == "edit":
                 said[f"{text} (wanted: {WANTED_FOOLED:.0%})."] = sum(passed) >= WANTED_FOOLED * len(passed)
             elif method != "natural_images":
-                said[f"{text}: the fooling takes ascents over (wanted: none)."] = not any(passed)
+                own = [row_of(cell["methods"][method]["honest rows"], EXTREMES) for cell in fooled.values()]
+                before = [row["state"] == "passed" for row in own]
+                text = f"{text}; pictures of the honest units that of {share_text(before)} (wanted: none when fooled)."
+                said[text] = not any(passed) if any(before) else None
         least = min(cell["agreement"] for cell in fooled.values())
         said[f"Fooled units answer photographs as before: r = {least:.4f} at least (wanted: 0.999)."] = least >= 0.999
         change = max(abs(cell["accuracy"][0] - cell["accuracy"][1]) for cell in fooled.values())
