@@ -4,7 +4,7 @@
 # A picture of what a unit prefers is a claim: whoever sees it should be able to say how the unit treats photographs. An
 # audit tests the claim, with tests that can fail. Here are three units: one whose pictures are to be believed, one
 # whose recorded responses belong to other photographs, and one that was fooled, so that optimised pictures of it show
-# something else. It needs no files and takes half a minute.
+# something else. It needs no files and takes a minute.
 
 # %%
 import os
