@@ -116,10 +116,11 @@ shown = {
     "fooled unit, ascent": (caught, "ascent"),
 }
 figure, axes = plt.subplots(len(shown), 6, figsize=(8, 8.6), layout="constrained")
+figure.get_layout_engine().set(h_pad=0.15)  # room for the titles, which do not widen a column
 for row, (title, (result, method)) in zip(axes, shown.items(), strict=True):
     for place, axis in enumerate(row):
         axis.imshow(result.pictures[method][place].permute(1, 2, 0).numpy())
         axis.set_axis_off()
     test = result.of(method)[0]
-    row[0].set_title(f"{title}: {test.test} {test.state}, {test.number}", loc="left", fontsize=9)
+    row[0].set_title(f"{title}: {test.test} {test.state}, {test.number}", loc="left", fontsize=9).set_in_layout(False)
 figure.savefig(folder / "pictures.png", dpi=110)
