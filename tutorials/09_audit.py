@@ -115,12 +115,12 @@ shown = {
     "honest unit, ascent": (honest, "ascent"),
     "fooled unit, ascent": (caught, "ascent"),
 }
-figure, axes = plt.subplots(len(shown), 6, figsize=(8, 8.6), layout="constrained")
-figure.get_layout_engine().set(h_pad=0.15)  # room for the titles, which do not widen a column
+figure, axes = plt.subplots(len(shown), 6, figsize=(8, 8.6))
+figure.subplots_adjust(left=0.01, right=0.99, top=0.96, bottom=0.01, hspace=0.25, wspace=0.05)
 for row, (title, (result, method)) in zip(axes, shown.items(), strict=True):
     for place, axis in enumerate(row):
         axis.imshow(result.pictures[method][place].permute(1, 2, 0).numpy())
         axis.set_axis_off()
     test = result.of(method)[0]
-    row[0].set_title(f"{title}: {test.test} {test.state}, {test.number}", loc="left", fontsize=9).set_in_layout(False)
+    row[0].set_title(f"{title}: {test.test} {test.state}, {test.number}", loc="left", fontsize=9)
 figure.savefig(folder / "pictures.png", dpi=110)
