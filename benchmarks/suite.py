@@ -80,6 +80,7 @@ SUITE = (
     Benchmark("table3", (f"{TABLE3} --tune", f"{TABLE3} --figure", TABLE3), reads=True),
     Benchmark("pictures", (f"run {FILES}", "figure --out {out}", f"reader {FILES}")),
     Benchmark("words", (f"run {FILES}",)),
+    Benchmark("audit", (f"run {FILES}",)),
     Benchmark("atlas", ("run --out {out}",), "run --out {out} --quick"),
     Benchmark("ann_units", (f"run run {EMBEDDED}", f"run report {EMBEDDED}")),
     Benchmark("paper_table_1", (f"run --nsd {{nsd}} --out {{out}} {DEVICE}",)),

@@ -35,7 +35,7 @@ LEVELS = [
     {"targets", "landscape", "backends", "reference", "models"},
     {"brain", "methods", "metrics"},
     {"results", "report"},
-    {"evaluation", "lens", "download", "atlas"},
+    {"evaluation", "lens", "download", "atlas", "audit"},
     {"doctor"},
     {"training", "cli"},
 ]
@@ -46,6 +46,8 @@ NEIGHBOURS = {
     ("results", "report"),
     ("lens", "evaluation"),
     ("atlas", "evaluation"),
+    ("audit", "evaluation"),
+    ("lens", "audit"),
 }
 LEAVES = {"training", "cli"}  # nothing imports them
 HEAVY = ["diffusers", "open_clip", "lightly", "matplotlib", "torchmetrics", "captum", "timm", "cmaes"]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,9 @@ from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.target import LayerTarget, Target
 
+if TYPE_CHECKING:
+    from vislens_interp.audit import AuditResult
+
 
 class FeatureLens:
     """A lens on one unit of a vision model: the images that it prefers, and those that silence it.
@@ -62,6 +65,7 @@ class FeatureLens:
     Attributes (after ``fit``):
         reference_set: What it was fitted on.
         fit_seconds_: Seconds that the fit took.
+        audits_: Unit name to its last audit; reports of the lens say which tests were passed.
 
     Raises:
         ValueError, TypeError, KeyError: An argument does not fit the model; the message says how.
@@ -104,6 +108,7 @@ class FeatureLens:
         self.fit_seconds_: float | None = None
         self._reference: ReferenceSet | None = None
         self._methods: dict[str, Method] = {}
+        self.audits_: dict[str, AuditResult] = {}
 
     def fit(
         self,
@@ -148,7 +153,7 @@ class FeatureLens:
         fitted = method.landscape_
         reference = reference.with_responses(fitted.responses, measured=reference.measured)
         self.method_, self._reference = method, reference.with_held_out(fitted.held_out)
-        self._methods = {}
+        self._methods, self.audits_ = {}, {}
         return self
 
     @property
@@ -261,6 +266,22 @@ class FeatureLens:
     ) -> Comparison:
         """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
         return compare(self, images, methods, seeds, **arguments)
+
+    def audit(
+        self, images: ImageSource | None = None, methods: "Sequence[str | Method] | None" = None, **arguments: Any
+    ) -> "AuditResult":
+        """Test whether pictures of a unit are to be believed; see :func:`vislens_interp.audit.audit` for all arguments.
+
+        Args:
+            images: Photographs that the fit has not seen; None takes those that it held out.
+            methods: What is tested; None takes the lens's own edits, top natural images and a control.
+            arguments: ``full=True`` runs all tests.
+        """
+        from vislens_interp.audit import audit  # here: it loads networks that judge
+
+        found = audit(self, images, **arguments, **({} if methods is None else {"methods": methods}))
+        self.audits_[found.unit] = found
+        return found
 
     def contact_sheet(
         self, units: Sequence[OneUnit | str], images: ImageSource | None = None, **arguments: Any

@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands, common)
     _add_visualize(commands, common)
     _add_compare(commands, common)
+    _add_audit(commands, common)
     _add_units(commands, common)
     _add_atlas(commands, common, quiet)
     _add_doctor(commands, quiet)
@@ -114,6 +115,21 @@ def _add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     compare.add_argument("--angle", type=float, help="edit angle in degrees at which methods are matched")
     compare.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
     compare.set_defaults(command="compare")
+
+
+def _add_audit(commands: Any, common: argparse.ArgumentParser) -> None:
+    audit = commands.add_parser(
+        "audit",
+        parents=[common],
+        help="whether the pictures of a unit are to be believed: tests that can fail",
+        description="Test whether pictures of a unit say how it treats photographs that nobody edited.",
+    )
+    _add_model(audit)
+    _add_lens(audit, images=False)
+    audit.add_argument("--out", required=True, metavar="DIR", help="folder for the page; made, or replaced if ours")
+    audit.add_argument("--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD", help=", ".join(METHODS))
+    audit.add_argument("--full", action="store_true", help="all tests: minutes")
+    audit.set_defaults(command="audit")
 
 
 def _add_units(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -221,7 +237,7 @@ def _add_accept(commands: Any, quiet: argparse.ArgumentParser) -> None:
     accept.set_defaults(command="accept")
 
 
-def _add_lens(parser: argparse.ArgumentParser) -> None:
+def _add_lens(parser: argparse.ArgumentParser, *, images: bool = True) -> None:
     parser.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
     parser.add_argument(
         "--unit", type=parse_unit, required=True, help="channel or feature, its name, or a place such as 17,3,3"
@@ -229,7 +245,8 @@ def _add_lens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pool", default="mean", help="map to one number: mean, max, center, cls, token:K, patch_mean (default: mean)"
     )
-    parser.add_argument("--images", required=True, metavar="DIR", help="a folder, or one file, to start from")
+    said = "a folder, or one file, to start from" if images else "photographs that judge (default: those held out)"
+    parser.add_argument("--images", required=images, metavar="DIR", help=said)
     parser.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
     parser.add_argument(
         "--backend",

@@ -101,6 +101,23 @@ def compare(args: argparse.Namespace) -> None:
     _report(args, table, paths, content)
 
 
+def audit(args: argparse.Namespace) -> None:
+    """Run ``vislens audit``."""
+    from vislens_interp.audit.result import check_folder
+    from vislens_interp.files import check_writable
+    from vislens_interp.images import load_images
+
+    check_writable(check_folder(args.out))
+    lens = _aimed(args)
+    on_error = "skip" if args.skip_bad else "raise"
+    images = None if args.images is None else load_images(args.images, size=lens.backend.size, on_error=on_error)[0]
+    lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
+    found = lens.audit(images, args.methods, full=args.full, seed=args.seed)
+    folder = found.save(args.out)
+    paths = {name: str(folder / file) for name, file in (("report", "audit.html"), ("result", "audit.json"))}
+    _report(args, str(found), paths, {"audit": found.to_dict()})
+
+
 def visualize(args: argparse.Namespace) -> None:
     """Run ``vislens visualize``."""
     from vislens_interp.evaluation.stream import stream

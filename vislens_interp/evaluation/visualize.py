@@ -147,6 +147,7 @@ class Drawing:
             "reference_set": lens.reference_set.kind,
             "similarity_network": getattr(backend, "feature_extractor_name", f"{backend.name} feature extractor"),
             "target": target,
+            "audit": {unit: {name: one.verdict(name) for name in one.methods} for unit, one in lens.audits_.items()},
             "settings": described.describe(),
             **({} if judge is None else {"judge": judge}),
         }

@@ -47,6 +47,7 @@ _SETTINGS = {
     "similarity_network?": (str, None),
     "reference_set?": str,
     "direction?": (str, {str: str}, None),
+    "audit?": {str: {str: str}},
     "settings?": ({"edit?": (dict, None)}, None),
 }
 SCHEMA = {
