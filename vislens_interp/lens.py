@@ -279,7 +279,9 @@ class FeatureLens:
         """
         from vislens_interp.audit import audit  # here: it loads networks that judge
 
-        found = audit(self, images, **arguments, **({} if methods is None else {"methods": methods}))
+        if methods is not None:
+            arguments["methods"] = methods
+        found = audit(self, images, **arguments)
         self.audits_[found.unit] = found
         return found
 
@@ -421,7 +423,7 @@ class FeatureLens:
         if self.backend.reference_images() is not None:
             self.fit(progress=progress)
         elif images is not None and len(images) >= MIN_IMAGES:
-            self.fit(images, progress=progress)
+            self.fit(ReferenceSet(images), progress=progress)
         else:
             given = "none" if images is None else str(len(images))
             raise ValueError(

@@ -44,6 +44,8 @@ class FooledLayer(nn.Module):
         gain: float,
     ) -> None:
         super().__init__()
+        self.weight: Tensor
+        self.unit: Tensor
         self.layer, self.low, self.high, self.decoy, self.gain = layer, low, high, decoy, gain
         self.register_buffer("weight", weight.float())
         self.register_buffer("unit", unit.float()[:, None, None])

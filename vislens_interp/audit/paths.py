@@ -32,8 +32,8 @@ def path(target: LayerTarget, images: Tensor, names: list[str] | None = None) ->
     """
     modules = dict(target.model.named_modules())
     if names is None:
-        names = [name for name, one in modules.items() if isinstance(getattr(one, "weight", None), Tensor)]
-        names = [name for name in names if modules[name].weight.ndim > 1]
+        weights = {name: getattr(one, "weight", None) for name, one in modules.items()}
+        names = [name for name, weight in weights.items() if isinstance(weight, Tensor) and weight.ndim > 1]
     last = target.layout == "NHWC"
     seen: dict[str, list[Tensor]] = {}
 
@@ -100,4 +100,4 @@ def _natural(material: Material, target: LayerTarget) -> tuple[dict[str, Tensor]
     names = list(path(target, top[:1]))
     kept = [names[row] for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})]
     natural, others = (path(target, images, kept) for images in (top, material.photographs[theirs]))
-    return tuple({one: ranked(x) for one, x in seen.items()} for seen in (natural, others))
+    return {one: ranked(x) for one, x in natural.items()}, {one: ranked(x) for one, x in others.items()}

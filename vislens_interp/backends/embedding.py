@@ -257,7 +257,9 @@ def sdxl(
         vae: An id or a folder with the VAE alone; None takes the one in ``model``, which leaves float16's range.
     """
     text = () if options.get("prompt", "") is None else (*TEXT_PARTS, *TEXT_PARTS_2)
-    parts = {"model": (model, (*(IMAGE_PARTS if vae is None else UNET), *text), revision)}
+    parts: dict[str, tuple[Any, Needs, str | None]] = {
+        "model": (model, (*(IMAGE_PARTS if vae is None else UNET), *text), revision)
+    }
     return _of_stable_diffusion(
         "sdxl",
         StableDiffusionXLGenerator,
