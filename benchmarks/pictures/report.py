@@ -10,6 +10,7 @@ from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.findings import BOOTSTRAP, Measure, measure
 from benchmarks.common.provenance import provenance_line
 from benchmarks.common.tables import fill, signed, table_text
+from vislens_interp.backends.closed_loop import CHANGE
 
 NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
 SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled")
@@ -82,7 +83,9 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
         text = f"Pairs of photographs told by edits {percent(told['edit'])}, by top natural images "
         text += f"{percent(told['natural'])}, difference {percent(told['edit minus natural'])} (wanted: above 0)."
         found[text] = told["edit minus natural"][1] > 0
-        text = f"Told by the edits of the top natural images themselves {percent(told['natural, edited'])}, difference "
+        text = (
+            f"Pairs told by edits of the top natural images themselves {percent(told['natural, edited'])}, difference "
+        )
         text += f"{percent(told['natural, edited minus natural'])} (wanted: above 0)."
         found[text] = told["natural, edited minus natural"][1] > 0
     for network, name in NETWORKS.items():
@@ -147,7 +150,8 @@ def edits_text(edits: dict[str, Any]) -> str:
         key: f"{sum(rms[method]) / len(rms[method]):.3f}"
         for key, method in zip(("rms", "little", "ridge"), rms, strict=True)
     }
-    return fill(__file__, "edits", units=edits["units"], photographs=edits["photographs a unit"], **tables)
+    said = {"units": edits["units"], "photographs": edits["photographs a unit"], "limit": CHANGE}
+    return fill(__file__, "edits", **said, **tables)
 
 
 def _listed(value: dict[str, Any], before: str = "") -> Iterator[str]:
