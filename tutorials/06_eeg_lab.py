@@ -126,9 +126,9 @@ in_time = BrainDataset.from_epochs(
     size=128,
 )
 ceiling = in_time.noise_ceiling().r.numpy()
-preference_map(scores_of(in_time), places=in_time.targets, evidence=ceiling, **said).time_course().savefig(
-    folder / "time_course.png", dpi=120
-)
+course = preference_map(scores_of(in_time), places=in_time.targets, evidence=ceiling, **said).time_course()
+course.savefig(folder / "time_course.png", dpi=120)
+course
 
 # %% [markdown]
 # ## The next stimuli
@@ -180,4 +180,3 @@ figure.suptitle(
     f"{target}, block 1: " + ", ".join(f"{kind} {mean:+.2f} µV" for kind, mean in means.items()), fontsize=10
 )
 figure.savefig(folder / "block.png", dpi=120)
-plt.close(figure)

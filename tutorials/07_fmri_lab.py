@@ -108,7 +108,9 @@ found = preference_map(
     evidence_unit="noise ceiling R",
 )
 print(found)
-found.save(folder / "map", {"surface": found.surface(regions=regions, targets=names)})
+surface = found.surface(regions=regions, targets=names)
+found.save(folder / "map", {"surface": surface})
+surface
 
 # %% [markdown]
 # ## From here

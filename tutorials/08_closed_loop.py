@@ -129,7 +129,6 @@ for chosen, label, colour in ((seen, "shown", "#0072b2"), (~seen, "never shown",
 right.set(xlabel="true rate", ylabel="expected, ± SD", title="what was learnt")
 right.legend(fontsize=8, frameon=False)
 figure.savefig(folder / "loop.png", dpi=120)
-plt.close(figure)
 
 # %% [markdown]
 # ## The pictures
@@ -160,4 +159,3 @@ figure.suptitle(
     f"Neuron {neuron} of session 210225, 100 trials; all photographs: {rates.mean():.1f} spikes", fontsize=10
 )
 figure.savefig(folder / "pictures.png", dpi=120)
-plt.close(figure)

@@ -1,6 +1,8 @@
 """Progress bars: often on a terminal, seldom in a file or a pipe, none where there is no stderr."""
 
+import os
 import sys
+import threading
 from typing import Any
 
 from tqdm import tqdm as _tqdm
@@ -10,7 +12,14 @@ SECONDS_IN_A_FILE = 30.0
 
 
 class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
-    """``tqdm.tqdm`` whose bar is off without a stderr, as under ``pythonw``, and sparse in a pipe or a file."""
+    """``tqdm.tqdm`` whose bar is off without a stderr, as under ``pythonw``, and sparse in a pipe or a file.
+
+    Its lock belongs to one process. tqdm's own is shared with forked processes, and stays shut when one of them is killed
+    while it draws: every other process then waits for ever.
+    """
+
+    _lock = threading.RLock()
+    monitor_interval = 0  # no thread that could hold the lock while the process forks
 
     def __init__(self, *args: Any, **options: Any) -> None:
         stream = options.get("file", sys.stderr)
@@ -26,6 +35,14 @@ class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
         stream = sys.stdout if file is None else file
         if stream is not None and not getattr(stream, "closed", False):
             super().write(s, file=stream, end=end, nolock=nolock)
+
+
+def _open_lock() -> None:
+    tqdm._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open_lock)
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -133,10 +133,13 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any] 
         >= WANTED_UNITS
     }
     control = [row for cell in units.values() for row in cell["rows"] if row["method"] == "random_images"]
+    fell_for = []
     for test in TESTS:
         ran = [row["state"] == "passed" for row in control if row["test"] == test and row["state"] != "not run"]
         if any(ran):
-            said[f"Random photographs, the control, pass {test} for {share_text(ran)} units (wanted: none)."] = False
+            fell_for.append(f"{test} for {share_text(ran)}")
+    if fell_for:
+        said[f"Random photographs, the control, pass {'; '.join(fell_for)} units (wanted: none)."] = False
     if fooled:
         for method in next(iter(fooled.values()))["methods"]:
             passed = [

@@ -33,11 +33,16 @@ def checks(cells: list[dict[str, Any]]) -> dict[str, bool | None]:
     claim = f"With {half} trials the Experiment's nine photographs reach those of the landscape fitted once on {whole}"
     found[f"{claim}: {signed(difference)} SD."] = None if difference.low <= 0 <= difference.high else difference.low > 0
     for rival in RIVALS:
-        for budget in budgets_of(rival):
-            difference = over_units(scores(cells, LOOP, budget, 1) - scores(cells, rival, budget, 1))
-            sentence = f"With {budget} trials the Experiment's nine drive the neuron more than those of {rival}"
-            open_ = difference.low <= 0 <= difference.high
-            found[f"{sentence}: {signed(difference)} SD."] = None if open_ else difference.low > 0
+        differences = {
+            budget: over_units(scores(cells, LOOP, budget, 1) - scores(cells, rival, budget, 1))
+            for budget in budgets_of(rival)
+        }
+        each = ", ".join(f"{signed(value)} SD with {budget} trials" for budget, value in differences.items())
+        lost = any(value.high < 0 for value in differences.values())
+        won = all(value.low > 0 for value in differences.values())
+        found[f"The Experiment's nine drive the neuron more than those of {rival}: {each}."] = (
+            won if won or lost else None
+        )
     return found
 
 

@@ -49,7 +49,7 @@ def findings_of(measures: dict[str, Any]) -> dict[str, Any]:
         checks[text] = gap[1] > 0
         what = f"AUPRC of words for held-out classes, {layer}, above shuffled"
         spread = "95 % bootstrap over units"
-        stated.append(Measure(what, gap[0], "", f"{row['units']} channels", *gap[1:], spread=spread))
+        stated.append(Measure(what, gap[0], "AUPRC", f"{row['units']} channels", *gap[1:], spread=spread))
     return {"checks": checks, "measures": stated_measures(stated)}
 
 

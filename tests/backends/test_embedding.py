@@ -293,7 +293,7 @@ def test_the_readmes_command_runs_whole(cache, tiny, folder, tmp_path, capsys):
     assert list((tmp_path / "cache").glob("embeddings-*/*.safetensors"))
     model[-1] = "cifar10"
     assert main(["visualize", *model, *paths, *cache]) == 1
-    assert "cache is for embedded and sd15, not 'cifar10'. Leave it out." in capsys.readouterr().err
+    assert "cache is for embedded, sd15 and sdxl, not 'cifar10'. Leave it out." in capsys.readouterr().err
 
 
 def test_measured_responses_to_files(network, folder, sd15):
@@ -358,7 +358,7 @@ def test_a_backend_with_its_own_reference_set_fits_itself(network, textless):
     ("name", "message"),
     [
         ("sd15", "Run `vislens download sd15`"),
-        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'sd15']"),
+        ("sd21", "backend='sd21' is unknown; expected one of ['cifar10', 'embedded', 'sd15', 'sdxl']"),
     ],
 )
 def test_from_the_shell(cache, tmp_path, capsys, name, message):

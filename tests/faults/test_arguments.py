@@ -2,9 +2,12 @@
 
 import io
 import json
+import multiprocessing
 import shutil
 import socket
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -182,3 +185,33 @@ def test_progress_is_sparse_in_a_pipe():
                 bar.update()
     text = stream.getvalue()
     assert "100%" in text
+
+
+def _hold(lock_is_held):
+    with tqdm.get_lock():
+        lock_is_held.set()
+        time.sleep(60)
+
+
+def test_a_process_killed_while_it_draws_stops_no_bar_of_another():
+    context = multiprocessing.get_context("fork")
+    lock_is_held = context.Event()
+    child = context.Process(target=_hold, args=(lock_is_held,))
+    child.start()
+    assert lock_is_held.wait(30)
+    child.kill()
+    child.join()
+    drawing = threading.Thread(target=lambda: list(tqdm(range(3), file=io.StringIO())), daemon=True)
+    drawing.start()
+    drawing.join(10)
+    assert not drawing.is_alive()
+
+
+def test_a_process_forked_while_a_bar_is_drawn_can_draw():
+    context = multiprocessing.get_context("fork")
+    with tqdm.get_lock():
+        child = context.Process(target=lambda: list(tqdm(range(3), file=io.StringIO())))
+        child.start()
+        child.join(10)
+    assert child.exitcode == 0
+    child.kill()

@@ -19,8 +19,8 @@ def test_a_lens_on_nothing(network):
         FeatureLens(network, "conv", 6)
     with pytest.raises(ValueError, match=r"unit=None, but layer 'conv' has shape \(6, 6, 6\).* list_units"):
         FeatureLens(network, "conv")
-    with pytest.raises(KeyError, match="backend='sdxl' is unknown; expected one of"):
-        FeatureLens(network, "conv", 2, backend="sdxl")
+    with pytest.raises(KeyError, match="backend='sdxxl' is unknown; expected one of"):
+        FeatureLens(network, "conv", 2, backend="sdxxl")
     with pytest.raises(ValueError, match="Pass preprocess="):
         FeatureLens(nn.Sequential(nn.Conv2d(3, 4, 3)), "0", 1)
 

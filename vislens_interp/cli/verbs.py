@@ -59,7 +59,9 @@ def _aimed(args: argparse.Namespace) -> "FeatureLens":
     backend: Any = args.backend
     if args.cache is not None:
         if backend not in CACHED:
-            raise ValueError(f"--cache {args.cache} is for {' and '.join(CACHED)}, not {backend!r}. Leave it out.")
+            raise ValueError(
+                f"--cache {args.cache} is for {', '.join(CACHED[:-1])} and {CACHED[-1]}, not {backend!r}. Leave it out."
+            )
         from vislens_interp.backends.base import get_backend
 
         backend = get_backend(backend, device, cache=args.cache)
