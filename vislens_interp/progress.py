@@ -14,8 +14,8 @@ SECONDS_IN_A_FILE = 30.0
 class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
     """``tqdm.tqdm`` whose bar is off without a stderr, as under ``pythonw``, and sparse in a pipe or a file.
 
-    Its lock belongs to one process. tqdm's own is shared with forked processes, and stays shut when one of them is killed
-    while it draws: every other process then waits for ever.
+    Its lock belongs to one process. tqdm's own is shared with forked processes, and stays shut when one of them is
+    killed while it draws: every other process then waits for ever.
     """
 
     _lock = threading.RLock()

@@ -28,6 +28,7 @@ from benchmarks.suite import Benchmark
 SCHEMA = 2
 SOURCE = ("command", "commit", "dirty", "device", "cpus", "threads", "torch", "python", "seed", "date")
 FAILS, HOLDS = "**What fails its own aim, first.**", "**What holds.**"
+UNASKED = "(not asked for"
 LIST = "README.md"
 """Beside the benchmarks' own pages: every aim, and where the figures come from."""
 
@@ -101,29 +102,30 @@ def sources_of(value: Any) -> list[dict[str, Any]]:
 
 
 def headline(results: dict[str, Any]) -> list[str]:
-    """The measures of every benchmark as one Markdown table, with the benchmark's page behind its name."""
+    """The measures of every benchmark as one Markdown table."""
     rows = [("what", "result", "measured on", "benchmark")]
     for entry in results["benchmarks"]:
         grouped: dict[tuple[str, str], list[Measure]] = {}
         for fields in entry["measures"]:
             measure = Measure(**fields)
             grouped.setdefault((measure.what, measure.sample), []).append(measure)
-        name = f"[{entry['name']}]({entry['page']})" if entry["page"] else entry["name"]
         for (what, sample), members in grouped.items():
             result = "; ".join(f"{one.direction} {one}".strip() for one in members)
-            rows.append((what, result, sample, name))
+            rows.append((what, result, sample, entry["name"]))
     spreads = sorted({one["spread"] for entry in results["benchmarks"] for one in entry["measures"] if one["spread"]})
     return [*table(rows), f"In brackets: {'; '.join(spreads)}."] if spreads else table(rows)[:-1]
 
 
-def aims_of(results: dict[str, Any], met: bool | None) -> list[str]:
-    """A list item for each aim with this outcome."""
-    return [
-        f"- {entry['name']}: {aim['what']}"
-        for entry in results["benchmarks"]
-        for aim in entry["aims"]
-        if aim["met"] is met
-    ]
+def aims_of(results: dict[str, Any], met: bool | None, *, every: bool = True) -> list[str]:
+    """A list item for each aim with this outcome; if not ``every``, comparisons that nobody asked for are counted."""
+    lines = []
+    for entry in results["benchmarks"]:
+        whats = [aim["what"] for aim in entry["aims"] if aim["met"] is met]
+        asked = [what for what in whats if every or UNASKED not in what]
+        lines += [f"- {entry['name']}: {what}" for what in asked]
+        if rest := len(whats) - len(asked):
+            lines.append(f"- {entry['name']}: {rest} comparisons that were not asked for; they are on its page.")
+    return lines
 
 
 def reasons(results: dict[str, Any], state: str) -> list[str]:
@@ -139,8 +141,8 @@ def page(results: dict[str, Any]) -> str:
         lines += ["**What failed to run, first.**", "", *(broken or ["- Nothing."]), ""]
     else:
         lines = ["# Results", "", FAILS, ""]
-        lines += [*(broken + aims_of(results, False) or ["- Nothing of what was asked."]), ""]
-        unsure = aims_of(results, None)
+        lines += [*(broken + aims_of(results, False, every=False) or ["- Nothing of what was asked."]), ""]
+        unsure = aims_of(results, None, every=False)
         lines += ["**What is open.**", "", *unsure, ""] if unsure else []
     missing = reasons(results, "not run")
     lines += ["**Not run.**", "", *missing, ""] if missing else []

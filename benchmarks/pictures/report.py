@@ -105,7 +105,7 @@ def measures(parts: dict[str, Any]) -> list[Measure]:
     """Figures for the table of all results."""
     found = [
         measure(
-            f"embedded backend, {group}: Δr against α = 0",
+            f"embedded, {group}: Δr against α = 0",
             row[f"edit {sense}"],
             "SD",
             f"{row['units']} units",

@@ -292,7 +292,7 @@ def test_the_anchor(repositories, facts, tmp_path):
     assert len(calls) == 6  # PNDM takes its second step twice
 
 
-def test_a_landscape_that_forgets(repositories, facts):
+def test_a_landscape_that_forgets(repositories, facts, monkeypatch):
     """α = 0 has to be the reconstruction, and near to the embedding."""
     (check,) = (one[-1] for one in CHECKS if one[0] == "alpha 0")
     backend = build_sd15(num_inference_steps=2)
@@ -300,5 +300,14 @@ def test_a_landscape_that_forgets(repositories, facts):
     assert passed
     assert found.startswith("cosine to the photograph's own ")
     judged = Facts(**{**facts.__dict__, "trained": True})
-    backend.defaults = backend.defaults.replace(w_kld=1e9)
-    assert not check(Acceptance(backend, repositories, judged))[0]  # a prior so strong that nothing is kept
+    fit = acceptance.fit_landscape
+
+    def forgetful(*given):
+        landscape = fit(*given)
+        decode = landscape.decode
+        monkeypatch.setattr(landscape, "decode", lambda z: decode(z).mean(0, keepdim=True).expand(len(z), -1))
+        return landscape
+
+    assert check(Acceptance(backend, repositories, judged))[0]
+    monkeypatch.setattr(acceptance, "fit_landscape", forgetful)
+    assert not check(Acceptance(backend, repositories, judged))[0]  # every picture becomes the mean
