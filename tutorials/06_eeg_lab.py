@@ -126,9 +126,9 @@ in_time = BrainDataset.from_epochs(
     size=128,
 )
 ceiling = in_time.noise_ceiling().r.numpy()
-course = preference_map(scores_of(in_time), places=in_time.targets, evidence=ceiling, **said).time_course()
-course.savefig(folder / "time_course.png", dpi=120)
-course
+shown_course = preference_map(scores_of(in_time), places=in_time.targets, evidence=ceiling, **said).time_course()
+shown_course.savefig(folder / "time_course.png", dpi=120)
+shown_course
 
 # %% [markdown]
 # ## The next stimuli

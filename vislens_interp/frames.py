@@ -1,9 +1,10 @@
-"""Results as tables of other libraries: pandas' data frames and Parquet files."""
+"""Results as other libraries have them: pandas' data frames, Parquet files, figures that notebooks show."""
 
 import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from vislens_interp.files import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class Tabular(ABC):
@@ -54,3 +56,18 @@ def _missing(method: str, library: str) -> str:
         f"{method}() needs {library}, which is not installed; expected the extra 'tables'. Install it: pip install "
         "'vislens_interp[tables]'"
     )
+
+
+@cache
+def figure_class() -> "type[Figure]":
+    """Matplotlib's figure, which a notebook shows without pyplot too."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            FigureCanvasAgg(self).print_png(buffer)
+            return buffer.getvalue()
+
+    return ShownFigure

@@ -1,14 +1,13 @@
 """Figures of results. Drawn with matplotlib's objects alone, so that nobody's pyplot state is touched."""
 
-import io
 import textwrap
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from vislens_interp.frames import figure_class
 from vislens_interp.report.render import change_text, evidence_text, number_of
 from vislens_interp.tables import display_name, display_text, shortened
 from vislens_interp.validation import check_counts
@@ -131,21 +130,6 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     _dots(plot, result)
     page.lines(_MARGIN, height - 0.12 - len(foot) * LINE, foot, fontsize=8.5, color="#222222")
     return page.figure
-
-
-@cache
-def figure_class() -> "type[Figure]":
-    """Matplotlib's figure, which a notebook shows without pyplot too."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    class ShownFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            buffer = io.BytesIO()
-            FigureCanvasAgg(self).print_png(buffer)
-            return buffer.getvalue()
-
-    return ShownFigure
 
 
 class PageFigure:

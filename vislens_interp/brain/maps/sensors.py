@@ -9,6 +9,7 @@ import numpy as np
 from vislens_interp.brain.maps.preference import PreferenceMap
 from vislens_interp.brain.maps.surface import COLOURS, NOTHING, WEAK
 from vislens_interp.brain.readers.trials import refuse_without
+from vislens_interp.frames import figure_class
 from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
     """
     refuse_without("mne", "mne", "PreferenceMap.topography")
     import mne
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     chosen = list(found.axes if axes is None else axes)
@@ -42,7 +42,7 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
             raise KeyError(f"axis {name!r} is not in this map. {closest(name, found.axes, cutoff=0.4)}")
     windows = _by_window(found, info.ch_names)
     columns = len(chosen) + 1 + (found.evidence is not None)
-    figure = Figure(figsize=(2.1 * columns + 0.6, 2.3 * len(windows) + 0.9), layout="constrained")
+    figure = figure_class()(figsize=(2.1 * columns + 0.6, 2.3 * len(windows) + 0.9), layout="constrained")
     cells = figure.subplots(len(windows), columns, squeeze=False)
     limit = float(np.nanmax(np.abs(found.scores)))
     image: Any = None
@@ -88,8 +88,6 @@ def time_course_figure(found: PreferenceMap, *, sensors: Sequence[str] | None = 
     Raises:
         KeyError, ValueError: A sensor is unknown, or places carry no times.
     """
-    from matplotlib.figure import Figure
-
     courses: dict[str, list[tuple[float, int]]] = {}
     for row, place in enumerate(found.places):
         if said := _TIME.fullmatch(place):
@@ -104,7 +102,7 @@ def time_course_figure(found: PreferenceMap, *, sensors: Sequence[str] | None = 
             name: np.nanmax(np.abs(found.scores[[row for _, row in points]])) for name, points in courses.items()
         }
         sensors = sorted(largest, key=lambda name: -largest[name])[:4]
-    figure = Figure(figsize=(6.4, 1.5 * len(sensors) + 0.7), layout="constrained")
+    figure = figure_class()(figsize=(6.4, 1.5 * len(sensors) + 0.7), layout="constrained")
     panels = figure.subplots(len(sensors), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for panel, name in zip(panels, sensors, strict=True):
         if name not in courses:

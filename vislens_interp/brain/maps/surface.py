@@ -7,6 +7,7 @@ import numpy as np
 
 from vislens_interp.brain.maps.preference import PreferenceMap
 from vislens_interp.brain.readers.trials import refuse_without
+from vislens_interp.frames import figure_class
 from vislens_interp.validation import check_word, closest
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ def surface_figure(
     """
     refuse_without("nilearn", "brain", "PreferenceMap.surface")
     from matplotlib.colors import ListedColormap, Normalize
-    from matplotlib.figure import Figure
 
     for view in views:
         check_word("views", view, VIEWS)
@@ -56,7 +56,7 @@ def surface_figure(
     canvas = _Canvas()
     rows = 1 + len(chosen) + (found.evidence is not None)
     columns = 2 * len(views)
-    figure = Figure(figsize=(_INCHES[0] * columns + 1.4, _INCHES[1] * rows + 0.3), layout="constrained")
+    figure = figure_class()(figsize=(_INCHES[0] * columns + 1.4, _INCHES[1] * rows + 0.3), layout="constrained")
     grid = figure.add_gridspec(rows, columns + 1, width_ratios=[1.0] * columns + [0.45])
     names = _centres(found, regions, targets, canvas) if "flat" in views else {}
 
