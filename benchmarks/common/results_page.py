@@ -120,10 +120,10 @@ def aims_of(results: dict[str, Any], met: bool | None, *, every: bool = True) ->
     """A list item for each aim with this outcome; if not ``every``, comparisons that nobody asked for are counted."""
     lines = []
     for entry in results["benchmarks"]:
-        whats = [aim["what"] for aim in entry["aims"] if aim["met"] is met]
-        asked = [what for what in whats if every or UNASKED not in what]
+        sentences = [aim["what"] for aim in entry["aims"] if aim["met"] is met]
+        asked = [what for what in sentences if every or UNASKED not in what]
         lines += [f"- {entry['name']}: {what}" for what in asked]
-        if rest := len(whats) - len(asked):
+        if rest := len(sentences) - len(asked):
             lines.append(f"- {entry['name']}: {rest} comparisons that were not asked for; they are on its page.")
     return lines
 
