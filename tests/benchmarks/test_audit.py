@@ -76,6 +76,6 @@ def test_page(tmp_path, capsys):
     page, numbers = (tmp_path / "audit.md").read_text(), json.loads((tmp_path / "audit.json").read_text())
     assert page.index("What fails, first") < page.index("## Methods by tests") < page.index("## Fooled units")
     assert "of 2 confirmed landscapes, 0 are called weak" in page
-    assert "The table rests on 3 test units" in page
+    assert "It rests on 3 test units" in page
     assert numbers["measures"][0]["value"] == pytest.approx(0.5)
     assert capsys.readouterr().out.strip() == page.strip()

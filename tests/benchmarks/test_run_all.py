@@ -355,7 +355,7 @@ def test_the_headline_joins_directions_and_says_what_brackets_are(tmp_path):
     measures = [{**row, "value": 1.0, "direction": "increase"}, {**row, "value": 0.9, "direction": "decrease"}]
     results = gather((toy(),), write_toy(tmp_path / "toy", {"measures": measures}), tmp_path)
     assert headline(results)[2:] == [
-        "| w | increase +1.00 SD [+0.50, +1.50]; decrease +0.90 SD [+0.50, +1.50] | 4 units | [toy](toy/toy.md) |",
+        "| w | increase +1.00 SD [+0.50, +1.50]; decrease +0.90 SD [+0.50, +1.50] | 4 units | toy |",
         "",
         "In brackets: 95 %.",
     ]
