@@ -28,6 +28,7 @@ from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.provenance import provenance
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.pictures.report import write
+from vislens_interp.audit.material import distinct
 from vislens_interp.backends.embedded import INPUT, NETWORK
 
 LAYERS = {
@@ -275,7 +276,7 @@ def edit_unit(
         for sense, sign in SIGN.items():
             starts, answers = images, before
             if label.startswith("natural"):
-                starts = reference.images[top_rows(sign * column[:, 0], reference)].float()
+                starts = reference.images[distinct(sign * column[:, 0], reference.groups, PHOTOS)].float()
                 answers = target.responses(starts)[:, 0]
             seeds = [seed] * len(starts)
             made = eight_bits(method.generate(starts, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
@@ -352,19 +353,9 @@ def told(out: Path, nets: dict[str, Any], others: Tensor, reference: Any) -> dic
     return {label: interval(values) for label, values in (columns | gaps).items()}
 
 
-def top_rows(column: Tensor, reference: Any) -> list[int]:
-    """Crops of the reference set with the largest responses, one a photograph."""
-    rows: dict[int, int] = {}
-    for row in column.argsort(descending=True).tolist():
-        rows.setdefault(int(reference.groups[row]), row)
-        if len(rows) == PHOTOS:
-            break
-    return list(rows.values())
-
-
 def top_features(column: Tensor, judge: str, net: Any, reference: Any, known: dict[int, Tensor]) -> Tensor:
     """What a judge sees in these crops: (PHOTOS, D)."""
-    rows = top_rows(column, reference)
+    rows = distinct(column, reference.groups, PHOTOS)
     for row in rows:
         if row not in known:
             known[row] = features(judge, net, reference.images[[row]])[0]

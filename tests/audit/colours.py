@@ -4,23 +4,10 @@ import torch
 from torch import nn
 
 from vislens_interp import Preprocess
-from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.methods.base import Method
 
 RED, CYAN = (0.9, 0.1, 0.1), (0.1, 0.9, 0.9)
 QUICK = {"epochs": 1, "shuffles": 1}
-
-
-class Bare(PixelBackend):
-    """The pixel backend without what it travels with."""
-
-    name = "bare"
-
-    def reference_images(self):
-        return None
-
-    def feature_extractor(self):
-        return None
 
 
 class Colours(nn.Module):

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent))  # for colours.py, which is no test
-from colours import QUICK, Bare, Colours, smooth
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "lens")]  # for two modules that are no tests
+from colours import QUICK, Colours, smooth
+from small_networks import Bare
 
 from vislens_interp import FeatureLens
 

@@ -1,6 +1,7 @@
 """Pictures written as they are made: the same numbers, resumed after an interruption, halved where memory runs out."""
 
 import filecmp
+import json
 
 import pytest
 import torch
@@ -95,6 +96,29 @@ def test_a_folder_that_is_somebody_elses(fitted, folder, tmp_path):
     (tmp_path / "out.unfinished").mkdir()
     (tmp_path / "out.unfinished" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"out.unfinished' is where unfinished work goes, and holds something else"):
+        run(fitted, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: [],
+        lambda said: {key: value for key, value in said.items() if key != "batch_size"},
+        lambda said: said | {"batch_size": "many"},
+        lambda said: said | {"inputs": None},
+        lambda said: {},
+    ],
+)
+def test_unfinished_work_that_was_changed_is_refused_by_name(fitted, folder, tmp_path, monkeypatch, change):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "save_result", stop)  # when all parts are there
+    with pytest.raises(KeyboardInterrupt):
+        run(fitted, folder, tmp_path / "out")
+    path = tmp_path / "out.unfinished" / "run.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=r"out\.unfinished"):
         run(fitted, folder, tmp_path / "out")
 
 

@@ -22,6 +22,7 @@ from vislens_interp.files import (
     fingerprint,
     load_state,
     locked,
+    rebuilding,
     save_state,
     write_folder,
     write_text,
@@ -34,6 +35,7 @@ from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.results.result import LensResult, json_values
 from vislens_interp.results.storage import as_pictures, check_folder, picture_files, save_result, write_pictures
+from vislens_interp.schema import check_schema
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -140,21 +142,22 @@ class _Run:
             write_text(path, json.dumps({**wanted, "batch_size": getattr(generator, "batch_size", None)}, indent=1))
             return
         clear_leftovers(self.work)
-        known = json.loads(path.read_text(encoding="utf-8"))
+        with rebuilding(path, "unfinished work"):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            check_schema(known, {**dict.fromkeys(wanted, object), "batch_size": (int, None)}, repr(str(path)))
         if other := [name for name in wanted if known.get(name) != wanted[name]]:
             raise ValueError(
                 f"{str(self.work)!r} holds unfinished work of another run (other {', '.join(other)}); expected the same"
                 " arguments, to go on. Remove it to start anew, or name another folder for the result."
             )
-        if known["batch_size"] is not None:  # chosen by the memory that was left then
-            generator.batch_size = known["batch_size"]  # pyright: ignore[reportOptionalMemberAccess]
+        if generator is not None and known["batch_size"] is not None:  # chosen by the memory that was left then
+            generator.batch_size = known["batch_size"]
 
     def draw(self, progress: bool) -> None:
         """Draw every part that is not there."""
         seeds, at_once = seed_list(self.seeds, len(self.source)), self.size
-        starts = range(0, len(self.source), self.size)
-        left = [start for start in starts if not self.folder(start).exists()]
-        done = sum(min(self.size, len(self.source) - start) for start in starts if start not in left)
+        left = [start for start in range(0, len(self.source), self.size) if not self.folder(start).exists()]
+        done = len(self.source) - sum(min(self.size, len(self.source) - start) for start in left)
         with tqdm(total=len(self.source), initial=done, desc="visualize", unit="image", disable=not progress) as bar:
             for start in left:
                 pictures = self.source.images[start : start + self.size]
@@ -171,16 +174,16 @@ class _Run:
     def result(self) -> LensResult:
         """What all parts give together; its pictures are the files of the parts."""
         folders = [self.folder(start) for start in range(0, len(self.source), self.size)]
-        numbers = _joined_numbers([load_state(folder / "numbers.safetensors", KIND) for folder in folders])
+        with rebuilding(self.work, "unfinished work"):
+            numbers = _joined_numbers([load_state(folder / "numbers.safetensors", KIND) for folder in folders])
         keys = [path.name for path in (folders[0] / "images").iterdir()]
         files = {}
         for key in ["inputs", *self.drawing.moves, *(name for name in keys if name.startswith("importance_"))]:
-            paths = [
-                folder / file
-                for number, folder in enumerate(folders)
-                for first in [number * self.size]
-                for file in picture_files(key, self.source.names[first : first + self.size], first)
-            ]
+            paths = []
+            for number, folder in enumerate(folders):
+                first = number * self.size
+                names = self.source.names[first : first + self.size]
+                paths += [folder / file for file in picture_files(key, names, first)]
             files[key] = _opened(paths)
         importance = {
             key.removeprefix("importance_"): files.pop(key) for key in list(files) if key.startswith("importance_")

@@ -162,5 +162,6 @@ def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Bloc
             if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != written:
                 raise ValueError(f"{str(file)!r} is missing or was changed; expected the picture as it was written.")
         images = check_images(load_images(files)[0])
-    embeddings = load_state(folder / EMBEDDINGS, "block")["shown"]
+    with rebuilding(path := folder / EMBEDDINGS, "the block"):
+        embeddings = load_state(path, "block")["shown"]
     return Block(number, folder, trials, list(hashes), images, embeddings)
