@@ -268,7 +268,10 @@ class FeatureLens:
         return compare(self, images, methods, seeds, **arguments)
 
     def audit(
-        self, images: ImageSource | None = None, methods: "Sequence[str | Method] | None" = None, **arguments: Any
+        self,
+        images: ImageSource | None = None,
+        methods: Sequence[str | Method] | Mapping[str, str | Method] | None = None,
+        **arguments: Any,
     ) -> "AuditResult":
         """Test whether pictures of a unit are to be believed; see :func:`vislens_interp.audit.audit` for all arguments.
 
