@@ -126,6 +126,21 @@ def test_what_is_held_out_and_learned():
     assert len(backend.encoded) == 6
 
 
+def test_keys_are_read_once_for_all_lenses_on_a_set(tmp_path, monkeypatch):
+    for row, picture in enumerate(to_pil(pictures(10))):
+        picture.save(tmp_path / f"{row:03d}.png")
+    reference = ReferenceSet(ImageFiles(tmp_path, SIZE))
+    images, read = reference.images[:], []
+    plain = ImageFiles.__getitem__
+    monkeypatch.setattr(ImageFiles, "__getitem__", lambda self, rows: read.append(rows) or plain(self, rows))
+    for held_out in ([0, 3], [1], []):  # each lens has its own
+        lens = reference.with_responses(torch.arange(10.0)).with_held_out(held_out)
+        assert lens.learned_keys == {key for row, key in enumerate(image_keys(images)) if row not in held_out}
+        assert lens.learned_count(images) == 10 - len(held_out)
+    assert reference.at([7, 2]).keys == [image_keys(images)[row] for row in (7, 2)]
+    assert len(read) == 1
+
+
 def test_kinds_and_what_a_loaded_lens_knows():
     reference = ReferenceSet(pictures(3), origin="synthetic")
     assert (reference.kind, reference.names[0]) == ("synthetic reference", "synthetic-0000")

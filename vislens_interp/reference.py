@@ -97,6 +97,7 @@ class ReferenceSet:
         self.held_out_rows = [int(row) for row in held_out]
         self._content: list[str] = []  # the key, once it is computed; copies share it
         self._groups: list[Tensor] = []  # likewise
+        self._keys: list[str] = []  # likewise
         self._layers: OrderedDict[str, Tensor] = OrderedDict()  # likewise: responses of all channels of layers
         self._sorted_by_name = False
         self._whole: tuple[ReferenceSet, list[int]] | None = None
@@ -221,6 +222,16 @@ class ReferenceSet:
         return self._content[0]
 
     @property
+    def keys(self) -> list[str]:
+        """Of every image, see :func:`~vislens_interp.images.image_keys`; read once for all lenses on this set."""
+        if self._whole is not None:
+            whole, rows = self._whole
+            return [whole.keys[row] for row in rows]
+        if not self._keys:
+            self._keys.extend([key for part in self.parts() for key in image_keys(part)])
+        return self._keys
+
+    @property
     def groups(self) -> Tensor:
         """(N,) which images are crops of one photograph, or copies: :func:`~vislens_interp.copies.picture_groups`."""
         if not self._groups:
@@ -333,7 +344,7 @@ class ReferenceSet:
     def learned_keys(self) -> set[str]:
         """Keys of the images that the fit learned from, see :func:`~vislens_interp.images.image_keys`."""
         if self._learned_keys is None:
-            self._learned_keys = {key for part in self.learned().parts() for key in image_keys(part)}
+            self._learned_keys = set(self.learned().keys)
         return self._learned_keys
 
     def _copy(self) -> Self:

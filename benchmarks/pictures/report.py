@@ -62,6 +62,16 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
     return found
 
 
+def _told_checks(told: dict[str, Any]) -> dict[str, bool | None]:
+    """Whether pictures tell which photographs drive a unit, as well as photographs do."""
+    found: dict[str, bool | None] = {}
+    for label, what in (("edit", "edits"), ("natural, edited", "edits of the top natural images themselves")):
+        gap = told[f"{label} minus natural"]
+        text = f"Pairs of photographs told by {what} {percent(told[label])}, by top natural images "
+        found[f"{text}{percent(told['natural'])}, difference {percent(gap)} (wanted: above 0)."] = gap[1] > 0
+    return found
+
+
 def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
     low = []
     for group, row in groups(edits):
@@ -73,21 +83,13 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
     said = f"below: {'; '.join(low)}" if low else "none is below"
     good, gap, kept = (edits[key] for key in ("evidence good", "edit minus ridge_direction, SD", "alpha 0, SD"))
     ridge = f"Edits minus BrainACTIV's ridge in the same loop and limit: {signed(gap)} SD (wanted: above 0)."
-    found: dict[str, bool | None] = {
+    found = {} if "predictivity" not in edits else _told_checks(edits["predictivity"])
+    found |= {
         f"Edits move units by +1.0 SD in every group and direction, above shuffled ({said}).": not low,
         f"Evidence is good for {percent(good)} of units (wanted: 95 %).": good[0] >= 0.95,
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,
     }
-    if told := edits.get("predictivity"):
-        text = f"Pairs of photographs told by edits {percent(told['edit'])}, by top natural images "
-        text += f"{percent(told['natural'])}, difference {percent(told['edit minus natural'])} (wanted: above 0)."
-        found[text] = told["edit minus natural"][1] > 0
-        text = (
-            f"Pairs told by edits of the top natural images themselves {percent(told['natural, edited'])}, difference "
-        )
-        text += f"{percent(told['natural, edited minus natural'])} (wanted: above 0)."
-        found[text] = told["natural, edited minus natural"][1] > 0
     for network, name in NETWORKS.items():
         if distance := edits.get(f"{network}: kernel distance"):
             unedited = distance["unedited"]
