@@ -473,7 +473,8 @@ class LayerTarget(Target):
         return self._select(features), features
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return prepared(self.preprocess, images.to(self.device)).to(self.device, self._dtype)
+        device = self.device
+        return prepared(self.preprocess, images.to(device)).to(device, self._dtype)
 
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.

@@ -45,6 +45,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_LOCKS.clear)
 
 
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """``model.modules()`` in another order; its nested generators cost more than all else that is done for a pass."""
+    modules, seen = [model], {model}
+    for module in modules:
+        for _, child in module._modules.items():
+            if child is not None and child not in seen:
+                seen.add(child)
+                modules.append(child)
+    return modules
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Inside, the model is in eval mode, its parameters need no gradients, and no other thread runs it.
@@ -61,7 +72,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Args:
         model: The network; its parameters stay where they are.
     """
-    modules = list(model.modules())
+    modules = _modules(model)
     ours = threading.get_ident()
     locks = _LOCKS.of(model, modules)
 
@@ -74,11 +85,13 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(lock)
-        training = [module for module in modules if module.training]
-        checkpointing = [
-            (module, flag) for module in modules for flag in _CHECKPOINTING if module.__dict__.get(flag) is True
-        ]
-        trainable = []
+        training, checkpointing, trainable = [], [], []
+        for module in modules:
+            if module.training:
+                training.append(module)
+            for flag in _CHECKPOINTING:
+                if module.__dict__.get(flag) is True:
+                    checkpointing.append((module, flag))
         if torch.is_grad_enabled():
             # Not model.parameters(), which would build every name: this is done for each pass.
             held = (parameter for module in modules for parameter in module._parameters.values())
