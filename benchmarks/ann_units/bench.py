@@ -4,42 +4,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import seen_by
 from benchmarks.common.networks import ALIVE, NETWORKS, TUNING_UNITS, load_units
-
-REFERENCE_IMAGES = 4000
-SIZE = 64
-"""Pixels of the pictures that are made: what Tiny-ImageNet has."""
+from benchmarks.common.photographs import photographs
 
 
 class Bench:
-    """Images, networks and their responses, each read once and kept below ``out/cache``."""
+    """Photographs, networks and their responses, each read once and kept below ``out/cache``.
+
+    Methods learn from the reference photographs that ship; those at odd places of ``imagenet500`` are edited and judge.
+    """
 
     def __init__(self, data: Path, weights: Path, out: Path, device: str = "cpu") -> None:
         self.data, self.weights, self.out, self.device = data, weights, out, torch.device(device)
         self.cache = out / "cache"
-        self.reference, self.test = self._images()
-        self.backend: Any = vl.get_backend("embedded", device=self.device, size=SIZE, cache=self.cache)
+        self.backend: Any = vl.get_backend("embedded", device=self.device, cache=self.cache)
+        self.reference_set: Any = vl.ReferenceSet.of_backend(self.backend)
+        self.reference: Tensor = self.reference_set.images[:]
+        # In one fixed order that is not the classes', so that the first few are of all kinds.
+        test = photographs(data, 1)[0]
+        self.test = vl.pixels(test[torch.randperm(len(test), generator=torch.Generator().manual_seed(1))])
         self.networks: dict[str, Any] = {}
-
-    def _images(self) -> tuple[Tensor, Tensor]:
-        """The reference set, and the images at odd places of the validation set: those at even places tune."""
-        file, imagenet = self.cache / "images.safetensors", self.data / "tiny_imagenet"
-        if not file.is_file():
-            self.cache.mkdir(parents=True, exist_ok=True)
-            train = torch.cat([vl.read_images(imagenet / f"train_{part}.zip", SIZE)[0] for part in (0, 1)])
-            rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:REFERENCE_IMAGES]
-            held_out = vl.read_images(imagenet / "val.zip", SIZE)[0]
-            tensors = {"reference": train[rows].contiguous(), "held_out": held_out.contiguous()}
-            vl.write_atomically(file, lambda temporary: save_file(tensors, temporary))
-        stored = load_file(file)
-        # In one fixed order that is not the classes', so that the first few hundred are of all kinds.
-        order = torch.randperm(len(stored["held_out"]) // 2, generator=torch.Generator().manual_seed(1))
-        return vl.pixels(stored["reference"]), vl.pixels(stored["held_out"][1::2][order])
 
     def present(self) -> list[str]:
         """Networks whose weights are there."""

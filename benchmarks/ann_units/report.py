@@ -404,7 +404,6 @@ def about(found: Found) -> dict[str, Any]:
         "ours": OURS,
         "random": RANDOM,
         "judges": ", ".join(sorted({f"{cell['judge']} for {cell['network']}" for cell in cells})),
-        "seconds": ", ".join(sorted({f"{cell['second']} for {cell['network']}" for cell in cells})),
         "correlations": ", ".join(f"{name} {value:.2f}" for name, value in held.items()),
         "no_cases": 2 * len(found.units) * len(found.seeds) - len(found.cases),
     }

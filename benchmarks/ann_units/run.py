@@ -23,10 +23,8 @@ from benchmarks.common.edit_methods import JOB_ANGLE, SIGN
 from benchmarks.common.networks import NETWORKS, load_units
 from benchmarks.common.provenance import provenance
 
-TARGETS = ("simclr_resnet50", "vit_tiny64", "squeezenet")
-SECOND = ("vit_tiny64", "squeezenet", "cifar10_resnet20")
-"""Where a change is transferred to: the first that is there and is not the target."""
-JUDGES = 300
+TARGETS = ("lite2", "squeezenet", "vit_tiny64", "simclr_resnet50")
+JUDGES = 200
 """Test images that judge, after those that are moved."""
 SHOWN = 2
 """Pictures of each method that a figure may show."""
@@ -69,15 +67,6 @@ def cells(bench: Bench, names: list[str], units: int, seeds: int) -> Iterator[Ce
                     yield Cell(name, layer, columns[name, layer][turn], turn == 0, seed)
 
 
-def second_of(bench: Bench, name: str) -> str:
-    return next(other for other in SECOND if other != name and other in bench.present())
-
-
-def judge_of(bench: Bench, name: str) -> str:
-    """SqueezeNet judges the others; itself is judged by a network of 64 pixels where there is one, not of 32."""
-    return "vit_tiny64" if name == "squeezenet" and "vit_tiny64" in bench.present() else NETWORKS[name].judge
-
-
 def run_cell(bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget) -> dict[str, Any]:
     """Every method on one unit: scores of each picture, what it cost, and what the target said on the way.
 
@@ -85,18 +74,18 @@ def run_cell(bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget) ->
     """
     inputs = bench.test[: budget.images]
     natural = bench.test[budget.images : budget.images + JUDGES]
-    judge, second = judge_of(bench, cell.network), second_of(bench, cell.network)
+    judge = NETWORKS[cell.network].judge
     target = Heard(bench.target(cell.network, cell.layer, [cell.unit]))
     responses = bench.responses(cell.network, cell.layer, bench.reference)[:, [cell.column]]
-    vl.ReferenceSet(bench.reference).embeddings(bench.backend)  # once for all units, before any clock runs
+    bench.reference_set.embeddings(bench.backend)  # once for all units, before any clock runs
     # Without the two shuffled fits behind the evidence: here a shuffled landscape is one of the methods.
     lens = vl.FeatureLens(target, backend=bench.backend)
     began = target.clock()
-    lens.fit(bench.reference, responses, shuffles=0)
+    lens.fit(bench.reference_set, responses, shuffles=0)
     fit_seconds = target.clock() - began
     methods = {label: Watched(one.build(lens, budget), target) for label, one in CONTESTANTS.items()}
     found = lens.compare(
-        inputs, methods, [cell.seed], angle=budget.angle, natural=natural, embedding=sees[judge], second=sees[second]
+        inputs, methods, [cell.seed], angle=budget.angle, natural=natural, embedding=sees[judge], second=sees[judge]
     )
     scores = {key: values[0, :, 0].tolist() for key, values in found.scores.items()}
     for label, method in methods.items():  # by our own clock, which does not run while other processes do
@@ -112,7 +101,6 @@ def run_cell(bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget) ->
         "images": found.images,
         "angle": budget.angle,
         "judge": judge,
-        "second": second,
         "correlation": evidence.correlation,
         "start": scaler.standardise(target.responses(inputs))[:, 0].mean().item(),
         "shipped_optimise_steps": bench.backend.defaults.optimize.steps,
@@ -174,11 +162,11 @@ def run(args: argparse.Namespace) -> int:
         print("nothing is left to run")
         return 0
     print(f"{len(left)} cells to run", flush=True)
-    sees = {name: Seen(bench, name) for name in ("cifar10_resnet20", *SECOND) if name in bench.present()}
-    for name in {cell.network for cell in left}:
-        sees[judge_of(bench, name)].learn(bench.test[: args.images + JUDGES])
-        sees[second_of(bench, name)].learn(bench.reference)
-        sees[second_of(bench, name)].learn(bench.test[: args.images])
+    judges = {NETWORKS[cell.network].judge for cell in left}
+    sees = {name: Seen(bench, name) for name in {"cifar10_resnet20", *judges}}
+    for name in judges:
+        sees[name].learn(bench.test[: args.images + JUDGES])
+        sees[name].learn(bench.reference)
     said = provenance(seed=list(range(args.seeds)), device=args.device)
     failed = 0
     for place, cell in enumerate(left):

@@ -20,8 +20,9 @@ from benchmarks.common import package as vl
 from benchmarks.common.cells import read
 from benchmarks.common.command import parser
 from benchmarks.common.judges import channel_means, data_folder
+from benchmarks.common.photographs import listed, photographs, read_zip
 from benchmarks.common.provenance import provenance
-from benchmarks.pictures.run import INPUTS, photographs, reference_responses, save_features
+from benchmarks.pictures.run import INPUTS, reference_responses, save_features
 from vislens_interp.audit.fooling import agreement, fool
 from vislens_interp.audit.full import identification, interpretability, transfer
 from vislens_interp.audit.material import Material, axis, independent_judge
@@ -188,8 +189,6 @@ def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
 @torch.no_grad()
 def accuracy(net: Any, data: Path) -> float:
     """Share of 500 of CIFAR-10's test images that a network names, odd places of the sorted list."""
-    from benchmarks.pictures.run import listed, read_zip
-
     path = data / "cifar10" / "test.zip"
     names = listed(path)[1::2]
     names = names[:: len(names) // 500][:500]

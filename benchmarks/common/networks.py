@@ -10,15 +10,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_judge, load_squeezenet
+from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_judge
 
 UNITS = Path(__file__).parent / "network_units.json"
 TUNING_UNITS = 8
 """Of a layer's units in the file, the first few tune; of the others those test that answer to anything."""
 ALIVE = 0.05
 """Share of the reference images that have to move a unit."""
-SQUEEZENET_PIXELS = 128
-"""What 64-pixel images are enlarged to for it: at the 224 that it learnt on, a pass takes three times as long."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Network:
 
     Args:
         build: From the data folder and the weights folder to the network, with ``preprocess`` attached.
-        layers: Early, middle, deep; layer to its units.
+        layers: Early, middle, deep, and class scores; layer to its units.
         judge: Who judges similarity and realism of pictures made for it: never the network itself.
-        file: What it needs below ``--weights``; None is a third party's network below ``--data``.
+        file: What it needs below ``--weights``; None is one that ships, or a third party's below ``--data``.
     """
 
     build: Callable[[Path, Path], Any]
@@ -64,10 +62,14 @@ def _cifar(data: Path, weights: Path) -> Any:
 
 
 NETWORKS = {
+    "lite2": Network(
+        lambda data, weights: vl.zoo.load("efficientnet_lite2"),
+        {"blocks.1": 24, "blocks.3": 88, "blocks.5": 208, "classifier": 1000},
+    ),
     "squeezenet": Network(
-        lambda data, weights: load_squeezenet(data, size=SQUEEZENET_PIXELS),
+        lambda data, weights: vl.zoo.load("squeezenet1_0"),
         {"features.4": 128, "features.7": 256, "features.12": 512},
-        judge="cifar10_resnet20",
+        judge="lite2",
     ),
     "vit_tiny64": Network(_vit, {"blocks.1": 192, "blocks.6": 192, "blocks.11": 192}, file="vit_tiny64.safetensors"),
     "simclr_resnet50": Network(

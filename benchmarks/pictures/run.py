@@ -5,16 +5,13 @@ realism of SqueezeNet's edits; SqueezeNet judges the realism of Lite2's. Tuning 
 places of the sorted lists, test ones at odd places. Every unit's record is a file of its own, so that a run resumes.
 """
 
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
@@ -25,6 +22,7 @@ from benchmarks.common.cells import read
 from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import channel_means, data_folder
+from benchmarks.common.photographs import listed, photographs, read_zip
 from benchmarks.common.provenance import provenance
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.pictures.report import write
@@ -54,25 +52,6 @@ PHOTOS, UNITS, INPUTS = 4, 8, 96
 def networks() -> dict[str, nn.Module]:
     """The two judges, with their preprocessing."""
     return {"lite2": vl.zoo.load("efficientnet_lite2"), "squeezenet": vl.zoo.load("squeezenet1_0")}
-
-
-def read_zip(path: Path, names: list[str]) -> Tensor:
-    """Files of a zip as (N, 3, S, S) uint8."""
-    with zipfile.ZipFile(path) as archive:
-        arrays = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-
-
-def listed(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp")))
-
-
-def photographs(data: Path, parity: int) -> tuple[Tensor, Tensor]:
-    """Photographs (N, 3, 224, 224) uint8 at even (0) or odd (1) places, and their ImageNet classes."""
-    path = data / "photos" / "imagenet500.zip"
-    names = listed(path)[parity::2]
-    return read_zip(path, names), torch.tensor([int(Path(name).name.split("_")[0]) for name in names])
 
 
 def tiny(data: Path, part: str, count: int, *, parity: int | None = None, seed: int = 0) -> tuple[Tensor, list[str]]:

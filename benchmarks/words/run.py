@@ -18,8 +18,9 @@ from benchmarks.common import package as vl
 from benchmarks.common.cells import publish
 from benchmarks.common.command import parser
 from benchmarks.common.judges import data_folder
+from benchmarks.common.photographs import listed, photographs, read_zip
 from benchmarks.common.provenance import provenance
-from benchmarks.pictures.run import interval, listed, photographs, read_zip, tiny_classes
+from benchmarks.pictures.run import interval, tiny_classes
 from benchmarks.words.report import findings_of, page
 
 PER_CLASS = 2

@@ -30,6 +30,13 @@ def places(tmp_path_factory):
                 file = data / "picture.png"
                 Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC).save(file)
                 archive.write(file, f"{name}/class{index % 3}/{index:03d}.png")
+    (data / "photos").mkdir()
+    with zipfile.ZipFile(data / "photos" / "imagenet500.zip", "w") as archive:
+        for index in range(60):
+            coarse = draw.integers(0, 256, (7, 7, 3), dtype=np.uint8)
+            file = data / "picture.png"
+            Image.fromarray(coarse).resize((224, 224), Image.Resampling.BICUBIC).save(file)
+            archive.write(file, f"{index:03d}_0.png")
     (data / "networks").mkdir()
     with torch.random.fork_rng():
         torch.manual_seed(0)
