@@ -244,7 +244,7 @@ def main() -> None:
     lines = ["# Speed of the full path" + " (quick run: it works, and measures nothing)" * args.quick]
     # What is there already is said again, so that the table is whole.
     if args.only != "generation" or "fit, simulated" in measured.parts:
-        lines += ["", *measure_fit(measured, size, device, args.data)]
+        lines += ["", *measure_fit(measured, size, device, None if args.only == "generation" else args.data)]
     if args.only != "fit" or "counts" in measured.parts:
         lines += ["", *measure_generation(measured, device, args.quick)]
     text = "\n".join([*lines, *measured.sources()]) + "\n"
