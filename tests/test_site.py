@@ -1,6 +1,7 @@
 """The site: it builds without a warning, describes every public name, and explains messages that there are."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import vislens_interp
 
@@ -132,3 +134,19 @@ def test_versions_agree():
 def test_symptoms_are_many_and_each_once():
     assert len(SYMPTOMS) >= 60
     assert len(set(SYMPTOMS)) == len(SYMPTOMS)
+
+
+def test_the_gallery_shows_every_unit_with_its_settings():
+    text = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[Unit (\d+)\]\((gallery/[\w-]+)-\1\.webp\)", text)
+    assert len(shown) == len(set(shown)) == int(text.split(" units, drawn at random")[0].split()[-1])
+    weak = 0
+    for unit, stem in shown:
+        with Image.open(ROOT / f"docs/{stem}-{unit}.webp") as picture:
+            assert min(picture.size) > 200
+        known = json.loads((ROOT / f"docs/{stem}.json").read_text(encoding="utf-8"))["units"][unit]
+        assert known["settings"]["method"] == "edit"
+        weak += known["weak"]
+    assert weak == text.count("**Weak evidence**")
+    pictures = {path.name for path in (ROOT / "docs/gallery").glob("*.webp")}
+    assert pictures == {f"{stem.removeprefix('gallery/')}-{unit}.webp" for unit, stem in shown}

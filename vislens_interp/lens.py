@@ -40,6 +40,7 @@ from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import Attribution, attribute
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
+from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class FeatureLens:
         layer: Dotted name of a layer, the module itself, or None for the model's own output.
         unit: A channel or feature (int), or its label; a tuple or callable with the meaning of Captum's neuron
             selectors; ``MeanOf([...])``, ``Direction(vector)`` or ``Head(k)``; or a list of units, which share one
-            latent, a block each. None: the model's only output.
+            latent, a block each. None: the model's only output. Of a target: the name of one of its units, or a list.
         backend: Name of a backend, or a backend: what carries images to latents and back. Lenses that name the same
             one share it.
         seed: Of the fit.
@@ -87,14 +88,14 @@ class FeatureLens:
         **reading: Unpack[Reading],
     ) -> None:
         if isinstance(model, Target):
-            said = {"layer": layer, "unit": unit, **reading, "pool": reading.get("pool", "mean")}
+            said = {"layer": layer, **reading, "pool": reading.get("pool", "mean")}
             given = [name for name, value in said.items() if value is not None and (name, value) != ("pool", "mean")]
             if given:
                 raise ValueError(
                     f"{', '.join(given)}: the model is a {type(model).__name__}, which says itself what it reads;"
                     " expected a network. Leave them out."
                 )
-            self.target: Target = model
+            self.target: Target = model if unit is None else UnitsOf.named(model, unit)
         else:
             self.target = LayerTarget(model, layer, 0 if unit is None else unit, **reading)
             if unit is None and self.target.shape != (1,):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from small_layer import UNITS, clouds
 
-from vislens_interp.atlas import Atlas, SparseFeatures
+from vislens_interp.atlas import Atlas, SparseFeatures, train_sparse_features
 
 LATENTS = 20
 
@@ -57,6 +57,60 @@ def test_latents_are_units_of_an_atlas(weights, network, backend, images):
     assert fit.responses.shape == (len(images), LATENTS)
     assert fit.about["target"]["dictionary"]["kind"] == "topk"
     assert (fit.readouts.correlation > 0.5).any()
+
+
+def test_a_dictionary_of_a_layer_is_trained_saved_and_loaded(network, images, tmp_path):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    options = {"latents": LATENTS, "k": 3, "positions": 8, "lr": 5e-3, "size": images.shape[-1]}
+    short, features = (train_sparse_features(network, "layer", images, steps=steps, **options) for steps in (1, 400))
+    assert features.about["explained_variance"] > max(0.6, short.about["explained_variance"] + 0.1)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    again = train_sparse_features(network, "layer", images, steps=400, **options)
+    assert torch.equal(again.encoder, features.encoder)
+
+    with torch.no_grad():
+        vectors = network(network.preprocess(clouds(9, seed=4))).movedim(1, -1).flatten(0, -2)
+    codes = features.encode(vectors)
+    assert (codes > 0).sum(-1).max() <= 3
+    left = (vectors - features.decode(codes)).square().sum() / (vectors - vectors.mean(0)).square().sum()
+    assert left < 0.5  # pictures that were neither learned from nor held out
+    loaded = SparseFeatures.load(features.save(tmp_path / "dictionary"))
+    assert torch.equal(loaded.encode(vectors), codes)
+    assert torch.equal(loaded.decode(codes), features.decode(codes))
+    assert (loaded.about, loaded.describe()) == (features.about, features.describe())
+    features.save(tmp_path / "dictionary")  # its own folder
+    (tmp_path / "dictionary" / "mine.txt").write_text("")
+    with pytest.raises(ValueError, match="holds other files \\(mine.txt\\)"):
+        features.save(tmp_path / "dictionary")
+    with pytest.raises(ValueError, match="no decoder"):
+        SparseFeatures(features.encoder, features.bias).save(tmp_path / "other")
+
+
+def test_decoders_of_files_decode(weights, tmp_path):
+    x = torch.randn(7, UNITS, generator=torch.Generator().manual_seed(7))
+    scaled = SparseFeatures.load(
+        write(tmp_path / "scaled", weights, architecture="topk", k=3, rescale_acts_by_decoder_norm=True)
+    )
+    before = ((x - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]) * weights["W_dec"].norm(dim=1)
+    best = before.topk(3)
+    codes = torch.zeros_like(before).scatter(1, best.indices, best.values.relu()) / weights["W_dec"].norm(dim=1)
+    assert torch.allclose(scaled.decode(scaled.encode(x)), codes @ weights["W_dec"] + weights["b_dec"], atol=1e-5)
+    shifted = write(tmp_path / "shifted", weights, architecture="standard", apply_b_dec_to_input=False)
+    with pytest.raises(ValueError, match="no decoder"):  # what it would add differs from what it takes away
+        SparseFeatures.load(shifted).decode(codes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"k": 30, "latents": 20}, "k=30 of latents=20"), ({"steps": 0}, "steps=0")]
+)
+def test_wrong_numbers_of_a_training_are_named(network, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        train_sparse_features(network, "layer", images, **options)
+
+
+def test_too_few_images_for_a_dictionary(network, images):
+    with pytest.raises(ValueError, match="images holds 9; expected at least 10"):
+        train_sparse_features(network, "layer", images[:9], size=images.shape[-1])
 
 
 def test_what_does_not_fit_is_refused(weights, network, tmp_path):

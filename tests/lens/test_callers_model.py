@@ -88,8 +88,8 @@ def test_a_lens_says_how_it_reads(network):
     assert "over the map" not in str(whole).splitlines()[0]
     named = FeatureLens(network, "conv", "c", labels=list("abcdef"), backend=Bare())
     assert named.target.names == ["c"]
-    with pytest.raises(ValueError, match="layer, unit: the model is a Brightness, which says itself what it reads"):
-        FeatureLens(Brightness(), "conv", 2)
+    with pytest.raises(ValueError, match="layer: the model is a Brightness, which says itself what it reads"):
+        FeatureLens(Brightness(), "conv")
 
 
 def test_a_lens_on_which_call_and_which_output_survives_a_file(tmp_path):

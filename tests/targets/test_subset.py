@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from vislens_interp import FeatureLens
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.reference import ReferenceSet
+from vislens_interp.targets import CallableTarget
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget
 
@@ -20,6 +23,41 @@ def test_columns_are_those_of_the_target(target):
     assert torch.equal(some.responses(images), target.responses(images)[:, [2, 0]])
     assert (some.layout, some.batch_size, some.differentiable) == ("NCHW", 2, True)
     assert torch.equal(some.features(images), target.features(images))
+
+
+def test_a_lens_takes_units_of_a_target_by_name(target):
+    some = FeatureLens(target, unit=["5", 1]).target
+    assert some.names == ["5", "1"]
+    assert some.describe() == {**target.describe(), "units": ["5", "1"]}
+    with pytest.raises(ValueError, match=r"unit='7': the LayerTarget reads 3 units \('0', '1', '5'\); expected names"):
+        FeatureLens(target, unit="7")
+    with pytest.raises(ValueError, match=r"unit=\[\]: the LayerTarget reads 3 units"):
+        FeatureLens(target, unit=[])
+
+
+def test_all_columns_are_read_once_for_all_lenses(target):
+    images, read = torch.rand(9, 3, 8, 8), []
+    plain = type(target).responses
+    reference = ReferenceSet(images)
+
+    def counted(self, given, **options):
+        read.append(len(self.names))
+        return plain(self, given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(target), "responses", counted)
+        for columns in ([0], [2, 1]):
+            found = reference.read_by(UnitsOf(target, columns))
+            assert torch.equal(found, plain(target, images)[:, columns])
+    assert read == [3]
+
+
+def test_a_target_that_does_not_say_its_weights_is_read_anew():
+    reference = ReferenceSet(torch.rand(9, 3, 8, 8))
+    for factor in (1.0, 2.0):  # both say the same of themselves
+        both = CallableTarget(lambda images, factor=factor: factor * images.mean((2, 3)), ["r", "g", "b"])
+        found = reference.read_by(UnitsOf(both, [1]))
+        torch.testing.assert_close(found, factor * reference.images.mean((2, 3))[:, 1:2])
 
 
 def test_gradients_flow(target):

@@ -1,15 +1,16 @@
 """Sparse features as units: the latents of a dictionary over a layer, from a sparse autoencoder's files."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vislens_interp.files import fingerprint
+from vislens_interp.files import fingerprint, write_folder
 from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -28,6 +29,8 @@ class SparseFeatures:
         centre: (D,) taken from the vectors first; None takes nothing.
         k: Of ``"topk"``.
         threshold: (M,), of ``"jumprelu"``.
+        decoder: (M, D), what a latent of 1 adds to a vector; None where only units are read.
+        about: JSON values that are saved with it.
 
     Raises:
         ValueError: Shapes do not go together, or ``k`` or ``threshold`` is missing.
@@ -46,6 +49,8 @@ class SparseFeatures:
         centre: Tensor | None = None,
         k: int | None = None,
         threshold: Tensor | None = None,
+        decoder: Tensor | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         if kind not in get_args(Kind):
             raise ValueError(f"kind={kind!r} is unknown; expected one of {', '.join(map(repr, get_args(Kind)))}.")
@@ -66,6 +71,8 @@ class SparseFeatures:
         self.encoder, self.bias = encoder.float(), bias.float()
         self.centre = None if centre is None else centre.float()
         self.threshold = None if threshold is None else threshold.float()
+        self.decoder = None if decoder is None else decoder.float()
+        self.about: dict[str, Any] = dict(about or {})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -101,10 +108,43 @@ class SparseFeatures:
                 f"folder={str(folder)!r} holds a dictionary of architecture {kind!r} with normalize_activations="
                 f"{normalised!r}; expected {', '.join(get_args(Kind))} with 'none'. Pass weights to SparseFeatures."
             )
+        decoder = (
+            weights.get("W_dec") if centre is not None or not weights.get("b_dec", bias.new_zeros(1)).any() else None
+        )
         if rescaled:
             length = weights["W_dec"].float().norm(dim=1)
             encoder, bias = encoder * length, bias * length
-        return cls(encoder, bias, kind=kind, centre=centre, k=k, threshold=threshold)
+            decoder = None if decoder is None else decoder / length[:, None]
+        about = config.get("metadata") if isinstance(config.get("metadata"), dict) else None
+        return cls(encoder, bias, kind=kind, centre=centre, k=k, threshold=threshold, decoder=decoder, about=about)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``cfg.json`` and ``sae_weights.safetensors`` in SAELens' layout, for :meth:`load`.
+
+        Raises:
+            ValueError: It has no decoder, which that layout holds; or the folder holds other files.
+        """
+        folder = Path(folder)
+        if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - {WEIGHTS, CONFIG}):
+            raise ValueError(
+                f"folder={str(folder)!r} holds other files ({', '.join(sorted(others)[:3])}); expected an empty or a "
+                "new folder, or a dictionary's. Name another."
+            )
+        if self.decoder is None:
+            raise ValueError("this dictionary has no decoder, which SAELens' files hold; expected one. Pass decoder=.")
+        size = len(self.encoder)
+        weights = {"W_enc": self.encoder, "b_enc": self.bias, "W_dec": self.decoder}
+        weights["b_dec"] = torch.zeros(size) if self.centre is None else self.centre
+        weights |= {} if self.threshold is None else {"threshold": self.threshold}
+        config = {"architecture": self.kind, "d_in": size, "d_sae": len(self), "k": self.k, "dtype": "float32"}
+        config |= {"apply_b_dec_to_input": self.centre is not None, "normalize_activations": "none"}
+        config["metadata"] = self.about
+
+        def fill(temporary: Path) -> None:
+            save_file({name: part.contiguous() for name, part in weights.items()}, temporary / WEIGHTS)
+            (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+        return write_folder(folder, fill)
 
     def __len__(self) -> int:
         return len(self.bias)
@@ -121,6 +161,17 @@ class SparseFeatures:
             best = before.topk(self.k, dim=-1)
             return torch.zeros_like(before).scatter(-1, best.indices, best.values.relu())
         return before.relu()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (..., M) to vectors (..., D).
+
+        Raises:
+            ValueError: It has no decoder.
+        """
+        if self.decoder is None:
+            raise ValueError("this dictionary has no decoder; expected one. Pass decoder=.")
+        vectors = latents @ self.decoder.to(latents)
+        return vectors if self.centre is None else vectors + self.centre.to(latents)
 
     def describe(self) -> dict[str, Any]:
         """What it is, as JSON values."""

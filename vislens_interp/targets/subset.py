@@ -1,12 +1,13 @@
 """Some of the units of a target, as a target."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vislens_interp.targets.target import Target
+from vislens_interp.targets.target import WIDEST, Target
 
 
 class UnitsOf(Target):
@@ -48,6 +49,32 @@ class UnitsOf(Target):
         if units is None:
             raise AttributeError(f"{type(self.target).__name__} says nothing of units.")
         return [units[column] for column in self.columns]
+
+    @classmethod
+    def named(cls, target: Target, units: Any) -> "UnitsOf":
+        """The units of these names, or of this one.
+
+        Raises:
+            ValueError: The target reads no unit of that name, or several.
+        """
+        wanted = [str(unit) for unit in (units if isinstance(units, (list, tuple)) else [units])]
+        wrong = [name for name in wanted if target.names.count(name) != 1]
+        if wrong or not wanted:
+            listed = ", ".join(map(repr, target.names[:5])) + (", ..." if len(target.names) > 5 else "")
+            raise ValueError(
+                f"unit={units!r}: the {type(target).__name__} reads {len(target.names)} units ({listed}); expected "
+                "names among them, each of one unit."
+            )
+        return cls(target, [target.names.index(name) for name in wanted])
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.target.describe(), "units": list(self.names)}
+
+    def whole_layer(self) -> "tuple[Callable[[], Target], list[int], str] | None":
+        described = self.target.describe()
+        if "fingerprint" not in described or len(self.target.names) > WIDEST:  # others may say the same of themselves
+            return None
+        return lambda: self.target, self.columns, json.dumps(described, sort_keys=True, default=str)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.target(images)[:, self.columns]

@@ -49,7 +49,7 @@ def _modules(model: nn.Module) -> list[nn.Module]:
     """``model.modules()`` in another order; its nested generators cost more than all else that is done for a pass."""
     modules, seen = [model], {model}
     for module in modules:
-        for _, child in module._modules.items():
+        for child in module._modules.values():
             if child is not None and child not in seen:
                 seen.add(child)
                 modules.append(child)
@@ -89,9 +89,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module in modules:
             if module.training:
                 training.append(module)
-            for flag in _CHECKPOINTING:
-                if module.__dict__.get(flag) is True:
-                    checkpointing.append((module, flag))
+            checkpointing.extend((module, flag) for flag in _CHECKPOINTING if module.__dict__.get(flag) is True)
         if torch.is_grad_enabled():
             # Not model.parameters(), which would build every name: this is done for each pass.
             held = (parameter for module in modules for parameter in module._parameters.values())
