@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.common.cells import publish, read
 from benchmarks.common.findings import Aim, Findings, Measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.provenance import RESULTS, provenance_line
 from benchmarks.common.tables import fill, table_text
 from benchmarks.unit_coverage.layouts import ARCHITECTURES
 from benchmarks.unit_coverage.readers import READERS
@@ -110,13 +110,28 @@ def missed(cell: dict[str, Any], outcome: str) -> bool:
     return outcome == "refused" and not cell["missing"]
 
 
+def published(name: str, results: Path = RESULTS) -> tuple[str, dict[str, Any]] | None:
+    """Section and numbers of a reader as they stand in the results, with their own source; None if it is not there."""
+    page, numbers = (results / f"unit_coverage.{kind}" for kind in ("md", "json"))
+    if not page.is_file() or name not in (known := read(numbers)):
+        return None
+    found = re.search(
+        rf"^## {re.escape(name)} .*?(?=^## |\Z)", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return None if found is None else (found[0].rstrip("\n"), known[name])
+
+
 def report(folder: Path) -> str:
-    """The table of everything that the folder holds; writes ``unit_coverage.md`` and ``unit_coverage.json``."""
+    """Write ``unit_coverage.md`` and ``.json``: all that the folder holds, and of other readers what was published."""
     sections: list[str] = []
     summary: dict[str, Any] = {}
     for name in READERS:
         about = folder / "cells" / name / "about.json"
         if not about.is_file():
+            kept = published(name)
+            if kept is not None:
+                sections.append(kept[0])
+                summary[name] = kept[1]
             continue
         files = [path for one in ARCHITECTURES if (path := about.with_name(f"{one.key}.json")).is_file()]
         held = read(about) | {"records": [read(path) for path in files]}

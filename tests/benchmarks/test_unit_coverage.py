@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.common.provenance import RESULTS
 from benchmarks.unit_coverage import report as unit_coverage_report
 from benchmarks.unit_coverage import run as unit_coverage
 from benchmarks.unit_coverage.layouts import ARCHITECTURES, LAYOUTS, Architecture
@@ -168,3 +169,6 @@ def test_the_table_goes_on_and_counts(tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out
     summary = json.loads((tmp_path / "unit_coverage.json").read_text(encoding="utf-8"))
     assert summary["vislens_interp"]["total"]["layers"] == 22
+    kept = json.loads((RESULTS / "unit_coverage.json").read_text(encoding="utf-8"))["lucent"]
+    assert summary["lucent"] == kept  # as published, for it was not run here
+    assert f"## lucent {kept['version']}\n" in text
