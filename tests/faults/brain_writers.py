@@ -45,6 +45,11 @@ def experiment(folder):
     return Experiment(gallery(), colours(), TARGETS, folder, display=Display(16, 2.0))
 
 
+def simulated_rates(block):
+    """Responses to a block's trials."""
+    return simulated(block, rates, block.number)
+
+
 def go_on(folder):
     """Ask for blocks and tell their responses, a few at a time, until all are told; several processes may do it."""
     found = experiment(folder)
@@ -56,7 +61,7 @@ def go_on(folder):
                     return
                 found.ask(8, "mixed")
                 continue
-        answers = list(simulated(blocks[-1], rates, blocks[-1].number).items())
+        answers = list(simulated_rates(blocks[-1]).items())
         for end in range(3, len(answers) + 3, 3):  # a laboratory that tells everything it has, again and again
             found.tell(dict(answers[:end]))
 

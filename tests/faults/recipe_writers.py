@@ -9,6 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from vislens_interp.files import load_state, recover
 from vislens_interp.methods.natural_spectrum import FILE, KIND
+from vislens_interp.training import cifar10_convnet
 from vislens_interp.training.__main__ import main as train_command
 
 
@@ -44,7 +46,8 @@ def commanded(out):
     """``python -m vislens_interp.training``, two steps, with a checkpoint in parts; what it ends with and its weights."""
     words = ["cifar10_convnet", "--data", str(training_data()), "--out", str(out), "--steps", "2", "--shard-mib", "0.2"]
     said = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+    about = patch.object(cifar10_convnet, "ABOUT", "A network of this test.", create=True)  # for a card
+    with about, redirect_stdout(io.StringIO()), redirect_stderr(said):
         code = train_command(words)
     if code:
         raise OSError(said.getvalue())
@@ -72,6 +75,7 @@ def command_version(folder):
     out = folder / "out"
     if not (out / "cifar10_convnet.md").exists():
         return None
+    assert "A network of this test." in (out / "cifar10_convnet.md").read_text(encoding="utf-8")
     assert json.loads((out / "cifar10_convnet.json").read_text(encoding="utf-8"))["step"] == 2
     assert same_weights(load_file(out / "cifar10_convnet.safetensors"))
     return 0

@@ -23,7 +23,7 @@ from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import permuted_rows
 from vislens_interp.evaluation.words import readout_of
-from vislens_interp.files import check_writable, fingerprint, load_state, save_state
+from vislens_interp.files import check_writable, clear_leftovers, fingerprint, load_state, save_state
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.evidence import DRAWS
 from vislens_interp.landscape.fit import split_rows
@@ -390,7 +390,8 @@ def _block(path: Path | None, key: str) -> Tensor | None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove the blocks of a finished reading, whole names only."""
+    """Remove the blocks of a finished reading, whole names only, and what killed processes left among them."""
+    clear_leftovers(folder)
     for path in sorted(folder.glob("*.safetensors")):
         path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):

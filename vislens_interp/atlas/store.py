@@ -1,5 +1,6 @@
 """The folder of an atlas: a Parquet table with a row a unit, and how it is opened and searched."""
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislens_interp.files import write_bytes, write_text
+from vislens_interp.files import rebuilding, write_bytes, write_text
+from vislens_interp.schema import check_inside, check_schema
 from vislens_interp.tables import display_text
 
 if TYPE_CHECKING:
@@ -18,6 +20,17 @@ FORMAT = 1
 KIND = "vislens_interp atlas"
 MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
 SHARDS, SHEETS, INPUTS = "shards", "sheets", "inputs.webp"
+SCHEMA = {
+    "fit": {"key": str, "units": int},
+    "shards": [{"name": str, "units": [int]}],
+    "origin": ({"model": str, "weights": (str, None), "layer": (str, None), "backend": str, "reading": dict}, None),
+}
+"""What is read of a manifest, beside its kind and its format."""
+
+
+def short_hash(value: Any) -> str:
+    """Sixteen hexadecimal digits of JSON values, the same for the same values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def arrow() -> Any:
@@ -107,20 +120,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"folder={str(folder)!r} holds no atlas; expected one that vislens atlas wrote.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = content["kind"], int(content["format"])
-        shards = [(str(shard["name"]), [int(unit) for unit in shard["units"]]) for shard in content["shards"]]
-        str(content["fit"]["key"])
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        check_schema(content, {"kind": frozenset({KIND}), "format": int}, MANIFEST)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"path={str(path)!r} is damaged ({type(error).__name__}: {error}). Write the atlas again with the arguments"
             " of its first run: finished shards are kept."
         ) from error
-    if kind != KIND or version > FORMAT:
+    if content["format"] > FORMAT:
         raise ValueError(
-            f"path={str(path)!r} is a {kind} of format {version}; expected a {KIND} of format {FORMAT} at most. Upgrade"
-            " vislens_interp, or name another folder."
+            f"path={str(path)!r} is a {KIND} of format {content['format']}; expected a {KIND} of format {FORMAT} at most."
+            " Upgrade vislens_interp, or name another folder."
         )
-    return {**content, "shards": shards}
+    with rebuilding(path, "the atlas"):
+        check_schema(content, SCHEMA, repr(str(path)))
+        about = dict(content["fit"])
+        if about.pop("key") != short_hash(about):
+            raise ValueError("fit was changed, of which its key is a hash")
+        for shard in content["shards"]:
+            check_inside(folder / SHARDS, f"{shard['name']}.parquet", repr(str(path)), "shards")
+            if not 0 <= min(shard["units"], default=-1) <= max(shard["units"]) < about["units"]:
+                raise ValueError(f"shards has units {shard['units']}; expected some of 0 to {about['units'] - 1}")
+    return {**content, "shards": [(shard["name"], shard["units"]) for shard in content["shards"]]}
 
 
 @dataclass(frozen=True)
