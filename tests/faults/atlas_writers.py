@@ -92,7 +92,9 @@ def decoder_version(folder):
     same = [
         version
         for version in (0, 1)
-        if all(torch.equal(one, other.half().float()) for one, other in zip(found, decoder(version).weights, strict=True))
+        if all(
+            torch.equal(one, other.half().float()) for one, other in zip(found, decoder(version).weights, strict=True)
+        )
     ]
     assert len(same) == 1
     return same[0]

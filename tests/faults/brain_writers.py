@@ -82,11 +82,14 @@ def experiment_version(folder):
     place = folder / "session"
     for path in place.glob("block_*"):
         assert len(read_block(path).images)
-        assert contents(path).items() <= {
-            str(Path(name).relative_to(path.name)): content
-            for name, content in whole_experiment().items()
-            if name.startswith(path.name)
-        }.items()
+        assert (
+            contents(path).items()
+            <= {
+                str(Path(name).relative_to(path.name)): content
+                for name, content in whole_experiment().items()
+                if name.startswith(path.name)
+            }.items()
+        )
     if not place.exists() or contents(place).keys() < whole_experiment().keys():
         return None
     if experiment(place).status().pending:

@@ -16,8 +16,8 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -391,9 +391,7 @@ KINDS: dict[str, Kind] = {
         put_json("atlas/atlas.json"),
         use_atlas,
     ),
-    "atlas fit": state(
-        "atlas/fit.safetensors", "atlas fit", lambda folder: atlas(folder / "atlas"), use_atlas
-    ),
+    "atlas fit": state("atlas/fit.safetensors", "atlas fit", lambda folder: atlas(folder / "atlas"), use_atlas),
     "embedder": state(
         "statistics",
         "embedding statistics",

@@ -43,7 +43,7 @@ def training_data():
 
 
 def commanded(out):
-    """``python -m vislens_interp.training``, two steps, with a checkpoint in parts; what it ends with and its weights."""
+    """``python -m vislens_interp.training``, two steps, with a checkpoint in parts; the weights."""
     words = ["cifar10_convnet", "--data", str(training_data()), "--out", str(out), "--steps", "2", "--shard-mib", "0.2"]
     said = io.StringIO()
     about = patch.object(cifar10_convnet, "ABOUT", "A network of this test.", create=True)  # for a card

@@ -382,8 +382,5 @@ WRITERS = {
     "fit": Writer(write_fit, fit_version, resumes=True),
     "training": Writer(write_training, training_version, resumes=True),
     "shards": Writer(shard, shards_version),
-    **{
-        name: Writer(*parts)
-        for name, parts in (LENS_WRITERS | BRAIN_WRITERS | ATLAS_WRITERS | RECIPE_WRITERS).items()
-    },
+    **{name: Writer(*parts) for name, parts in (LENS_WRITERS | BRAIN_WRITERS | ATLAS_WRITERS | RECIPE_WRITERS).items()},
 }

@@ -23,7 +23,7 @@ NUMBERS = ("strong_images", "duplicate_of", "neighbours", "top_rows", "thumbnail
 SCHEMA = {
     **dict.fromkeys(("directions", "mean", "std", "responses", "places", "top_rows"), Tensor),
     **dict.fromkeys(("inputs", "input_responses", "thumbnails", "thumbnail_rows"), Tensor),
-    **dict.fromkeys(("names", "image_names", "input_names"), [str]),
+    **{name: [str] for name in ("names", "image_names", "input_names")},
     "key": str,
     "about": dict,
     "words": [[str]],
@@ -108,7 +108,7 @@ class AtlasFit:
                 f"path={str(path)!r} holds the fit {state.get('key')}, expected {key}: another model, layer, reference"
                 " set, backend or setting. Name another folder."
             )
-        with rebuilding(path, "the fit"):
+        with rebuilding(path, "the fit, or about, of which its key is a hash,"):
             _check(state, repr(str(path)))
             parts = {"readouts": Readouts, "population": Population}
             known = {name: kind(**{key: state[name][key] for key in SCHEMA[name]}) for name, kind in parts.items()}
@@ -127,11 +127,11 @@ def _check(state: dict[str, Any], where: str) -> None:
         "readouts": dict.fromkeys(("correlation", "p_value", "q_value", "strong_images"), (alive,))
         | {"filters": (axes, alive), "centre": (axes,)},
         "population": dict.fromkeys(("sparsity", "selectivity", "duplicate_of"), (units,))
-        | dict.fromkeys(("neighbours", "likeness"), (units, state["population"]["neighbours"].shape[-1])),
+        | dict.fromkeys(("neighbours", "likeness"), (units, *state["population"]["neighbours"].shape[-1:])),
         "": dict.fromkeys(("mean", "std"), (units,))
-        | {"directions": (alive, state["directions"].shape[-1]), "responses": (images, units), "places": (units, 2)}
+        | {"directions": (alive, *state["directions"].shape[-1:]), "responses": (images, units), "places": (units, 2)}
         | {"inputs": (inputs, 3, *state["inputs"].shape[-1:] * 2), "input_responses": (inputs, units)}
-        | {"top_rows": (units, state["top_rows"].shape[-1]), "thumbnail_rows": (thumbnails,)}
+        | {"top_rows": (units, *state["top_rows"].shape[-1:]), "thumbnail_rows": (thumbnails,)}
         | {"thumbnails": (thumbnails, CELL, CELL, 3)},
     }
     for part, expected in shapes.items():
@@ -140,18 +140,18 @@ def _check(state: dict[str, Any], where: str) -> None:
             if found.shape != shape or found.is_floating_point() != (name not in NUMBERS):
                 raise ValueError(
                     f"{where}: {full} has shape {tuple(found.shape)} and type {found.dtype}; expected {shape} of "
-                    f"{'whole numbers' if name in NUMBERS else 'numbers'}. Restore a copy, or make it again."
+                    f"{'whole numbers' if name in NUMBERS else 'numbers'}, of {units} names, {images} image_names and "
+                    f"{inputs} input_names. Restore a copy, or make it again."
                 )
-    for name, count in (("words", units), ("population.state", units)):
-        found = state["words"] if name == "words" else state["population"]["state"]
-        if len(found) != count:
-            raise ValueError(f"{where}: {name} has {len(found)} entries; expected {count}, one of each of names.")
+    for name, found in (("words", state["words"]), ("population.state", state["population"]["state"])):
+        if len(found) != units:
+            raise ValueError(f"{where}: {name} has {len(found)} entries; expected {units}, one for each of names.")
     for name in ("readouts", "directions", "inputs"):
         check_finite(state[name], where, name)
     rows, top = state["thumbnail_rows"], state["top_rows"]
     if not torch.equal(rows, top[top >= 0].unique()) or (images and top.max() >= images):
         raise ValueError(f"{where}: top_rows and thumbnail_rows do not go together. Restore a copy, or make it again.")
-    if not 0 <= state["inputs"].min() <= state["inputs"].max() <= 1 if inputs else False:
+    if inputs and not 0 <= state["inputs"].min() <= state["inputs"].max() <= 1:
         raise ValueError(f"{where}: inputs has values outside [0, 1]. Restore a copy, or make it again.")
     for name in ("duplicate_of", "neighbours"):
         found = state["population"][name]

@@ -128,8 +128,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     if content["format"] > FORMAT:
         raise ValueError(
-            f"path={str(path)!r} is a {KIND} of format {content['format']}; expected a {KIND} of format {FORMAT} at most."
-            " Upgrade vislens_interp, or name another folder."
+            f"path={str(path)!r} is a {KIND} of format {content['format']}; expected a {KIND} of format {FORMAT} at"
+            " most. Upgrade vislens_interp, or name another folder."
         )
     with rebuilding(path, "the atlas"):
         check_schema(content, SCHEMA, repr(str(path)))

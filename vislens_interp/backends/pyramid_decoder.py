@@ -181,7 +181,7 @@ class PyramidDecoder:
         check_finite(state, where)
         with rebuilding(path, "layers or weights"):
             decoder = cls(embedder, state["layers"])
-            check_tensors(state["weights"], decoder._like(), where, "weights")
+            check_tensors(state["weights"], decoder._like(), f"{where}: of these layers", "weights")
             decoder.weights = [state["weights"][str(index)].float() for index in range(decoder.levels)]
         return decoder
 

@@ -179,5 +179,7 @@ def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Bloc
         check_finite(kept, repr(str(path)))
         embeddings = kept["shown"]
         if embeddings.shape[:1] != (len(hashes),):
-            raise ValueError(f"shown has shape {tuple(embeddings.shape)}; expected an embedding of {len(hashes)} pictures")
+            raise ValueError(
+                f"shown has shape {tuple(embeddings.shape)}; expected an embedding of {len(hashes)} pictures"
+            )
     return Block(number, folder, trials, list(hashes), images, embeddings)
