@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -125,12 +126,9 @@ OWN_RECORDS = {
 def is_own_output(folder: PathLike) -> bool:
     """Whether a folder holds pictures that this library made: a result, whole or not, an experiment, an atlas, ..."""
     for name, mark in OWN_RECORDS.items():
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                if mark in file.read(1 << 20):
-                    return True
-        except OSError:
-            continue
+        with suppress(OSError), open(os.path.join(folder, name), "rb") as file:
+            if mark in file.read(1 << 20):
+                return True
     return False
 
 
