@@ -244,6 +244,7 @@ def check_writable(path: PathLike, size: int = 0) -> Path:
     with writing(path):
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        _sweep(place, path.name)  # an earlier probe, whose process was killed between the next two lines
         probe = place / f".{_stem(path)}.{_mark()}.tmp"
         probe.mkdir()
         probe.rmdir()
