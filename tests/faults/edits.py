@@ -58,6 +58,7 @@ from writers import (
 
 from vislens_interp import FeatureLens, LensResult
 from vislens_interp.atlas import open_atlas
+from vislens_interp.atlas.store import schema, write_arrow
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs, write_reference
 from vislens_interp.brain import read_block
@@ -289,6 +290,26 @@ def use_atlas(folder: Path) -> object:
     return shown, atlas(folder / "atlas")
 
 
+def parts_of_atlas_table(folder: Path) -> dict[str, Any]:
+    return open_atlas(folder / "atlas").table().to_pydict()
+
+
+def put_atlas_table(folder: Path, parts: dict[str, Any]) -> None:
+    """Columns of the types that they have, or of text where they hold something else."""
+    import pyarrow
+
+    types = {one.name: one.type for one in schema()}
+    columns = {name: value if isinstance(value, list) else [value] for name, value in parts.items()}
+    rows, made = max(map(len, columns.values())), {}
+    for name, values in columns.items():
+        values = values + [None] * (rows - len(values))
+        try:
+            made[name] = pyarrow.array(values, types.get(name))
+        except (pyarrow.ArrowException, OverflowError):
+            made[name] = pyarrow.array([str(value) for value in values])
+    write_arrow(folder / "atlas/units.parquet", pyarrow.table(made))
+
+
 BLOCK, UNFINISHED = "session/block_001", "out.unfinished/0000000/numbers.safetensors"
 KINDS: dict[str, Kind] = {
     "lens": state("lens", "lens", lambda folder: lens(0).save(folder / "lens"), use_lens),
@@ -391,6 +412,7 @@ KINDS: dict[str, Kind] = {
         put_json("atlas/atlas.json"),
         use_atlas,
     ),
+    "atlas table": Kind(lambda folder: atlas(folder / "atlas"), parts_of_atlas_table, put_atlas_table, use_atlas),
     "atlas fit": state("atlas/fit.safetensors", "atlas fit", lambda folder: atlas(folder / "atlas"), use_atlas),
     "embedder": state(
         "statistics",

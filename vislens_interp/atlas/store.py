@@ -28,6 +28,21 @@ SCHEMA = {
 """What is read of a manifest, beside its kind and its format."""
 
 
+FILLED = (
+    "unit",
+    "name",
+    "state",
+    "passes",
+    "reasons",
+    "neighbours",
+    "likeness",
+    "top_images",
+    "top_responses",
+    "words",
+)
+"""Columns of the table that every unit has."""
+
+
 def short_hash(value: Any) -> str:
     """Sixteen hexadecimal digits of JSON values, the same for the same values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
@@ -166,13 +181,14 @@ class AtlasStore:
         folder = Path(folder)
         manifest = read_manifest(folder)
         wanted = [TABLE, FIT, *(f"{SHARDS}/{name}.parquet" for name, _ in manifest["shards"])]
-        missing = [name for name in wanted if not (folder / name).is_file()]
+        named, missing = "", [name for name in wanted if not (folder / name).is_file()]
         if not missing:
             missing = [path for path in cls(folder, manifest)._sheets() if not (folder / path).is_file()]
+            named = f" of the column sheet in {TABLE}"
         if missing:
             raise FileNotFoundError(
-                f"folder={str(folder)!r} holds an atlas that lacks {len(missing)} files (first: {missing[0]}): it is"
-                " unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is there"
+                f"folder={str(folder)!r} holds an atlas that lacks {len(missing)} files (first: {missing[0]}){named}:"
+                " it is unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is there"
                 " is kept."
             )
         return cls(folder, manifest)
@@ -212,14 +228,25 @@ class AtlasStore:
         return self.folder / TABLE
 
     def table(self, columns: Sequence[str] | None = None) -> "pa.Table":
-        """The rows, one a unit."""
+        """The rows, one a unit; ValueError where the file lacks a column or holds something else in it."""
         try:
-            return arrow().parquet.read_table(self.path, columns=columns)
+            found = arrow().parquet.read_table(self.path, columns=columns)
         except (OSError, ValueError) as error:  # pyarrow's own errors are of these types
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"path={str(self.path)!r} cannot be read as a table ({error}). Run vislens atlas with the same"
-                " arguments again."
+                f"path={str(self.path)!r} cannot be read as a table ({reason}). Run vislens atlas with the same arguments"
+                " again."
             ) from error
+        for one in schema():
+            if columns is not None and one.name not in columns:
+                continue
+            column = found[one.name] if one.name in found.column_names else None
+            if column is None or column.type != one.type or (one.name in FILLED and _holds_null(column)):
+                raise ValueError(
+                    f"path={str(self.path)!r}: column {one.name} is missing, lacks values, or holds no {one.type}. Run"
+                    " vislens atlas with the same arguments again."
+                )
+        return found
 
     def query(self, text: str, limit: int = 20) -> list[dict[str, Any]]:
         """Units whose number, name, words or top images hold every word of ``text``; what passes comes first.
@@ -287,7 +314,14 @@ class AtlasStore:
 
     def _sheets(self) -> list[str]:
         made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]
+        for path in made:
+            check_inside(self.folder, path, repr(str(self.path)), "sheet")
         return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
+
+
+def _holds_null(column: Any) -> bool:
+    """Whether a column, or a list in it, lacks a value."""
+    return bool(column.null_count or ("list" in str(column.type) and column.combine_chunks().flatten().null_count))
 
 
 def shard_is_whole(folder: Path, name: str) -> bool:
