@@ -188,8 +188,8 @@ class AtlasStore:
         if missing:
             raise FileNotFoundError(
                 f"folder={str(folder)!r} holds an atlas that lacks {len(missing)} files (first: {missing[0]}){named}:"
-                " it is unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is there"
-                " is kept."
+                " it is unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is"
+                " there is kept."
             )
         return cls(folder, manifest)
 
@@ -234,8 +234,8 @@ class AtlasStore:
         except (OSError, ValueError) as error:  # pyarrow's own errors are of these types
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"path={str(self.path)!r} cannot be read as a table ({reason}). Run vislens atlas with the same arguments"
-                " again."
+                f"path={str(self.path)!r} cannot be read as a table ({reason}). Run vislens atlas with the same"
+                " arguments again."
             ) from error
         for one in schema():
             if columns is not None and one.name not in columns:
