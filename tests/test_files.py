@@ -21,6 +21,7 @@ from vislens_interp.files import (
     load_state,
     locked,
     recover,
+    remove_folder,
     save_state,
     write_atomically,
     write_folder,
@@ -190,6 +191,23 @@ def test_leftovers_of_dead_writers_are_removed_and_others_stay(tmp_path):
     os.utime(tmp_path / others[-1], (0, 0))
     files.clear_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"state", *others[:-1]}
+
+
+def test_a_probe_that_a_kill_left_goes_with_the_next_check(tmp_path):
+    (tmp_path / f".part.{DEAD}.tmp").mkdir()
+    check_writable(tmp_path / "new" / "part")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_never_leaves_half_of_a_folder_that_is_removed(tmp_path, monkeypatch):
+    fill("old")(write_folder(tmp_path / "made", lambda temporary: None))
+    with monkeypatch.context() as killed:
+        killed.setattr(files, "_remove", lambda path: None)
+        remove_folder(tmp_path / "made")
+    (left,) = tmp_path.iterdir()
+    assert files._LEFTOVER.fullmatch(left.name)
+    clear_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_a_temporary_name_would_make_too_long(tmp_path):

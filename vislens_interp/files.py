@@ -131,6 +131,13 @@ def write_folder(folder: PathLike, fill: Callable[[Path], Any], *, replace: bool
     return folder
 
 
+def remove_folder(folder: PathLike) -> None:
+    """Remove a folder; a process that is killed meanwhile leaves it whole, or under a name that the next one clears."""
+    folder = Path(os.path.abspath(folder))
+    with _temporary(folder, folder.parent) as (temporary, _):
+        os.rename(folder, temporary)
+
+
 def clear_leftovers(folder: PathLike) -> None:
     """Remove what killed writers left in a folder, and finish their exchanges of folders."""
     _sweep(Path(folder), again=True)
@@ -237,6 +244,7 @@ def check_writable(path: PathLike, size: int = 0) -> Path:
     with writing(path):
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        _sweep(place, path.name)  # an earlier probe, whose process was killed between the next two lines
         probe = place / f".{_stem(path)}.{_mark()}.tmp"
         probe.mkdir()
         probe.rmdir()

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -114,19 +115,20 @@ OWN_RECORDS = {
     "comparison.json": b'"vislens_interp comparison"',
     "run.json": b'"vislens_interp unfinished"',
     "stimuli.tsv": b"number\tfile\tblock\tkind\t",
+    "experiment.json": b'"vislens_interp experiment"',
+    "manifest.json": b'"vislens_interp block"',
+    "atlas.json": b'"vislens_interp atlas"',
+    "preferences.csv": b",preferred,evidence,weak",
 }
 """Files that lie beside pictures of our own making, and what their beginnings hold."""
 
 
 def is_own_output(folder: PathLike) -> bool:
-    """Whether a folder holds pictures that this library made: a result, whole or not, a comparison or stimuli."""
+    """Whether a folder holds pictures that this library made: a result, whole or not, an experiment, an atlas, ..."""
     for name, mark in OWN_RECORDS.items():
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                if mark in file.read(4096):
-                    return True
-        except OSError:
-            continue
+        with suppress(OSError), open(os.path.join(folder, name), "rb") as file:
+            if mark in file.read(1 << 20):
+                return True
     return False
 
 

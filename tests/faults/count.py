@@ -23,9 +23,9 @@ from writers import WRITERS
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "faults.md"
 BEGIN, END = "<!-- counts: written by tests/faults/count.py -->", "<!-- end of counts -->"
-ROUNDS = {"kill": 10 * len(WRITERS), "full": 3 * len(WRITERS), "pair": 2 * len(WRITERS), "edit": 40, "name": 300}
+ROUNDS = {"kill": 8 * len(WRITERS), "full": 2 * len(WRITERS), "pair": len(WRITERS), "edit": 21, "name": 300}
 LABELS = {
-    "kill": "SIGKILL at a random moment",
+    "kill": "SIGKILL at a random moment, or before a random change of the disk",
     "full": "small disk (tmpfs), full at a random byte",
     "pair": "two processes on one path",
     "edit": "one field changed in a file",

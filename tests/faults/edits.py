@@ -16,25 +16,32 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.append(str(Path(__file__).parent))
 import torch
+from atlas_writers import atlas, decoder, embedder, fresh
+from brain_writers import experiment, go_on, simulated_rates
 from harness import counted, earlier
 from lens_writers import (
     COMPARED,
     Flat,
+    audited,
     backbone,
     compared,
     encoder,
     fitted_encoder,
     lens,
     network,
+    readout,
     result,
     small,
+    streamed,
 )
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -50,10 +57,15 @@ from writers import (
 )
 
 from vislens_interp import FeatureLens, LensResult
-from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.atlas import open_atlas
+from vislens_interp.atlas.store import schema, write_arrow
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs, write_reference
+from vislens_interp.brain import read_block
 from vislens_interp.brain.encoder import InSilicoEncoder
 from vislens_interp.brain.stimuli import load_stimuli
+from vislens_interp.evaluation import stream
+from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import load_state, save_state
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.targets.whole_layer import open_table
@@ -231,11 +243,6 @@ def parts_of_generator(folder: Path) -> dict[str, Any]:
     return load_file(folder / "generator.safetensors")
 
 
-@cache
-def embedder() -> DepthEmbedder:
-    return DepthEmbedder(network().stem, ["0", "2"], preprocess=network().preprocess)
-
-
 def use_comparison(folder: Path) -> object:
     return compared(folder / "parts").to_csv()
 
@@ -249,7 +256,61 @@ def make_result(folder: Path) -> None:
     result(0).save(folder / "result")
 
 
-PART = "parts/edit-seed0"
+def stop_stream(folder: Path) -> None:
+    """All parts of a streamed run, and no result."""
+    with suppress(KeyboardInterrupt), patch.object(stream, "save_result", side_effect=KeyboardInterrupt):
+        streamed(folder / "out")
+
+
+def use_stream(folder: Path) -> object:
+    streamed(folder / "out")
+    return LensResult.load(folder / "out").html()
+
+
+def use_experiment(folder: Path) -> object:
+    """Go on: everything is read, and another block is asked for and told."""
+    found = experiment(folder / "session")
+    block = found.ask(6)
+    found.tell(simulated_rates(block))
+    return str(found.status()), [read_block(path) for path in (folder / "session").glob("block_*")]
+
+
+def of_experiment(file: str) -> Kind:
+    """A JSON file of an experiment."""
+    path = f"session/{file}"
+    return Kind(lambda folder: go_on(folder / "session"), parts_of_json(path), put_json(path), use_experiment)
+
+
+def use_atlas(folder: Path) -> object:
+    """Look it up, and make again what is lost."""
+    found = open_atlas(folder / "atlas")
+    shown = found.query("cloud"), found._repr_html_(), found.to_pandas(), found.most_alike(found)
+    for path in (folder / "atlas/shards").iterdir():
+        path.unlink()
+    return shown, atlas(folder / "atlas")
+
+
+def parts_of_atlas_table(folder: Path) -> dict[str, Any]:
+    return open_atlas(folder / "atlas").table().to_pydict()
+
+
+def put_atlas_table(folder: Path, parts: dict[str, Any]) -> None:
+    """Columns of the types that they have, or of text where they hold something else."""
+    import pyarrow
+
+    types = {one.name: one.type for one in schema()}
+    columns = {name: value if isinstance(value, list) else [value] for name, value in parts.items()}
+    rows, made = max(map(len, columns.values())), {}
+    for name, values in columns.items():
+        values = values + [None] * (rows - len(values))
+        try:
+            made[name] = pyarrow.array(values, types.get(name))
+        except (pyarrow.ArrowException, OverflowError):
+            made[name] = pyarrow.array([str(value) for value in values])
+    write_arrow(folder / "atlas/units.parquet", pyarrow.table(made))
+
+
+BLOCK, UNFINISHED = "session/block_001", "out.unfinished/0000000/numbers.safetensors"
 KINDS: dict[str, Kind] = {
     "lens": state("lens", "lens", lambda folder: lens(0).save(folder / "lens"), use_lens),
     "landscape": state(
@@ -329,7 +390,53 @@ KINDS: dict[str, Kind] = {
         ),
         lambda folder: MapGenerator.load(folder / "generator.safetensors"),
     ),
+    "streamed run": Kind(
+        stop_stream, parts_of_json("out.unfinished/run.json"), put_json("out.unfinished/run.json"), use_stream
+    ),
+    "part of a streamed run": state(UNFINISHED, "numbers of a part", stop_stream, use_stream),
+    "audit": Kind(
+        lambda folder: audited(0).save(folder / "audit"),
+        parts_of_json("audit/audit.json"),
+        put_json("audit/audit.json"),
+        lambda folder: audited(1).save(folder / "audit"),
+    ),
+    "experiment": of_experiment("experiment.json"),
+    "responses": of_experiment("responses.json"),
+    "block": of_experiment("block_001/manifest.json"),
+    "embeddings of a block": state(
+        f"{BLOCK}/embeddings.safetensors", "block", lambda folder: go_on(folder / "session"), use_experiment
+    ),
+    "atlas": Kind(
+        lambda folder: atlas(folder / "atlas"),
+        parts_of_json("atlas/atlas.json"),
+        put_json("atlas/atlas.json"),
+        use_atlas,
+    ),
+    "atlas table": Kind(lambda folder: atlas(folder / "atlas"), parts_of_atlas_table, put_atlas_table, use_atlas),
+    "atlas fit": state("atlas/fit.safetensors", "atlas fit", lambda folder: atlas(folder / "atlas"), use_atlas),
+    "embedder": state(
+        "statistics",
+        "embedding statistics",
+        lambda folder: embedder(0).save_statistics(folder / "statistics"),
+        lambda folder: fresh().load_statistics(folder / "statistics")(small(2)),
+    ),
+    "decoder": state(
+        "decoder",
+        "pyramid decoder",
+        lambda folder: decoder(0).save(folder / "decoder"),
+        lambda folder: draw_with(PyramidDecoder.load(folder / "decoder", embedder(0))),
+    ),
+    "words": state(
+        "words",
+        "word read-out",
+        lambda folder: readout(0).save(folder / "words"),
+        lambda folder: WordReadout.load(folder / "words").scores(torch.ones(1, 500), torch.rand(20, 500)),
+    ),
 }
+
+
+def draw_with(found: PyramidDecoder) -> Tensor:
+    return found(found.maps(small(2).repeat(1, 1, 8, 8)), 64)
 
 
 def _metadata(path: Path) -> dict[str, str]:

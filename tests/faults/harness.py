@@ -19,6 +19,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -27,6 +28,15 @@ from writers import WRITERS, Writer
 
 OS_ERROR, OTHER = 7, 9
 """Exit codes of a child: it raised OSError, or another exception."""
+CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+"""Python's audit events of what changes the disk."""
+
+
+class Pace(NamedTuple):
+    """How long one write takes, in seconds, and how often it changes the disk."""
+
+    seconds: float
+    changes: int
 
 
 def child(work: Callable[[], object]) -> int:
@@ -51,6 +61,17 @@ def child(work: Callable[[], object]) -> int:
 def ended(pid: int) -> int:
     """Exit code of a child; negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def on_change(work: Callable[[], object]) -> None:
+    """From here on, do it before each change of the disk: a file opened to write, a name made, moved or removed."""
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        to_read = event == "open" and not int(str(args[2] or 0)) & (os.O_WRONLY | os.O_RDWR)
+        if event in CHANGES and not to_read:
+            work()
+
+    sys.addaudithook(hook)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -81,10 +102,16 @@ def check(writer: Writer, folder: Path, allowed: set[int | None]) -> None:
     in_child(work)
 
 
-def seconds(writer: Writer, folder: Path) -> float:
+def measured(writer: Writer, folder: Path) -> Pace:
+    def work() -> None:
+        seen: list[int] = []
+        on_change(lambda: seen.append(1))
+        writer.write(folder, 0)
+        folder.with_name("changes").write_text(str(len(seen)))
+
     start = time.monotonic()
-    in_child(lambda: writer.write(folder, 0))
-    return time.monotonic() - start
+    in_child(work)
+    return Pace(time.monotonic() - start, int(folder.with_name("changes").read_text()))
 
 
 MOST = 6
@@ -104,15 +131,31 @@ def counted(rounds: list[dict[str, object]]) -> "defaultdict[object, Counter[str
     return counts
 
 
-def kill(name: str, writer: Writer, folder: Path, draw: random.Random, took: float) -> str:
-    """SIGKILL at a random moment of a write over an earlier version, or over none."""
+def kill(name: str, writer: Writer, folder: Path, draw: random.Random, pace: Pace) -> str:
+    """SIGKILL at a random moment, or before a random change of the disk, of a write over an earlier version or none."""
+    over = draw.random() < 0.7
+    if draw.random() < 0.5:
+        return killed(writer, folder, over=over, change=draw.randrange(pace.changes))
+    return killed(writer, folder, over=over, delay=0.8 * draw.random() * pace.seconds)
+
+
+def killed(writer: Writer, folder: Path, *, over: bool, change: int | None = None, delay: float = 0.0) -> str:
+    """SIGKILL before one of the changes of the disk, or after some seconds."""
     before = None
-    if draw.random() < 0.7 and not writer.resumes:
+    if over and not writer.resumes:
         in_child(lambda: writer.write(folder, 0))
         before = 0
-    pid = child(lambda: writer.write(folder, 1))
-    time.sleep(0.8 * draw.random() * took)
-    os.kill(pid, signal.SIGKILL)
+    left = iter(range(change or 0))
+
+    def work() -> None:
+        if change is not None:
+            on_change(lambda: os.kill(os.getpid(), signal.SIGKILL) if next(left, None) is None else None)
+        writer.write(folder, 1)
+
+    pid = child(work)
+    if change is None:
+        time.sleep(delay)
+        os.kill(pid, signal.SIGKILL)
     code = ended(pid)
     if code not in (0, -signal.SIGKILL):
         raise AssertionError(f"the writer ended with {code} before it was killed")
@@ -120,7 +163,21 @@ def kill(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
     return "killed" if code else "finished first"
 
 
-def full(name: str, writer: Writer, folder: Path, draw: random.Random, took: float) -> str:
+def kill_at_every_change(name: str, root: Path) -> list[str]:
+    """What went wrong where a writer was killed before each of its changes of the disk in turn."""
+    writer, failures = WRITERS[name], []
+    for change in range(prepare(name, root).changes):
+        folder = root / f"{change} {name}"
+        folder.mkdir()
+        try:
+            killed(writer, folder, over=True, change=change)
+        except AssertionError as error:
+            failures.append(f"{name}, before change {change}: {error}")
+        shutil.rmtree(folder)
+    return failures
+
+
+def full(name: str, writer: Writer, folder: Path, draw: random.Random, pace: Pace) -> str:
     """A disk, or the largest file, that is too small at a random point."""
     before = None
     if not writer.resumes:
@@ -147,9 +204,9 @@ def full(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
     return "OSError" if code else "enough room"
 
 
-def pair(name: str, writer: Writer, folder: Path, draw: random.Random, took: float) -> str:
+def pair(name: str, writer: Writer, folder: Path, draw: random.Random, pace: Pace) -> str:
     """Two processes on one path."""
-    delay = draw.random() * took
+    delay = draw.random() * pace.seconds
     first = child(lambda: writer.write(folder, 0))
     time.sleep(delay)
     second = child(lambda: writer.write(folder, 0 if draw.random() < 0.3 else 1))
@@ -160,15 +217,15 @@ def pair(name: str, writer: Writer, folder: Path, draw: random.Random, took: flo
     return "both" if codes == [0, 0] else "one refused"
 
 
-def prepare(name: str, root: Path) -> float:
-    """Imports and expectations of a writer, once; how long it takes."""
+def prepare(name: str, root: Path) -> Pace:
+    """Imports and expectations of a writer, once."""
     writer, warm, timed = WRITERS[name], root / f"warm {name}", root / f"timed {name}"
     warm.mkdir()
     writer.write(warm, 0)
     writer.write(warm, 1)
     writer.version(warm)
     timed.mkdir()
-    return seconds(writer, timed)
+    return measured(writer, timed)
 
 
 def earlier(record: Path | None) -> list[dict[str, object]]:
@@ -195,18 +252,18 @@ def main() -> int:
     try:
         if os.environ.get("FAULTS_TMPFS"):
             (root / "disk").mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(root / "disk")], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "disk")], check=True)
         for name in args.writers:
-            took = None
+            pace = None
             number = sum(one["writer"] == name for one in rounds)
             while number < MOST * share and injected(counted(rounds)[name]) < share:
-                took = prepare(name, root) if took is None else took
+                pace = prepare(name, root) if pace is None else pace
                 seed = f"{args.seed} {args.fault} {name} {number}"
                 folder = root / ("disk" if os.environ.get("FAULTS_TMPFS") else "") / f"{number} {name}"
                 folder.mkdir()
                 one: dict[str, object] = {"writer": name, "seed": seed}
                 try:
-                    one["outcome"] = inject(name, WRITERS[name], folder, random.Random(seed), took)
+                    one["outcome"] = inject(name, WRITERS[name], folder, random.Random(seed), pace)
                 except AssertionError as error:
                     one["failure"] = str(error)
                 rounds.append(one)

@@ -1,11 +1,18 @@
-"""What is written of lenses, results, comparisons, sheets, encoders and simulated recordings, as ``writers`` has it."""
+"""What is written of lenses and what they make, of encoders and of simulated recordings, as ``writers`` has it."""
 
+import io
+import json
 import sys
+import tempfile
+from argparse import Namespace
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 sys.path += [str(Path(__file__).parent.parent / neighbour) for neighbour in ("lens", "report")]
@@ -17,8 +24,12 @@ from vislens_interp.brain.backbone import Backbone
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder
 from vislens_interp.brain.simulate import simulate_algonauts
+from vislens_interp.cli import verbs
 from vislens_interp.config import Config
+from vislens_interp.evaluation import stream
+from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import recover
+from vislens_interp.images import to_pil
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.methods import METHODS
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
@@ -44,6 +55,14 @@ class Flat(Bare):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return EmbeddingVAE(192, latent_dim=12)
+
+
+def contents(folder):
+    """Every file below a folder that is not hidden, by its path in it, with its bytes."""
+    found = ((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
+    return {
+        str(name): path.read_bytes() for name, path in found if not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def small(count, seed=0):
@@ -104,6 +123,83 @@ def result_version(folder):
     return len(found) - 2
 
 
+@cache
+def inputs():
+    """Seven pictures in files."""
+    folder = Path(tempfile.mkdtemp(prefix="inputs"))
+    for row, picture in enumerate(to_pil(small(7, seed=4))):
+        picture.save(folder / f"{row}.png")
+    return folder
+
+
+def streamed(out):
+    """Three parts."""
+    with patch.object(stream, "AT_ONCE", 3):
+        return lens(0).visualize(inputs(), alphas=[0.5], strength=0, out=out)
+
+
+@cache
+def whole_stream():
+    out = Path(tempfile.mkdtemp(prefix="streamed")) / "out"
+    streamed(out)
+    return contents(out)
+
+
+def write_stream(folder, version):
+    streamed(folder / "out")
+
+
+def stream_version(folder):
+    place = folder / "out"
+    recover(place)
+    if not place.exists():
+        return None
+    assert contents(place) == whole_stream()
+    assert len(LensResult.load(place)) == 7
+    return 0
+
+
+@cache
+def audited(version):
+    judge = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    own = lens.__wrapped__(0)  # for a lens keeps its audits, and says so in its results
+    return own.audit(small(40, seed=9), ["natural_images", "random_images"], judge=judge, seed=version)
+
+
+def write_audit(folder, version):
+    audited(version).save(folder / "audit")
+
+
+def audit_version(folder):
+    place = folder / "audit"
+    recover(place)
+    if not place.exists():
+        return None
+    said = json.loads((place / "audit.json").read_text(encoding="utf-8"))
+    (same,) = [version for version in (0, 1) if audited(version).to_dict() == said]
+    assert (place / "audit.html").read_text(encoding="utf-8") == audited(same).html()
+    return same
+
+
+@cache
+def readout(version):
+    draw = torch.Generator().manual_seed(version)
+    return WordReadout(["warm", "cold", "round"], torch.randn(500, 3, generator=draw), "an example")
+
+
+def write_words(folder, version):
+    readout(version).save(folder / "words.safetensors")
+
+
+def words_version(folder):
+    path = folder / "words.safetensors"
+    if not path.exists():
+        return None
+    found = WordReadout.load(path)
+    (same,) = [one for one in (0, 1) if torch.equal(found.weights, readout(one).weights.half().float())]
+    return same
+
+
 COMPARED = ["edit", "random_images", "unedited"]
 TIMED = {"seconds", "fit_seconds", "memory"}
 
@@ -162,6 +258,62 @@ def tables_version(folder):
             text = path.read_text(encoding="utf-8")
             (found[name],) = [version for version in (0, 1) if getattr(table(version), method)() == text]
     return found.get("table.tex")
+
+
+def commanded(out):
+    """``vislens compare``, with a small lens instead of one that its arguments describe; its scores without times."""
+    given = {"reference": None, "angle": None, "strength": 0.0, "skip_bad": False, "quiet": True, "json": False}
+    given |= {"images": sorted(inputs().iterdir())[:3], "methods": COMPARED, "noise_seeds": [0, 1]}
+    with patch.object(verbs, "_aimed", lambda args: lens(0)), redirect_stdout(io.StringIO()):
+        verbs.compare(Namespace(out=out, **given))
+    return scores_of(out)
+
+
+def scores_of(out):
+    said = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    return [row for row in said["scores"] if row["measure"] not in TIMED]
+
+
+@cache
+def whole_command():
+    return commanded(Path(tempfile.mkdtemp(prefix="compared")) / "out")
+
+
+def write_command(folder, version):
+    commanded(folder / "out")
+
+
+def command_version(folder):
+    """Of what is written last, when all else is there."""
+    place = folder / "out"
+    if not (place / "pictures.png").exists():
+        return None
+    assert scores_of(place) == whole_command()
+    for name in ("scores.png", "pictures.png"):
+        with Image.open(place / name) as picture:
+            picture.load()
+    return 0
+
+
+TABULAR = {"result.parquet": result, "comparison.parquet": table}
+
+
+def write_parquet(folder, version):
+    for name, made in TABULAR.items():
+        made(version).to_parquet(folder / name)
+
+
+def parquet_version(folder):
+    """Of the last table, which is there only when the other is."""
+    import pyarrow
+    from pyarrow import parquet
+
+    found = {}
+    for name, made in TABULAR.items():
+        if (folder / name).exists():
+            rows = parquet.read_table(io.BytesIO((folder / name).read_bytes()))
+            (found[name],) = [one for one in (0, 1) if rows.equals(pyarrow.table(dict(made(one).columns())))]
+    return found.get("comparison.parquet")
 
 
 @cache
@@ -260,8 +412,13 @@ def recordings_version(folder):
 LENS_WRITERS = {
     "lens": (write_lens, lens_version, False),
     "result": (write_result, result_version, False),
+    "streamed result": (write_stream, stream_version, True),
+    "audit": (write_audit, audit_version, False),
+    "words": (write_words, words_version, False),
     "comparison": (write_comparison, comparison_version, True),
+    "vislens compare": (write_command, command_version, True),
     "comparison tables": (write_tables, tables_version, False),
+    "Parquet tables": (write_parquet, parquet_version, False),
     "contact sheet": (write_sheet, sheet_version, False),
     "encoder": (write_encoder, encoder_version, False),
     "training of an encoder": (write_readouts, readouts_version, True),

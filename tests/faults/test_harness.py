@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
+import harness
+from atlas_writers import ATLAS_WRITERS
+from brain_writers import BRAIN_WRITERS
 from lens_writers import LENS_WRITERS
+from recipe_writers import RECIPE_WRITERS
 from writers import WRITERS
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
 HARNESS = Path(__file__).with_name("harness.py")
-FILES = [name for name in WRITERS if name not in LENS_WRITERS]
+OTHERS = {"lens": LENS_WRITERS, "brain": BRAIN_WRITERS, "atlas": ATLAS_WRITERS, "recipe": RECIPE_WRITERS}
+FILES = [name for name in WRITERS if not any(name in others for others in OTHERS.values())]
+QUICK = ["folder", "audit", "preference map", "trials"]
 
 
 def run(fault, rounds, *arguments, tmpfs=False):
@@ -46,12 +52,27 @@ def test_kills():
     assert total(run("kill", 26, "--writers", *FILES), "killed") >= 20
 
 
-def test_kills_of_lenses_and_what_they_make():
-    assert total(run("kill", len(LENS_WRITERS), "--writers", *LENS_WRITERS), "killed") >= len(LENS_WRITERS) // 2
+@pytest.mark.parametrize("part", OTHERS)
+def test_kills_of_what_the_library_makes(part):
+    names = list(OTHERS[part])
+    assert total(run("kill", len(names), "--writers", *names), "killed") >= len(names) // 2
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in WRITERS if name not in QUICK)]
+)
+def test_a_kill_before_every_change_of_the_disk(name, tmp_path):
+    assert harness.kill_at_every_change(name, tmp_path) == []
 
 
 def test_largest_files():
     assert total(run("full", 26, "--writers", *FILES), "OSError") >= 20
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs root to mount a small file system")
+def test_full_disks_of_what_is_mapped():
+    """A write through a map of a sparse file would end in SIGBUS."""
+    assert total(run("full", 8, "--writers", "trials", "layer table", tmpfs=True), "OSError") == 8
 
 
 def test_pairs():
@@ -62,15 +83,15 @@ def test_pairs():
 
 @pytest.mark.slow
 def test_many_kills():
-    assert total(run("kill", 210, "--seed", "1"), "killed") >= 200
+    assert total(run("kill", 8 * len(WRITERS), "--seed", "1"), "killed") >= 200
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="needs root to mount a small file system")
 def test_many_full_disks():
-    assert total(run("full", 63, "--seed", "1", tmpfs=True), "OSError") >= 50
+    assert total(run("full", 2 * len(WRITERS), "--seed", "1", tmpfs=True), "OSError") >= 50
 
 
 @pytest.mark.slow
 def test_many_pairs():
-    run("pair", 42, "--seed", "1")
+    run("pair", len(WRITERS), "--seed", "1")

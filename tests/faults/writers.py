@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from atlas_writers import ATLAS_WRITERS
+from brain_writers import BRAIN_WRITERS
 from lens_writers import LENS_WRITERS
 from PIL import Image
+from recipe_writers import RECIPE_WRITERS
 from torch import nn
 
 from vislens_interp.backends.cache import RowCache
@@ -379,5 +382,5 @@ WRITERS = {
     "fit": Writer(write_fit, fit_version, resumes=True),
     "training": Writer(write_training, training_version, resumes=True),
     "shards": Writer(shard, shards_version),
-    **{name: Writer(*parts) for name, parts in LENS_WRITERS.items()},
+    **{name: Writer(*parts) for name, parts in (LENS_WRITERS | BRAIN_WRITERS | ATLAS_WRITERS | RECIPE_WRITERS).items()},
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_networks import pictures
 
-from vislens_interp import LensResult
+from vislens_interp import LensResult, files
 from vislens_interp.evaluation import stream
 from vislens_interp.images import ImageFiles, load_images, to_pil
 from vislens_interp.memory import in_batches
@@ -97,6 +97,12 @@ def test_a_folder_that_is_somebody_elses(fitted, folder, tmp_path):
     (tmp_path / "out.unfinished" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"out.unfinished' is where unfinished work goes, and holds something else"):
         run(fitted, folder, tmp_path / "out")
+
+
+def test_a_kill_before_anything_is_said_stops_nobody(fitted, folder, tmp_path):
+    (tmp_path / "out.unfinished" / f".run.json.{files._HOST}-{2**22 + 1}-0123abcd.tmp").mkdir(parents=True)
+    run(fitted, folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

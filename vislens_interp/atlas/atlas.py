@@ -13,17 +13,17 @@ import vislens_interp.backends.embedded
 import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp import __version__
-from vislens_interp.atlas.fitted import AtlasFit, short_hash
+from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map, top_rows
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import RunSettings, run
-from vislens_interp.atlas.store import AtlasStore
+from vislens_interp.atlas.store import AtlasStore, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import permuted_rows
 from vislens_interp.evaluation.words import readout_of
-from vislens_interp.files import check_writable, fingerprint, load_state, save_state
+from vislens_interp.files import check_writable, clear_leftovers, fingerprint, load_state, save_state
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.evidence import DRAWS
 from vislens_interp.landscape.fit import split_rows
@@ -390,7 +390,8 @@ def _block(path: Path | None, key: str) -> Tensor | None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove the blocks of a finished reading, whole names only."""
+    """Remove the blocks of a finished reading, whole names only, and what killed processes left among them."""
+    clear_leftovers(folder)
     for path in sorted(folder.glob("*.safetensors")):
         path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):

@@ -1,7 +1,5 @@
 """What an atlas knows of a layer once it is fitted, as one file that workers and later runs read."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.atlas.population import Population
+from vislens_interp.atlas.pictures import CELL
+from vislens_interp.atlas.population import STATES, Population
 from vislens_interp.atlas.readout import Readouts
-from vislens_interp.files import load_state, save_state
+from vislens_interp.atlas.store import short_hash
+from vislens_interp.files import load_state, rebuilding, save_state
+from vislens_interp.schema import check_finite, check_schema
 
 KIND = "atlas fit"
+NUMBERS = ("strong_images", "duplicate_of", "neighbours", "top_rows", "thumbnail_rows", "thumbnails")
+"""Tensors of whole numbers."""
 
 
-def short_hash(value: Any) -> str:
-    """Sixteen hexadecimal digits of JSON values, the same for the same values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+SCHEMA = {
+    **dict.fromkeys(("directions", "mean", "std", "responses", "places", "top_rows"), Tensor),
+    **dict.fromkeys(("inputs", "input_responses", "thumbnails", "thumbnail_rows"), Tensor),
+    **{name: [str] for name in ("names", "image_names", "input_names")},
+    "key": str,
+    "about": dict,
+    "words": [[str]],
+    "readouts": {item.name: item.type for item in fields(Readouts)},
+    "population": {item.name: item.type for item in fields(Population)} | {"state": [frozenset(STATES)]},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +108,52 @@ class AtlasFit:
                 f"path={str(path)!r} holds the fit {state.get('key')}, expected {key}: another model, layer, reference"
                 " set, backend or setting. Name another folder."
             )
-        try:
-            state["readouts"], state["population"] = Readouts(**state["readouts"]), Population(**state["population"])
-            return cls(**state)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"path={str(path)!r} is no atlas fit of this version ({type(error).__name__}: {error}). Fit it again in"
-                " another folder."
-            ) from error
+        with rebuilding(path, "the fit, or about, of which its key is a hash,"):
+            _check(state, repr(str(path)))
+            parts = {"readouts": Readouts, "population": Population}
+            known = {name: kind(**{key: state[name][key] for key in SCHEMA[name]}) for name, kind in parts.items()}
+            return cls(**{item.name: known.get(item.name, state[item.name]) for item in fields(cls)})
+
+
+def _check(state: dict[str, Any], where: str) -> None:
+    """Raise ValueError, with the field, where a fit's parts do not go together."""
+    check_schema(state, SCHEMA, where)
+    if state["key"] != short_hash(state["about"]):
+        raise ValueError(f"{where}: about or key was changed, which is its hash. Restore a copy, or make it again.")
+    units, images, inputs = (len(state[name]) for name in ("names", "image_names", "input_names"))
+    alive, thumbnails = state["population"]["state"].count("alive"), len(state["thumbnail_rows"])
+    axes = len(state["readouts"]["centre"])
+    shapes = {
+        "readouts": dict.fromkeys(("correlation", "p_value", "q_value", "strong_images"), (alive,))
+        | {"filters": (axes, alive), "centre": (axes,)},
+        "population": dict.fromkeys(("sparsity", "selectivity", "duplicate_of"), (units,))
+        | dict.fromkeys(("neighbours", "likeness"), (units, *state["population"]["neighbours"].shape[-1:])),
+        "": dict.fromkeys(("mean", "std"), (units,))
+        | {"directions": (alive, *state["directions"].shape[-1:]), "responses": (images, units), "places": (units, 2)}
+        | {"inputs": (inputs, 3, *state["inputs"].shape[-1:] * 2), "input_responses": (inputs, units)}
+        | {"top_rows": (units, *state["top_rows"].shape[-1:]), "thumbnail_rows": (thumbnails,)}
+        | {"thumbnails": (thumbnails, CELL, CELL, 3)},
+    }
+    for part, expected in shapes.items():
+        for name, shape in expected.items():
+            full, found = f"{part}.{name}".strip("."), (state[part] if part else state)[name]
+            if found.shape != shape or found.is_floating_point() != (name not in NUMBERS):
+                raise ValueError(
+                    f"{where}: {full} has shape {tuple(found.shape)} and type {found.dtype}; expected {shape} of "
+                    f"{'whole numbers' if name in NUMBERS else 'numbers'}, of {units} names, {images} image_names and "
+                    f"{inputs} input_names. Restore a copy, or make it again."
+                )
+    for name, found in (("words", state["words"]), ("population.state", state["population"]["state"])):
+        if len(found) != units:
+            raise ValueError(f"{where}: {name} has {len(found)} entries; expected {units}, one for each of names.")
+    for name in ("readouts", "directions", "inputs"):
+        check_finite(state[name], where, name)
+    rows, top = state["thumbnail_rows"], state["top_rows"]
+    if not torch.equal(rows, top[top >= 0].unique()) or (images and top.max() >= images):
+        raise ValueError(f"{where}: top_rows and thumbnail_rows do not go together. Restore a copy, or make it again.")
+    if inputs and not 0 <= state["inputs"].min() <= state["inputs"].max() <= 1:
+        raise ValueError(f"{where}: inputs has values outside [0, 1]. Restore a copy, or make it again.")
+    for name in ("duplicate_of", "neighbours"):
+        found = state["population"][name]
+        if not ((found >= -1) & (found < units)).all():
+            raise ValueError(f"{where}: population.{name} names a unit outside -1 to {units - 1}. Restore a copy.")

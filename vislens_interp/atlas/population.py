@@ -11,6 +11,7 @@ from vislens_interp.targets.ranking import selectivity, sparsity
 
 CONSTANT = 1e-6
 """Spread of a constant unit's responses at most, as a share of its largest: the rule of ``ResponseScaler``."""
+STATES = ("alive", "dead", "constant", "not finite")
 DUPLICATE = 0.99
 """Correlation of responses above which two units are one."""
 NEIGHBOURS = 8

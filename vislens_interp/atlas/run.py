@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.atlas.fitted import AtlasFit, short_hash
+from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import paint, sheet, thumbnails
 from vislens_interp.atlas.store import (
     FIT,
@@ -24,6 +24,7 @@ from vislens_interp.atlas.store import (
     arrow,
     read_manifest,
     shard_is_whole,
+    short_hash,
     write_arrow,
     write_manifest,
     write_table,

@@ -1,5 +1,6 @@
 """The folder of an atlas: a Parquet table with a row a unit, and how it is opened and searched."""
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislens_interp.files import write_bytes, write_text
+from vislens_interp.files import rebuilding, write_bytes, write_text
+from vislens_interp.schema import check_inside, check_schema
 from vislens_interp.tables import display_text
 
 if TYPE_CHECKING:
@@ -18,6 +20,32 @@ FORMAT = 1
 KIND = "vislens_interp atlas"
 MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
 SHARDS, SHEETS, INPUTS = "shards", "sheets", "inputs.webp"
+SCHEMA = {
+    "fit": {"key": str, "units": int},
+    "shards": [{"name": str, "units": [int]}],
+    "origin": ({"model": str, "weights": (str, None), "layer": (str, None), "backend": str, "reading": dict}, None),
+}
+"""What is read of a manifest, beside its kind and its format."""
+
+
+FILLED = (
+    "unit",
+    "name",
+    "state",
+    "passes",
+    "reasons",
+    "neighbours",
+    "likeness",
+    "top_images",
+    "top_responses",
+    "words",
+)
+"""Columns of the table that every unit has."""
+
+
+def short_hash(value: Any) -> str:
+    """Sixteen hexadecimal digits of JSON values, the same for the same values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def arrow() -> Any:
@@ -107,20 +135,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"folder={str(folder)!r} holds no atlas; expected one that vislens atlas wrote.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = content["kind"], int(content["format"])
-        shards = [(str(shard["name"]), [int(unit) for unit in shard["units"]]) for shard in content["shards"]]
-        str(content["fit"]["key"])
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        check_schema(content, {"kind": frozenset({KIND}), "format": int}, MANIFEST)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"path={str(path)!r} is damaged ({type(error).__name__}: {error}). Write the atlas again with the arguments"
             " of its first run: finished shards are kept."
         ) from error
-    if kind != KIND or version > FORMAT:
+    if content["format"] > FORMAT:
         raise ValueError(
-            f"path={str(path)!r} is a {kind} of format {version}; expected a {KIND} of format {FORMAT} at most. Upgrade"
-            " vislens_interp, or name another folder."
+            f"path={str(path)!r} is a {KIND} of format {content['format']}; expected a {KIND} of format {FORMAT} at"
+            " most. Upgrade vislens_interp, or name another folder."
         )
-    return {**content, "shards": shards}
+    with rebuilding(path, "the atlas"):
+        check_schema(content, SCHEMA, repr(str(path)))
+        about = dict(content["fit"])
+        if about.pop("key") != short_hash(about):
+            raise ValueError("fit was changed, of which its key is a hash")
+        for shard in content["shards"]:
+            check_inside(folder / SHARDS, f"{shard['name']}.parquet", repr(str(path)), "shards")
+            if not 0 <= min(shard["units"], default=-1) <= max(shard["units"]) < about["units"]:
+                raise ValueError(f"shards has units {shard['units']}; expected some of 0 to {about['units'] - 1}")
+    return {**content, "shards": [(shard["name"], shard["units"]) for shard in content["shards"]]}
 
 
 @dataclass(frozen=True)
@@ -146,14 +181,15 @@ class AtlasStore:
         folder = Path(folder)
         manifest = read_manifest(folder)
         wanted = [TABLE, FIT, *(f"{SHARDS}/{name}.parquet" for name, _ in manifest["shards"])]
-        missing = [name for name in wanted if not (folder / name).is_file()]
+        named, missing = "", [name for name in wanted if not (folder / name).is_file()]
         if not missing:
             missing = [path for path in cls(folder, manifest)._sheets() if not (folder / path).is_file()]
+            named = f" of the column sheet in {TABLE}"
         if missing:
             raise FileNotFoundError(
-                f"folder={str(folder)!r} holds an atlas that lacks {len(missing)} files (first: {missing[0]}): it is"
-                " unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is there"
-                " is kept."
+                f"folder={str(folder)!r} holds an atlas that lacks {len(missing)} files (first: {missing[0]}){named}:"
+                " it is unfinished, or somebody deleted them. Run vislens atlas with the same arguments again; what is"
+                " there is kept."
             )
         return cls(folder, manifest)
 
@@ -192,14 +228,25 @@ class AtlasStore:
         return self.folder / TABLE
 
     def table(self, columns: Sequence[str] | None = None) -> "pa.Table":
-        """The rows, one a unit."""
+        """The rows, one a unit; ValueError where the file lacks a column or holds something else in it."""
         try:
-            return arrow().parquet.read_table(self.path, columns=columns)
+            found = arrow().parquet.read_table(self.path, columns=columns)
         except (OSError, ValueError) as error:  # pyarrow's own errors are of these types
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"path={str(self.path)!r} cannot be read as a table ({error}). Run vislens atlas with the same"
+                f"path={str(self.path)!r} cannot be read as a table ({reason}). Run vislens atlas with the same"
                 " arguments again."
             ) from error
+        for one in schema():
+            if columns is not None and one.name not in columns:
+                continue
+            column = found[one.name] if one.name in found.column_names else None
+            if column is None or column.type != one.type or (one.name in FILLED and _holds_null(column)):
+                raise ValueError(
+                    f"path={str(self.path)!r}: column {one.name} is missing, lacks values, or holds no {one.type}. Run"
+                    " vislens atlas with the same arguments again."
+                )
+        return found
 
     def query(self, text: str, limit: int = 20) -> list[dict[str, Any]]:
         """Units whose number, name, words or top images hold every word of ``text``; what passes comes first.
@@ -267,7 +314,14 @@ class AtlasStore:
 
     def _sheets(self) -> list[str]:
         made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]
+        for path in made:
+            check_inside(self.folder, path, repr(str(self.path)), "sheet")
         return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
+
+
+def _holds_null(column: Any) -> bool:
+    """Whether a column, or a list in it, lacks a value."""
+    return bool(column.null_count or ("list" in str(column.type) and column.combine_chunks().flatten().null_count))
 
 
 def shard_is_whole(folder: Path, name: str) -> bool:

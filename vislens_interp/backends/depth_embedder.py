@@ -263,7 +263,7 @@ class DepthEmbedder(nn.Module):
         """
         state = load_state(path, STATISTICS)
         for name, value in self._identity().items():
-            if state.get(name) != value:
+            if type(state.get(name)) is not type(value) or state[name] != value:
                 raise ValueError(
                     f"{name} of the statistics in {str(path)!r} is {state.get(name)!r}; expected {value!r}, this "
                     "embedder's. Call standardise with reference images instead."

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_images
-from vislens_interp.schema import check_finite
+from vislens_interp.schema import check_finite, check_schema, check_tensors
 
 KIND = "pyramid decoder"
 LARGEST_PATCH = 8
@@ -176,11 +176,23 @@ class PyramidDecoder:
                 f"decoder {str(path)!r} was fitted to another network (fingerprint {state.get('network')}) than the "
                 f"embedder's ({network}); expected the same. Fit it again: PyramidDecoder(embedder).fit(images)."
             )
-        check_finite(state, f"path={str(path)!r}")
+        where = f"path={str(path)!r}"
+        check_schema(state, {"layers": [str], "weights": {str: Tensor}}, where)
+        check_finite(state, where)
         with rebuilding(path, "layers or weights"):
             decoder = cls(embedder, state["layers"])
-            decoder.weights = [state["weights"][str(index)].float() for index in range(len(state["weights"]))]
+            check_tensors(state["weights"], decoder._like(), f"{where}: of these layers", "weights")
+            decoder.weights = [state["weights"][str(index)].float() for index in range(decoder.levels)]
         return decoder
+
+    def _like(self) -> dict[str, Tensor]:
+        """Tensors of the shapes of its weights, by the number of dropped levels."""
+        with torch.no_grad():
+            maps = self.maps(torch.zeros(1, 3, PROBE, PROBE))
+            counts = [self._features(maps, PROBE, dropped).shape[1] for dropped in range(self.levels)]
+        return {
+            str(dropped): torch.empty(count + 1, 3 * self.patches[dropped] ** 2) for dropped, count in enumerate(counts)
+        }
 
 
 def _levels(embedder: DepthEmbedder) -> list[str]:

@@ -23,6 +23,7 @@ from vislens_interp.files import (
     load_state,
     locked,
     rebuilding,
+    remove_folder,
     save_state,
     write_folder,
     write_text,
@@ -91,7 +92,7 @@ def stream(
         for one in map(result.of_unit, result.units):
             one.images = {key: _files(out, key, source.names) for key in one.images}
             one.importance = {key: _files(out, f"importance_{key}", source.names) for key in one.importance}
-        shutil.rmtree(work)
+        remove_folder(work)
     return result
 
 
@@ -132,6 +133,7 @@ class _Run:
         }
         wanted = json.loads(json.dumps(json_values(wanted, "run")))
         path = self.work / "run.json"
+        clear_leftovers(self.work)
         if not path.exists():
             if self.work.exists() and any(self.work.iterdir()):
                 raise ValueError(
@@ -141,7 +143,6 @@ class _Run:
             check_writable(path)
             write_text(path, json.dumps({**wanted, "batch_size": getattr(generator, "batch_size", None)}, indent=1))
             return
-        clear_leftovers(self.work)
         with rebuilding(path, "unfinished work"):
             known = json.loads(path.read_text(encoding="utf-8"))
             check_schema(known, {**dict.fromkeys(wanted, object), "batch_size": (int, None)}, repr(str(path)))
@@ -173,9 +174,10 @@ class _Run:
 
     def result(self) -> LensResult:
         """What all parts give together; its pictures are the files of the parts."""
-        folders = [self.folder(start) for start in range(0, len(self.source), self.size)]
+        starts = range(0, len(self.source), self.size)
+        folders, parts = [self.folder(start) for start in starts], [self._numbers(start) for start in starts]
         with rebuilding(self.work, "unfinished work"):
-            numbers = _joined_numbers([load_state(folder / "numbers.safetensors", KIND) for folder in folders])
+            numbers = _joined_numbers(parts)
         keys = [path.name for path in (folders[0] / "images").iterdir()]
         files = {}
         for key in ["inputs", *self.drawing.moves, *(name for name in keys if name.startswith("importance_"))]:
@@ -189,6 +191,13 @@ class _Run:
             key.removeprefix("importance_"): files.pop(key) for key in list(files) if key.startswith("importance_")
         }
         return self.drawing.result(files, importance, numbers, list(self.source.names), self.seeds)
+
+    def _numbers(self, start: int) -> dict[str, Any]:
+        """The numbers of a part; ValueError where it holds other ones than this run makes."""
+        path = self.folder(start) / "numbers.safetensors"
+        numbers = load_state(path, KIND)
+        self.drawing.check(numbers, min(self.size, len(self.source) - start), repr(str(path)))
+        return numbers
 
 
 def _fill(folder: Path, *, part: Part, names: list[str], first: int) -> None:

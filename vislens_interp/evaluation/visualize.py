@@ -20,6 +20,7 @@ from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import embed
 from vislens_interp.results.background import Background
 from vislens_interp.results.result import LensResult, Pictures
+from vislens_interp.schema import check_finite, check_schema, check_tensors
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
@@ -105,6 +106,32 @@ class Drawing:
         }
         importance = {key: one.importance for key, one in made.items() if one.importance is not None}
         return Part(shown, importance, numbers)
+
+    def check(self, numbers: dict[str, Any], count: int, where: str) -> None:
+        """Raise ValueError, with file and field, where numbers are not such as :meth:`part` makes of so many inputs."""
+        check_schema(numbers, {"in_force": {"alpha": (float, None), "strength": (float, None)}}, where)
+        shown, units = ["inputs", *self.moves], torch.empty(count, len(self.lens.target.names))
+        codes = torch.empty(count, self.lens.landscape_.latents.shape[1])
+        like = {
+            "responses": dict.fromkeys(shown, units),
+            "similarity": {} if self.lens.backend.feature_extractor() is None else dict.fromkeys(shown, units[:, 0]),
+            "latents": dict.fromkeys(self.moves, codes),
+        }
+        for name, tensors in like.items():
+            check_tensors(numbers.get(name), tensors, where, name)
+        check_finite(numbers["latents"], where, "latents")
+        alpha, changes = numbers["in_force"]["alpha"], numbers.get("changes")
+        if self.method != "edit":
+            check_tensors(changes, {}, where, "changes")
+            return
+        signs = [-1 if key == "decrease" else 1 for key in list(self.moves)[1:]]
+        weights = {"0.0", *(str(sign * weight) for sign in signs for weight in {*self.alphas, alpha} if weight)}
+        if isinstance(changes, dict) and set(changes) != weights:
+            raise ValueError(
+                f"{where}: changes holds the weights {list(changes)}, and in_force.alpha is {alpha}; expected "
+                f"{sorted(weights)}. Restore a copy, or make it again."
+            )
+        check_tensors(changes, dict.fromkeys(weights, units), where, "changes")
 
     def _doses(
         self, pictures: Tensor, seeds: Sequence[int], responses: dict[str, Tensor], weight: float | None

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from vislens_interp import zoo
 from vislens_interp.backends.base import Backend
 from vislens_interp.backends.depth_embedder import DepthEmbedder
-from vislens_interp.files import fingerprint, load_state, save_state
+from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.landscape.prior import SIGN, Sense
 from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.results.words import Word, Words
+from vislens_interp.schema import check_finite, check_schema
 
 KIND = "word read-out"
+NAMES = ("source", "embedder", "teacher")
 SHIPPED = "embedded/words.safetensors"
 """Below ``zoo/weights``: the ImageNet classes, for the embedded backend."""
 SURE = 0.95
@@ -66,14 +68,16 @@ class WordReadout:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote."""
-        state = load_state(path, KIND)
-        names = {key: state[key] for key in ("source", "embedder", "teacher")}
-        return cls(state["words"], state["weights"], **names)
+        state, where = load_state(path, KIND), repr(str(path))
+        check_schema(state, {"words": [str], "weights": Tensor, **dict.fromkeys(NAMES, str)}, where)
+        check_finite(state["weights"], where, "weights")
+        with rebuilding(path, "words or weights"):
+            return cls(state["words"], state["weights"], **{key: state[key] for key in NAMES})
 
     def save(self, path: str | Path) -> Path:
         """Write words and weights, in half precision, to one file."""
-        names = {key: getattr(self, key) for key in ("words", "source", "embedder", "teacher")}
-        return save_state(path, KIND, {**names, "weights": self.weights.half()})
+        names = {key: getattr(self, key) for key in NAMES}
+        return save_state(path, KIND, {**names, "words": self.words, "weights": self.weights.half()})
 
     @classmethod
     def of_clip(

@@ -13,6 +13,7 @@ from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.landscape.landscape import Landscape, check_state
 from vislens_interp.landscape.surrogate import ResponseSurrogate
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.results.background import EVIDENCE, read_evidence
 from vislens_interp.schema import check_finite, check_schema
@@ -91,6 +92,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if "synthetic" in saved:
         saved["origin"] = "synthetic" if saved.pop("synthetic") else "given"
     check_schema(saved, SCHEMA, where)
+    check_seed(saved["seed"], f"{where}: seed")
     check_schema(saved["target"], object, where, "target")
     landscape = saved["landscape"]
     check_state(landscape, where, "landscape")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from vislens_interp.files import load_state, rebuilding, save_state, write_folder, write_text
 from vislens_interp.images import check_images, load_images, resize, to_pil
-from vislens_interp.schema import check_inside
+from vislens_interp.schema import check_finite, check_inside, check_schema
 from vislens_interp.tables import csv_text
 from vislens_interp.validation import check_counts, check_positive
 
+KIND = "vislens_interp block"
 MANIFEST, EMBEDDINGS, PICTURES = "manifest.json", "embeddings.safetensors", "stimuli"
 
 
@@ -66,6 +67,11 @@ class Trial:
     trigger: int
     expected: float
     unsure: float
+
+
+TRIAL: dict[str, Any] = {item.name: item.type for item in fields(Trial)}
+SCHEMA = {"kind": frozenset({KIND}), "number": int, "sha256": {str: str}, "trials": [TRIAL]}
+"""What is read of a manifest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +144,7 @@ def write_block(
         write_text(temporary / "conditions.csv", conditions)
         write_text(temporary / "events.tsv", events)
         save_state(temporary / EMBEDDINGS, "block", embeddings)
-        manifest = {"kind": "vislens_interp block", "display": asdict(display), **said}
+        manifest = {"kind": KIND, "display": asdict(display), **said}
         manifest |= {"sha256": hashes, "trials": [asdict(one) for one in trials]}
         write_text(temporary / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
 
@@ -153,8 +159,13 @@ def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Bloc
         raise FileNotFoundError(f"folder={str(folder)!r} holds no {MANIFEST}; expected a block that ask wrote.")
     with rebuilding(path, "the block"):
         said = json.loads(path.read_text(encoding="utf-8"))
-        trials = [Trial(**one) for one in said["trials"]]
-        number, hashes = int(said["number"]), dict(said["sha256"])
+        check_schema(said, SCHEMA, repr(str(path)))
+        number, hashes = said["number"], said["sha256"]
+        trials = [Trial(**{name: one[name] for name in TRIAL}) for one in said["trials"]]
+        if strange := {one.stimulus for one in trials} ^ set(hashes):
+            raise ValueError(f"trials show {min(strange)!r} or sha256 names it, not both")
+        if len({one.trial_id for one in trials}) < len(trials) or number < 1:
+            raise ValueError("a trial_id of trials comes twice, or number is below 1")
         files = [check_inside(folder, f"{PICTURES}/{name}.png", repr(str(path)), "sha256") for name in hashes]
     images = torch.zeros(len(hashes), 3, 0, 0)
     if pictures:
@@ -163,5 +174,12 @@ def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Bloc
                 raise ValueError(f"{str(file)!r} is missing or was changed; expected the picture as it was written.")
         images = check_images(load_images(files)[0])
     with rebuilding(path := folder / EMBEDDINGS, "the block"):
-        embeddings = load_state(path, "block")["shown"]
+        kept = load_state(path, "block")
+        check_schema(kept, {"shown": Tensor, "goals": {str: Tensor}}, repr(str(path)))
+        check_finite(kept, repr(str(path)))
+        embeddings = kept["shown"]
+        if embeddings.shape[:1] != (len(hashes),):
+            raise ValueError(
+                f"shown has shape {tuple(embeddings.shape)}; expected an embedding of {len(hashes)} pictures"
+            )
     return Block(number, folder, trials, list(hashes), images, embeddings)

@@ -16,7 +16,16 @@ from torch import Tensor
 from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.experiment.answers import Answers, load_answers, merge, read_answers, save_answers
-from vislens_interp.brain.experiment.blocks import MANIFEST, Block, Display, Trial, ordered, read_block, write_block
+from vislens_interp.brain.experiment.blocks import (
+    EMBEDDINGS,
+    MANIFEST,
+    Block,
+    Display,
+    Trial,
+    ordered,
+    read_block,
+    write_block,
+)
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
 from vislens_interp.brain.responses import check_targets
@@ -207,7 +216,14 @@ class Experiment:
     def blocks(self, *, pictures: bool = False) -> list[Block]:
         """All blocks that were asked for, the first one first."""
         found = sorted(path.parent for path in self.folder.glob(f"block_*/{MANIFEST}"))
-        return [read_block(path, pictures=pictures) for path in found]
+        blocks, shape = [read_block(path, pictures=pictures) for path in found], tuple(self._x.shape[1:])
+        for block in blocks:
+            if block.embeddings.shape[1:] != shape:
+                raise ValueError(
+                    f"path={str(block.folder / EMBEDDINGS)!r}: shown has shape {tuple(block.embeddings.shape)}; "
+                    f"expected {(len(block.stimuli), *shape)}, as this backend embeds. Restore a copy."
+                )
+        return blocks
 
     @property
     def responses(self) -> Answers:

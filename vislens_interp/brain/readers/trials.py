@@ -1,18 +1,19 @@
 """What all readers share: trials paired with pictures by name, and gathered by picture a few at a time."""
 
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vislens_interp.files import write_atomically
+from vislens_interp.files import allocate, write_atomically
 from vislens_interp.images import ImageFiles, check_images, holds_files, load_images, resize
 from vislens_interp.validation import closest
 
@@ -176,8 +177,14 @@ def gather(
         fill(responses)
         return torch.from_numpy(responses)
 
-    def write(path: Any) -> None:
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    def write(path: Path) -> None:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_2_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        with path.open("wb") as file:
+            allocate(file, header.tell() + 4 * math.prod(shape))  # a full disk is an OSError here, and SIGBUS later
+            file.seek(0)
+            file.write(header.getvalue())
+        out = np.lib.format.open_memmap(path, mode="r+")
         fill(out)
         out.flush()
 

@@ -1,0 +1,107 @@
+"""What is written of atlases and of the embedded backend, as ``writers`` has it."""
+
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent / "atlas")]
+from lens_writers import contents
+from small_layer import SmallEmbedder, clouds, kinds, small_backend, small_layer
+
+from vislens_interp import Preprocess
+from vislens_interp.atlas import Atlas, open_atlas
+from vislens_interp.backends.depth_embedder import DepthEmbedder
+from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+
+LAYERS = ["fine", "coarse"]
+
+
+@cache
+def parts():
+    """Network, backend and images of an atlas."""
+    return small_layer(), small_backend(), clouds(200)
+
+
+def atlas(folder):
+    """An atlas of three units, one of them dead, in two shards."""
+    network, backend, images = parts()
+    made = Atlas(network, "layer", images, backend=backend, words=kinds)
+    return made.fit(folder, inputs=2, top_images=4, shuffles=1, draws=19).save(folder, units=[0, 1, 9], shard=2)
+
+
+@cache
+def whole_atlas():
+    folder = Path(tempfile.mkdtemp(prefix="atlas")) / "atlas"
+    atlas(folder)
+    return contents(folder)
+
+
+def write_atlas(folder, version):
+    atlas(folder / "atlas")
+
+
+def atlas_version(folder):
+    """None until its index is there, which comes last."""
+    place = folder / "atlas"
+    if not (place / "index.html").exists():
+        return None
+    assert open_atlas(place).query("cloud")
+    assert contents(place) == whole_atlas()
+    return 0
+
+
+@cache
+def embedder(version):
+    return fresh().standardise(clouds(60, seed=version))
+
+
+def fresh():
+    return DepthEmbedder(SmallEmbedder(), LAYERS, preprocess=Preprocess(64, [0.5], [0.25]), size=64)
+
+
+@cache
+def decoder(version):
+    return PyramidDecoder(embedder(version), LAYERS).fit(clouds(60, seed=version))
+
+
+def write_embedder(folder, version):
+    embedder(version).save_statistics(folder / "statistics.safetensors")
+
+
+def embedder_version(folder):
+    path = folder / "statistics.safetensors"
+    if not path.exists():
+        return None
+    found = fresh().load_statistics(path)
+    (same,) = [version for version in (0, 1) if torch.equal(found.mean, embedder(version).mean)]
+    return same
+
+
+def write_decoder(folder, version):
+    decoder(version).save(folder / "decoder.safetensors")
+
+
+def decoder_version(folder):
+    path = folder / "decoder.safetensors"
+    if not path.exists():
+        return None
+    found = PyramidDecoder.load(path, embedder(0)).weights
+    same = [
+        version
+        for version in (0, 1)
+        if all(
+            torch.equal(one, other.half().float()) for one, other in zip(found, decoder(version).weights, strict=True)
+        )
+    ]
+    assert len(same) == 1
+    return same[0]
+
+
+ATLAS_WRITERS = {
+    "atlas": (write_atlas, atlas_version, True),
+    "embedder": (write_embedder, embedder_version, False),
+    "decoder": (write_decoder, decoder_version, False),
+}
