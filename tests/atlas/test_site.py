@@ -255,7 +255,7 @@ def test_text_is_escaped():
 
 def test_a_chart_has_its_points_where_they_belong():
     chart = dose_chart({"doses": [-1.0, 0.0, 1.0], "dose_response": [-2.0, 0.0, 4.0]})
-    assert chart["line"] == "25.0,97.5 150.0,70.0 275.0,15.0"
+    assert chart["line"] == "25.0,94.0 150.0,70.0 275.0,22.0"
     assert dose_chart({"doses": None, "dose_response": None}) is None
 
 

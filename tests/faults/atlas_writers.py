@@ -12,9 +12,10 @@ from lens_writers import contents
 from small_layer import SmallEmbedder, clouds, kinds, small_backend, small_layer
 
 from vislens_interp import Preprocess
-from vislens_interp.atlas import Atlas, open_atlas
+from vislens_interp.atlas import Atlas, SparseFeatures, open_atlas
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
+from vislens_interp.files import recover
 
 LAYERS = ["fine", "coarse"]
 
@@ -100,7 +101,28 @@ def decoder_version(folder):
     return same[0]
 
 
+@cache
+def dictionary(version):
+    generator = torch.Generator().manual_seed(version)
+    encoder, decoder = torch.randn(6, 40, generator=generator), torch.randn(40, 6, generator=generator)
+    return SparseFeatures(encoder, torch.zeros(40), kind="topk", k=3, centre=encoder[:, 0], decoder=decoder)
+
+
+def write_dictionary(folder, version):
+    dictionary(version).save(folder / "dictionary")
+
+
+def dictionary_version(folder):
+    recover(folder / "dictionary")
+    if not (folder / "dictionary").exists():
+        return None
+    found = SparseFeatures.load(folder / "dictionary").describe()
+    (same,) = [version for version in (0, 1) if found == dictionary(version).describe()]
+    return same
+
+
 ATLAS_WRITERS = {
+    "dictionary": (write_dictionary, dictionary_version, False),
     "atlas": (write_atlas, atlas_version, True),
     "embedder": (write_embedder, embedder_version, False),
     "decoder": (write_decoder, decoder_version, False),

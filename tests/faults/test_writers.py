@@ -29,6 +29,7 @@ INTO_A_TEMPORARY = {
     "targets/whole_layer.py": {"_stream"},
     "brain/stimuli.py": {"fill"},
     "brain/simulate.py": {"write"},
+    "atlas/sparse.py": {"fill"},
     "brain/readers/trials.py": {"write"},
     "training/cifar10_ddpm.py": {"fill"},
 }

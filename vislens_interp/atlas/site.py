@@ -122,7 +122,7 @@ def dose_chart(row: dict[str, Any]) -> dict[str, Any] | None:
         return None
     most = max(1e-6, *(abs(value) for value in values))
     points = [
-        (150 + 125 * dose, 70 - 55 * value / most, dose, value) for dose, value in zip(doses, values, strict=True)
+        (150 + 125 * dose, 70 - 48 * value / most, dose, value) for dose, value in zip(doses, values, strict=True)
     ]
     return {"points": points, "line": " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in points)}
 

@@ -307,8 +307,10 @@ class AtlasStore:
         layer = target.get("layer") or "(output)"
         passing = f"{sum(row['passes'] for row in rows)} with good evidence at a false-discovery rate of 5 %"
         silent = f"{count['dead']} dead, {count['constant']} constant, {twins} duplicates"
+        fitted = self.manifest["fit"]["units"]
+        units = f"{len(rows)} units" if fitted == len(rows) else f"{len(rows)} of {fitted} units"
         return display_text(
-            f"{target.get('name') or target.get('model')}, layer {layer}: {len(rows)} units, {passing}, {silent}"
+            f"{target.get('name') or target.get('model')}, layer {layer}: {units}, {passing}, {silent}"
             + (f", {failed} failed" if failed else "")
         )
 

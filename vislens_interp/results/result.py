@@ -309,8 +309,11 @@ class LensResult(Tabular):
 
     @property
     def title(self) -> str:
-        """Model, layer and unit in one line."""
-        return f"{self.model}, {f'layer {self.layer}' if self.layer else 'output'}, unit {self.unit}"
+        """Model, layer, unit, and how its positions became one number if not by their mean, in one line."""
+        target = self.settings.get("target")
+        pool = target.get("pool", "mean") if isinstance(target, dict) else "mean"
+        how = "" if pool == "mean" else f" ({pool})"
+        return f"{self.model}, {f'layer {self.layer}' if self.layer else 'output'}, unit {self.unit}{how}"
 
     @property
     def recipe(self) -> str:

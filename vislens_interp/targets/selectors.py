@@ -155,6 +155,10 @@ def labels_of(labels: Any) -> list[str] | None:
     return list(found)
 
 
+LISTED = 10
+"""Labels that an error lists, at most."""
+
+
 def by_label(unit: Any, labels: list[str] | None) -> Any:
     """A unit, or a list of them, with names replaced by the numbers of their channels.
 
@@ -172,7 +176,8 @@ def by_label(unit: Any, labels: list[str] | None) -> Any:
         raise KeyError(f"unit={unit!r} is the label of units {places}; expected one unit. Pass its number.")
     near = difflib.get_close_matches(unit, labels, n=3)
     closest = f" Closest: {', '.join(map(repr, near))}." if near else ""
-    raise KeyError(f"unit={unit!r} is none of the {len(labels)} labels; expected one of them.{closest}")
+    listed = f": {', '.join(map(repr, labels))}" if len(labels) <= LISTED else ""
+    raise KeyError(f"unit={unit!r} is none of the {len(labels)} labels; expected one of them{listed}.{closest}")
 
 
 def unit_name(unit: OneUnit) -> str:

@@ -95,6 +95,9 @@ class Block:
     def __len__(self) -> int:
         return len(self.trials)
 
+    def __repr__(self) -> str:
+        return f"Block({self.number}, {len(self)} trials of {len(self.stimuli)} pictures, {str(self.folder)!r})"
+
     @property
     def shown(self) -> Tensor:
         """(N, 3, S, S): the picture of each trial."""
