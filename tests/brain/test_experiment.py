@@ -346,7 +346,7 @@ def test_broken_files_are_named(experiment, tmp_path):
     with pytest.raises(ValueError, match="'b001-t001' has 1 numbers; expected 2"):
         experiment.fit()
     (block.folder / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match="manifest.json': kind is missing"):
+    with pytest.raises(ValueError, match="manifest.json': kind is missing; expected one of"):
         experiment.blocks()
     with pytest.raises(FileNotFoundError, match="holds no manifest.json; expected a block"):
         read_block(tmp_path)
