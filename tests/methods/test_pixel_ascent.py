@@ -297,13 +297,7 @@ def test_fourier_favours_low_frequencies_and_correlated_colours(linear_unit, pix
 def test_the_start_is_lucids():
     method = ActivationMaximization("fourier")
     assert ActivationMaximization().parametrization == "natural"
-    assert (method.steps, method.lr, method.decay_power, method.robust, method.decorrelate) == (
-        512,
-        0.05,
-        1,
-        True,
-        True,
-    )
+    assert (method.steps, method.decay_power, method.robust, method.decorrelate) == (512, 1, True, True)
     assert not ActivationMaximization("pixel").decorrelate
 
 
