@@ -343,6 +343,14 @@ def test_maco_keeps_natural_amplitudes_exactly(linear_unit, pixels, pictures):
     torch.testing.assert_close(spread, spread[:1].expand_as(spread))  # contrast is the amplitudes', whatever the phases
 
 
+def test_macos_noise_is_horamas_where_the_network_sees_it():
+    normalise = Preprocess(None, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    plain = torch.full((1, 3, 64, 64), 0.5)
+    seen = normalise(MACO().look(plain, [torch.Generator().manual_seed(0)])) - normalise(plain)
+    wanted = 0.05 * math.sqrt(1 + 1 / 12)  # Gaussian and uniform
+    torch.testing.assert_close(seen.std((0, 2, 3)), torch.full((3,), wanted), atol=0, rtol=0.05)
+
+
 def test_accentuation_starts_at_the_image_and_keeps_to_it(pixels, pictures):
     """Held harder, less is moved, in the layer that the unit is read from."""
     torch.manual_seed(0)
