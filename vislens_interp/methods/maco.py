@@ -27,7 +27,7 @@ class MACO(AscentFromNoise):
         box: Smallest and largest side of a crop, as shares of the picture's; 0.2 and 0.25 in Horama.
         diversity, size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.AscentFromNoise`.
         noise: SD of the Gaussian noise and width of the uniform one that crops get, in pixels of [0, 1]. Horama's 0.05
-            is of what the network takes, in SDs of ImageNet's colours (0.23), so that it is 0.011 here; 0.08 in xplique.
+            is in the network's input, whose unit is the SD of ImageNet's colours (0.23): 0.011 here. 0.08 in xplique.
 
     Source: Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
     Optimization", NeurIPS: φ* = argmax f(F⁻¹(r e^{iφ})). Deviations:
