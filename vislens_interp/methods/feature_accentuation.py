@@ -34,8 +34,8 @@ class FeatureAccentuation(ImageAscent):
     the unit is not silent.
 
     Args:
-        steps, lr: 100 in the release; Adam's learning rate, 0.05 there. 0.1 was chosen at 48 steps of one crop on tuning
-            units of SqueezeNet (``docs/design/diary.md``).
+        steps, lr: 100 in the release; Adam's learning rate, 0.05 there. 0.1 was chosen at 48 steps of one crop, on
+            tuning units of SqueezeNet (``docs/design/diary.md``).
         crops: Crops of each picture in a step; 16 in the release.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.05 and 0.99 in the release.
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.02 in the release.
