@@ -46,8 +46,8 @@ def sheet(
         axes[index][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, fontweight=weight)
     for axis, text in zip(axes[0], heads, strict=False):
         axis.set_title(text, fontsize=8, loc="left")
-    page.suptitle(title, fontsize=10)
-    page.tight_layout(pad=0.4)
+    page.suptitle(title, fontsize=10, y=1.0, va="top")
+    page.tight_layout(pad=0.4, rect=(0, 0, 1, 1 - (0.25 if title else 0.0) / (1.2 * len(rows))))  # an inch's quarter
     return page
 
 

@@ -353,6 +353,19 @@ def test_noise_leaves_a_check_open():
     assert any("50% of pictures reach half" in text for text in found)
 
 
+@pytest.mark.parametrize(("own", "most"), [(1.5, "2.0"), (3.0, "1.0")])
+def test_an_edit_is_as_contrasty_as_its_photograph_allows(own, most):
+    rows = made_up({way: [[1.0, 1.0]] * 2 for way in ("accentuation", "dreamlens_accentuation", INPUT)})
+    for row in rows:
+        row["contrast"] = {"accentuation": 3.0, INPUT: own}.get(row["way"], 1.0)
+    each = {"accentuation": 1.0, "dreamlens_accentuation": 1.0}
+    found = checks(rows, kept(each, each, each), complete(rows, [*each, INPUT]))
+    assert found[
+        "ours, accentuation: no picture is saturated confetti; the most contrasty has "
+        f"{most} times the contrast of its photograph (wanted: at most 2)."
+    ]
+
+
 def test_the_table_and_the_measures_hold_the_figures():
     held = kept({"lucent": 1.25, BEST: 3.0}, {"lucent": 0.1, BEST: 0.9}, {"lucent": 7.0, BEST: 1.0})
     head, _, lucent, _ = shown(held)

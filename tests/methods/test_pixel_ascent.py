@@ -297,13 +297,7 @@ def test_fourier_favours_low_frequencies_and_correlated_colours(linear_unit, pix
 def test_the_start_is_lucids():
     method = ActivationMaximization("fourier")
     assert ActivationMaximization().parametrization == "natural"
-    assert (method.steps, method.lr, method.decay_power, method.robust, method.decorrelate) == (
-        512,
-        0.05,
-        1,
-        True,
-        True,
-    )
+    assert (method.steps, method.decay_power, method.robust, method.decorrelate) == (512, 1, True, True)
     assert not ActivationMaximization("pixel").decorrelate
 
 
@@ -347,6 +341,14 @@ def test_maco_keeps_natural_amplitudes_exactly(linear_unit, pixels, pictures):
     phase = torch.randn(2, 3, size, size // 2 + 1, generator=torch.Generator().manual_seed(0))
     spread = signal_of(phase).std((2, 3))
     torch.testing.assert_close(spread, spread[:1].expand_as(spread))  # contrast is the amplitudes', whatever the phases
+
+
+def test_macos_noise_is_horamas_where_the_network_sees_it():
+    normalise = Preprocess(None, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    plain = torch.full((1, 3, 64, 64), 0.5)
+    seen = normalise(MACO().look(plain, [torch.Generator().manual_seed(0)])) - normalise(plain)
+    wanted = 0.05 * math.sqrt(1 + 1 / 12)  # Gaussian and uniform
+    torch.testing.assert_close(seen.std((0, 2, 3)), torch.full((3,), wanted), atol=0, rtol=0.05)
 
 
 def test_accentuation_starts_at_the_image_and_keeps_to_it(pixels, pictures):

@@ -33,7 +33,8 @@ class ActivationMaximization(AscentFromNoise):
             frequency, as in lucid, and as large as they grow. ``"pixel"``: logits of pixels.
         decorrelate: Whether colours are correlated by C; None is with Fourier coefficients, and not with pixels.
         robust: Whether pictures are transformed at random before each look.
-        steps, lr: 512 in lucid and lucent; Adam's learning rate, 0.05 in both. It falls to nothing as half a cosine.
+        steps, lr: 512 in lucid and lucent; Adam's learning rate, 0.05 in both. Here it falls to nothing as half a
+            cosine, from 0.08, chosen at 96 steps of 224 px on tuning units of SqueezeNet (``docs/design/diary.md``).
         decay_power: Of ``"fourier"``: power of the frequency that coefficients are divided by, 1 in both.
         contrast: Of ``"natural"``: largest SD of each decorrelated colour, in photographs'; None is without a bound.
         diversity, size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.AscentFromNoise`.
@@ -53,7 +54,7 @@ class ActivationMaximization(AscentFromNoise):
         decorrelate: bool | None = None,
         robust: bool = True,
         steps: int = 512,
-        lr: float = 0.05,
+        lr: float = 0.08,
         decay_power: float = 1.0,
         contrast: float | None = 1.5,
         diversity: float = 0.0,

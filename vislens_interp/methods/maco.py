@@ -26,7 +26,8 @@ class MACO(AscentFromNoise):
             beat few of many.
         box: Smallest and largest side of a crop, as shares of the picture's; 0.2 and 0.25 in Horama.
         diversity, size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.AscentFromNoise`.
-        noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.05 in Horama, 0.08 in xplique.
+        noise: SD of the Gaussian noise and width of the uniform one that crops get, in pixels of [0, 1]. Horama's 0.05
+            is in the network's input, whose unit is the SD of ImageNet's colours (0.23): 0.011 here. 0.08 in xplique.
 
     Source: Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
     Optimization", NeurIPS: φ* = argmax f(F⁻¹(r e^{iφ})). Deviations:
@@ -50,7 +51,7 @@ class MACO(AscentFromNoise):
         lr: float = 0.3,
         crops: int = 1,
         box: tuple[float, float] = (0.8, 1.0),
-        noise: float = 0.05,
+        noise: float = 0.011,
         diversity: float = 0.0,
         size: int | None = None,
         chunk: int = 4,
