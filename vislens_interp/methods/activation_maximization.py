@@ -59,7 +59,7 @@ class ActivationMaximization(AscentFromNoise):
         contrast: float | None = 1.5,
         diversity: float = 0.0,
         size: int | None = None,
-        chunk: int = 8,
+        chunk: int = 2,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk, size=size, diversity=diversity)
         check_word("parametrization", parametrization, ("natural", "fourier", "pixel"))

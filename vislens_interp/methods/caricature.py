@@ -48,7 +48,7 @@ class Caricature(ActivationMaximization):
         contrast: float | None = 1.5,
         robust: bool = True,
         size: int | None = None,
-        chunk: int = 4,
+        chunk: int = 2,
     ) -> None:
         super().__init__(steps=steps, lr=lr, contrast=contrast, robust=robust, size=size, chunk=chunk)
         check_not_negative(power=power)

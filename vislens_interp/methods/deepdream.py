@@ -34,7 +34,7 @@ class DeepDream(ImageAscent):
         octave_scale: float = 1.4,
         step_size: float = 1.5 / 255,
         jitter: float = 32 / 224,
-        chunk: int = 8,
+        chunk: int = 2,
     ) -> None:
         check_counts(iterations=iterations, octaves=octaves)
         check_positive(step_size=step_size)

@@ -62,7 +62,7 @@ class FeatureAccentuation(ImageAscent):
         regularization: float = 1.0,
         layer: str | None = None,
         size: int | None = None,
-        chunk: int = 4,
+        chunk: int = 2,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk, size=size)
         check_positive(lr=lr)

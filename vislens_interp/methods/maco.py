@@ -54,7 +54,7 @@ class MACO(AscentFromNoise):
         noise: float = 0.011,
         diversity: float = 0.0,
         size: int | None = None,
-        chunk: int = 4,
+        chunk: int = 2,
     ) -> None:
         super().__init__(steps=steps, chunk=chunk, size=size, diversity=diversity)
         check_crops(crops, box, noise)

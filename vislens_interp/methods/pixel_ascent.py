@@ -34,7 +34,8 @@ class ImageAscent(Method):
     Args:
         steps: Gradient steps.
         chunk: Pictures optimised together; chunks are always filled up (:func:`~vislens_interp.math.full_chunks`), for
-            many steps amplify the last bit.
+            many steps amplify the last bit. A single picture costs as much as a chunk: small ones suit a CPU, larger
+            ones a GPU.
         size: Side of the pictures in pixels; None is the backend's.
     """
 
