@@ -29,7 +29,7 @@ COLOURS = {
 }
 LABELS = {
     "inputs": "input",
-    "unedited": "reconstruction,\nα = 0",
+    "unedited": "unedited,\nα = 0",
     "increase": "preferred",
     "decrease": "suppressed",
     "custom": "edited",
@@ -48,12 +48,12 @@ _PLOT = 3.3
 _PLOT_GAP = 0.85
 _FOOTNOTE = (
     "Each picture: response in SDs from the mean of the reference set; below it Δr, the change against the "
-    "reconstruction at α = 0 of the same image and seed. ✗: not the wanted way."
+    "unedited picture (α = 0) of the same image and seed. ✗: not the wanted way."
 )
 
 
 def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
-    """Inputs, reconstruction, preferred and suppressed images with their responses, and the evidence.
+    """Inputs, unedited, preferred and suppressed images with their responses, and the evidence.
 
     Args:
         result: What to draw.
@@ -245,7 +245,7 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     for key, start in starts.items():
         page.text(start, 0.7, titles[key], fontsize=9.5, fontweight="bold", color=COLOURS.get(key, "#222222"), va="top")
     y = 0.95
-    page.text(_MARGIN, y + _SMALL / 2, "reconstruction,\nα = 0", fontsize=9, color=COLOURS["unedited"], va="center")
+    page.text(_MARGIN, y + _SMALL / 2, "unedited,\nα = 0", fontsize=9, color=COLOURS["unedited"], va="center")
     for key in keys:
         for column, image in enumerate(sheet.unedited):
             draw_picture(page, image, starts[key] + column * (_SMALL + gap), y, _SMALL, COLOURS["unedited"])
