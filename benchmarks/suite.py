@@ -76,7 +76,7 @@ COVERAGE = "run --out {out}"
 FIT_REPORT = (f"run fit {FILES}", f"run report {FILES}")
 
 SUITE = (
-    Benchmark("pictures", (f"run {FILES}", "figure --out {out}", f"reader {FILES}")),
+    Benchmark("pictures", (f"run {FILES}", "figure --out {out}", f"reader {FILES}", "gallery --data {data}")),
     Benchmark("planted_units", (f"run {FILES}",), f"run {FILES} --quick", reads=True),
     Benchmark("table3", (f"{TABLE3} --tune", f"{TABLE3} --figure", TABLE3), reads=True),
     Benchmark("words", (f"run {FILES}",)),

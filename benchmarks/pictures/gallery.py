@@ -149,7 +149,7 @@ def draw(name: str, group: Group, data: Path, free: list[bool], source: dict[str
         if len(found["units"]) < group.count:
             exec(group.setup, known)
         for unit in group.units():
-            if len(found["units"]) == group.count:
+            if len(found["units"]) >= group.count:
                 break
             if str(unit) in found["units"] or unit in found["silent"]:
                 continue
@@ -182,7 +182,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     lines, weak, total = [], 0, 0
     for name, one in found.items():
         group = GROUPS[name]
-        lines += [f"## {group.title}", "", "```python", group.setup, "```", ""]
+        lines += [f"## {group.title}", "", "```{code-block} python", group.setup, "```", ""]
         if one["silent"]:
             lines += [f"Passed over, for they answer every photograph alike: {', '.join(map(str, one['silent']))}.", ""]
         for unit, seen in one["units"].items():

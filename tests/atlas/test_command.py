@@ -47,7 +47,7 @@ def test_the_command_writes_an_atlas_and_goes_on(made, folder, capsys):
     words = [word for word in COMMAND if word != "--quiet"]
     assert main([*words, "--images", str(folder), "--out", str(made)]) == 0
     said = capsys.readouterr().out
-    assert "ConvNet, layer conv1: 4 units, " in said
+    assert "ConvNet, layer conv1: 4 of 32 units, " in said
     assert f"vislens atlas serve {made}" in said
     assert contents(made) == before
 

@@ -134,7 +134,9 @@ def test_units_by_their_labels():
     lens = FeatureLens(OneDead(), "act", "c", labels=[*"abcdef"], backend=Counting())
     sheet = lens.contact_sheet(["f", "ultraviolet", 0], reference_set=pictures(220), count=1, strength=0, **QUICK)
     assert [row.unit for row in sheet.rows] == ["f", "0"]
-    assert sheet.left_out == {"ultraviolet": "unit='ultraviolet' is none of the 6 labels; expected one of them."}
+    assert sheet.left_out == {
+        "ultraviolet": "unit='ultraviolet' is none of the 6 labels; expected one of them: 'a', 'b', 'c', 'd', 'e', 'f'."
+    }
     by_number = LayerTarget(lens.target.model, "act", [5, 0]).responses(pictures(220))
     assert sheet.rows[0].top.images.equal(pictures(220)[by_number[:, 0].argsort(descending=True, stable=True)[:4]])
 
