@@ -19,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vislens_interp"
 SYMPTOMS = re.findall(r"^### `(.+)`$", (ROOT / "docs/symptoms.md").read_text(encoding="utf-8"), re.MULTILINE)
 
+FACTS = ("sd15_runbook.md", "faults.md", "gallery.md")
+"""Pages whose figures are published facts, or are written with the page: by tests/faults/count.py and the gallery."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -150,3 +153,26 @@ def test_the_gallery_shows_every_unit_with_its_settings():
     assert weak == text.count("**Weak evidence**")
     pictures = {path.name for path in (ROOT / "docs/gallery").glob("*.webp")}
     assert pictures == {f"{stem.removeprefix('gallery/')}-{unit}.webp" for unit, stem in shown}
+
+
+def measured_text():
+    """All that was measured: pages of results, and cards of weights."""
+    places = [ROOT / "RESULTS.md", *(ROOT / "benchmarks/results").glob("*.md"), *(PACKAGE / "zoo/weights").glob("*.md")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in places)
+
+
+def decimals(text):
+    """Numbers with a decimal point outside of code and links."""
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    return set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\.\d)", text))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in ["README.md", *(path.name for path in (ROOT / "docs").glob("*.md"))] if page not in FACTS],
+)
+def test_every_figure_in_the_pages_was_measured(page):
+    path = ROOT / page if page == "README.md" else ROOT / "docs" / page
+    known = measured_text()
+    stated = decimals(path.read_text(encoding="utf-8"))
+    assert [one for one in sorted(stated) if one not in known and f"{float(one) / 100:.3f}" not in known] == []

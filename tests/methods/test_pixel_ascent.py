@@ -431,3 +431,10 @@ def test_a_seed_for_each_image(linear_unit, pixels, pictures, weight):
     method = DeepDream().fit(linear_unit(weight), pixels(), pictures(60))
     with pytest.raises(ValueError, match="seeds has 1 entries for 2 images; expected one an image"):
         method.generate(pictures(2), {0: "increase"}, seeds=[1])
+
+
+@pytest.mark.parametrize(
+    ("steps", "lr", "rate"), [(512, None, 0.05), (96, None, 0.08), (8, None, 0.08), (512, 0.2, 0.2)]
+)
+def test_more_steps_start_at_a_lower_rate(steps, lr, rate):
+    assert ActivationMaximization(steps=steps, lr=lr).lr == pytest.approx(rate, abs=5e-4)
