@@ -37,7 +37,6 @@ photographs = get_backend("embedded").reference_images()
 features = train_sparse_features(model, "blocks.4", photographs, latents=1024, k=16, steps=1000)
 latents = features.target(model, "blocks.4", pool="max")"""
 V4 = """session = data / "macaque_v4" / "210225" / "compact_models.safetensors"
-networks = v4_encoder(session)
 backend = get_backend("embedded", grid=3)  # a neuron looks at one place"""
 REGIONS = """pictures = get_backend("embedded").reference_images()[::2]
 truth = simulate_algonauts(folder, pictures, rois=["FFA-1", "PPA"], snr=1.0, repetitions=3)
@@ -84,7 +83,7 @@ GROUPS = {
     "v4": Group(
         "Neurons of macaque V4, as their published networks predict them",
         V4,
-        "FeatureLens(networks, unit=networks.names[{unit}], backend=backend)",
+        "FeatureLens(v4_encoder(session, [{unit}]), backend=backend)",
         55,
         3,
     ),
