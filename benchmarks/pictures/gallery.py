@@ -182,6 +182,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     for name, one in found.items():
         group = GROUPS[name]
         lines += [f"## {group.title}", "", "```{code-block} python", group.setup, "```", ""]
+        lines += [f"[Settings](gallery/{name}.json) of each lens and result.", ""]
         if one["silent"]:
             lines += [f"Passed over, for they answer every photograph alike: {', '.join(map(str, one['silent']))}.", ""]
         for unit, seen in one["units"].items():

@@ -292,6 +292,9 @@ def test_another_process_goes_on(experiment, tmp_path):
     experiment.tell(simulated(block, redness))
     other = Experiment(pictures, retrieval(pictures), ["red", "blue"], tmp_path / "exp", display=SMALL)
     assert str(other.status()) == str(experiment.status())
+    assert repr(other) == f"Experiment({str(tmp_path / 'exp')!r}, {len(pictures)} pictures, targets=['red', 'blue'])"
+    assert "1 blocks, 8 of 8 trials answered" in other._repr_html_()
+    assert repr(block) == f"Block(1, 8 trials of 8 pictures, {str(block.folder)!r})"
     following = other.ask(6, "mixed")
     assert following.number == 2
     assert len(experiment.blocks()) == 2

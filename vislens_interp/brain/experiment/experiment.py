@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from vislens_interp.brain.experiment.surrogate import Surrogate
 from vislens_interp.brain.responses import check_targets
 from vislens_interp.files import clear_leftovers, locked, rebuilding, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
+from vislens_interp.tables import display_text
 from vislens_interp.validation import check_counts, check_shares, check_word
 
 Design = Literal["explore", "exploit", "mixed", "contrast"]
@@ -129,6 +131,12 @@ class Experiment:
         self._x = self._embed(self.gallery)
         self._surrogate = Surrogate(self._x.flatten(1).double().numpy())
         self.fit()
+
+    def __repr__(self) -> str:
+        return f"Experiment({str(self.folder)!r}, {len(self.gallery)} pictures, targets={self.targets})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(display_text(repr(self)))}\n{escape(display_text(str(self.status())))}</pre>"
 
     def ask(
         self,
