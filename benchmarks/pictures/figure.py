@@ -22,20 +22,34 @@ SHOWN, TOP, UNITS, WORDS = 3, 3, 2, 3
 FREE = ("CC0", "LicenseRef-public-domain")
 
 
+def free_photographs(reference: Any) -> list[bool]:
+    """Whether each photograph of the reference set is in the public domain or under CC0."""
+    return [row["licence"].startswith(FREE) for row in csv.DictReader(reference.images.terms().splitlines())]
+
+
+def best_crops(column: torch.Tensor, reference: Any, free: list[bool], count: int) -> list[int]:
+    """Of the free photographs that drive a unit most, the crop that drives it most."""
+    best: dict[int, int] = {}
+    for crop in column.argsort(descending=True).tolist():
+        group = int(reference.groups[crop])
+        if len(best) < count and free[group]:
+            best.setdefault(group, crop)
+    return list(best.values())
+
+
+def whole_photographs(rows: list[int], reference: Any, free: list[bool], count: int) -> list[int]:
+    """Of these crops the whole free photographs, so many, evenly taken."""
+    whole = [row for row in rows if reference.names[row].endswith("-0") and free[int(reference.groups[row])]]
+    return whole[:: max(1, len(whole) // count)][:count]
+
+
 def unit_row(net: Any, layer: str, unit: int, column: torch.Tensor, reference: Any, free: list[bool], seed: int) -> Any:
     """A unit's top photographs, then photographs with what an edit makes of them either way, as a row of the figure."""
     target, backend = vl.LayerTarget(net, layer, unit), vl.get_backend("embedded")
     method: Any = vl.method_by_name("edit").fit(target, backend, reference.with_responses(column))
-    held_out = [crop for crop in method.landscape_.held_out.tolist() if reference.names[crop].endswith("-0")]
-    held_out = [crop for crop in held_out if free[reference.groups[crop]]]
-    images = reference.images[held_out[:: max(1, len(held_out) // SHOWN)][:SHOWN]]
+    images = reference.images[whole_photographs(method.landscape_.held_out.tolist(), reference, free, SHOWN)]
     before = target.responses(images)[:, 0]
-    top: dict[int, int] = {}  # of each photograph the crop that drives the unit most
-    for crop in column[:, 0].argsort(descending=True).tolist():
-        group = int(reference.groups[crop])
-        if len(top) < TOP and free[group]:
-            top.setdefault(group, crop)
-    shown, notes = [reference.images[list(top.values())]], ["top photograph"] * TOP
+    shown, notes = [reference.images[best_crops(column[:, 0], reference, free, TOP)]], ["top photograph"] * TOP
     made = {way: method.generate(images, {0: way}, seeds=[seed] * SHOWN).images for way in SIGN}
     change = {way: (target.responses(pictures)[:, 0] - before) / column.std() for way, pictures in made.items()}
     for k in range(SHOWN):
@@ -61,8 +75,7 @@ def main() -> None:
     args = parser(__doc__, "--out", "--seed").parse_args()
     net = networks()["lite2"]
     reference: Any = vl.ReferenceSet.of_backend(vl.get_backend("embedded"))
-    terms = csv.DictReader(reference.images.terms().splitlines())
-    free = [row["licence"].startswith(FREE) for row in terms]
+    free = free_photographs(reference)
     layers = LAYERS["lite2"]
     responses = reference_responses(args.out / "edits", "lite2", net, list(layers.values()), reference)
     rows = []

@@ -7,7 +7,6 @@ random permutation are taken; one that answers every photograph alike is passed 
 already stay; ``docs/gallery/units.json`` holds what is known of each.
 """
 
-import csv
 import json
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.cells import read
@@ -24,10 +22,10 @@ from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.judges import data_folder
 from benchmarks.common.provenance import ROOT, provenance, provenance_line
 from benchmarks.common.tables import fill
+from benchmarks.pictures.figure import best_crops, free_photographs, whole_photographs
 
 FOLDER, PAGE = ROOT / "docs" / "gallery", ROOT / "docs" / "gallery.md"
 SHOWN, SEED, BYTES = 2, 2026, 45_000
-FREE = ("CC0", "LicenseRef-public-domain")
 HEADS = ("drives it most", "suppressed", "photograph", "preferred")
 LITE2, SQUEEZENET, VIT = (
     f'model = zoo.load("{name}")' for name in ("efficientnet_lite2", "squeezenet1_0", "vit_tiny64")
@@ -110,16 +108,10 @@ def drawn(lens: Any, free: list[bool], path: Path) -> dict[str, Any]:
     """Write a fitted lens's picture; what is known of the unit, as JSON values."""
     reference = lens.reference_set
     column = reference.responses[:, 0]
-    open_ones = [free[group] for group in reference.images.groups.tolist()]
-    held_out = [row for row in reference.held_out_rows if reference.names[row].endswith("-0") and open_ones[row]]
-    images: Tensor = reference.images[held_out[:: max(1, len(held_out) // SHOWN)][:SHOWN]]
-    top: dict[int, int] = {}  # of each photograph the crop that drives the unit most
-    for row in column.argsort(descending=True).tolist():
-        if len(top) < SHOWN and open_ones[row]:
-            top.setdefault(int(reference.images.groups[row]), row)
-    result = lens.visualize(images)
-    best = reference.images[list(top.values())]
-    above = lens.landscape_.scaler.standardise(column[list(top.values())][:, None])[:, 0].tolist()
+    result = lens.visualize(reference.images[whole_photographs(reference.held_out_rows, reference, free, SHOWN)])
+    top = best_crops(column, reference, free, SHOWN)
+    best = reference.images[top]
+    above = lens.landscape_.scaler.standardise(column[top][:, None])[:, 0].tolist()
     rows = []
     for place in range(SHOWN):
         shown = [result.images[key][place] for key in ("decrease", "inputs", "increase")]
@@ -199,8 +191,7 @@ def main() -> None:
     args = command.parse_args()
     source = provenance(seed=SEED)
     reference: Any = vl.ReferenceSet.of_backend(vl.get_backend("embedded"))
-    terms = csv.DictReader(reference.images.terms().splitlines())
-    free = [row["licence"].startswith(FREE) for row in terms]
+    free = free_photographs(reference)
     for name in args.only:
         draw(name, GROUPS[name], data_folder(args.data), free, source)
     there = {name: read(FOLDER / f"{name}.json") for name in GROUPS if (FOLDER / f"{name}.json").is_file()}
