@@ -352,6 +352,8 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
     absent = [name for name in networks if name not in found.networks]
     left_out = [f"- Left out, for a score of theirs is not finite: {', '.join(found.broken)}."] if found.broken else []
     left_out += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."] if absent else []
+    missing = [label for label in CONTESTANTS if label not in found.methods and label not in found.broken]
+    left_out += [f"- Not run on every unit: {', '.join(missing)}."] if missing else []
     responses, costs = response_table(found), cost_table(found)
     rivals = [label for label in found.methods if label not in (OURS, OURS_AT_ANGLE)]
     edits = [label for label in rivals if CONTESTANTS[label].kind == "edit" or "shuffled" in label]

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,10 @@ def cells(bench: Bench, names: list[str], units: int, seeds: int) -> Iterator[Ce
                     yield Cell(name, layer, columns[name, layer][turn], turn == 0, seed)
 
 
-def run_cell(bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget) -> dict[str, Any]:
-    """Every method on one unit: scores of each picture, what it cost, and what the target said on the way.
+def run_cell(
+    bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every method on one unit, but for those that are left out: scores of each picture, what it cost, and what the target said on the way.
 
     The pictures that figures show are written beside it, and features of all of them for the distances of whole sets.
     """
@@ -83,7 +85,8 @@ def run_cell(bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget) ->
     began = target.clock()
     lens.fit(bench.reference_set, responses, shuffles=0)
     fit_seconds = target.clock() - began
-    methods = {label: Watched(one.build(lens, budget), target) for label, one in CONTESTANTS.items()}
+    wanted = {label: one for label, one in CONTESTANTS.items() if label not in without}
+    methods = {label: Watched(one.build(lens, budget), target) for label, one in wanted.items()}
     found = lens.compare(
         inputs, methods, [cell.seed], angle=budget.angle, natural=natural, embedding=sees[judge], second=sees[judge]
     )
@@ -111,7 +114,7 @@ def run_cell(bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget) ->
         ],
         "traces": {
             label: {way: trace_of(methods[label].traces_[way], scaler, sign) for way, sign in SIGN.items()}
-            for label, one in CONTESTANTS.items()
+            for label, one in wanted.items()
             if one.traced
         },
     }
@@ -172,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
     for place, cell in enumerate(left):
         began, cpu = time.monotonic(), time.process_time()
         try:
-            found = run_cell(bench, sees, cell, budget)
+            found = run_cell(bench, sees, cell, budget, args.without)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):  # the other units go on
             traceback.print_exc()
             failed += 1
@@ -193,6 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--images", type=int, default=12, help="images that are moved")
     command.add_argument("--seeds", type=int, default=1)
     command.add_argument("--passes", type=int, default=8, help="forward passes a picture of what asks the target")
+    command.add_argument("--without", nargs="+", choices=list(CONTESTANTS), default=[], help="methods to leave out")
     command.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(TARGETS))
     args = command.parse_args(argv)
     torch.set_num_threads(args.threads)
