@@ -70,7 +70,7 @@ def cells(bench: Bench, names: list[str], units: int, seeds: int) -> Iterator[Ce
 def run_cell(
     bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget, without: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Every method on one unit, but for those that are left out: scores of each picture, what it cost, and what the target said on the way.
+    """Every method on one unit, or all but some: scores, what each picture cost, and what the target said on the way.
 
     The pictures that figures show are written beside it, and features of all of them for the distances of whole sets.
     """
