@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import save_file
 from small_layer import UNITS, clouds
 
+from vislens_interp import ReferenceSet
 from vislens_interp.atlas import Atlas, SparseFeatures, train_sparse_features
+from vislens_interp.targets.subset import UnitsOf
 
 LATENTS = 20
 
@@ -53,6 +55,10 @@ def test_latents_are_units_of_an_atlas(weights, network, backend, images):
     assert torch.allclose(target.responses(some), features.encode(maps).flatten(1, 2).mean(1), atol=1e-5)
     strongest = features.target(network, "layer", pool="max").responses(some)
     assert torch.allclose(strongest, features.encode(maps).flatten(1, 2).amax(1), atol=1e-5)
+    known = ReferenceSet(some)
+    for pool in ("mean", "max"):
+        pooled = features.target(network, "layer", pool=pool)
+        assert torch.equal(known.read_by(UnitsOf.named(pooled, ["7", 3])), pooled.responses(some)[:, [7, 3]])
     fit = Atlas(target, images=images, backend=backend).fit(inputs=0).fit_
     assert fit.responses.shape == (len(images), LATENTS)
     assert fit.about["target"]["dictionary"]["kind"] == "topk"

@@ -49,11 +49,16 @@ def test_all_columns_are_read_once_for_all_lenses(target):
         for columns in ([0], [2, 1]):
             found = reference.read_by(UnitsOf(target, columns))
             assert torch.equal(found, plain(target, images)[:, columns])
-    assert read == [3]
+    assert read == [6]  # the whole layer
 
 
 def test_a_target_that_does_not_say_its_weights_is_read_anew():
     reference = ReferenceSet(torch.rand(9, 3, 8, 8))
+    model = nn.Sequential(nn.Conv2d(3, 2, 1)).eval()
+    for channel in (0, 1):  # functions of one name
+        units = [lambda output, channel=channel: output[:, channel].mean((1, 2)), 0]
+        of_layer = LayerTarget(model, "0", units, preprocess=Preprocess(8, [0.5], [0.5]))
+        assert torch.equal(reference.read_by(UnitsOf(of_layer, [0])), of_layer.responses(reference.images)[:, :1])
     for factor in (1.0, 2.0):  # both say the same of themselves
         both = CallableTarget(lambda images, factor=factor: factor * images.mean((2, 3)), ["r", "g", "b"])
         found = reference.read_by(UnitsOf(both, [1]))

@@ -1,7 +1,7 @@
 """Sparse features as units: the latents of a dictionary over a layer, from a sparse autoencoder's files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint, write_folder
 from vislens_interp.targets.layout import channel_axis
-from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.targets.target import WIDEST, LayerTarget, Target
 
 Kind = Literal["standard", "topk", "jumprelu"]
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -237,6 +237,13 @@ class SparseTarget(Target):
 
     def features(self, images: Tensor) -> Tensor:
         return self.layer.features(images)
+
+    def whole_layer(self) -> tuple[Callable[[], Target], list[int], str] | None:
+        of_layer = self.layer.whole_layer()
+        if of_layer is None or len(self.names) > WIDEST:
+            return None
+        key = json.dumps([of_layer[2], self.pool, self.dictionary.describe()], sort_keys=True)
+        return lambda: self, list(range(len(self.names))), key
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,8 @@ INITIAL_SD = 0.01
 SATURATION = 4.0
 """What lucid divides a Fourier picture by before the sigmoid; the larger, the less saturated."""
 RATE, RATE_STEPS, RATE_POWER = 0.08, 96, 0.28
-"""Of Adam: with more steps the same rate leaves photographs' spectrum (11.7 dB instead of 8.6, at 512 steps)."""
+"""Of Adam: with more steps the same rate leaves photographs' spectrum (one tuning unit
+at 512 steps: 11.7 dB, 8.6 at 0.05)."""
 START = 0.3
 """Contrast of the first picture, as a share of photographs'."""
 
@@ -36,8 +37,8 @@ class ActivationMaximization(AscentFromNoise):
         decorrelate: Whether colours are correlated by C; None is with Fourier coefficients, and not with pixels.
         robust: Whether pictures are transformed at random before each look.
         steps, lr: 512 in lucid and lucent; Adam's learning rate, 0.05 in both. Here it falls to nothing as half a
-            cosine; None starts at 0.08 with up to 96 steps and at less with more, 0.05 with 512 (chosen at 224 px on
-            tuning units of SqueezeNet, ``docs/design/diary.md``).
+            cosine; None starts at 0.08 with up to 96 steps and at less with more, 0.05 with 512 (224 px, tuning units
+            of SqueezeNet: six at 96 steps, one at 512; ``docs/design/diary.md``).
         decay_power: Of ``"fourier"``: power of the frequency that coefficients are divided by, 1 in both.
         contrast: Of ``"natural"``: largest SD of each decorrelated colour, in photographs'; None is without a bound.
         diversity, size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.AscentFromNoise`.

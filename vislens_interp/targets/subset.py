@@ -1,13 +1,12 @@
 """Some of the units of a target, as a target."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vislens_interp.targets.target import WIDEST, Target
+from vislens_interp.targets.target import Target
 
 
 class UnitsOf(Target):
@@ -71,10 +70,11 @@ class UnitsOf(Target):
         return {**self.target.describe(), "units": list(self.names)}
 
     def whole_layer(self) -> "tuple[Callable[[], Target], list[int], str] | None":
-        described = self.target.describe()
-        if "fingerprint" not in described or len(self.target.names) > WIDEST:  # others may say the same of themselves
+        found = self.target.whole_layer()
+        if found is None:
             return None
-        return lambda: self.target, self.columns, json.dumps(described, sort_keys=True, default=str)
+        whole, columns, key = found
+        return whole, [columns[column] for column in self.columns], key
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.target(images)[:, self.columns]
