@@ -92,7 +92,9 @@ def hooks_lines(found: list[dict[str, Any]]) -> list[str]:
         *row, early = timed_row(one, one["network"], "full", "bare again", "full", "late", "target", "early")
         rows.append([*row, f"{early} (`{one['layers']['early']}`)"])
         verdicts.append(f"{judged('hooks', one)}; stopping early saves {1 - one['ratios']['early']['median']:.0%}.")
-    return fill_lines(__file__, "hooks", limit=HOOK_LIMIT, table=table_text(rows), verdicts=" ".join(verdicts))
+    few = min(one["batch"] for one in found)
+    table, verdict = table_text(rows), " ".join(verdicts)
+    return fill_lines(__file__, "hooks", limit=HOOK_LIMIT, table=table, verdicts=verdict, few=few)
 
 
 def units_lines(found: list[dict[str, Any]]) -> list[str]:

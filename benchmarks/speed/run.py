@@ -29,6 +29,8 @@ from benchmarks.common.provenance import ROOT, provenance
 from benchmarks.speed.report import LAYER, PARTS, UNIT, report
 
 TOWARDS: dict[int, vl.Sense] = {0: "increase"}
+FEW = 32
+"""Images of a small pass, in which what a reading costs by itself weighs most."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Size:
         shuffles: Shuffled fits behind the evidence; None is the shipped default.
         budget: Seconds that the plain loop may train; its loss is looked at every ``check_every`` steps.
         small_repeats: Rounds of the hook comparison for the ConvNet; ``large_repeats`` for others.
-        batch: Images of a forward pass there.
+        batch: Images of a forward pass there; None takes as many as a target reads at a time by itself.
         lens_references: Reference photographs of the first and the further units; ``lens_rounds`` are processes of each
             version.
     """
@@ -58,9 +60,9 @@ class Size:
     shuffles: int | None = None
     budget: float = 900.0
     check_every: int = 35
-    small_repeats: int = 400
-    large_repeats: int = 30
-    batch: int = 32
+    small_repeats: int = 150
+    large_repeats: int = 16
+    batch: int | None = None
     lens_references: int = 2118
     lens_rounds: int = 1
 
@@ -324,6 +326,7 @@ class Reading:
         path: The modules, one after the other, that a pass runs through as far as the last of them; empty where a
             pass is no such chain.
         large: Whether a pass takes so long that fewer rounds do.
+        batch: Images of a pass; None leaves it to the run.
     """
 
     name: str
@@ -333,13 +336,16 @@ class Reading:
     early: str
     path: tuple[str, ...] = ()
     large: bool = True
+    batch: int | None = None
 
-    def ready(self, device: torch.device, batch: int) -> tuple[Any, Tensor, dict[str, Any]]:
+    def ready(self, device: torch.device, batch: int | None) -> tuple[Any, Tensor, dict[str, Any]]:
         """The network there, a batch of images, and settings of targets."""
         draw = torch.Generator().manual_seed(0)
-        images = torch.rand(batch, 3, self.side, self.side, generator=draw).to(device)
         settings = {"preprocess": vl.Preprocess(None, (0.5,), (0.5,)).to(device), "image_size": self.side}
-        return self.network.to(device).requires_grad_(False), images, settings
+        network = self.network.to(device).requires_grad_(False)
+        batch = self.batch or batch or vl.LayerTarget(network, self.late, 0, **settings).batch_size
+        images = torch.rand(batch, 3, self.side, self.side, generator=draw).to(device)
+        return network, images, settings
 
     def times(self, seconds: dict[str, list[float]], pairs: dict[str, tuple[str, str]], batch: int) -> dict[str, Any]:
         """What both comparisons write down; ``pairs`` are what is divided by what."""
@@ -366,9 +372,11 @@ def readings() -> list[Reading]:
         return timm.create_model(name, pretrained=False, **settings).eval()
 
     path = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3")
+    convs = ("conv1", "conv2", "conv3")
     convnet, lite, squeeze = (vl.zoo.load(n) for n in ("cifar10_convnet", "efficientnet_lite2", "squeezenet1_0"))
     return [
-        Reading("ConvNet", convnet, 32, "fc2", "conv1", ("conv1", "conv2", "conv3"), large=False),
+        Reading("ConvNet", convnet, 32, "fc2", "conv1", convs, large=False),
+        Reading("ConvNet, few images", convnet, 32, "fc2", "conv1", convs, large=False, batch=FEW),
         Reading("timm resnet50", made("resnet50"), 64, "fc", "layer1", path),
         Reading("timm resnet18", made("resnet18"), 64, "fc", "layer1", path),
         Reading("EfficientNet-Lite2", lite, 64, "classifier", "blocks.1"),
@@ -379,7 +387,7 @@ def readings() -> list[Reading]:
 
 
 @torch.no_grad()
-def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
+def hooks(reading: Reading, device: torch.device, repeats: int, batch: int | None) -> dict[str, Any]:
     """Passes with hooks, as ratios to a bare forward pass of the same network and batch."""
     network, images, settings = reading.ready(device, batch)
     preprocess = settings["preprocess"]
@@ -398,11 +406,11 @@ def hooks(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
     pairs = {name: (name, "bare") for name in ("bare again", "full", "late", "early")}
     pairs["target"] = ("target", "bare with preprocessing")
     layers = {"late": reading.late, "early": reading.early}
-    return reading.times(seconds, pairs, batch) | {"layers": layers}
+    return reading.times(seconds, pairs, len(images)) | {"layers": layers}
 
 
 @torch.no_grad()
-def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> dict[str, Any]:
+def units(reading: Reading, device: torch.device, repeats: int, batch: int | None) -> dict[str, Any]:
     """One unit and all units of a layer, as ratios to the modules before it called by hand, without any hook."""
     network, images, settings = reading.ready(device, batch)
     preprocess, layer = settings["preprocess"], reading.path[-1]
@@ -418,7 +426,7 @@ def units(reading: Reading, device: torch.device, repeats: int, batch: int) -> d
     }
     seconds = in_turn(works, repeats, device, f"{reading.name}, units", clock_of(device))
     pairs = {"bare again": ("bare again", "bare"), "one": ("one", "bare"), "all": ("all", "one")}
-    return reading.times(seconds, pairs, batch) | {"layer": layer, "units": len(every.names)}
+    return reading.times(seconds, pairs, len(images)) | {"layer": layer, "units": len(every.names)}
 
 
 BEFORE = "fba091b"

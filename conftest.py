@@ -1,8 +1,10 @@
-"""What every test shares: the real files, threads, and skips that say why."""
+"""What every test and docstring example shares: the real files, threads, one seed, and skips that say why."""
 
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +31,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch.cuda.is_available() is False"))
         if item.get_closest_marker("data") and isinstance(folder, str):
             item.add_marker(pytest.mark.skip(reason=folder))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Random numbers do not depend on the tests that ran before; VISLENS_TEST_SEED asks for others."""
+    seed = int(os.environ.get("VISLENS_TEST_SEED", "0"))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (libraries that draw from the global state)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session")
