@@ -33,7 +33,6 @@ def given(page):
     """Names that a page takes from another one."""
     if page.name != "logging.md":
         return {}
-    sys.path.append(str(ROOT / "tests/report"))
     from page_reader import make_result
 
     return {"result": make_result()}

@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent))  # for small_layer.py, which is no test
 from small_layer import clouds, kinds, small_backend, small_layer
 
 from vislens_interp.atlas import Atlas

@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "lens")]  # for two modules that are no tests
 from colours import QUICK, Colours, smooth
 from small_networks import Bare
 

@@ -1,12 +1,7 @@
 """Tiny checkpoints in the published layouts, written once, and backends on them."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(scope="session")

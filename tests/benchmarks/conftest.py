@@ -1,16 +1,12 @@
 """The tests of benchmarks import the folder `benchmarks`, which is no part of the installed package."""
 
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 @pytest.fixture(scope="session")

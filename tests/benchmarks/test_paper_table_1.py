@@ -1,8 +1,6 @@
 """The published protocol on simulated files in the published layouts, end to end, with small backends."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +8,6 @@ import torch
 from benchmarks.paper_table_1 import run as table
 from vislens_interp.brain import simulate_algonauts, simulate_brainactiv, simulate_things_eeg
 from vislens_interp.metrics.realism import frechet_distance
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def clouds(count, seed=0):

@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,8 +23,6 @@ from benchmarks.sd15_speed.generation import (
 from benchmarks.sd15_speed.generation import QUICK as QUICK_EFFORT
 from benchmarks.sd15_speed.report import fit_lines, generation_lines, path_lines
 from benchmarks.sd15_speed.run import QUICK, Measured, same_loss, simulated
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 CPU = torch.device("cpu")
 

@@ -1,11 +1,9 @@
 """Many units of a layer on one sheet, through the lens."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from page_reader import GOOD, WEAK, Page, loads_nothing
 from torch import nn
 
 from vislens_interp import FeatureLens, LayerTarget, Preprocess
@@ -14,9 +12,6 @@ from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
 from vislens_interp.targets.target import Target
-
-sys.path.append(str(Path(__file__).parent.parent / "report"))
-from page_reader import GOOD, WEAK, Page, loads_nothing
 
 QUICK = {"epochs": 1, "shuffles": 1, "w_consistency": 0.0}
 

@@ -1,6 +1,4 @@
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +11,6 @@ from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.results.words import Word, Words
 from vislens_interp.targets.callable import CallableTarget
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,7 @@
 """Files that somebody changed in one place: used, or refused in a line that names file and field. Nothing else."""
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.append(str(Path(__file__).parent))
 import edits
+import pytest
 
 
 @pytest.mark.parametrize("kind", edits.KINDS)

@@ -7,10 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.append(str(Path(__file__).parent))
 import harness
+import pytest
 from atlas_writers import ATLAS_WRITERS
 from brain_writers import BRAIN_WRITERS
 from lens_writers import LENS_WRITERS

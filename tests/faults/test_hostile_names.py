@@ -1,13 +1,10 @@
 """Names in every field, and pages in a real browser; hundreds behind ``slow``."""
 
 import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.append(str(Path(__file__).parent))
 import browser
 import hostile
+import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names of files are any bytes on Linux")
 

@@ -1,11 +1,6 @@
 """Memory over many lenses, the cache over many images, and what processes draw."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
 import scale
 
 

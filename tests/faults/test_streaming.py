@@ -1,11 +1,8 @@
 """Memory over 2,000 streamed inputs, and kills."""
 
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
 import streaming
 
 

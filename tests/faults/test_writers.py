@@ -8,13 +8,11 @@ from functools import wraps
 from pathlib import Path
 
 import pytest
+from writers import WRITERS
 
 import vislens_interp
 from vislens_interp import files
 from vislens_interp.images import list_images
-
-sys.path.append(str(Path(__file__).parent))
-from writers import WRITERS
 
 PACKAGE = Path(vislens_interp.__file__).parent
 CALLS = {"save_file", "save_pretrained", "savefig", "savez", "copyfile", "copy2", "makedirs"}

@@ -1,9 +1,4 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # for small_networks.py, which is no test
 from small_networks import QUICK, Bare, pictures, small_network
 
 from vislens_interp import FeatureLens

@@ -1,8 +1,5 @@
 """What every method owes: ours and the baselines, on one small backend, or on a tiny diffusion model."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -28,8 +25,6 @@ from vislens_interp.methods.standard_vae import StandardVAE
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.target import LayerTarget
-
-sys.path.append(str(Path(__file__).parent))  # for checkpoints.py, which is no test
 
 SIZE, COUNT = 6, 240
 

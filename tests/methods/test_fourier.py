@@ -5,6 +5,7 @@ import torch
 
 from vislens_interp.methods import fourier
 from vislens_interp.methods.natural_spectrum import NaturalSpectrum, at_size, measure, natural_spectrum
+from vislens_interp.metrics import amplitude_profile
 
 
 def noise(*shape, seed=0):
@@ -86,3 +87,16 @@ def test_the_shipped_spectrum_falls_with_frequency(size):
     middle, high = (spectrum.amplitude[:, (frequency > low) & (frequency < low + 0.1)].mean(1) for low in (0.1, 0.4))
     assert (middle > 1.5 * high).all()
     assert middle.max() < 2 * middle.min()  # colours are decorrelated: no channel is more than the others
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_rings_get_the_amplitudes_that_were_asked_for(size):
+    """Against the profile of the metric, which counts whole spectra in double precision."""
+    images, other = 0.5 + 0.02 * noise(2, 3, size, size), 0.5 + 0.03 * noise(2, 3, size, size, seed=1)
+    made = fourier.with_ring_amplitudes(images, fourier.ring_amplitudes(fourier.to_spectrum(other)))
+    for one, like in zip(made, other, strict=True):
+        torch.testing.assert_close(amplitude_profile(one[None]), amplitude_profile(like[None]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(made.mean((2, 3)), images.mean((2, 3)))
+    assert (
+        fourier.with_ring_amplitudes(images, 100 * torch.ones(2, size)[:, : fourier.rings(size).max() + 1]).max() <= 1
+    )

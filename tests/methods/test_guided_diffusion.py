@@ -1,16 +1,11 @@
 """Guidance raises a linear unit above the same noise without it, whatever the model predicts."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.methods.guided_diffusion import GuidedDiffusion
-
-sys.path.append(str(Path(__file__).parents[1]))  # for checkpoints.py, which is no test
 
 
 class Pooled:

@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent.parent / "report"))
 from page_reader import make_background, make_landscape, make_result
 
 from vislens_interp.results.background import Axes, Background

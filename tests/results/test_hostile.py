@@ -5,17 +5,13 @@ import csv
 import json
 import os
 import random
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-
-sys.path.append(str(Path(__file__).parent.parent / "report"))
 from page_reader import Page, loads_nothing, make_background, make_result
+from PIL import Image
 
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.results.result import LensResult

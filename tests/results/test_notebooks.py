@@ -1,14 +1,10 @@
 """What notebooks show of results, and results as data frames and Parquet files."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parent.parent / "report"))
 from page_reader import Page, make_result
 from test_hostile import OURS, TAG, hostile_result
 

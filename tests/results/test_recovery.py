@@ -5,11 +5,8 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent.parent / "report"))
 from page_reader import make_result
 
 from vislens_interp.results.result import LensResult

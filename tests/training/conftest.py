@@ -1,13 +1,8 @@
 """Pictures of four kinds, which the recipes at 64 px are trained on for a few steps."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

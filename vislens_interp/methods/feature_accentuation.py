@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.methods.fourier import decorrelate, recorrelate, to_logits, to_signal, to_spectrum
+from vislens_interp.methods.fourier import (
+    decorrelate,
+    recorrelate,
+    ring_amplitudes,
+    to_logits,
+    to_signal,
+    to_spectrum,
+    with_ring_amplitudes,
+)
 from vislens_interp.methods.pixel_ascent import (
     ImageAscent,
     Wanted,
@@ -41,6 +49,8 @@ class FeatureAccentuation(ImageAscent):
         noise: SD of the Gaussian noise and width of the uniform one that crops get; 0.02 in the release.
         regularization: λ; 1 in the release, where a layer is given. 0 needs no features, and half of the passes.
         layer: h, by its dotted name; None is the layer that the unit is read from, which needs no passes of its own.
+        hold_spectrum: Scale each spatial frequency of the picture to the image's amplitude there (mean over
+            orientations and colours). Without it the picture gains up to 3 dB at the highest ones.
         size, chunk: See :class:`~vislens_interp.methods.pixel_ascent.ImageAscent`.
 
     Source: Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images",
@@ -48,7 +58,8 @@ class FeatureAccentuation(ImageAscent):
     (commit b1e96ea5). Deviations: gates are scaled so that the first picture is the image itself (released: 0.7 % less
     contrast); without ``layer``, h is the unit's own (released: no regularisation); a unit that is silent at the
     start gets a gradient (:class:`~vislens_interp.methods.open_gates.OpenGates`); the rate falls to nothing as half a
-    cosine; the picture is as large as the backend's (released: 512 px).
+    cosine; amplitudes of pixels are held (released: only those of logits); the picture is as large as the
+    backend's (released: 512 px).
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class FeatureAccentuation(ImageAscent):
         noise: float = 0.02,
         regularization: float = 1.0,
         layer: str | None = None,
+        hold_spectrum: bool = True,
         size: int | None = None,
         chunk: int = 2,
     ) -> None:
@@ -71,7 +83,7 @@ class FeatureAccentuation(ImageAscent):
         if layer is not None and not regularization:
             raise ValueError(f"layer={layer!r} is held to nothing at regularization=0. Leave it out, or pass a weight.")
         self.lr, self.crops, self.box, self.noise = lr, crops, box, noise
-        self.regularization, self.layer = regularization, layer
+        self.regularization, self.layer, self.hold_spectrum = regularization, layer, hold_spectrum
 
     def validate(self, target: Target, backend: Backend) -> None:
         """Also for a target without features, unless nothing is held."""
@@ -90,11 +102,13 @@ class FeatureAccentuation(ImageAscent):
         amplitude, size = spectrum.abs(), images.shape[-1]
         phase, gate = spectrum.angle().requires_grad_(), torch.full_like(amplitude, GATE).requires_grad_()
         parameters = [phase, gate]
+        amplitudes = ring_amplitudes(to_spectrum(images))
         full = torch.tensor(GATE).sigmoid().to(amplitude)
 
         def picture() -> Tensor:
             kept = amplitude * gate.sigmoid() / full
-            return torch.sigmoid(recorrelate(to_signal(torch.complex(kept * phase.cos(), kept * phase.sin()), size)))
+            made = torch.sigmoid(recorrelate(to_signal(torch.complex(kept * phase.cos(), kept * phase.sin()), size)))
+            return with_ring_amplitudes(made, amplitudes) if self.hold_spectrum else made
 
         def look() -> tuple[Tensor, Tensor]:
             """Response (N,) and distance from the image (N,), means over the same crops of both."""

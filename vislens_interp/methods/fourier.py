@@ -47,6 +47,38 @@ def to_signal(spectrum: Tensor, size: int) -> Tensor:
     return torch.fft.irfft2(spectrum, s=(size, size), norm="ortho")
 
 
+def multiplicity(size: int) -> Tensor:
+    """How many coefficients of a whole spectrum those of each column stand for, conjugates too: (size // 2 + 1,)."""
+    twice = torch.full((size // 2 + 1,), 2.0)
+    twice[[0, -1] if size % 2 == 0 else [0]] = 1
+    return twice
+
+
+def rings(size: int) -> Tensor:
+    """The ring, one cycle a picture wide, in which each coefficient lies: (size, size // 2 + 1)."""
+    return (size * frequencies(size)).round().long()
+
+
+def ring_amplitudes(spectrum: Tensor) -> Tensor:
+    """RMS amplitude in each ring, over orientations and channels: (N, C, S, S // 2 + 1) to (N, rings)."""
+    size = spectrum.shape[-2]
+    ring, weight = rings(size).flatten(), multiplicity(size).repeat(size)
+    count = torch.bincount(ring, weight).to(spectrum.real)
+    power = spectrum.abs().square().mean(1).flatten(1) * weight.to(spectrum.device)
+    return (power.new_zeros(len(power), len(count)).index_add(1, ring.to(power.device), power) / count).sqrt()
+
+
+def with_ring_amplitudes(pictures: Tensor, amplitudes: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S) scaled to these amplitudes (N, rings) ring by ring, their means kept; clipped to [0, 1].
+
+    The scale is a constant to the gradient.
+    """
+    spectrum = to_spectrum(pictures)
+    scale = amplitudes / ring_amplitudes(spectrum.detach()).clamp_min(1e-12)
+    scale[:, 0] = 1
+    return to_signal(spectrum * scale[:, rings(spectrum.shape[-2])][:, None], pictures.shape[-1]).clamp(0, 1)
+
+
 def odd(phase: Tensor) -> Tensor:
     """Phases (..., S, S // 2 + 1) that a real picture can have: φ(-f) = -φ(f) where both are in the half-plane.
 

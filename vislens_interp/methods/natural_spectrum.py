@@ -9,7 +9,7 @@ from torch.nn.functional import grid_sample
 
 from vislens_interp import zoo
 from vislens_interp.files import load_state
-from vislens_interp.methods.fourier import decorrelate, frequencies, to_logits, to_spectrum
+from vislens_interp.methods.fourier import decorrelate, frequencies, multiplicity, to_logits, to_spectrum
 
 FILE, KIND = "natural_spectrum.safetensors", "natural spectrum"
 EPS = 0.01
@@ -31,11 +31,7 @@ class NaturalSpectrum(NamedTuple):
     def contrast(self) -> Tensor:
         """(3,) SD of a picture with these amplitudes."""
         size = self.amplitude.shape[-2]
-        twice = torch.full(self.amplitude.shape[-1:], 2.0)  # a coefficient stands for its conjugate too
-        twice[0] = 1
-        if size % 2 == 0:
-            twice[-1] = 1
-        return ((self.amplitude.square() * twice).sum((1, 2)) / size**2).sqrt()
+        return ((self.amplitude.square() * multiplicity(size)).sum((1, 2)) / size**2).sqrt()
 
 
 def measure(images: Tensor) -> NaturalSpectrum:
