@@ -414,7 +414,8 @@ class FeatureLens:
         """
         saved = lens_file.read(path)
         reading = {} if isinstance(model, Target) else lens_file.reading(saved, path, arguments)
-        named = {"backend": saved["backend"], "seed": saved["seed"], **reading, **arguments}
+        backend = lens_file.backend_of(saved, path, arguments)
+        named = {"seed": saved["seed"], **reading, **arguments, "backend": backend}
         lens = cls(model, **named)
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
         lens.method_, lens._reference = lens_file.restore(saved, path, lens.target, lens.backend)

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from itertools import pairwise
 
@@ -33,6 +34,9 @@ def test_what_was_written_is_read_back(tmp_path):
     folder = export_stimuli(one, tmp_path / "set", size=8, spread=lambda images: images.mean((1, 2, 3)), seed=3)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["set"]
     found = load_stimuli(folder)
+    described = json.loads((folder / "stimuli.json").read_text())
+    assert set(described) < set(found.rows[0])
+    assert "standard deviations" in described["predicted_response"]["Units"]
     assert len(found) == 4 * 4  # up, down, unedited and random, for each of four inputs
     assert [row["number"] for row in found.rows] == list(range(1, 17))
     for picture, row in zip(found.images, found.rows, strict=True):

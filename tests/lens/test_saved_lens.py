@@ -146,6 +146,7 @@ def test_an_unfitted_lens_is_not_saved(lens, tmp_path):
     [
         (("evidence",), [{}], r"evidence\[0\].unit is missing; expected text"),
         (("seed",), "0", "seed is '0'; expected a whole number"),
+        (("backend",), "nowhere", "is of backend 'nowhere', which is unknown; expected one of .*pass the backend"),
         (("origin",), "nowhere", "origin is 'nowhere'; expected one of"),
         (("target", "units"), None, "target.units is None; expected a list"),
         (("target", "units"), ["3"], "target.units is \\['3'\\]; expected landscape.names"),

@@ -129,26 +129,32 @@ def check_generation(
         )
 
 
+def backend_names() -> list[str]:
+    """Names that :func:`get_backend` knows: those of the package and what was registered."""
+    for module in BUILT_IN.values():
+        importlib.import_module(f"vislens_interp.backends.{module}")
+    return sorted(_registry)
+
+
 def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: Any) -> Backend:
     """A backend by name, or the given one as it is.
 
     Without options, the same name and device give the same backend, so that its weights are read once and reference
     sets are embedded once for all lenses.
     """
-    for module in BUILT_IN.values():
-        importlib.import_module(f"vislens_interp.backends.{module}")
+    names = backend_names()
     if not isinstance(backend, str):
         if not isinstance(backend, Backend):
             raise TypeError(
-                f"backend is a {type(backend).__name__}; expected a name ({', '.join(sorted(_registry))}) or an object "
+                f"backend is a {type(backend).__name__}; expected a name ({', '.join(names)}) or an object "
                 "with encode, render, decode, reference_images, vae and feature_extractor."
             )
         return backend
-    if backend not in _registry:
+    if backend not in names:
         for word, why in NOT_BUILT.items():
             if word in backend.lower():
                 raise KeyError(f"backend={backend!r} is not built: {why}; expected 'sd15' or 'sdxl'. Use one of them.")
-        raise KeyError(f"backend={backend!r} is unknown; expected one of {sorted(_registry)}.")
+        raise KeyError(f"backend={backend!r} is unknown; expected one of {names}.")
     device = torch.device(device)
     if options:
         return _registry[backend](device=device, **options)

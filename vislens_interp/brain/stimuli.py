@@ -1,5 +1,6 @@
 """Pictures for the next experiment: numbered, with matched controls, in a balanced order, and a table of it all."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,18 @@ COLUMNS = (
     *("number", "file", "block", "kind", "target", "direction", "alpha", "source"),
     *("predicted_response", "spread", "seed", "luminance", "contrast"),
 )
+SIDECAR: dict[str, dict[str, str]] = {
+    "alpha": {"Description": "Strength of the edit; 0 is unedited"},
+    "source": {"Description": "Name of the input"},
+    "predicted_response": {
+        "Description": "Response of the target to the edited picture, as the model predicts it",
+        "Units": "standard deviations of the responses to the reference images, from their mean",
+    },
+    "spread": {"Description": "How sure that is", "Units": "those of the function that was given as spread="},
+    "luminance": {"Description": "Mean luminance of the file (Rec. 709, stored values)", "Units": "1, from 0 to 1"},
+    "contrast": {"Description": "SD of the luminance over pixels", "Units": "1, from 0 to 1"},
+}
+"""What the columns hold, as BIDS says it in the JSON file beside a table."""
 KINDS = ("edited", "unedited", "random")
 _LUMA = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
 _ROUNDS = 20
@@ -76,7 +89,7 @@ def export_stimuli(
 ) -> Path:
     """Write a result's pictures for an experiment: PNGs named by their place in the order, and ``stimuli.tsv``.
 
-    Beside the edited pictures of every input stand two controls, matched to their mean luminance and contrast: the
+    ``stimuli.json`` beside it says what its columns are, in which units. Beside the edited pictures of every input stand two controls, matched to their mean luminance and contrast: the
     unedited picture, which went through the same generator, and that of another input, drawn at random. An input's
     pictures are a block; blocks come in random order, and within them the conditions in a balanced Latin square's.
 
@@ -153,6 +166,7 @@ def export_stimuli(
                 )
         cells = [[row[column] for column in COLUMNS] for row in rows]
         write_text(temporary / TABLE, csv_text(COLUMNS, cells, delimiter="\t"))
+        write_text((temporary / TABLE).with_suffix(".json"), json.dumps(SIDECAR, indent=1))
 
     return write_folder(folder, fill, replace=False)
 

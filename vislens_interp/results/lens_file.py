@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend
+from vislens_interp.backends.base import Backend, backend_names
 from vislens_interp.config import Config, migrate, resolve
 from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.landscape.landscape import Landscape, check_state
@@ -103,6 +103,20 @@ def read(path: str | Path) -> dict[str, Any]:
             " Restore a copy, or fit again."
         )
     return saved
+
+
+def backend_of(saved: Mapping[str, Any], path: str | Path, given: Mapping[str, Any]) -> "str | Backend":
+    """The backend that was given, or the name of the saved lens's.
+
+    Raises:
+        ValueError: Nobody registered a backend of that name.
+    """
+    if "backend" not in given and saved["backend"] not in backend_names():
+        raise ValueError(
+            f"path={str(path)!r} is of backend {saved['backend']!r}, which is unknown; expected one of"
+            f" {backend_names()}. Import what registers it, or pass the backend as backend=."
+        )
+    return given.get("backend", saved["backend"])
 
 
 def reading(saved: Mapping[str, Any], path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
