@@ -89,9 +89,10 @@ def export_stimuli(
 ) -> Path:
     """Write a result's pictures for an experiment: PNGs named by their place in the order, and ``stimuli.tsv``.
 
-    ``stimuli.json`` beside it says what its columns are, in which units. Beside the edited pictures of every input stand two controls, matched to their mean luminance and contrast: the
-    unedited picture, which went through the same generator, and that of another input, drawn at random. An input's
-    pictures are a block; blocks come in random order, and within them the conditions in a balanced Latin square's.
+    ``stimuli.json`` beside it says what its columns are, in which units. Beside the edited pictures of every input
+    stand two controls, matched to their mean luminance and contrast: the unedited picture, which went through the same
+    generator, and that of another input, drawn at random. An input's pictures are a block; blocks come in random order,
+    and within them the conditions in a balanced Latin square's.
 
     Args:
         results: A :class:`~vislens_interp.results.result.LensResult`, or several of the same unit and inputs at
