@@ -202,7 +202,8 @@ def main() -> None:
     command.add_argument("--neurons", type=int, default=20, help="how many of the list")
     args = command.parse_args()
     if args.part == "report":
-        publish(RESULTS / "closed_loop", *report(read_all(args.out, "neuron-*.json"), read_all(args.out, "speed-*.json")))
+        cells, speeds = (read_all(args.out, f"{name}-*.json") for name in ("neuron", "speed"))
+        publish(RESULTS / "closed_loop", *report(cells, speeds))
         return
     if args.data is None:
         command.error(f"{args.part} needs --data")

@@ -1,4 +1,7 @@
-"""How long the next block takes: 24 pictures at 64 px, by design and by the trials that there are."""
+"""How long the next block takes: 24 pictures at 64 px, by design and by the trials that there are.
+
+Every photograph of the history is shown twice, so that 600 trials are 300 pictures.
+"""
 
 import os
 import tempfile
@@ -8,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from benchmarks.closed_loop.animals import GRID, Laboratory, reported_neurons
+from benchmarks.closed_loop.report import DESIGNS, NEURON, PICTURES, REGION, SIDE, TRIALS
 from benchmarks.common import package as vl
 from benchmarks.common.cells import save_cell
 from benchmarks.common.provenance import provenance
 
-SIDE, PICTURES = 64, 24
-TRIALS = (60, 300, 600)
-"""That were told before a block is asked for."""
-DESIGNS = ("explore", "exploit", "mixed", "contrast")
-REGION = vl.Tuning("mixture", ("fine 0°", "blue"))
+GALLERY = 1000
+"""Photographs, the first of each set."""
+TUNING = vl.Tuning("mixture", ("fine 0°", "blue"))
 """Of the simulated region."""
 
 Answers = Callable[[list[int]], np.ndarray]
@@ -30,15 +31,15 @@ def neuron(lab: Laboratory, seed: int) -> tuple[Tensor, Any, Answers]:
     """Photographs of the first reported neuron's session, a backend that sees places, and Poisson counts."""
     name, number = reported_neurons()[0]
     animal = lab.animal(name, number, seed)
-    photographs = vl.resize(lab.gallery(name)[0].images, SIDE)
+    photographs = vl.resize(lab.gallery(name)[0].images[:GALLERY], SIDE)
     return photographs, vl.get_backend("embedded", size=SIDE, grid=GRID), animal.show
 
 
 def region(seed: int) -> tuple[Tensor, Any, Answers]:
     """The backend's reference photographs, and responses with as much noise as signal."""
     backend = vl.get_backend("embedded", size=SIDE)
-    photographs = backend.reference_images()
-    truth = vl.plant_tuning({"region": REGION}, photographs, 1.0).responses[:, 0].numpy()
+    photographs = backend.reference_images()[:GALLERY]
+    truth = vl.plant_tuning({"region": TUNING}, photographs, 1.0).responses[:, 0].numpy()
     draw = np.random.default_rng(seed)
     return photographs, backend, lambda rows: truth[rows] + draw.normal(size=len(rows))
 
@@ -51,7 +52,7 @@ def timings(photographs: Tensor, backend: Any, answers: Answers, folder: str, se
     told = 0
     for trials in TRIALS:
         while told < trials:
-            block = experiment.ask(TRIALS[0], "mixed" if told else "explore", made=0.0)
+            block = experiment.ask(TRIALS[0] // 2, "mixed" if told else "explore", made=0.0, repetitions=2)
             responses = answers([place[trial.source] for trial in block.trials])
             told += experiment.tell({one.trial_id: value for one, value in zip(block.trials, responses, strict=True)})
         for design in DESIGNS:
@@ -69,9 +70,11 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def measure(data: Path, out: Path, seed: int) -> None:
     """A file for the neuron and one for the region."""
-    for name, made in {"V4 neuron": lambda: neuron(Laboratory(data, out), seed), "region": lambda: region(seed)}.items():
+    works = {NEURON: lambda: neuron(Laboratory(data, out), seed), REGION: lambda: region(seed)}
+    for name, made in works.items():
         with tempfile.TemporaryDirectory() as folder:
-            rows = list(timings(*made(), folder, seed))
+            rows = []
+            for row in timings(*made(), folder, seed):
+                print(name, row, flush=True)
+                rows.append(row)
         save_cell(out / f"speed-{name.split()[-1]}.json", {"name": name, "rows": rows}, provenance(seed=seed))
-        for row in rows:
-            print(name, row, flush=True)

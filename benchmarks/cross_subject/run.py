@@ -95,7 +95,7 @@ class Source:
         found = {}
         for (name, (rows, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
             near = backend.retrieve(part, count=NEAREST + 1)
-            # The edited pictures are the gallery's first, each once; hashing them again and again took half of the time.
+            # The edited pictures are the gallery's first, each once: to hash them at every edit took half of the time.
             own = near.rows == torch.arange(len(part))[:, None]
             chosen = own.int().argsort(dim=1, stable=True)[:, :NEAREST]
             became, cosine = near.rows.gather(1, chosen), near.cosine.gather(1, chosen)
