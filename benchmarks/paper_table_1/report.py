@@ -25,6 +25,8 @@ BRAINACTIV, PATTERN = "ridge direction (BrainACTIV)", "ridge pattern"
 METHODS = (LANDSCAPE, SHIPPED, BRAINACTIV, PATTERN)
 BESIDE = {LANDSCAPE: 0, BRAINACTIV: 1}
 """Which of the paper's two numbers stands beside a method's."""
+COLUMNS = 8
+"""Of a table in the paper's form, at most."""
 
 
 def report(
@@ -73,15 +75,18 @@ def in_form(out: Path, name: str, targets: Sequence[str], paper: dict[str, Any])
     }
     if not kept:
         return []
-    rows = [["", *shown]]
-    for number, measure in enumerate((*(f"Δr {way}" for way in SIGN), "FID@2k")):
-        for method, place in BESIDE.items():
-            own = ["" if (one := kept.get((target, method))) is None else _plain(one, number) for target in shown]
-            rows.append([f"{measure}, {method}", *own])
-            rows.append(
-                ["in the paper", *(f"{paper[target][number][place]:.{1 if number == 2 else 3}f}" for target in shown)]
-            )
-    return [f"## {name}, in the paper's form", "", *table(rows)]
+    lines = [f"## {name}, in the paper's form", ""]
+    for start in range(0, len(shown), COLUMNS):
+        part = shown[start : start + COLUMNS]
+        rows = [["", *part]]
+        for number, measure in enumerate((*(f"Δr {way}" for way in SIGN), "FID@2k")):
+            for method, place in BESIDE.items():
+                own = ["" if (one := kept.get((target, method))) is None else _plain(one, number) for target in part]
+                rows.append([f"{measure}, {method}", *own])
+                digits = 1 if number == len(SIGN) else 3
+                rows.append(["in the paper", *(f"{paper[target][number][place]:.{digits}f}" for target in part)])
+        lines += table(rows)
+    return lines
 
 
 def _plain(kept: dict[str, Any], number: int) -> str:
