@@ -131,7 +131,7 @@ def by_groups(found: Results, angle: float) -> list[str]:
     )
     columns = {f"{pair[0]} to {pair[1]}, {pair[2]}": pair for pair in found.pairs() if pair[2] != SAME}
     cell = lambda label, way, pair: drawn_mean(found.groups[pair, "recorded", (label, way, angle)])  # noqa: E731
-    return [*lines, f"{said}.", "", *by_direction(found.groups, columns, cell)]
+    return [*lines, f"{said}.", "", *by_direction(found.groups, columns, cell), ""]
 
 
 def simulated(found: Results, angle: float) -> list[str]:
@@ -148,7 +148,7 @@ def simulated(found: Results, angle: float) -> list[str]:
             continue
         cell = lambda label, way, pair, v=view: drawn_mean(found.regions[pair, v, (label, way, angle)])  # noqa: E731
         lines += [f"Judged by {words}:", "", *by_direction(found.regions, columns, cell)]
-    return lines
+    return [*lines, ""]
 
 
 def encoders(found: Results) -> list[str]:
