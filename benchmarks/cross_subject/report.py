@@ -22,6 +22,7 @@ from benchmarks.cross_subject.judging import (
     Results,
     drawn_mean,
 )
+from benchmarks.cross_subject.made import made_lines, made_numbers
 from benchmarks.cross_subject.subjects import ANIMALS, REGIONS
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, METHODS, OURS, RANDOM, RIVALS, SHUFFLED, SIGN
 
@@ -35,7 +36,7 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
     found = Results(out)
     if not found.populations:
         raise FileNotFoundError(f"--out {out} holds no landscape that was judged yet; run `fit` first.")
-    kept = numbers(found, said, table_angle)
+    kept = numbers(found, out, said, table_angle)
     words = {None: "open", True: "met", False: "MISSED"}
     aims = sorted(findings(kept).aims, key=lambda aim: aim.met is True)
     differences = {}
@@ -55,7 +56,7 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
         angles=[line for way in SIGN for line in by_angle(found, way)],
         groups=by_groups(found, table_angle),
         simulated=simulated(found, table_angle),
-        encoders=encoders(found),
+        encoders=[*encoders(found), *made_lines(kept["made"])],
         excluded=found.excluded,
         source=provenance_line(said),
     )
@@ -162,7 +163,7 @@ def encoders(found: Results) -> list[str]:
     return ["## The encoders that judge, on their galleries", "", *table([head, *rows]), ""] if rows else []
 
 
-def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[str, Any]:
+def numbers(found: Results, out: Path, said: dict[str, Any], table_angle: float) -> dict[str, Any]:
     """What the JSON holds: value, lower and upper end of everything that is in the tables."""
     kept: dict[str, Any] = {"provenance": said, "table_angle": table_angle, "cells": found.cells}
     kept["sessions"] = sorted(found.sessions)
@@ -191,6 +192,7 @@ def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[st
         named(pair): {way: [round(one, 3) for one in found.neurons[pair, (OURS, way, table_angle)]] for way in SIGN}
         for pair in found.pairs()
     }
+    kept["made"] = made_numbers(out)
     kept["regions"] = [max(map(len, found.regions.values()), default=0), len(REGIONS)]
     for (pair, view, key), regions in found.regions.items():
         put("simulated", view, pair, key, drawn_mean(regions).ends)
@@ -223,6 +225,12 @@ def findings(numbers: dict[str, Any]) -> Findings:
             what = f"V4 population, edits at {angle}° judged by recordings of: {level}"
             spread = "95 % bootstrap over the judge's neurons, pictures"
             measures.append(measure(what, held[way], "SD", sample, way, spread))
+    for pair, held in numbers.get("made", {}).items():
+        for way in SIGN if len(set(pair.split(" to "))) == 2 else ():
+            text = (
+                f"Pictures made by the default generator, {pair}, other animal, {way}, {OURS}, judged by an encoder: "
+            )
+            aims.append(Aim(f"{text}{signed(held[OURS][way])} SD (wanted: above zero).", held[OURS][way][1] > 0))
     for pair in (SHARED, UNSHARED):
         for way in SIGN:
             if "simulated" not in numbers:

@@ -15,6 +15,7 @@ from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
 from benchmarks.common.provenance import RESULTS, provenance
 from benchmarks.common.v4_sessions import load_session
+from benchmarks.cross_subject.made import made_cells
 from benchmarks.cross_subject.report import report
 from benchmarks.cross_subject.subjects import ANIMALS, PICTURES, SIMULATED, Subject, simulated_subjects
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, FADE, LANDSCAPE, MEANS, OURS, PATTERN, SIGN, TWIN
@@ -163,6 +164,7 @@ def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
                 found = encoder_cell(subject, half, backbone, features[subject.session.name])
                 write_cell(path, said, found, time.monotonic() - began)
     edit_cells("group", real, out, said)
+    made_cells(real, backbone, features, out, said)
 
 
 def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> None:
