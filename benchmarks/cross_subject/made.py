@@ -1,10 +1,11 @@
 """Pictures that the default generator makes from one animal's landscape, judged by encoders of both animals.
 
 Nobody recorded responses to pictures that were made, so that encoders alone can judge these. They are few, for each
-takes a quarter of a second of a core: of one session of each animal, one half, one interval over pictures.
+takes a quarter of a second of a core: of every session one half, and intervals over pictures.
 """
 
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from benchmarks.common import package as vl
 from benchmarks.common.cells import read_all, save_cell
 from benchmarks.common.edit_methods import Recorded
 from benchmarks.common.tables import signed, table
-from benchmarks.cross_subject.subjects import ANIMALS, Subject
+from benchmarks.cross_subject.judging import LEVELS, animal_pair
+from benchmarks.cross_subject.subjects import Subject
 from benchmarks.v4_recorded.methods import BRAINACTIV, METHODS, OURS, RANDOM, SIGN
 
-SESSIONS = ("201025", "190925")
 SIDE, PICTURES, SEED = 128, 16, 0
 """Pixels of what is made, and how many pictures of each judge's gallery are edited."""
 COMPARED = (OURS, BRAINACTIV, RANDOM)
@@ -44,12 +45,11 @@ def judged_by(subject: Subject, backbone: vl.Backbone, features: vl.Features) ->
 
 def made_cells(subjects: list[Subject], backbone: vl.Backbone, features: Any, out: Path, said: dict[str, Any]) -> None:
     """A file a source, which learns from the first half of its pictures; the second ones are edited."""
-    chosen = [subject for subject in subjects if subject.name in SESSIONS]
-    todo = [subject for subject in chosen if not (out / f"made-{subject.name}.json").exists()]
-    if len(chosen) < len(SESSIONS) or not todo:
+    todo = [subject for subject in subjects if not (out / f"made-{subject.name}.json").exists()]
+    if not todo:
         return
     backend = vl.get_backend("embedded", size=SIDE, cache=out / "cache")
-    judges = {subject.name: judged_by(subject, backbone, features[subject.name]) for subject in chosen}
+    judges = {subject.name: judged_by(subject, backbone, features[subject.name]) for subject in subjects}
     for source in todo:
         began = time.monotonic()
         learnt = source.session.halves()[0]
@@ -58,7 +58,7 @@ def made_cells(subjects: list[Subject], backbone: vl.Backbone, features: Any, ou
         rows = []
         for label in COMPARED:
             method = METHODS[label]().fit(Recorded(["population"]), backend, photographs, population)
-            for subject in chosen:
+            for subject in subjects:
                 inputs = vl.resize(subject.session.images[subject.session.halves()[1][:PICTURES]], SIDE)
                 before = judges[subject.name](inputs)
                 for way, sign in SIGN.items():
@@ -71,15 +71,17 @@ def made_cells(subjects: list[Subject], backbone: vl.Backbone, features: Any, ou
 
 
 def made_numbers(out: Path) -> dict[str, Any]:
-    """Mean and ends by who learnt and who judged, method and direction."""
-    found: dict[str, Any] = {}
+    """Mean and ends by who learnt and who judged, method and direction; sessions are kept, pictures drawn."""
+    changes: dict[tuple[Any, str, str], list[list[float]]] = defaultdict(list)
     for cell in read_all(out, "made-*.json"):
-        source = cell["found"]["source"]
         for row in cell["found"]["rows"]:
-            one = vl.interval(np.array(row["change"])[None], levels=("image",))
-            ends = [round(float(value), 4) for value in (one.mean, one.low, one.high)]
-            pair = f"{ANIMALS[source]} to {ANIMALS[row['judge']]}"
-            found.setdefault(pair, {}).setdefault(row["method"], {})[row["direction"]] = ends
+            pair = animal_pair(cell["found"]["source"], row["judge"])
+            changes[pair, row["method"], row["direction"]].append(row["change"])
+    found: dict[str, Any] = {}
+    for (source, judge, level), method, way in sorted(changes, key=lambda key: (key[0][1], LEVELS.index(key[0][2]))):
+        one = vl.interval(np.array(changes[(source, judge, level), method, way]), levels=("image",))
+        ends = [round(float(value), 4) for value in (one.mean, one.low, one.high)]
+        found.setdefault(f"{source} to {judge}, {level}", {}).setdefault(method, {})[way] = ends
     return found
 
 
@@ -88,11 +90,10 @@ def made_lines(found: dict[str, Any]) -> list[str]:
     if not found:
         return []
     text = (
-        f"The landscape of session {' or '.join(SESSIONS)} edits {PICTURES} photographs of the judge's gallery through "
-        f"the backend `embedded` as shipped, at {SIDE} px. An encoder of the judge's other half reads the pictures; "
-        "change against the unedited photograph, in SDs of its predictions over its gallery, with a 95 % interval over "
-        "pictures. Where source and judge are one animal they are one session, and the encoder has learnt from the "
-        "recordings that organised the landscape."
+        f"The landscape of each session edits {PICTURES} photographs of each judge's gallery through the backend "
+        f"`embedded` as shipped, at {SIDE} px. An encoder of the judge's other half reads the pictures: change against "
+        "the unedited photograph, in SDs of its predictions over 200 pictures of its gallery, with a 95 % interval over "
+        "pictures."
     )
     lines = ["## Pictures made by the default generator, judged by encoders", "", text, ""]
     for way in SIGN:

@@ -176,7 +176,10 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
     assert verdicts == sorted(verdicts, key=lambda word: word == "met")
     found = page.findings(json.loads(json.dumps(kept)))
     assert len(found.aims) == 4 + 4 + 4 + 4
-    assert set(kept["made"]) == {f"{one} to {other}" for one in ("PE", "WE") for other in ("PE", "WE")}
+    assert list(kept["made"]) == [
+        *(f"{name}, {level}" for name, level in (("PE to PE", judging.SAME), ("WE to PE", judging.OTHER))),
+        *(f"{name}, {level}" for name, level in (("WE to WE", judging.SAME), ("PE to WE", judging.OTHER))),
+    ]
     for held in kept["made"].values():  # two pictures through a network of one layer: the direction alone is known
         assert sum(held[methods.OURS][way][0] for way in held[methods.OURS]) > 0
     assert "## Pictures made by the default generator, judged by encoders" in text
