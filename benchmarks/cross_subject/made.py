@@ -91,9 +91,9 @@ def made_lines(found: dict[str, Any]) -> list[str]:
         return []
     text = (
         f"The landscape of each session edits {PICTURES} photographs of each judge's gallery through the backend "
-        f"`embedded` at {SIDE} px, every method with its defaults. An encoder of the judge's other half reads them: change "
-        "against the unedited photograph, in SDs of its predictions over 200 pictures of its gallery, with a 95 % interval "
-        "over pictures."
+        f"`embedded` at {SIDE} px, every method with its defaults. An encoder of the judge's other half reads them: "
+        "change against the unedited photograph, in SDs of its predictions over 200 pictures of its gallery, with a "
+        "95 % interval over pictures."
     )
     lines = ["## Pictures made by the default generator, judged by encoders", "", text, ""]
     for way in SIGN:
