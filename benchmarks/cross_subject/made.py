@@ -79,7 +79,7 @@ def made_numbers(out: Path) -> dict[str, Any]:
             changes[pair, row["method"], row["direction"]].append(row["change"])
     found: dict[str, Any] = {}
     for (source, judge, level), method, way in sorted(changes, key=lambda key: (key[0][1], LEVELS.index(key[0][2]))):
-        one = vl.interval(np.array(changes[(source, judge, level), method, way]), levels=("image",))
+        one = vl.interval(np.array(changes[(source, judge, level), method, way]), levels=("image",), same_images=True)
         ends = [round(float(value), 4) for value in (one.mean, one.low, one.high)]
         found.setdefault(f"{source} to {judge}, {level}", {}).setdefault(method, {})[way] = ends
     return found
@@ -93,7 +93,7 @@ def made_lines(found: dict[str, Any]) -> list[str]:
         f"The landscape of each session edits {PICTURES} photographs of each judge's gallery through the backend "
         f"`embedded` at {SIDE} px, every method with its defaults. An encoder of the judge's other half reads them: "
         "change against the unedited photograph, in SDs of its predictions over 200 pictures of its gallery, with a "
-        "95 % interval over pictures."
+        "95 % interval over pictures, the sessions kept. The encoder's network (SqueezeNet) has no part in the making."
     )
     lines = ["## Pictures made by the default generator, judged by encoders", "", text, ""]
     for way in SIGN:

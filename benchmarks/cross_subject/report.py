@@ -226,10 +226,8 @@ def findings(numbers: dict[str, Any]) -> Findings:
             spread = "95 % bootstrap over the judge's neurons, pictures"
             measures.append(measure(what, held[way], "SD", sample, way, spread))
     for pair, held in numbers.get("made", {}).items():
-        for way in SIGN if len(set(pair.split(" to "))) == 2 else ():
-            text = (
-                f"Pictures made by the default generator, {pair}, other animal, {way}, {OURS}, judged by an encoder: "
-            )
+        for way in SIGN if pair.endswith(OTHER) else ():
+            text = f"Pictures made by the default generator, {pair}, {way}, {OURS}, judged by encoders: "
             aims.append(Aim(f"{text}{signed(held[OURS][way])} SD (wanted: above zero).", held[OURS][way][1] > 0))
     for pair in (SHARED, UNSHARED):
         for way in SIGN:
