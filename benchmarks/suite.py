@@ -92,7 +92,7 @@ SUITE = (
         reads=True,
         published=True,
     ),
-    Benchmark("closed_loop", (f"run run {FILES}", "run report --out {out}"), published=True),
+    Benchmark("closed_loop", (f"run run {FILES}", f"run speed {FILES}", "run report --out {out}"), published=True),
     Benchmark("cross_subject", (f"run fit {FILES}", "run report --out {out}"), reads=True, published=True),
     Benchmark(
         "peers", tuple(f"run {part} {FILES}" for part in ("paint", "paint --setting default", "landscape", "report"))

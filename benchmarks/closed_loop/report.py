@@ -13,6 +13,12 @@ LANDSCAPE_BUDGETS = BUDGETS[-2:]
 """A landscape refuses fewer than 200 images."""
 LOOP, RANDOM, SO_FAR = "Experiment", "random photographs", "best photographs so far"
 LANDSCAPE, RIDGE, RIDGE_LOOP, CMA_ES = "landscape, fitted once", "ridge, fitted once", "ridge loop", "CMA-ES"
+SIDE, PICTURES, SECONDS = 64, 24, 10
+"""Of a block whose time is measured, and what it may take."""
+NEURON, REGION = "V4 neuron", "simulated region"
+TRIALS = (60, 300, 600)
+"""That were told before such a block."""
+DESIGNS = ("explore", "exploit", "mixed", "contrast")
 RIVALS = (RANDOM, SO_FAR, LANDSCAPE, RIDGE, RIDGE_LOOP, CMA_ES)
 
 
@@ -45,10 +51,49 @@ def checks(cells: list[dict[str, Any]]) -> dict[str, bool | None]:
     return found
 
 
-def report(cells: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+def speed_lines(speeds: list[dict[str, Any]]) -> list[str]:
+    """Seconds of a block, by what is recorded, design and trials."""
+    if not speeds:
+        return []
+    said = speeds[0]["provenance"]
+    text = (
+        f"`ask({PICTURES})`: seconds (CPU seconds of {said['threads']} thread; load of the machine, the processes that "
+    )
+    text += (
+        f"wanted one of its {said['cpus']} cores meanwhile). Of the pictures that are no controls the backend makes "
+    )
+    text += f"half, at {SIDE} px; files have 512 px, as by default."
+    lines = [f"## Seconds of a block of {PICTURES} at {SIDE} px", "", text, ""]
+    for cell in speeds:
+        opened, *blocks = cell["found"]["rows"]
+        found = {(row["what"], row["trials"]): row for row in blocks}
+        rows = [[design, *(_shown(found[design, trials]) for trials in TRIALS)] for design in DESIGNS]
+        title = f"{cell['found']['name']}, {opened['pictures']} photographs; to open the experiment {_shown(opened)}:"
+        lines += [title, "", *table([["design", *(f"after {trials} trials" for trials in TRIALS)], *rows])]
+    return [*lines, provenance_line(said), ""]
+
+
+def _shown(row: dict[str, Any]) -> str:
+    return f"{row['seconds']:.1f} ({row['cpu']:.1f}; {row['load']:.0f})"
+
+
+def speed_check(speeds: list[dict[str, Any]]) -> dict[str, bool | None]:
+    """Whether every block came in time; None where it did not, but the cores were at other work for the rest of it."""
+    rows = [row for cell in speeds for row in cell["found"]["rows"][1:]]
+    if not rows:
+        return {}
+    seconds, cpu, load = (max(row[name] for row in rows) for name in ("seconds", "cpu", "load"))
+    text = (
+        f"A block of {PICTURES} at {SIDE} px takes at most {SECONDS} s: of {len(rows)} the slowest took {seconds:.1f} s"
+    )
+    text += f" on a machine with a load of up to {load:.0f}, and {cpu:.1f} s of one core."
+    return {text: True if seconds <= SECONDS else None if cpu <= SECONDS else False}
+
+
+def report(cells: list[dict[str, Any]], speeds: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     if not cells:
         raise FileNotFoundError("--out holds no neuron yet; run `run` first.")
-    said, held = cells[0]["provenance"], checks(cells)
+    said, held = cells[0]["provenance"], checks(cells) | speed_check(speeds)
     best, count, spread = (
         over_units(np.array([cell["found"][key] for cell in cells])).mean for key in ("best", "mean_count", "sd_count")
     )
@@ -66,7 +111,7 @@ def report(cells: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
             known = {budget: signed(over_units(scores(cells, method, budget, which))) for budget in budgets_of(method)}
             rows.append([method, *(known.get(budget, "") for budget in BUDGETS)])
         lines += [f"## {what}", "", *table(rows)]
-    lines += [provenance_line(said), ""]
+    lines += [*speed_lines(speeds), provenance_line(said), ""]
     measures = [
         measure(f"{method}, nine photographs after {budget} trials", over_units(scores(cells, method, budget, 1)), "SD",
                 f"{len(cells)} V4 neurons")
@@ -79,4 +124,5 @@ def report(cells: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     }
     return "\n".join(lines), {
         "provenance": said, "checks": held, "measures": stated_measures(measures), "neurons": each,
+        "speed": {cell["found"]["name"]: cell["found"]["rows"] for cell in speeds},
     }  # fmt: skip

@@ -22,6 +22,7 @@ from benchmarks.closed_loop.report import (
     SO_FAR,
     report,
 )
+from benchmarks.closed_loop.speed import measure
 from benchmarks.common import package as vl
 from benchmarks.common.cells import publish, read_all, refuse_other_settings, save_cell
 from benchmarks.common.command import parser
@@ -197,16 +198,20 @@ def run(data: Path, out: Path, work: list[tuple[str, int]], seed: int) -> None:
 
 
 def main() -> None:
-    command = parser(__doc__, "--data", "--out", "--seed", "--threads", parts=("run", "report"))
+    command = parser(__doc__, "--data", "--out", "--seed", "--threads", parts=("run", "speed", "report"))
     command.add_argument("--neurons", type=int, default=20, help="how many of the list")
     args = command.parse_args()
     if args.part == "report":
-        publish(RESULTS / "closed_loop", *report(read_all(args.out, "neuron-*.json")))
+        cells, speeds = (read_all(args.out, f"{name}-*.json") for name in ("neuron", "speed"))
+        publish(RESULTS / "closed_loop", *report(cells, speeds))
         return
     if args.data is None:
-        command.error("run needs --data")
+        command.error(f"{args.part} needs --data")
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.part == "speed":
+        measure(args.data, args.out, args.seed)
+        return
     run(args.data, args.out, reported_neurons()[: args.neurons], args.seed)
 
 

@@ -69,17 +69,22 @@ def ran_at(sources: Iterable[Mapping[str, Any]]) -> str:
     return f"{', '.join(commits)} on {', '.join(sorted({one['device'] for one in sources}))}"
 
 
-def against_rivals(differences: Iterable[tuple[str, Sequence[float]]], counted: str = "") -> list[str]:
-    """Where ours wins, ties or loses, losses first: sentences, and the mean and ends of ours minus a rival's."""
-    found: dict[str, list[str]] = {"Ours loses": [], "Neither way": [], "Ours wins": []}
-    for text, (mean, low, high) in differences:
-        title = "Neither way" if low <= 0 <= high else "Ours wins" if mean > 0 else "Ours loses"
-        found[title].append(f"- {text}")
-    total = sum(map(len, found.values()))
-    lines: list[str] = []
-    for title, items in found.items():
-        lines += [f"**{title}** in {len(items)} of {total} comparisons{counted}:", *(items or ["- none"]), ""]
-    return lines
+def against_rivals(differences: Mapping[tuple[str, str, float], Sequence[float]], counted: str = "") -> list[str]:
+    """Ours minus each rival's: how often it loses, wins or neither, and a table with what it loses in bold.
+
+    Args:
+        differences: Mean and ends by rival, direction and edit angle.
+        counted: Said after the number of comparisons, such as `` (paired, SDs)``.
+    """
+    lost = [key for key, (_, _, high) in differences.items() if high < 0]
+    won = sum(low > 0 for _, low, _ in differences.values())
+    shown = {key: f"**{signed(value)}**" if key in lost else signed(value) for key, value in differences.items()}
+    rows = dict.fromkeys((rival, way) for rival, way, _ in differences)
+    angles = list(dict.fromkeys(angle for *_, angle in differences))
+    head = ["ours minus", "direction", *(f"{angle:.0f}°" for angle in angles)]
+    text = f"**Ours loses in {len(lost)} of {len(differences)} comparisons**{counted}, wins in {won}, and "
+    text += "in the others the interval holds 0. Losses are bold."
+    return [text, "", *table([head, *([*row, *(shown[*row, angle] for angle in angles)] for row in rows)])]
 
 
 def angles_table(labels: Iterable[str], angles: Sequence[float], cell: Any, *columns: str) -> list[str]:

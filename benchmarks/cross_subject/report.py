@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.common.findings import Aim, Findings, measure
 from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import against_rivals, angles_table, fill, signed, table, table_text
+from benchmarks.common.tables import against_rivals, angles_table, fill, signed, table
 from benchmarks.cross_subject.judging import (
     OTHER,
     OWN,
@@ -22,6 +22,7 @@ from benchmarks.cross_subject.judging import (
     Results,
     drawn_mean,
 )
+from benchmarks.cross_subject.made import made_lines, made_numbers
 from benchmarks.cross_subject.subjects import ANIMALS, REGIONS
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, METHODS, OURS, RANDOM, RIVALS, SHUFFLED, SIGN
 
@@ -35,13 +36,13 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
     found = Results(out)
     if not found.populations:
         raise FileNotFoundError(f"--out {out} holds no landscape that was judged yet; run `fit` first.")
-    kept = numbers(found, said, table_angle)
+    kept = numbers(found, out, said, table_angle)
     words = {None: "open", True: "met", False: "MISSED"}
     aims = sorted(findings(kept).aims, key=lambda aim: aim.met is True)
-    differences = []
+    differences = {}
     for rival, way, angle in itertools.product(RIVALS, SIGN, ANGLES):
         ours, theirs = (found.over_animals(OTHER, "recorded", (label, way, angle)) for label in (OURS, rival))
-        differences.append((f"{way} at {angle:.0f}° {ours - theirs} against {rival}", (ours - theirs).ends))
+        differences[rival, way, angle] = (ours - theirs).ends
     text = fill(
         __file__,
         "page",
@@ -55,18 +56,25 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
         angles=[line for way in SIGN for line in by_angle(found, way)],
         groups=by_groups(found, table_angle),
         simulated=simulated(found, table_angle),
-        encoders=encoders(found),
+        encoders=[*encoders(found), *made_lines(kept["made"])],
         excluded=found.excluded,
         source=provenance_line(said),
     )
     return text, kept
 
 
-def rows_of(held: Iterable[Any], columns: Sequence[tuple[str, Any]], cell: Callable[..., Any]) -> list[list[str]]:
-    """Methods by columns of a direction and a pair; ``cell(label, way, pair)`` is what stands there."""
+def by_direction(
+    held: Iterable[Any], columns: dict[str, Any], cell: Callable[..., Any], zero: Sequence[str] = ()
+) -> list[str]:
+    """A table a direction: methods by columns; ``cell(label, way, column)`` is what stands there, ``zero`` below."""
     there = {key[2][0] for key in held}
     labels = [label for label in METHODS if label in there]
-    return [[label, *(str(cell(label, *column)) for column in columns)] for label in labels]
+    lines = []
+    for way in SIGN:
+        rows = [[label, *(str(cell(label, way, column)) for column in columns.values())] for label in labels]
+        rows += [[*zero, *[""] * (len(columns) - 1)]] if zero else []
+        lines += table([[way, *columns], *rows])
+    return lines
 
 
 def shares(found: Results, angle: float) -> list[str]:
@@ -96,12 +104,10 @@ def table_2(found: Results, angle: float) -> list[str]:
             continue
         lines += [f"## Judged by {VIEWS[view]}, at {angle:.0f}°", ""]
         for judged in sorted(set(ANIMALS.values())):
-            columns = [(way, pair) for way in SIGN for pair in found.pairs() if pair[1] == judged]
+            columns = {f"from {pair[0]}, {pair[2]}": pair for pair in found.pairs() if pair[1] == judged}
             cell = lambda label, way, pair, view=view: found.populations[pair, view, (label, way, angle)]  # noqa: E731
-            head = ["method", *(f"{way}: from {pair[0]}, {pair[2]}" for way, pair in columns)]
-            zero = "| α = 0 | 0 by definition" + " |" * len(columns)
-            rows = table_text([head, *rows_of(found.populations, columns, cell)])
-            lines += [f"Judge: animal {judged}.", "", rows, zero, ""]
+            zero = ("α = 0", "0 by definition")
+            lines += [f"Judge: animal {judged}.", "", *by_direction(found.populations, columns, cell, zero)]
     return lines
 
 
@@ -124,10 +130,9 @@ def by_groups(found: Results, angle: float) -> list[str]:
     said = (
         "Disjoint random groups of a session's neurons are the units, drawn first; then the judge's neurons, pictures"
     )
-    columns = [(way, pair) for way in SIGN for pair in found.pairs() if pair[2] != SAME]
-    head = ["method", *(f"{way}: {pair[0]} to {pair[1]}, {pair[2]}" for way, pair in columns)]
+    columns = {f"{pair[0]} to {pair[1]}, {pair[2]}": pair for pair in found.pairs() if pair[2] != SAME}
     cell = lambda label, way, pair: drawn_mean(found.groups[pair, "recorded", (label, way, angle)])  # noqa: E731
-    return [*lines, f"{said}.", "", *table([head, *rows_of(found.groups, columns, cell)]), ""]
+    return [*lines, f"{said}.", "", *by_direction(found.groups, columns, cell), ""]
 
 
 def simulated(found: Results, angle: float) -> list[str]:
@@ -137,14 +142,13 @@ def simulated(found: Results, angle: float) -> list[str]:
     units = max(len(regions) for regions in found.regions.values())
     lines = [f"## Simulated subjects, {units} of {len(REGIONS)} regions, at {angle:.0f}°", ""]
     lines += ["Units are regions, in the order of their list, drawn first, then pictures.", ""]
-    columns = [(way, pair) for way in SIGN for pair in (SELF, SHARED, UNSHARED)]
+    columns = {pair: pair for pair in (SELF, SHARED, UNSHARED)}
     for view, words in VIEWS.items():
         if (SHARED, view, (OURS, "increase", angle)) not in found.regions:
             lines += [f"Not judged yet by {words}.", ""]
             continue
         cell = lambda label, way, pair, v=view: drawn_mean(found.regions[pair, v, (label, way, angle)])  # noqa: E731
-        head = ["method", *(f"{way}: {pair}" for way, pair in columns)]
-        lines += [f"Judged by {words}:", "", *table([head, *rows_of(found.regions, columns, cell)])]
+        lines += [f"Judged by {words}:", "", *by_direction(found.regions, columns, cell)]
     return [*lines, ""]
 
 
@@ -159,7 +163,7 @@ def encoders(found: Results) -> list[str]:
     return ["## The encoders that judge, on their galleries", "", *table([head, *rows]), ""] if rows else []
 
 
-def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[str, Any]:
+def numbers(found: Results, out: Path, said: dict[str, Any], table_angle: float) -> dict[str, Any]:
     """What the JSON holds: value, lower and upper end of everything that is in the tables."""
     kept: dict[str, Any] = {"provenance": said, "table_angle": table_angle, "cells": found.cells}
     kept["sessions"] = sorted(found.sessions)
@@ -188,6 +192,7 @@ def numbers(found: Results, said: dict[str, Any], table_angle: float) -> dict[st
         named(pair): {way: [round(one, 3) for one in found.neurons[pair, (OURS, way, table_angle)]] for way in SIGN}
         for pair in found.pairs()
     }
+    kept["made"] = made_numbers(out)
     kept["regions"] = [max(map(len, found.regions.values()), default=0), len(REGIONS)]
     for (pair, view, key), regions in found.regions.items():
         put("simulated", view, pair, key, drawn_mean(regions).ends)
@@ -220,6 +225,10 @@ def findings(numbers: dict[str, Any]) -> Findings:
             what = f"V4 population, edits at {angle}° judged by recordings of: {level}"
             spread = "95 % bootstrap over the judge's neurons, pictures"
             measures.append(measure(what, held[way], "SD", sample, way, spread))
+    for pair, held in numbers.get("made", {}).items():
+        for way in SIGN if pair.endswith(OTHER) else ():
+            text = f"Pictures made by the default generator, {pair}, {way}, {OURS}, judged by encoders: "
+            aims.append(Aim(f"{text}{signed(held[OURS][way])} SD (wanted: above zero).", held[OURS][way][1] > 0))
     for pair in (SHARED, UNSHARED):
         for way in SIGN:
             if "simulated" not in numbers:

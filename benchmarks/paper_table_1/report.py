@@ -12,14 +12,21 @@ from benchmarks.common import package as vl
 from benchmarks.common.cells import read
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import fill, signed, table_text
+from benchmarks.common.tables import fill, signed, table, table_text
 
-PUBLISHED: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("paper.toml").read_text(encoding="utf-8"))
+TABLES: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(
+    Path(__file__).with_name("paper.toml").read_text(encoding="utf-8")
+)
+PUBLISHED = {
+    kind: {name: row for one in tables.values() for name, row in one.items()} for kind, tables in TABLES.items()
+}
 LANDSCAPE, SHIPPED = "the paper's landscape", "the landscape with this backend's settings"
 BRAINACTIV, PATTERN = "ridge direction (BrainACTIV)", "ridge pattern"
 METHODS = (LANDSCAPE, SHIPPED, BRAINACTIV, PATTERN)
 BESIDE = {LANDSCAPE: 0, BRAINACTIV: 1}
 """Which of the paper's two numbers stands beside a method's."""
+COLUMNS = 8
+"""Of a table in the paper's form, at most."""
 
 
 def report(
@@ -52,8 +59,43 @@ def report(
         "page",
         **settings | {"where": where, "units": units, "parted": parted},
         rows=table_text(rows),
+        forms=[line for name, paper in TABLES[settings["kind"]].items() for line in in_form(out, name, targets, paper)],
         source=provenance_line(said),
     )
+
+
+def in_form(out: Path, name: str, targets: Sequence[str], paper: dict[str, Any]) -> list[str]:
+    """One of the paper's tables in its form: regions or channels aside, and every row of the paper below ours."""
+    shown = [target for target in targets if target in paper]
+    kept = {
+        (target, method): read(path)
+        for target in shown
+        for method in BESIDE
+        if (path := out / f"{target}-{METHODS.index(method)}.json").is_file()
+    }
+    if not kept:
+        return []
+    lines = [f"## {name}, in the paper's form", ""]
+    for start in range(0, len(shown), COLUMNS):
+        part = shown[start : start + COLUMNS]
+        rows = [["", *part]]
+        for number, measure in enumerate((*(f"Δr {way}" for way in SIGN), "FID@2k")):
+            for method, place in BESIDE.items():
+                own = ["" if (one := kept.get((target, method))) is None else _plain(one, number) for target in part]
+                rows.append([f"{measure}, {method}", *own])
+                digits = 1 if number == len(SIGN) else 3
+                rows.append(["in the paper", *(f"{paper[target][number][place]:.{digits}f}" for target in part)])
+        lines += table(rows)
+    return lines
+
+
+def _plain(kept: dict[str, Any], number: int) -> str:
+    """A number as the paper gives it: Δr of a direction, or the FID."""
+    if number == len(SIGN):
+        return "–" if kept["fid"] is None else f"{kept['fid']:.1f}"
+    answers = kept["responses"]
+    change = torch.tensor(answers[list(SIGN)[number]]) - torch.tensor(answers["input"])
+    return f"{change.double().mean():.3f}"
 
 
 def cells(kept: dict[str, Any], beside: list[float] | None) -> list[str]:

@@ -97,11 +97,11 @@ def natural_cells(cells: list[dict[str, Any]], label: str) -> list[str]:
 
 
 def verdict(changes: dict[Any, np.ndarray], labels: list[str]) -> list[str]:
-    """Where ours wins, ties or loses against each rival, in plain words, losses first."""
-    differences = []
+    """Where ours wins, ties or loses against each rival."""
+    differences = {}
     for rival, way, angle in itertools.product([label for label in RIVALS if label in labels], SIGN, ANGLES):
         one = vl.paired_difference(changes[OURS, way, angle], changes[rival, way, angle], levels=("unit",))
-        differences.append((f"{way} at {angle:.0f}° {one} against {rival}", (one.mean, one.low, one.high)))
+        differences[rival, way, angle] = one.mean, one.low, one.high
     return against_rivals(differences, " (paired, SDs)")
 
 

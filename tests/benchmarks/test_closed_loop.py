@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.closed_loop import run
+from benchmarks.closed_loop import run, speed
 from benchmarks.closed_loop.animals import Animal, reported_neurons, tuning_neurons
-from benchmarks.closed_loop.report import BUDGETS, LANDSCAPE, LOOP, RANDOM, RIVALS, budgets_of, report
+from benchmarks.closed_loop.report import (
+    BUDGETS,
+    DESIGNS,
+    LANDSCAPE,
+    LOOP,
+    NEURON,
+    RANDOM,
+    RIVALS,
+    TRIALS,
+    budgets_of,
+    report,
+)
 
 
 @pytest.fixture
@@ -76,7 +87,7 @@ def cells(**levels):
 
 
 def test_the_page_says_failures_first():
-    text, numbers = report(cells(**{LOOP: 1.5, RANDOM: 1.0, LANDSCAPE: 2.0}))
+    text, numbers = report(cells(**{LOOP: 1.5, RANDOM: 1.0, LANDSCAPE: 2.0}), [])
     failed, held = text.split("**What holds.**")
     assert (
         "With 300 trials the Experiment's nine photographs reach those of the landscape fitted once on 600: -0.50"
@@ -87,4 +98,32 @@ def test_the_page_says_failures_first():
     assert sum(met is False for met in numbers["checks"].values()) == 2  # the aim, and the landscape
     assert numbers["neurons"][LOOP][str(BUDGETS[0])] == [1.5, 1.51, 1.52, 1.53]
     with pytest.raises(FileNotFoundError, match="holds no neuron yet"):
-        report([])
+        report([], [])
+
+
+@pytest.mark.parametrize(("seconds", "cpu", "met"), [(9.0, 3.0, True), (20.0, 3.0, None), (20.0, 12.0, False)])
+def test_seconds_of_a_block_are_said(seconds, cpu, met):
+    one = {"seconds": 1.0, "cpu": 1.0, "load": 2.0}
+    rows = [{"what": "open", "pictures": 50, **one}]
+    rows += [{"what": design, "trials": trials, **one} for trials in TRIALS for design in DESIGNS]
+    rows[-1] |= {"seconds": seconds, "cpu": cpu}
+    speeds = [{"provenance": cells()[0]["provenance"], "found": {"name": NEURON, "rows": rows}}]
+    text, numbers = report(cells(), speeds)
+    (check,) = [claim for claim in numbers["checks"] if claim.startswith("A block of 24 at 64 px takes at most 10 s")]
+    assert numbers["checks"][check] is met
+    assert f"the slowest took {seconds:.1f} s" in check
+    last = next(line for line in text.splitlines() if line.startswith(f"| {DESIGNS[-1]} |"))
+    assert last.endswith(f"| {seconds:.1f} ({cpu:.1f}; 2) |")
+
+
+def test_blocks_are_timed_after_the_trials_that_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "TRIALS", (8, 16))
+    draw = torch.Generator().manual_seed(0)
+    images, x = torch.rand(150, 3, 8, 8, generator=draw), torch.randn(150, 4, generator=draw)
+    shown = []
+    answers = lambda rows: shown.append(len(rows)) or x[rows, 0].numpy()  # noqa: E731
+    found = list(speed.timings(images, run.Trials(images, x).backend, answers, str(tmp_path), 0))
+    assert [row["what"] for row in found] == ["open", *DESIGNS, *DESIGNS]
+    assert [row["trials"] for row in found[1:]] == [8] * 4 + [16] * 4
+    assert sum(shown) == 16
+    assert all(row["cpu"] >= 0 and row["seconds"] > 0 for row in found)

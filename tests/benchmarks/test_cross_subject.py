@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.common import v4_sessions as v4_data
-from benchmarks.cross_subject import judging, subjects
+from benchmarks.cross_subject import judging, made, subjects
 from benchmarks.cross_subject import report as page
 from benchmarks.cross_subject import run as cross_subject
 from benchmarks.v4_recorded import methods
@@ -147,6 +147,8 @@ def small(monkeypatch):
     monkeypatch.setattr(cross_subject, "LATENT_DIM", 8)
     monkeypatch.setattr(cross_subject, "GROUP_METHODS", (methods.OURS, methods.MEANS))
     monkeypatch.setattr(cross_subject, "GROUPS", 2)
+    monkeypatch.setattr(made, "PICTURES", 2)
+    monkeypatch.setattr(made, "SIDE", 32)
 
 
 def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small, tmp_path):
@@ -155,6 +157,7 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
     assert len(list(tmp_path.glob("judge-*.json"))) == 2 * 2 + 3
     sources = sorted(tmp_path.glob("source-*.json"))
     assert len(sources) == 2 * 2 * 2 * (1 + 2) + 3 * 3
+    sources += [tmp_path / f"made-{name}.json" for name in SESSIONS]
     before = [path.stat().st_mtime_ns for path in sources]
     cross_subject.fit(data, tmp_path, said, list(SESSIONS))
     assert [path.stat().st_mtime_ns for path in sources] == before
@@ -172,7 +175,14 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
     verdicts = [line.split("**")[1] for line in text.splitlines() if line.startswith(("- **met", "- **MISSED"))]
     assert verdicts == sorted(verdicts, key=lambda word: word == "met")
     found = page.findings(json.loads(json.dumps(kept)))
-    assert len(found.aims) == 4 + 4 + 4
+    assert len(found.aims) == 4 + 4 + 4 + 4
+    assert list(kept["made"]) == [
+        *(f"{name}, {level}" for name, level in (("PE to PE", judging.SAME), ("WE to PE", judging.OTHER))),
+        *(f"{name}, {level}" for name, level in (("WE to WE", judging.SAME), ("PE to WE", judging.OTHER))),
+    ]
+    for held in kept["made"].values():  # two pictures through a network of one layer: the direction alone is known
+        assert sum(held[methods.OURS][way][0] for way in held[methods.OURS]) > 0
+    assert "## Pictures made by the default generator, judged by encoders" in text
     assert {measure.direction for measure in found.measures} == {"increase", "decrease"}
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from benchmarks.paper_table_1 import report as page
 from benchmarks.paper_table_1 import run as table
 from vislens_interp.brain import simulate_algonauts, simulate_brainactiv, simulate_things_eeg
 from vislens_interp.metrics.realism import frechet_distance
@@ -35,6 +36,11 @@ def test_nsd_from_end_to_end(nsd, tmp_path, capsys):
     assert "/ +1.052" in rows[0]
     assert "/ -0.660" in rows[0]
     assert "| not measured / 173.7 |" in rows[0]
+    form = text[text.index("## Table 1a, in the paper's form") :].splitlines()
+    assert form[2].split(" | ") == ["| ", "OFA |"]
+    assert form[5] == "| in the paper | 1.052 |"
+    assert "| in the paper | 173.7 |" in form
+    assert "Table S1" not in text  # none of its regions was asked for
     assert text[text.index("# ") :].startswith("# Table 1, SIMULATED data in the layout of NSD")
     assert "220 training images, 3 test images (the images that all subjects saw are the test part)" in text
     assert (tmp_path / "table_1.md").read_text(encoding="utf-8") in text
@@ -102,3 +108,18 @@ def test_fid_of_the_originals_twice_against_both_directions():
 def test_no_weights_for_fid(tmp_path):
     with pytest.raises(FileNotFoundError, match="--inception .*none.pth: no such file; expected torch-fidelity's"):
         table.main(["--nsd", "x", "--out", str(tmp_path), "--inception", str(tmp_path / "none.pth")])
+
+
+def test_table_s1_stands_in_parts_of_eight_as_printed(tmp_path):
+    regions = list(page.TABLES["nsd"]["Table S1"])
+    answers = {"input": [0.0, 1.0], "control": [0.0, 1.0], "increase": [1.0, 2.5], "decrease": [-1.0, 0.0]}
+    for region in regions:
+        for method in page.BESIDE:
+            path = tmp_path / f"{region}-{page.METHODS.index(method)}.json"
+            path.write_text(json.dumps({"responses": answers, "fid": 12.34}))
+    lines = page.in_form(tmp_path, "Table S1", [*regions, "OFA"], page.TABLES["nsd"]["Table S1"])
+    heads = [line for line in lines if line.startswith("|  |")]
+    assert heads == [f"|  | {' | '.join(part)} |" for part in (regions[:8], regions[8:])]
+    assert f"| Δr increase, {page.LANDSCAPE} | {' | '.join(['1.250'] * 8)} |" in lines
+    assert f"| FID@2k, {page.BRAINACTIV} | {' | '.join(['12.3'] * 8)} |" in lines
+    assert lines.count(next(line for line in lines if line.startswith("| in the paper | 0.257 |"))) == 1

@@ -102,7 +102,7 @@ def test_recordings_judge_edits(data, small, tmp_path, monkeypatch):
         ]
         assert min(change) > 0.3
     text, numbers = recorded_report.report(tmp_path, said, tune=False)
-    assert text.index("**Ours loses**") < text.index("**Ours wins**") < text.index("## Increase")
+    assert text.index("**Ours loses in ") < text.index("| ours minus |") < text.index("## Increase")
     assert numbers["neurons"] == {"201025": [0, 1]}
     before = paths[0].stat().st_mtime_ns
     v4_recorded.run(data, tmp_path, said, tune=False, neurons=None, sessions=["201025"])
@@ -126,8 +126,9 @@ def test_what_loses_is_said_first():
                 shift = 1.0 if label == methods.PATTERN else 0.0
                 changes[label, way, angle] = rng.normal(size=30) * 0.1 + shift
     lines = recorded_report.verdict(changes, list(methods.METHODS))
-    assert lines[0].startswith("**Ours loses** in 10 of 40")
-    assert all("ridge pattern" in line for line in lines[1:11])
+    assert lines[0].startswith("**Ours loses in 10 of 40 comparisons** (paired, SDs), wins in ")
+    assert [line.split(" | ")[0][2:] for line in lines[4:12] if line.count("**") == 10] == [methods.PATTERN] * 2
+    assert sum(line.count("**") for line in lines[2:]) == 20
 
 
 def test_pixels_are_the_picture_itself():

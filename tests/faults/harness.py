@@ -46,6 +46,7 @@ def child(work: Callable[[], object]) -> int:
         return pid
     code = 0
     try:
+        torch.set_num_threads(1)  # a pool of threads does not come along: the child would wait for it for ever
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         work()
     except OSError as error:

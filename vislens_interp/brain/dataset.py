@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
-from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets
+from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets, row_parts
 from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
 from vislens_interp.pairing import pairing_text
@@ -210,14 +210,15 @@ class BrainDataset(Tabular):
 
     def summary(self) -> str:
         """What there is, and how responses were paired with images, in a few lines."""
-        shown = self.counts.amax(1)
+        shown = torch.cat([(~part.isnan()).sum(1).amax(1) for part in row_parts(self.responses)])
+        first_and_last = self.responses[[0, -1]].nanmean(1)
         return "\n".join(
             [
                 repr(self),
                 f"repetitions: {int(shown.min())} to {int(shown.max())} an image",
                 f"targets: {', '.join(self.targets[:8])}" + (", ..." if len(self.targets) > 8 else ""),
                 f"pairing: {self.pairing or 'rows of responses are rows of images, as they were given'}",
-                f"pairs: {pairing_text(self.mean_responses(), self.names)}",
+                f"pairs: {pairing_text(first_and_last, self.names)}",
             ]
         )
 
@@ -246,7 +247,7 @@ class BrainDataset(Tabular):
 
     def mean_responses(self) -> Tensor:
         """(N, K) responses averaged over the repetitions that there are; NaN where there is none."""
-        return self.responses.nanmean(1)
+        return torch.cat([part.nanmean(1) for part in row_parts(self.responses)])
 
     def noise_ceiling(self, form: Form = "split_half", *, draws: int = 100, seed: int = 0) -> NoiseCeiling:
         """How well a perfect model could predict :meth:`mean_responses`; ValueError without repetitions.

@@ -51,6 +51,11 @@ def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: 
     return responses
 
 
+def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
+    """(N, R, K) in parts of a few rows: what is looked at all at once would be several times as much memory."""
+    return responses.split(max(1, CHUNK_NUMBERS // max(1, responses.shape[1] * responses.shape[2])))
+
+
 def check_targets(targets: Sequence[str]) -> list[str]:
     """Refuse no names, and names that come twice."""
     if isinstance(targets, str):
@@ -79,8 +84,7 @@ def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
             f"responses has shape {shape}, {shape[2]} columns, for {len(targets)} targets; expected one column each."
         )
     seen = torch.zeros(shape[2], dtype=torch.bool)
-    step = max(1, CHUNK_NUMBERS // max(1, shape[1] * shape[2]))
-    for part in responses.split(step):  # all at once would be several times as much memory
+    for part in row_parts(responses):
         if part.isinf().any():
             raise ValueError(
                 "responses holds infinite values; expected numbers, with NaN where one is absent. Mend them."

@@ -59,6 +59,15 @@ def read_epochs(
         ImportError: MNE is not installed.
         FileNotFoundError, KeyError, TypeError, ValueError: A file, a column, a channel or a picture is missing or
             cannot be read, or a window reaches beyond the epochs.
+
+    >>> import mne, pandas as pd, torch
+    >>> from vislens_interp.brain import BrainDataset
+    >>> info, table = mne.create_info(["PO7", "PO8"], 100.0, "eeg"), pd.DataFrame({"picture": ["a", "b", "a"]})
+    >>> epochs = mne.EpochsArray(np.full((3, 2, 40), 2e-6), info, tmin=-0.1, metadata=table, verbose="error")
+    >>> pictures = torch.rand(2, 3, 8, 8)
+    >>> data = BrainDataset.from_epochs(epochs, pictures, names=["a", "b"], windows="N170", image_column="picture")
+    >>> data.targets, data.units, data.mean_responses()[0].tolist()
+    (['PO7', 'PO8'], 'µV', [2.0, 2.0])
     """
     refuse_without("mne", "mne", "from_epochs")
     epochs = _opened(epochs)

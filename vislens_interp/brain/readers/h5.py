@@ -72,6 +72,17 @@ def read_h5(
         ImportError: h5py is not installed.
         FileNotFoundError, KeyError, TypeError, ValueError: A file, its dataset or a picture is missing or cannot be
             read, or counts and shapes differ.
+
+    >>> import tempfile, h5py
+    >>> from vislens_interp.brain import BrainDataset
+    >>> path = Path(tempfile.mkdtemp()) / "betas_session01.hdf5"
+    >>> with h5py.File(path, "w") as file:
+    ...     file["betas"] = np.arange(24, dtype=np.int16).reshape(4, 1, 2, 3) % 7
+    >>> masks = {"V1": np.array([[[True, True, False], [False] * 3]])}
+    >>> shown, pictures = ["a", "b", "a", "b"], torch.rand(2, 3, 8, 8)
+    >>> data = BrainDataset.from_h5(path, shown, pictures, names=["a", "b"], regions=masks)
+    >>> data.targets, data.units, data.repetitions
+    (['V1'], 'z-scored beta', 2)
     """
     refuse_without("h5py", "brain", "from_h5")
     check_word("standard", standard, ("session", "none"))

@@ -44,6 +44,22 @@ def read_nwb(
         ImportError: pynwb is not installed.
         FileNotFoundError, KeyError, ValueError: A file, a table, a column or a picture is missing or cannot be read, or
             no unit is left.
+
+    >>> from datetime import UTC, datetime
+    >>> import torch
+    >>> from pynwb import NWBFile
+    >>> from pynwb.epoch import TimeIntervals
+    >>> from vislens_interp.brain import BrainDataset
+    >>> shown = TimeIntervals(name="presentations", description="pictures")
+    >>> shown.add_column("image_name", "the picture")
+    >>> for start, name in ((0.0, "a"), (1.0, "b")):
+    ...     shown.add_row(start_time=start, stop_time=start + 0.2, image_name=name)
+    >>> file = NWBFile("a session", "one", datetime(2026, 1, 1, tzinfo=UTC))
+    >>> _ = file.add_time_intervals(shown)
+    >>> file.add_unit(spike_times=[0.06, 0.1, 1.14, 1.3])
+    >>> data = BrainDataset.from_nwb(file, torch.rand(2, 3, 8, 8), names=["a", "b"], image_column="image_name")
+    >>> data.mean_responses().flatten().tolist(), data.units
+    ([2.0, 1.0], 'spikes in 0.05-0.15 s')
     """
     refuse_without("pynwb", "nwb", "from_nwb")
     start, stop = window

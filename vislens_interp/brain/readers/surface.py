@@ -53,6 +53,15 @@ def read_surface(
         ImportError: nilearn is not installed.
         KeyError, TypeError, ValueError: Betas are no surface images or differ in vertices, labels do not fit, or what
             :func:`~vislens_interp.brain.readers.nifti.read_nifti` refuses.
+
+    >>> import pandas as pd, torch
+    >>> from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
+    >>> from vislens_interp.brain import BrainDataset
+    >>> side = InMemoryMesh(np.eye(3), np.array([[0, 1, 2]]))
+    >>> betas = SurfaceImage(PolyMesh(left=side, right=side), {"left": np.eye(3, 4), "right": np.ones((3, 4))})
+    >>> events = pd.DataFrame({"stim_file": ["a.png", "b.png", "a.png", "b.png"]})
+    >>> BrainDataset.from_surface(betas, events, torch.rand(2, 3, 8, 8), names=["a.png", "b.png"]).targets[2:4]
+    ['left 2', 'right 0']
     """
     refuse_without("nilearn", "brain", "from_surface")
     check_word("standard", standard, ("session", "none"))
