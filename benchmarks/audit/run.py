@@ -7,6 +7,7 @@ is there. Units and photographs are the test ones of ``benchmarks.pictures``.
 import functools
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,16 @@ THINNED, PICTURES, UNITS = 3, 8, 8
 """One of so many crops of the reference photographs is learnt from; pictures each way; units of each layer."""
 FURTHER, RANDOM_UNITS = 14, 4
 """Units of each layer beyond those that are audited whose landscapes are judged; units of random networks."""
-FOOLED: dict[str, tuple[str, int]] = {
-    "convnet": ("conv3", 3),
-    "squeezenet": ("features.4", 1),
-    "lite2": ("blocks.1", 1),
-}
-"""Layer and units that are fooled."""
+FOOLED = {"convnet": "conv3", "squeezenet": "features.4", "lite2": "blocks.1"}
+FOOLED_UNITS = (("convnet", 0), ("squeezenet", 0), ("convnet", 1), ("lite2", 0), ("convnet", 2))
+"""Layers of which units are fooled, and which of a network's, in their order."""
 ASCENT = {"convnet": (32, 64, 8), "squeezenet": (128, 24, 4), "lite2": (128, 24, 4)}
 """Side in pixels, steps, and pictures each way of ascents."""
-ASCENTS = ("activation_maximization", "pixel_maximization")
+ASCENTS = {
+    "convnet": ("activation_maximization", "pixel_maximization"),
+    "squeezenet": ("activation_maximization",),
+    "lite2": ("activation_maximization",),
+}
 METHODS = ("edit", "natural_images", "random_images")
 """Ours, the bar, and a control that has to fail."""
 SHUFFLED = "edit, responses shuffled"
@@ -195,9 +197,9 @@ def ascent_cell(bench: Bench, *place: Any) -> dict[str, Any]:
     side, steps, count = ASCENT[name]
     material = bench.material(lens, name, number, bench.natural(name)[place[1]], count)
     started = time.process_time()
-    maker = lens.maker(vl.method_by_name(ASCENTS[0], size=side, steps=steps))
-    rows = tested(material, ASCENTS[0], maker) + dicts(paths(material, ASCENTS[0], maker))
-    return {"rows": rows, "seconds": {ASCENTS[0]: time.process_time() - started}}
+    maker = lens.maker(vl.method_by_name(ASCENTS[name][0], size=side, steps=steps))
+    rows = tested(material, ASCENTS[name][0], maker) + dicts(paths(material, ASCENTS[name][0], maker))
+    return {"rows": rows, "seconds": {ASCENTS[name][0]: time.process_time() - started}}
 
 
 def landscape_cell(bench: Bench, *place: Any) -> dict[str, Any]:
@@ -222,14 +224,14 @@ def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> 
     learned = honest.reference_set.learned()
     photos = torch.cat([learned.images[row : row + 64] for row in range(0, len(learned), 64)])
     synthetic = []
-    for one, part in itertools.product(ASCENTS, (1, steps // 4, steps)):
+    for one, part in itertools.product(ASCENTS[name], (1, steps // 4, steps)):
         for target in (honest.target, honest.target.at(decoy)):
             maker = vl.method_by_name(one, size=side, steps=part)
             maker.fit(target, bench.backend, learned_of(target, learned))
             synthetic.append(maker.generate(photos[:count], {0: "increase"}, seeds=range(100, 100 + count)).images)
     first = bench.material(honest, name, number, bench.natural(name)[layer], count)
     compared = {label: label for label in METHODS if label != "random_images"}
-    compared |= {one: vl.method_by_name(one, size=side, steps=steps) for one in ASCENTS}
+    compared |= {one: vl.method_by_name(one, size=side, steps=steps) for one in ASCENTS[name]}
     made = {label: first.make(label, honest.maker(given)) for label, given in compared.items()}
     column = honest.landscape_.responses[:, 0].double()
     before_fooling = accuracy(bench, name, honest.target.model)
@@ -292,36 +294,42 @@ CELLS = {
 KINDS = tuple(CELLS)
 
 
-def work(bench: Bench, units: int) -> list[tuple[str, str, tuple[str, str, int, int]]]:
+Place = tuple[str, str, int, int]
+"""Network, layer, unit, and a number that says which photographs are edited."""
+
+
+def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
     """Stem, kind and place of cells, in an order of which every beginning is balanced over networks and layers."""
     layers = [(name, layer) for name in AUDITED for layer in LAYERS[name]]
 
-    def turn(kind: str, place: int, suffix: str = "") -> list[tuple[str, str, tuple[str, str, int, int]]]:
-        found = []
+    def turn(
+        kind: str, place: int, *, random: bool = False, half: int | None = None
+    ) -> Iterator[tuple[str, str, Place]]:
         for number, (name, layer) in enumerate(layers):
-            own = bench.units(name + suffix, layer)
-            if place < len(own):
-                stem = f"{kind}-{name}{suffix}-{layer}-{own[place]}"
-                found.append((stem, kind, (name + suffix, layer, own[place], place * len(layers) + number)))
-        return found
+            net = random_name(name) if random else name
+            own = bench.units(net, layer)
+            if place < len(own) and half in (None, (number + place) % 2):
+                unit = own[place]
+                yield f"{kind}-{net}-{layer}-{unit}", kind, (net, layer, unit, place * len(layers) + number)
 
-    cells: list[tuple[str, str, tuple[str, str, int, int]]] = []
     for place in range(units):
-        cells += turn("unit", place) + turn("paths", place)
-        cells += turn("shuffled", place)[place % 2 :: 2]  # the others below
-        for name, (layer, count) in FOOLED.items():
-            if place < count:
-                unit = bench.units(name, layer)[place]
-                cells.append((f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, place)))
+        yield from turn("unit", place)
+        yield from turn("paths", place)
+        yield from turn("shuffled", place, half=0)
+        if 0 < place <= len(FOOLED_UNITS):
+            name, order = FOOLED_UNITS[place - 1]
+            layer = FOOLED[name]
+            unit = bench.units(name, layer)[order]
+            yield f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, order)
     for place in range(units):
-        cells += turn("shuffled", place)[1 - place % 2 :: 2] + turn("landscape", units + place)
-    for place in range(RANDOM_UNITS):
-        cells += turn("random", place, "_random")
+        yield from turn("shuffled", place, half=1)
+        yield from turn("landscape", units + place)
+        if place < RANDOM_UNITS:
+            yield from turn("random", place, random=True)
     for place in range(units):
-        cells += turn("ascent", place)
+        yield from turn("ascent", place)
     for place in range(2 * units, units + FURTHER):
-        cells += turn("landscape", place)
-    return cells
+        yield from turn("landscape", place)
 
 
 def main() -> None:
