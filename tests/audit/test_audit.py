@@ -139,7 +139,7 @@ def test_the_judge_is_never_of_the_targets_architecture(lens):
     assert see(torch.rand(2, 3, 32, 32)).shape == (2, 512)
 
 
-def test_a_verdict_is_in_words_and_on_the_page(audited, tmp_path):
+def test_a_verdict_is_in_words_and_on_the_page(audited, lens, tmp_path):
     said = audited.verdict("lying")
     assert said.startswith("failed: 2AFC, extremes, 2AFC, random pairs")
     page = audited.html()
@@ -149,8 +149,8 @@ def test_a_verdict_is_in_words_and_on_the_page(audited, tmp_path):
     content = json.loads((folder / "audit.json").read_text())
     assert content["verdict"]["lying"] == said
     assert "score" not in content
-    assert operating_point() in page
-    assert operating_point().partition(",")[0] in str(audited)
+    assert operating_point(lens.evidence_["0"]) in page
+    assert operating_point(lens.evidence_["0"]) in str(audited)
     assert audited.save(folder) == folder
 
 
