@@ -28,7 +28,7 @@ from vislens_interp.audit.fooling import agreement, fool
 from vislens_interp.audit.full import identification, interpretability, permuted, transfer
 from vislens_interp.audit.material import Material, axis, independent_judge
 from vislens_interp.audit.paths import paths
-from vislens_interp.audit.prediction import prediction
+from vislens_interp.audit.prediction import EXTREMES, prediction
 from vislens_interp.audit.result import Row
 from vislens_interp.landscape.prior import SENSES
 
@@ -44,9 +44,8 @@ THINNED, PICTURES, UNITS = 3, 8, 8
 """One of so many crops of the reference photographs is learnt from; pictures each way; units of each layer."""
 FURTHER, RANDOM_UNITS = 14, 4
 """Units of each layer beyond those that are audited whose landscapes are judged; units of random networks."""
-FOOLED = {"convnet": "conv3", "squeezenet": "features.4", "lite2": "blocks.1"}
-FOOLED_UNITS = (("convnet", 0), ("squeezenet", 0), ("convnet", 1), ("lite2", 0), ("convnet", 2))
-"""Layers of which units are fooled, and which of a network's, in their order."""
+FOOLED = ("convnet", "squeezenet", "convnet", "lite2", "convnet")
+"""Networks of which a unit is fooled, in their order; of the ConvNet the next one, see :func:`fooled_unit`."""
 ASCENT = {"convnet": (32, 64, 8), "squeezenet": (128, 24, 4), "lite2": (128, 24, 4)}
 """Side in pixels, steps, and pictures each way of ascents."""
 ASCENTS = {
@@ -229,20 +228,29 @@ def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> 
             maker = vl.method_by_name(one, size=side, steps=part)
             maker.fit(target, bench.backend, learned_of(target, learned))
             synthetic.append(maker.generate(photos[:count], {0: "increase"}, seeds=range(100, 100 + count)).images)
-    first = bench.material(honest, name, number, bench.natural(name)[layer], count)
+    first = bench.material(honest, name, number, bench.natural(name)[layer])
     compared = {label: label for label in METHODS if label != "random_images"}
     compared |= {one: vl.method_by_name(one, size=side, steps=steps) for one in ASCENTS[name]}
-    made = {label: first.make(label, honest.maker(given)) for label, given in compared.items()}
+
+    def make(material: Material, lens: vl.FeatureLens) -> Any:
+        fewer = bench.material(lens, name, number, None, count)  # of ascents
+        for label, given in compared.items():
+            own = fewer if label in ASCENTS[name] else material
+            material.pictures[label] = own.make(label, lens.maker(given))
+        return material.pictures
+
+    made = make(first, honest)
     column = honest.landscape_.responses[:, 0].double()
     before_fooling = accuracy(bench, name, honest.target.model)
     found: dict[str, Any] = {}
     for construction in ("switch", "silent"):
         changed = fool(honest.target, photos, torch.cat(synthetic), construction=construction, decoy=decoy)
         fooled = vl.FeatureLens(changed).fit(bench.reference.without_responses())
-        second = bench.material(fooled, name, number, None, count)
+        second = bench.material(fooled, name, number, None)
+        make(second, fooled)
         methods: dict[str, Any] = {}
-        for label, given in compared.items():
-            before, after = made[label], second.make(label, fooled.maker(given))
+        for label in compared:
+            before, after = made[label], second.pictures[label]
             maker = honest.maker("edit")  # the pictures of both are there
             means = [honest.target.responses(one["increase"])[:, 0].double().mean() for one in (before, after)]
             methods[label] = {
@@ -259,6 +267,25 @@ def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> 
             "methods": methods,
         }
     return found
+
+
+def fooled_unit(bench: Bench, name: str, order: int) -> tuple[str, int] | None:
+    """Layer and unit to be fooled.
+
+    Of a real network the first audited one whose top photographs and edits tell extreme pairs: fooling cannot take from
+    others what they do not have. Of the ConvNet, of which no unit is audited, the next of conv3.
+    """
+    if name not in AUDITED:
+        return LAYERS[name][0], bench.units(name, LAYERS[name][0])[order]
+    for place in range(UNITS):
+        for layer in LAYERS[name]:
+            unit = bench.units(name, layer)[place]
+            path = bench.out / f"unit-{name}-{layer}-{unit}.json"
+            rows = read(path)["found"]["rows"] if path.is_file() else []
+            passed = {row["method"] for row in rows if row["test"] == EXTREMES and row["state"] == "passed"}
+            if passed >= set(METHODS[:2]):
+                return layer, unit
+    return None
 
 
 def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
@@ -316,11 +343,12 @@ def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
         yield from turn("unit", place)
         yield from turn("paths", place)
         yield from turn("shuffled", place, half=0)
-        if 0 < place <= len(FOOLED_UNITS):
-            name, order = FOOLED_UNITS[place - 1]
-            layer = FOOLED[name]
-            unit = bench.units(name, layer)[order]
-            yield f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, order)
+        if 0 < place <= len(FOOLED):
+            name = FOOLED[place - 1]
+            found = fooled_unit(bench, name, FOOLED[: place - 1].count(name))
+            if found is not None:
+                layer, unit = found
+                yield f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, place)
     for place in range(units):
         yield from turn("shuffled", place, half=1)
         yield from turn("landscape", units + place)
