@@ -37,6 +37,7 @@ LANDSCAPES = {
 }
 NETWORKS = ("squeezenet", "lite2")
 WANTED_UNITS, WANTED_FOOLED, WANTED_REFUSED, WANTED_AUROC, WANTED_LANDSCAPES = 40, 0.95, 0.95, 0.9, 200
+WANTED_SECONDS = 60
 CHANCE = 0.05
 """Share of units for which a control may pass a test."""
 BINS = (-1.0, 0.1, 0.3, 0.5, 0.7, 0.85, 1.0)
@@ -184,18 +185,22 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any])
         text = f"Random photographs, the control, pass no test for more than {CHANCE:.0%} of units"
         said[f"{text}." if not fell_for else f"{text}; they pass {'; '.join(fell_for)}."] = not fell_for
     if fooled:
-        for method in next(iter(fooled.values()))["methods"]:
-            passed = [
-                row_of(cell["methods"][method]["rows"], EXTREMES)["state"] == "passed" for cell in fooled.values()
-            ]
-            text = f"Of fooled units, pictures of {method} still predict the natural behaviour of {share_text(passed)}"
+        for method in dict.fromkeys(method for cell in fooled.values() for method in cell["methods"]):
+            own = [cell["methods"][method] for cell in fooled.values() if method in cell["methods"]]
+            before, after = (
+                [row_of(one[key], EXTREMES)["state"] == "passed" for one in own] for key in ("honest rows", "rows")
+            )
+            still = [now for then, now in zip(before, after, strict=True) if then]
+            text = (
+                f"Pictures of {method} predict the natural behaviour of {share_text(after)} fooled units: of "
+                f"{share_text(still)} where those of the honest unit do"
+            )
             if method == "edit":
-                said[f"{text} (wanted: {WANTED_FOOLED:.0%})."] = sum(passed) >= WANTED_FOOLED * len(passed)
+                said[f"{text} (wanted: {WANTED_FOOLED:.0%})."] = (
+                    sum(still) >= WANTED_FOOLED * len(still) if still else None
+                )
             elif method != "natural_images":
-                own = [row_of(cell["methods"][method]["honest rows"], EXTREMES) for cell in fooled.values()]
-                before = [row["state"] == "passed" for row in own]
-                text = f"{text}; pictures of the honest units that of {share_text(before)} (wanted: none when fooled)."
-                said[text] = not any(passed) if any(before) else None
+                said[f"{text} (wanted: none)."] = not any(still) if still else None
         least = min(cell["agreement"] for cell in fooled.values())
         said[f"Fooled units answer photographs as before: r = {least:.4f} at least (wanted: 0.999)."] = least >= 0.999
         change = max(abs(cell["accuracy"][0] - cell["accuracy"][1]) for cell in fooled.values())
@@ -209,6 +214,20 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any])
     refused, shuffled = known["refused, shuffled"], known["landscapes"]["shuffled"]
     text = f"Evidence refuses {refused} of {shuffled} landscapes of shuffled responses (wanted: {WANTED_REFUSED:.0%})."
     said[text] = refused >= WANTED_REFUSED * shuffled if shuffled else None
+    return said
+
+
+def time_checks(cells: dict[str, Any]) -> dict[str, bool | None]:
+    """Does an audit end in time? Open where other work on the machine may be why it did not."""
+    said: dict[str, bool | None] = {}
+    for stem, cell in kind(cells, "whole-").items():
+        network = NAMES[stem.split("-")[1]]
+        text = (
+            f"An audit of a fitted lens on {network} took {cell['seconds']:.0f} s on {cell['threads']} threads at a "
+            f"load average of {cell['load']:.0f}, and {cell['cpu']:.0f} s of CPU time (wanted: {WANTED_SECONDS} s)."
+        )
+        in_time = cell["seconds"] <= WANTED_SECONDS
+        said[text] = in_time or (None if cell["cpu"] <= WANTED_SECONDS else False)
     return said
 
 
@@ -268,7 +287,7 @@ def write(cells: dict[str, Any], folder: Path) -> None:
                 for method in found
                 if method != "random_images"  # the control, whose passes are an aim
             ]
-    said = checks(units, fooled, known)
+    said = checks(units, fooled, known) | time_checks(cells)
     seconds: dict[str, list[float]] = {}
     for cell in units.values():
         for method, value in cell["seconds"].items():

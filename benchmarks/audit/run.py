@@ -6,6 +6,7 @@ is there. Units and photographs are the test ones of ``benchmarks.pictures``.
 
 import functools
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -56,6 +57,8 @@ ASCENTS = {
 METHODS = ("edit", "natural_images", "random_images")
 """Ours, the bar, and a control that has to fail."""
 SHUFFLED = "edit, responses shuffled"
+THREADS = 2
+"""Of an audit that is timed."""
 
 
 class Bench:
@@ -215,6 +218,18 @@ def shuffled_cell(bench: Bench, *place: Any) -> dict[str, Any]:
     return {"rows": rows, "evidence": evidence_of(control.method, place[2])}
 
 
+def whole_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
+    """Seconds that ``lens.audit()`` takes on two threads, of a lens that was fitted as it is by default."""
+    lens = vl.FeatureLens(bench.nets[name], layer, unit).fit()
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    started, cpu = time.perf_counter(), time.process_time()
+    lens.audit()
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    torch.set_num_threads(before)
+    return {"seconds": seconds, "cpu": cpu, "threads": THREADS, "load": os.getloadavg()[0]}
+
+
 def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
     """A unit before and after it was fooled in both ways: responses, and pictures of every method."""
     side, steps, count = ASCENT[name]
@@ -313,6 +328,7 @@ CELLS = {
     "unit": unit_cell,
     "shuffled": shuffled_cell,
     "fooled": fooled_cell,
+    "whole": whole_cell,
     "paths": paths_cell,
     "ascent": ascent_cell,
     "landscape": landscape_cell,
@@ -349,6 +365,7 @@ def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
             if found is not None:
                 layer, unit = found
                 yield f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, place)
+    yield from itertools.islice(turn("whole", 0), 1, None, len(LAYERS[AUDITED[0]]))
     for place in range(units):
         yield from turn("shuffled", place, half=1)
         yield from turn("landscape", units + place)
