@@ -114,7 +114,8 @@ def fooled_text(fooled: dict[str, Any]) -> str:
                     f"{drive[0]:+.1f}, fooled {drive[1]:+.1f}",
                 ]
             )
-    return table_text(lines)
+    levels = max(round(255 * cell["methods"]["edit"]["pixels"]) for cell in fooled.values())
+    return f"{table_text(lines)}\n\nEdits of honest and fooled units differ by {levels} of 255 levels at most."
 
 
 def share_text(passed: list[bool]) -> str:
