@@ -234,7 +234,8 @@ def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> 
     """A unit before and after it was fooled in both ways: responses, and pictures of every method."""
     side, steps, count = ASCENT[name]
     decoy = (unit + 1) % bench.stored(name)[layer].shape[1]
-    honest = bench.lens(name, layer, unit)
+    honest = vl.FeatureLens(vl.LayerTarget(bench.nets[name], layer, unit))
+    honest.fit(bench.reference.without_responses())  # as the fooled one: other batches would change the last digits
     learned = honest.reference_set.learned()
     photos = torch.cat([learned.images[row : row + 64] for row in range(0, len(learned), 64)])
     synthetic = []
