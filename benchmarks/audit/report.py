@@ -250,6 +250,26 @@ def calibration_text(known: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
+def evidence_measures(known: dict[str, Any]) -> list[Measure]:
+    """What evidence is worth, for pages that show it."""
+    count = f"{sum(known['landscapes'].values())} landscapes"
+    found = [
+        measure(
+            "audit: AUROC of evidence for pictures that the judge confirms",
+            known["auroc"],
+            "",
+            count,
+            spread="95 % bootstrap over landscapes",
+        )
+    ]
+    for name in ("good", "weak"):
+        total, confirmed = known["operating point"][name]
+        if total:
+            what = f"audit: landscapes with {name} evidence whose pictures the judge confirms"
+            found.append(Measure(what, confirmed / total, "share", f"{total} landscapes"))
+    return found
+
+
 def interval(ends: list[float]) -> str:
     return f"{ends[0]:.2f} [{ends[1]:.2f}, {ends[2]:.2f}]"
 
@@ -288,6 +308,7 @@ def write(cells: dict[str, Any], folder: Path) -> None:
                 for method in found
                 if method != "random_images"  # the control, whose passes are an aim
             ]
+    measures += evidence_measures(known)
     said = checks(units, fooled, known) | time_checks(cells)
     seconds: dict[str, list[float]] = {}
     for cell in units.values():
