@@ -176,6 +176,18 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any])
     said: dict[str, bool | None] = {
         f"It rests on {len(units)} test units (wanted: {WANTED_UNITS}).": len(units) >= WANTED_UNITS
     }
+    gaps = []
+    for cell in units.values():
+        found = {row["method"]: row["value"] for row in cell["rows"] if row["test"] == EXTREMES}
+        if found.get("edit") is not None and found.get("natural_images") is not None:
+            gaps.append(found["edit"] - found["natural_images"])
+    if gaps:
+        mean = over_units(gaps)
+        text = (
+            f"Share of extreme pairs of photographs that edits tell, less that of top photographs: {mean.mean:+.3f} "
+            f"[{mean.low:+.3f}, {mean.high:+.3f}] (wanted: not below 0)."
+        )
+        said[text] = False if mean.high < 0 else None if mean.low < 0 else True
     control = [row for cell in units.values() for row in cell["rows"] if row["method"] == "random_images"]
     fell_for = []
     for test in TESTS:

@@ -108,6 +108,15 @@ def test_a_control_that_passes_is_a_failure():
         cells[f"unit-lite2-a-{place}"]["found"]["rows"][1]["state"] = "passed"
 
 
+@pytest.mark.parametrize(("edit", "met"), [(0.6, False), (0.9, True)])
+def test_edits_are_compared_with_top_photographs(edit, met):
+    cells = {f"unit-lite2-a-{place}": {"found": unit(0.5, True)} for place in range(3)}
+    for cell in cells.values():
+        cell["found"]["rows"] = [row("edit", edit, "passed"), row("natural_images", 0.8, "passed")]
+    found = checks(audited(cells), {}, calibration(cells))
+    assert [held for text, held in found.items() if text.startswith("Share of extreme pairs")] == [met]
+
+
 def test_what_is_published_has_no_sentences_and_four_digits():
     assert shortened({"rows": [{"meaning": "long", "value": 0.123456}], "n": 3}) == {
         "rows": [{"value": 0.1235}],
