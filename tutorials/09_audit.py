@@ -57,7 +57,9 @@ for row in honest.of("edit"):
 
 # %% [markdown]
 # A verdict is a list of tests, not a number. The judge is SqueezeNet: neither the network that is audited nor the
-# one in which the edits were made. `honest.save(folder)` writes a page and JSON.
+# one in which the edits were made. One test fails here, `paths`: an edit keeps most of the photograph that it starts
+# from, and its activations go a small part of the way that those of top photographs go. `honest.save(folder)` writes a
+# page and JSON.
 
 # %%
 honest.save(folder / "honest")

@@ -4,181 +4,304 @@ Every unit's record is a file of its own, so that a run goes on where it stopped
 is there. Units and photographs are the test ones of ``benchmarks.pictures``.
 """
 
+import functools
 import itertools
-import json
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from benchmarks.audit.report import write
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
+from benchmarks.common.cells import read, save_cell
 from benchmarks.common.command import parser
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
 from benchmarks.common.provenance import provenance
 from benchmarks.pictures.run import INPUTS, reference_responses, save_features
 from vislens_interp.audit.fooling import agreement, fool
-from vislens_interp.audit.full import identification, interpretability, transfer
+from vislens_interp.audit.full import identification, interpretability, permuted, transfer
 from vislens_interp.audit.material import Material, axis, independent_judge
 from vislens_interp.audit.paths import paths
-from vislens_interp.audit.prediction import prediction
+from vislens_interp.audit.prediction import EXTREMES, prediction
+from vislens_interp.audit.result import Row
+from vislens_interp.landscape.prior import SENSES
 
-LAYERS = {"squeezenet": ("features.4", "features.7", "features.12"), "convnet": ("conv2", "conv3")}
+NETWORKS = {"squeezenet": "squeezenet1_0", "lite2": "efficientnet_lite2", "convnet": "cifar10_convnet"}
+LAYERS = {
+    "squeezenet": ("features.4", "features.7", "features.12"),
+    "lite2": ("blocks.1", "blocks.3", "blocks.5"),
+    "convnet": ("conv3",),
+}
+AUDITED = ("squeezenet", "lite2")
+"""Real networks, each judged by the other; the ConvNet, for which ascents are cheap, is there for fooled units."""
 THINNED, PICTURES, UNITS = 3, 8, 8
 """One of so many crops of the reference photographs is learnt from; pictures each way; units of each layer."""
-JUDGE_PIXELS, ASCENT_PIXELS, STEPS = 128, 32, 64
-"""Side at which judges see pictures; side and steps of ascents, which are run on the network for 32 px alone."""
-FOOLED, TRAJECTORY = 3, (1, 16, 64)
-"""Units that are fooled; steps of the ascents that the detector learns from."""
-ASCENTS = ("activation_maximization", "pixel_maximization")
+FURTHER, RANDOM_UNITS = 14, 4
+"""Units of each layer beyond those that are audited whose landscapes are judged; units of random networks."""
+FOOLED = ("convnet", "squeezenet", "convnet", "lite2", "convnet")
+"""Networks of which a unit is fooled, in their order; of the ConvNet the next one, see :func:`fooled_unit`."""
+ASCENT = {"convnet": (32, 64, 8), "squeezenet": (128, 24, 4), "lite2": (128, 24, 4)}
+"""Side in pixels, steps, and pictures each way of ascents."""
+ASCENTS = {
+    "convnet": ("activation_maximization", "pixel_maximization"),
+    "squeezenet": ("activation_maximization",),
+    "lite2": ("activation_maximization",),
+}
+METHODS = ("edit", "natural_images", "random_images")
+"""Ours, the bar, and a control that has to fail."""
 SHUFFLED = "edit, responses shuffled"
-KINDS = ("unit", "shuffled", "fooled")
+THREADS = 2
+"""Of an audit that is timed."""
 
 
 class Bench:
-    """Networks, the reference set with what is known of it, photographs, and judges that look at nothing twice."""
+    """Networks, the reference set with what is known of it, photographs, and judges that look at nothing twice.
 
-    def __init__(self, data: Path, out: Path, seed: int) -> None:
-        self.out, self.seed, self.data = out, seed, data
-        self.nets: dict[str, Any] = {
-            "squeezenet": vl.zoo.load("squeezenet1_0"),
-            "convnet": vl.zoo.load("cifar10_convnet"),
-        }
+    Args:
+        parity: 1 takes test photographs and units, 0 tuning ones.
+    """
+
+    def __init__(self, data: Path, out: Path, seed: int, parity: int = 1) -> None:
+        self.out, self.seed, self.data, self.parity = out, seed, data, parity
+        self.nets: dict[str, Any] = {name: vl.zoo.load(stored) for name, stored in NETWORKS.items()}
+        for name in AUDITED:
+            names = [layer for layer, one in self.nets[name].named_modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+            self.nets[random_name(name)] = permuted(self.nets[name], names, seed)
         self.backend: Any = vl.get_backend("embedded")
         whole: Any = vl.ReferenceSet.of_backend(self.backend)
         self.reference = whole.at(range(0, len(whole), THINNED))
-        real = photographs(data, 1)[0].float() / 255
-        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
-        self.inputs, self.others = real[order[:INPUTS]], real[order[INPUTS:]]
-        self.stored = {
-            name: dict(
-                zip(layers, reference_responses(out, name, self.nets[name], list(layers), self.reference), strict=True)
-            )
-            for name, layers in LAYERS.items()
-        }
-        self.natural = {name: self._natural(name) for name in LAYERS}
-        self.judges = {name: independent_judge(self._target(name), JUDGE_PIXELS) for name in LAYERS}
+        photos, self.labels = photographs(data, parity)
+        order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed + 1))
+        self.inputs, self.others = (photos[rows].float() / 255 for rows in (order[:INPUTS], order[INPUTS:]))
+        self.labels = self.labels[order[INPUTS:]]
         self.seen: dict[str, Tensor] = {}
 
-    def _natural(self, name: str) -> dict[str, Tensor]:
-        path = self.out / f"others-{name}.safetensors"
+    @functools.cache  # noqa: B019 - one bench a process
+    def stored(self, name: str) -> dict[str, Tensor]:
+        """Responses of all units of a network's layers to the reference photographs."""
+        layers = layers_of(name)
+        read_once = reference_responses(self.out, name, self.nets[name], list(layers), self.reference)
+        return dict(zip(layers, read_once, strict=True))
+
+    @functools.cache  # noqa: B019
+    def natural(self, name: str) -> dict[str, Tensor]:
+        """The same to the photographs that judge."""
+        path = self.out / f"others_{name}.safetensors"
         if not path.is_file():
-            save_features(path, channel_means(self.nets[name], list(LAYERS[name]), self.others))
+            save_features(path, channel_means(self.nets[name], list(layers_of(name)), self.others))
         return load_file(path)
 
-    def _target(self, name: str, unit: int = 0, layer: str | None = None) -> vl.LayerTarget:
-        return vl.LayerTarget(self.nets[name], layer or LAYERS[name][0], unit)
+    @functools.cache  # noqa: B019
+    def judge(self, name: str) -> Any:
+        return independent_judge(vl.LayerTarget(self.nets[name], layers_of(name)[0], 0), self.backend.size)[0]
+
+    def units(self, name: str, layer: str) -> list[int]:
+        """Units of a layer that answer anything: the first half of a fixed shuffle tunes, the second half tests."""
+        spread = self.stored(name)[layer].std(0)
+        width = len(spread)
+        order = torch.randperm(width, generator=torch.Generator().manual_seed(self.seed + 2))
+        half = order[width // 2 :] if self.parity else order[: width // 2]
+        return [unit for unit in half.tolist() if spread[unit] > 0]
 
     def lens(self, name: str, layer: str, unit: int) -> vl.FeatureLens:
         """A lens fitted on the thinned reference set, whose responses are known."""
-        lens = vl.FeatureLens(self._target(name, unit, layer))
+        lens = vl.FeatureLens(vl.LayerTarget(self.nets[name], layer, unit))
         found = lens.target.whole_layer()
         assert found is not None
-        self.reference._layers[found[2]] = self.stored[name][layer].float()
+        self.reference._layers[found[2]] = self.stored(name)[layer].float()
         return lens.fit(self.reference)
 
-    def material(self, lens: vl.FeatureLens, name: str, number: int, natural: Tensor | None) -> Material:
+    def material(
+        self, lens: vl.FeatureLens, name: str, number: int, natural: Tensor | None, count: int = PICTURES
+    ) -> Material:
         """What the tests of a unit need; ``natural`` (N, C) are the layer's responses to the photographs, if known."""
-        rows = torch.arange(number * PICTURES, (number + 1) * PICTURES) % INPUTS
+        rows = torch.arange(number * PICTURES, number * PICTURES + count) % INPUTS
         groups = torch.arange(len(self.others))
-        judge, _ = self.judges[name]
-        made = Material(lens, 0, self.inputs[rows], self.others, groups, judge, self.seed)
+        made = Material(lens, 0, self.inputs[rows], self.others, groups, self.judge(name), self.seed)
         if natural is not None:
             made.__dict__["layer"] = (natural.double(), lens.target.units[0])
-        if name not in self.seen:
-            self.seen[name] = made.features
-        made.__dict__["features"] = self.seen[name]
+        judge = AUDITED[name.startswith("squeezenet")]
+        if judge not in self.seen:
+            self.seen[judge] = made.features
+        made.__dict__["features"] = self.seen[judge]
         return made
 
+    def of(self, name: str, layer: str, unit: int, number: int) -> tuple[vl.FeatureLens, Material]:
+        lens = self.lens(name, layer, unit)
+        return lens, self.material(lens, name, number, self.natural(name)[layer])
 
-def tested(material: Material, label: str, maker: vl.Method) -> list[dict[str, Any]]:
-    """The rows of one method: every test that needs no further fit."""
-    rows = prediction(material, label, maker)
-    for test in (paths, transfer, identification, interpretability):
-        rows += test(material, label, maker)
+
+def random_name(name: str) -> str:
+    return f"{name}_random"
+
+
+def layers_of(name: str) -> tuple[str, ...]:
+    return LAYERS[name.removesuffix("_random")]
+
+
+def dicts(rows: list[Row]) -> list[dict[str, Any]]:
     return [asdict(row) for row in rows]
 
 
-def ascent(name: str, **settings: Any) -> vl.Method:
-    return vl.method_by_name(name, size=ASCENT_PIXELS, steps=STEPS, **settings)
+def tested(material: Material, label: str, maker: vl.Method) -> list[dict[str, Any]]:
+    """The rows of one method: every test that needs no further fit and asks the network nothing."""
+    rows = prediction(material, label, maker)
+    for test in (transfer, identification, interpretability):
+        rows += test(material, label, maker)
+    return dicts(rows)
 
 
-def unit_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
-    """All methods on a test unit, and the evidence of its landscape."""
-    lens = bench.lens(name, layer, unit)
-    material = bench.material(lens, name, number, bench.natural[name][layer])
-    methods: dict[str, Any] = {"edit": "edit", "natural_images": "natural_images", "random_images": "random_images"}
-    if name == "convnet":
-        methods |= {one: ascent(one) for one in ASCENTS}
+def evidence_of(method: Any, unit: int) -> dict[str, Any]:
+    return method.evidence_[str(unit)].to_dict()
+
+
+def unit_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+    """Three methods on a test unit, and the evidence of its landscape; the pictures are kept."""
+    lens, material = bench.of(*place)
     seconds, rows = {}, []
-    for label, given in methods.items():
+    for label in METHODS:
         started = time.process_time()
-        rows += tested(material, label, lens.maker(given))
+        rows += tested(material, label, lens.maker(label))
         seconds[label] = time.process_time() - started
-    return {"rows": rows, "evidence": lens.evidence_[str(unit)].to_dict(), "seconds": seconds}
+    kept = {
+        f"{label} {sense}": (pictures * 255).round().byte()
+        for label, made in material.pictures.items()
+        for sense, pictures in made.items()
+    }
+    save_file(kept, pictures_file(bench, *place))
+    return {"rows": rows, "evidence": evidence_of(lens, place[2]), "seconds": seconds}
 
 
-def shuffled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
-    """The same unit with its responses dealt out to the wrong photographs: evidence, and what its pictures predict."""
-    lens = bench.lens(name, layer, unit)
-    material = bench.material(lens, name, number, bench.natural[name][layer])
-    control = vl.Shuffled(vl.LandscapeEdit(), seed=1 + number)
-    rows = [asdict(row) for row in prediction(material, SHUFFLED, lens.maker(control))]
-    found: Any = control.method
-    return {"rows": rows, "evidence": found.evidence_[str(unit)].to_dict()}
+def pictures_file(bench: Bench, name: str, layer: str, unit: int, number: int) -> Path:
+    return bench.out / f"pictures_{name}_{layer}_{unit}.safetensors"
 
 
-def fooled_cell(bench: Bench, unit: int, number: int) -> dict[str, Any]:
-    """A unit of the ConvNet before and after it was fooled in both ways: responses, and pictures of every method."""
-    name, layer = "convnet", "conv3"
-    decoy = (unit + 1) % bench.stored[name][layer].shape[1]
-    honest = bench.lens(name, layer, unit)
+def paths_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+    """How the pictures of a unit cell travel through the network."""
+    lens, material = bench.of(*place)
+    kept = load_file(pictures_file(bench, *place))
+    for label in METHODS:
+        material.pictures[label] = {sense: kept[f"{label} {sense}"].float() / 255 for sense in SENSES}
+    return {"rows": dicts([row for label in METHODS for row in paths(material, label, lens.maker(label))])}
+
+
+def ascent_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+    """Pictures of an ascent, of which fewer are made: each takes longer than all edits of a unit."""
+    name, _, _, number = place
+    lens = bench.lens(*place[:3])
+    side, steps, count = ASCENT[name]
+    material = bench.material(lens, name, number, bench.natural(name)[place[1]], count)
+    started = time.process_time()
+    maker = lens.maker(vl.method_by_name(ASCENTS[name][0], size=side, steps=steps))
+    rows = tested(material, ASCENTS[name][0], maker) + dicts(paths(material, ASCENTS[name][0], maker))
+    return {"rows": rows, "seconds": {ASCENTS[name][0]: time.process_time() - started}}
+
+
+def landscape_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+    """A landscape's evidence, and what its pictures predict."""
+    lens, material = bench.of(*place)
+    return {"rows": dicts(prediction(material, "edit", lens.maker("edit"))), "evidence": evidence_of(lens, place[2])}
+
+
+def shuffled_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+    """The same of the same unit with its responses dealt out to the wrong photographs."""
+    lens, material = bench.of(*place)
+    control = vl.Shuffled(vl.LandscapeEdit(), seed=1 + place[3])
+    rows = dicts(prediction(material, SHUFFLED, lens.maker(control)))
+    return {"rows": rows, "evidence": evidence_of(control.method, place[2])}
+
+
+def whole_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
+    """Seconds that ``lens.audit()`` takes on two threads, of a lens that was fitted as it is by default."""
+    lens = vl.FeatureLens(bench.nets[name], layer, unit).fit()
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    started, cpu = time.perf_counter(), time.process_time()
+    lens.audit()
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    torch.set_num_threads(before)
+    return {"seconds": seconds, "cpu": cpu, "threads": THREADS, "load": os.getloadavg()[0]}
+
+
+def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
+    """A unit before and after it was fooled in both ways: responses, and pictures of every method."""
+    side, steps, count = ASCENT[name]
+    decoy = (unit + 1) % bench.stored(name)[layer].shape[1]
+    honest = vl.FeatureLens(vl.LayerTarget(bench.nets[name], layer, unit))
+    honest.fit(bench.reference.without_responses())  # as the fooled one: other batches would change the last digits
     learned = honest.reference_set.learned()
     photos = torch.cat([learned.images[row : row + 64] for row in range(0, len(learned), 64)])
     synthetic = []
-    for one, steps in itertools.product(ASCENTS, TRAJECTORY):
+    for one, part in itertools.product(ASCENTS[name], (1, steps // 4, steps)):
         for target in (honest.target, honest.target.at(decoy)):
-            maker = vl.method_by_name(one, size=ASCENT_PIXELS, steps=steps)
+            maker = vl.method_by_name(one, size=side, steps=part)
             maker.fit(target, bench.backend, learned_of(target, learned))
-            synthetic.append(maker.generate(photos[:8], {0: "increase"}, seeds=range(100, 108)).images)
-    first = bench.material(honest, name, number, bench.natural[name][layer])
-    made = {label: first.make(label, honest.maker(given)) for label, given in compared().items()}
+            synthetic.append(maker.generate(photos[:count], {0: "increase"}, seeds=range(100, 100 + count)).images)
+    first = bench.material(honest, name, number, bench.natural(name)[layer])
+    compared = {label: label for label in METHODS if label != "random_images"}
+    compared |= {one: vl.method_by_name(one, size=side, steps=steps) for one in ASCENTS[name]}
+
+    def make(material: Material, lens: vl.FeatureLens) -> Any:
+        fewer = bench.material(lens, name, number, None, count)  # of ascents
+        for label, given in compared.items():
+            own = fewer if label in ASCENTS[name] else material
+            material.pictures[label] = own.make(label, lens.maker(given))
+        return material.pictures
+
+    made = make(first, honest)
     column = honest.landscape_.responses[:, 0].double()
+    before_fooling = accuracy(bench, name, honest.target.model)
     found: dict[str, Any] = {}
     for construction in ("switch", "silent"):
         changed = fool(honest.target, photos, torch.cat(synthetic), construction=construction, decoy=decoy)
         fooled = vl.FeatureLens(changed).fit(bench.reference.without_responses())
         second = bench.material(fooled, name, number, None)
+        make(second, fooled)
         methods: dict[str, Any] = {}
-        for label, given in compared().items():
-            before, after = made[label], second.make(label, fooled.maker(given))
+        for label in compared:
+            before, after = made[label], second.pictures[label]
             maker = honest.maker("edit")  # the pictures of both are there
             means = [honest.target.responses(one["increase"])[:, 0].double().mean() for one in (before, after)]
             methods[label] = {
-                "rows": [asdict(row) for row in prediction(second, label, maker)],
-                "honest rows": [asdict(row) for row in prediction(first, label, maker)],
+                "rows": dicts(prediction(second, label, maker)),
+                "honest rows": dicts(prediction(first, label, maker)),
                 "likeness": (axis(first.seen(label, maker)) @ axis(second.seen(label, maker))).item(),
                 "honest unit, SD": [((mean - column.mean()) / column.std()).item() for mean in means],
                 "pixels": (before["increase"] - after["increase"]).abs().max().item(),
             }
         found[construction] = {
             "agreement": agreement(honest.target, changed, bench.others),
-            "accuracy": [accuracy(net, bench.data) for net in (honest.target.model, changed.model)],
+            "accuracy": [before_fooling, accuracy(bench, name, changed.model)],
             "same landscape": torch.equal(honest.landscape_.responses, fooled.landscape_.responses),
             "methods": methods,
         }
     return found
 
 
-def compared() -> dict[str, Any]:
-    """What is tried on fooled units."""
-    return {"edit": "edit", "natural_images": "natural_images", **{one: ascent(one) for one in ASCENTS}}
+def fooled_unit(bench: Bench, name: str, order: int) -> tuple[str, int] | None:
+    """Layer and unit to be fooled.
+
+    Of a real network the first audited one whose top photographs and edits tell extreme pairs: fooling cannot take from
+    others what they do not have. Of the ConvNet, of which no unit is audited, the next of conv3.
+    """
+    if name not in AUDITED:
+        return LAYERS[name][0], bench.units(name, LAYERS[name][0])[order]
+    for place in range(UNITS):
+        for layer in LAYERS[name]:
+            unit = bench.units(name, layer)[place]
+            path = bench.out / f"unit-{name}-{layer}-{unit}.json"
+            rows = read(path)["found"]["rows"] if path.is_file() else []
+            passed = {row["method"] for row in rows if row["test"] == EXTREMES and row["state"] == "passed"}
+            if passed >= set(METHODS[:2]):
+                return layer, unit
+    return None
 
 
 def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
@@ -187,38 +310,72 @@ def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
 
 
 @torch.no_grad()
-def accuracy(net: Any, data: Path) -> float:
-    """Share of 500 of CIFAR-10's test images that a network names, odd places of the sorted list."""
-    path = data / "cifar10" / "test.zip"
-    names = listed(path)[1::2]
-    names = names[:: len(names) // 500][:500]
-    kinds = sorted({one.split("/")[-2] for one in names})
-    images = read_zip(path, names).float() / 255
-    wanted = torch.tensor([kinds.index(one.split("/")[-2]) for one in names])
-    return (net.eval()(net.preprocess(images)).argmax(1) == wanted).double().mean().item()
+def accuracy(bench: Bench, name: str, net: Any) -> float:
+    """Share that a network names: of 500 of CIFAR-10's test images, odd ones of the sorted list, or of photographs."""
+    if name != "convnet":
+        images, wanted = bench.others, bench.labels
+    else:
+        path = bench.data / "cifar10" / "test.zip"
+        names = listed(path)[1::2]
+        names = names[:: len(names) // 500][:500]
+        kinds = sorted({one.split("/")[-2] for one in names})
+        images = read_zip(path, names).float() / 255
+        wanted = torch.tensor([kinds.index(one.split("/")[-2]) for one in names])
+    said = torch.cat([net.eval()(net.preprocess(part)).argmax(1) for part in images.split(25)])
+    return (said == wanted).double().mean().item()
 
 
-def work(bench: Bench, units: int) -> list[tuple[str, Any]]:
-    """Names of cells and what computes them, in an order of which every beginning is balanced."""
-    chosen: dict[tuple[str, str], list[int]] = {}
-    for name, layers in LAYERS.items():
-        for layer in layers:
-            width = bench.stored[name][layer].shape[1]
-            order = torch.randperm(width, generator=torch.Generator().manual_seed(bench.seed + 2))[width // 2 :]
-            spread = bench.stored[name][layer].std(0)
-            chosen[name, layer] = [unit for unit in order.tolist() if spread[unit] > 0][:units]
-    cells: list[tuple[str, Any]] = []
+CELLS = {
+    "unit": unit_cell,
+    "shuffled": shuffled_cell,
+    "fooled": fooled_cell,
+    "whole": whole_cell,
+    "paths": paths_cell,
+    "ascent": ascent_cell,
+    "landscape": landscape_cell,
+    "random": landscape_cell,
+}
+KINDS = tuple(CELLS)
+
+
+Place = tuple[str, str, int, int]
+"""Network, layer, unit, and a number that says which photographs are edited."""
+
+
+def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
+    """Stem, kind and place of cells, in an order of which every beginning is balanced over networks and layers."""
+    layers = [(name, layer) for name in AUDITED for layer in LAYERS[name]]
+
+    def turn(
+        kind: str, place: int, *, random: bool = False, half: int | None = None
+    ) -> Iterator[tuple[str, str, Place]]:
+        for number, (name, layer) in enumerate(layers):
+            net = random_name(name) if random else name
+            own = bench.units(net, layer)
+            if place < len(own) and half in (None, (number + place) % 2):
+                unit = own[place]
+                yield f"{kind}-{net}-{layer}-{unit}", kind, (net, layer, unit, place * len(layers) + number)
+
     for place in range(units):
-        if place < FOOLED:
-            arguments = (chosen["convnet", "conv3"][place], place)
-            cells.append((f"fooled-{arguments[0]}", lambda a=arguments: fooled_cell(bench, *a)))
-        for number, ((name, layer), own) in enumerate(chosen.items()):
-            arguments = (name, layer, own[place], place * len(chosen) + number)
-            stem = f"{name}-{layer}-{own[place]}"
-            cells.append((f"unit-{stem}", lambda a=arguments: unit_cell(bench, *a)))
-            if (place + number) % 2 == 0:
-                cells.append((f"shuffled-{stem}", lambda a=arguments: shuffled_cell(bench, *a)))
-    return cells
+        yield from turn("unit", place)
+        yield from turn("paths", place)
+        yield from turn("shuffled", place, half=0)
+        if 0 < place <= len(FOOLED):
+            name = FOOLED[place - 1]
+            found = fooled_unit(bench, name, FOOLED[: place - 1].count(name))
+            if found is not None:
+                layer, unit = found
+                yield f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, place)
+    yield from itertools.islice(turn("whole", 0), 1, None, len(LAYERS[AUDITED[0]]))
+    for place in range(units):
+        yield from turn("shuffled", place, half=1)
+        yield from turn("landscape", units + place)
+        if place < RANDOM_UNITS:
+            yield from turn("random", place, random=True)
+    for place in range(units):
+        yield from turn("ascent", place)
+    for place in range(2 * units, units + FURTHER):
+        yield from turn("landscape", place)
 
 
 def main() -> None:
@@ -226,20 +383,20 @@ def main() -> None:
     command.add_argument("--units", type=int, default=UNITS, help=f"of each layer (default: {UNITS})")
     command.add_argument("--only", choices=KINDS, action="append", help="kinds of cells (default: all)")
     command.add_argument("--report", action="store_true", help="write the page from the cells that are there")
+    command.add_argument("--tune", action="store_true", help="tuning photographs and units")
     args = command.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.report:
         source = provenance(seed=args.seed)
-        bench = Bench(data_folder(args.data), args.out, args.seed)
-        for stem, compute in work(bench, args.units):
+        bench = Bench(data_folder(args.data), args.out, args.seed, parity=0 if args.tune else 1)
+        for stem, kind, place in work(bench, args.units):
             path = args.out / f"{stem}.json"
-            if path.is_file() or stem.partition("-")[0] not in (args.only or KINDS):
+            if path.is_file() or kind not in (args.only or KINDS):
                 continue
-            started = time.time()
-            found = compute()
-            vl.write_text(path, json.dumps({"provenance": source, "found": found}))
-            print(f"{stem}: {time.time() - started:.0f} s", flush=True)
+            started, cpu = time.time(), time.process_time()
+            save_cell(path, CELLS[kind](bench, *place), source)
+            print(f"{stem}: {time.time() - started:.0f} s, CPU {time.process_time() - cpu:.1f} s", flush=True)
     write({path.stem: read(path) for path in sorted(args.out.glob("*-*.json"))}, args.out)
 
 

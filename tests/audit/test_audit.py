@@ -8,10 +8,12 @@ from colours import CYAN, QUICK, RED, Painter
 
 from vislens_interp import CallableTarget, FeatureLens
 from vislens_interp.audit import AuditResult, Row, audit
-from vislens_interp.audit.material import independent_judge
+from vislens_interp.audit.material import Material, independent_judge
+from vislens_interp.audit.paths import paths
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
 from vislens_interp.cli import main
 from vislens_interp.cli.arguments import build_parser
+from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.predictivity import predictivity
 
@@ -47,6 +49,17 @@ def test_pictures_of_something_else_fail(audited, method):
 def test_top_photographs_travel_as_photographs_do_and_suppressed_colours_do_not(audited):
     assert states(audited, "natural")["paths"] == "passed"
     assert states(audited, "lying")["paths"] == "failed"
+
+
+def test_random_photographs_take_no_path(lens, photographs, judge):
+    groups = torch.arange(100)
+    passed = {"random_images": 0, "natural_images": 0}
+    for seed in range(20):
+        material = Material(lens, 0, photographs[:8], photographs[20:], groups, judge, seed)
+        for method in passed:
+            passed[method] += paths(material, method, lens.maker(method))[0].state == "passed"
+    assert passed["random_images"] <= 3  # one in twenty by chance
+    assert passed["natural_images"] == 20
 
 
 def test_top_photographs_tell_more_than_those_of_shuffled_responses(audited):
@@ -126,7 +139,7 @@ def test_the_judge_is_never_of_the_targets_architecture(lens):
     assert see(torch.rand(2, 3, 32, 32)).shape == (2, 512)
 
 
-def test_a_verdict_is_in_words_and_on_the_page(audited, tmp_path):
+def test_a_verdict_is_in_words_and_on_the_page(audited, lens, tmp_path):
     said = audited.verdict("lying")
     assert said.startswith("failed: 2AFC, extremes, 2AFC, random pairs")
     page = audited.html()
@@ -136,6 +149,8 @@ def test_a_verdict_is_in_words_and_on_the_page(audited, tmp_path):
     content = json.loads((folder / "audit.json").read_text())
     assert content["verdict"]["lying"] == said
     assert "score" not in content
+    assert operating_point(lens.evidence_["0"]) in page
+    assert operating_point(lens.evidence_["0"]) in str(audited)
     assert audited.save(folder) == folder
 
 
@@ -143,6 +158,7 @@ def test_the_lens_report_says_what_was_tested(lens, audited, photographs):
     result = lens.visualize(photographs[:1], "increase", strength=0.0)
     assert "Audit" in result.html()
     assert audited.verdict("lying") in result.html()
+    assert operating_point(lens.evidence_["0"]) in result.html()
     lens.audits_ = {}
     assert "Not audited" in lens.visualize(photographs[:1], "increase", strength=0.0).html()
 

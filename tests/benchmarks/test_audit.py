@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.audit.report import auroc, calibration, checks, write
+from benchmarks.audit.report import audited, auroc, calibration, checks, shortened, time_checks, write
 
 SOURCE = {
     "command": "python -m benchmarks.audit.run",
@@ -37,6 +37,7 @@ def fooled(edit, ascent):
             "honest rows": [row(name, 0.9, "passed")],
             "likeness": 1.0,
             "honest unit, SD": [3.0, -1.0],
+            "pixels": 2 / 255,
         }
         for name, state in (("edit", edit), ("maco", ascent))
     }
@@ -44,12 +45,18 @@ def fooled(edit, ascent):
 
 
 CELLS = {
-    "unit-convnet-conv3-1": unit(0.8, True),
-    "unit-convnet-conv3-2": unit(0.6, True),
+    "unit-lite2-blocks.1-1": unit(0.8, True),
+    "unit-lite2-blocks.1-2": unit(0.6, True),
     "unit-squeezenet-features.4-3": unit(0.3, False),
-    "shuffled-convnet-conv3-1": unit(0.0, False),
-    "fooled-1": {"switch": fooled("passed", "failed"), "silent": fooled("passed", "passed")},
+    "paths-squeezenet-features.4-3": {"rows": [row("edit", 0.4, "passed", "paths")]},
+    "ascent-squeezenet-features.4-3": {"rows": [row("maco", 0.7, "passed")], "seconds": {"maco": 9.0}},
+    "landscape-lite2-blocks.1-4": unit(0.7, True),
+    "random-lite2_random-blocks.1-4": unit(0.2, False),
+    "shuffled-lite2-blocks.1-1": unit(0.0, False),
+    "fooled-convnet-conv3-1": {"switch": fooled("passed", "failed"), "silent": fooled("passed", "passed")},
+    "whole-lite2-blocks.1-1": {"seconds": 80.0, "cpu": 30.0, "threads": 2, "load": 9.0},
 }
+RECORDS = {name: {"found": cell, "provenance": SOURCE} for name, cell in CELLS.items()}
 
 
 def test_auroc():
@@ -57,25 +64,73 @@ def test_auroc():
     assert auroc(torch.tensor([1.0, 2, 1]), torch.tensor([True, False, False])) == 0.25
 
 
+def test_a_unit_has_the_rows_of_all_its_cells():
+    units = audited(RECORDS)
+    assert len(units) == 3
+    found = units["unit-squeezenet-features.4-3"]
+    assert [(one["method"], one["test"]) for one in found["rows"][2:]] == [
+        ("edit", "paths"),
+        ("maco", "2AFC, extremes"),
+    ]
+    assert found["seconds"] == {"edit": 1.0, "maco": 9.0}
+    assert len(units["unit-lite2-blocks.1-1"]["rows"]) == 2
+
+
 def test_calibration_counts_who_is_confirmed():
-    units = {name: cell for name, cell in CELLS.items() if name.startswith("unit")}
-    known = calibration(units, {"shuffled-convnet-conv3-1": CELLS["shuffled-convnet-conv3-1"]})
-    assert known["auroc"][0] == 1
-    assert (known["landscapes"], known["confirmed"], known["good"], known["good and confirmed"]) == (4, 2, 3, 2)
-    assert sum(count for _, count, _ in known["bins"]) == 4
+    known = calibration(RECORDS)
+    point = known["operating point"]
+    assert known["auroc"][0] == known["auroc, real units"][0] == 1
+    assert known["landscapes"] == {"unit": 3, "landscape": 1, "random": 1, "shuffled": 1}
+    assert (point["good"], point["weak"]) == ([5, 3], [1, 0])
+    assert [sum(row[place] for row in point["bins"]) for place in (2, 3)] == [6, 3]
 
 
 def test_what_is_missing_is_said():
-    found = checks({"unit-a": unit(0.5, True)}, {"fooled-switch-1": fooled("failed", "passed")}, None)
-    assert [met for text, met in found.items() if "edit" in text or "maco" in text] == [False, False]
+    few = {name: RECORDS[name] for name in ("unit-lite2-blocks.1-1", "shuffled-lite2-blocks.1-1")}
+    found = checks(audited(few), {"switch-a": fooled("failed", "passed")}, calibration(few))
+    assert [met for text, met in found.items() if "of edit" in text or "of maco" in text] == [False, False]
     assert next(met for text, met in found.items() if "test units" in text) is False
 
 
+@pytest.mark.parametrize(("seconds", "cpu", "met"), [(59, 90, True), (61, 59, None), (90, 61, False)])
+def test_an_audit_that_waited_for_others_is_open(seconds, cpu, met):
+    cell = {"seconds": seconds, "cpu": cpu, "threads": 2, "load": 5.0}
+    assert list(time_checks({"whole-lite2-a-1": {"found": cell}}).values()) == [met]
+
+
+def test_a_control_that_passes_is_a_failure():
+    cells = {f"unit-lite2-a-{place}": {"found": unit(0.5, True)} for place in range(20)}
+    for place in range(3):
+        text, met = next(
+            one for one in checks(audited(cells), {}, calibration(cells)).items() if one[0].startswith("Random")
+        )
+        assert (met, f"for {place} of 20" in text) == (place < 2, place >= 2)
+        cells[f"unit-lite2-a-{place}"]["found"]["rows"][1]["state"] = "passed"
+
+
+@pytest.mark.parametrize(("edit", "met"), [(0.6, False), (0.9, True)])
+def test_edits_are_compared_with_top_photographs(edit, met):
+    cells = {f"unit-lite2-a-{place}": {"found": unit(0.5, True)} for place in range(3)}
+    for cell in cells.values():
+        cell["found"]["rows"] = [row("edit", edit, "passed"), row("natural_images", 0.8, "passed")]
+    found = checks(audited(cells), {}, calibration(cells))
+    assert [held for text, held in found.items() if text.startswith("Share of extreme pairs")] == [met]
+
+
+def test_what_is_published_has_no_sentences_and_four_digits():
+    assert shortened({"rows": [{"meaning": "long", "value": 0.123456}], "n": 3}) == {
+        "rows": [{"value": 0.1235}],
+        "n": 3,
+    }
+
+
 def test_page(tmp_path, capsys):
-    write({name: {"found": cell, "provenance": SOURCE} for name, cell in CELLS.items()}, tmp_path)
+    write(RECORDS, tmp_path)
     page, numbers = (tmp_path / "audit.md").read_text(), json.loads((tmp_path / "audit.json").read_text())
     assert page.index("What fails, first") < page.index("## Methods by tests") < page.index("## Fooled units")
-    assert "of 2 confirmed landscapes, 0 are called weak" in page
+    assert "of 5 landscapes with good evidence the judge confirms 3, of 1 with weak evidence 0" in page
     assert "It rests on 3 test units" in page
+    assert "differ by 2 of 255 levels" in page
     assert numbers["measures"][0]["value"] == pytest.approx(0.5)
+    assert json.loads((tmp_path / "calibration.json").read_text()) == numbers["calibration"]["operating point"]
     assert capsys.readouterr().out.strip() == page.strip()

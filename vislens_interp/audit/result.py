@@ -99,7 +99,9 @@ class AuditResult:
         return f"{self.model}, {f'layer {self.layer}' if self.layer else 'output'}, unit {self.unit}"
 
     def __str__(self) -> str:
-        return "\n".join([f"audit of {self.title}", *(f"{one}: {self.verdict(one)}" for one in self.methods)])
+        lines = [f"audit of {self.title}", *(f"{one}: {self.verdict(one)}" for one in self.methods)]
+        known = self.settings.get("operating point")
+        return "\n".join([*lines, f"evidence: {known}"] if known else lines)
 
     def __repr__(self) -> str:
         return f"AuditResult({self.title!r}, {len(self.rows)} rows, methods={self.methods})"

@@ -15,6 +15,7 @@ from vislens_interp.audit.result import AuditResult, Row
 from vislens_interp.copies import picture_groups
 from vislens_interp.evaluation.compare import name_methods
 from vislens_interp.images import ImageSource, load_images
+from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.base import Method
 from vislens_interp.random_state import check_seed
 from vislens_interp.targets.selectors import OneUnit
@@ -86,6 +87,7 @@ def audit(
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
             "evidence": None if (known := lens.evidence_.get(lens.target.names[place])) is None else str(known),
+            "operating point": operating_point(known),
         },
     )
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vislens_interp.images import to_pil
+from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.report.charts import number
 from vislens_interp.tables import display_name, display_text
@@ -61,6 +62,7 @@ def environment() -> "Environment":
         "count": counted,
         "encoded": encoded,
         "evidence_text": evidence_text,
+        "operating_point": operating_point,
         "flat": flat,
         "number": number_of,
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}",
