@@ -149,6 +149,7 @@ def small(monkeypatch):
     monkeypatch.setattr(cross_subject, "GROUPS", 2)
     monkeypatch.setattr(made, "PICTURES", 2)
     monkeypatch.setattr(made, "SIDE", 32)
+    monkeypatch.setattr(made, "COMPARED", (methods.OURS,))
 
 
 def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small, tmp_path):
