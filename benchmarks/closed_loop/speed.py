@@ -37,7 +37,7 @@ def neuron(lab: Laboratory, seed: int) -> tuple[Tensor, Any, Answers]:
 
 def region(seed: int) -> tuple[Tensor, Any, Answers]:
     """The backend's reference photographs, and responses with as much noise as signal."""
-    backend = vl.get_backend("embedded", size=SIDE)
+    backend: Any = vl.get_backend("embedded", size=SIDE)
     photographs = backend.reference_images()[:GALLERY]
     truth = vl.plant_tuning({"region": TUNING}, photographs, 1.0).responses[:, 0].numpy()
     draw = np.random.default_rng(seed)

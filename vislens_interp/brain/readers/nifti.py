@@ -60,15 +60,6 @@ def read_nifti(
         ImportError: nilearn is not installed.
         FileNotFoundError, KeyError, TypeError, ValueError: A file, a column or a picture is missing or cannot be read,
             counts differ, or the masker standardises.
-
-    >>> import nibabel, pandas as pd, torch
-    >>> from vislens_interp.brain import BrainDataset
-    >>> betas = nibabel.Nifti1Image(np.ones((2, 2, 2, 4), np.float32), np.eye(4))
-    >>> atlas = nibabel.Nifti1Image(np.array([[[1, 1], [0, 0]], [[2, 2], [0, 0]]], np.int16), np.eye(4))
-    >>> events = pd.DataFrame({"stim_file": ["a.png", "b.png", "a.png", "b.png"]})
-    >>> pictures, regions = torch.rand(2, 3, 8, 8), {1: "V1", 2: "V4"}
-    >>> BrainDataset.from_nifti(betas, atlas, events, pictures, names=["a.png", "b.png"], targets=regions).targets
-    ['V1', 'V4']
     """
     refuse_without("nilearn", "brain", "from_nifti")
     check_word("standard", standard, ("session", "none"))
@@ -102,9 +93,7 @@ def fitted_masker(regions: Any, targets: Any = None) -> tuple[Any, list[str]]:
         known = getattr(regions, "labels", None)
         lut = _look_up(targets) if isinstance(targets, Mapping) else None
         background = [str(name) for name in known] if known is not None else None
-        regions = NiftiLabelsMasker(
-            image, labels=background if lut is None else None, lut=lut, standardize=None, reports=False
-        )
+        regions = NiftiLabelsMasker(image, labels=background if lut is None else None, lut=lut, reports=False)
     doing = [name for name in STANDARDISING if getattr(regions, name, None)]
     if doing:
         said = ", ".join(f"{name}={getattr(regions, name)!r}" for name in doing)
