@@ -43,7 +43,7 @@ AUDITED = ("squeezenet", "lite2")
 """Real networks, each judged by the other; the ConvNet, for which ascents are cheap, is there for fooled units."""
 THINNED, PICTURES, UNITS = 3, 8, 8
 """One of so many crops of the reference photographs is learnt from; pictures each way; units of each layer."""
-FURTHER, RANDOM_UNITS = 14, 4
+FURTHER, RANDOM_UNITS = 16, 4
 """Units of each layer beyond those that are audited whose landscapes are judged; units of random networks."""
 FOOLED = ("convnet", "squeezenet", "convnet", "lite2", "convnet")
 """Networks of which a unit is fooled, in their order; of the ConvNet the next one, see :func:`fooled_unit`."""
