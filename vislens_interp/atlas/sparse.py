@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vislens_interp.files import fingerprint, write_folder
 from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import WIDEST, LayerTarget, Target
+from vislens_interp.targets.whole_layer import all_units
 
 Kind = Literal["standard", "topk", "jumprelu"]
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -252,3 +253,13 @@ class SparseTarget(Target):
             "pool": self.pool,
             "dictionary": self.dictionary.describe(),
         }
+
+
+def units_of(
+    model: nn.Module, layer: str | nn.Module | None, sae: SparseFeatures | str | Path | None = None, **reading: Any
+) -> Target:
+    """Every unit of a layer, or every latent of a dictionary over it; see :class:`Atlas` for the arguments."""
+    if sae is None:
+        return all_units(model, layer, **reading)
+    features = sae if isinstance(sae, SparseFeatures) else SparseFeatures.load(sae)
+    return features.target(model, layer, **reading)

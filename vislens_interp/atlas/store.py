@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "vislens_interp atlas"
 MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
-SHARDS, SHEETS, INPUTS = "shards", "sheets", "inputs.webp"
+SHARDS, SHEETS, INPUTS, COMPARISONS = "shards", "sheets", "inputs.webp", "compare"
 SCHEMA = {
     "fit": {"key": str, "units": int},
     "shards": [{"name": str, "units": [int]}],
-    "origin": ({"model": str, "weights": (str, None), "layer": (str, None), "backend": str, "reading": dict}, None),
+    "origin": (
+        {"model": str, "weights": (str, None), "layer": (str, None), "backend": str, "sae?": str, "reading": dict},
+        None,
+    ),
 }
 """What is read of a manifest, beside its kind and its format."""
-
+COMPARISON = {"other": str, "title": str, "key": str, "pairs": list}
+"""What is read of a comparison: the other atlas's folder as it lies to this file, its name, key, and pairs of units."""
 
 FILLED = (
     "unit",
@@ -297,6 +301,18 @@ class AtlasStore:
         ]
         return sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))
 
+    def comparisons(self) -> dict[str, dict[str, Any]]:
+        """What ``vislens atlas compare`` wrote, by the names of its pages; files that are damaged are left out."""
+        found = {}
+        for path in sorted((self.folder / COMPARISONS).glob("*.json")):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                check_schema(content, COMPARISON, repr(str(path)))
+            except (OSError, ValueError, RecursionError):
+                continue
+            found[path.stem] = content
+        return found
+
     def describe(self) -> str:
         """The atlas in a few lines."""
         rows = self.table(["state", "passes", "duplicate_of", "error"]).to_pylist()
@@ -304,13 +320,13 @@ class AtlasStore:
         target = self.manifest["fit"]["target"]
         twins = sum(row["duplicate_of"] is not None for row in rows)
         failed = sum(row["error"] is not None for row in rows)
-        layer = target.get("layer") or "(output)"
+        layer = layer_name(target)
         passing = f"{sum(row['passes'] for row in rows)} with good evidence at a false-discovery rate of 5 %"
         silent = f"{count['dead']} dead, {count['constant']} constant, {twins} duplicates"
         fitted = self.manifest["fit"]["units"]
         units = f"{len(rows)} units" if fitted == len(rows) else f"{len(rows)} of {fitted} units"
         return display_text(
-            f"{target.get('name') or target.get('model')}, layer {layer}: {units}, {passing}, {silent}"
+            f"{target.get('name') or target.get('model')}, {layer}: {units}, {passing}, {silent}"
             + (f", {failed} failed" if failed else "")
         )
 
@@ -319,6 +335,12 @@ class AtlasStore:
         for path in made:
             check_inside(self.folder, path, repr(str(self.path)), "sheet")
         return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
+
+
+def layer_name(target: dict[str, Any]) -> str:
+    """A layer as an atlas names it, from what its target says of itself."""
+    layer, dictionary = f"layer {target.get('layer') or '(output)'}", target.get("dictionary")
+    return layer if dictionary is None else f"{layer}, {dictionary['latents']} latents"
 
 
 def _holds_null(column: Any) -> bool:

@@ -1,0 +1,155 @@
+"""The same atlas from processes, Ray, Dask and submitit: byte for byte that of one process; workers that die or fail."""
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_layer import clouds
+from test_store import contents
+
+from vislens_interp.atlas import Atlas, RayExecutor
+from vislens_interp.atlas.run import run_shard
+
+UNITS, SHARD = range(4), 2
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """An atlas of a model by name, and its folder made in this process."""
+    pictures = tmp_path_factory.mktemp("pictures")
+    for row, picture in enumerate((clouds(200, side=48, seed=5) * 255).byte().permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(picture).save(pictures / f"{row:03d}.png")
+    atlas = Atlas("zoo:cifar10_convnet", "conv1", str(pictures)).fit(inputs=1, top_images=3)
+    place = tmp_path_factory.mktemp("named") / "atlas"
+    atlas.save(place, units=UNITS, shard=SHARD)
+    return atlas, contents(place)
+
+
+@contextmanager
+def ray_cluster(folder):
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'vislens_interp[cluster]'")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        yield RayExecutor(max_retries=0)
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def dask_cluster(folder):
+    distributed = pytest.importorskip(
+        "distributed", reason="dask.distributed is not installed: pip install 'vislens_interp[cluster]'"
+    )
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "local_directory": str(folder)}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield client.get_executor()
+
+
+@contextmanager
+def submitit_jobs(folder):
+    submitit = pytest.importorskip(
+        "submitit", reason="submitit is not installed: pip install 'vislens_interp[cluster]'"
+    )
+    yield submitit.AutoExecutor(folder=folder / "jobs", cluster="local")
+
+
+ENGINES = {"ray": ray_cluster, "dask": dask_cluster, "submitit": submitit_jobs}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request, tmp_path_factory):
+    with ENGINES[request.param](tmp_path_factory.mktemp(request.param)) as executor:
+        yield executor
+
+
+class Watched:
+    """An executor, and what it was given."""
+
+    def __init__(self, executor, work=None):
+        self.executor, self.work, self.calls = executor, work, []
+
+    def submit(self, work, *arguments):
+        self.calls.append(arguments)
+        return self.executor.submit(self.work or work, *arguments)
+
+
+def dies_at_first(folder, number, *rest):
+    """``run_shard`` on a machine that goes away while it makes shard 0 for the first time."""
+    mark = Path(folder) / ".died"
+    if number == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_shard(folder, number, *rest)
+
+
+def fails_for_unit_2(folder, number, *rest):
+    """``run_shard`` with a unit that cannot be painted."""
+    from vislens_interp.atlas import run
+
+    paint = run.paint
+
+    def refuse(loop, inputs, directions):
+        fit = run._maker(folder, run.read_manifest(Path(folder))["fit"]["key"]).fit
+        if any((directions == fit.directions[fit.column_of[2]]).all(1)):
+            raise ValueError("unit 2 cannot be painted")
+        return paint(loop, inputs, directions)
+
+    run.paint = refuse
+    try:
+        return run_shard(folder, number, *rest)
+    finally:
+        run.paint = paint
+
+
+def lies(folder, number, *rest):
+    """A worker that sees another folder of the same name."""
+    return number
+
+
+def test_an_engine_makes_the_same_bytes(named, engine, tmp_path, capsys):
+    atlas, expected = named
+    watched = Watched(engine)
+    atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=watched)
+    assert contents(tmp_path / "atlas") == expected
+    assert len(watched.calls) == len(UNITS) // SHARD
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_worker_of_an_engine_that_is_killed_is_replaced(named, engine, tmp_path, capsys):
+    atlas, expected = named
+    watched = Watched(engine, dies_at_first)
+    atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=watched)
+    found = contents(tmp_path / "atlas")
+    found.pop(".died")
+    assert found == expected
+    retried_by_us = "a worker failed at shard 0" in capsys.readouterr().err
+    assert len(watched.calls) == len(UNITS) // SHARD + retried_by_us
+
+
+def test_a_unit_that_fails_on_a_worker_is_recorded(named, engine, tmp_path):
+    atlas, _ = named
+    store = atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=Watched(engine, fails_for_unit_2))
+    errors = store.table(["error"])["error"].to_pylist()
+    assert errors == [None, None, "ValueError: unit 2 cannot be painted", None]
+
+
+def test_a_worker_that_sees_another_folder_does_not_lose_the_run(named, engine, tmp_path, capsys):
+    atlas, expected = named
+    atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=Watched(engine, lies))
+    assert contents(tmp_path / "atlas") == expected
+    assert "FileNotFoundError: nothing of it in" in capsys.readouterr().err
+
+
+def test_ray_that_is_missing_or_not_started_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"needs ray, which is not installed; .* 'vislens_interp\[cluster\]'"):
+        RayExecutor()
+    monkeypatch.undo()
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'vislens_interp[cluster]'")
+    with pytest.raises(RuntimeError, match=r"found no Ray cluster; .* Call ray.init\(\) before"):
+        RayExecutor()
