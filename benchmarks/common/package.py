@@ -3,10 +3,15 @@
 # ruff: noqa: F401
 
 from vislens_interp import zoo
+from vislens_interp.atlas import run as atlas_run
 from vislens_interp.atlas.atlas import Atlas
+from vislens_interp.atlas.cluster import RayExecutor
 from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
+from vislens_interp.atlas.run import run_shard
+from vislens_interp.atlas.serve import site_server
 from vislens_interp.atlas.sparse_training import train_sparse_features
+from vislens_interp.atlas.store import read_manifest
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.depth_embedder import DepthEmbedder

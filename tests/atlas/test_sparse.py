@@ -63,7 +63,7 @@ def test_files_that_saelens_wrote_give_its_latents(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gated", r"architecture 'gated' with normalize_activations='none', reshape_activations='none'; expected stand"),
+        ("gated", r"architecture 'gated' with normalize_activations='none', reshape_activations='none'; exp"),
         ("layer_norm", r"architecture 'standard' with normalize_activations='layer_norm'"),
         ("hook_z", r"reshape_activations='hook_z'; expected standard, topk, jumprelu with 'none'. Pass weights"),
     ],

@@ -149,7 +149,8 @@ def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.A
         parents=[common],
         help="all units of a layer: a table, pictures and a site to search",
         description="Fit all units of a layer together and write a table, pictures and a site. Goes on where an"
-        " interrupted run stopped. Then: vislens atlas serve DIR, vislens atlas query DIR WORDS, vislens atlas compare DIR OTHER.",
+        " interrupted run stopped. Then: vislens atlas serve DIR, vislens atlas query DIR WORDS, vislens atlas"
+        " compare DIR OTHER.",
     )
     atlas.add_argument("--model", help="zoo:NAME (trained), timm:NAME or torchvision:NAME")
     atlas.add_argument("--weights", metavar="FILE", help="safetensors file with the model's state dict")

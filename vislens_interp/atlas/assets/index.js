@@ -67,6 +67,7 @@ function update() {
   more();
   const reading = units.length < about.units ? ` (${units.length} of ${about.units} read)` : "";
   find("count").textContent = `${found.length} of ${about.units} units${reading}`;
+  document.body.dataset.firstMs ??= performance.now().toFixed(0); // since the page was asked for
   map.draw(units, new Set(found.map((one) => one.id)), about);
   remember(controls, find("map-view").hidden ? {} : { view: "map" });
 }
