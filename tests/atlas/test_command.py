@@ -1,14 +1,10 @@
-"""``vislens atlas`` end to end on the shipped network, and workers that read files."""
+"""``vislens atlas`` end to end on the shipped network."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 
 import pytest
 from PIL import Image
@@ -16,7 +12,6 @@ from small_layer import clouds
 from test_store import contents
 
 from vislens_interp.atlas import open_atlas
-from vislens_interp.atlas.run import run_shard
 from vislens_interp.cli import main
 from vislens_interp.cli.arguments import parse_units
 
@@ -105,62 +100,3 @@ def test_units_from_a_shell(capsys):
     assert parse_units("3,7, 10-12") == [3, 7, 10, 11, 12]
     assert main(["atlas", "--model", "zoo:x", "--out", "x", "--units", "5-2"]) == 2
     assert "'5-2' is no list of units; expected one such as 0-511 or 3,7,20-29" in capsys.readouterr().err
-
-
-class Flaky:
-    """An executor in this process whose first worker dies, or every one."""
-
-    def __init__(self, deaths):
-        self.deaths, self.done = deaths, []
-
-    def submit(self, work, *arguments):
-        assert work is run_shard
-        future = Future()
-        if self.deaths:
-            self.deaths -= 1
-            future.set_exception(OSError("the node went away"))
-        else:
-            self.done.append(arguments)
-            future.set_result(work(*arguments))
-        return future
-
-
-@pytest.fixture(scope="module")
-def named(folder, tmp_path_factory):
-    """An atlas of a model by name, and its folder made in this process."""
-    from vislens_interp.atlas import Atlas
-
-    atlas = Atlas("zoo:cifar10_convnet", "conv1", str(folder)).fit(inputs=1, top_images=3)
-    place = tmp_path_factory.mktemp("named") / "atlas"
-    atlas.save(place, units=range(4), shard=2)
-    return atlas, contents(place)
-
-
-@pytest.mark.parametrize("deaths", [1, 99])
-def test_a_worker_that_dies_is_replaced(named, deaths, tmp_path, capsys):
-    atlas, expected = named
-    executor = Flaky(deaths)
-    atlas.save(tmp_path / "atlas", units=range(4), shard=2, executor=executor)
-    assert contents(tmp_path / "atlas") == expected
-    assert len(executor.done) == (2 if deaths == 1 else 0)
-    assert "a worker failed at shard 0 (OSError: the node went away); it is tried again" in capsys.readouterr().err
-
-
-def test_processes_make_the_same_bytes(named, tmp_path):
-    atlas, expected = named
-    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
-        atlas.save(tmp_path / "atlas", units=range(4), shard=2, executor=executor)
-    assert contents(tmp_path / "atlas") == expected
-
-
-def test_a_pool_whose_worker_is_killed_does_not_lose_the_run(named, tmp_path, capsys):
-    atlas, expected = named
-    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
-        future = executor.submit(time.sleep, 60)
-        while not executor._processes:
-            time.sleep(0.01)
-        os.kill(next(iter(executor._processes)), signal.SIGKILL)
-        assert future.exception() is not None
-        atlas.save(tmp_path / "atlas", units=range(4), shard=2, executor=executor)
-    assert contents(tmp_path / "atlas") == expected
-    assert "the executor takes no more work" in capsys.readouterr().err

@@ -1,14 +1,17 @@
-"""The same atlas by Ray, Dask and submitit: byte for byte that of one process; workers that die or fail."""
+"""The same atlas by processes, Ray, Dask and submitit: byte for byte; workers that die or fail."""
 
 import os
 import signal
 import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from multiprocessing import get_context
 
 import pytest
 from PIL import Image
 from small_layer import clouds
+from small_workers import dies_at_first, fails_for_unit_2, lies
 from test_store import contents
 
 from vislens_interp.atlas import Atlas, RayExecutor
@@ -27,6 +30,54 @@ def named(tmp_path_factory):
     place = tmp_path_factory.mktemp("named") / "atlas"
     atlas.save(place, units=UNITS, shard=SHARD)
     return atlas, contents(place)
+
+
+class Flaky:
+    """An executor in this process whose first worker dies, or every one."""
+
+    def __init__(self, deaths):
+        self.deaths, self.done = deaths, []
+
+    def submit(self, work, *arguments):
+        assert work is run_shard
+        future = Future()
+        if self.deaths:
+            self.deaths -= 1
+            future.set_exception(OSError("the node went away"))
+        else:
+            self.done.append(arguments)
+            future.set_result(work(*arguments))
+        return future
+
+
+@pytest.mark.parametrize("deaths", [1, 99])
+def test_a_worker_that_dies_is_replaced(named, deaths, tmp_path, capsys):
+    atlas, expected = named
+    executor = Flaky(deaths)
+    atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=executor)
+    assert contents(tmp_path / "atlas") == expected
+    assert len(executor.done) == (2 if deaths == 1 else 0)
+    assert "a worker failed at shard 0 (OSError: the node went away); it is tried again" in capsys.readouterr().err
+
+
+def test_processes_make_the_same_bytes(named, tmp_path):
+    atlas, expected = named
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=executor)
+    assert contents(tmp_path / "atlas") == expected
+
+
+def test_a_pool_whose_worker_is_killed_does_not_lose_the_run(named, tmp_path, capsys):
+    atlas, expected = named
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        future = executor.submit(time.sleep, 60)
+        while not executor._processes:
+            time.sleep(0.01)
+        os.kill(next(iter(executor._processes)), signal.SIGKILL)
+        assert future.exception() is not None
+        atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=executor)
+    assert contents(tmp_path / "atlas") == expected
+    assert "the executor takes no more work" in capsys.readouterr().err
 
 
 @contextmanager
@@ -63,7 +114,13 @@ ENGINES = {"ray": ray_cluster, "dask": dask_cluster, "submitit": submitit_jobs}
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request, tmp_path_factory):
-    with ENGINES[request.param](tmp_path_factory.mktemp(request.param)) as executor:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers need small_workers.py
+        yield from started(request.param, tmp_path_factory)
+
+
+def started(name, tmp_path_factory):
+    with ENGINES[name](tmp_path_factory.mktemp(name)) as executor:
         yield executor
 
 
@@ -76,39 +133,6 @@ class Watched:
     def submit(self, work, *arguments):
         self.calls.append(arguments)
         return self.executor.submit(self.work or work, *arguments)
-
-
-def dies_at_first(folder, number, *rest):
-    """``run_shard`` on a machine that goes away while it makes shard 0 for the first time."""
-    mark = Path(folder) / ".died"
-    if number == 0 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run_shard(folder, number, *rest)
-
-
-def fails_for_unit_2(folder, number, *rest):
-    """``run_shard`` with a unit that cannot be painted."""
-    from vislens_interp.atlas import run
-
-    paint = run.paint
-
-    def refuse(loop, inputs, directions):
-        fit = run._maker(folder, run.read_manifest(Path(folder))["fit"]["key"]).fit
-        if any((directions == fit.directions[fit.column_of[2]]).all(1)):
-            raise ValueError("unit 2 cannot be painted")
-        return paint(loop, inputs, directions)
-
-    run.paint = refuse
-    try:
-        return run_shard(folder, number, *rest)
-    finally:
-        run.paint = paint
-
-
-def lies(folder, number, *rest):
-    """A worker that sees another folder of the same name."""
-    return number
 
 
 def test_an_engine_makes_the_same_bytes(named, engine, tmp_path, capsys):
@@ -125,7 +149,7 @@ def test_a_worker_of_an_engine_that_is_killed_is_replaced(named, engine, tmp_pat
     watched = Watched(engine, dies_at_first)
     atlas.save(tmp_path / "atlas", units=UNITS, shard=SHARD, executor=watched)
     found = contents(tmp_path / "atlas")
-    found.pop(".died")
+    found.pop(".died", None)
     assert found == expected
     retried_by_us = "a worker failed at shard 0" in capsys.readouterr().err
     assert len(watched.calls) == len(UNITS) // SHARD + retried_by_us
