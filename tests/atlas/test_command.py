@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from small_layer import clouds
 from test_store import contents
 
-from vislens_interp.atlas import open_atlas
+from vislens_interp.atlas import Atlas, SparseFeatures, open_atlas
 from vislens_interp.cli import main
 from vislens_interp.cli.arguments import parse_units
+from vislens_interp.models import load_model
 
 UNITS = "0-3"
 COMMAND = ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--inputs", "1", "--units", UNITS, "--quiet"]
@@ -66,6 +69,46 @@ def test_a_query_prints_units(made, capsys):
     assert "no unit holds 'walrus'" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def of_latents(folder, tmp_path_factory):
+    """An atlas of a dictionary's latents, on the same photographs."""
+    place, generator = tmp_path_factory.mktemp("latents"), torch.Generator().manual_seed(0)
+    encoder = torch.randn(32, 40, generator=generator)
+    SparseFeatures(encoder, torch.zeros(40), kind="topk", k=4, decoder=encoder.T).save(place / "sae")
+    words = ["--sae", str(place / "sae"), "--pool", "max", "--images", str(folder), "--workers", "1"]
+    assert main([*COMMAND, *words, "--out", str(place / "atlas")]) == 0
+    return place
+
+
+def test_a_dictionary_s_latents_are_an_atlas_and_workers_read_its_folder(of_latents, folder):
+    store = open_atlas(of_latents / "atlas")
+    assert "ConvNet, layer conv1, 40 latents: 4 of 40 units" in store.describe()
+    assert store.manifest["origin"]["sae"] == str(of_latents / "sae")
+    features = SparseFeatures.load(of_latents / "sae")
+    one = Atlas(features.target(load_model("zoo:cifar10_convnet"), "conv1", pool="max"), images=str(folder))
+    one.fit(inputs=1).save(of_latents / "one", units=range(4))
+    sheets = [path for path in contents(of_latents / "one") if path.startswith(("sheets/", "shards/"))]
+    here, there = contents(of_latents / "one"), contents(of_latents / "atlas")
+    assert len(sheets) == 5
+    assert all(here[path] == there[path] for path in sheets)
+
+
+def test_two_atlases_are_compared_from_the_shell(made, of_latents, capsys):
+    other = of_latents / "atlas"
+    assert main(["atlas", "compare", str(made), str(other), "--limit", "2"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\tr ") == 2
+    assert f"vislens atlas serve {made}" in said
+    assert main(["atlas", "compare", str(made), str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pairs"] == open_atlas(made).most_alike(open_atlas(other))
+    assert all(Path(page).is_file() for page in found["pages"])
+    assert main(["atlas", "compare", str(made), str(made)]) == 1
+    line = capsys.readouterr().err
+    assert "is the atlas itself; expected another one" in line
+    assert line.count("\n") == 1
+
+
 def test_serve_shows_the_site(made):
     command = [sys.executable, "-m", "vislens_interp", "atlas", "serve", str(made), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -87,6 +130,8 @@ def test_serve_shows_the_site(made):
         (["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv9", "--out", "{out}"], "layer 'conv9'"),
         (["atlas", "serve", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "query", "{out}", "dog"], "holds no atlas; expected one that vislens atlas wrote"),
+        (["atlas", "compare", "{out}", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
+        (["atlas", "--model", "zoo:cifar10_convnet", "--sae", "{out}", "--out", "{out}"], "lacks cfg.json"),
     ],
 )
 def test_an_error_is_one_line(words, line, tmp_path, capsys):
