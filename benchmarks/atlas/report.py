@@ -35,10 +35,9 @@ def lens_numbers(found: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def exponent(rows: list[dict[str, Any]], name: str) -> float:
-    """Steepest power between neighbouring sizes with which the fit grows, per CPU second spent."""
-    spent = [(row[name], row["fit"] + (row["population"] if name == "units" else 0)) for row in rows]
-    return max(math.log(b[1] / a[1]) / math.log(b[0] / a[0]) for a, b in pairwise(spent))
+def exponent(rows: list[dict[str, Any]], name: str, part: str = "fit") -> float:
+    """Steepest power between neighbouring sizes with which the CPU seconds of a part grow."""
+    return max(math.log(b[part] / a[part]) / math.log(b[name] / a[name]) for a, b in pairwise(rows))
 
 
 def checks_of(parts: dict[str, Any]) -> dict[str, bool | None]:
@@ -68,7 +67,7 @@ def checks_of(parts: dict[str, Any]) -> dict[str, bool | None]:
         for name in ("references", "dimensions", "units"):
             rows = found[name]
             power = exponent(rows, name)
-            checks[f"the fit grows with {name} to the power {power:.2f} at most (near linear: {LINEAR})"] = (
+            checks[f"fit and evidence grow with {name} to the power {power:.2f} at most (near linear: {LINEAR})"] = (
                 power <= LINEAR
             )
         last = found["units"][-1]
@@ -147,7 +146,8 @@ def tables(parts: dict[str, Any]) -> list[str]:
             sizes = [f"{one[name]:,}" for name in ("units", "references", "dimensions")]
             spent = [f"{one[name]:.1f}" for name in ("fit", "population", "map", "peak_gib")]
             rows.append([*sizes, *spent, f"{one['real_that_pass']:.1%}", f"{one['false_among_passing']:.1%}"])
-        lines += fill(__file__, "growth", table=table_text(rows)).split("\n")
+        power = exponent(found["units"][-2:], "units", "population")
+        lines += fill(__file__, "growth", table=table_text(rows), power=power).split("\n")
     return lines
 
 

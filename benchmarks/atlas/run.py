@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.atlas.parts import PARTS, QUICK, Effort
 from benchmarks.atlas.report import report
+from benchmarks.common import package as vl
 from benchmarks.common.cells import publish, read, save_cell
 from benchmarks.common.command import parser
 from benchmarks.common.provenance import provenance
@@ -19,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--units", type=int, help="units with pictures in `lenses` (512); 512 are projected from them")
     args = command.parse_args(argv)
     torch.set_num_threads(args.threads)
+    vl.keep_freed_memory()  # as the command does
     effort = QUICK if args.quick else Effort() if args.units is None else Effort(atlas_units=args.units)
     for name in PARTS if args.only is None else args.only:
         load = " ".join(f"{one:.1f}" for one in os.getloadavg())

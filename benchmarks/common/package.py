@@ -49,6 +49,7 @@ from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sens
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, EmbeddingVAE, sample_posterior
 from vislens_interp.lens import FeatureLens
 from vislens_interp.math import angle_between, pearson, ridge_gcv, ridge_loo, unit_rows
+from vislens_interp.memory import keep_freed_memory
 from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled, Unedited

@@ -36,6 +36,7 @@ from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.files import check_writable, clear_leftovers, locked, write_bytes
 from vislens_interp.landscape.prior import SENSES
+from vislens_interp.memory import keep_freed_memory
 from vislens_interp.models import load_model
 from vislens_interp.progress import tqdm
 from vislens_interp.streams import say
@@ -217,6 +218,7 @@ def run_shard(folder: str, number: int, threads: int | None = None, call: str = 
     Returns:
         ``number``.
     """
+    keep_freed_memory()
     manifest = read_manifest(Path(folder))
     name, units = manifest["shards"][number]
     path = f"{name}.parquet"

@@ -175,12 +175,14 @@ def atlas(args: argparse.Namespace) -> None:
     from multiprocessing import get_context
 
     from vislens_interp.atlas import Atlas
+    from vislens_interp.memory import keep_freed_memory
 
     if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
         raise ValueError(f"vislens atlas needs {' and '.join(missing)}; vislens atlas --help shows all.")
     device = _device(args.device)
     if device.type != "cpu":
         raise ValueError(f"--device {args.device}: an atlas is made on the CPU from the shell; pass --device cpu.")
+    keep_freed_memory()
     made = Atlas(
         args.model,
         args.layer,
