@@ -45,7 +45,7 @@ def test_the_command_writes_an_atlas_and_goes_on(made, folder, capsys):
     words = [word for word in COMMAND if word != "--quiet"]
     assert main([*words, "--images", str(folder), "--out", str(made)]) == 0
     said = capsys.readouterr().out
-    assert "ConvNet, layer conv1: 4 of 32 units, " in said
+    assert "zoo:cifar10_convnet, layer conv1: 4 of 32 units, " in said
     assert f"vislens atlas serve {made}" in said
     assert contents(made) == before
 
@@ -82,7 +82,7 @@ def of_latents(folder, tmp_path_factory):
 
 def test_a_dictionary_s_latents_are_an_atlas_and_workers_read_its_folder(of_latents, folder):
     store = open_atlas(of_latents / "atlas")
-    assert "ConvNet, layer conv1, 40 latents: 4 of 40 units" in store.describe()
+    assert "zoo:cifar10_convnet, layer conv1, 40 latents: 4 of 40 units" in store.describe()
     assert store.manifest["origin"]["sae"] == str(of_latents / "sae")
     features = SparseFeatures.load(of_latents / "sae")
     one = Atlas(features.target(load_model("zoo:cifar10_convnet"), "conv1", pool="max"), images=str(folder))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vislens_interp.atlas.site import check_site, describe, environment, write_index
-from vislens_interp.atlas.store import COMPARISONS, AtlasStore, layer_name, short_hash
+from vislens_interp.atlas.store import COMPARISONS, AtlasStore, short_hash
 from vislens_interp.files import locked, write_text
 
 
@@ -40,10 +40,9 @@ def _write(ours: AtlasStore, theirs: AtlasStore, pairs: list[dict[str, Any]]) ->
     place = ours.folder / COMPARISONS
     there = os.path.relpath(theirs.folder.resolve(), place.resolve()).replace(os.sep, "/")
     name = f"{theirs.folder.resolve().name}-{short_hash(there)[:6]}"
-    target = theirs.manifest["fit"]["target"]
     content = {
         "other": there,
-        "title": f"{target.get('name') or target.get('model')}, {layer_name(target)}",
+        "title": theirs.title,
         "key": theirs.manifest["fit"]["key"],
         "pairs": [[row["unit"], row["other"], round(row["correlation"], 4)] for row in pairs],
     }

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislens_interp.atlas.store import INPUTS, TABLE, AtlasStore, layer_name
+from vislens_interp.atlas.store import INPUTS, TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
 from vislens_interp.report.render import escaping_environment
 
@@ -113,8 +113,8 @@ def describe(store: AtlasStore, rows: list[dict[str, Any]], input_names: list[st
     fit = store.manifest["fit"]
     target, reference = fit["target"], fit["reference"]
     return {
-        "title": f"{target.get('name') or target.get('model')}, {layer_name(target)}",
-        "summary": store.describe(),
+        "title": store.title,
+        "summary": store.counts(),
         "units": len(rows),
         "fitted": fit["units"],
         "passing": sum(row["passes"] for row in rows),

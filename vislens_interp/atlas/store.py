@@ -198,9 +198,8 @@ class AtlasStore:
         return cls(folder, manifest)
 
     def __repr__(self) -> str:
-        target = self.manifest["fit"]["target"]
         units = sum(len(units) for _, units in self.manifest["shards"])
-        return f"AtlasStore({str(self.folder)!r}, {target.get('model')}, layer {target.get('layer')}, {units} units)"
+        return f"AtlasStore({str(self.folder)!r}, {self.title}, {units} units)"
 
     def _repr_html_(self) -> str:
         from vislens_interp.report.render import render
@@ -313,34 +312,36 @@ class AtlasStore:
             found[path.stem] = content
         return found
 
+    @property
+    def title(self) -> str:
+        """Model and layer, and how many latents it has where a dictionary was read."""
+        target, origin = self.manifest["fit"]["target"], self.manifest["origin"]
+        name = target.get("name") or (origin["model"] if origin else target.get("model"))
+        dictionary = target.get("dictionary")
+        latents = "" if dictionary is None else f", {dictionary['latents']} latents"
+        return display_text(f"{name}, layer {target.get('layer') or '(output)'}{latents}")
+
     def describe(self) -> str:
-        """The atlas in a few lines."""
+        """The atlas in a line: what it is of, and its counts."""
+        return f"{self.title}: {self.counts()}"
+
+    def counts(self) -> str:
+        """Units that pass, that are silent, doubled or failed, in words."""
         rows = self.table(["state", "passes", "duplicate_of", "error"]).to_pylist()
         count = {word: sum(row["state"] == word for row in rows) for word in ("alive", "dead", "constant")}
-        target = self.manifest["fit"]["target"]
         twins = sum(row["duplicate_of"] is not None for row in rows)
         failed = sum(row["error"] is not None for row in rows)
-        layer = layer_name(target)
         passing = f"{sum(row['passes'] for row in rows)} with good evidence at a false-discovery rate of 5 %"
         silent = f"{count['dead']} dead, {count['constant']} constant, {twins} duplicates"
         fitted = self.manifest["fit"]["units"]
         units = f"{len(rows)} units" if fitted == len(rows) else f"{len(rows)} of {fitted} units"
-        return display_text(
-            f"{target.get('name') or target.get('model')}, {layer}: {units}, {passing}, {silent}"
-            + (f", {failed} failed" if failed else "")
-        )
+        return f"{units}, {passing}, {silent}" + (f", {failed} failed" if failed else "")
 
     def _sheets(self) -> list[str]:
         made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]
         for path in made:
             check_inside(self.folder, path, repr(str(self.path)), "sheet")
         return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
-
-
-def layer_name(target: dict[str, Any]) -> str:
-    """A layer as an atlas names it, from what its target says of itself."""
-    layer, dictionary = f"layer {target.get('layer') or '(output)'}", target.get("dictionary")
-    return layer if dictionary is None else f"{layer}, {dictionary['latents']} latents"
 
 
 def _holds_null(column: Any) -> bool:
