@@ -202,6 +202,10 @@ def test_two_layers_are_compared(browser, compared):
         assert all(row == [row[0], shown[row[0]]] for row in units if len(row) == 2)
         assert links[0][0].startswith(f"{address}unit/")
         assert "which has no page" in "".join(row.text for row in rows) or UNITS - 1 not in shown.values()
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         choose(browser, "#order", "unit")
         assert "order=unit" in browser.current_url
         find(browser, "#search").send_keys(str(ORIGINAL))
