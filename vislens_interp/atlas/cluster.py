@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib import import_module
 from typing import Any
 
 
@@ -19,7 +20,7 @@ class RayExecutor:
 
     def __init__(self, **options: Any) -> None:
         try:
-            import ray
+            ray = import_module("ray")
         except ImportError as error:
             raise ImportError(
                 "RayExecutor needs ray, which is not installed; expected the extra 'cluster'. Install it: pip install"
