@@ -249,6 +249,24 @@ def test_comparisons_link_what_is_there_and_outlive_a_later_run(compared, fitted
     assert b"compare/linear-" in before
 
 
+def test_a_damaged_comparison_is_left_out(compared, tmp_path):
+    place, pages, _ = compared
+    folder = tmp_path / "copy"
+    shutil.copytree(place / "layer one", folder)
+    store = open_atlas(folder)
+    assert list(store.comparisons()) == [pages[0].stem]
+    path = folder / "compare" / f"{pages[0].stem}.json"
+    whole = json.loads(path.read_text())
+    for damage in ("{", json.dumps(whole | {"other": 3}), json.dumps(whole | {"other": "\0"}), "[]"):
+        path.write_text(damage)
+        assert store.comparisons() == {}
+        with served(folder) as address:
+            assert address.count("/") == 3
+    path.write_text(json.dumps(whole))
+    (folder / "compare" / f"{pages[0].stem}.html").unlink()
+    assert store.comparisons() == {}
+
+
 def test_atlases_that_cannot_be_compared_say_why(store, compared, fitted, network, backend, tmp_path):
     place, _, _ = compared
     with pytest.raises(ValueError, match=r"is the atlas itself; expected another one"):

@@ -301,7 +301,7 @@ class AtlasStore:
         return sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))
 
     def comparisons(self) -> dict[str, dict[str, Any]]:
-        """What ``vislens atlas compare`` wrote, by the names of its pages; files that are damaged are left out."""
+        """What ``vislens atlas compare`` wrote, by the names of its pages; what is damaged is left out."""
         found = {}
         for path in sorted((self.folder / COMPARISONS).glob("*.json")):
             try:
@@ -309,7 +309,8 @@ class AtlasStore:
                 check_schema(content, COMPARISON, repr(str(path)))
             except (OSError, ValueError, RecursionError):
                 continue
-            found[path.stem] = content
+            if path.with_suffix(".html").is_file() and "\0" not in content["other"]:
+                found[path.stem] = content
         return found
 
     @property
