@@ -24,8 +24,11 @@ def lens_numbers(found: dict[str, Any]) -> dict[str, float]:
     a_unit = found["atlas_pictures"] / found["atlas_units"]
     atlas = found["atlas_fit"] + UNITS * a_unit
     loop = lens[0] + sum(further) / len(further) * (UNITS - 1)
+    fits = found["lens_fit"][1:] or found["lens_fit"]
     return {
         "a_unit": a_unit,
+        "lens_fit": sum(fits) / len(fits),
+        "ratio_of_fits": (found["lens_fit"][0] + sum(fits) / len(fits) * (UNITS - 1)) / found["atlas_fit"],
         "lens_first": lens[0],
         "lens_further": sum(further) / len(further),
         "minutes": atlas / 2 / 60,
@@ -119,13 +122,12 @@ def tables(parts: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     if found := parts.get("lenses"):
         numbers = lens_numbers(found)
-        lens_fits = found["lens_fit"][1:] or found["lens_fit"]
         rows = [
             ["what", "CPU seconds"],
             [f"atlas: reading, fit and evidence of all {found['layer_units']} units", f"{found['atlas_fit']:.1f}"],
             ["atlas: pictures, measurements, table and site, a unit", f"{numbers['a_unit']:.2f}"],
             ["lens: first unit, fit and pictures", f"{numbers['lens_first']:.1f}"],
-            ["lens: a further unit, fit", f"{sum(lens_fits) / len(lens_fits):.2f}"],
+            ["lens: a further unit, fit", f"{numbers['lens_fit']:.2f}"],
             ["lens: a further unit, fit and pictures", f"{numbers['lens_further']:.2f}"],
         ]
         lines += fill(
@@ -134,8 +136,7 @@ def tables(parts: dict[str, Any]) -> list[str]:
             **{name: found[name] for name in ("model", "layer", "atlas_units", "inputs", "references")},
             lens_units=len(found["lens_fit"]),
             table=table_text(rows),
-            ratio_a_unit=numbers["ratio_a_unit"],
-            ratio=numbers["ratio"],
+            **{name: numbers[name] for name in ("ratio_a_unit", "ratio", "ratio_of_fits")},
             difference=max(found["differences_of_r"]),
             load=found["load"],
         ).split("\n")

@@ -27,6 +27,7 @@ def test_512_units_are_projected_from_the_fit_and_a_unit():
     assert numbers["minutes"] == pytest.approx(atlas / 120)
     assert numbers["ratio"] == pytest.approx(loop / atlas)
     assert numbers["ratio_a_unit"] == pytest.approx(6.5)
+    assert numbers["ratio_of_fits"] == pytest.approx((40 + 511 * 11) / 100)
     assert numbers["kilobytes"] == pytest.approx(50)
 
 
