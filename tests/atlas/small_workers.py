@@ -32,8 +32,3 @@ def fails_for_unit_2(folder, number, *rest):
         return run_shard(folder, number, *rest)
     finally:
         run.paint = paint
-
-
-def lies(folder, number, *rest):
-    """A worker that sees another folder of the same name."""
-    return number
