@@ -33,7 +33,7 @@ class Effort:
     Args:
         atlas_units, lens_units, inputs: Of ``lenses``: units with pictures, units of the loop, pictures each way.
         units, references, dimensions: Of ``growth``; the last of each is the largest, and stays while another varies.
-        many: Units of the simulated layer whose site is opened.
+        many: Units of the site that is opened.
         workers_units: Of ``workers`` and ``engines``, in shards of 4.
         kills: Of ``kills``.
     """
@@ -139,22 +139,38 @@ def growth(effort: Effort, seed: int) -> dict[str, Any]:
 
 
 def many(effort: Effort, seed: int) -> dict[str, Any]:
-    """An atlas of a simulated layer, half of whose units follow colours, and how fast its index answers."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(192, effort.many, generator=generator)
-
-    def layer(images: torch.Tensor) -> torch.Tensor:
-        cells = torch.nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
-        noise = (cells.double() @ weights.double() * 997).frac().float()
-        return torch.where(torch.arange(effort.many) % 2 == 0, (cells - 0.5) @ weights, noise)
-
-    target = vl.CallableTarget(layer, names=[str(unit) for unit in range(effort.many)])
-    found: dict[str, Any] = {"units": effort.many}
+    """The site of many units with random numbers and classes as words, without pictures, and how fast it answers."""
+    readout = vl.readout_of(vl.get_backend(vl.DEFAULT_BACKEND))
+    assert readout is not None
+    draw, numbers = random.Random(seed), ("correlation", "q_value", "sparsity", "selectivity", "map_x", "map_y")
+    rows = [
+        {
+            "unit": unit,
+            "name": str(unit),
+            "state": "alive",
+            "passes": draw.random() < 0.5,
+            "reasons": [],
+            "neighbours": draw.sample(range(effort.many), 8),
+            "likeness": [0.5] * 8,
+            "top_images": [f"{draw.randrange(500):04d}.jpg" for _ in range(8)],
+            "top_responses": [2.0] * 8,
+            "words": draw.sample(readout.words, 5),
+            **{name: draw.random() for name in numbers},
+        }
+        for unit in range(effort.many)
+    ]
+    about = {"target": {"model": "simulated", "layer": "simulated"}, "units": len(rows), "version": "simulated"}
+    about |= {"backend": {"name": "none"}, "reference": {"images": 500, "kind": "none"}}
+    about |= {"settings": {"inputs": 0, "top_images": 8}}
+    found: dict[str, Any] = {"units": len(rows)}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "atlas"
-        atlas = vl.Atlas(target, seed=seed)
-        found["fit"] = cpu_seconds(lambda: atlas.fit(inputs=0, top_images=3))
-        found["save"] = cpu_seconds(lambda: atlas.save(folder, shard=256))
+        for file in ("units.parquet", "shards/all.parquet"):
+            vl.write_table(folder / file, rows, {})
+        vl.write_text(folder / "fit.safetensors", "")  # which the site does not read
+        shards = [{"name": "all", "units": list(range(len(rows)))}]
+        vl.write_manifest(folder, {"fit": {"key": vl.short_hash(about), **about}, "shards": shards, "origin": None})
+        found["site"] = cpu_seconds(lambda: vl.write_site(vl.open_atlas(folder), []))
         found |= bytes_of(folder) | {"peak_gib": peak_gib()}
         found |= browsed(folder)
     return found

@@ -93,7 +93,7 @@ def checks_of(parts: dict[str, Any]) -> dict[str, bool | None]:
         )
         checks[f"{at} first cards after {first:.0f} ms (at most {FIRST_MS:.0f})"] = first <= FIRST_MS
         size = found["site_bytes"] / found["units"] / 1000
-        checks[f"{at} {size:.0f} kB of site a unit, without edits (at most {KILOBYTES:.0f})"] = size <= KILOBYTES
+        checks[f"{at} {size:.0f} kB of site a unit, without pictures (at most {KILOBYTES:.0f})"] = size <= KILOBYTES
     else:
         checks["an index of 10,000 units in a browser: not run"] = None
     if found := parts.get("workers"):

@@ -10,9 +10,10 @@ from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import run_shard
 from vislens_interp.atlas.serve import site_server
+from vislens_interp.atlas.site import write_site
 from vislens_interp.atlas.sparse import units_of
 from vislens_interp.atlas.sparse_training import train_sparse_features
-from vislens_interp.atlas.store import read_manifest
+from vislens_interp.atlas.store import open_atlas, read_manifest, short_hash, write_manifest, write_table
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.depth_embedder import DepthEmbedder
