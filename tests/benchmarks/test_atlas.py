@@ -31,12 +31,14 @@ def test_512_units_are_projected_from_the_fit_and_a_unit():
     assert numbers["kilobytes"] == pytest.approx(50)
 
 
-@pytest.mark.parametrize(("pictures", "met"), [(20.0, True), (40.0, False)])
-def test_a_line_that_is_not_met_says_so_and_what_was_not_run_is_open(pictures, met):
-    checks = checks_of({"lenses": LENSES | {"atlas_pictures": pictures}})
+@pytest.mark.parametrize(
+    ("pictures", "units", "met"), [(20.0, 10, None), (40.0, 10, False), (1000.0, 512, True), (2000.0, 512, False)]
+)
+def test_a_line_that_is_not_met_says_so_and_what_was_not_run_is_open(pictures, units, met):
+    checks = checks_of({"lenses": LENSES | {"atlas_pictures": pictures, "atlas_units": units}})
     (minutes,) = [text for text in checks if "minutes of two cores" in text]
     assert checks[minutes] is met
-    assert "projected from 10 of them" in minutes
+    assert ("projected from 10 of them" in minutes) == (units == 10)
     assert checks["ten kills: not run"] is None
 
 
