@@ -282,7 +282,9 @@ def dask_cluster(folder: Path) -> Any:
 def submitit_jobs(folder: Path) -> Any:
     import submitit
 
-    yield submitit.AutoExecutor(folder=folder / "jobs", cluster="local")
+    executor = submitit.AutoExecutor(folder=folder / "jobs", cluster="local")
+    executor.update_parameters(timeout_min=60)
+    yield executor
 
 
 ENGINES = {"ray": ray_cluster, "distributed": dask_cluster, "submitit": submitit_jobs}

@@ -106,7 +106,9 @@ def submitit_jobs(folder):
     submitit = pytest.importorskip(
         "submitit", reason="submitit is not installed: pip install 'vislens_interp[cluster]'"
     )
-    yield submitit.AutoExecutor(folder=folder / "jobs", cluster="local")
+    executor = submitit.AutoExecutor(folder=folder / "jobs", cluster="local")
+    executor.update_parameters(timeout_min=60)  # after five a job is ended, which a busy machine may need
+    yield executor
 
 
 ENGINES = {"ray": ray_cluster, "dask": dask_cluster, "submitit": submitit_jobs}
