@@ -1,5 +1,6 @@
 """Memory that is left on a device, and work that takes fewer pictures at a time where it runs out."""
 
+import ctypes
 import gc
 import os
 import warnings
@@ -10,6 +11,8 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
+GLIBC = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 2**26)}
+"""Numbers of ``mallopt``'s parameters, and their values in a process that keeps its freed memory."""
 
 
 def memory_left(device: torch.device) -> int | None:
@@ -29,6 +32,19 @@ def memory_left(device: torch.device) -> int | None:
         return int(kilobytes) * 1024
     except (OSError, ValueError):  # no Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else None
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that is freed, for what it needs next; False where the C library is not glibc.
+
+    Pictures on a CPU otherwise ask the system for the same pages in every layer of every step: an atlas then takes a
+    quarter more seconds. It is for processes that are ours, such as commands and workers.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(number, value) == 1 for number, value in GLIBC.values())
 
 
 def too_little_memory(error: BaseException) -> bool:

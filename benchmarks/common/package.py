@@ -3,10 +3,17 @@
 # ruff: noqa: F401
 
 from vislens_interp import zoo
+from vislens_interp.atlas import run as atlas_run
 from vislens_interp.atlas.atlas import Atlas
+from vislens_interp.atlas.cluster import RayExecutor
 from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
+from vislens_interp.atlas.run import run_shard
+from vislens_interp.atlas.serve import site_server
+from vislens_interp.atlas.site import write_site
+from vislens_interp.atlas.sparse import units_of
 from vislens_interp.atlas.sparse_training import train_sparse_features
+from vislens_interp.atlas.store import open_atlas, read_manifest, short_hash, write_manifest, write_table
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.depth_embedder import DepthEmbedder
@@ -44,6 +51,7 @@ from vislens_interp.landscape.prior import ActivationPrior, ResponseScaler, Sens
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE, EmbeddingVAE, sample_posterior
 from vislens_interp.lens import FeatureLens
 from vislens_interp.math import angle_between, pearson, ridge_gcv, ridge_loo, unit_rows
+from vislens_interp.memory import keep_freed_memory
 from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled, Unedited

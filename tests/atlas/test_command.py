@@ -1,24 +1,22 @@
-"""``vislens atlas`` end to end on the shipped network, and workers that read files."""
+"""``vislens atlas`` end to end on the shipped network."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from small_layer import clouds
 from test_store import contents
 
-from vislens_interp.atlas import open_atlas
-from vislens_interp.atlas.run import run_shard
+from vislens_interp.atlas import Atlas, SparseFeatures, open_atlas
 from vislens_interp.cli import main
 from vislens_interp.cli.arguments import parse_units
+from vislens_interp.models import load_model
 
 UNITS = "0-3"
 COMMAND = ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--inputs", "1", "--units", UNITS, "--quiet"]
@@ -47,7 +45,7 @@ def test_the_command_writes_an_atlas_and_goes_on(made, folder, capsys):
     words = [word for word in COMMAND if word != "--quiet"]
     assert main([*words, "--images", str(folder), "--out", str(made)]) == 0
     said = capsys.readouterr().out
-    assert "ConvNet, layer conv1: 4 of 32 units, " in said
+    assert "zoo:cifar10_convnet, layer conv1: 4 of 32 units, " in said
     assert f"vislens atlas serve {made}" in said
     assert contents(made) == before
 
@@ -71,6 +69,46 @@ def test_a_query_prints_units(made, capsys):
     assert "no unit holds 'walrus'" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def of_latents(folder, tmp_path_factory):
+    """An atlas of a dictionary's latents, on the same photographs."""
+    place, generator = tmp_path_factory.mktemp("latents"), torch.Generator().manual_seed(0)
+    encoder = torch.randn(32, 40, generator=generator)
+    SparseFeatures(encoder, torch.zeros(40), kind="topk", k=4, decoder=encoder.T).save(place / "sae")
+    words = ["--sae", str(place / "sae"), "--pool", "max", "--images", str(folder), "--workers", "1"]
+    assert main([*COMMAND, *words, "--out", str(place / "atlas")]) == 0
+    return place
+
+
+def test_a_dictionary_s_latents_are_an_atlas_and_workers_read_its_folder(of_latents, folder):
+    store = open_atlas(of_latents / "atlas")
+    assert "zoo:cifar10_convnet, layer conv1, 40 latents: 4 of 40 units" in store.describe()
+    assert store.manifest["origin"]["sae"] == str(of_latents / "sae")
+    features = SparseFeatures.load(of_latents / "sae")
+    one = Atlas(features.target(load_model("zoo:cifar10_convnet"), "conv1", pool="max"), images=str(folder))
+    one.fit(inputs=1).save(of_latents / "one", units=range(4))
+    sheets = [path for path in contents(of_latents / "one") if path.startswith(("sheets/", "shards/"))]
+    here, there = contents(of_latents / "one"), contents(of_latents / "atlas")
+    assert len(sheets) > 3  # a dead latent has no sheet
+    assert all(here[path] == there[path] for path in sheets)
+
+
+def test_two_atlases_are_compared_from_the_shell(made, of_latents, capsys):
+    other = of_latents / "atlas"
+    assert main(["atlas", "compare", str(made), str(other), "--limit", "2"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\tr ") == 2
+    assert f"vislens atlas serve {made}" in said
+    assert main(["atlas", "compare", str(made), str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pairs"] == open_atlas(made).most_alike(open_atlas(other))
+    assert all(Path(page).is_file() for page in found["pages"])
+    assert main(["atlas", "compare", str(made), str(made)]) == 1
+    line = capsys.readouterr().err
+    assert "is the atlas itself; expected another one" in line
+    assert line.count("\n") == 1
+
+
 def test_serve_shows_the_site(made):
     command = [sys.executable, "-m", "vislens_interp", "atlas", "serve", str(made), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -92,6 +130,8 @@ def test_serve_shows_the_site(made):
         (["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv9", "--out", "{out}"], "layer 'conv9'"),
         (["atlas", "serve", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "query", "{out}", "dog"], "holds no atlas; expected one that vislens atlas wrote"),
+        (["atlas", "compare", "{out}", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
+        (["atlas", "--model", "zoo:cifar10_convnet", "--sae", "{out}", "--out", "{out}"], "lacks cfg.json"),
     ],
 )
 def test_an_error_is_one_line(words, line, tmp_path, capsys):
@@ -105,62 +145,3 @@ def test_units_from_a_shell(capsys):
     assert parse_units("3,7, 10-12") == [3, 7, 10, 11, 12]
     assert main(["atlas", "--model", "zoo:x", "--out", "x", "--units", "5-2"]) == 2
     assert "'5-2' is no list of units; expected one such as 0-511 or 3,7,20-29" in capsys.readouterr().err
-
-
-class Flaky:
-    """An executor in this process whose first worker dies, or every one."""
-
-    def __init__(self, deaths):
-        self.deaths, self.done = deaths, []
-
-    def submit(self, work, *arguments):
-        assert work is run_shard
-        future = Future()
-        if self.deaths:
-            self.deaths -= 1
-            future.set_exception(OSError("the node went away"))
-        else:
-            self.done.append(arguments)
-            future.set_result(work(*arguments))
-        return future
-
-
-@pytest.fixture(scope="module")
-def named(folder, tmp_path_factory):
-    """An atlas of a model by name, and its folder made in this process."""
-    from vislens_interp.atlas import Atlas
-
-    atlas = Atlas("zoo:cifar10_convnet", "conv1", str(folder)).fit(inputs=1, top_images=3)
-    place = tmp_path_factory.mktemp("named") / "atlas"
-    atlas.save(place, units=range(4), shard=2)
-    return atlas, contents(place)
-
-
-@pytest.mark.parametrize("deaths", [1, 99])
-def test_a_worker_that_dies_is_replaced(named, deaths, tmp_path, capsys):
-    atlas, expected = named
-    executor = Flaky(deaths)
-    atlas.save(tmp_path / "atlas", units=range(4), shard=2, executor=executor)
-    assert contents(tmp_path / "atlas") == expected
-    assert len(executor.done) == (2 if deaths == 1 else 0)
-    assert "a worker failed at shard 0 (OSError: the node went away); it is tried again" in capsys.readouterr().err
-
-
-def test_processes_make_the_same_bytes(named, tmp_path):
-    atlas, expected = named
-    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
-        atlas.save(tmp_path / "atlas", units=range(4), shard=2, executor=executor)
-    assert contents(tmp_path / "atlas") == expected
-
-
-def test_a_pool_whose_worker_is_killed_does_not_lose_the_run(named, tmp_path, capsys):
-    atlas, expected = named
-    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
-        future = executor.submit(time.sleep, 60)
-        while not executor._processes:
-            time.sleep(0.01)
-        os.kill(next(iter(executor._processes)), signal.SIGKILL)
-        assert future.exception() is not None
-        atlas.save(tmp_path / "atlas", units=range(4), shard=2, executor=executor)
-    assert contents(tmp_path / "atlas") == expected
-    assert "the executor takes no more work" in capsys.readouterr().err

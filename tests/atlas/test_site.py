@@ -2,14 +2,19 @@
 
 import json
 import re
+import shutil
 import threading
+import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS
+from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 
+from vislens_interp.atlas import Atlas, open_atlas
+from vislens_interp.atlas.compare import write_comparisons
 from vislens_interp.atlas.serve import site_server
 from vislens_interp.atlas.site import dose_chart, environment
 from vislens_interp.atlas.store import AtlasStore
@@ -31,11 +36,11 @@ QUIET = (
 @contextmanager
 def served(folder):
     """The address of a site, while it is served."""
-    server = site_server(folder)
+    server, address = site_server(folder)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        yield address
     finally:
         server.shutdown()
         server.server_close()
@@ -151,6 +156,127 @@ def test_search_filters_and_order(browser, address, store):
     assert len(cards(browser)) == sum(value >= middle - 1e-4 for value in sparse)
     assert "sparsity=50" in browser.current_url
     assert fault_lines(browser) == []
+
+
+@pytest.mark.browser
+def test_a_class_is_chosen_among_the_words(browser, address, store):
+    opened(browser, address)
+    words = {row["unit"]: row["words"] for row in store.table(["unit", "words"]).to_pylist()}
+    options = [option.text for option in find(browser, "#class").find_elements("css selector", "option")]
+    counts = {word: sum(word in held for held in words.values()) for held in words.values() for word in held}
+    assert options == ["any", *(f"{word} ({counts[word]})" for word in sorted(counts))]
+    choose(browser, "#class", "kind1")
+    assert sorted(cards(browser)) == [unit for unit, held in words.items() if "kind1" in held]
+    opened(browser, address, "#class=kind2&order=unit")
+    assert cards(browser) == [unit for unit, held in words.items() if "kind2" in held]
+    assert "class=kind2" in browser.current_url
+    assert fault_lines(browser) == []
+
+
+@pytest.fixture(scope="module")
+def compared(store, network, backend, images, tmp_path_factory):
+    """Two atlases beside one another: of the layer, and of what comes before its ReLU."""
+    place = tmp_path_factory.mktemp("compared")
+    shutil.copytree(store.folder, place / "layer one")
+    linear = Atlas(network, "convolution", images, backend=backend).fit(inputs=0)
+    linear.save(place / "linear", units=range(UNITS - 1))
+    (place / "secret.txt").write_text("nobody's business")
+    pages, pairs = write_comparisons(open_atlas(place / "layer one"), open_atlas(place / "linear"))
+    return place, pages, pairs
+
+
+@pytest.mark.browser
+def test_two_layers_are_compared(browser, compared):
+    place, _, pairs = compared
+    shown = {row["unit"]: row["other"] for row in pairs}
+    with served(place / "layer one") as address:
+        assert address.endswith("/layer%20one/")
+        opened(browser, address)
+        assert text(browser, "#comparisons").startswith("Beside SmallLayer, layer convolution: ")
+        find(browser, "#comparisons a").click()
+        wait(browser, lambda: text(browser, "#count") == f"{len(pairs)} of {len(pairs)} units")
+        rows = browser.find_elements("css selector", "#pairs > li")
+        links = [[a.get_attribute("href") for a in row.find_elements("css selector", "a")] for row in rows]
+        units = [[int(re.search(r"unit/(\d+)\.html", link)[1]) for link in row] for row in links]
+        assert [row[0] for row in units] == [row["unit"] for row in pairs]
+        assert all(row == [row[0], shown[row[0]]] for row in units if len(row) == 2)
+        assert links[0][0].startswith(f"{address}unit/")
+        assert "which has no page" in "".join(row.text for row in rows) or UNITS - 1 not in shown.values()
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        choose(browser, "#order", "unit")
+        assert "order=unit" in browser.current_url
+        find(browser, "#search").send_keys(str(ORIGINAL))
+        wait(browser, lambda: len(browser.find_elements("css selector", "#pairs > li")) < len(pairs))
+        find(browser, "#pairs li a:last-child").click()
+        wait(browser, lambda: "/linear/unit/" in browser.current_url)
+        press(browser, "i")
+        wait(browser, lambda: browser.current_url.endswith("/linear/index.html"))
+        find(browser, "#comparisons a").click()  # and back to the first
+        wait(browser, lambda: " of " in text(browser, "#count"))
+        find(browser, "#other").click()
+        wait(browser, lambda: browser.current_url.endswith("/layer%20one/index.html"))
+        assert fault_lines(browser) == []
+        browser.get("about:blank")
+    browser.get_log("browser")  # pictures that were still on their way when the server ended
+
+
+def test_a_server_of_compared_atlases_serves_nothing_else(compared):
+    place, _, _ = compared
+    with served(place / "layer one") as address:
+        root = address.removesuffix("layer%20one/")
+        for page in ("linear/index.html", "layer%20one/index.html"):
+            with urllib.request.urlopen(root + page) as answer:
+                assert b"SmallLayer" in answer.read()
+        for page in ("secret.txt", "", "linear/../secret.txt", "linear/%2e%2e/secret.txt"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(root + page)
+
+
+def test_comparisons_link_what_is_there_and_outlive_a_later_run(compared, fitted):
+    place, pages, pairs = compared
+    assert pairs == open_atlas(place / "layer one").most_alike(open_atlas(place / "linear"))
+    for page in [*pages, place / "layer one" / "index.html", place / "linear" / "index.html"]:
+        for link in re.findall(r'(?:href|src)="([^"#]+)"', page.read_text(encoding="utf-8")):
+            if not link.startswith("data:"):
+                assert (page.parent / urllib.parse.unquote(link)).exists(), (page.name, link)
+    index = place / "layer one" / "index.html"
+    before = index.read_bytes()
+    fitted.save(place / "layer one", shard=5)
+    assert index.read_bytes() == before
+    assert b"compare/linear-" in before
+
+
+def test_a_damaged_comparison_is_left_out(compared, tmp_path):
+    place, pages, _ = compared
+    folder = tmp_path / "copy"
+    shutil.copytree(place / "layer one", folder)
+    store = open_atlas(folder)
+    assert list(store.comparisons()) == [pages[0].stem]
+    path = folder / "compare" / f"{pages[0].stem}.json"
+    whole = json.loads(path.read_text())
+    for damage in ("{", json.dumps(whole | {"other": 3}), json.dumps(whole | {"other": "\0"}), "[]"):
+        path.write_text(damage)
+        assert store.comparisons() == {}
+        with served(folder) as address:
+            assert address.count("/") == 3
+    path.write_text(json.dumps(whole))
+    (folder / "compare" / f"{pages[0].stem}.html").unlink()
+    assert store.comparisons() == {}
+
+
+def test_atlases_that_cannot_be_compared_say_why(store, compared, fitted, network, backend, tmp_path):
+    place, _, _ = compared
+    with pytest.raises(ValueError, match=r"is the atlas itself; expected another one"):
+        write_comparisons(store, store)
+    bare = fitted.save(tmp_path / "bare", units=[DEAD], site=False)
+    with pytest.raises(FileNotFoundError, match=r"an atlas without a site"):
+        write_comparisons(open_atlas(place / "linear"), bare)
+    others = Atlas(network, "layer", clouds(210, seed=8), backend=backend).fit(inputs=0).save(tmp_path / "others")
+    with pytest.raises(ValueError, match=r"was made from other reference images than"):
+        write_comparisons(open_atlas(place / "linear"), others)
 
 
 @pytest.mark.browser

@@ -1,10 +1,11 @@
 """Latents of a dictionary as units: computed as written down, read from files, wrong ones refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_layer import UNITS, clouds
 
 from vislens_interp import ReferenceSet
@@ -44,6 +45,48 @@ def test_files_give_what_their_architecture_says(weights, tmp_path):
     scaled = write(tmp_path / "scaled", weights, architecture="topk", k=3, rescale_acts_by_decoder_norm=True)
     longer = before * weights["W_dec"].norm(dim=1)
     assert torch.allclose(SparseFeatures.load(scaled).encode(x).amax(-1), longer.amax(-1).relu())
+
+
+WRITTEN = Path(__file__).parent / "dictionaries"
+"""By SAELens and Overcomplete themselves, with what they made of five vectors (write.py there)."""
+
+
+@pytest.mark.parametrize("name", ["standard", "topk", "topk_rescaled", "jumprelu", "batchtopk"])
+def test_files_that_saelens_wrote_give_its_latents(name):
+    features, expected = SparseFeatures.load(WRITTEN / name), load_file(WRITTEN / name / "expected.safetensors")
+    latents = features.encode(expected["x"])
+    assert (expected["latents"] != 0).any(0).sum() > 3
+    assert torch.allclose(latents, expected["latents"], atol=1e-6)
+    assert torch.allclose(features.decode(latents), expected["decoded"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gated", r"architecture 'gated' with normalize_activations='none', reshape_activations='none'; exp"),
+        ("layer_norm", r"architecture 'standard' with normalize_activations='layer_norm'"),
+        ("hook_z", r"reshape_activations='hook_z'; expected standard, topk, jumprelu with 'none'. Pass weights"),
+    ],
+)
+def test_files_of_saelens_that_are_not_computed_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        SparseFeatures.load(WRITTEN / name)
+
+
+def test_a_dictionary_of_overcomplete_goes_in_by_its_weights():
+    state = load_file(WRITTEN / "overcomplete" / "state.safetensors")
+    expected = load_file(WRITTEN / "overcomplete" / "expected.safetensors")
+    features = SparseFeatures(
+        state["encoder.final_block.0.weight"].T,
+        state["encoder.final_block.0.bias"],
+        kind="topk",
+        k=3,
+        decoder=expected["dictionary"],
+    )
+    latents = features.encode(expected["x"])
+    assert (expected["latents"] != 0).sum() > 10
+    assert torch.allclose(latents, expected["latents"], atol=1e-6)
+    assert torch.allclose(features.decode(latents), expected["decoded"], atol=1e-6)
 
 
 def test_latents_are_units_of_an_atlas(weights, network, backend, images):

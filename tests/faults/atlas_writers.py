@@ -1,5 +1,6 @@
 """What is written of atlases and of the embedded backend, as ``writers`` has it."""
 
+import re
 import sys
 import tempfile
 from functools import cache
@@ -13,6 +14,7 @@ from small_layer import SmallEmbedder, clouds, kinds, small_backend, small_layer
 
 from vislens_interp import Preprocess
 from vislens_interp.atlas import Atlas, SparseFeatures, open_atlas
+from vislens_interp.atlas.compare import write_comparisons
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.files import recover
@@ -52,6 +54,32 @@ def atlas_version(folder):
     assert open_atlas(place).query("cloud")
     assert contents(place) == whole_atlas()
     return 0
+
+
+def small(folder):
+    """An atlas of two units, without pictures."""
+    network, backend, images = parts()
+    made = Atlas(network, "layer", images, backend=backend).fit(folder, inputs=0, top_images=2, shuffles=1, draws=19)
+    return made.save(folder, units=[0, 1], shard=2)
+
+
+def write_comparison(folder, version):
+    one, other = (small(folder / name) for name in ("one", "other"))
+    write_comparisons(one, other)
+
+
+def comparison_version(folder):
+    """None until both indices link their page, which is there then."""
+    links = 0
+    for name in ("one", "other"):
+        index = folder / name / "index.html"
+        for page in re.findall(r'href="(compare/[^"]+\.html)"', index.read_text() if index.exists() else ""):
+            assert (folder / name / page).is_file()
+            links += 1
+        if index.exists():
+            found = open_atlas(folder / name).comparisons()
+            assert all(one["pairs"] == [[0, 0, 1.0], [1, 1, 1.0]] for one in found.values())
+    return 0 if links == 2 else None
 
 
 @cache
@@ -124,6 +152,7 @@ def dictionary_version(folder):
 ATLAS_WRITERS = {
     "dictionary": (write_dictionary, dictionary_version, False),
     "atlas": (write_atlas, atlas_version, True),
+    "comparison": (write_comparison, comparison_version, True),
     "embedder": (write_embedder, embedder_version, False),
     "decoder": (write_decoder, decoder_version, False),
 }

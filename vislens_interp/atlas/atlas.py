@@ -1,6 +1,7 @@
 """Atlas: all units of a layer fitted together, and a folder in which each of them can be looked up."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -18,6 +19,7 @@ from vislens_interp.atlas.pictures import thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map, top_rows
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import RunSettings, run
+from vislens_interp.atlas.sparse import SparseFeatures, units_of
 from vislens_interp.atlas.store import AtlasStore, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
@@ -34,7 +36,6 @@ from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import Target
-from vislens_interp.targets.whole_layer import all_units
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
@@ -61,6 +62,8 @@ class Atlas:
             backend's own.
         backend: Name of a backend, or a backend.
         weights: Safetensors file of a model that is given by name.
+        sae: Folder of a sparse autoencoder over the layer, or its :class:`SparseFeatures`: its latents are the units
+            then. Worker processes need the folder.
         words: Directions (K, E) in the embedding, of length 1, to a list of words for each; None takes the words that
             travel with the package, where they read the backend's embeddings and do not come from the model's own head.
         seed: Of the split, the controls and the map.
@@ -86,22 +89,23 @@ class Atlas:
         *,
         backend: str | Backend = DEFAULT_BACKEND,
         weights: str | None = None,
+        sae: SparseFeatures | str | Path | None = None,
         words: Words | None = None,
         seed: int = 0,
         **reading: Unpack[Reading],
     ) -> None:
         self.origin: dict[str, Any] | None = None
         if isinstance(model, str):
-            self.origin = _origin(model, weights, layer, backend, reading)
+            self.origin = _origin(model, weights, layer, backend, sae, reading)
             model = load_model(model, weights)
         elif weights is not None:
             raise ValueError(f"weights={weights!r} goes with a model by name; expected none with a network. Load them.")
         if isinstance(model, Target):
-            if layer is not None or reading:
-                raise ValueError("layer and its reading go with a network; a target says itself what it reads.")
+            if layer is not None or sae is not None or reading:
+                raise ValueError("layer, sae and reading go with a network; a target says itself what it reads.")
             self.target: Target = model
         else:
-            self.target = all_units(model, layer, **reading)
+            self.target = units_of(model, layer, sae, **reading)
         self.backend = get_backend(backend, self.target.device)
         self.images, self.words, self.seed = images, words, seed
         self.fit_: AtlasFit | None = None
@@ -335,10 +339,13 @@ def _chance(latents: Tensor, standard: Tensor, groups: Tensor, training: Tensor,
 
 
 def _origin(
-    model: str, weights: str | None, layer: Any, backend: str | Backend, reading: Mapping[str, Any]
+    model: str, weights: str | None, layer: Any, backend: str | Backend, sae: Any, reading: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """How a worker builds the same model and backend, as JSON values; None where an argument is an object."""
-    said = {"model": model, "weights": weights, "layer": layer, "backend": backend, "reading": dict(reading)}
+    said = {"model": model, "layer": layer, "backend": backend, "reading": dict(reading)}
+    said["weights"] = weights and os.path.abspath(weights)  # a worker may start in another folder
+    if sae is not None:
+        said["sae"] = os.path.abspath(sae) if isinstance(sae, (str, Path)) else sae
     try:
         return json.loads(json.dumps(said))
     except TypeError:

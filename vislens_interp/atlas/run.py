@@ -1,5 +1,6 @@
 """The work behind ``Atlas.save``: shards of units, made here or by the workers of an executor, then one table."""
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
@@ -7,12 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import paint, sheet, thumbnails
+from vislens_interp.atlas.sparse import units_of
 from vislens_interp.atlas.store import (
     FIT,
     INPUTS,
@@ -33,11 +36,11 @@ from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.files import check_writable, clear_leftovers, locked, write_bytes
 from vislens_interp.landscape.prior import SENSES
+from vislens_interp.memory import keep_freed_memory
 from vislens_interp.models import load_model
 from vislens_interp.progress import tqdm
 from vislens_interp.streams import say
 from vislens_interp.targets.target import Target
-from vislens_interp.targets.whole_layer import all_units
 
 BYTES_A_UNIT = 60_000
 """What a unit takes on the disk, about."""
@@ -167,16 +170,20 @@ def _made(
         waiting: dict[Any, int] = {}
         try:
             for number in left:
-                waiting[executor.submit(run_shard, str(maker.folder), number, threads)] = number
+                call = uuid4().hex  # Dask hands out the outcome of an earlier call with the same arguments
+                waiting[executor.submit(run_shard, os.path.abspath(maker.folder), number, threads, call)] = number
         except RuntimeError as error:  # a pool whose worker died takes no more
             say(f"warning: the executor takes no more work ({error}); this process goes on alone")
             executor = None
         for future, number in _finished(waiting):
             try:
                 future.result()
+                if not shard_is_whole(maker.folder, shards[number][0]):
+                    raise FileNotFoundError(f"nothing of it in {str(maker.folder)!r}, which every worker has to see")
             except (Exception, CancelledError) as error:  # noqa: BLE001 (whatever a worker died of)
                 left[number] += 1
-                say(f"warning: a worker failed at shard {number} ({type(error).__name__}: {error}); it is tried again")
+                reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+                say(f"warning: a worker failed at shard {number} ({reason}); it is tried again")
             else:
                 del left[number]
                 yield number
@@ -199,17 +206,19 @@ def _finished(waiting: dict[Any, int]) -> Iterator[tuple[Any, int]]:
             time.sleep(LOOK_SECONDS)
 
 
-def run_shard(folder: str, number: int, threads: int | None = None) -> int:
+def run_shard(folder: str, number: int, threads: int | None = None, call: str = "") -> int:
     """Make one shard of an atlas from its files alone: what an executor's worker calls.
 
     Args:
         folder: The atlas, where model, backend, fit and plan are written down.
         number: Of the shard in its plan.
         threads: How many this process may use; the bits of pictures depend on it. None leaves them as they are.
+        call: Different for every call.
 
     Returns:
         ``number``.
     """
+    keep_freed_memory()
     manifest = read_manifest(Path(folder))
     name, units = manifest["shards"][number]
     path = f"{name}.parquet"
@@ -228,7 +237,7 @@ def _maker(folder: str, key: str) -> "ShardMaker":
     """A worker's own model, backend and fit, read once."""
     origin = read_manifest(Path(folder))["origin"]
     model = load_model(origin["model"], origin["weights"])
-    target = all_units(model, origin["layer"], **origin["reading"])
+    target = units_of(model, origin["layer"], origin.get("sae"), **origin["reading"])
     return ShardMaker(Path(folder), AtlasFit.load(Path(folder) / FIT, key), target, get_backend(origin["backend"]))
 
 

@@ -1,18 +1,31 @@
 """The site of an atlas on this machine alone, by the standard library's server."""
 
+import os
+from collections.abc import Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+from urllib.parse import quote
 
-from vislens_interp.atlas.store import AtlasStore
+from vislens_interp.atlas.site import check_site
+from vislens_interp.atlas.store import COMPARISONS, MANIFEST, AtlasStore
 
 HOST = "127.0.0.1"
 """Nobody else reaches it."""
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    """Files of one folder, without a line for each request."""
+    """Files of atlases below one folder, without a line for each request."""
+
+    def __init__(self, *given: Any, folders: Sequence[Path], **options: Any) -> None:
+        self.folders = folders
+        super().__init__(*given, **options)
+
+    def translate_path(self, path: str) -> str:
+        found = super().translate_path(path)
+        inside = any(Path(found).is_relative_to(folder) for folder in self.folders)
+        return found if inside else str(self.folders[0] / "nothing is here")
 
     extensions_map: ClassVar[dict[str, str]] = {
         **SimpleHTTPRequestHandler.extensions_map,
@@ -29,8 +42,11 @@ class _Quiet(SimpleHTTPRequestHandler):
         super().end_headers()
 
 
-def site_server(folder: str | Path, port: int = 0) -> ThreadingHTTPServer:
-    """A server of the site; ``serve_forever()`` starts it, ``server_address`` says where.
+def site_server(folder: str | Path, port: int = 0) -> tuple[ThreadingHTTPServer, str]:
+    """A server of the site, which ``serve_forever()`` starts, and the address of its index.
+
+    Atlases that it was compared with are served too, because its pages link to them: then the address ends in the
+    name of the folder.
 
     Args:
         folder: A finished atlas.
@@ -41,14 +57,17 @@ def site_server(folder: str | Path, port: int = 0) -> ThreadingHTTPServer:
         OSError: The port is taken.
     """
     store = AtlasStore.open(folder)
-    if not (store.folder / "index.html").is_file():
-        raise FileNotFoundError(
-            f"folder={str(folder)!r} holds an atlas without a site; write it: vislens atlas with the same arguments, or"
-            " Atlas.save(..., site=True)."
-        )
+    check_site(store)
+    own = store.folder.resolve()
+    others = [(own / COMPARISONS / one["other"]).resolve() for one in store.comparisons().values()]
+    folders = [own, *(other for other in others if (other / MANIFEST).is_file())]
+    root = Path(os.path.commonpath(folders))
+    handler = partial(_Quiet, directory=str(root), folders=folders)
     try:
-        return ThreadingHTTPServer((HOST, port), partial(_Quiet, directory=str(store.folder)))
+        server = ThreadingHTTPServer((HOST, port), handler)
     except OSError as error:
         raise OSError(
             error.errno, f"port={port} cannot be used ({error.strerror}); name another one, or 0 for any that is free"
         ) from error
+    below = "" if own == root else f"{quote(own.relative_to(root).as_posix())}/"
+    return server, f"http://{HOST}:{server.server_address[1]}/{below}"

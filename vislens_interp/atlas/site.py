@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 UNITS_A_FILE = 1000
 """Units in one of the index's files, so that the first are there before the last are read."""
-ASSETS = ("atlas.css", "index.js", "unit.js", "map.js", "data.js")
+ASSETS = ("atlas.css", "index.js", "unit.js", "map.js", "data.js", "compare.js")
 PAGES, SITE = "unit", "site"
 NAMES_SEARCHED = 3
 """Top images whose names the index's search knows, too."""
@@ -84,13 +84,28 @@ def write_site(store: AtlasStore, input_names: list[str]) -> Path:
             parts.append(f"units-{start:06d}.json")
             entries = [_entry(row) for row in rows[start : start + UNITS_A_FILE]]
             write_text(folder / parts[-1], json.dumps(entries, separators=(",", ":"), allow_nan=False))
-        content = {"parts": parts, "units": len(rows), "columns": columns}
+        content = {"parts": parts, "units": len(rows), "columns": columns, "key": store.manifest["fit"]["key"]}
         write_text(folder / "index.json", json.dumps(content, sort_keys=True))
 
     write_folder(store.folder / PAGES, pages)
     write_folder(store.folder / SITE, assets)
-    index = environment().get_template("index.html").render(about=about, table=TABLE, root="")
-    return write_text(store.folder / "index.html", index)
+    return write_index(store, about)
+
+
+def write_index(store: AtlasStore, about: dict[str, Any]) -> Path:
+    """Write the page with search and map, which links the comparisons with other atlases."""
+    others = {name: content["title"] for name, content in store.comparisons().items()}
+    text = environment().get_template("index.html").render(about=about, table=TABLE, others=others, root="")
+    return write_text(store.folder / "index.html", text)
+
+
+def check_site(store: AtlasStore) -> None:
+    """Raise FileNotFoundError where an atlas has no site."""
+    if not (store.folder / "index.html").is_file():
+        raise FileNotFoundError(
+            f"folder={str(store.folder)!r} holds an atlas without a site; write it: vislens atlas with the same"
+            " arguments, or Atlas.save(..., site=True)."
+        )
 
 
 def describe(store: AtlasStore, rows: list[dict[str, Any]], input_names: list[str]) -> dict[str, Any]:
@@ -98,8 +113,8 @@ def describe(store: AtlasStore, rows: list[dict[str, Any]], input_names: list[st
     fit = store.manifest["fit"]
     target, reference = fit["target"], fit["reference"]
     return {
-        "title": f"{target.get('name') or target.get('model')}, {target.get('layer') or 'output'}",
-        "summary": store.describe(),
+        "title": store.title,
+        "summary": store.counts(),
         "units": len(rows),
         "fitted": fit["units"],
         "passing": sum(row["passes"] for row in rows),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vislens_interp.files import fingerprint, write_folder
 from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.target import WIDEST, LayerTarget, Target
+from vislens_interp.targets.whole_layer import all_units
 
 Kind = Literal["standard", "topk", "jumprelu"]
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -91,9 +92,10 @@ class SparseFeatures:
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             weights = load_file(folder / WEIGHTS)
-            encoder, bias = weights["W_enc"], weights["b_enc"]
             kind = config.get("architecture", "standard")
-            normalised = config.get("normalize_activations", "none")
+            changes = {name: config.get(name) or "none" for name in ("normalize_activations", "reshape_activations")}
+            known = kind in get_args(Kind) and set(changes.values()) == {"none"}
+            encoder, bias = (weights["W_enc"], weights["b_enc"]) if known else (torch.empty(0), torch.empty(0))
             rescaled = config.get("rescale_acts_by_decoder_norm", False)
             centre = weights["b_dec"] if config.get("apply_b_dec_to_input", True) else None
             k = int(config["k"]) if kind == "topk" else None
@@ -103,10 +105,11 @@ class SparseFeatures:
                 f"folder={str(folder)!r} is damaged or in another layout ({type(error).__name__}: {error}); expected"
                 " what SAELens' save_model wrote."
             ) from error
-        if kind not in get_args(Kind) or normalised not in (None, "none"):
+        if not known:
+            said = ", ".join(f"{name}={value!r}" for name, value in changes.items())
             raise ValueError(
-                f"folder={str(folder)!r} holds a dictionary of architecture {kind!r} with normalize_activations="
-                f"{normalised!r}; expected {', '.join(get_args(Kind))} with 'none'. Pass weights to SparseFeatures."
+                f"folder={str(folder)!r} holds a dictionary of architecture {kind!r} with {said}; expected"
+                f" {', '.join(get_args(Kind))} with 'none'. Pass weights to SparseFeatures."
             )
         decoder = (
             weights.get("W_dec") if centre is not None or not weights.get("b_dec", bias.new_zeros(1)).any() else None
@@ -252,3 +255,13 @@ class SparseTarget(Target):
             "pool": self.pool,
             "dictionary": self.dictionary.describe(),
         }
+
+
+def units_of(
+    model: nn.Module, layer: str | nn.Module | None, sae: SparseFeatures | str | Path | None = None, **reading: Any
+) -> Target:
+    """Every unit of a layer, or every latent of a dictionary over it; see :class:`Atlas` for the arguments."""
+    if sae is None:
+        return all_units(model, layer, **reading)
+    features = sae if isinstance(sae, SparseFeatures) else SparseFeatures.load(sae)
+    return features.target(model, layer, **reading)

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "vislens_interp atlas"
 MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
-SHARDS, SHEETS, INPUTS = "shards", "sheets", "inputs.webp"
+SHARDS, SHEETS, INPUTS, COMPARISONS = "shards", "sheets", "inputs.webp", "compare"
 SCHEMA = {
     "fit": {"key": str, "units": int},
     "shards": [{"name": str, "units": [int]}],
-    "origin": ({"model": str, "weights": (str, None), "layer": (str, None), "backend": str, "reading": dict}, None),
+    "origin": (
+        {"model": str, "weights": (str, None), "layer": (str, None), "backend": str, "sae?": str, "reading": dict},
+        None,
+    ),
 }
 """What is read of a manifest, beside its kind and its format."""
-
+COMPARISON = {"other": str, "title": str, "key": str, "pairs": list}
+"""What is read of a comparison: the other atlas's folder as it lies to this file, its name, key, and pairs of units."""
 
 FILLED = (
     "unit",
@@ -194,9 +198,8 @@ class AtlasStore:
         return cls(folder, manifest)
 
     def __repr__(self) -> str:
-        target = self.manifest["fit"]["target"]
         units = sum(len(units) for _, units in self.manifest["shards"])
-        return f"AtlasStore({str(self.folder)!r}, {target.get('model')}, layer {target.get('layer')}, {units} units)"
+        return f"AtlasStore({str(self.folder)!r}, {self.title}, {units} units)"
 
     def _repr_html_(self) -> str:
         from vislens_interp.report.render import render
@@ -297,22 +300,43 @@ class AtlasStore:
         ]
         return sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))
 
+    def comparisons(self) -> dict[str, dict[str, Any]]:
+        """What ``vislens atlas compare`` wrote, by the names of its pages; what is damaged is left out."""
+        found = {}
+        for path in sorted((self.folder / COMPARISONS).glob("*.json")):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                check_schema(content, COMPARISON, repr(str(path)))
+            except (OSError, ValueError, RecursionError):
+                continue
+            if path.with_suffix(".html").is_file() and "\0" not in content["other"]:
+                found[path.stem] = content
+        return found
+
+    @property
+    def title(self) -> str:
+        """Model and layer, and how many latents it has where a dictionary was read."""
+        target, origin = self.manifest["fit"]["target"], self.manifest["origin"]
+        name = target.get("name") or (origin["model"] if origin else target.get("model"))
+        dictionary = target.get("dictionary")
+        latents = "" if dictionary is None else f", {dictionary['latents']} latents"
+        return display_text(f"{name}, layer {target.get('layer') or '(output)'}{latents}")
+
     def describe(self) -> str:
-        """The atlas in a few lines."""
+        """The atlas in a line: what it is of, and its counts."""
+        return f"{self.title}: {self.counts()}"
+
+    def counts(self) -> str:
+        """Units that pass, that are silent, doubled or failed, in words."""
         rows = self.table(["state", "passes", "duplicate_of", "error"]).to_pylist()
         count = {word: sum(row["state"] == word for row in rows) for word in ("alive", "dead", "constant")}
-        target = self.manifest["fit"]["target"]
         twins = sum(row["duplicate_of"] is not None for row in rows)
         failed = sum(row["error"] is not None for row in rows)
-        layer = target.get("layer") or "(output)"
         passing = f"{sum(row['passes'] for row in rows)} with good evidence at a false-discovery rate of 5 %"
         silent = f"{count['dead']} dead, {count['constant']} constant, {twins} duplicates"
         fitted = self.manifest["fit"]["units"]
         units = f"{len(rows)} units" if fitted == len(rows) else f"{len(rows)} of {fitted} units"
-        return display_text(
-            f"{target.get('name') or target.get('model')}, layer {layer}: {units}, {passing}, {silent}"
-            + (f", {failed} failed" if failed else "")
-        )
+        return f"{units}, {passing}, {silent}" + (f", {failed} failed" if failed else "")
 
     def _sheets(self) -> list[str]:
         made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]

@@ -149,11 +149,13 @@ def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.A
         parents=[common],
         help="all units of a layer: a table, pictures and a site to search",
         description="Fit all units of a layer together and write a table, pictures and a site. Goes on where an"
-        " interrupted run stopped. Then: vislens atlas serve DIR, vislens atlas query DIR WORDS.",
+        " interrupted run stopped. Then: vislens atlas serve DIR, vislens atlas query DIR WORDS, vislens atlas"
+        " compare DIR OTHER.",
     )
     atlas.add_argument("--model", help="zoo:NAME (trained), timm:NAME or torchvision:NAME")
     atlas.add_argument("--weights", metavar="FILE", help="safetensors file with the model's state dict")
     atlas.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
+    atlas.add_argument("--sae", metavar="DIR", help="dictionary over the layer (SAELens' files): its latents are units")
     atlas.add_argument("--pool", default="mean", help="map to one number: mean, max, center, ... (default: mean)")
     atlas.add_argument("--images", metavar="DIR", help="reference images, at least 200 (default: the backend's own)")
     atlas.add_argument("--backend", default=DEFAULT_BACKEND, help=f"default: {DEFAULT_BACKEND}")
@@ -165,7 +167,7 @@ def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.A
     atlas.add_argument("--draws", type=int, default=1000, help="permutations of each unit's null (default: 1000)")
     atlas.add_argument("--workers", type=int, default=0, help="processes beside this one (default: 0)")
     atlas.set_defaults(command="atlas")
-    verbs = atlas.add_subparsers(title="of a finished atlas", metavar="serve | query")
+    verbs = atlas.add_subparsers(title="of a finished atlas", metavar="serve | query | compare")
     serve = verbs.add_parser("serve", parents=[quiet], help="show the site in a browser on this machine")
     serve.add_argument("folder", metavar="DIR")
     serve.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
@@ -176,6 +178,12 @@ def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.A
     query.add_argument("--limit", type=int, default=20, help="units at most (default: 20)")
     query.add_argument("--json", action="store_true", help="print one JSON object")
     query.set_defaults(command="atlas_query")
+    compare = verbs.add_parser("compare", parents=[quiet], help="which unit of another layer or model is most alike")
+    compare.add_argument("folder", metavar="DIR")
+    compare.add_argument("other", metavar="OTHER", help="atlas on the same reference images")
+    compare.add_argument("--limit", type=int, default=20, help="pairs printed at most (default: 20)")
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.set_defaults(command="atlas_compare")
 
 
 def parse_units(text: str) -> list[int]:

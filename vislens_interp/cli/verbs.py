@@ -175,18 +175,21 @@ def atlas(args: argparse.Namespace) -> None:
     from multiprocessing import get_context
 
     from vislens_interp.atlas import Atlas
+    from vislens_interp.memory import keep_freed_memory
 
     if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
         raise ValueError(f"vislens atlas needs {' and '.join(missing)}; vislens atlas --help shows all.")
     device = _device(args.device)
     if device.type != "cpu":
         raise ValueError(f"--device {args.device}: an atlas is made on the CPU from the shell; pass --device cpu.")
+    keep_freed_memory()
     made = Atlas(
         args.model,
         args.layer,
         args.images,
         backend=args.backend,
         weights=args.weights,
+        sae=args.sae,
         seed=args.seed,
         pool=args.pool,
     )
@@ -204,10 +207,26 @@ def atlas_serve(args: argparse.Namespace) -> None:
     """Run ``vislens atlas serve``."""
     from vislens_interp.atlas.serve import site_server
 
-    with site_server(args.folder, args.port) as server:
-        host, port = server.server_address[:2]
-        print(f"http://{host!s}:{port}/ (Ctrl-C ends it)", flush=True)
+    server, address = site_server(args.folder, args.port)
+    with server:
+        print(f"{address} (Ctrl-C ends it)", flush=True)
         server.serve_forever()
+
+
+def atlas_compare(args: argparse.Namespace) -> None:
+    """Run ``vislens atlas compare``."""
+    from vislens_interp.atlas import open_atlas
+    from vislens_interp.atlas.compare import write_comparisons
+
+    one, other = (open_atlas(folder) for folder in (args.folder, args.other))
+    pages, pairs = write_comparisons(one, other)
+    if args.json:
+        print(json.dumps({"pages": [str(page) for page in pages], "pairs": pairs}))
+        return
+    for row in pairs[: args.limit]:
+        print(f"unit {row['unit']}\tunit {row['other']}\tr {row['correlation']:.2f}")
+    if not args.quiet:
+        print(f"pages: {pages[0]}, {pages[1]}\nto look at them: vislens atlas serve {args.folder}")
 
 
 def atlas_query(args: argparse.Namespace) -> None:

@@ -29,15 +29,22 @@ const GROUPS = {
   twin: (one) => one.twin >= 0,
 };
 
-// Units that match, in order; those without a number come last.
-export function select(units, { words, evidence, selectivity, sparsity, order }) {
+// Whether a unit has a number, or holds all words.
+export function matcher(words) {
   const asked = words.toLowerCase().split(/\s+/).filter(Boolean);
   const number = asked.length === 1 && /^\d+$/.test(asked[0]) ? Number(asked[0]) : null;
+  return (one) => (number === null ? asked.every((word) => one.text.includes(word)) : one.id === number);
+}
+
+// Units that match, in order; those without a number come last.
+export function select(units, { words, kind, evidence, selectivity, sparsity, order }) {
+  const holds = matcher(words);
   const found = units.filter((one) =>
     GROUPS[evidence](one)
+    && (!kind || one.words.includes(kind))
     && (selectivity === null || one.selectivity >= selectivity)
     && (sparsity === null || one.sparsity >= sparsity)
-    && (number === null ? asked.every((word) => one.text.includes(word)) : one.id === number));
+    && holds(one));
   if (order === "unit") return found.sort((a, b) => a.id - b.id);
   const value = (one) => (one[order] === null ? -Infinity : one[order]);
   return found.sort((a, b) => value(b) - value(a) || a.id - b.id);
@@ -56,3 +63,37 @@ export function cell(root, one, place, columns, label) {
 }
 
 export const decimals = (value) => (value === null ? "–" : value.toFixed(2).replace("-", "−"));
+
+// A unit as a link to its page: evidence, number, top images and words.
+export function card(root, one, about) {
+  const link = document.createElement("a");
+  link.className = "card";
+  link.href = `${root}unit/${one.id}.html`;
+  const name = document.createElement("span");
+  name.className = "name";
+  name.append(`${one.state !== "alive" ? "–" : one.passes ? "●" : "○"} ${one.name}`);
+  const score = document.createElement("small");
+  score.textContent = one.state === "alive" ? `r ${decimals(one.correlation)}` : one.state;
+  name.append(score);
+  const thumbs = document.createElement("span");
+  thumbs.className = "thumbs";
+  if (one.rows) thumbs.append(...one.top.map((label, place) => cell(root, one, place, about.columns, label)));
+  const text = document.createElement("span");
+  text.className = "text";
+  const words = one.words.slice(0, 4).join(", ");
+  text.textContent = words || (one.state === "alive" ? `selectivity ${decimals(one.selectivity)}, sparsity ${decimals(one.sparsity)}` : "");
+  link.append(name, thumbs, text);
+  return link;
+}
+
+// Keeps the controls that are not as they were at first in the page's address.
+export function remember(controls, more = {}) {
+  const state = new URLSearchParams();
+  for (const id of controls) {
+    const { value, defaultValue, options } = document.getElementById(id);
+    if (value && value !== (options ? options[0].value : defaultValue)) state.set(id, value);
+  }
+  for (const [name, value] of Object.entries(more)) state.set(name, value);
+  const hash = state.toString();
+  history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+}

@@ -1,10 +1,11 @@
 // The index: instant search, filters, orders, cards as they come into view, and the map.
-import { cell, decimals, read, select } from "./data.js";
+import { card, read, remember, select } from "./data.js";
 import { LayerMap } from "./map.js";
 
 const PAGE = 60; // cards that are added at a time
 const find = (id) => document.getElementById(id);
-const controls = ["search", "evidence", "order", "selectivity", "sparsity"];
+const controls = ["search", "class", "evidence", "order", "selectivity", "sparsity"];
+const asked = new URLSearchParams(location.hash.slice(1));
 let units = [];
 let about = null;
 let found = [];
@@ -27,63 +28,48 @@ function least(name) {
   return value;
 }
 
-function card(one) {
+function listed(link) {
   const item = document.createElement("li");
-  const link = document.createElement("a");
-  link.className = "card";
-  link.href = `unit/${one.id}.html`;
-  const name = document.createElement("span");
-  name.className = "name";
-  name.append(`${one.state !== "alive" ? "–" : one.passes ? "●" : "○"} ${one.name}`);
-  const score = document.createElement("small");
-  score.textContent = one.state === "alive" ? `r ${decimals(one.correlation)}` : one.state;
-  name.append(score);
-  const thumbs = document.createElement("span");
-  thumbs.className = "thumbs";
-  if (one.rows) thumbs.append(...one.top.map((label, place) => cell("", one, place, about.columns, label)));
-  link.append(name, thumbs);
-  const words = one.words.slice(0, 4).join(", ");
-  const text = document.createElement("span");
-  text.className = "text";
-  text.textContent = words || (one.state === "alive" ? `selectivity ${decimals(one.selectivity)}, sparsity ${decimals(one.sparsity)}` : "");
-  link.append(text);
   item.append(link);
   return item;
 }
 
+// The classes that units have among their words, with the number of units; what the address asks for is kept.
+function classes() {
+  const counts = new Map();
+  for (const one of units) for (const word of new Set(one.words)) counts.set(word, (counts.get(word) || 0) + 1);
+  const box = find("class");
+  const kept = box.value || asked.get("class") || "";
+  const words = [...counts.keys()].sort((a, b) => a.localeCompare(b));
+  if (kept && !counts.has(kept)) words.push(kept);
+  box.replaceChildren(new Option("any", ""), ...words.map((word) => new Option(`${word} (${counts.get(word) || 0})`, word)));
+  box.value = kept;
+  box.disabled = !words.length;
+}
+
 function more() {
   const next = found.slice(shown, shown + PAGE);
-  find("cards").append(...next.map(card));
+  find("cards").append(...next.map((one) => listed(card("", one, about))));
   shown += next.length;
 }
 
 function update() {
   if (!about) return;
-  const asked = {
-    words: find("search").value, evidence: find("evidence").value, order: find("order").value,
+  const wanted = {
+    words: find("search").value, kind: find("class").value, evidence: find("evidence").value, order: find("order").value,
     selectivity: least("selectivity"), sparsity: least("sparsity"),
   };
   const start = performance.now();
-  found = select(units, asked);
+  found = select(units, wanted);
   document.body.dataset.searchMs = (performance.now() - start).toFixed(2);
   shown = 0;
   find("cards").replaceChildren();
   more();
   const reading = units.length < about.units ? ` (${units.length} of ${about.units} read)` : "";
   find("count").textContent = `${found.length} of ${about.units} units${reading}`;
+  document.body.dataset.firstMs ??= performance.now().toFixed(0); // since the page was asked for
   map.draw(units, new Set(found.map((one) => one.id)), about);
-  remember();
-}
-
-function remember() {
-  const state = new URLSearchParams();
-  for (const id of controls) {
-    const { value, defaultValue, options } = find(id);
-    if (value && value !== (options ? options[0].value : defaultValue)) state.set(id, value);
-  }
-  if (!find("map-view").hidden) state.set("view", "map");
-  const hash = state.toString();
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+  remember(controls, find("map-view").hidden ? {} : { view: "map" });
 }
 
 function view(isMap) {
@@ -92,12 +78,11 @@ function view(isMap) {
   find("show-map").setAttribute("aria-pressed", String(isMap));
   find("show-list").setAttribute("aria-pressed", String(!isMap));
   if (isMap) map.resize();
-  remember();
+  remember(controls, find("map-view").hidden ? {} : { view: "map" });
 }
 
 function start() {
-  const said = new URLSearchParams(location.hash.slice(1));
-  for (const id of controls) if (said.has(id)) find(id).value = said.get(id);
+  for (const id of controls) if (asked.has(id)) find(id).value = asked.get(id);
   for (const id of controls) find(id).addEventListener("input", update);
   find("controls").addEventListener("submit", (event) => event.preventDefault());
   find("show-map").addEventListener("click", () => view(true));
@@ -111,8 +96,8 @@ function start() {
   });
   new IntersectionObserver((entries) => { if (entries.some((one) => one.isIntersecting) && shown < found.length) more(); },
     { rootMargin: "600px" }).observe(find("more"));
-  if (said.get("view") === "map") view(true);
-  read("", (what, all) => { about = what; units = all; update(); })
+  if (asked.get("view") === "map") view(true);
+  read("", (what, all) => { about = what; units = all; classes(); update(); })
     .catch((error) => { find("count").textContent = `The units cannot be read: ${error.message}`; });
 }
 

@@ -62,10 +62,20 @@ export class LayerMap {
     if (this.units.length <= 150) {
       context.fillStyle = soft;
       context.font = "11px system-ui, sans-serif";
-      for (const one of this.units) {
-        if (!this.kept.has(one.id)) continue;
+      const kept = this.units.filter((one) => this.kept.has(one.id));
+      const taken = kept.map((one) => { const [x, y] = this.place(one); return [x - radius, y - radius, x + radius, y + radius]; });
+      for (const one of kept) {
         const [x, y] = this.place(one);
-        context.fillText(one.name, x + radius + 3, y + 4);
+        const wide = context.measureText(one.name).width;
+        for (const left of [x + radius + 3, x - radius - 3 - wide]) { // right of its dot, or left, or not at all
+          const box = [left, y - 5, left + wide, y + 5];
+          const free = left >= 0 && box[2] <= this.canvas.clientWidth
+            && !taken.some((other) => other[0] < box[2] && box[0] < other[2] && other[1] < box[3] && box[1] < other[3]);
+          if (!free) continue;
+          context.fillText(one.name, left, y + 4);
+          taken.push(box);
+          break;
+        }
       }
     }
     if (this.chosen) {

@@ -1,0 +1,80 @@
+"""Do an atlas's pages say what its units like? Pairs of photographs that it never saw, for somebody to judge.
+
+    python -m benchmarks.atlas.two_choices make --atlas runs/atlas --images DIR --out runs/choices
+    python -m benchmarks.atlas.two_choices score --out runs/choices
+
+``make`` draws ten units and for each three pairs of photographs: one of the tenth that drives the unit most, one of the
+tenth that drives it least, A or B by chance. It writes a sheet a unit, and the answers into ``key.json``. Read a unit's
+page, then its sheet, and write which of each pair drives it more into ``guesses.json``: ``{"17": ["A", "B", "A"]}``.
+``score`` counts.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from benchmarks.common import package as vl
+from benchmarks.common.cells import read
+from benchmarks.common.command import parser
+
+UNITS, PAIRS, SHARE, SIDE, GAP = 10, 3, 0.1, 224, 30
+
+
+def make(atlas: Path, images: Path, out: Path, seed: int) -> None:
+    """Write sheets and key."""
+    manifest = vl.read_manifest(atlas)
+    origin = manifest["origin"]
+    target = vl.units_of(
+        vl.load_model(origin["model"], origin["weights"]), origin["layer"], origin.get("sae"), **origin["reading"]
+    )
+    photographs = vl.ReferenceSet.open(images, SIDE).images
+    responses = torch.cat([target.responses(part) for part in photographs.split(64)])
+    known = [unit for _, units in manifest["shards"] for unit in units]
+    draw, key = random.Random(seed), {}
+    for unit in sorted(draw.sample(known, min(UNITS, len(known)))):
+        order = responses[:, unit].argsort(descending=True, stable=True).tolist()
+        count = max(1, int(SHARE * len(order)))
+        page = Image.new("RGB", (2 * SIDE + GAP, PAIRS * (SIDE + GAP)), "white")
+        pen, key[str(unit)] = ImageDraw.Draw(page), []
+        for pair in range(PAIRS):
+            rows = [draw.choice(order[:count]), draw.choice(order[-count:])]
+            answer = draw.choice("AB")
+            for place, row in enumerate(rows if answer == "A" else rows[::-1]):
+                pixels = (photographs[row] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+                corner = (place * (SIDE + GAP), pair * (SIDE + GAP) + GAP)
+                page.paste(Image.fromarray(pixels), corner)
+                pen.text((corner[0], corner[1] - 14), f"unit {unit}, pair {pair + 1}, {'AB'[place]}", fill="black")
+            key[str(unit)].append(answer)
+        vl.write_atomically(out / f"{unit}.png", lambda path, page=page: page.save(path, "PNG"))
+    vl.write_text(out / "key.json", json.dumps(key))
+    print(f"{len(key)} sheets in {out}; write guesses.json there")
+
+
+def score(out: Path) -> None:
+    """Count right guesses."""
+    key, guesses = read(out / "key.json"), read(out / "guesses.json")
+    right = {unit: sum(a == b for a, b in zip(guesses[unit], key[unit], strict=True)) for unit in key}
+    print(f"{sum(right.values())} of {sum(map(len, key.values()))} pairs; right by unit: {right}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make sheets or count."""
+    command = parser(__doc__, "--out", "--seed", parts=("make", "score"))
+    command.add_argument("--atlas", type=Path)
+    command.add_argument("--images", type=Path)
+    args = command.parse_args(argv)
+    if args.part == "score":
+        score(args.out)
+    elif args.atlas is None or args.images is None:
+        command.error("make needs --atlas and --images")
+    else:
+        make(args.atlas, args.images, args.out, args.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
