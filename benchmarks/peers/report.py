@@ -249,10 +249,10 @@ def measures(kept: dict[str, Any], passes: int) -> list[dict[str, Any]]:
     """Responses and times of every way for the page of all benchmarks."""
     found = []
     units = len({(layer, unit) for layer, unit, _ in kept["pairs"]})
-    text = f"{len(kept['pairs'])} pictures of {units} SqueezeNet units"
+    text = f"{units} SqueezeNet units"
     for way, one in kept["ways"].items():
         named = f"{LABELS[way]}, {passes} passes" if way in WAYS else LABELS[way]
-        found.append(measure(f"{named}: response", one["response"], "SD", text, "increase", BOOTSTRAP))
+        found.append(measure(f"{named}: response", one["response"], "SD", text, spread=BOOTSTRAP))
         if "cpu_seconds" in one:
             found.append(Measure(f"{named}: CPU seconds a picture", one["cpu_seconds"], "s", text))
     return stated_measures(found)
