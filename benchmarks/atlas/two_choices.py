@@ -1,17 +1,16 @@
 """Do an atlas's pages say what its units like? Pairs of photographs that it never saw, for somebody to judge.
 
-    python -m benchmarks.atlas.two_choices make --atlas runs/atlas --images DIR --out runs/choices
-    python -m benchmarks.atlas.two_choices score --out runs/choices
+    python -m benchmarks.atlas.run --choices runs/atlas DIR --out runs/choices
+    python -m benchmarks.atlas.run --score --out runs/choices
 
-``make`` draws ten units and for each three pairs of photographs: one of the tenth that drives the unit most, one of the
-tenth that drives it least, A or B by chance. It writes a sheet a unit, and the answers into ``key.json``. Read a unit's
-page, then its sheet, and write which of each pair drives it more into ``guesses.json``: ``{"17": ["A", "B", "A"]}``.
-``score`` counts.
+``--choices`` draws ten units and for each three pairs of photographs: one of the tenth that drives the unit most, one
+of the tenth that drives it least, A or B by chance. It writes a sheet a unit, and the answers into ``key.json``. Read a
+unit's page, then its sheet, and write which of each pair drives it more into ``guesses.json``:
+``{"17": ["A", "B", "A"]}``. ``--score`` counts.
 """
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import torch
@@ -19,7 +18,6 @@ from PIL import Image, ImageDraw
 
 from benchmarks.common import package as vl
 from benchmarks.common.cells import read
-from benchmarks.common.command import parser
 
 UNITS, PAIRS, SHARE, SIDE, GAP = 10, 3, 0.1, 224, 30
 
@@ -59,22 +57,3 @@ def score(out: Path) -> None:
     key, guesses = read(out / "key.json"), read(out / "guesses.json")
     right = {unit: sum(a == b for a, b in zip(guesses[unit], key[unit], strict=True)) for unit in key}
     print(f"{sum(right.values())} of {sum(map(len, key.values()))} pairs; right by unit: {right}")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Make sheets or count."""
-    command = parser(__doc__, "--out", "--seed", parts=("make", "score"))
-    command.add_argument("--atlas", type=Path)
-    command.add_argument("--images", type=Path)
-    args = command.parse_args(argv)
-    if args.part == "score":
-        score(args.out)
-    elif args.atlas is None or args.images is None:
-        command.error("make needs --atlas and --images")
-    else:
-        make(args.atlas, args.images, args.out, args.seed)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

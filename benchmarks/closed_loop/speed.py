@@ -65,7 +65,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     began, cpu = time.monotonic(), time.process_time()
     found = work()
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
-    return found, {"seconds": round(seconds, 2), "cpu": round(cpu, 2), "load": round(os.getloadavg()[0], 1)}
+    return found, {"seconds": round(seconds, 4), "cpu": round(cpu, 4), "load": round(os.getloadavg()[0], 1)}
 
 
 def measure(data: Path, out: Path, seed: int) -> None:

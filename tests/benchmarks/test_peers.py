@@ -376,7 +376,7 @@ def test_the_table_and_the_measures_hold_the_figures():
     assert shown(held)[2].endswith("| 0 | 1 first, 2 of 3 in five |")
     first = measures(held, 96)[0]
     assert (first["what"], first["value"], first["unit"]) == ("torch-lucent, 96 passes: response", 1.25, "SD")
-    assert first["sample"] == "3 pictures of 2 SqueezeNet units"
+    assert first["sample"] == "2 SqueezeNet units"
 
 
 # ---- from end to end ------------------------------------------------------------------------------------------------

@@ -298,7 +298,8 @@ class AtlasStore:
             for unit in self.table(["unit"])["unit"].to_pylist()
             if best[unit] >= 0
         ]
-        return sorted(rows, key=lambda row: (-row["correlation"], row["unit"]))
+        # Correlations of 1 differ in their last bit from one processor to another.
+        return sorted(rows, key=lambda row: (-round(row["correlation"], 6), row["unit"]))
 
     def comparisons(self) -> dict[str, dict[str, Any]]:
         """What ``vislens atlas compare`` wrote, by the names of its pages; what is damaged is left out."""
