@@ -249,6 +249,15 @@ def workers(effort: Effort, seed: int) -> dict[str, Any]:
     return found
 
 
+def whole(effort: Effort, seed: int) -> dict[str, Any]:
+    """Seconds by the clock of an atlas from its first reading to its site, by two processes."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as place, ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        atlas = vl.Atlas(MODEL, LAYER, seed=seed).fit(inputs=effort.inputs)
+        atlas.save(place, units=range(effort.atlas_units), executor=pool)
+    return {"units": effort.atlas_units, "inputs": effort.inputs, "seconds": time.perf_counter() - start}
+
+
 def digest(folder: Path) -> dict[str, str]:
     """Hash of every file of a folder, whole names only."""
     return {
@@ -353,4 +362,4 @@ def kills(effort: Effort, seed: int) -> dict[str, Any]:
     return found
 
 
-PARTS = {part.__name__: part for part in (lenses, growth, many, workers, engines, kills)}
+PARTS = {part.__name__: part for part in (lenses, growth, many, workers, whole, engines, kills)}

@@ -52,9 +52,15 @@ def checks_of(parts: dict[str, Any]) -> dict[str, bool | None]:
         seen = f", projected from {found['atlas_units']} of them and the fit of all {found['layer_units']}"
         how = "" if whole else seen
         line = f"{UNITS} units of Lite2, {found['references']:,} references, {found['inputs']} pictures each way:"
-        checks[f"{line} {numbers['minutes']:.1f} minutes of two cores (at most {MINUTES:.0f}){how}"] = _seen(
-            numbers["minutes"] <= MINUTES, whole
-        )
+        if (timed := parts.get("whole", {"units": 0}))["units"] >= UNITS:
+            minutes = timed["seconds"] / 60
+            checks[f"{line} {minutes:.1f} minutes by the clock, two processes (at most {MINUTES:.0f})"] = (
+                minutes <= MINUTES
+            )
+        else:
+            checks[f"{line} {numbers['minutes']:.1f} minutes of two cores (at most {MINUTES:.0f}){how}"] = _seen(
+                numbers["minutes"] <= MINUTES, whole
+            )
         checks[f"{numbers['ratio']:.1f} times the speed of a loop over lenses (at least {RATIO:.0f}){how}"] = _seen(
             numbers["ratio"] >= RATIO, whole
         )
