@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vislens_interp import files
@@ -19,6 +20,7 @@ from vislens_interp.files import (
     clear_leftovers,
     fingerprint,
     load_state,
+    load_state_if_there,
     locked,
     recover,
     remove_folder,
@@ -356,3 +358,25 @@ def test_a_lock_that_a_kill_left_goes_and_one_that_is_held_stays(tmp_path):
     (tmp_path / ".other.lock").touch()  # of another program
     clear_leftovers(tmp_path)
     assert os.listdir(tmp_path) == [".other.lock"]
+
+
+@pytest.mark.parametrize("happens", ["replaced", "removed"])
+def test_a_file_that_another_process_changes_while_it_is_read(tmp_path, monkeypatch, happens):
+    """safetensors opens a file twice by its name; both halves have to be of one version."""
+    path, opened = save_state(tmp_path / "state", "thing", {"a": torch.zeros(3)}), []
+
+    def meanwhile(name, framework):
+        opened.append(name)
+        file = safe_open(name, framework=framework)
+        if len(opened) == 1 and happens == "removed":
+            path.unlink()
+        elif len(opened) == 1:
+            save_state(path, "thing", {"a": torch.ones(3)})
+        return file
+
+    monkeypatch.setattr(files, "safe_open", meanwhile)
+    if happens == "replaced":
+        assert torch.equal(load_state(path, "thing")["a"], torch.ones(3))
+        assert len(opened) == 2
+    else:
+        assert load_state_if_there(path, "thing") is None

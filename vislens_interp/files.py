@@ -459,9 +459,9 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: no such file; expected a saved {kind}.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("vislens_interp", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+        header, tensors = _read_at_once(path)
+    except FileNotFoundError:
+        raise
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise ValueError(
             f"path={str(path)!r} cannot be read as a safetensors file ({error}); it is truncated or not a saved {kind}."
@@ -492,6 +492,39 @@ def load_state(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
             f" version {FORMAT_VERSION} and a dictionary. Save it again, or restore a copy."
         )
     return state
+
+
+def load_state_if_there(path: str | os.PathLike[str], kind: str) -> dict[str, Any] | None:
+    """What :func:`load_state` reads; None without a file, also where another process removes it just then."""
+    try:
+        return load_state(path, kind)
+    except FileNotFoundError:
+        return None
+
+
+def _read_at_once(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Header and tensors of one file, read again if another process replaced it meanwhile.
+
+    safetensors opens a file twice by its name, so that one half could come from each version.
+    """
+    while True:
+        before = _identity(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get("vislens_interp", "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        except (RuntimeError, SafetensorError, ValueError, OSError) as error:
+            if _identity(path) == before:
+                raise OSError(str(error)) from error
+        else:
+            if _identity(path) == before:
+                return header, tensors
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What changes where a file is replaced."""
+    known = path.stat()
+    return known.st_ino, known.st_mtime_ns, known.st_size
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def checks_of(parts: dict[str, Any]) -> dict[str, bool | None]:
     else:
         checks["two processes against one: not run"] = None
     for name, seen in parts.get("engines", {}).get("engines", {}).items():
-        label = {"distributed": "Dask"}.get(name, name)
+        label = {"distributed": "Dask", "ray": "Ray"}.get(name, name)
         checks[f"{label} and a single process: {'not installed' if seen is None else 'the same bytes'}"] = (
             None if seen is None else seen["identical"]
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import Features
-from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
+from vislens_interp.files import fingerprint, load_state_if_there, rebuilding, save_state
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_finite, check_schema, check_tensors, restore_optimizer
 
@@ -205,8 +205,8 @@ class TransformerReadout(nn.Module):
         data = fingerprint(
             {"responses": responses, "rows": rows, "features": features.rows[:: max(1, len(rows) // 64)]}
         )
-        if checkpoint is not None and checkpoint.exists():
-            saved = load_state(checkpoint, "readout checkpoint")
+        saved = None if checkpoint is None else load_state_if_there(checkpoint, "readout checkpoint")
+        if checkpoint is not None and saved is not None:
             with rebuilding(checkpoint, "settings or data"):  # what is compared may be anything
                 same = saved.get("settings") == said | {"seed": seed} and saved.get("data") == data
             if not same:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, FitConfig
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
+from vislens_interp.files import fingerprint, load_state_if_there, rebuilding, save_state
 from vislens_interp.landscape.alternate import Alternating, settled
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import assign_modes
@@ -84,8 +84,7 @@ def fit_landscape(
     if checkpoint is not None:
         data = fingerprint({"x": x, "responses": responses})
         fixed = {"settings": asdict(settings), "data": data, "prior": prior.state()}
-        if checkpoint.exists():
-            saved = _load_checkpoint(checkpoint, fixed, vae)
+        if (saved := _load_checkpoint(checkpoint, fixed, vae)) is not None:
             vae.load_state_dict(saved["vae"])
             solver.load(saved["solver"], f"path={str(checkpoint)!r}")
             history, best = saved["history"], saved["best"]
@@ -141,9 +140,11 @@ def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tens
     return groups
 
 
-def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str, Any]:
+def _load_checkpoint(path: Path, fixed: dict[str, object], vae: VAE) -> dict[str, Any] | None:
     """What an interrupted fit goes on from, if it is one of the same settings, images, responses and prior."""
-    saved = load_state(path, "fit checkpoint")
+    saved = load_state_if_there(path, "fit checkpoint")
+    if saved is None:
+        return None
     with rebuilding(path, "settings, data or prior"):  # what is compared may be anything
         if saved.get("settings") != fixed["settings"]:
             raise ValueError(
