@@ -1,9 +1,11 @@
 """What an edit may change of a photograph: contrast and tint, and nothing that it does not have."""
 
+import math
+
 import pytest
 import torch
 
-from vislens_interp.backends.adjustments import Adjustments
+from vislens_interp.backends.adjustments import LARGEST, SMALLEST, Adjustments
 
 
 def _photographs(count=2, side=64, seed=0):
@@ -21,12 +23,27 @@ def test_a_gain_multiplies_the_contrast_of_one_band_at_one_place():
     images = _photographs(side=256)
     adjustments = Adjustments(images)
     with torch.no_grad():
-        adjustments.gains[0][:, :, :, :4] = 10.0  # the left half, as far as it goes
+        adjustments.gains[0][:, :, :, :4] = -10.0  # the left half, as far as it goes
     change = (adjustments() - images).detach()
     assert change[..., :96].abs().mean() > 0.1
     assert change[..., 160:].abs().max() < 1e-5
     low = torch.nn.functional.avg_pool2d(change, 8)
     assert low.abs().mean() < 0.1 * change.abs().mean()  # the finest band has no coarse colours
+
+
+def test_fine_contrast_is_raised_less_than_it_is_lowered():
+    images = _photographs(side=128)
+    adjustments = Adjustments(images)
+
+    def change(gain):
+        with torch.no_grad():
+            adjustments.gains[0].fill_(gain)
+            return adjustments() - images
+
+    raised, lowered = change(10.0), change(-10.0)
+    bounds = (math.exp(LARGEST[0]) - 1) / (math.exp(SMALLEST) - 1)
+    assert abs(bounds) < 0.5
+    torch.testing.assert_close(raised, bounds * lowered, atol=1e-4, rtol=0)
 
 
 def test_a_picture_without_contrast_gets_none_but_can_be_tinted():

@@ -38,7 +38,7 @@ def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor, *, shar
     wanted = wanted.to(loop.device)
 
     def score(seen: Tensor, rows: Tensor) -> Tensor:
-        return (loop.embedder(seen) * wanted[rows]).sum(1)
+        return (loop.read(seen) * wanted[rows]).sum(1)
 
     starts = inputs.repeat(units * len(signs), 1, 1, 1)
     chunk = max(1, min(CHUNK, len(starts)))  # chunks are filled up

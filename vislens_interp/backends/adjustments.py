@@ -11,8 +11,11 @@ BANDS = 5
 FIELDS = (32, 32, 32, 64, 64)
 """Pixels of the picture to one place of a band's field of gains, finest band first. With a quarter of this, edits of
 the same force are 1.4 times as far from photographs for a network with no part in them (12 tuning units of Lite2)."""
-GAIN, TINT = 1.0, 0.5
-"""The logarithm of the largest gain, and how far one unit of a tint goes in the colour space."""
+LARGEST, SMALLEST = (0.2, 0.4, 0.7, 1.0, 1.0), -1.0
+"""Logarithms of each band's largest gain, finest band first, and of the smallest gain. Another network tells edits from
+photographs by fine contrast that is raised, and hardly by contrast that is lowered (docs/design/diary.md)."""
+TINT = 0.5
+"""How far one unit of a tint goes in the colour space."""
 
 SMOOTH = 64
 """Side in pixels up to which bands are enlarged bicubically."""
@@ -53,9 +56,9 @@ class Adjustments:
     def __call__(self) -> Tensor:
         """The pictures, adjusted; values may lie outside [0, 1]."""
         picture = self.coarse + TINT * self.tint
-        for band, gain in reversed(list(zip(self.bands, self.gains, strict=True))):
-            field = F.interpolate(gain, band.shape[-2:], mode="bilinear", align_corners=False)
-            picture = _enlarged(picture, band) + band * torch.exp(GAIN * torch.tanh(field))
+        for band, gain, largest in reversed(list(zip(self.bands, self.gains, LARGEST, strict=True))):
+            field = torch.tanh(F.interpolate(gain, band.shape[-2:], mode="bilinear", align_corners=False))
+            picture = _enlarged(picture, band) + band * torch.exp(field * torch.where(field > 0, largest, -SMALLEST))
         return torch.einsum("rc,nchw->nrhw", self.colours, picture) + 0.5
 
 

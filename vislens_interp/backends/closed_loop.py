@@ -15,11 +15,9 @@ from vislens_interp.math import full_chunks
 from vislens_interp.validation import check_positive
 from vislens_interp.zoo.map_generator import MapGenerator
 
-STEPS, LR, CHANGE = 8, 0.22, 0.08
-"""Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most. On 12 tuning units of
-Lite2 a limit of 0.1 and 0.07 moved the response by +1.44 and +1.26 SD, with a kernel distance to photographs of 0.73
-and 0.39; a penalty on the embedding's Mahalanobis distance instead cost more force for less. Twelve steps of 0.15 give
-the same."""
+STEPS, LR, CHANGE = 7, 0.26, 0.1
+"""Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most, chosen on tuning units
+(docs/design/diary.md)."""
 DRAW_STEPS, DRAW_LR = 150, 0.1
 """Of a picture that is drawn from its embedding alone."""
 EXPONENT = 1.0
@@ -47,6 +45,7 @@ class ClosedLoopGenerator:
         embedder: Reads embeddings from pictures, with gradients.
         decoder: Draws the picture that an edit starts from.
         size: Side of the pictures in pixels, a multiple of 32.
+        edit_size: Side in pixels at which the embedder sees a picture while it is edited; None is the embedder's own.
         network: Draws a first picture from an embedding at strength 1; None starts from noise.
         steps: Adam steps of an edit; ``lr`` their size.
         change: Largest root mean square of an edit's change of pixels.
@@ -65,6 +64,7 @@ class ClosedLoopGenerator:
         decoder: PyramidDecoder,
         *,
         size: int = 224,
+        edit_size: int | None = None,
         network: MapGenerator | None = None,
         steps: int = STEPS,
         lr: float = LR,
@@ -76,6 +76,7 @@ class ClosedLoopGenerator:
             raise ValueError(f"size={size}; expected a multiple of 32, at which all maps have whole sizes.")
         self.embedder, self.decoder, self.network = embedder, decoder, network
         self.size, self.embedding_dim = size, embedder.dim
+        self.edit_size = edit_size or embedder.size
         self.steps, self.lr, self.change, self.draw_steps = steps, lr, change, draw_steps
 
     @property
@@ -109,7 +110,7 @@ class ClosedLoopGenerator:
         direction = step / far.clamp_min(1e-12)[:, None]
 
         def along(seen: Tensor, rows: Tensor) -> Tensor:
-            return (self.embedder(seen) * direction[rows]).sum(1)
+            return (self.read(seen) * direction[rows]).sum(1)
 
         return self.ascend(init_image, along, share=share, strength=strength)
 
@@ -142,7 +143,7 @@ class ClosedLoopGenerator:
                 pictures are shifted a little, differently at each step.
             share: How much of the largest change each picture may take, 0 to 1: one number, or (N,).
             strength: Below 1. 0 starts from the images, above it from what the decoder draws of the maps that it keeps.
-            side: Side in pixels of what the objective sees; None is the embedder's.
+            side: Side in pixels of what the objective sees; None is ``edit_size``.
             steps: Adam steps; None is those of an edit.
             chunk: Pictures changed together.
         """
@@ -162,13 +163,17 @@ class ClosedLoopGenerator:
             made.append(climbed[:own])
         return torch.cat(made) if made else starts
 
+    def read(self, seen: Tensor) -> Tensor:
+        """Embeddings (n, D) of pictures as :meth:`ascend` shows them to an objective: at the size that they have."""
+        return self.embedder(seen, size=seen.shape[-1])
+
     def _climb(
         self,
         starts: Tensor,
         objective: Callable[[Tensor, Tensor], Tensor],
         rows: Tensor,
         share: Tensor,
-        seen: int | None,
+        side: int | None,
         steps: int,
     ) -> Tensor:
         adjustments = Adjustments(starts)
@@ -182,7 +187,7 @@ class ClosedLoopGenerator:
 
         with torch.enable_grad():
             for step in range(steps):
-                score = objective(self._shifted(picture(), step, seen or self.embedder.size), rows)
+                score = objective(self._shifted(picture(), step, side or self.edit_size), rows)
                 optimizer.zero_grad()
                 (-score.sum()).backward()
                 optimizer.step()

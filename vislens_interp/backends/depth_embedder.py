@@ -231,11 +231,16 @@ class DepthEmbedder(nn.Module):
         means = (share * len(share)).to(self.device)
         return means if self.grid is None else torch.cat([means, self.cell_variance])
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] to embeddings (N, dim), float32; gradients flow to the images."""
+    def forward(self, images: Tensor, *, size: int | None = None) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] to embeddings (N, dim), float32; gradients flow to the images.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            size: Side in pixels at which the network sees them; None is the embedder's, which it is standardised for.
+        """
         if bool(self.mean.isnan().any()):
             raise ValueError("this DepthEmbedder has no statistics yet; call standardise(reference images) first.")
-        return torch.cat([self.from_maps(self.maps(part)) for part in self._parts(images)])
+        return torch.cat([self.from_maps(self.maps(part, size=size)) for part in self._parts(images)])
 
     def from_maps(self, maps: Sequence[Tensor]) -> Tensor:
         """Embeddings (N, dim) of what :meth:`maps` gave."""

@@ -30,7 +30,10 @@ CELLS = 3
 """To a side, of the grid that ships."""
 INPUT = 128
 """Side in pixels at which the embedder sees pictures. Read-outs of held-out photographs lose little against 224 px
-(SqueezeNet's units: 0.94, 0.90, 0.73 against 0.96, 0.92, 0.74), and an edit costs a third."""
+(SqueezeNet's units: 0.94, 0.90, 0.73 against 0.96, 0.92, 0.74), and an embedding costs a third."""
+EDIT_SIZE = 224
+"""Side in pixels at which it sees a picture while it is edited. What rises at 224 px carries over to other networks
+better than what rises at 128 px (docs/design/diary.md); a step costs 2.3 times as much."""
 LATENT_DIM, NOISE = 512, 0.1
 """Of the VAE that fits start from: dimensions of its latent, and the variance in each direction taken for noise."""
 
@@ -109,7 +112,7 @@ def embedded(
 
     return EmbeddingBackend(
         embedder,
-        ClosedLoopGenerator(embedder, decoder, size=size, **options),
+        ClosedLoopGenerator(embedder, decoder, size=size, **{"edit_size": max(INPUT, min(size, EDIT_SIZE))} | options),
         name=name or (NAME if folder is None else place.name),
         defaults=DEFAULTS,
         reference=reference,

@@ -275,7 +275,7 @@ class LandscapeEdit(LandscapeMethod):
         share = alpha if alpha is not None else min(1.0, (angle or 0.0) / MAX_ROTATION_DEG)
 
         def score(seen: Tensor, rows: Tensor) -> Tensor:
-            return signed(surrogate(loop.embedder(seen)), directions)
+            return signed(surrogate(loop.read(seen)), directions)
 
         return loop.ascend(images, score, share=share, strength=strength)
 
