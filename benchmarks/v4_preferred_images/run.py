@@ -32,8 +32,10 @@ COUNTS = {"201025": 30, "210225": 18}
 """Neurons of each test session on the list."""
 TUNED = 4
 """Neurons of each tuning session."""
-IMAGES = 12
+IMAGES = 4
 """Photographs of each half that are edited."""
+GRID = 3
+"""Cells to a side of the embedding: a neuron looks at one place. Chosen on the tuning sessions (docs/design/diary.md)."""
 BATCH = 16
 FIGURE_NEURONS, FIGURE_PICTURES = 4, 6
 
@@ -109,14 +111,14 @@ class Sessions:
 
     def __init__(self, data: Path, out: Path, images: int, device: str) -> None:
         self.data, self.out, self.images, self.device = data, out, images, device
-        self.backend: Any = vl.get_backend("embedded", device, cache=out / "cache")
+        self.backend: Any = vl.get_backend("embedded", device, cache=out / "cache", grid=GRID)
         self.looker = load_judge(data).to(device)
         self.sides = cache(self._sides)
 
     def settings(self, angle: float) -> dict[str, Any]:
         """What pictures of one folder have in common."""
         generator, defaults = self.backend.generator, self.backend.defaults
-        said = {"angle": angle, "images": self.images, "steps": generator.steps, "change": generator.change}
+        said = {"angle": angle, "grid": GRID, "images": self.images, "steps": generator.steps, "change": generator.change}
         said |= {"strength": defaults.edit.strength, **defaults.to_dict()}
         return json.loads(json.dumps(said | {"embedder": vl.fingerprint(self.backend.embedder.state_dict())}))
 
