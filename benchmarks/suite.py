@@ -20,11 +20,11 @@ class Benchmark:
     """One benchmark."""
 
     name: str  # of its folder in `benchmarks`, and of its folder below `--out`
-    # modules of its folder with their arguments, one after the other, each going on where it was interrupted. `{out}`
+    # Modules of its folder with their arguments, one after the other, each going on where it was interrupted. `{out}`
     # is the benchmark's own folder, `{data}`, `{weights}` and the others are what `run_all` was given; without a value
-    # for one that it names, a benchmark is not run, and that is said
+    # for one that it names, a benchmark is not run, and that is said.
     commands: tuple[str, ...]
-    # the command that shows in a minute or two that it works and measures nothing; None where there is none
+    # The command that shows in a minute or two that it works and measures nothing; None where there is none.
     quick: str | None = None
     reads: bool = False  # its `report.findings` reads the aims from its JSON, which does not state them itself
     published: bool = False  # it writes these files to `results/` itself and not to its own folder

@@ -21,11 +21,11 @@ ALIVE = 0.05  # share of the reference images that have to move a unit
 class Network:
     """A target."""
 
-    # from the data folder and the weights folder to the network, with `preprocess` attached
+    # From the data folder and the weights folder to the network, with `preprocess` attached.
     build: Callable[[Path, Path], Any]
     layers: dict[str, int]  # early, middle, deep, and class scores; layer to its units
     judge: str = "squeezenet"  # who judges similarity and realism of pictures made for it: never the network itself
-    # what it needs below `--weights`; None is one that ships, or a third party's below `--data`
+    # What it needs below `--weights`; None is one that ships, or a third party's below `--data`.
     file: str | None = None
 
 

@@ -55,7 +55,7 @@ class Way:
     place: str  # `"lucent"`, `"horama"`, `"dreamlens"` or `"ours"`: where it runs
     method: str  # its name there
     equal: Callable[[int], dict[str, Any]]  # settings for a number of passes
-    # settings that have to be given for it to run as it was released
+    # Settings that have to be given for it to run as it was released.
     default: dict[str, Any] = field(default_factory=dict)
     kind: str = "from noise"  # what it is compared with: ways of one kind do the same
 

@@ -57,7 +57,7 @@ class Row:
     technique: str  # `"edit"`, `"optimize"` or `"twin"`
     paper: str | None = None  # the paper's row
     prior: Literal["structured", "standard"] = "structured"  # of an optimisation
-    # of an optimisation: which of the settings that tuning chose, or None for the paper's own
+    # Of an optimisation: which of the settings that tuning chose, or None for the paper's own.
     tuned: Literal["structured", "alike", "standard", "noisy", "held"] | None = None
 
 

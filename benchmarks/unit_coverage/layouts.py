@@ -17,8 +17,8 @@ class Architecture:
     family: str  # as in the table
     name: str  # timm's name, `torchvision:NAME`, or `MODULE:CLASS` to build a smaller one of a class
     layouts: tuple[tuple[str, str], ...]  # patterns of layer names, searched in this order, and what they declare
-    # for the constructor: fewer blocks or channels, so that a thousand passes fit into minutes. Which kinds of layers
-    # there are does not change
+    # For the constructor: fewer blocks or channels, so that a thousand passes fit into minutes. Which kinds of layers
+    # there are does not change.
     settings: dict[str, Any] = field(default_factory=dict)
     size: int = 64  # side of its images, in pixels
 

@@ -35,9 +35,9 @@ class Truth:
     layout: str = ""  # the declared one, for this rank
     place: int | None = None
     units: list[int] = field(default_factory=lambda: [0])  # chosen at random
-    # hand values (N, K) by call; several where several are right
+    # Hand values (N, K) by call; several where several are right.
     values: list[list[Tensor]] = field(default_factory=list)
-    # why no unit exists for somebody who says nothing but layer and number; `""` where one does
+    # Why no unit exists for somebody who says nothing but layer and number; `""` where one does.
     missing: str = "never called"
     parameters: str = ""  # whether the layer's own parameters prove the declared layout
     scale: float = 0.0  # largest absolute value of the output
