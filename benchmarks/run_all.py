@@ -23,10 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.cells import read
-from benchmarks.common.command import parser
-from benchmarks.common.provenance import RESULTS, ROOT, command_line, commit
 from benchmarks.common.results_page import LIST, full_list, gather, page
+from benchmarks.common.script import RESULTS, ROOT, command_line, commit, parser, read
 from benchmarks.suite import SUITE, Benchmark, CannotRunError
 from vislens_interp.files import write_text
 

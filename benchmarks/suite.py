@@ -17,23 +17,17 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark.
+    """One benchmark."""
 
-    Args:
-        name: Of its folder in ``benchmarks``, and of its folder below ``--out``.
-        commands: Modules of its folder with their arguments, one after the other, each going on where it was
-            interrupted. ``{out}`` is the benchmark's own folder, ``{data}``, ``{weights}`` and the others are what
-            ``run_all`` was given; without a value for one that it names, a benchmark is not run, and that is said.
-        quick: The command that shows in a minute or two that it works and measures nothing; None where there is none.
-        reads: Its ``report.findings`` reads the aims from its JSON, which does not state them itself.
-        published: It writes these files to ``results/`` itself and not to its own folder.
-    """
-
-    name: str
+    name: str  # of its folder in `benchmarks`, and of its folder below `--out`
+    # Modules of its folder with their arguments, one after the other, each going on where it was interrupted. `{out}`
+    # is the benchmark's own folder, `{data}`, `{weights}` and the others are what `run_all` was given; without a value
+    # for one that it names, a benchmark is not run, and that is said.
     commands: tuple[str, ...]
+    # The command that shows in a minute or two that it works and measures nothing; None where there is none.
     quick: str | None = None
-    reads: bool = False
-    published: bool = False
+    reads: bool = False  # its `report.findings` reads the aims from its JSON, which does not state them itself
+    published: bool = False  # it writes these files to `results/` itself and not to its own folder
 
     @property
     def module(self) -> str:
@@ -48,11 +42,7 @@ class Benchmark:
         return import_module(f"{self.module}.report").findings(numbers) if self.reads else stated(numbers)
 
     def prepare(self, *, quick: bool, values: dict[str, Path | str | None]) -> list[list[str]]:
-        """Words of the commands, the interpreter first, with everything filled in.
-
-        Raises:
-            CannotRunError: There is no quick run, no such module, or no value for what a command names.
-        """
+        """Words of the commands, the interpreter first, with everything filled in; CannotRunError if that cannot be."""
         if quick and self.quick is None:
             raise CannotRunError("it has no quick run")
         ready = []
@@ -75,6 +65,7 @@ TABLE3 = f"run {FILES} --pixel-vae {{pixel_vae}}"
 COVERAGE = "run --out {out}"
 FIT_REPORT = (f"run fit {FILES}", f"run report {FILES}")
 
+# In the order of the page; in a new entry, the module's own arguments.
 SUITE = (
     Benchmark("pictures", (f"run {FILES}", "figure --out {out}", f"reader {FILES}", "gallery --data {data}")),
     Benchmark("planted_units", (f"run {FILES}",), f"run {FILES} --quick", reads=True),
@@ -101,4 +92,3 @@ SUITE = (
     Benchmark("speed", (f"run {FILES} {DEVICE}",), f"run {FILES} --quick", reads=True),
     Benchmark("sd15_speed", (f"run {FILES} {DEVICE}",), "run --out {out} --quick", reads=True),
 )
-"""In the order of the page; in a new entry, the module's own arguments."""

@@ -4,15 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 from benchmarks.atlas.parts import PARTS, QUICK, Effort
 from benchmarks.atlas.report import report
 from benchmarks.atlas.two_choices import make, score
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, read, save_cell
-from benchmarks.common.command import parser
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parse, parser, provenance, publish, read, save_cell
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,26 +16,19 @@ def main(argv: list[str] | None = None) -> int:
     command = parser(__doc__, "--out", "--seed", "--threads", "--quick")
     command.add_argument("--only", nargs="*", choices=list(PARTS), help="these parts; none: the page alone")
     command.add_argument("--units", type=int, help="units with pictures in `lenses` (512); 512 are projected from them")
-    command.add_argument(
-        "--choices",
-        nargs=2,
-        type=Path,
-        metavar=("ATLAS", "IMAGES"),
-        help="write pairs of photographs to judge",
-    )
+    pair = ("ATLAS", "IMAGES")
+    command.add_argument("--choices", nargs=2, type=Path, metavar=pair, help="write pairs of photographs to judge")
     command.add_argument("--score", action="store_true", help="count what was judged in --out")
-    args = command.parse_args(argv)
+    args = parse(command, argv)
     if args.choices or args.score:
         score(args.out) if args.score else make(*args.choices, args.out, args.seed)
         return 0
-    torch.set_num_threads(args.threads)
     vl.keep_freed_memory()  # as the command does
     effort = QUICK if args.quick else Effort() if args.units is None else Effort(atlas_units=args.units)
     for name in PARTS if args.only is None else args.only:
         load = " ".join(f"{one:.1f}" for one in os.getloadavg())
         found = PARTS[name](effort, args.seed)
-        said = provenance(seed=args.seed)
-        save_cell(args.out / "cells" / f"{name}.json", {"load": load, **found}, said)
+        save_cell(args.out / "cells" / f"{name}.json", {"load": load, **found}, provenance(seed=args.seed))
     cells = {name: args.out / "cells" / f"{name}.json" for name in PARTS}
     done = {name: read(path) for name, path in cells.items() if path.is_file()}
     parts = {name: cell["found"] for name, cell in done.items()}

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
+from benchmarks.common.script import read
 
 UNITS, PAIRS, SHARE, SIDE, GAP = 10, 3, 0.1, 224, 30
 

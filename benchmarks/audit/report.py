@@ -2,33 +2,21 @@
 
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common.cells import publish
 from benchmarks.common.findings import BOOTSTRAP, Measure, measure
-from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import fill, over_units, table_text, verdict
+from benchmarks.common.script import provenance_line, publish
+from benchmarks.common.tables import bracketed, fill, not_below, over_units, signed, table_text, verdict
 
 NAMES = {"squeezenet": "SqueezeNet", "lite2": "EfficientNet-Lite2", "convnet": "the CIFAR ConvNet"}
-EXTREMES, TESTS = (
-    "2AFC, extremes",
-    (
-        "2AFC, extremes",
-        "2AFC, random pairs",
-        "Pearson",
-        "AUPRC",
-        "paths",
-        "transfer",
-        "identification",
-        "uncalibrated MIS",
-    ),
-)
+EXTREMES = "2AFC, extremes"
+TESTS = (EXTREMES, "2AFC, random pairs", "Pearson", "AUPRC", "paths", "transfer", "identification", "uncalibrated MIS")
 LANDSCAPES = {
     "unit": "audited units",
     "landscape": "further units",
@@ -38,8 +26,7 @@ LANDSCAPES = {
 NETWORKS = ("squeezenet", "lite2")
 WANTED_UNITS, WANTED_FOOLED, WANTED_REFUSED, WANTED_AUROC, WANTED_LANDSCAPES = 40, 0.95, 0.95, 0.9, 200
 WANTED_SECONDS = 60
-CHANCE = 0.05
-"""Share of units for which a control may pass a test."""
+CHANCE = 0.05  # share of units for which a control may pass a test
 BINS = (-1.0, 0.1, 0.3, 0.5, 0.7, 0.85, 1.0)
 DRAWS = 2000
 
@@ -68,54 +55,61 @@ def audited(cells: dict[str, Any]) -> dict[str, Any]:
 
 def tests_text(units: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
     """The table method by test over units, worst method first, and its means with intervals."""
-    methods = list(dict.fromkeys(row["method"] for cell in units.values() for row in cell["rows"]))
-    found: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        for test in TESTS:
-            rows = [row for cell in units.values() for row in cell["rows"] if row["method"] == method]
-            ran = [row for row in rows if row["test"] == test and row["value"] is not None]
-            if ran:
-                mean = over_units([row["value"] for row in ran])
-                passed = sum(row["state"] == "passed" for row in ran)
-                found.setdefault(method, {})[test] = {"mean": mean, "passed": passed, "units": len(ran)}
-    order = sorted(found, key=lambda method: found[method][EXTREMES]["mean"].mean)
+    ran: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in (row for cell in units.values() for row in cell["rows"]):
+        if row["value"] is not None:
+            ran[row["method"]][row["test"]].append(row)
+    found: dict[str, dict[str, Any]] = {
+        method: {
+            test: {
+                "mean": over_units([row["value"] for row in rows]),
+                "passed": sum(row["state"] == "passed" for row in rows),
+                "units": len(rows),
+            }
+            for test, rows in tests.items()
+        }
+        for method, tests in ran.items()
+    }
     lines = [["method", *TESTS]]
-    for method in order:
-        cells = [found[method].get(test) for test in TESTS]
+    for method in sorted(found, key=lambda method: found[method][EXTREMES]["mean"].mean):
+        cells = (found[method].get(test) for test in TESTS)
         lines.append([method, *(cell_text(cell) if cell else "not run" for cell in cells)])
     return table_text(lines), found
 
 
 def cell_text(cell: dict[str, Any]) -> str:
-    mean = cell["mean"]
-    return f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}], {cell['passed']} of {cell['units']} passed"
+    return f"{bracketed(cell['mean'])}, {cell['passed']} of {cell['units']} passed"
 
 
 def fooled_text(fooled: dict[str, Any]) -> str:
     """What fooling did to each method's pictures."""
-    lines = [
-        ["network", "construction", "pictures", "predict, honest unit", "predict, fooled unit", "likeness", "drive, SD"]
+    head = [
+        "network",
+        "construction",
+        "pictures",
+        "predict, honest unit",
+        "predict, fooled unit",
+        "likeness",
+        "drive, SD",
     ]
+    lines = [head]
     for (network, name), construction in itertools.product(NAMES.items(), ("switch", "silent")):
         start = f"{construction}-fooled-{network}-"
         cells = [cell["methods"] for stem, cell in fooled.items() if stem.startswith(start)]
         for method in cells[0] if cells else ():
             own = [cell[method] for cell in cells]
-            before, after = ([row_of(one[key], EXTREMES) for one in own] for key in ("honest rows", "rows"))
+            likeness = [one["likeness"] for one in own]
             drive = [sum(one["honest unit, SD"][place] for one in own) / len(own) for place in (0, 1)]
-            lines.append(
-                [
-                    name,
-                    construction,
-                    method,
-                    share_text([row["state"] == "passed" for row in before]),
-                    share_text([row["state"] == "passed" for row in after]),
-                    f"{min(one['likeness'] for one in own):.2f} to {max(one['likeness'] for one in own):.2f}",
-                    f"{drive[0]:+.1f}, fooled {drive[1]:+.1f}",
-                ]
-            )
+            line = [name, construction, method, *(share_text(predicted(own, key)) for key in ("honest rows", "rows"))]
+            line += [f"{min(likeness):.2f} to {max(likeness):.2f}", f"{drive[0]:+.1f}, fooled {drive[1]:+.1f}"]
+            lines.append(line)
     levels = max(round(255 * cell["methods"]["edit"]["pixels"]) for cell in fooled.values())
     return f"{table_text(lines)}\n\nEdits of honest and fooled units differ by {levels} of 255 levels at most."
+
+
+def predicted(cells: list[dict[str, Any]], key: str) -> list[bool]:
+    """Whether each unit's pictures tell extreme pairs of photographs, before or after it was fooled."""
+    return [row_of(cell[key], EXTREMES)["state"] == "passed" for cell in cells]
 
 
 def share_text(passed: list[bool]) -> str:
@@ -142,7 +136,7 @@ def calibration(cells: dict[str, Any]) -> dict[str, Any]:
     real = torch.tensor([name in ("unit", "landscape") for name, _, _ in found])
     shuffled = torch.tensor([name == "shuffled" for name, _, _ in found])
     bins = []
-    for begin, end in pairwise(BINS):
+    for begin, end in itertools.pairwise(BINS):
         inside = (r >= begin) & ((r < end) | (end == BINS[-1]))
         bins.append([begin, end, int(inside.sum()), int((confirmed & inside).sum())])
     return {
@@ -182,12 +176,9 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any])
         if found.get("edit") is not None and found.get("natural_images") is not None:
             gaps.append(found["edit"] - found["natural_images"])
     if gaps:
-        mean = over_units(gaps)
-        text = (
-            f"Share of extreme pairs of photographs that edits tell, less that of top photographs: {mean.mean:+.3f} "
-            f"[{mean.low:+.3f}, {mean.high:+.3f}] (wanted: not below 0)."
-        )
-        said[text] = False if mean.high < 0 else None if mean.low < 0 else True
+        gap = over_units(gaps)
+        text = "Share of extreme pairs of photographs that edits tell, less that of top photographs"
+        said[f"{text}: {signed(gap, 3)} (wanted: not below 0)."] = not_below(gap)
     control = [row for cell in units.values() for row in cell["rows"] if row["method"] == "random_images"]
     fell_for = []
     for test in TESTS:
@@ -198,36 +189,36 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any])
         text = f"Random photographs, the control, pass no test for more than {CHANCE:.0%} of units"
         said[f"{text}." if not fell_for else f"{text}; they pass {'; '.join(fell_for)}."] = not fell_for
     if fooled:
-        for method in dict.fromkeys(method for cell in fooled.values() for method in cell["methods"]):
-            own = [cell["methods"][method] for cell in fooled.values() if method in cell["methods"]]
-            before, after = (
-                [row_of(one[key], EXTREMES)["state"] == "passed" for one in own] for key in ("honest rows", "rows")
-            )
-            still = [now for then, now in zip(before, after, strict=True) if then]
-            text = (
-                f"Pictures of {method} predict the natural behaviour of {share_text(after)} fooled units: of "
-                f"{share_text(still)} where those of the honest unit do"
-            )
-            if method == "edit":
-                said[f"{text} (wanted: {WANTED_FOOLED:.0%})."] = (
-                    sum(still) >= WANTED_FOOLED * len(still) if still else None
-                )
-            elif method != "natural_images":
-                said[f"{text} (wanted: none)."] = not any(still) if still else None
-        least = min(cell["agreement"] for cell in fooled.values())
-        said[f"Fooled units answer photographs as before: r = {least:.4f} at least (wanted: 0.999)."] = least >= 0.999
-        change = max(abs(cell["accuracy"][0] - cell["accuracy"][1]) for cell in fooled.values())
-        text = f"Fooling changes the network's accuracy by {100 * change:.2f} points at most (wanted: 0.5)."
-        said[text] = change <= 0.005
-    mean, low, high = known["auroc"]
-    count = sum(known["landscapes"].values())
-    text = f"Evidence foretells which pictures the judge confirms with an AUROC of {mean:.2f} [{low:.2f}, {high:.2f}]"
+        said |= fooled_checks(list(fooled.values()))
+    area, count = known["auroc"], sum(known["landscapes"].values())
+    text = f"Evidence foretells which pictures the judge confirms with an AUROC of {bracketed(area)}"
     text = f"{text} over {count} landscapes (wanted: {WANTED_AUROC} over {WANTED_LANDSCAPES})."
-    said[text] = True if low >= WANTED_AUROC else False if high < WANTED_AUROC else None
+    said[text] = True if area[1] >= WANTED_AUROC else False if area[2] < WANTED_AUROC else None
     refused, shuffled = known["refused, shuffled"], known["landscapes"]["shuffled"]
     text = f"Evidence refuses {refused} of {shuffled} landscapes of shuffled responses (wanted: {WANTED_REFUSED:.0%})."
     said[text] = refused >= WANTED_REFUSED * shuffled if shuffled else None
     return said
+
+
+def fooled_checks(cells: list[dict[str, Any]]) -> dict[str, bool | None]:
+    """Whether edits still predict a fooled unit, ascents no longer do, and nobody could notice the fooling."""
+    said: dict[str, bool | None] = {}
+    for method in dict.fromkeys(method for cell in cells for method in cell["methods"]):
+        own = [cell["methods"][method] for cell in cells if method in cell["methods"]]
+        before, after = predicted(own, "honest rows"), predicted(own, "rows")
+        still = [now for then, now in zip(before, after, strict=True) if then]
+        text = f"Pictures of {method} predict the natural behaviour of {share_text(after)} fooled units: of "
+        text += f"{share_text(still)} where those of the honest unit do"
+        if method == "edit":
+            enough = sum(still) >= WANTED_FOOLED * len(still)
+            said[f"{text} (wanted: {WANTED_FOOLED:.0%})."] = enough if still else None
+        elif method != "natural_images":
+            said[f"{text} (wanted: none)."] = not any(still) if still else None
+    least = min(cell["agreement"] for cell in cells)
+    said[f"Fooled units answer photographs as before: r = {least:.4f} at least (wanted: 0.999)."] = least >= 0.999
+    change = max(abs(cell["accuracy"][0] - cell["accuracy"][1]) for cell in cells)
+    text = f"Fooling changes the network's accuracy by {100 * change:.2f} points at most (wanted: 0.5)."
+    return said | {text: change <= 0.005}
 
 
 def time_checks(cells: dict[str, Any]) -> dict[str, bool | None]:
@@ -248,32 +239,24 @@ def calibration_text(known: dict[str, Any]) -> str:
     point = known["operating point"]
     rows = [["held-out correlation", "landscapes", "confirmed by the judge"]]
     rows += [[f"{low:g} to {high:g}", str(count), str(hits)] for low, high, count, hits in point["bins"]]
-    (good, right), (weak, missed) = point["good"], point["weak"]
-    counts = ", ".join(f"{known['landscapes'][name]} {said}" for name, said in LANDSCAPES.items())
-    confirmed = (
-        f"Operating point of WEAK EVIDENCE, printed in every report: of {good} landscapes with good evidence the judge "
-        f"confirms {right}, of {weak} with weak evidence {missed}."
-    )
-    areas = (
-        f"AUROC {interval(known['auroc'])}; of real units alone {interval(known['auroc, real units'])}; where "
-        f"confirmed means only that the interval lies above chance {interval(known['auroc, chance alone'])}."
-    )
-    lines = [f"Landscapes: {counts}.", table_text(rows), confirmed, areas]
-    return "\n\n".join(lines)
+    return fill(
+        __file__,
+        "calibration",
+        counts=", ".join(f"{known['landscapes'][name]} {said}" for name, said in LANDSCAPES.items()),
+        table=table_text(rows),
+        good=tuple(point["good"]),
+        weak=tuple(point["weak"]),
+        auroc=bracketed(known["auroc"]),
+        real=bracketed(known["auroc, real units"]),
+        chance=bracketed(known["auroc, chance alone"]),
+    ).rstrip("\n")
 
 
 def evidence_measures(known: dict[str, Any]) -> list[Measure]:
     """What evidence is worth, for pages that show it."""
+    what, spread = "audit: AUROC of evidence for pictures that the judge confirms", "95 % bootstrap over landscapes"
     count = f"{sum(known['landscapes'].values())} landscapes"
-    found = [
-        measure(
-            "audit: AUROC of evidence for pictures that the judge confirms",
-            known["auroc"],
-            "",
-            count,
-            spread="95 % bootstrap over landscapes",
-        )
-    ]
+    found = [measure(what, known["auroc"], "", count, spread=spread)]
     for name in ("good", "weak"):
         total, confirmed = known["operating point"][name]
         if total:
@@ -282,11 +265,7 @@ def evidence_measures(known: dict[str, Any]) -> list[Measure]:
     return found
 
 
-def interval(ends: list[float]) -> str:
-    return f"{ends[0]:.2f} [{ends[1]:.2f}, {ends[2]:.2f}]"
-
-
-def shortened(found: Any) -> Any:
+def shortened(found: object) -> object:
     """A record without its sentences, which are made of its numbers, and with four digits."""
     if isinstance(found, dict):
         return {key: shortened(value) for key, value in found.items() if key not in ("meaning", "reasons")}
@@ -309,23 +288,15 @@ def write(cells: dict[str, Any], folder: Path) -> None:
         if own := {stem: cell for stem, cell in units.items() if stem.startswith(f"unit-{network}-")}:
             text, found = tests_text(own)
             tables += [f"### {len(own)} units of {name}", "", text, ""]
-            measures += [
-                measure(
-                    f"audit, {name}: extreme pairs of photographs told by pictures of {method}",
-                    found[method][EXTREMES]["mean"],
-                    "share",
-                    f"{found[method][EXTREMES]['units']} test units",
-                    spread=BOOTSTRAP,
-                )
-                for method in found
-                if method != "random_images"  # the control, whose passes are an aim
-            ]
+            for method in (method for method in found if method != "random_images"):  # whose passes are an aim
+                one = found[method][EXTREMES]
+                what = f"audit, {name}: extreme pairs of photographs told by pictures of {method}"
+                measures.append(measure(what, one["mean"], "share", f"{one['units']} test units", spread=BOOTSTRAP))
     measures += evidence_measures(known)
     said = checks(units, fooled, known) | time_checks(cells)
-    seconds: dict[str, list[float]] = {}
-    for cell in units.values():
-        for method, value in cell["seconds"].items():
-            seconds.setdefault(method, []).append(value)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for method, value in (item for cell in units.values() for item in cell["seconds"].items()):
+        seconds[method].append(value)
     costs = [["pictures", "CPU seconds a unit"], *([one, f"{sum(x) / len(x):.1f}"] for one, x in seconds.items())]
     sources = list({provenance_line(cell["provenance"]): None for cell in cells.values()})
     text = fill(

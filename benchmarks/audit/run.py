@@ -8,10 +8,10 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,11 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.audit.report import write
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read, save_cell
-from benchmarks.common.command import parser
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import once, parse, parser, provenance, read
 from benchmarks.pictures.run import INPUTS, reference_responses, save_features
 from vislens_interp.audit.fooling import agreement, fool
 from vislens_interp.audit.full import identification, interpretability, permuted, transfer
@@ -54,18 +52,24 @@ ASCENTS = {
     "squeezenet": ("activation_maximization",),
     "lite2": ("activation_maximization",),
 }
-METHODS = ("edit", "natural_images", "random_images")
-"""Ours, the bar, and a control that has to fail."""
+METHODS = ("edit", "natural_images", "random_images")  # Ours, the bar, and a control that has to fail
 SHUFFLED = "edit, responses shuffled"
-THREADS = 2
-"""Of an audit that is timed."""
+THREADS = 2  # of an audit that is timed
+
+
+class Place(NamedTuple):
+    """A unit, and a number that says which photographs are edited."""
+
+    network: str
+    layer: str
+    unit: int
+    number: int
 
 
 class Bench:
     """Networks, the reference set with what is known of it, photographs, and judges that look at nothing twice.
 
-    Args:
-        parity: 1 takes test photographs and units, 0 tuning ones.
+    ``parity`` 1 takes test photographs and units, 0 tuning ones.
     """
 
     def __init__(self, data: Path, out: Path, seed: int, parity: int = 1) -> None:
@@ -105,37 +109,34 @@ class Bench:
     def units(self, name: str, layer: str) -> list[int]:
         """Units of a layer that answer anything: the first half of a fixed shuffle tunes, the second half tests."""
         spread = self.stored(name)[layer].std(0)
-        width = len(spread)
-        order = torch.randperm(width, generator=torch.Generator().manual_seed(self.seed + 2))
-        half = order[width // 2 :] if self.parity else order[: width // 2]
+        order = torch.randperm(len(spread), generator=torch.Generator().manual_seed(self.seed + 2))
+        half = order[len(order) // 2 :] if self.parity else order[: len(order) // 2]
         return [unit for unit in half.tolist() if spread[unit] > 0]
 
-    def lens(self, name: str, layer: str, unit: int) -> vl.FeatureLens:
+    def lens(self, place: Place) -> vl.FeatureLens:
         """A lens fitted on the thinned reference set, whose responses are known."""
-        lens = vl.FeatureLens(vl.LayerTarget(self.nets[name], layer, unit))
+        lens = vl.FeatureLens(vl.LayerTarget(self.nets[place.network], place.layer, place.unit))
         found = lens.target.whole_layer()
         assert found is not None
-        self.reference._layers[found[2]] = self.stored(name)[layer].float()
+        self.reference._layers[found[2]] = self.stored(place.network)[place.layer].float()
         return lens.fit(self.reference)
 
-    def material(
-        self, lens: vl.FeatureLens, name: str, number: int, natural: Tensor | None, count: int = PICTURES
-    ) -> Material:
-        """What the tests of a unit need; ``natural`` (N, C) are the layer's responses to the photographs, if known."""
-        rows = torch.arange(number * PICTURES, number * PICTURES + count) % INPUTS
+    def material(self, lens: vl.FeatureLens, place: Place, *, natural: bool = True, count: int = PICTURES) -> Material:
+        """What the tests of a unit need; unless ``natural``, the photographs are shown to the lens's own network."""
+        rows = torch.arange(place.number * PICTURES, place.number * PICTURES + count) % INPUTS
         groups = torch.arange(len(self.others))
-        made = Material(lens, 0, self.inputs[rows], self.others, groups, self.judge(name), self.seed)
-        if natural is not None:
-            made.__dict__["layer"] = (natural.double(), lens.target.units[0])
-        judge = AUDITED[name.startswith("squeezenet")]
+        made = Material(lens, 0, self.inputs[rows], self.others, groups, self.judge(place.network), self.seed)
+        if natural:
+            made.__dict__["layer"] = (self.natural(place.network)[place.layer].double(), lens.target.units[0])
+        judge = AUDITED[place.network.startswith("squeezenet")]
         if judge not in self.seen:
             self.seen[judge] = made.features
         made.__dict__["features"] = self.seen[judge]
         return made
 
-    def of(self, name: str, layer: str, unit: int, number: int) -> tuple[vl.FeatureLens, Material]:
-        lens = self.lens(name, layer, unit)
-        return lens, self.material(lens, name, number, self.natural(name)[layer])
+    def of(self, place: Place) -> tuple[vl.FeatureLens, Material]:
+        lens = self.lens(place)
+        return lens, self.material(lens, place)
 
 
 def random_name(name: str) -> str:
@@ -158,13 +159,13 @@ def tested(material: Material, label: str, maker: vl.Method) -> list[dict[str, A
     return dicts(rows)
 
 
-def evidence_of(method: Any, unit: int) -> dict[str, Any]:
-    return method.evidence_[str(unit)].to_dict()
+def evidence_of(method: vl.LandscapeEdit | vl.FeatureLens, place: Place) -> dict[str, Any]:
+    return method.evidence_[str(place.unit)].to_dict()
 
 
-def unit_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+def unit_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """Three methods on a test unit, and the evidence of its landscape; the pictures are kept."""
-    lens, material = bench.of(*place)
+    lens, material = bench.of(place)
     seconds, rows = {}, []
     for label in METHODS:
         started = time.process_time()
@@ -175,52 +176,51 @@ def unit_cell(bench: Bench, *place: Any) -> dict[str, Any]:
         for label, made in material.pictures.items()
         for sense, pictures in made.items()
     }
-    save_file(kept, pictures_file(bench, *place))
-    return {"rows": rows, "evidence": evidence_of(lens, place[2]), "seconds": seconds}
+    save_file(kept, pictures_file(bench, place))
+    return {"rows": rows, "evidence": evidence_of(lens, place), "seconds": seconds}
 
 
-def pictures_file(bench: Bench, name: str, layer: str, unit: int, number: int) -> Path:
-    return bench.out / f"pictures_{name}_{layer}_{unit}.safetensors"
+def pictures_file(bench: Bench, place: Place) -> Path:
+    return bench.out / f"pictures_{place.network}_{place.layer}_{place.unit}.safetensors"
 
 
-def paths_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+def paths_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """How the pictures of a unit cell travel through the network."""
-    lens, material = bench.of(*place)
-    kept = load_file(pictures_file(bench, *place))
+    lens, material = bench.of(place)
+    kept = load_file(pictures_file(bench, place))
     for label in METHODS:
         material.pictures[label] = {sense: kept[f"{label} {sense}"].float() / 255 for sense in SENSES}
     return {"rows": dicts([row for label in METHODS for row in paths(material, label, lens.maker(label))])}
 
 
-def ascent_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+def ascent_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """Pictures of an ascent, of which fewer are made: each takes longer than all edits of a unit."""
-    name, _, _, number = place
-    lens = bench.lens(*place[:3])
-    side, steps, count = ASCENT[name]
-    material = bench.material(lens, name, number, bench.natural(name)[place[1]], count)
+    (side, steps, count), label = ASCENT[place.network], ASCENTS[place.network][0]
+    lens = bench.lens(place)
+    material = bench.material(lens, place, count=count)
     started = time.process_time()
-    maker = lens.maker(vl.method_by_name(ASCENTS[name][0], size=side, steps=steps))
-    rows = tested(material, ASCENTS[name][0], maker) + dicts(paths(material, ASCENTS[name][0], maker))
-    return {"rows": rows, "seconds": {ASCENTS[name][0]: time.process_time() - started}}
+    maker = lens.maker(vl.method_by_name(label, size=side, steps=steps))
+    rows = tested(material, label, maker) + dicts(paths(material, label, maker))
+    return {"rows": rows, "seconds": {label: time.process_time() - started}}
 
 
-def landscape_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+def landscape_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """A landscape's evidence, and what its pictures predict."""
-    lens, material = bench.of(*place)
-    return {"rows": dicts(prediction(material, "edit", lens.maker("edit"))), "evidence": evidence_of(lens, place[2])}
+    lens, material = bench.of(place)
+    return {"rows": dicts(prediction(material, "edit", lens.maker("edit"))), "evidence": evidence_of(lens, place)}
 
 
-def shuffled_cell(bench: Bench, *place: Any) -> dict[str, Any]:
+def shuffled_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """The same of the same unit with its responses dealt out to the wrong photographs."""
-    lens, material = bench.of(*place)
-    control = vl.Shuffled(vl.LandscapeEdit(), seed=1 + place[3])
-    rows = dicts(prediction(material, SHUFFLED, lens.maker(control)))
-    return {"rows": rows, "evidence": evidence_of(control.method, place[2])}
+    lens, material = bench.of(place)
+    landscape = vl.LandscapeEdit()
+    rows = dicts(prediction(material, SHUFFLED, lens.maker(vl.Shuffled(landscape, seed=1 + place.number))))
+    return {"rows": rows, "evidence": evidence_of(landscape, place)}
 
 
-def whole_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
+def whole_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """Seconds that ``lens.audit()`` takes on two threads, of a lens that was fitted as it is by default."""
-    lens = vl.FeatureLens(bench.nets[name], layer, unit).fit()
+    lens = vl.FeatureLens(bench.nets[place.network], place.layer, place.unit).fit()
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     started, cpu = time.perf_counter(), time.process_time()
@@ -230,8 +230,9 @@ def whole_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> d
     return {"seconds": seconds, "cpu": cpu, "threads": THREADS, "load": os.getloadavg()[0]}
 
 
-def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> dict[str, Any]:
+def fooled_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """A unit before and after it was fooled in both ways: responses, and pictures of every method."""
+    name, layer, unit, _ = place
     side, steps, count = ASCENT[name]
     decoy = (unit + 1) % bench.stored(name)[layer].shape[1]
     honest = vl.FeatureLens(vl.LayerTarget(bench.nets[name], layer, unit))
@@ -242,14 +243,15 @@ def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> 
     for one, part in itertools.product(ASCENTS[name], (1, steps // 4, steps)):
         for target in (honest.target, honest.target.at(decoy)):
             maker = vl.method_by_name(one, size=side, steps=part)
-            maker.fit(target, bench.backend, learned_of(target, learned))
+            responses = learned.without_responses().read_by(target)
+            maker.fit(target, bench.backend, learned.with_responses(responses))
             synthetic.append(maker.generate(photos[:count], {0: "increase"}, seeds=range(100, 100 + count)).images)
-    first = bench.material(honest, name, number, bench.natural(name)[layer])
+    first = bench.material(honest, place)
     compared = {label: label for label in METHODS if label != "random_images"}
     compared |= {one: vl.method_by_name(one, size=side, steps=steps) for one in ASCENTS[name]}
 
-    def make(material: Material, lens: vl.FeatureLens) -> Any:
-        fewer = bench.material(lens, name, number, None, count)  # of ascents
+    def make(material: Material, lens: vl.FeatureLens) -> dict[str, Any]:
+        fewer = bench.material(lens, place, natural=False, count=count)  # of ascents
         for label, given in compared.items():
             own = fewer if label in ASCENTS[name] else material
             material.pictures[label] = own.make(label, lens.maker(given))
@@ -262,7 +264,7 @@ def fooled_cell(bench: Bench, name: str, layer: str, unit: int, number: int) -> 
     for construction in ("switch", "silent"):
         changed = fool(honest.target, photos, torch.cat(synthetic), construction=construction, decoy=decoy)
         fooled = vl.FeatureLens(changed).fit(bench.reference.without_responses())
-        second = bench.material(fooled, name, number, None)
+        second = bench.material(fooled, place, natural=False)
         make(second, fooled)
         methods: dict[str, Any] = {}
         for label in compared:
@@ -304,13 +306,8 @@ def fooled_unit(bench: Bench, name: str, order: int) -> tuple[str, int] | None:
     return None
 
 
-def learned_of(target: vl.LayerTarget, learned: Any) -> Any:
-    """The same images with another unit's responses."""
-    return learned.with_responses(learned.without_responses().read_by(target))
-
-
 @torch.no_grad()
-def accuracy(bench: Bench, name: str, net: Any) -> float:
+def accuracy(bench: Bench, name: str, net: nn.Module) -> float:
     """Share that a network names: of 500 of CIFAR-10's test images, odd ones of the sorted list, or of photographs."""
     if name != "convnet":
         images, wanted = bench.others, bench.labels
@@ -321,11 +318,12 @@ def accuracy(bench: Bench, name: str, net: Any) -> float:
         kinds = sorted({one.split("/")[-2] for one in names})
         images = read_zip(path, names).float() / 255
         wanted = torch.tensor([kinds.index(one.split("/")[-2]) for one in names])
-    said = torch.cat([net.eval()(net.preprocess(part)).argmax(1) for part in images.split(25)])
+    preprocess: Any = net.preprocess
+    said = torch.cat([net.eval()(preprocess(part)).argmax(1) for part in images.split(25)])
     return (said == wanted).double().mean().item()
 
 
-CELLS = {
+CELLS: dict[str, Callable[[Bench, Place], dict[str, Any]]] = {
     "unit": unit_cell,
     "shuffled": shuffled_cell,
     "fooled": fooled_cell,
@@ -335,26 +333,19 @@ CELLS = {
     "landscape": landscape_cell,
     "random": landscape_cell,
 }
-KINDS = tuple(CELLS)
-
-
-Place = tuple[str, str, int, int]
-"""Network, layer, unit, and a number that says which photographs are edited."""
 
 
 def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
     """Stem, kind and place of cells, in an order of which every beginning is balanced over networks and layers."""
     layers = [(name, layer) for name in AUDITED for layer in LAYERS[name]]
 
-    def turn(
-        kind: str, place: int, *, random: bool = False, half: int | None = None
-    ) -> Iterator[tuple[str, str, Place]]:
+    def turn(kind: str, row: int, half: int | None = None) -> Iterator[tuple[str, str, Place]]:
         for number, (name, layer) in enumerate(layers):
-            net = random_name(name) if random else name
+            net = random_name(name) if kind == "random" else name
             own = bench.units(net, layer)
-            if place < len(own) and half in (None, (number + place) % 2):
-                unit = own[place]
-                yield f"{kind}-{net}-{layer}-{unit}", kind, (net, layer, unit, place * len(layers) + number)
+            if row < len(own) and half in (None, (number + row) % 2):
+                place = Place(net, layer, own[row], row * len(layers) + number)
+                yield f"{kind}-{net}-{layer}-{place.unit}", kind, place
 
     for place in range(units):
         yield from turn("unit", place)
@@ -365,13 +356,13 @@ def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
             found = fooled_unit(bench, name, FOOLED[: place - 1].count(name))
             if found is not None:
                 layer, unit = found
-                yield f"fooled-{name}-{layer}-{unit}", "fooled", (name, layer, unit, place)
+                yield f"fooled-{name}-{layer}-{unit}", "fooled", Place(name, layer, unit, place)
     yield from itertools.islice(turn("whole", 0), 1, None, len(LAYERS[AUDITED[0]]))
     for place in range(units):
         yield from turn("shuffled", place, half=1)
         yield from turn("landscape", units + place)
         if place < RANDOM_UNITS:
-            yield from turn("random", place, random=True)
+            yield from turn("random", place)
     for place in range(units):
         yield from turn("ascent", place)
     for place in range(2 * units, units + FURTHER):
@@ -381,22 +372,16 @@ def work(bench: Bench, units: int) -> Iterator[tuple[str, str, Place]]:
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--seed", "--threads")
     command.add_argument("--units", type=int, default=UNITS, help=f"of each layer (default: {UNITS})")
-    command.add_argument("--only", choices=KINDS, action="append", help="kinds of cells (default: all)")
+    command.add_argument("--only", choices=list(CELLS), action="append", help="kinds of cells (default: all)")
     command.add_argument("--report", action="store_true", help="write the page from the cells that are there")
     command.add_argument("--tune", action="store_true", help="tuning photographs and units")
-    args = command.parse_args()
-    torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = parse(command)
     if not args.report:
         source = provenance(seed=args.seed)
         bench = Bench(data_folder(args.data), args.out, args.seed, parity=0 if args.tune else 1)
         for stem, kind, place in work(bench, args.units):
-            path = args.out / f"{stem}.json"
-            if path.is_file() or kind not in (args.only or KINDS):
-                continue
-            started, cpu = time.time(), time.process_time()
-            save_cell(path, CELLS[kind](bench, *place), source)
-            print(f"{stem}: {time.time() - started:.0f} s, CPU {time.process_time() - cpu:.1f} s", flush=True)
+            if kind in (args.only or CELLS):
+                once(args.out / f"{stem}.json", functools.partial(CELLS[kind], bench, place), source)
     write({path.stem: read(path) for path in sorted(args.out.glob("*-*.json"))}, args.out)
 
 

@@ -1,6 +1,8 @@
 """Animals to run experiments on: published networks of V4 neurons, whose rates answer with Poisson spikes."""
 
+import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +17,7 @@ from benchmarks.common.v4_sessions import NEURONS, SIZE, TEST_SESSIONS, Session,
 from benchmarks.v4_preferred_images.run import BATCH, load_neurons, take_turns
 from benchmarks.v4_recorded.run import neuron_order
 
-GRID = 3
-"""Cells to a side of the embedding: a V4 neuron looks at one place of a picture."""
+GRID = 3  # cells to a side of the embedding: a V4 neuron looks at one place of a picture
 TUNED = 3
 """Neurons of each session on which settings are chosen; none of them is on the list of those that are reported."""
 
@@ -37,50 +38,22 @@ def tuning_neurons() -> list[tuple[str, int]]:
 
 @dataclass
 class Animal:
-    """One neuron before a gallery of photographs.
+    """One neuron before a gallery of photographs."""
 
-    Args:
-        network: Its published network.
-        line: Slope and offset from the network's output to the mean spike counts that were recorded.
-        rates: (N,) expected spike counts to the gallery.
-        seed: Of the spikes; each method gets an animal of its own.
-    """
-
-    network: Any
-    line: tuple[float, float]
-    rates: np.ndarray
-    seed: int
+    rates: np.ndarray  # (N,) expected spike counts to the gallery
+    seed: int  # of the spikes; each method gets an animal of its own
 
     @cached_property
     def draw(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)
 
-    def rates_of(self, images: Tensor) -> np.ndarray:
-        """(n,) expected spike counts to other pictures."""
-        return _rates(_outputs(self.network, images), self.line)
-
-    def spikes(self, rates: np.ndarray) -> np.ndarray:
-        """One Poisson count for each rate."""
-        return self.draw.poisson(rates).astype(float)
-
-    def show(self, rows: Any) -> np.ndarray:
-        """Counts to photographs of the gallery."""
-        return self.spikes(self.rates[np.asarray(rows, int)])
+    def show(self, rows: Sequence[int]) -> np.ndarray:
+        """Poisson counts to photographs of the gallery."""
+        return self.draw.poisson(self.rates[np.asarray(rows, int)]).astype(float)
 
     def standard(self, rates: np.ndarray) -> np.ndarray:
         """Rates in SDs over the gallery's."""
         return (rates - self.rates.mean()) / self.rates.std()
-
-
-@torch.no_grad()
-def _outputs(network: Any, images: Tensor) -> np.ndarray:
-    parts = vl.resize(images, SIZE).split(BATCH)
-    answers = [network(part.contiguous(memory_format=torch.channels_last)) for part in parts]
-    return torch.cat(answers)[:, 0].double().numpy()
-
-
-def _rates(outputs: np.ndarray, line: tuple[float, float]) -> np.ndarray:
-    return np.maximum(line[0] * outputs + line[1], 0.05)
 
 
 class Laboratory:
@@ -106,24 +79,30 @@ class Laboratory:
         return self._galleries[name]
 
     def animal(self, name: str, neuron: int, seed: int) -> Animal:
-        """A neuron; its network's outputs to the gallery are computed once."""
+        """A neuron; its network's outputs to the gallery, read once, are brought to the mean counts by a line."""
         session, _ = self.gallery(name)
-        network = vl.v4_encoder(self.data / "macaque_v4" / name / "compact_models.safetensors", [neuron])
-        network.encoder.to(memory_format=torch.channels_last)  # two thirds of the time
         path = self.out / f"outputs-{name}-{neuron}.npy"
         if not path.is_file():
             began = time.monotonic()
-            _save(path, _outputs(network, session.images))
+            _save(
+                path, _outputs(self.data / "macaque_v4" / name / "compact_models.safetensors", neuron, session.images)
+            )
             print(f"{path.name}: {time.monotonic() - began:.0f} s", flush=True)
         outputs = np.load(path)
         slope, offset = np.polyfit(outputs, session.responses[:, neuron].double().numpy(), 1)
-        line = float(slope), float(offset)
-        return Animal(network, line, _rates(outputs, line), seed)
+        return Animal(np.maximum(float(slope) * outputs + float(offset), 0.05), seed)
+
+
+@torch.no_grad()
+def _outputs(file: Path, neuron: int, images: Tensor) -> np.ndarray:
+    network: Any = vl.v4_encoder(file, [neuron])
+    network.encoder.to(memory_format=torch.channels_last)  # two thirds of the time
+    parts = vl.resize(images, SIZE).split(BATCH)
+    answers = [network(part.contiguous(memory_format=torch.channels_last)) for part in parts]
+    return torch.cat(answers)[:, 0].double().numpy()
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-
-    vl.write_atomically(path, write)
+    file = io.BytesIO()
+    np.save(file, array)
+    vl.write_bytes(path, file.getvalue())

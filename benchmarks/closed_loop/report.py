@@ -5,19 +5,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.findings import measure, stated_measures
-from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import over_units, signed, table, verdict
+from benchmarks.common.script import provenance_line
+from benchmarks.common.tables import above, fill, over_units, signed, table, verdict
 
 BUDGETS = (60, 120, 300, 600)
-LANDSCAPE_BUDGETS = BUDGETS[-2:]
-"""A landscape refuses fewer than 200 images."""
+LANDSCAPE_BUDGETS = BUDGETS[-2:]  # A landscape refuses fewer than 200 images
 LOOP, RANDOM, SO_FAR = "Experiment", "random photographs", "best photographs so far"
 LANDSCAPE, RIDGE, RIDGE_LOOP, CMA_ES = "landscape, fitted once", "ridge, fitted once", "ridge loop", "CMA-ES"
-SIDE, PICTURES, SECONDS = 64, 24, 10
-"""Of a block whose time is measured, and what it may take."""
+SIDE, PICTURES, SECONDS = 64, 24, 10  # of a block whose time is measured, and what it may take
 NEURON, REGION = "V4 neuron", "simulated region"
-TRIALS = (60, 300, 600)
-"""That were told before such a block."""
+TRIALS = (60, 300, 600)  # that were told before such a block
 DESIGNS = ("explore", "exploit", "mixed", "contrast")
 RIVALS = (RANDOM, SO_FAR, LANDSCAPE, RIDGE, RIDGE_LOOP, CMA_ES)
 
@@ -26,55 +23,44 @@ def budgets_of(method: str) -> tuple[int, ...]:
     return LANDSCAPE_BUDGETS if method == LANDSCAPE else BUDGETS
 
 
-def scores(cells: list[dict[str, Any]], method: str, budget: int, which: int) -> np.ndarray:
+def scores(cells: list[dict[str, Any]], method: str, budget: int, which: int = 1) -> np.ndarray:
     """One number a neuron: of the photograph named first (0) or of the nine (1)."""
     return np.array([cell["found"]["scores"][method][str(budget)][which] for cell in cells])
 
 
 def checks(cells: list[dict[str, Any]]) -> dict[str, bool | None]:
     """Sentence to whether it holds; None where the interval of the difference holds 0."""
-    found: dict[str, bool | None] = {}
     half, whole = BUDGETS[-2:]
-    difference = over_units(scores(cells, LOOP, half, 1) - scores(cells, LANDSCAPE, whole, 1))
+    difference = over_units(scores(cells, LOOP, half) - scores(cells, LANDSCAPE, whole))
     claim = f"With {half} trials the Experiment's nine photographs reach those of the landscape fitted once on {whole}"
-    found[f"{claim}: {signed(difference)} SD."] = None if difference.low <= 0 <= difference.high else difference.low > 0
+    found = {f"{claim}: {signed(difference)} SD.": above(difference)}
     for rival in RIVALS:
-        differences = {
-            budget: over_units(scores(cells, LOOP, budget, 1) - scores(cells, rival, budget, 1))
-            for budget in budgets_of(rival)
-        }
-        each = ", ".join(f"{signed(value)} ({budget} trials)" for budget, value in differences.items())
-        lost = any(value.high < 0 for value in differences.values())
-        won = all(value.low > 0 for value in differences.values())
+        gap = lambda budget, rival=rival: over_units(scores(cells, LOOP, budget) - scores(cells, rival, budget))  # noqa: E731
+        gaps = {budget: gap(budget) for budget in budgets_of(rival)}
+        each = ", ".join(f"{signed(value)} ({budget} trials)" for budget, value in gaps.items())
+        lost, won = any(value.high < 0 for value in gaps.values()), all(value.low > 0 for value in gaps.values())
         claim = f"Experiment minus {rival}, nine photographs, SD (wanted: above 0): {each}."
         found[claim] = won if won or lost else None
     return found
 
 
-def speed_lines(speeds: list[dict[str, Any]]) -> list[str]:
+def speed_text(speeds: list[dict[str, Any]]) -> str:
     """Seconds of a block, by what is recorded, design and trials."""
     if not speeds:
-        return []
+        return ""
     said = speeds[0]["provenance"]
-    text = (
-        f"`ask({PICTURES})`: seconds (CPU seconds of {said['threads']} thread; load of the machine, the processes that "
-    )
-    text += (
-        f"wanted one of its {said['cpus']} cores meanwhile). Of the pictures that are no controls the backend makes "
-    )
-    text += f"half, at {SIDE} px; files have 512 px, as by default."
-    lines = [f"## Seconds of a block of {PICTURES} at {SIDE} px", "", text, ""]
+    shown = lambda row: f"{row['seconds']:.1f} ({row['cpu']:.1f}; {row['load']:.0f})"  # noqa: E731
+    lines = []
     for cell in speeds:
         opened, *blocks = cell["found"]["rows"]
         found = {(row["what"], row["trials"]): row for row in blocks}
-        rows = [[design, *(_shown(found[design, trials]) for trials in TRIALS)] for design in DESIGNS]
-        title = f"{cell['found']['name']}, {opened['pictures']} photographs; to open the experiment {_shown(opened)}:"
+        rows = [[design, *(shown(found[design, trials]) for trials in TRIALS)] for design in DESIGNS]
+        title = f"{cell['found']['name']}, {opened['pictures']} photographs; to open the experiment {shown(opened)}:"
         lines += [title, "", *table([["design", *(f"after {trials} trials" for trials in TRIALS)], *rows])]
-    return [*lines, provenance_line(said), ""]
-
-
-def _shown(row: dict[str, Any]) -> str:
-    return f"{row['seconds']:.1f} ({row['cpu']:.1f}; {row['load']:.0f})"
+    machine = {name: said[name] for name in ("threads", "cpus")}
+    return fill(
+        __file__, "speed", pictures=PICTURES, side=SIDE, tables=lines, source=provenance_line(said) + "\n", **machine
+    )
 
 
 def speed_check(speeds: list[dict[str, Any]]) -> dict[str, bool | None]:
@@ -83,46 +69,45 @@ def speed_check(speeds: list[dict[str, Any]]) -> dict[str, bool | None]:
     if not rows:
         return {}
     seconds, cpu, load = (max(row[name] for row in rows) for name in ("seconds", "cpu", "load"))
-    text = (
-        f"A block of {PICTURES} at {SIDE} px takes at most {SECONDS} s: of {len(rows)} the slowest took {seconds:.1f} s"
-    )
-    text += f" on a machine with a load of up to {load:.0f}, and {cpu:.1f} s of one core."
+    text = f"A block of {PICTURES} at {SIDE} px takes at most {SECONDS} s: of {len(rows)} the slowest took "
+    text += f"{seconds:.1f} s on a machine with a load of up to {load:.0f}, and {cpu:.1f} s of one core."
     return {text: True if seconds <= SECONDS else None if cpu <= SECONDS else False}
+
+
+def methods_table(cells: list[dict[str, Any]], which: int) -> list[str]:
+    rows = [["method", *(f"{budget} trials" for budget in BUDGETS)]]
+    for method in (LOOP, *RIVALS):
+        known = {budget: signed(over_units(scores(cells, method, budget, which))) for budget in budgets_of(method)}
+        rows.append([method, *(known.get(budget, "") for budget in BUDGETS)])
+    return table(rows)
 
 
 def report(cells: list[dict[str, Any]], speeds: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     if not cells:
         raise FileNotFoundError("--out holds no neuron yet; run `run` first.")
-    said, held = cells[0]["provenance"], checks(cells) | speed_check(speeds)
-    best, count, spread = (
-        over_units(np.array([cell["found"][key] for cell in cells])).mean for key in ("best", "mean_count", "sd_count")
+    said, held, last = cells[0]["provenance"], checks(cells) | speed_check(speeds), BUDGETS[-1]
+    means = {key: over_units([cell["found"][key] for cell in cells]).mean for key in ("best", "mean_count", "sd_count")}
+    text = fill(
+        __file__,
+        "page",
+        verdict=verdict(held),
+        count=len(cells),
+        sessions=" and ".join(sorted({cell["found"]["session"] for cell in cells})),
+        photographs=cells[0]["found"]["photographs"],
+        **means,
+        nine=methods_table(cells, 1),
+        first=methods_table(cells, 0),
+        speed=speed_text(speeds),
+        source=provenance_line(said),
     )
-    sessions = sorted({cell["found"]["session"] for cell in cells})
-    text = (
-        f"{len(cells)} neurons of sessions {' and '.join(sessions)}; mean and 95 % bootstrap interval over neurons, "
-        "one experiment each. Numbers are true rates in SDs of the neuron's rates over its session's "
-        f"{cells[0]['found']['photographs']} photographs, of which the best has {best:+.2f}. A trial is one Poisson "
-        f"count: mean {count:.2f}, SD of the true rates {spread:.2f}. Photographs only: no picture was made."
-    )
-    lines = ["# A closed loop on simulated V4 experiments", "", *verdict(held), text, ""]
-    for which, what in ((1, "The nine photographs that a method names"), (0, "The one that it names first")):
-        rows = [["method", *(f"{budget} trials" for budget in BUDGETS)]]
-        for method in (LOOP, *RIVALS):
-            known = {budget: signed(over_units(scores(cells, method, budget, which))) for budget in budgets_of(method)}
-            rows.append([method, *(known.get(budget, "") for budget in BUDGETS)])
-        lines += [f"## {what}", "", *table(rows)]
-    lines += [*speed_lines(speeds), provenance_line(said), ""]
-    measures = [
-        measure(f"{method}, nine photographs after {budget} trials", over_units(scores(cells, method, budget, 1)), "SD",
-                f"{len(cells)} V4 neurons")
-        for method in (LOOP, LANDSCAPE, SO_FAR)
-        for budget in BUDGETS[-1:]
-    ]  # fmt: skip
+    measures = []
+    for method in (LOOP, LANDSCAPE, SO_FAR):
+        what, mean = f"{method}, nine photographs after {last} trials", over_units(scores(cells, method, last))
+        measures.append(measure(what, mean, "SD", f"{len(cells)} V4 neurons"))
     each = {
-        method: {str(budget): scores(cells, method, budget, 1).round(4).tolist() for budget in budgets_of(method)}
+        method: {str(budget): scores(cells, method, budget).round(4).tolist() for budget in budgets_of(method)}
         for method in (LOOP, *RIVALS)
     }
-    return "\n".join(lines), {
-        "provenance": said, "checks": held, "measures": stated_measures(measures), "neurons": each,
-        "speed": {cell["found"]["name"]: cell["found"]["rows"] for cell in speeds},
-    }  # fmt: skip
+    speed = {cell["found"]["name"]: cell["found"]["rows"] for cell in speeds}
+    stated = {"checks": held, "measures": stated_measures(measures), "neurons": each, "speed": speed}
+    return text, {"provenance": said, **stated}

@@ -2,41 +2,26 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.closed_loop import report as page
 from benchmarks.closed_loop.animals import Animal, Laboratory, reported_neurons
-from benchmarks.closed_loop.report import (
-    BUDGETS,
-    CMA_ES,
-    LANDSCAPE,
-    LANDSCAPE_BUDGETS,
-    LOOP,
-    RANDOM,
-    RIDGE,
-    RIDGE_LOOP,
-    SO_FAR,
-    report,
-)
+from benchmarks.closed_loop.report import BUDGETS, LANDSCAPE_BUDGETS
 from benchmarks.closed_loop.speed import measure
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, read_all, refuse_other_settings, save_cell
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import Recorded
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, read_all, refuse_other_settings
 
-BLOCKS = (20,) * 6 + (60,) * 8
-"""Trials of each block: small ones while little is known."""
-CONTROLS = 0.25
-"""Of a block, photographs drawn at random: the Experiment's default, and every loop's."""
-NAMED = 9
-"""Photographs of the preferred set."""
-GENERATION, DIMENSIONS = 20, 10
-"""Of CMA-ES: photographs of a generation, principal components."""
+BLOCKS = (20,) * 6 + (60,) * 8  # trials of each block: small ones while little is known
+CONTROLS = 0.25  # of a block, photographs drawn at random: the Experiment's default, and every loop's
+NAMED = 9  # photographs of the preferred set
+GENERATION, DIMENSIONS = 20, 10  # of CMA-ES: photographs of a generation, principal components
 
 Order = Callable[[list[int], np.ndarray], np.ndarray]
 Scores = dict[int, list[float]]
@@ -67,7 +52,17 @@ class Trials:
     def of(self, animal: Animal, seed: int) -> "Trials":
         """Of another animal, before any trial."""
         self.animal, self.seed, self.draw = animal, seed, np.random.default_rng(seed)
+        self.rows: list[int] = []
+        self.counts, self.found = np.zeros(0), Scores()
         return self
+
+    def show(self, rows: list[int], order: Order) -> np.ndarray:
+        """The animal's counts; where a budget is reached, what is named then is scored."""
+        answers = self.animal.show(rows)
+        self.rows, self.counts = self.rows + rows, np.concatenate([self.counts, answers])
+        if len(self.rows) in BUDGETS:
+            self.found[len(self.rows)] = score(self.animal, order(self.rows, self.counts))
+        return answers
 
     def by_ridge(self, rows: list[int], counts: np.ndarray) -> np.ndarray:
         """All photographs, the highest prediction of a ridge regression first."""
@@ -91,18 +86,14 @@ class Trials:
 
     def looped(self, order: Order, share: float, *, again: bool) -> Scores:
         """Blocks of which a share follows an order, ``again`` or only what was not shown; the rest is random."""
-        rows: list[int] = []
-        counts, found = np.zeros(0), {}
         for size in BLOCKS:
-            new = [row for row in self.draw.permutation(len(self.x)).tolist() if row not in set(rows)]
-            best = order(rows, counts).tolist() if rows else []
-            best = best if again else [row for row in best if row not in set(rows)]
-            chosen = best[: round(size * share)]
+            shown = set(self.rows)
+            new = [row for row in self.draw.permutation(len(self.x)).tolist() if row not in shown]
+            best = order(self.rows, self.counts).tolist() if self.rows else []
+            chosen = [row for row in best if again or row not in shown][: round(size * share)]
             chosen += [row for row in new if row not in set(chosen)][: size - len(chosen)]
-            rows, counts = rows + chosen, np.concatenate([counts, self.animal.show(chosen)])
-            if len(rows) in BUDGETS:
-                found[len(rows)] = score(self.animal, order(rows, counts))
-        return found
+            self.show(chosen, order)
+        return self.found
 
     def cma_es(self) -> Scores:
         """Points in the first principal components, each shown as its nearest photograph."""
@@ -112,37 +103,28 @@ class Trials:
         z = self.x @ directions[:DIMENSIONS].T
         z = (z / z.std(0)).numpy()
         search = CMA(np.zeros(DIMENSIONS), 1.0, seed=self.seed, population_size=GENERATION)
-        rows: list[int] = []
-        counts, found = np.zeros(0), {}
-        while len(rows) < max(BUDGETS):
+        while len(self.rows) < max(BUDGETS):
             points = [search.ask() for _ in range(GENERATION)]
-            nearest = [int(((z - point) ** 2).sum(1).argmin()) for point in points]
-            answers = self.animal.show(nearest)
+            answers = self.show([int(((z - point) ** 2).sum(1).argmin()) for point in points], by_mean)
             search.tell([(point, -answer) for point, answer in zip(points, answers, strict=True)])
-            rows, counts = rows + nearest, np.concatenate([counts, answers])
-            if len(rows) in BUDGETS:
-                found[len(rows)] = score(self.animal, by_mean(rows, counts))
-        return found
+        return self.found
 
     def experiment(self) -> Scores:
         """The package's Experiment with its defaults, photographs alone."""
         with tempfile.TemporaryDirectory() as folder:
-            return self._experiment(folder)
-
-    def _experiment(self, folder: str) -> Scores:
-        display = vl.Display(size_px=self.images.shape[-1], size_deg=4.0)
-        experiment = vl.Experiment(self.images, self.backend, ["neuron"], folder, display=display, seed=self.seed)
-        place = {name: row for row, name in enumerate(experiment.names)}
-        trials, found = 0, {}
-        for size in BLOCKS:
-            block = experiment.ask(size, "mixed" if trials else "explore", made=0.0, controls=CONTROLS)
-            answers = self.animal.show([place[trial.source] for trial in block.trials])
-            experiment.tell({trial.trial_id: answer for trial, answer in zip(block.trials, answers, strict=True)})
-            trials += size
-            if trials in BUDGETS:
-                expected, _ = experiment.fit().predict(self.images)
-                found[trials] = score(self.animal, np.argsort(-expected.numpy(), kind="stable"))
-        return found
+            display = vl.Display(size_px=self.images.shape[-1], size_deg=4.0)
+            experiment = vl.Experiment(self.images, self.backend, ["neuron"], folder, display=display, seed=self.seed)
+            place = {name: row for row, name in enumerate(experiment.names)}
+            trials = 0
+            for size in BLOCKS:
+                block = experiment.ask(size, "mixed" if trials else "explore", made=0.0, controls=CONTROLS)
+                answers = self.animal.show([place[trial.source] for trial in block.trials])
+                experiment.tell({trial.trial_id: answer for trial, answer in zip(block.trials, answers, strict=True)})
+                trials += size
+                if trials in BUDGETS:
+                    expected, _ = experiment.fit().predict(self.images)
+                    self.found[trials] = score(self.animal, np.argsort(-expected.numpy(), kind="stable"))
+        return self.found
 
 
 class Lookup:
@@ -156,63 +138,57 @@ class Lookup:
         return torch.stack([self.known[key] for key in vl.image_keys(images)])
 
 
-def scores(lab: Laboratory, name: str, neuron: int, seed: int) -> Iterator[tuple[str, Scores]]:
-    """Every method's, each on an animal with spikes of its own."""
+METHODS: dict[str, Callable[[Trials], Scores]] = {
+    page.LOOP: Trials.experiment,
+    page.RANDOM: lambda trials: trials.offline(by_mean),
+    page.SO_FAR: lambda trials: trials.looped(by_mean, 0.5, again=True),
+    page.LANDSCAPE: lambda trials: trials.offline(trials.by_landscape, LANDSCAPE_BUDGETS),
+    page.RIDGE: lambda trials: trials.offline(trials.by_ridge),
+    page.RIDGE_LOOP: lambda trials: trials.looped(trials.by_ridge, 1 - CONTROLS, again=False),
+    page.CMA_ES: Trials.cma_es,
+}
+
+
+def cell(lab: Laboratory, name: str, neuron: int, seed: int) -> dict[str, Any]:
+    """Every method's scores, each on an animal with spikes of its own."""
     session, x = lab.gallery(name)
-    trials = Trials(session.images, x)
-    methods: dict[str, Callable[[Trials], Scores]] = {
-        LOOP: lambda trials: trials.experiment(),
-        RANDOM: lambda trials: trials.offline(by_mean),
-        SO_FAR: lambda trials: trials.looped(by_mean, 0.5, again=True),
-        LANDSCAPE: lambda trials: trials.offline(trials.by_landscape, LANDSCAPE_BUDGETS),
-        RIDGE: lambda trials: trials.offline(trials.by_ridge),
-        RIDGE_LOOP: lambda trials: trials.looped(trials.by_ridge, 1 - CONTROLS, again=False),
-        CMA_ES: lambda trials: trials.cma_es(),
-    }
-    for place, (label, run) in enumerate(methods.items()):
+    trials, scores = Trials(session.images, x), {}
+    for place, (label, run) in enumerate(METHODS.items()):
         began = time.process_time()
-        yield label, run(trials.of(lab.animal(name, neuron, seed + place), seed))
+        scores[label] = run(trials.of(lab.animal(name, neuron, seed + place), seed))
         print(f"  {label}: {time.process_time() - began:.1f} s of CPU", flush=True)
+    animal = lab.animal(name, neuron, seed)
+    return {
+        "session": name,
+        "neuron": neuron,
+        "photographs": len(animal.rates),
+        "best": float(animal.standard(animal.rates).max()),
+        "mean_count": float(animal.rates.mean()),
+        "sd_count": float(animal.rates.std()),
+        "scores": scores,
+    }
 
 
 def run(data: Path, out: Path, work: list[tuple[str, int]], seed: int) -> None:
     """A file a neuron; those that are there are skipped."""
     refuse_other_settings(out, {"seed": seed, "budgets": list(BUDGETS), "blocks": list(BLOCKS), "controls": CONTROLS})
-    lab = Laboratory(data, out)
+    lab, said = Laboratory(data, out), provenance(seed=seed)
     for name, neuron in work:
-        path = out / f"neuron-{name}-{neuron}.json"
-        if path.is_file():
-            continue
-        print(f"{name} neuron {neuron}", flush=True)
-        animal = lab.animal(name, neuron, seed)
-        found = {
-            "session": name,
-            "neuron": neuron,
-            "photographs": len(animal.rates),
-            "best": float(animal.standard(animal.rates).max()),
-            "mean_count": float(animal.rates.mean()),
-            "sd_count": float(animal.rates.std()),
-            "scores": dict(scores(lab, name, neuron, seed)),
-        }
-        save_cell(path, found, provenance(seed=seed))
+        make = lambda name=name, neuron=neuron: cell(lab, name, neuron, seed)  # noqa: E731
+        once(out / f"neuron-{name}-{neuron}.json", make, said)
 
 
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--seed", "--threads", parts=("run", "speed", "report"))
     command.add_argument("--neurons", type=int, default=20, help="how many of the list")
-    args = command.parse_args()
+    args = parse(command)
     if args.part == "report":
         cells, speeds = (read_all(args.out, f"{name}-*.json") for name in ("neuron", "speed"))
-        publish(RESULTS / "closed_loop", *report(cells, speeds))
-        return
-    if args.data is None:
-        command.error(f"{args.part} needs --data")
-    torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    if args.part == "speed":
+        publish(RESULTS / "closed_loop", *page.report(cells, speeds))
+    elif args.part == "speed":
         measure(args.data, args.out, args.seed)
-        return
-    run(args.data, args.out, reported_neurons()[: args.neurons], args.seed)
+    else:
+        run(args.data, args.out, reported_neurons()[: args.neurons], args.seed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -16,15 +16,13 @@ from torch import Tensor
 from benchmarks.closed_loop.animals import GRID, Laboratory, reported_neurons
 from benchmarks.closed_loop.report import DESIGNS, NEURON, PICTURES, REGION, SIDE, TRIALS
 from benchmarks.common import package as vl
-from benchmarks.common.cells import save_cell
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import provenance, save_cell
 
-GALLERY = 1000
-"""Photographs, the first of each set."""
-TUNING = vl.Tuning("mixture", ("fine 0°", "blue"))
-"""Of the simulated region."""
+GALLERY = 1000  # photographs, the first of each set
+TUNING = vl.Tuning("mixture", ("fine 0°", "blue"))  # of the simulated region
 
 Answers = Callable[[list[int]], np.ndarray]
+T = TypeVar("T")
 
 
 def neuron(lab: Laboratory, seed: int) -> tuple[Tensor, Any, Answers]:
@@ -44,7 +42,9 @@ def region(seed: int) -> tuple[Tensor, Any, Answers]:
     return photographs, backend, lambda rows: truth[rows] + draw.normal(size=len(rows))
 
 
-def timings(photographs: Tensor, backend: Any, answers: Answers, folder: str, seed: int) -> Iterator[dict[str, Any]]:
+def timings(
+    photographs: Tensor, backend: vl.Backend, answers: Answers, folder: str, seed: int
+) -> Iterator[dict[str, Any]]:
     """Seconds and CPU seconds, opening the experiment first; blocks that are timed are not answered."""
     experiment, said = timed(lambda: vl.Experiment(photographs, backend, ["target"], folder, seed=seed))
     yield said | {"what": "open", "pictures": len(photographs)}
@@ -60,7 +60,7 @@ def timings(photographs: Tensor, backend: Any, answers: Answers, folder: str, se
             yield said | {"what": design, "trials": trials}
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+def timed(work: Callable[[], T]) -> tuple[T, dict[str, float]]:
     """What it gives, its seconds, those of all threads, and how many processes wanted a core at its end."""
     began, cpu = time.monotonic(), time.process_time()
     found = work()

@@ -3,14 +3,27 @@
 import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.common import package as vl
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FIGURE_BYTES = 400_000
+
+
+def empty(width: float, height: float) -> "Figure":
+    """A figure without axes, of so many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    page = Figure(figsize=(width, height), dpi=110)
+    FigureCanvasAgg(page)
+    return page
 
 
 def sheet(
@@ -19,21 +32,13 @@ def sheet(
     *,
     heads: Sequence[str] = (),
     title: str = "",
-) -> Any:
-    """A figure of rows of pictures: what the row is, images (N, 3, H, W), and a note below each of them.
+) -> "Figure":
+    """A figure of rows of as many pictures each: what the row is, images (N, 3, H, W), and a note below each of them.
 
-    Args:
-        rows: All of as many images.
-        bold: Rows that begin something new.
-        heads: Above the columns.
-        title: Above all.
+    ``bold`` are rows that begin something new; ``heads`` stand above the columns.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     pictures = len(rows[0][1])
-    page = Figure(figsize=(1.05 * pictures + 1.6, 1.2 * len(rows)), dpi=110)
-    FigureCanvasAgg(page)
+    page = empty(1.05 * pictures + 1.6, 1.2 * len(rows))
     axes = page.subplots(len(rows), pictures, squeeze=False)
     for index, (label, shown, notes) in enumerate(rows):
         for column in range(pictures):
@@ -51,7 +56,7 @@ def sheet(
     return page
 
 
-def save_small(page: Any, path: Path, limit: int = FIGURE_BYTES) -> None:
+def save_small(page: "Figure", path: Path, limit: int = FIGURE_BYTES) -> None:
     """Write a figure as WebP, of less quality until it is small enough."""
     drawn = io.BytesIO()
     page.savefig(drawn, format="png")
@@ -60,6 +65,6 @@ def save_small(page: Any, path: Path, limit: int = FIGURE_BYTES) -> None:
         packed = io.BytesIO()
         picture.save(packed, "WEBP", quality=quality, method=6)
         if packed.tell() <= limit:
-            vl.write_atomically(path, lambda temporary, packed=packed: temporary.write_bytes(packed.getvalue()))
+            vl.write_bytes(path, packed.getvalue())
             return
     raise ValueError(f"limit={limit} bytes; expected {packed.tell()} at least for this figure. Show fewer pictures.")

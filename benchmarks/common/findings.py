@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.common.tables import Ends, three
+
 BOOTSTRAP = "95 % bootstrap interval over units first"
 NEURONS = "95 % bootstrap over neurons"
 QUARTILES = "quartiles over rounds"
@@ -24,24 +26,16 @@ class Aim:
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure with its spread, for the table at the head of the page; measures of one ``what`` share a row.
-
-    Args:
-        unit: ``"SD"``, ``"share"`` (0 to 1), ``"ratio"``, ``"s"`` or ``""``.
-        sample: How much it rests on, in words.
-        low: Lower end of the spread; None where there is none.
-        spread: What the two ends are.
-        direction: ``"increase"``, ``"decrease"`` or ``""``.
-    """
+    """One figure with its spread, for the table at the head of the page; measures of one ``what`` share a row."""
 
     what: str
     value: float
-    unit: str
-    sample: str
-    low: float | None = None
+    unit: str  # `"SD"`, `"share"` (0 to 1), `"ratio"`, `"s"` or `""`
+    sample: str  # how much it rests on, in words
+    low: float | None = None  # lower end of the spread; None where there is none
     high: float | None = None
-    spread: str = ""
-    direction: str = ""
+    spread: str = ""  # what the two ends are
+    direction: str = ""  # `"increase"`, `"decrease"` or `""`
 
     def __str__(self) -> str:
         if self.unit == "share":
@@ -56,9 +50,9 @@ def stated_measures(measures: list[Measure]) -> list[dict[str, Any]]:
     return [{key: value for key, value in asdict(one).items() if value not in (None, "")} for one in measures]
 
 
-def measure(what: str, value: Any, unit: str, sample: str, way: str = "", spread: str = NEURONS) -> Measure:
+def measure(what: str, value: Ends, unit: str, sample: str, way: str = "", spread: str = NEURONS) -> Measure:
     """A measure of an interval, or of its three numbers."""
-    mean, low, high = value if isinstance(value, list | tuple) else (value.mean, value.low, value.high)
+    mean, low, high = three(value)
     return Measure(what, mean, unit, sample, low, high, spread, way)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,7 @@ class CifarResNet(nn.Module):
 
 
 def data_folder(data: str | Path | None = None) -> Path:
-    """The folder of real files: ``data``, or what VISLENS_DATA names.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
+    """The folder of real files: ``data``, or what VISLENS_DATA names."""
     named = data or os.environ.get("VISLENS_DATA")
     if not named or not Path(named).is_dir():
         raise FileNotFoundError(
@@ -102,9 +99,7 @@ def load_judge(data: str | Path | None = None) -> CifarResNet:
 def load_squeezenet(data: str | Path | None = None, *, size: int = 224) -> Any:
     """The third-party SqueezeNet 1.0 (songhan/SqueezeNet-Deep-Compression, BSD), frozen and in evaluation mode.
 
-    Args:
-        data: The folder of real files; None takes what VISLENS_DATA names.
-        size: Pixels that images of any size are enlarged to; it learnt on 224.
+    Images of any size are enlarged to ``size`` pixels; it learnt on 224.
     """
     network = fresh_squeezenet(size=size)
     network.load_state_dict(load_file(data_folder(data) / "networks" / "imagenet_squeezenet1_0.safetensors"))
@@ -123,30 +118,36 @@ def fresh_squeezenet(seed: int = 0, *, size: int = 224) -> Any:
 
 
 @torch.no_grad()
-def seen_by(judge: Any, images: Tensor) -> Tensor:
-    """Features (N, D), on the CPU, of a network that judges."""
+def seen_by(judge: nn.Module, images: Tensor) -> Tensor:
+    """Features (N, D), on the CPU, of a network that judges: of timm's networks what is below the classifier."""
     if isinstance(judge, CifarResNet):
         return judge.features(vl.resize(images, 32))
-    device = next(judge.parameters()).device
-    parts = [judge.features(judge.preprocess(part.to(device))).mean((2, 3)).cpu() for part in images.split(50)]
-    return torch.cat(parts)
+    network: Any = judge
+    device, found = next(network.parameters()).device, []
+    for part in images.split(50):
+        x = network.preprocess(part.to(device))
+        if hasattr(network, "forward_head"):
+            found.append(network.forward_head(network.forward_features(x), pre_logits=True).cpu())
+        else:
+            found.append(network.features(x).mean((2, 3)).cpu())
+    return torch.cat(found)
 
 
 @torch.no_grad()
-def channel_means(network: Any, layers: Sequence[str], images: Tensor, batch_size: int = 25) -> dict[str, Tensor]:
+def channel_means(network: nn.Module, layers: Sequence[str], images: Tensor, batch_size: int = 25) -> dict[str, Tensor]:
     """Means over positions of all channels (or scores) of some layers, (N, C) by layer, from one pass of images."""
     seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    preprocess: Any = network.preprocess
+
+    def keep(rows: list[Tensor], module: nn.Module, inputs: object, output: Tensor) -> None:
+        rows.append(output.flatten(2).mean(2) if output.ndim > 2 else output)
+
     with ExitStack() as hooks:
         for layer, rows in seen.items():
-            keep = lambda module, args, output, rows=rows: rows.append(_means(output))  # noqa: E731
-            hooks.callback(network.get_submodule(layer).register_forward_hook(keep).remove)
+            hooks.callback(network.get_submodule(layer).register_forward_hook(partial(keep, rows)).remove)
         for part in images.split(batch_size):
-            network(network.preprocess(part))
+            network(preprocess(part))
     return {layer: torch.cat(rows) for layer, rows in seen.items()}
-
-
-def _means(output: Tensor) -> Tensor:
-    return output.flatten(2).mean(2) if output.ndim > 2 else output
 
 
 def nearest(x: Tensor, gallery: Tensor, count: int = NEAREST) -> Tensor:

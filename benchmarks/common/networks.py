@@ -13,32 +13,24 @@ from benchmarks.common import package as vl
 from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_judge
 
 UNITS = Path(__file__).parent / "network_units.json"
-TUNING_UNITS = 8
-"""Of a layer's units in the file, the first few tune; of the others those test that answer to anything."""
-ALIVE = 0.05
-"""Share of the reference images that have to move a unit."""
+TUNING_UNITS = 8  # of a layer's units in the file, the first few tune; of the others those test that answer to anything
+ALIVE = 0.05  # share of the reference images that have to move a unit
 
 
 @dataclass(frozen=True)
 class Network:
-    """A target.
+    """A target."""
 
-    Args:
-        build: From the data folder and the weights folder to the network, with ``preprocess`` attached.
-        layers: Early, middle, deep, and class scores; layer to its units.
-        judge: Who judges similarity and realism of pictures made for it: never the network itself.
-        file: What it needs below ``--weights``; None is one that ships, or a third party's below ``--data``.
-    """
-
+    # From the data folder and the weights folder to the network, with `preprocess` attached.
     build: Callable[[Path, Path], Any]
-    layers: dict[str, int]
-    judge: str = "squeezenet"
+    layers: dict[str, int]  # early, middle, deep, and class scores; layer to its units
+    judge: str = "squeezenet"  # who judges similarity and realism of pictures made for it: never the network itself
+    # What it needs below `--weights`; None is one that ships, or a third party's below `--data`.
     file: str | None = None
 
 
 def _vit(data: Path, weights: Path) -> Any:
-    model: Any = vl.vit_tiny64.build(200)
-    return _trained(model, weights / "vit_tiny64.safetensors")
+    return _trained(vl.vit_tiny64.build(200), weights / "vit_tiny64.safetensors")
 
 
 def _simclr(data: Path, weights: Path) -> Any:
@@ -47,12 +39,11 @@ def _simclr(data: Path, weights: Path) -> Any:
     return _trained(timm.create_model("resnet50", num_classes=0), weights / "simclr_resnet50.safetensors")
 
 
-def _trained(model: Any, path: Path) -> Any:
+def _trained(model: nn.Module, path: Path) -> Any:
     model.load_state_dict(load_file(path))
-    model = nn.Module.eval(model.float()).requires_grad_(False)
-    config = model.pretrained_cfg
-    model.preprocess = vl.Preprocess(64, config["mean"], config["std"])
-    return model
+    network: Any = model.float().eval().requires_grad_(False)
+    network.preprocess = vl.Preprocess(64, network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+    return network
 
 
 def _cifar(data: Path, weights: Path) -> Any:

@@ -27,7 +27,7 @@ from vislens_interp.brain.backbone import Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder
 from vislens_interp.brain.experiment.blocks import Display
-from vislens_interp.brain.experiment.experiment import ANGLE, Experiment, turned
+from vislens_interp.brain.experiment.experiment import Experiment
 from vislens_interp.brain.fmri import load_algonauts
 from vislens_interp.brain.planted import FEATURES, TUNINGS, Tuning
 from vislens_interp.brain.planted import plant as plant_tuning
@@ -39,8 +39,8 @@ from vislens_interp.config import Config, FitConfig
 from vislens_interp.evaluation.compare import build as build_method
 from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.evaluation.words import WordReadout, edit_words, readout_of
-from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_text
+from vislens_interp.evaluation.words import edit_words, readout_of
+from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_bytes, write_text
 from vislens_interp.images import ImageFiles, image_keys, resize
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.edit import interpolate

@@ -19,9 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.cells import read
 from benchmarks.common.findings import Measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line, read
 from benchmarks.common.tables import table
 from benchmarks.suite import Benchmark
 
@@ -29,8 +28,7 @@ SCHEMA = 2
 SOURCE = ("command", "commit", "dirty", "device", "cpus", "threads", "torch", "python", "seed", "date")
 FAILS, HOLDS = "**What fails its own aim, first.**", "**What holds.**"
 UNASKED = "(not asked for"
-LIST = "README.md"
-"""Beside the benchmarks' own pages: every aim, and where the figures come from."""
+LIST = "README.md"  # beside the benchmarks' own pages: every aim, and where the figures come from
 
 
 def gather(
@@ -41,14 +39,10 @@ def gather(
     quick: bool = False,
     not_run: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Read what the benchmarks wrote, in the form above.
+    """Read what the benchmarks wrote into their ``folders``, in the form above.
 
-    Args:
-        suite: The benchmarks, in the order of the page.
-        folders: Where each benchmark's JSON and Markdown are, by name; those without files there were not run.
-        beside: Folder of the page that is to come, from which files are named.
-        quick: The files come from quick runs, whose figures mean nothing: no aim is judged.
-        not_run: Why a benchmark was not run or failed, by name; "failed" is its first word if it began.
+    Files are named as seen from the folder ``beside``, that of the page. Of ``quick`` runs no aim is judged, for their
+    figures mean nothing. ``not_run`` says why a benchmark was not run or failed, which is then its first word.
     """
     entries = []
     for one in suite:
@@ -69,11 +63,7 @@ def gather(
 
 
 def read_one(one: Benchmark, file: Path, beside: Path, *, quick: bool) -> dict[str, Any]:
-    """What one benchmark's files hold.
-
-    Raises:
-        ValueError: The Markdown is of another run than the JSON.
-    """
+    """What one benchmark's files hold; a ValueError if the Markdown is of another run than the JSON."""
     numbers = read(file)
     findings, sources, written = one.findings(numbers), sources_of(numbers), file.with_suffix(".md")
     text = written.read_text(encoding="utf-8")
@@ -90,7 +80,7 @@ def read_one(one: Benchmark, file: Path, beside: Path, *, quick: bool) -> dict[s
     }
 
 
-def sources_of(value: Any) -> list[dict[str, Any]]:
+def sources_of(value: object) -> list[dict[str, Any]]:
     """Every different provenance that a file holds at any depth, without what a benchmark added to it."""
     if isinstance(value, dict) and set(SOURCE) <= set(value):
         return [{key: value[key] for key in SOURCE}]

@@ -18,25 +18,17 @@ TEST_SESSIONS, TUNING_SESSIONS = ("201025", "210225"), ("190925", "190929")
 """What is reported; and what settings may be chosen on."""
 NEURONS = {"201025": 89, "210225": 55, "190925": 36, "190929": 33}
 SIZE = 112
-HELD_OUT = 0.2
-"""Share of the pictures that v4_encoder tests on."""
+HELD_OUT = 0.2  # share of the pictures that v4_encoder tests on
 
 
 @dataclass(frozen=True)
 class Session:
-    """One session.
+    """One session."""
 
-    Args:
-        name: Its date.
-        images: (N, 3, 112, 112) in [0, 1], distinct pictures.
-        responses: (N, neurons) spike counts, averaged over repetitions.
-        copies: Pictures that were shown under several names.
-    """
-
-    name: str
-    images: Tensor
-    responses: Tensor
-    copies: int
+    name: str  # its date
+    images: Tensor  # (N, 3, 112, 112) in [0, 1], distinct pictures
+    responses: Tensor  # (N, neurons) spike counts, averaged over repetitions
+    copies: int  # pictures that were shown under several names
 
     @property
     def neurons(self) -> list[str]:

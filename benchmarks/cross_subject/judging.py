@@ -16,19 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.cells import read, read_all
+from benchmarks.common.script import read, read_all
 from benchmarks.common.tables import signed
-from benchmarks.cross_subject.subjects import ANIMALS, CONTROL, REGIONS, SIMULATED
+from benchmarks.cross_subject.subjects import ANIMALS, LEVELS, REGIONS, SIMULATED, VIEWS, animal_pair, subject_pair
 from benchmarks.v4_recorded.methods import ANGLES, SIGN
 
 DRAWS = 1000
-SAME, OWN, OTHER = "same session, other pictures", "own animal, other session", "other animal"
-LEVELS = (SAME, OWN, OTHER)
-SHARED, UNSHARED = "another subject, shared tuning", "another subject, unshared tuning (control)"
-SELF = "the same subject, other pictures"
-VIEWS = {"recorded": "recorded responses", "encoder": "encoders of the judge's other half", "truth": "planted truth"}
-Key = tuple[str, str, float]
-"""Method, direction, angle."""
+Floats = NDArray[np.float64]
+Key = tuple[str, str, float]  # method, direction, angle
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Measured:
     """A value and what it is in each draw; ``ends`` are the value and its 95 % interval, in four digits."""
 
     value: float
-    draws: NDArray[np.float64]
+    draws: Floats
 
     @property
     def ends(self) -> list[float]:
@@ -69,51 +64,42 @@ def drawn_mean(units: Sequence[Measured]) -> Measured:
 class Judge:
     """Responses to one gallery, (pictures, neurons), and draws of both that are the same for whatever is judged.
 
-    Args:
-        cell: What ``gallery_cell`` wrote.
-        encoder: What ``encoder_cell`` wrote; None where it has not been run.
-        place: Number of the subject, which seeds the draws of its neurons; its half's seeds those of its pictures.
+    Of the cells of ``gallery_cell`` and, where it has been run, of ``encoder_cell``. The number of the subject seeds
+    the draws of its neurons; its half's seeds those of its pictures.
     """
 
     def __init__(self, cell: dict[str, Any], encoder: dict[str, Any] | None, place: int, half: int) -> None:
         self.encoder, self.position = encoder, {row: number for number, row in enumerate(cell["rows"])}
-        held = cell | ({} if encoder is None else {"encoder": encoder["encoder"]})
+        held = cell | {"encoder": encoder["encoder"]} if encoder else cell
         self.views = {view: np.array(held[view]) for view in VIEWS if view in held}
-        self.sd = {"recorded": cell["population_sd"]}
-        self.sd |= {} if encoder is None else {"encoder": encoder["population_sd"]}
+        self.sd = {"recorded": cell["population_sd"], "encoder": encoder["population_sd"] if encoder else None}
         pictures, neurons = self.views["recorded"].shape
         self.pictures = np.random.default_rng([place, half]).exponential(size=(DRAWS, pictures))
         self.neurons = np.random.default_rng([place]).multinomial(neurons, [1 / neurons] * neurons, size=DRAWS)
 
-    def weights(self, tally: dict[str, list[int]]) -> NDArray[np.float64]:
+    def weights(self, tally: dict[str, list[int]]) -> Floats:
         """Share of each picture of the gallery in what edits became."""
         weights = np.zeros(len(self.position))
         weights[[self.position[row] for row in tally["rows"]]] = tally["counts"]
         return weights / weights.sum()
 
-    def population(self, view: str, after: NDArray[np.float64], before: NDArray[np.float64]) -> list[Measured]:
+    def population(self, view: str, after: Floats, before: Floats) -> list[Measured]:
         """Change of the neurons' mean, in its SDs, for each row of ``after`` (edits, pictures)."""
         responses = self.views[view] / self.sd[view]
         drawn = responses @ self.neurons.T / responses.shape[1]
         return self._changes(responses.mean(1), drawn.T, after, before)
 
-    def column(self, view: str, number: int, after: NDArray[np.float64], before: NDArray[np.float64]) -> list[Measured]:
+    def column(self, view: str, number: int, after: Floats, before: Floats) -> list[Measured]:
         """Change of one target, in SDs (of its predictions, where an encoder judges)."""
         responses = self.views[view][:, number]
         responses = responses / responses.std() if view == "encoder" else responses
         return self._changes(responses, responses[None], after, before)
 
-    def by_neuron(self, after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
+    def by_neuron(self, after: Floats, before: Floats) -> Floats:
         """Recorded change of every neuron, (edits, neurons), in its own SDs."""
         return (after - before) @ self.views["recorded"]
 
-    def _changes(
-        self,
-        responses: NDArray[np.float64],
-        drawn: NDArray[np.float64],
-        after: NDArray[np.float64],
-        before: NDArray[np.float64],
-    ) -> list[Measured]:
+    def _changes(self, responses: Floats, drawn: Floats, after: Floats, before: Floats) -> list[Measured]:
         weights = np.vstack([after, before])
         levels = (self.pictures * drawn) @ weights.T / (self.pictures @ weights.T)
         values = weights @ responses
@@ -156,28 +142,26 @@ class Results:
         before, *edits = cell["edits"]
         keys: list[Key] = [(edit["method"], edit["direction"], edit["angle"]) for edit in edits]
         signs = np.array([SIGN[edit["direction"]] for edit in edits])
+        region, whole = unit in REGIONS, unit == "population"
+        kind = "regions" if region else "populations" if whole else "groups"
+        last = () if whole else (unit,) if region else ((source, unit),)
         for name in before["judges"]:
             judge = self.judges[name, half]
             zero = judge.weights(before["judges"][name])
             after = np.stack([judge.weights(edit["judges"][name]) for edit in edits])
-            pair = subject_pair(source, name) if unit in REGIONS else animal_pair(source, name)
+            pair = subject_pair(source, name) if region else animal_pair(source, name)
             for view in judge.views:
-                if unit in REGIONS:
+                if region:
                     changes = judge.column(view, list(REGIONS).index(unit), after, zero)
                 else:
                     changes = judge.population(view, after, zero)
                 for key, sign, one in zip(keys, signs, changes, strict=True):
-                    if unit == "population":
-                        found["populations"][pair, view, key].append(one * sign)
-                    else:
-                        kind, last = ("regions", unit) if unit in REGIONS else ("groups", (source, unit))
-                        found[kind][pair, view, key, last].append(one * sign)
-            if unit == "population":
+                    found[kind][pair, view, key, *last].append(one * sign)
+            if whole:
                 for key, row in zip(keys, signs[:, None] * judge.by_neuron(after, zero), strict=True):
                     found["neurons"][pair, key, name].append(row)
-        if unit == "population":
-            for key, edit in zip(keys, edits, strict=True):
-                found["shorts"][key].append(edit["short"])
+        for key, edit in zip(keys, edits, strict=True) if whole else ():
+            found["shorts"][key].append(edit["short"])
 
     def pairs(self) -> list[tuple[str, str, str]]:
         """Who learnt, who judged, and how they differ; by judge."""
@@ -200,12 +184,3 @@ def _units(found: dict[Any, Measured]) -> dict[Any, list[Measured]]:
     for key, one in found.items():
         together[key[:-1]].append(one)
     return dict(together)
-
-
-def animal_pair(source: str, judge: str) -> tuple[str, str, str]:
-    level = SAME if source == judge else OWN if ANIMALS[source] == ANIMALS[judge] else OTHER
-    return ANIMALS[source], ANIMALS[judge], level
-
-
-def subject_pair(source: str, judge: str) -> str:
-    return SELF if source == judge else UNSHARED if judge == CONTROL else SHARED

@@ -8,31 +8,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.findings import Aim, Findings, measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line
 from benchmarks.common.tables import against_rivals, angles_table, fill, signed, table
-from benchmarks.cross_subject.judging import (
-    OTHER,
-    OWN,
-    SAME,
-    SELF,
-    SHARED,
-    UNSHARED,
-    VIEWS,
-    Measured,
-    Results,
-    drawn_mean,
-)
+from benchmarks.cross_subject.judging import Key, Measured, Results, drawn_mean
 from benchmarks.cross_subject.made import made_lines, made_numbers
-from benchmarks.cross_subject.subjects import ANIMALS, REGIONS
+from benchmarks.cross_subject.subjects import ANIMALS, OTHER, OWN, REGIONS, SAME, SELF, SHARED, UNSHARED, VIEWS
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, METHODS, OURS, RANDOM, RIVALS, SHUFFLED, SIGN
 
 
 def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str, dict[str, Any]]:
-    """The page and what its JSON holds.
-
-    Raises:
-        FileNotFoundError: Nothing has been fitted.
-    """
+    """The page and what its JSON holds."""
     found = Results(out)
     if not found.populations:
         raise FileNotFoundError(f"--out {out} holds no landscape that was judged yet; run `fit` first.")
@@ -127,12 +112,10 @@ def by_groups(found: Results, angle: float) -> list[str]:
     if not found.groups:
         return []
     lines = [f"## Landscapes of a quarter of a session's neurons, recorded responses, at {angle:.0f}°", ""]
-    said = (
-        "Disjoint random groups of a session's neurons are the units, drawn first; then the judge's neurons, pictures"
-    )
-    columns = {f"{pair[0]} to {pair[1]}, {pair[2]}": pair for pair in found.pairs() if pair[2] != SAME}
+    said = "Disjoint random groups of a session's neurons are the units, drawn first; then the judge's neurons, "
+    columns = {named(pair): pair for pair in found.pairs() if pair[2] != SAME}
     cell = lambda label, way, pair: drawn_mean(found.groups[pair, "recorded", (label, way, angle)])  # noqa: E731
-    return [*lines, f"{said}.", "", *by_direction(found.groups, columns, cell), ""]
+    return [*lines, f"{said}pictures.", "", *by_direction(found.groups, columns, cell), ""]
 
 
 def simulated(found: Results, angle: float) -> list[str]:
@@ -168,7 +151,7 @@ def numbers(found: Results, out: Path, said: dict[str, Any], table_angle: float)
     kept: dict[str, Any] = {"provenance": said, "table_angle": table_angle, "cells": found.cells}
     kept["sessions"] = sorted(found.sessions)
 
-    def put(name: str, view: str, pair: str, key: Any, ends: list[float]) -> None:
+    def put(name: str, view: str, pair: str, key: Key, ends: list[float]) -> None:
         method, way, angle = key
         place = kept.setdefault(name, {}).setdefault(view, {}).setdefault(pair, {})
         place.setdefault(method, {}).setdefault(way, {})[f"{angle:.0f}"] = ends

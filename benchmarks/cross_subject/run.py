@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, save_cell
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, save_cell
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.cross_subject.made import made_cells
 from benchmarks.cross_subject.report import report
@@ -24,8 +23,7 @@ from benchmarks.v4_recorded.report import EDITED, NEAREST
 from benchmarks.v4_recorded.run import LATENT_DIM, KnownEmbeddings
 
 PAGE = RESULTS / "cross_subject"
-TABLE_ANGLE = 55.0
-"""Of the tables in the paper's form: what the retrieval backend ships with."""
+TABLE_ANGLE = 55.0  # of the tables in the paper's form: what the retrieval backend ships with
 GROUPS = 4
 """Disjoint random groups of a session's neurons, each a landscape of its own: how much the neurons at hand matter."""
 METHODS = {label: build for label, build in ALL_METHODS.items() if label != FADE}
@@ -50,7 +48,7 @@ class Source:
     """Half of a session to learn from; of every judge, the other half to edit and to retrieve from."""
 
     def __init__(self, subject: Subject, half: int, judges: list[Subject]) -> None:
-        learnt = subject.session.halves()[half]
+        learnt = subject.sides(half)[0]
         mean, std = subject.x[learnt].mean(0), subject.x[learnt].std(0).clamp_min(1e-6)
         x = (subject.x - mean) / std
         embedder = KnownEmbeddings(subject.session.images, x)
@@ -60,7 +58,7 @@ class Source:
         self.galleries: dict[str, tuple[Tensor, vl.RetrievalBackend]] = {}
         self.excluded: dict[str, int] = {}
         for judge in judges:
-            rows = judge.session.halves()[1 - half]
+            rows = judge.sides(half)[1]
             new = torch.tensor([key not in seen for key in vl.image_keys(judge.session.images[rows])])
             self.excluded[judge.name] = int((~new).sum())
             rows = rows[new]
@@ -106,7 +104,7 @@ class Source:
 
 def gallery_cell(subject: Subject, half: int) -> dict[str, Any]:
     """Of one gallery: what was recorded to it, each neuron in SDs over the other half, and the truth if it is known."""
-    learnt, gallery = subject.session.halves()[half], subject.session.halves()[1 - half]
+    learnt, gallery = subject.sides(half)
     standard, _, _ = subject.standard(learnt)
     cell = {
         "rows": gallery.tolist(),
@@ -118,11 +116,8 @@ def gallery_cell(subject: Subject, half: int) -> dict[str, Any]:
 
 def encoder_cell(subject: Subject, half: int, backbone: vl.Backbone, features: vl.Features) -> dict[str, Any]:
     """What an encoder that learnt from one half predicts for the gallery, in the same SDs."""
-    session = subject.session
-    learnt, gallery = session.halves()[half], session.halves()[1 - half]
-    dataset = vl.BrainDataset.from_arrays(session.images, session.responses, targets=subject.targets)
-    encoder = vl.InSilicoEncoder(backbone, force=True)
-    encoder.fit(dataset, rows=learnt, held_out=gallery, features=features)
+    learnt, gallery = subject.sides(half)
+    encoder = subject.encoder(half, backbone, features)
     with torch.no_grad():  # from the features that are there: the same as encoder(images), without the network again
         layers = [features[part] for part in gallery.split(64)]
         read = torch.cat([torch.stack([member(one) for member in encoder.members]).mean(0) for one in layers])
@@ -132,7 +127,7 @@ def encoder_cell(subject: Subject, half: int, backbone: vl.Backbone, features: v
     return {
         "encoder": rounded(seen),
         "population_sd": seen.mean(1).std(correction=0).item(),
-        "r": [item.r for item in vl.predictivity(predicted, session.responses[gallery], subject.targets)],
+        "r": [item.r for item in vl.predictivity(predicted, subject.session.responses[gallery], subject.targets)],
         "population_r": torch.corrcoef(torch.stack([recorded, seen.mean(1)]))[0, 1].item(),
     }
 
@@ -143,7 +138,6 @@ def rounded(values: Tensor) -> list[list[float]]:
 
 def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
     """Everything that is not there yet; what matters most comes first."""
-    out.mkdir(parents=True, exist_ok=True)
     sessions = {name: load_session(data, name) for name in names}
     backbone = vl.Backbone(load_squeezenet(data))
     features = {
@@ -159,25 +153,15 @@ def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:
     for subject in (*real, *made):
         for half in subject.halves:
             path = out / f"encoder-{subject.name}-{half}.json"
-            if not path.exists():
-                began = time.monotonic()
-                found = encoder_cell(subject, half, backbone, features[subject.session.name])
-                write_cell(path, said, found, time.monotonic() - began)
+            once(path, partial(encoder_cell, subject, half, backbone, features[subject.session.name]), said)
     edit_cells("group", real, out, said)
     made_cells(real, backbone, features, out, said)
-
-
-def write_cell(path: Path, said: dict[str, Any], found: Any, seconds: float) -> None:
-    save_cell(path, found, said)
-    print(f"{path.stem}: {seconds:.0f} s", flush=True)
 
 
 def gallery_cells(subjects: list[Subject], out: Path, said: dict[str, Any]) -> None:
     for subject in subjects:
         for half in subject.halves:
-            path = out / f"judge-{subject.name}-{half}.json"
-            if not path.exists():
-                write_cell(path, said, gallery_cell(subject, half), 0)
+            once(out / f"judge-{subject.name}-{half}.json", partial(gallery_cell, subject, half), said)
 
 
 def edit_cells(stage: str, subjects: list[Subject], out: Path, said: dict[str, Any]) -> None:
@@ -207,7 +191,8 @@ def judge_edits(
         for judge in absent:
             found = {"source": subject.name, "half": half, "unit": unit, "excluded": source.excluded[judge.name]}
             found["edits"] = [edit | {"judges": {judge.name: edit["judges"][judge.name]}} for edit in edits]
-            write_cell(paths[judge.name], said, found, seconds)
+            save_cell(paths[judge.name], found, said)
+            print(f"{paths[judge.name].stem}: {seconds:.0f} s", flush=True)
 
 
 def units_of(subject: Subject) -> dict[str, Unit]:
@@ -223,17 +208,12 @@ def units_of(subject: Subject) -> dict[str, Unit]:
 
 
 def main() -> None:
-    command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"))
-    command.add_argument("--sessions", nargs="+", default=list(ANIMALS), choices=list(ANIMALS))
-    args = command.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report")))
     said = provenance(seed=[0, 1, 2])
     if args.part == "report":
         publish(PAGE, *report(args.out, said, table_angle=TABLE_ANGLE))
-    elif args.data is None:
-        command.error("fit needs --data, the folder of real files (docs/data.md)")
     else:
-        fit(args.data, args.out, said, args.sessions)
+        fit(args.data, args.out, said, list(ANIMALS))
 
 
 if __name__ == "__main__":

@@ -13,35 +13,31 @@ from benchmarks.common.v4_sessions import Session
 
 ANIMALS = {"201025": "PE", "210225": "PE", "190925": "WE", "190929": "WE"}
 SIMULATED, CONTROL = ("simulated1", "simulated2", "simulated3"), "simulated3"
-PICTURES = "201025"
-"""What simulated subjects see: photographs, the same for all of them."""
+PICTURES = "201025"  # what simulated subjects see: photographs, the same for all of them
+# Every feature of the bank, two mixtures, two places.
 REGIONS = {
     f"region{place}": tuning
     for place, tuning in enumerate(
         [vl.Tuning("feature", (name,)) for name in vl.FEATURES] + [one for one in vl.TUNINGS if one.kind != "feature"]
     )
 }
-"""Every feature of the bank, two mixtures, two places."""
+SAME, OWN, OTHER = "same session, other pictures", "own animal, other session", "other animal"
+LEVELS = (SAME, OWN, OTHER)
+SHARED, UNSHARED = "another subject, shared tuning", "another subject, unshared tuning (control)"
+SELF = "the same subject, other pictures"
+VIEWS = {"recorded": "recorded responses", "encoder": "encoders of the judge's other half", "truth": "planted truth"}
 SNR, REPETITIONS = 1.0, 3
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A session of an animal, or a simulated subject.
+    """A session of an animal, or a simulated subject."""
 
-    Args:
-        name: Of its files.
-        animal: Who it is.
-        session: Pictures and responses.
-        x: (N, D) embeddings of the pictures.
-        truth: (N, K) what the responses are without noise, of a simulated one.
-    """
-
-    name: str
-    animal: str
-    session: Session
-    x: Tensor
-    truth: Tensor | None = None
+    name: str  # of its files
+    animal: str  # who it is
+    session: Session  # pictures and responses
+    x: Tensor  # (N, D) embeddings of the pictures
+    truth: Tensor | None = None  # (N, K) what the responses are without noise, of a simulated one
 
     @property
     def simulated(self) -> bool:
@@ -55,6 +51,17 @@ class Subject:
     @property
     def targets(self) -> list[str]:
         return list(REGIONS) if self.simulated else self.session.neurons
+
+    def sides(self, half: int) -> tuple[Tensor, Tensor]:
+        """Rows of the half to learn from, and of the gallery, the other one."""
+        halves = self.session.halves()
+        return halves[half], halves[1 - half]
+
+    def encoder(self, half: int, backbone: vl.Backbone, features: vl.Features) -> vl.InSilicoEncoder:
+        """An encoder that learnt from a half."""
+        learnt, gallery = self.sides(half)
+        dataset = vl.BrainDataset.from_arrays(self.session.images, self.session.responses, targets=self.targets)
+        return vl.InSilicoEncoder(backbone, force=True).fit(dataset, rows=learnt, held_out=gallery, features=features)
 
     def standard(self, learnt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All responses (N, K) in SDs over some pictures, with the means and SDs (K,)."""
@@ -80,14 +87,21 @@ def simulated_subjects(session: Session, x: Tensor, out: Path) -> list[Subject]:
             if name == CONTROL:
                 taken = unlike(vl.plant_tuning(REGIONS, session.images, SNR).responses)
                 tuning = {region: list(REGIONS.values())[other] for region, other in zip(REGIONS, taken, strict=True)}
-            folder = out / name
-            truth = vl.simulate_algonauts(
-                folder, session.images, rois=tuning, subject=number, snr=SNR, repetitions=REPETITIONS, seed=0
-            )
-            responses = vl.load_algonauts(folder, number).select(list(REGIONS)).mean_responses().float()
+            noise = {"snr": SNR, "repetitions": REPETITIONS, "seed": 0}
+            truth = vl.simulate_algonauts(out / name, session.images, rois=tuning, subject=number, **noise)
+            responses = vl.load_algonauts(out / name, number).select(list(REGIONS)).mean_responses().float()
             tensors = {"responses": responses.contiguous(), "truth": truth.responses.float().contiguous()}
             vl.write_atomically(file, lambda temporary, tensors=tensors: save_file(tensors, temporary))
         stored = load_file(file)
         own = Session(session.name, session.images, stored["responses"], session.copies)
         found.append(Subject(name, name, own, x, stored["truth"]))
     return found
+
+
+def animal_pair(source: str, judge: str) -> tuple[str, str, str]:
+    level = SAME if source == judge else OWN if ANIMALS[source] == ANIMALS[judge] else OTHER
+    return ANIMALS[source], ANIMALS[judge], level
+
+
+def subject_pair(source: str, judge: str) -> str:
+    return SELF if source == judge else UNSHARED if judge == CONTROL else SHARED

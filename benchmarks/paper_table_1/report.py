@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
 from benchmarks.common.edit_methods import SIGN
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line, read
 from benchmarks.common.tables import fill, signed, table, table_text
 
 TABLES: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(
@@ -23,10 +22,8 @@ PUBLISHED = {
 LANDSCAPE, SHIPPED = "the paper's landscape", "the landscape with this backend's settings"
 BRAINACTIV, PATTERN = "ridge direction (BrainACTIV)", "ridge pattern"
 METHODS = (LANDSCAPE, SHIPPED, BRAINACTIV, PATTERN)
-BESIDE = {LANDSCAPE: 0, BRAINACTIV: 1}
-"""Which of the paper's two numbers stands beside a method's."""
-COLUMNS = 8
-"""Of a table in the paper's form, at most."""
+BESIDE = {LANDSCAPE: 0, BRAINACTIV: 1}  # which of the paper's two numbers stands beside a method's
+COLUMNS = 8  # of a table in the paper's form, at most
 
 
 def report(

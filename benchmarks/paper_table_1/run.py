@@ -5,23 +5,22 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import refuse_other_settings
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import SIGN, Recorded
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parser, provenance, refuse_other_settings
 from benchmarks.paper_table_1.report import BRAINACTIV, LANDSCAPE, METHODS, PATTERN, PUBLISHED, SHIPPED, report
 
+if TYPE_CHECKING:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
 SEED = 42
-PICTURES = 16
-"""Generated and judged at a time."""
-IN_MEMORY = 1e9
-"""Bytes of pictures up to which they are read at once."""
+PICTURES = 16  # generated and judged at a time
+IN_MEMORY = 1e9  # bytes of pictures up to which they are read at once
 
 RECIPE = {"nsd": {"epochs": 150, "lr": 1e-4}, "things_eeg": {"epochs": 300, "lr": 1e-3}}  # Table S3
 
@@ -72,7 +71,7 @@ def held(images: Tensor | vl.ImageFiles) -> Tensor | vl.ImageFiles:
 
 
 def fitted_encoder(
-    training: vl.BrainDataset, backbone: str, readout: Any, out: Path, device: torch.device
+    training: vl.BrainDataset, backbone: str, readout: Literal["transformer", "ridge"], out: Path, device: torch.device
 ) -> vl.InSilicoEncoder:
     """The judge, made once and kept."""
     network = vl.zoo.load(backbone) if backbone in vl.zoo.available() else backbone  # ships, or timm's name of one
@@ -86,7 +85,7 @@ def fitted_encoder(
     return encoder
 
 
-def frechet(feature: int | nn.Module, weights: Path | None = None) -> Any:
+def frechet(feature: int | nn.Module, weights: Path | None = None) -> "FrechetInceptionDistance":
     """torchmetrics' FID in these features, of images in [0, 1]."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -95,13 +94,13 @@ def frechet(feature: int | nn.Module, weights: Path | None = None) -> Any:
 
 
 def cell(
-    method: Any,
+    method: vl.Method,
     target: str,
-    backend: Any,
-    training: tuple[Any, Tensor],
+    backend: vl.Backend,
+    training: tuple[Tensor | vl.ImageFiles, Tensor],
     testing: Tensor | vl.ImageFiles,
     judge: Callable[[Tensor], Tensor],
-    fid: Any | None,
+    fid: "FrechetInceptionDistance | None",
 ) -> dict[str, Any]:
     """Fit for one target, edit every test image both ways and not at all, and judge the pictures."""
     images, responses = training

@@ -19,8 +19,7 @@ from benchmarks.peers.environments import PEERS, interpreter
 from benchmarks.peers.inside import job as peers_job
 from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, SIZE, WAYS, Photographs, Unit, cell_name
 
-INSIDE = Path(__file__).parent / "inside"
-"""Scripts that run in the environment of another tool."""
+INSIDE = Path(__file__).parent / "inside"  # scripts that run in the environment of another tool
 SPECTRUM = "spectrum_decorrelated.npy"
 """What Horama looks for in its working folder, and dreamlens in ``spectrums`` there."""
 
@@ -37,11 +36,7 @@ def jobs_of(
 ) -> list[dict[str, Any]]:
     """Jobs of the wanted ways that run in one place, in the form of ``job.py``, and as our own painting takes them.
 
-    Args:
-        bench: Whose photographs are started from.
-        place: ``"lucent"``, ``"horama"``, ``"dreamlens"`` or ``"ours"``.
-        setting: ``"equal"``, which may take so many passes, or ``"default"``.
-        pairs: Units and seeds.
+    ``setting`` is ``"equal"``, which may take so many passes, or ``"default"``; ``pairs`` are units and seeds.
     """
     named, found = f"equal{passes}" if setting == "equal" else setting, []
     for unit, seed in pairs:
@@ -113,16 +108,15 @@ def save_spectrum(path: Path) -> None:
     """Our amplitudes of photographs where Horama keeps those that it would download."""
     packed = io.BytesIO()
     np.save(packed, vl.natural_spectrum(SIZE).amplitude.numpy())
-    vl.write_atomically(path, lambda temporary: temporary.write_bytes(packed.getvalue()))
+    vl.write_bytes(path, packed.getvalue())
 
 
-def timed(method: Any, image: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
+def timed(method: vl.Method, image: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
     """A picture (3, S, S) that increases a unit's response, and what it cost."""
     began, cpu_began = time.perf_counter(), time.process_time()
     generated = method.generate(image, {0: "increase"}, seeds=[seed])
-    picture = generated.images[0]
     spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
-    return picture, {**spent, "forward": generated.cost.forward}
+    return generated.images[0], {**spent, "forward": generated.cost.forward}
 
 
 def run_ours(bench: Photographs, jobs: list[dict[str, Any]]) -> None:

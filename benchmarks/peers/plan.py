@@ -16,14 +16,10 @@ from benchmarks.peers.inside.job import load_network
 
 SIZE = 224
 LAYERS = ("features.4", "features.7", "features.12")
-CROPS = 6
-"""Crops a step of Horama, and of dreamlens, whose own 32 would leave three steps."""
-CLASSES_SEED = 22
-"""Of the draw of Lite2's class scores: all that the comparison takes of them are test units."""
-NEARLY_WHOLE = (0.8, 1.0)
-"""Sides of all crops, as shares of the picture's: it is the whole picture that is judged."""
-WHOLE = (0.6, 0.8)
-"""What Horama has to be told for these."""
+CROPS = 6  # crops a step of Horama, and of dreamlens, whose own 32 would leave three steps
+CLASSES_SEED = 22  # of the draw of Lite2's class scores: all that the comparison takes of them are test units
+NEARLY_WHOLE = (0.8, 1.0)  # sides of all crops, as shares of the picture's: it is the whole picture that is judged
+WHOLE = (0.6, 0.8)  # what Horama has to be told for these
 
 
 @dataclass(frozen=True)
@@ -37,45 +33,31 @@ class Unit:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that pictures are made for.
+    """A network that pictures are made for."""
 
-    Args:
-        label: In tables.
-        file: Its weights below ``networks`` of the data folder.
-        layers: Of its units.
-    """
-
-    label: str
-    file: str
-    layers: tuple[str, ...]
+    label: str  # in tables
+    file: str  # its weights below `networks` of the data folder
+    layers: tuple[str, ...]  # of its units
 
 
+# Units inside of the one, class scores of the other; the one recognises what the other's scores are made of.
 SUBJECTS = {
     "squeezenet": Subject("SqueezeNet 1.0", "imagenet_squeezenet1_0.safetensors", LAYERS),
     "lite2": Subject("EfficientNet-Lite2", "imagenet_efficientnet_lite2.safetensors", ("classifier",)),
 }
-"""Units inside of the one, class scores of the other; the one recognises what the other's scores are made of."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to a picture.
+    """One way to a picture."""
 
-    Args:
-        label: In tables.
-        place: ``"lucent"``, ``"horama"``, ``"dreamlens"`` or ``"ours"``: where it runs.
-        method: Its name there.
-        equal: Settings for a number of passes.
-        default: Settings that have to be given for it to run as it was released.
-        kind: What it is compared with: ways of one kind do the same.
-    """
-
-    label: str
-    place: str
-    method: str
-    equal: Callable[[int], dict[str, Any]]
+    label: str  # in tables
+    place: str  # `"lucent"`, `"horama"`, `"dreamlens"` or `"ours"`: where it runs
+    method: str  # its name there
+    equal: Callable[[int], dict[str, Any]]  # settings for a number of passes
+    # Settings that have to be given for it to run as it was released.
     default: dict[str, Any] = field(default_factory=dict)
-    kind: str = "from noise"
+    kind: str = "from noise"  # what it is compared with: ways of one kind do the same
 
 
 def _horama(label: str, method: str, **kind: str) -> Way:
@@ -123,18 +105,18 @@ WAYS: dict[str, Way] = {
     "accentuation": _ours("accentuation", "feature_accentuation", 2, **PHOTOGRAPH),
 }
 LANDSCAPE, INPUT, BEST = "landscape", "input", "best"
+# What no number of passes applies to.
 OWN = {
     LANDSCAPE: "ours, landscape edit",
     BEST: "control: the best tuning photographs",
     INPUT: "control: the photograph that is started from",
 }
-"""What no number of passes applies to."""
+# Ours and the other tools', the same method.
 RIVALS = {
     "maximization": ("lucent", "horama_fourier", "dreamlens_maximize"),
     "maco": ("horama_maco", "dreamlens_maco"),
     "accentuation": ("horama_accentuation", "dreamlens_accentuation"),
 }
-"""Ours and the other tools', the same method."""
 
 
 def cell_name(way: str, setting: str, unit: Unit, seed: int) -> str:
@@ -143,12 +125,7 @@ def cell_name(way: str, setting: str, unit: Unit, seed: int) -> str:
 
 
 class Photographs:
-    """The network, the photographs and their responses; what was read is kept in ``out``.
-
-    Args:
-        data, out: The folder of real files, and where all is kept.
-        name: Of :data:`SUBJECTS`.
-    """
+    """The network, one of :data:`SUBJECTS`, the photographs and their responses; what was read is kept in ``out``."""
 
     def __init__(self, data: Path, out: Path, name: str = "squeezenet") -> None:
         self.data, self.out, self.name, self.subject = data, out, name, SUBJECTS[name]

@@ -7,33 +7,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common.cells import publish, read, read_all
+from benchmarks.common import package as vl
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
-from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import fill
-from benchmarks.common.tables import table as markdown
+from benchmarks.common.script import provenance_line, publish, read, read_all
+from benchmarks.common.tables import bracketed, fill, not_below, table_text, three
 from benchmarks.peers.environments import PEERS
 from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, OWN, RIVALS, SIZE, SUBJECTS, WAYS, Photographs, Unit
-from benchmarks.peers.scores import Pair, Row, Scorer, complete, difference, find_cells, grid, judge, summary, versions
+from benchmarks.peers.scores import Pair, Row, Scorer, complete, difference, find_cells, grid, judge, versions
 
 LABELS = {name: way.label for name, way in WAYS.items()} | OWN
-REACHED = 1.0
-"""SDs above the mean photograph from which on it is asked whether a way's pictures look like photographs."""
+REACHED = 1.0  # SDs above the mean photograph from which on it is asked whether a way's pictures look like photographs
 CONFETTI = 2.0
 """Times photographs' contrast in the strongest of the decorrelated colours, above which a picture is saturated; of an
 edited photograph, times its own, for photographs differ."""
 REACHING = ("maximization", "maco")
 """Ours of which each picture has to reach half of the best tool's response; accentuation's responses lie around 0."""
-TENTH = 0.1
-"""Of the fastest ascent's time: what a picture of the landscape may cost."""
-EACH = ("response", "percentile", "near", "transfer", "contrast")
-"""Measures of single pictures."""
-FIGURE_UNITS = 6
-"""As many of each layer, the first ones of the table."""
+TENTH = 0.1  # of the fastest ascent's time: what a picture of the landscape may cost
+EACH = ("response", "percentile", "near", "transfer", "contrast")  # measures of single pictures
+FIGURE_UNITS = 6  # as many of each layer, the first ones of the table
 COST = ("forward", "cpu_seconds", "seconds")
-HEAVY = ("features", "pixels", "picture", "settings", "versions")
-"""Of a scored row, what the JSON leaves out."""
+HEAVY = ("features", "pixels", "picture", "settings", "versions")  # of a scored row, what the JSON leaves out
 
 
 def write(
@@ -41,12 +35,7 @@ def write(
 ) -> str:
     """Score everything that is there, write ``peers.md``, ``peers.json`` and ``peers.webp`` into ``out``.
 
-    Args:
-        bench: Network and photographs.
-        passes: Of the setting "equal".
-        units: What was to be painted for, with so many seeds each.
-        weights: Folder of a network that may judge.
-        said: Provenance of the report.
+    ``weights`` is the folder of a network that may judge, ``said`` the report's provenance.
     """
     name, features = judge(bench, weights)
     scorer = Scorer(bench, features)
@@ -113,20 +102,15 @@ def about_landscape(edits: list[Row]) -> str:
     """How our landscape's pictures were made."""
     if not edits:
         return ""
-    told = edits[0]["settings"]
-    painted = edits[0].get("painted_at", SIZE)
+    told, painted = edits[0]["settings"], edits[0].get("painted_at", SIZE)
     fitted = "all" if told["images"] is None else f"{told['images']:,}"
     beside = ", ".join(f"{key}={value}" for key, value in told.items() if key not in ("backend", "images"))
-    enlarged = (
-        f"; its pictures are of {painted} px and enlarged to {SIZE}, so that they lack high frequencies, which the "
-        "spectrum's distance sees"
-    )
-    return (
-        f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
-        + (f" but for {beside}" if beside else "")
-        + ("" if painted == SIZE else enlarged)
-        + ". It edits the photograph that accentuation starts from."
-    )
+    text = f" The landscape: backend `{told['backend']}`, {fitted} of its own reference images, defaults"
+    text += f" but for {beside}" if beside else ""
+    if painted != SIZE:
+        text += f"; its pictures are of {painted} px and enlarged to {SIZE}, so that they lack high frequencies, which "
+        text += "the spectrum's distance sees"
+    return text + ". It edits the photograph that accentuation starts from."
 
 
 def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -> dict[str, Any]:
@@ -136,8 +120,7 @@ def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -
         own = [row for row in rows if row["way"] == way and (row["layer"], row["unit"], row["seed"]) in pairs]
         kept: dict[str, Any] = {}
         for name in EACH:
-            value = summary(own, way, name, pairs)
-            kept[name] = [value.mean, value.low, value.high]
+            kept[name] = list(three(vl.interval(grid(own, way, name, pairs))))
         kept |= scorer.of_set(own)
         for name in (*COST, "fit_cpu_seconds", "fit_forward"):
             if all(name in row for row in own):
@@ -160,16 +143,11 @@ def shown(kept: dict[str, Any]) -> list[str]:
     for way, one in kept["ways"].items():
         fit = f" (+ {one['fit_cpu_seconds']:.0f} fit)" if "fit_cpu_seconds" in one else ""
         more = f" (+ {one['fit_forward']:,.0f} fit)" if "fit_forward" in one else ""
-        row = [LABELS[way], *(ends(one[name]) for name in EACH), f"{one['spectrum']:.1f}"]
+        row = [LABELS[way], *(bracketed(one[name]) for name in EACH), f"{one['spectrum']:.1f}"]
         row += ["—" if one[key] is None else f"{one[key]:.2f}" for key in ("kernel", "diversity")]
         row += [f"{one['forward']:,.0f}{more}", f"{one['cpu_seconds']:.1f}{fit}" if "cpu_seconds" in one else "—"]
         rows.append([*row, one["silent"], *([one["recognised"]] if classes else [])])
-    return markdown(rows)[:-1]
-
-
-def ends(value: list[float]) -> str:
-    mean, low, high = value
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    return table_text(rows).split("\n")
 
 
 def sample(kept: dict[str, Any], rows: list[Row], ways: list[str]) -> str:
@@ -196,12 +174,10 @@ def checks(rows: list[Row], kept: dict[str, Any], pairs: list[Pair]) -> dict[str
         best = max(there, key=lambda way: ways[way]["response"][0])
         gap = difference(rows, ours, best, "response", pairs)
         text = f"{LABELS[ours]}, minus {LABELS[best]}: response {gap} SD (wanted: not below)."
-        found[text] = True if gap.low >= 0 else False if gap.high < 0 else None
+        found[text] = not_below(gap)
         own, theirs = ways[ours]["spectrum"], ways[best]["spectrum"]
-        text = (
-            f"{LABELS[ours]}: {own:.1f} dB from photographs' spectrum, {LABELS[best]} {theirs:.1f} (wanted: not above)."
-        )
-        found[text] = own <= theirs
+        text = f"{LABELS[ours]}: {own:.1f} dB from photographs' spectrum, {LABELS[best]} {theirs:.1f}"
+        found[f"{text} (wanted: not above)."] = own <= theirs
         if ours in REACHING:
             mine = grid(rows, ours, "response", pairs)
             most = np.max([grid(rows, way, "response", pairs) for way in there], axis=0)
@@ -211,11 +187,8 @@ def checks(rows: list[Row], kept: dict[str, Any], pairs: list[Pair]) -> dict[str
         contrast, beside = grid(rows, ours, "contrast", pairs), "photographs' contrast"
         if WAYS[ours].kind == "from a photograph":
             contrast, beside = contrast / grid(rows, INPUT, "contrast", pairs), "the contrast of its photograph"
-        text = (
-            f"{LABELS[ours]}: no picture is saturated confetti; the most contrasty has {contrast.max():.1f} times "
-            f"{beside} (wanted: at most {CONFETTI:.0f})."
-        )
-        found[text] = bool(contrast.max() <= CONFETTI)
+        text = f"{LABELS[ours]}: no picture is saturated confetti; the most contrasty has {contrast.max():.1f} times "
+        found[f"{text}{beside} (wanted: at most {CONFETTI:.0f})."] = bool(contrast.max() <= CONFETTI)
     if LANDSCAPE not in ways:
         return found
     ours, ascents = ways[LANDSCAPE], [way for way in ways if way in WAYS]
@@ -232,7 +205,7 @@ def checks(rows: list[Row], kept: dict[str, Any], pairs: list[Pair]) -> dict[str
     best = max(ascents, key=lambda way: ways[way]["response"][0])
     gap = difference(rows, LANDSCAPE, best, "response", pairs)
     text = f"{LABELS[LANDSCAPE]}, minus the strongest ascent ({LABELS[best]}): response {gap} SD (wanted: not below)."
-    found[text] = True if gap.low >= 0 else False if gap.high < 0 else None
+    found[text] = not_below(gap)
     reach = [way for way in (*ascents, LANDSCAPE) if ways[way]["response"][0] >= REACHED]
     if reach:
         nearest = max(reach, key=lambda way: ways[way]["near"][0])
@@ -263,10 +236,9 @@ def needed(found: dict[str, dict[str, list[str]]]) -> list[str]:
     lines = []
     for name, peer in PEERS.items():
         kept = ", ".join(f"{package} {'/'.join(seen)}" for package, seen in found.get(name, {}).items())
-        lines.append(
-            f"**{name}**: `pip install {' '.join(peer.requirements)}`" + (f"; ran with {kept}." if kept else ".")
-        )
-        lines += ["", *(f"- {text}" for text in peer.needed), ""]
+        ran = f"; ran with {kept}" if kept else ""
+        lines += [f"**{name}**: `pip install {' '.join(peer.requirements)}`{ran}.", ""]
+        lines += [*(f"- {text}" for text in peer.needed), ""]
     return lines
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import package as vl
-from benchmarks.common.command import parser
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parser, provenance
 from benchmarks.peers.environments import PEERS
 from benchmarks.peers.paint import controls, jobs_of, run_landscape, run_ours, run_peer
 from benchmarks.peers.plan import SUBJECTS, WAYS, Photographs
@@ -29,8 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.part == "landscape":
         pairs = [(unit, seed) for unit in units for seed in range(args.seeds)]
         controls(bench, pairs)
-        settings = {name: json.loads(value) for name, value in (one.split("=", 1) for one in args.fit)}
-        run_landscape(bench, pairs, args.backend, args.images, settings)
+        run_landscape(bench, pairs, args.backend, args.images, {})
         return
     for seed in range(args.seeds):
         for first in range(0, len(units), 3):  # a unit of each layer by all ways, then the next ones
@@ -57,7 +55,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS), metavar="WAY")
     command.add_argument("--backend", default=vl.DEFAULT_BACKEND, help=f"default: {vl.DEFAULT_BACKEND}")
     command.add_argument("--images", type=int, help="reference images of the landscape; all by default")
-    command.add_argument("--fit", nargs="+", default=[], metavar="NAME=JSON", help="settings of the landscape")
     args = command.parse_args(argv)
     for name in ("units", "seeds"):
         if getattr(args, name) < 1:

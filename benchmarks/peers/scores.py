@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,24 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
 from benchmarks.common.judges import channel_means, load_judge, load_squeezenet, nearest, seen_by
 from benchmarks.common.networks import NETWORKS
+from benchmarks.common.script import read
 from benchmarks.peers.inside import job as peers_job
 from benchmarks.peers.paint import cells
 from benchmarks.peers.plan import LAYERS, OWN, WAYS, Photographs, Unit, cell_name
 
 Features = Callable[[Tensor], Tensor]
-Pair = tuple[str, int, int]
-"""Layer, unit and seed."""
-Row = dict[str, Any]
-"""A picture: ``way``, ``setting``, ``layer``, ``unit``, ``seed``, what it cost, and its measures."""
+Pair = tuple[str, int, int]  # layer, unit and seed
+Row = dict[str, Any]  # A picture: `way`, `setting`, `layer`, `unit`, `seed`, what it cost, and its measures
 
 
 def judge(bench: Photographs, weights: Path | None) -> tuple[str, Features]:
     """A network that is not the target, by name: images (N, 3, S, S) in [0, 1] to features (N, D) on the CPU."""
     if weights is not None and (weights / "vit_tiny64.safetensors").is_file():
-        vit = NETWORKS["vit_tiny64"].build(bench.data, weights)
-
-        @torch.no_grad()
-        def tokens(images: Tensor) -> Tensor:
-            parts = [vit.forward_features(vit.preprocess(part)) for part in images.split(50)]
-            return torch.cat([vit.forward_head(part, pre_logits=True) for part in parts])
-
-        return "vit_tiny64 (our own training on Tiny ImageNet, 64 px)", tokens
-    network = load_judge(bench.data)
-    return "a third party's ResNet-20 (CIFAR-10, 32 px)", lambda images: seen_by(network, images)
+        name, network = "vit_tiny64 (our own training on Tiny ImageNet, 64 px)", NETWORKS["vit_tiny64"]
+        return name, partial(seen_by, network.build(bench.data, weights))
+    return "a third party's ResNet-20 (CIFAR-10, 32 px)", partial(seen_by, load_judge(bench.data))
 
 
 def find_cells(bench: Photographs, passes: int, units: Iterable[Unit], seeds: Iterable[int]) -> list[Row]:
@@ -149,11 +141,6 @@ def grid(rows: list[Row], way: str, measure: str, pairs: list[Pair]) -> np.ndarr
     units = list(dict.fromkeys((layer, unit) for layer, unit, _ in pairs))
     seeds = list(dict.fromkeys(seed for *_, seed in pairs))
     return np.array([[values[layer, unit, seed] for seed in seeds] for layer, unit in units], dtype=float)
-
-
-def summary(rows: list[Row], way: str, measure: str, pairs: list[Pair]) -> vl.Interval:
-    """Mean and interval over units, then seeds."""
-    return vl.interval(grid(rows, way, measure, pairs))
 
 
 def difference(rows: list[Row], a: str, b: str, measure: str, pairs: list[Pair]) -> vl.Interval:

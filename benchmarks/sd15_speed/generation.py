@@ -17,7 +17,8 @@ import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -57,23 +58,14 @@ PUBLISHED, SDXL, TINY = _networks("published"), _networks("sdxl"), _networks("ti
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """How much is measured."""
 
-    Args:
-        steps: Denoising steps timed by parts.
-        embedded: Images that the embedder takes at once.
-        grid_steps: Steps of a whole picture; 50.
-        batches: Pictures at once.
-        repeats: Calls timed for one picture; a batch of n takes a share of them, at least one.
-        matrix: Side of the square matrices of the matrix rate.
-    """
-
-    steps: int = 3
-    embedded: int = 4
-    grid_steps: int = STEPS
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
-    repeats: int = 4
-    matrix: int = 2048
+    steps: int = 3  # denoising steps timed by parts
+    embedded: int = 4  # images that the embedder takes at once
+    grid_steps: int = STEPS  # of a whole picture
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16)  # pictures at once
+    repeats: int = 4  # calls timed for one picture; a batch of n takes a share of them, at least one
+    matrix: int = 2048  # side of the square matrices of the matrix rate
 
 
 QUICK = Effort(steps=2, embedded=2, grid_steps=3, batches=(1, 2), repeats=2, matrix=64)
@@ -184,11 +176,11 @@ def counts(networks: Networks) -> dict[str, float]:
         found = picture_counts(unet, vae)
         found["embed"] = flops(lambda: tower(torch.empty(1, 3, side, side)))
     found["picture"] = STEPS * found["step"] + found["decode"]
-    of_parts = [value for part in adapter.values() for value in part.values()]
-    drawing = [*(value for network in (unet, vae, text) for value in network.parameters()), *of_parts]
-    found["embedder_weights"] = sum(value.numel() for value in tower.parameters())
-    found["weights"] = found["embedder_weights"] + sum(value.numel() for value in drawing)
-    return found
+    networks_of = [list(network.parameters()) for network in (tower, unet, vae, text)]
+    sizes = [
+        sum(value.numel() for value in part) for part in (*networks_of, *(one.values() for one in adapter.values()))
+    ]
+    return found | {"embedder_weights": sizes[0], "weights": sum(sizes)}
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int = 5) -> float:
@@ -200,25 +192,18 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: in
 
 @contextmanager
 def _timed(module: nn.Module, device: torch.device) -> Iterator[list[tuple[float, float]]]:
-    """Wall and CPU seconds of each of a module's forward passes."""
+    """Wall and CPU seconds of each of a module's forward passes, which do not call one another."""
+    moments: list[tuple[float, float]] = []
     found: list[tuple[float, float]] = []
-    starts: list[tuple[float, float]] = []
 
-    def begin(*_: Any) -> None:
+    def note(*_: object) -> None:
         wait(device)
-        starts.append((time.perf_counter(), time.process_time()))
+        moments.append((time.perf_counter(), time.process_time()))
 
-    def end(*_: Any) -> None:
-        wait(device)
-        wall, cpu = starts.pop()
-        found.append((time.perf_counter() - wall, time.process_time() - cpu))
-
-    hooks = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
-    try:
+    with module.register_forward_pre_hook(note), module.register_forward_hook(note):
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for (wall, cpu), (wall_end, cpu_end) in zip(moments[::2], moments[1::2], strict=True):
+        found.append((wall_end - wall, cpu_end - cpu))
 
 
 @torch.no_grad()
@@ -277,7 +262,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def alone(work: Callable[..., Any], *arguments: Any, threads: int) -> Any:
+def alone(work: Callable[..., Any], *arguments: object, threads: int) -> Any:
     """A function's result from a process of its own, so that its memory is not somebody else's."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
@@ -303,27 +288,26 @@ def variants(device: torch.device) -> list[Variant]:
     return [Variant(dtype, compile_, last) for compile_, dtype, last in product(compiled, dtypes, [False, True])]
 
 
+@dataclass
 class Grid:
     """Whole pictures a second of one variant, batch after batch; its generator is built where it is first needed."""
 
-    def __init__(self, networks: Networks, effort: Effort, device: torch.device, variant: Variant) -> None:
-        self.networks, self.effort, self.device, self.variant = networks, effort, device, variant
-        self.generator: vl.StableDiffusionGenerator | None = None
+    networks: Networks
+    effort: Effort
+    device: torch.device
+    variant: Variant
+
+    @cached_property
+    def generator(self) -> vl.StableDiffusionGenerator:
+        gc.collect()  # what an earlier variant left would count as this one's memory
+        options = {**asdict(self.variant), "dtype": getattr(torch, self.variant.dtype)}
+        return build_generator(self.networks, device=self.device, **options)
 
     def cell(self, batch: int) -> dict[str, Any]:
         """Pictures a second and peak memory at this batch; both None where it did not fit."""
         effort, device = self.effort, self.device
         if self.variant.compile:
             torch.compiler.reset()  # else a second size is compiled for all sizes, which nobody with one size has
-        if self.generator is None:
-            gc.collect()  # what an earlier variant left would count as this one's memory
-            self.generator = build_generator(
-                self.networks,
-                device=device,
-                dtype=getattr(torch, self.variant.dtype),
-                compile=self.variant.compile,
-                channels_last=self.variant.channels_last,
-            )
         generator = self.generator
         generator.batch_size, embeddings, seeds = batch, torch.randn(batch, self.networks.dim), list(range(batch))
         draw = lambda: generator(embeddings, seeds=seeds)  # noqa: E731

@@ -8,12 +8,9 @@ from benchmarks.common.tables import fill_lines, table, table_text
 
 PAPER_HOURS = 6.5
 STEPS, FEW_STEPS, PICTURES = 50, 8, 2000
-PAPER_RATE = 0.48
-"""Pictures a second, RTX A5000 (the paper)."""
-RATE_GOAL = 3.0
-"""Pictures a second on an H200."""
-MEMORY_GOAL = 6e9
-"""Bytes at batch 1 in half precision."""
+PAPER_RATE = 0.48  # pictures a second, RTX A5000 (the paper)
+RATE_GOAL = 3.0  # pictures a second on an H200
+MEMORY_GOAL = 6e9  # bytes at batch 1 in half precision
 
 
 def fit_lines(fits: list[dict[str, Any]]) -> list[str]:
@@ -63,16 +60,14 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
     lines = fill_lines(
         __file__,
         "generation",
-        pixels=timed["pixels"],
+        timed=timed,
         steps=STEPS,
         table=table_text(rows),
         tera=tera,
         where="tensors on the GPU" if timed["device"] == "cuda" else "resident memory of a process of its own",
         memory=timed["memory"] / 1e9,
-        dtype=timed["dtype"],
         embedder_memory=seen["memory"] / 1e9,
         weights=2 * counted["weights"] / 1e9,
-        threads=timed["threads"],
         cpus=cpus,
     )
     paper = f"The paper's GPU (RTX A5000): {PAPER_RATE} a second, {_duration(PICTURES / PAPER_RATE)}."
@@ -80,18 +75,22 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
         said = _on_a_gpu(found["grid"], 2 * counted["embedder_weights"], device, paper)
         return [*lines, "", *_grid_lines(found, counted["picture"]), said]
     one = STEPS * median(timed["step"]) + median(timed["decode"])
-    estimate = (
-        f"**An estimate for this CPU, extrapolated from {len(timed['step'])} steps and one decoding; nobody has waited "
-        f"for it: {_duration(one)} a picture, {_duration(PICTURES * one)} for {PICTURES:,} pictures**, and "
-        f"{_duration(9000 * median(seen['embed']))} to embed 9,000 reference images. {paper}"
+    estimate = fill_lines(
+        __file__,
+        "estimate",
+        count=len(timed["step"]),
+        picture=_duration(one),
+        pictures=PICTURES,
+        pictures_take=_duration(PICTURES * one),
+        reference=_duration(9000 * median(seen["embed"])),
+        paper=paper,
+        goal=RATE_GOAL,
+        goal_tera=RATE_GOAL * tera,
+        rate=PAPER_RATE,
+        rate_tera=PAPER_RATE * tera,
+        memory=MEMORY_GOAL / 1e9,
     )
-    left_out = (
-        "**Not measured, for no GPU was at hand:** pictures a second at batch 1 to 16 in half precision, with and "
-        f"without compilation and channels-last, and the goals: {RATE_GOAL:g} a second on an H200 (that is "
-        f"{RATE_GOAL * tera:.0f} TFLOP/s; the paper's {PAPER_RATE} are {PAPER_RATE * tera:.0f}) and less than "
-        f"{MEMORY_GOAL / 1e9:g} GB at batch 1. `--only generation --device cuda --out DIR` measures them."
-    )
-    return [*lines, "", estimate, "", left_out]
+    return [*lines, "", *estimate]
 
 
 def path_lines(paths: list[dict[str, Any]]) -> list[str]:

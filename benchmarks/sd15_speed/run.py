@@ -13,44 +13,22 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
-from benchmarks.common.command import parser
 from benchmarks.common.judges import data_folder, load_squeezenet
-from benchmarks.common.provenance import provenance, provenance_line
-from benchmarks.sd15_speed.generation import (
-    PUBLISHED,
-    TINY,
-    Effort,
-    Grid,
-    alone,
-    counts,
-    embedding,
-    matrix_rate,
-    parts,
-    paths,
-    variants,
-)
-from benchmarks.sd15_speed.generation import QUICK as QUICK_EFFORT
+from benchmarks.common.script import parser, provenance, provenance_line, read
+from benchmarks.sd15_speed import generation
 from benchmarks.sd15_speed.report import fit_lines, generation_lines, path_lines
 from benchmarks.speed.run import seconds_of
 
-SPREAD = 0.35
-"""Mean variance of a dimension, as guessed for CLIP's embeddings: the weights of the losses depend on it."""
+SPREAD = 0.35  # mean variance of a dimension, as guessed for CLIP's embeddings: the weights of the losses depend on it
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is.
+    """How large everything is, as in the paper."""
 
-    Args:
-        images: Embeddings that a landscape is fitted on; 9,000 in the paper.
-        dim: Numbers in one; 1,024 in the paper.
-        epochs: Of the paper's recipe; 150.
-    """
-
-    images: int = 9000
-    dim: int = 1024
-    epochs: int = 150
+    images: int = 9000  # embeddings that a landscape is fitted on
+    dim: int = 1024  # numbers in one
+    epochs: int = 150  # of the paper's recipe
 
 
 QUICK = Size(images=400, dim=32, epochs=3)
@@ -134,15 +112,10 @@ def axis_correlation(landscape: vl.Landscape) -> float:
 
 
 class Measured:
-    """What was measured so far, in a file: parts that are there are not measured again.
+    """What was measured so far, in a JSON file: parts that are there are not measured again.
 
-    Args:
-        path: The JSON file.
-        key: What has to be the same for parts to stand in one table.
-        source: Where what is measured from now on comes from.
-
-    Raises:
-        ValueError: The file holds parts measured under another key.
+    ``key`` has to be the same for parts to stand in one table: a file with another one is refused. ``source`` says
+    where what is measured from now on comes from.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], source: dict[str, Any]) -> None:
@@ -201,7 +174,7 @@ def measure_fit(measured: Measured, size: Size, device: torch.device, data: Path
 
 def measure_generation(measured: Measured, device: torch.device, quick: bool) -> list[str]:
     """The generation half: counted, timed by parts, and on a GPU by whole pictures."""
-    networks, effort = (TINY, QUICK_EFFORT) if quick else (PUBLISHED, Effort())
+    networks, effort = (generation.TINY, generation.QUICK) if quick else (generation.PUBLISHED, generation.Effort())
     gpu = device.type == "cuda"
     dtype = torch.float16 if gpu else torch.float32
 
@@ -209,18 +182,18 @@ def measure_generation(measured: Measured, device: torch.device, quick: bool) ->
         arguments = (networks, effort, device, dtype)
         if gpu:  # memory is counted by tensors there
             return measured.part(name, lambda: function(*arguments))
-        return measured.part(name, lambda: alone(function, *arguments, threads=torch.get_num_threads()))
+        return measured.part(name, lambda: generation.alone(function, *arguments, threads=torch.get_num_threads()))
 
-    found: dict[str, Any] = {"counts": measured.part("counts", lambda: counts(networks))}
-    found["embedding"] = work("embedding", embedding)
-    found["parts"] = work("parts of a picture", parts)
+    found: dict[str, Any] = {"counts": measured.part("counts", lambda: generation.counts(networks))}
+    found["embedding"] = work("embedding", generation.embedding)
+    found["parts"] = work("parts of a picture", generation.parts)
     if gpu or quick:
         side = effort.matrix * (4 if gpu else 1)
         found["grid"], found["grid_rate"] = [], {}
-        for variant in variants(device):
-            rate = lambda dtype=variant.dtype: matrix_rate(device, getattr(torch, dtype), side)  # noqa: E731
+        for variant in generation.variants(device):
+            rate = lambda dtype=variant.dtype: generation.matrix_rate(device, getattr(torch, dtype), side)  # noqa: E731
             found["grid_rate"][variant.dtype] = measured.part(f"matrix rate, {variant.dtype}", rate)
-            grid = Grid(networks, effort, device, variant)
+            grid = generation.Grid(networks, effort, device, variant)
             for batch in effort.batches:
                 cell = measured.part(f"{variant}, batch {batch}", lambda grid=grid, batch=batch: grid.cell(batch))
                 found["grid"].append({**cell, "variant": str(variant)})
@@ -228,7 +201,7 @@ def measure_generation(measured: Measured, device: torch.device, quick: bool) ->
     lines = generation_lines(found, source["device"], source["cpus"])
     if quick:
         return lines
-    return [*lines, "", *path_lines(measured.part("operations of each path", paths))]
+    return [*lines, "", *path_lines(measured.part("operations of each path", generation.paths))]
 
 
 def main() -> None:

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.findings import QUARTILES, Aim, Findings, Measure, measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line
 from benchmarks.common.tables import fill_lines, table_text
 
 LAYER, UNIT = "conv3", 16
 HOOK_LIMIT = 1.03
 """What a hook may cost: 3 % of a bare forward pass. And reading a unit: 3 % of a bare pass as far as its layer."""
-LAYER_LIMIT = 1.2
-"""What all units of a layer may cost, in readings of one unit."""
+LAYER_LIMIT = 1.2  # what all units of a layer may cost, in readings of one unit
 LIMITS: dict[str, dict[str, tuple[str, float]]] = {
     "hooks": {
         "full": ("a hook, whole pass", HOOK_LIMIT),
@@ -130,8 +129,7 @@ def lens_lines(found: dict[str, Any]) -> list[str]:
 
 
 CLOCKS = (("fit", "wall"), ("fit", "cpu"), ("visualize", "wall"), ("visualize", "cpu"))
-FIT_LIMIT, SHOW_LIMIT = 3.0, 8.0
-"""Seconds of a further unit: fit with evidence; eight pictures, both ways."""
+FIT_LIMIT, SHOW_LIMIT = 3.0, 8.0  # seconds of a further unit: fit with evidence; eight pictures, both ways
 PARTS: dict[str, Callable[[Any], list[str]]] = {
     "end_to_end": end_to_end_lines,
     "same_loss": same_loss_lines,

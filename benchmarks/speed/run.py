@@ -1,7 +1,5 @@
 """What editing saves over optimisation, what the warm start saves over training anew, what a hook and a unit cost."""
 
-import contextlib
-import ctypes
 import io
 import json
 import os
@@ -11,7 +9,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,49 +20,32 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, read
-from benchmarks.common.command import parser
 from benchmarks.common.judges import data_folder
-from benchmarks.common.provenance import ROOT, provenance
+from benchmarks.common.script import ROOT, parser, provenance, publish, read
 from benchmarks.speed.report import LAYER, PARTS, UNIT, report
 
 TOWARDS: dict[int, vl.Sense] = {0: "increase"}
-FEW = 32
-"""Images of a small pass, in which what a reading costs by itself weighs most."""
+FEW = 32  # images of a small pass, in which what a reading costs by itself weighs most
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is.
+    """How large everything is; None is the shipped default."""
 
-    Args:
-        reference: Images that a landscape is fitted on.
-        images: Images that are edited and optimised; a multiple of ``chunk`` and of the refiner's 32: no padding.
-        chunk: Images optimised together, in ``steps`` steps of Adam.
-        repeats: Rounds of the end-to-end comparison.
-        epochs: Of our fit; None is the shipped default.
-        shuffles: Shuffled fits behind the evidence; None is the shipped default.
-        budget: Seconds that the plain loop may train; its loss is looked at every ``check_every`` steps.
-        small_repeats: Rounds of the hook comparison for the ConvNet; ``large_repeats`` for others.
-        batch: Images of a forward pass there; None takes as many as a target reads at a time by itself.
-        lens_references: Reference photographs of the first and the further units; ``lens_rounds`` are processes of each
-            version.
-    """
-
-    reference: int = 5000
-    images: int = 96
-    chunk: int = 48
+    reference: int = 5000  # images that a landscape is fitted on
+    images: int = 96  # edited and optimised; a multiple of `chunk` and of the refiner's 32: no padding
+    chunk: int = 48  # images optimised together
     steps: int = 200
-    repeats: int = 5
+    repeats: int = 5  # rounds of the end-to-end comparison
     epochs: int | None = None
     shuffles: int | None = None
-    budget: float = 900.0
-    check_every: int = 35
-    small_repeats: int = 150
-    large_repeats: int = 16
-    batch: int | None = None
+    budget: float = 900.0  # seconds that the plain loop may train
+    check_every: int = 35  # steps between two looks at its loss
+    small_repeats: int = 150  # rounds of the hook comparison for the ConvNet
+    large_repeats: int = 16  # and for others
+    batch: int | None = None  # images of a forward pass there; None: as many as a target reads at a time
     lens_references: int = 2118
-    lens_rounds: int = 1
+    lens_rounds: int = 1  # processes of each version
 
     @property
     def fitting(self) -> dict[str, Any]:
@@ -232,33 +213,32 @@ def plain_loop(
     vae = vl.BottleneckCVAE().to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-4)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.9)
-    spent, step, epoch = 0.0, 0, 0
+    spent, step = 0.0, 0
     curve = [{"seconds": 0.0, "step": 0, **loss.score(vae, held_out)}]
-    bar = tqdm(total=round(size.budget), desc="plain loop, s", file=sys.stderr)
-    while spent < size.budget and curve[-1]["loss"] > goal:
-        for rows in training[torch.randperm(len(training))].split(128):
 
-            def one_step(rows: Tensor = rows) -> None:
-                optimizer.zero_grad(set_to_none=True)
-                noise = torch.randn(len(rows), vae.latent_dim).to(device)
-                torch.stack(list(loss.parts(vae, rows, noise).values())).sum().backward()
-                nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-                optimizer.step()
+    def batches() -> Iterator[Tensor]:
+        while True:
+            yield from training[torch.randperm(len(training))].split(128)
+            schedule.step()
 
-            taken = seconds_of(one_step, device)
+    def train(rows: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        noise = torch.randn(len(rows), vae.latent_dim).to(device)
+        torch.stack(list(loss.parts(vae, rows, noise).values())).sum().backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+
+    with tqdm(total=round(size.budget), desc="plain loop, s", file=sys.stderr) as bar:
+        for rows in batches():
+            if spent >= size.budget or curve[-1]["loss"] <= goal:
+                break
+            taken = seconds_of(lambda rows=rows: train(rows), device)
             spent, step = spent + taken, step + 1
             bar.update(min(taken, bar.total - bar.n))
             if step % size.check_every == 0:
                 curve.append({"seconds": spent, "step": step, **loss.score(vae, held_out)})
-                if curve[-1]["loss"] <= goal:
-                    break
-            if spent >= size.budget:
-                break
-        schedule.step()
-        epoch += 1
     if curve[-1]["step"] < step:
         curve.append({"seconds": spent, "step": step, **loss.score(vae, held_out)})
-    bar.close()
     return curve
 
 
@@ -269,10 +249,8 @@ def same_loss(
     method = vl.LandscapeEdit(shuffles=0, seed=seed, **size.fitting)
     ours_s = seconds_of(lambda: method.fit(target, backend, reference), backend.device)
     landscape = method.landscape_
-    held_out = landscape.held_out
-    learned = torch.ones(len(reference), dtype=torch.bool)
-    learned[held_out] = False
-    training = learned.nonzero().flatten()
+    rows, held_out = torch.arange(len(reference)), landscape.held_out
+    training = rows[~torch.isin(rows, held_out)]
     loss = ValidationLoss(landscape, target, backend.encode(reference))
     ours = loss.score(landscape.vae, held_out)
     curve = plain_loop(loss, training, held_out, ours["loss"], size, seed)
@@ -281,7 +259,6 @@ def same_loss(
     vae = backend.vae()
     shipped = loss.score(vae, held_out)
     standard = landscape.scaler.standardise
-
     vl.closed_form_init(
         vae,
         loss.x[training],
@@ -315,28 +292,16 @@ def same_loss(
 
 @dataclass(frozen=True)
 class Reading:
-    """A network whose layers are read.
-
-    Args:
-        name: For the table.
-        network: It, in evaluation mode.
-        side: Pixels of its images.
-        late: The last layer before the output, where stopping saves nothing and what is left is overhead.
-        early: A layer near the input, where stopping saves most.
-        path: The modules, one after the other, that a pass runs through as far as the last of them; empty where a
-            pass is no such chain.
-        large: Whether a pass takes so long that fewer rounds do.
-        batch: Images of a pass; None leaves it to the run.
-    """
+    """A network whose layers are read."""
 
     name: str
-    network: nn.Module
-    side: int
-    late: str
-    early: str
-    path: tuple[str, ...] = ()
-    large: bool = True
-    batch: int | None = None
+    network: nn.Module  # in evaluation mode
+    side: int  # of its images
+    late: str  # the last layer before the output: stopping saves nothing, what is left is overhead
+    early: str  # a layer near the input, where stopping saves most
+    path: tuple[str, ...] = ()  # modules that a pass runs through, one after the other; empty where it is no chain
+    large: bool = True  # a pass takes so long that fewer rounds do
+    batch: int | None = None  # images of a pass; None leaves it to the run
 
     def ready(self, device: torch.device, batch: int | None) -> tuple[Any, Tensor, dict[str, Any]]:
         """The network there, a batch of images, and settings of targets."""
@@ -429,8 +394,7 @@ def units(reading: Reading, device: torch.device, repeats: int, batch: int | Non
     return reading.times(seconds, pairs, len(images)) | {"layer": layer, "units": len(every.names)}
 
 
-BEFORE = "fba091b"
-"""The commit that the further units of this one are compared with."""
+BEFORE = "fba091b"  # the commit that the further units of this one are compared with
 
 
 def lens_units(references: int, rounds: int, threads: int) -> dict[str, Any]:
@@ -449,18 +413,6 @@ def lens_units(references: int, rounds: int, threads: int) -> dict[str, Any]:
                 found[name].append(json.loads(ended.stdout.splitlines()[-1]))
                 print(name, ended.stdout, file=sys.stderr, flush=True)
     return found
-
-
-def keep_memory() -> None:
-    """Let this process keep the memory that it frees.
-
-    A pass frees and takes megabytes, and where glibc gives them back to the system between two passes, the page faults
-    of taking them again are a quarter of a small network's time: whether it does depends on what else lies on the heap.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest there is
 
 
 def pictures(data: Path | None, size: Size, seed: int, *, quick: bool) -> tuple[Tensor, Tensor]:
@@ -495,7 +447,7 @@ def main() -> None:
         if "b" in args.only:
             found["same_loss"] = same_loss(target, backend, reference, size, args.seed)
     if {"c", "d"} & set(args.only):
-        keep_memory()
+        vl.keep_freed_memory()
         torch.set_num_threads(1)  # a second thread waits by spinning, which a clock of CPU seconds counts as work
     for letter, part, work in (("c", "hooks", hooks), ("d", "units", units)):
         if letter in args.only:

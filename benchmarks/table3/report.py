@@ -9,16 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, read, read_all
 from benchmarks.common.findings import BOOTSTRAP, Aim, Findings, Measure, measure
-from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import fill, signed, table, table_text
+from benchmarks.common.script import provenance_line, publish, read, read_all
+from benchmarks.common.tables import fill, signed, table, table_text, three
 from benchmarks.common.tables import verdict as verdict_lines
 from benchmarks.table3 import rows as plan
 from benchmarks.table3.landscapes import Material
 from benchmarks.table3.rows import ALIKE, HELD, NOISY, OURS, RIVAL, ROWS, SIGN, Row
 from benchmarks.table3.statistics import GIVEN_UP, MEANS, Table
 
+# What differs between two optimisations beside the one that was asked for.
 COMPARISONS = {
     "structure and step": (ALIKE, HELD),
     "all, as tuned": (OURS, HELD),
@@ -26,13 +26,12 @@ COMPARISONS = {
     "loss": (HELD, NOISY),
     "noise": (NOISY, RIVAL),
 }
-"""What differs between two optimisations beside the one that was asked for."""
+# Comparisons in which the rival's optimisation has more than was asked for.
 EXTRAS = {
     "structure and step": "the loss is in both optimisations, equally heavy",
     "all, as tuned": "the loss is in both optimisations, each with its own weight",
     "structure and loss": "the rival has our noise",
 }
-"""Comparisons in which the rival's optimisation has more than was asked for."""
 STAGES = ("decoded", "refined")
 ZERO_ROWS = (ROWS[0], ROWS[1], ROWS[2], ROWS[7], RIVAL)
 PAIRS_TITLE = "## Two units in one latent"
@@ -70,10 +69,10 @@ def report(bench: Material, out: Path, provenance_: Numbers, draws: int = 400) -
         source=provenance_line(provenance_),
         **about(drawn, unseen, seeds),
         tuned=read(out / "tuned.json"),
-        floor=numbers["frechet_floor"],
+        plan=plan,
+        numbers=numbers,
         rows=row_lines(numbers["rows"]),
         zero=zero_lines(numbers["reconstruction"]),
-        editing=numbers["editing"],
         **optimisation_fields(numbers),
         pairs=[PAIRS_TITLE, "", *pair_lines(numbers["pairs"]), "", ""] if pair_entries else "",
         ran="; ".join(sorted({ran_at(entry) for entry in [*entries, *pair_entries]})),
@@ -88,7 +87,7 @@ def read_cells(out: Path) -> list[Numbers]:
     return [entry for path in paths for entry in json.loads(lzma.decompress(path.read_bytes()))]
 
 
-def about(drawn: Table, unseen: Table, seeds: list[int]) -> dict[str, Any]:
+def about(drawn: Table, unseen: Table, seeds: list[int]) -> dict[str, object]:
     """What the table rests on."""
     starred = (f"{layer} {unit}" + "*" * ((layer, unit) in unseen.units) for layer, unit in drawn.units)
     few = [f"{row.label} ({drawn.seeds(row.label)})" for row in ROWS if drawn.seeds(row.label) < len(seeds)]
@@ -97,26 +96,17 @@ def about(drawn: Table, unseen: Table, seeds: list[int]) -> dict[str, Any]:
         "count": len(drawn.units),
         "units": ", ".join(starred),
         "unseen": len(unseen.units),
-        "test_images": plan.TEST_IMAGES,
         "seeds": str(seeds),
-        "reference_images": plan.REFERENCE_IMAGES,
-        "epochs": plan.FIT["epochs"],
         "steps": max(plan.TRACE),
         "fewer": f"Run for fewer seeds: {'; '.join(few)}." if few else "",
-        "random": drawn.random,
         "strength": vl.PixelBackend.defaults.edit.strength,
-        "refined_images": plan.REFINED_IMAGES,
         "pictures": len(drawn.units) * judged,
         "judged": judged,
-        "grid": plan.GRID,
-        "reach": plan.REACH,
-        "silent": plan.SILENT,
     }
 
 
 def ends(values: np.ndarray) -> list[float]:
-    found = vl.interval(values, same_images=True)
-    return [found.mean, found.low, found.high]
+    return list(three(vl.interval(values, same_images=True)))
 
 
 def row_numbers(drawn: Table, row: Row, way: vl.Sense, sd: dict[Any, float], real: Tensor) -> Numbers:

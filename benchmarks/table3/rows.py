@@ -9,27 +9,22 @@ from benchmarks.common.edit_methods import SIGN as SIGN
 
 REFERENCE_IMAGES = 8_000
 TEST_IMAGES = 200
-SEEDS = 3
-"""Each seed has its share of the test images."""
+SEEDS = 3  # each seed has its share of the test images
 FIT = {"epochs": 2}
 TRACE = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 46, 60, 80, 105, 140, 200)
 """Steps that are scored, close together at first: a dozen steps cost half of the similarity."""
 REFINED_AT = (0, 3, 10, 36, 200)
 """Steps of ``TRACE`` that are also refined: a picture's refinement costs as much as thirty steps."""
-REFINED_IMAGES = 34
-"""Of a seed's test images, the first so many are refined as well."""
-JUDGED_IMAGES = 14
-"""Of a seed's test images, the first so many, alike for every unit, count for the Fréchet distance."""
+REFINED_IMAGES = 34  # of a seed's test images, the first so many are refined as well
+JUDGED_IMAGES = 14  # of a seed's test images, the first so many, alike for every unit, count for the Fréchet distance
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 WIDTH = {"conv3": 128, "fc1": 256}
 TUNING_UNITS, TEST_UNITS = 8, {"conv3": 16, "fc1": 8}
-TOGETHER = {"conv3": 8, "fc1": 4}
-"""Units that share a latent."""
+TOGETHER = {"conv3": 8, "fc1": 4}  # units that share a latent
 UNSEEN = 1
 """The first group of a layer for which nothing had been optimised when rows, settings and the measures of the report
 were settled; the groups before it were in earlier tables."""
-ALIVE = 0.05
-"""Share of images that must drive a unit; a third of fc1 never answers at all."""
+ALIVE = 0.05  # share of images that must drive a unit; a third of fc1 never answers at all
 SHARED = {"w_kld": (1e-4,), "scale": ("latent", "response"), "noise": (0.0, 2.0)}
 GRID: dict[vl.Sense, dict[str, tuple[Any, ...]]] = {
     "increase": {"lr": (0.2, 0.4, 0.8), "w_consistency": (0.0, 0.01, 0.03), **SHARED},
@@ -38,14 +33,10 @@ GRID: dict[vl.Sense, dict[str, tuple[Any, ...]]] = {
 """Searched for both priors alike. Earlier grids without ``noise``, judged by decoded pictures alone: 0, 1e-4 and 1e-2
 for ``w_kld``, of which 1e-4 was best upwards under both priors and made no difference downwards; 0.1 for an increase's
 ``lr`` and 0.01 for a decrease's ``w_consistency``, which no prior chose."""
-SILENT = 0.1
-"""``w_silent`` wherever the loss has a term that would hold a silent picture where it is; under both priors."""
-REACH = 3.0
-"""Of the structured prior's mean."""
-TUNED_ON = {"conv3": 2, "fc1": 2}
-"""Tuning units of each layer."""
-TUNED_REFINED = 10
-"""Of the tuning images, the first so many are refined as well."""
+SILENT = 0.1  # `w_silent` wherever the loss has a term that would hold a silent picture where it is; under both priors
+REACH = 3.0  # of the structured prior's mean
+TUNED_ON = {"conv3": 2, "fc1": 2}  # tuning units of each layer
+TUNED_REFINED = 10  # of the tuning images, the first so many are refined as well
 PAPER = {
     ("increase", "structured edit"): (0.745, 0.046),
     ("increase", "structured optimisation"): (0.666, 0.079),
@@ -58,24 +49,15 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: how its landscape is made, and what is done in it.
+    """One row of the table: how its landscape is made, and what is done in it."""
 
-    Args:
-        label: As printed.
-        start: Shared VAE that the fit starts from: with the consistency loss, or the paper's with a pixel loss alone.
-        landscape: ``"published"``, ``"shipped"``, ``"shuffled"`` or ``"standard"``.
-        technique: ``"edit"``, ``"optimize"`` or ``"twin"``.
-        paper: The paper's row.
-        prior: Of an optimisation.
-        tuned: Of an optimisation: which of the settings that tuning chose, or None for the paper's own.
-    """
-
-    label: str
-    start: str
-    landscape: str
-    technique: str
-    paper: str | None = None
-    prior: Literal["structured", "standard"] = "structured"
+    label: str  # as printed
+    start: str  # shared VAE that the fit starts from: with the consistency loss, or the paper's with a pixel loss alone
+    landscape: str  # `"published"`, `"shipped"`, `"shuffled"` or `"standard"`
+    technique: str  # `"edit"`, `"optimize"` or `"twin"`
+    paper: str | None = None  # the paper's row
+    prior: Literal["structured", "standard"] = "structured"  # of an optimisation
+    # Of an optimisation: which of the settings that tuning chose, or None for the paper's own.
     tuned: Literal["structured", "alike", "standard", "noisy", "held"] | None = None
 
 

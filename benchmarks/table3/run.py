@@ -10,16 +10,14 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
-from benchmarks.common.command import parser
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parse, parser, provenance, read
 from benchmarks.table3 import rows as plan
 from benchmarks.table3.figure import figure
 from benchmarks.table3.landscapes import Cell, Material, cells, edits, fit, optimize_settings, trajectories
@@ -29,6 +27,8 @@ from benchmarks.table3.tuning import merge_tuning, tune
 
 STEPS = max(plan.TRACE)
 PAIR_PARTS = 2
+Job = Literal["structured", "standard"] | int | Cell
+"""What a worker does: a tuning of a prior, a part of the pairs, or a cell."""
 
 
 class Look:
@@ -168,21 +168,20 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-BENCH: list[Material] = []
-"""A worker's own, loaded when it starts."""
+BENCH: list[Material] = []  # A worker's own, loaded when it starts
 
 
-def begin(*arguments: Any) -> None:
+def begin(data: Path, pixel_vae: Path | None, device: str) -> None:
     """Start a worker: one thread, and the data once for all of its jobs."""
     torch.set_num_threads(1)
-    BENCH.append(Material(*arguments))
+    BENCH.append(Material(data, pixel_vae, device))
 
 
-def work(path: Path, what: Any, tuned: dict[str, Any], where: dict[str, str]) -> None:
-    """One job of a worker: a tuning, a part of the pairs, or a cell."""
+def work(path: Path, what: Job, tuned: dict[str, Any], where: dict[str, str]) -> None:
+    """One job of a worker."""
     (bench,) = BENCH
     if isinstance(what, str):
-        vl.write_text(path, json.dumps(tune(bench, STEPS, what), indent=1))  # pyright: ignore[reportArgumentType]
+        vl.write_text(path, json.dumps(tune(bench, STEPS, what), indent=1))
     elif isinstance(what, int):
         vl.write_text(path, json.dumps([entry | where for entry in pair_cell(bench, what, PAIR_PARTS)]))
     else:
@@ -197,8 +196,7 @@ def main() -> None:
     command.add_argument("--figure", action="store_true", help="draw figure 5 into OUT/figure5.webp")
     command.add_argument("--seeds", type=int, default=plan.SEEDS, choices=range(1, plan.SEEDS + 1))
     command.add_argument("--workers", type=int, default=2)
-    args = command.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = parse(command)
     torch.set_num_threads(1)
     said = provenance(seed=range(args.seeds), device=args.device)
     bench_of = (args.data, args.pixel_vae, args.device)
@@ -215,11 +213,11 @@ def main() -> None:
 
 def run(args: argparse.Namespace, where: dict[str, str], bench_of: tuple[Any, ...]) -> None:
     """What is not there yet, ``--workers`` at a time; what is done stays where the command is interrupted."""
-    jobs: dict[Path, Any] = {}
+    jobs: dict[Path, Job] = {}
     if args.tune:
-        jobs = {args.out / f"tuning-{prior}.json": prior for prior in ("structured", "standard")}
+        jobs |= {args.out / f"tuning-{prior}.json": prior for prior in ("structured", "standard")}
     else:
-        jobs = {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
+        jobs |= {args.out / f"pairs-{part}-of-{PAIR_PARTS}.json": part for part in range(PAIR_PARTS)}
         jobs |= {args.out / f"cell-{cell}.json.xz": cell for cell in cells(args.seeds)}
     tuned = {} if args.tune else read(args.out / "tuned.json")
     context = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork

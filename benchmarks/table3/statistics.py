@@ -12,13 +12,10 @@ from benchmarks.table3.rows import OURS, RIVAL, SIGN, Row
 GIVEN_UP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Similarity that every picture gives up where methods are compared: shares of what lies between the mean
 reconstruction and a random pair."""
-SHARES = (0.25, 0.5, 0.75, 0.9)
-"""Shares of a common Δr at which similarities are compared."""
-LEFT = (0.9, 0.8, 0.7, 0.6, 0.5)
-"""What is left of that similarity where means over pictures are compared."""
+SHARES = (0.25, 0.5, 0.75, 0.9)  # shares of a common Δr at which similarities are compared
+LEFT = (0.9, 0.8, 0.7, 0.6, 0.5)  # what is left of that similarity where means over pictures are compared
 MEANS = ("Δr, mean over similarities", "similarity, mean over Δr")
-HARDLY = 0.05
-"""A common Δr, in SDs, so small that similarities at shares of it say nothing."""
+HARDLY = 0.05  # A common Δr, in SDs, so small that similarities at shares of it say nothing
 
 
 def change_where_given_up(change: Tensor, kept: Tensor, span: float) -> Tensor:
@@ -38,9 +35,8 @@ def change_at(kept: Tensor, change: Tensor, levels: Tensor) -> Tensor:
     return torch.where(kept[:, :1] <= levels, 0.0, value)
 
 
-def similarity_at_shares(change: Any, kept: Any, reach: Any) -> Tensor:
+def similarity_at_shares(change: Tensor, kept: Tensor, reach: Tensor) -> Tensor:
     """Similarity where trajectories come to ``SHARES`` of a change: (U, T) twice and (U,) to (U, shares)."""
-    change, kept, reach = (torch.as_tensor(one) for one in (change, kept, reach))
     return vl.interpolate_at(change / reach[:, None], kept, torch.tensor(SHARES))
 
 
@@ -65,18 +61,16 @@ class Table:
         self, row: str, way: vl.Sense, what: str, *, stage: str = "decoded", dose: float | None = None
     ) -> np.ndarray:
         """(units, images): one number for each picture at a dose, the seeds' thirds of the test set side by side."""
-        return np.array([self._unit(row, way, unit, what, stage, dose) for unit in self.units])
 
-    def _unit(self, row: str, way: vl.Sense, unit: Any, what: str, stage: str, dose: float | None) -> list[float]:
-        numbers: list[float] = []
-        for entry in self.cells[row, way, unit].values():
-            at = entry["doses"][-1] if dose is None else next(d for d in entry["doses"] if d["dose"] == dose)
-            if what == "change":  # signed, against α = 0 of the same landscape and seed
-                before, after = (np.array(one[stage]["response"]) for one in (entry["doses"][0], at))
-                numbers += (SIGN[way] * (after - before)).tolist()
-            else:
-                numbers += at[stage][what]
-        return numbers
+        def of(entry: dict[str, Any]) -> np.ndarray:
+            at = entry["doses"][-1] if dose is None else next(one for one in entry["doses"] if one["dose"] == dose)
+            if what != "change":
+                return np.array(at[stage][what])
+            before, after = (np.array(one[stage]["response"]) for one in (entry["doses"][0], at))
+            return SIGN[way] * (after - before)  # against α = 0 of the same landscape and seed
+
+        cells = (self.cells[row, way, unit].values() for unit in self.units)
+        return np.array([np.concatenate([of(entry) for entry in entries]) for entries in cells])
 
     def seeds(self, row: str) -> int:
         """Seeds that a row was run for."""
@@ -112,7 +106,10 @@ class Table:
         # Shares of what both reach with a picture, so that a rectified unit's floor and an open ceiling compare alike.
         reach = np.minimum(*(change.max(-1) for change, _ in curves))
         moved = reach > HARDLY
-        alike = [similarity_at_shares(change[moved], kept[moved], reach[moved]) for change, kept in curves]
+        alike = [
+            similarity_at_shares(*(torch.from_numpy(one[moved]) for one in (change, kept, reach)))
+            for change, kept in curves
+        ]
         kept = np.full((*reach.shape, len(SHARES)), np.nan)
         kept[moved] = (alike[0] - alike[1]).numpy()
         found = {f"Δr where {share:.0%} of similarity is given up": gained[..., i] for i, share in enumerate(GIVEN_UP)}
@@ -143,21 +140,16 @@ class Table:
         levels = torch.tensor([self.random + share * (start - self.random) for share in LEFT], dtype=torch.float64)
 
         def compare(units: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-            (a_change, a_kept), (b_change, b_kept) = (
-                [torch.from_numpy(part[np.ix_(units, rows)].mean(1)) for part in curves[row.label]]
-                for row in (OURS, RIVAL)
-            )
-            at = [change_at(kept, change, levels) for kept, change in ((a_kept, a_change), (b_kept, b_change))]
-            found = {f"Δr at {share:.0%} similarity": x for share, x in zip(LEFT, (at[0] - at[1]).T, strict=True)}
+            pick = np.ix_(units, rows)
+            means = [[torch.from_numpy(part[pick].mean(1)) for part in curves[row.label]] for row in (OURS, RIVAL)]
+            ours, theirs = (change_at(kept, change, levels) for change, kept in means)
+            found = {f"Δr at {share:.0%} similarity": x for share, x in zip(LEFT, (ours - theirs).T, strict=True)}
             # Shares of what both reach, so that a rectified unit's floor and a wide-open ceiling compare alike. A unit
             # that one of the two never moved the wanted way has none.
-            reach = torch.minimum(a_change.amax(1), b_change.amax(1))
+            reach = torch.minimum(*(change.amax(1) for change, _ in means))
             moved = reach > 0
-            alike = [
-                similarity_at_shares(change[moved], kept[moved], reach[moved])
-                for change, kept in ((a_change, a_kept), (b_change, b_kept))
-            ]
-            shares = zip(SHARES, (alike[0] - alike[1]).T, strict=True)
+            ours, theirs = (similarity_at_shares(one[moved], kept[moved], reach[moved]) for one, kept in means)
+            shares = zip(SHARES, (ours - theirs).T, strict=True)
             found |= {f"similarity at {share:.0%} of the common Δr": x for share, x in shares}
             flat = {name: value.nanmean().item() for name, value in found.items()}
             for name, start in zip(MEANS, ("Δr at", "similarity at"), strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read_all
+from benchmarks.common.script import read_all
 from benchmarks.table3.landscapes import Material, complete, standard, trajectories
 from benchmarks.table3.rows import FIT, GRID, REFINED_AT, SIGN, TUNED_ON, TUNED_REFINED
 from benchmarks.table3.statistics import HARDLY, SHARES, change_where_given_up

@@ -12,22 +12,15 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Architecture:
-    """One network of the benchmark.
+    """One network of the benchmark."""
 
-    Args:
-        family: As in the table.
-        name: timm's name, ``torchvision:NAME``, or ``MODULE:CLASS`` to build a smaller one of a class.
-        layouts: Patterns of layer names, searched in this order, and what they declare.
-        settings: For the constructor: fewer blocks or channels, so that a thousand passes fit into minutes. Which kinds
-            of layers there are does not change.
-        size: Side of its images, in pixels.
-    """
-
-    family: str
-    name: str
-    layouts: tuple[tuple[str, str], ...]
+    family: str  # as in the table
+    name: str  # timm's name, `torchvision:NAME`, or `MODULE:CLASS` to build a smaller one of a class
+    layouts: tuple[tuple[str, str], ...]  # patterns of layer names, searched in this order, and what they declare
+    # For the constructor: fewer blocks or channels, so that a thousand passes fit into minutes. Which kinds of layers
+    # there are does not change.
     settings: dict[str, Any] = field(default_factory=dict)
-    size: int = 64
+    size: int = 64  # side of its images, in pixels
 
     @property
     def key(self) -> str:

@@ -1,33 +1,28 @@
 """The tools whose readings are checked: this library, and torch-lucent."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-ROWS = 4
-"""The first image three times (as it is, its first unit changed, its second unit changed), then another one."""
+ROWS = 4  # the first image three times (as it is, its first unit changed, its second unit changed), then another one
 Read = Callable[[Tensor], Tensor]
 
 
 class Reader(Protocol):
-    """A tool that reads units.
+    """A tool that reads units."""
 
-    Attributes:
-        changes: Whether its passes see an output that is changed.
-        note: For the table.
-    """
-
-    changes: bool
-    note: str
+    changes: bool  # whether its passes see an output that is changed
+    note: str  # for the table
 
     def version(self) -> str: ...
 
     def open(self, model: nn.Module, size: int) -> None:
         """Get to know the network."""
 
-    def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
+    def prepare(self, layer: str, units: list[int], **told: int | str) -> Read:
         """What reads these units from images, (N, K); raises where it refuses. ``told``: what its refusal asked for."""
         ...
 
@@ -49,15 +44,12 @@ class VislensReader:
     def open(self, model: nn.Module, size: int) -> None:
         self.model, self.size = model, size
 
-    def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
+    def prepare(self, layer: str, units: list[int], **told: int | str) -> Read:
         from vislens_interp.preprocess import Preprocess
         from vislens_interp.targets import LayerTarget
 
-        preprocess = Preprocess(None, [0.5], [0.5])
-        target = LayerTarget(
-            self.model, layer or None, list(units), preprocess=preprocess, image_size=self.size, **told
-        )
-        return target.responses
+        settings = {"preprocess": Preprocess(None, [0.5], [0.5]), "image_size": self.size, **told}
+        return LayerTarget(self.model, layer or None, list(units), **settings).responses
 
     def close(self) -> None:
         """Targets leave nothing in a network."""
@@ -70,15 +62,7 @@ class LucentReader:
     """
 
     changes = False
-    note = (
-        "In an environment of its own: `python -m venv ENV; ENV/bin/pip install torch-lucent timm`, then this script"
-        " with `ENV/bin/python -W ignore`. It asks for kornia 0.4.1 or older (of 2020) and takes the newest torch;"
-        " nothing had to be changed to run it. `objectives.channel(layer, n)` is axis 1, whatever that is: in (images,"
-        " tokens, features) it is a token, and where there are fewer tokens than n an IndexError. It keeps what a layer"
-        " returned without copying it, so that an activation or an addition in place behind it overwrites the reading"
-        " (most of the wrong cells of convolution networks). Names have underscores for dots; the model's own output is"
-        " `labels`, its last module. Values of one pass are compared; no output is changed, which could only find more."
-    )
+    note = Path(__file__).with_name("lucent.md").read_text(encoding="utf-8").strip()
 
     def version(self) -> str:
         from importlib.metadata import version
@@ -94,7 +78,7 @@ class LucentReader:
         self.layers = hook_model(model, lambda: self.images)
         self.hooks = [hook for hook in every() if hook not in before]
 
-    def prepare(self, layer: str, units: list[int], **told: Any) -> Read:
+    def prepare(self, layer: str, units: list[int], **told: int | str) -> Read:
         from lucent.optvis.objectives import channel
 
         name = layer.replace(".", "_") or "labels"

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.cells import publish, read
 from benchmarks.common.findings import Aim, Findings, Measure
-from benchmarks.common.provenance import RESULTS, provenance_line
+from benchmarks.common.script import RESULTS, provenance_line, publish, read
 from benchmarks.common.tables import fill, table_text
 from benchmarks.unit_coverage.layouts import ARCHITECTURES
 from benchmarks.unit_coverage.readers import READERS
@@ -86,28 +85,22 @@ def section(name: str, held: dict[str, Any]) -> str:
     """The markdown of one reader."""
     records = held["records"]
     counts = tally(records)
+    missed = lambda cell, out: reason(cell["message"]) if out == "refused" and not cell["missing"] else None  # noqa: E731
     return fill(
         __file__,
         "section",
         reader=name,
-        version=held["version"],
-        **{key: counts[key] for key in ("architectures", "layers", "cells", "wrong")},
+        held=held,
+        counts=counts,
         units=units_of(counts),
         share=share(counts["unit right"], units_of(counts)),
-        refused=counts["unit refused"],
-        wrong_units=counts["unit wrong"],
         minutes=sum(record["cpu_seconds"] for record in records) / 60,
-        note=held["note"],
         families=family_rows(records),
-        refusals=listed(records, lambda cell, out: reason(cell["message"]) if missed(cell, out) else None),
+        refusals=listed(records, missed),
         errors=listed(records, lambda cell, out: out[7:] if out.startswith("wrong") else None),
         others=listed(records, lambda cell, out: cell["missing"] and f"{cell['missing']}: {out.partition(':')[0]}", 30),
         source=provenance_line(held["provenance"]),
     ).rstrip("\n")
-
-
-def missed(cell: dict[str, Any], outcome: str) -> bool:
-    return outcome == "refused" and not cell["missing"]
 
 
 def published(name: str, results: Path = RESULTS) -> tuple[str, dict[str, Any]] | None:

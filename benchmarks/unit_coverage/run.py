@@ -1,5 +1,6 @@
 """Is a unit that a tool reads the unit that was meant? Every named layer of a hundred architectures, random units."""
 
+import itertools
 import json
 import sys
 import time
@@ -17,8 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from tqdm import tqdm
 
-from benchmarks.common.command import parser
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import once, parser, provenance
 from benchmarks.unit_coverage.layouts import ARCHITECTURES, Architecture
 from benchmarks.unit_coverage.readers import READERS, ROWS, Reader
 from benchmarks.unit_coverage.report import CHOOSABLE, report
@@ -27,28 +27,20 @@ from vislens_interp.files import write_text
 
 @dataclass
 class Truth:
-    """What a layer's output is, and its units' values by hand.
-
-    Args:
-        shape: Of its (first) tensor, which has ``place`` in a tuple; None is a plain tensor.
-        layout: The declared one, for this rank.
-        units: Chosen at random.
-        values: Hand values (N, K) by call; several where several are right.
-        missing: Why no unit exists for somebody who says nothing but layer and number; ``""`` where one does.
-        parameters: Whether the layer's own parameters prove the declared layout.
-        scale: Largest absolute value of the output.
-    """
+    """What a layer's output is, and its units' values by hand."""
 
     kind: str
     calls: int = 0
-    shape: tuple[int, ...] = ()
-    layout: str = ""
+    shape: tuple[int, ...] = ()  # of its (first) tensor, which has `place` in a tuple; None is a plain tensor
+    layout: str = ""  # the declared one, for this rank
     place: int | None = None
-    units: list[int] = field(default_factory=lambda: [0])
+    units: list[int] = field(default_factory=lambda: [0])  # chosen at random
+    # Hand values (N, K) by call; several where several are right.
     values: list[list[Tensor]] = field(default_factory=list)
+    # Why no unit exists for somebody who says nothing but layer and number; `""` where one does.
     missing: str = "never called"
-    parameters: str = ""
-    scale: float = 0.0
+    parameters: str = ""  # whether the layer's own parameters prove the declared layout
+    scale: float = 0.0  # largest absolute value of the output
 
 
 MISSING = {
@@ -60,7 +52,7 @@ MISSING = {
 }
 
 
-def find_tensor(output: Any) -> tuple[int | None, Tensor | None]:
+def find_tensor(output: object) -> tuple[int | None, Tensor | None]:
     """A layer's tensor, or the first one in a tuple or list, and its place there."""
     if isinstance(output, Tensor):
         return None, output
@@ -69,11 +61,7 @@ def find_tensor(output: Any) -> tuple[int | None, Tensor | None]:
 
 
 def pick_layout(declared: str, rank: int) -> tuple[list[str], str]:
-    """The declared layouts of a rank, and the word in front of them.
-
-    Raises:
-        ValueError: The person who made the table did not think of this rank.
-    """
+    """The declared layouts of a rank, and the word in front of them; the table may not have thought of this rank."""
     words = declared.split()
     word = words.pop(0) if words[0] in MISSING else ""
     fitting = [layout for layout in words if len(layout) == rank]
@@ -89,7 +77,7 @@ def by_hand(tensor: Tensor, axis: int, units: list[int], rows: int = ROWS) -> Te
     return values.view(rows, -1, len(units)).mean(1) if len(values) != rows else values
 
 
-def own_parameters(module: nn.Module, inputs: Any, output: Tensor, axis: int) -> str:
+def own_parameters(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, axis: int) -> str:
     """Change one output unit's own parameters: does the declared axis move there, and nowhere else?"""
     if not isinstance(module, (nn.Linear, _ConvNd, _BatchNorm, nn.LayerNorm, nn.GroupNorm)):
         return ""
@@ -112,17 +100,13 @@ def own_parameters(module: nn.Module, inputs: Any, output: Tensor, axis: int) ->
 
 
 class Hooks:
-    """What one pass shows of every layer, noted in ``found`` by hooks.
-
-    Raises:
-        ValueError: A layer gave what the declarations do not know.
-    """
+    """What one pass shows of every layer, noted in ``found`` by hooks; an error where the declarations do not fit."""
 
     def __init__(self, architecture: Architecture, model: nn.Module, seed: int) -> None:
         self.architecture, self.seed, self.busy = architecture, seed, False
         self.found = {name: Truth(type(module).__name__) for name, module in model.named_modules()}
 
-    def note(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def note(self, name: str, module: nn.Module, args: tuple[Tensor, ...], output: object) -> None:
         if self.busy:  # in a layer that is tried out
             return
         truth = self.found[name]
@@ -178,33 +162,22 @@ def truths(architecture: Architecture, model: nn.Module, inputs: Tensor, seed: i
 @contextmanager
 def changed(module: nn.Module, truth: Truth, call: int) -> Iterator[Tensor]:
     """Inside, the layer's output has the first unit raised in the second image and the second unit in the third."""
-    step = 1 + truth.scale
-    count = [0]
-    axis = truth.layout.index("C")
+    step, calls, axis = 1 + truth.scale, itertools.count(), truth.layout.index("C")
 
-    def raise_units(module: nn.Module, args: Any, output: Any) -> Any:
-        count[0] += 1
-        if count[0] != call + 1:
+    def raise_units(module: nn.Module, args: object, output: "Tensor | list[Any] | tuple[Any, ...]") -> object:
+        if next(calls) != call:
             return None
-        tensor = output if truth.place is None else output[truth.place]
-        tensor = tensor.clone()
+        parts = [output] if isinstance(output, Tensor) else list(output)
+        tensor = parts[truth.place or 0] = parts[truth.place or 0].clone()
         rows = len(tensor) // ROWS  # windows of an image, one after the other
         for row, unit in enumerate(truth.units, start=1):
             tensor.select(axis, unit)[row * rows : (row + 1) * rows] += step
-        if truth.place is None:
-            return tensor
-        parts = list(output)
-        parts[truth.place] = tensor
-        return type(output)(parts)
+        return tensor if isinstance(output, Tensor) else type(output)(parts)
 
-    hook = module.register_forward_hook(raise_units, prepend=True)  # before the tool's
     expected = torch.zeros(ROWS, len(truth.units), dtype=torch.double)
-    for row in range(len(truth.units)):
-        expected[row + 1, row] = step
-    try:
+    expected[1:].fill_diagonal_(step)
+    with module.register_forward_hook(raise_units, prepend=True):  # before the tool's
         yield expected
-    finally:
-        hook.remove()
 
 
 def judge(values: Tensor, truth: Truth, expected: Tensor, call: int) -> list[str]:
@@ -244,7 +217,7 @@ def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images:
     module = model.get_submodule(name)
     cell: dict[str, Any] = {}
 
-    def attempt(wanted: int, **told: Any) -> tuple[list[str], str]:
+    def attempt(wanted: int, **told: int | str) -> tuple[list[str], str]:
         try:
             read = reader.prepare(name, truth.units, **told)
             if can_change:
@@ -313,7 +286,6 @@ def main() -> None:
     command = parser(__doc__, "--out", "--seed")
     command.add_argument("--reader", choices=list(READERS), default="vislens_interp")
     command.add_argument("--only", nargs="+", metavar="NAME", help="architectures whose name contains one of these")
-    command.add_argument("--again", action="store_true", help="also those that are there already")
     args = command.parse_args()
     warnings.filterwarnings("ignore")  # of a hundred networks' constructors
     chosen = [one for one in ARCHITECTURES if not args.only or any(part in one.key for part in args.only)]
@@ -321,9 +293,7 @@ def main() -> None:
     about = {"version": reader.version(), "note": reader.note, "provenance": provenance(seed=args.seed)}
     write_text(folder / "about.json", json.dumps(about))
     for architecture in tqdm(chosen, desc=args.reader, file=sys.stderr):
-        path = folder / f"{architecture.key}.json"
-        if args.again or not path.is_file():
-            write_text(path, json.dumps(cover(architecture, reader, args.seed)))
+        once(folder / f"{architecture.key}.json", partial(cover, architecture, reader, args.seed))
     report(args.out)
 
 

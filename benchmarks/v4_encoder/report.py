@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
 from benchmarks.common.findings import Aim, Findings, measure
-from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import fill, table
+from benchmarks.common.script import provenance_line, read
+from benchmarks.common.tables import bracketed, fill, table
 from benchmarks.common.v4_sessions import TEST_SESSIONS, load_session
 
 AIM, AIM_SESSION = 0.50, "201025"
@@ -19,8 +18,7 @@ OURS, PAPER = "ridge on all layers of SqueezeNet", "transformers on all layers o
 RANDOM = "ridge on all layers of a SqueezeNet with random weights"
 PIXELS, EMBEDDING = "ridge on pixels (28 x 28)", "ridge on SqueezeNet's embedding (512 numbers)"
 PUBLISHED = "published networks, one a neuron (may have seen these pictures)"
-ORDER = (OURS, EMBEDDING, PIXELS, PUBLISHED, PAPER, RANDOM)
-"""The cheap ones first."""
+ORDER = (OURS, EMBEDDING, PIXELS, PUBLISHED, PAPER, RANDOM)  # the cheap ones first
 BASELINES = (EMBEDDING, PIXELS)
 
 
@@ -91,11 +89,11 @@ def aim_line(medians: dict[str, tuple[float, float, float]], neurons: int) -> st
 def row_of(label: str, found: dict[str, Any], median: tuple[float, float, float]) -> list[str]:
     items = [vl.Predictivity(**item) for item in found["neurons"]]
     r, r2 = np.array([item.r for item in items]), np.array([item.r2 for item in items])
-    low_quarter, high_quarter = np.quantile(r, [0.25, 0.75])
+    quarters = ", ".join(f"{one:.2f}" for one in np.quantile(r, [0.25, 0.75]))
     doubts = sum(item.doubt is not None for item in items)
-    row = [f"{median[0]:.3f} [{median[1]:.3f}, {median[2]:.3f}]", f"{r.mean():.3f}"]
-    row += [f"{low_quarter:.2f}, {high_quarter:.2f}", "another scale" if label == PUBLISHED else f"{np.median(r2):.2f}"]
-    return [*row, f"{doubts} of {len(r)}", f"{found['seconds']:.0f}"]
+    scale = "another scale" if label == PUBLISHED else f"{np.median(r2):.2f}"
+    shown = [bracketed(median, ".3f"), f"{r.mean():.3f}", quarters, scale]
+    return [*shown, f"{doubts} of {len(r)}", f"{found['seconds']:.0f}"]
 
 
 def cell_path(out: Path, session: str, label: str) -> Path:

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, save_cell
-from benchmarks.common.command import parser
 from benchmarks.common.judges import fresh_squeezenet, load_squeezenet
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish
 from benchmarks.common.v4_sessions import SIZE, TEST_SESSIONS, Session, load_session
 from benchmarks.v4_encoder.report import EMBEDDING, ORDER, OURS, PAPER, PIXELS, PUBLISHED, RANDOM, cell_path, report
 
@@ -32,6 +30,7 @@ def squeezenet(data: Path) -> vl.Backbone:
     return vl.Backbone(load_squeezenet(data))
 
 
+# A way to predict: from the data folder to the backbone, and the encoder's read-out.
 WAYS: dict[str, tuple[Callable[[Path], vl.Backbone], str]] = {
     OURS: (squeezenet, "ridge"),
     EMBEDDING: (squeezenet, "ridge"),
@@ -39,7 +38,6 @@ WAYS: dict[str, tuple[Callable[[Path], vl.Backbone], str]] = {
     PAPER: (squeezenet, "transformer"),
     RANDOM: (lambda data: vl.Backbone(fresh_squeezenet()), "ridge"),
 }
-"""A way to predict: from the data folder to the backbone, and the encoder's read-out."""
 
 
 def predict(label: str, data: Path, session: Session, out: Path) -> Tensor:
@@ -73,35 +71,28 @@ def cell(label: str, data: Path, session: Session, out: Path) -> dict[str, Any]:
     else:
         predicted = predict(label, data, session, out)
     found = vl.predictivity(predicted, session.responses[held_out], session.neurons)
+    seconds = time.monotonic() - began
+    print(f"{session.name} {label}: median R {np.median([item.r for item in found]):.3f}, {seconds:.0f} s", flush=True)
     return {
         "session": session.name,
         "way": label,
         "images": len(session.images),
         "held_out": len(held_out),
-        "seconds": time.monotonic() - began,
+        "seconds": seconds,
         "predicted": [[round(value, 4) for value in row] for row in predicted.tolist()],
         "neurons": [item.to_dict() for item in found],
     }
 
 
 def main() -> None:
-    command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"), needed="--data")
-    command.add_argument("--sessions", nargs="+", default=list(TEST_SESSIONS), choices=TEST_SESSIONS)
-    command.add_argument("--until", type=int, help="stop after so many ways, the cheap ones first; all by default")
-    args = command.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"), needed="--data"))
     said = provenance(seed=0)
     if args.part == "report":
         publish(PAGE, *report(args.data, args.out, said))
         return
-    for label, name in itertools.product(ORDER[: args.until], args.sessions):
-        path = cell_path(args.out, name, label)
-        if path.exists():
-            continue
-        found = cell(label, args.data, load_session(args.data, name), args.out)
-        save_cell(path, found, said)
-        median = np.median([item["r"] for item in found["neurons"]])
-        print(f"{name} {label}: median R {median:.3f}, {found['seconds']:.0f} s", flush=True)
+    for label, name in itertools.product(ORDER, TEST_SESSIONS):
+        make = lambda label=label, name=name: cell(label, args.data, load_session(args.data, name), args.out)  # noqa: E731
+        once(cell_path(args.out, name, label), make, said)
 
 
 if __name__ == "__main__":

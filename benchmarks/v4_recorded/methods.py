@@ -40,6 +40,7 @@ def _variant(residual: bool | str, power: float, reach: float) -> Callable[[], A
     return landscape(residual=residual, top_activating_power=power, axis_scale_sd=reach)
 
 
+# What `tune` compares beside the methods.
 VARIANTS: dict[str, Callable[[], Any]] = {
     "ours, decoded, one axis, reach 16": _variant(False, 0.0, 16.0),
     "ours, residual, one axis, reach 16": _variant(True, 0.0, 16.0),
@@ -52,4 +53,3 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "algebraic twin, slerp": lambda: vl.Centroids(interpolation="slerp"),
     "ridge direction, not projected": lambda: vl.RidgeDirection(strength=None, project=False),
 }
-"""What `tune` compares beside the methods."""

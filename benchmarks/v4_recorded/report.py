@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read_all
 from benchmarks.common.findings import Aim, Findings, measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line, read_all
 from benchmarks.common.tables import against_rivals, angles_table, fill, over_units
 from benchmarks.common.v4_sessions import NEURONS
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, METHODS, OURS, RIVALS, SIGN, VARIANTS
@@ -19,19 +18,14 @@ NEAREST, EDITED, TOP = 5, 80, 10
 """Neighbours whose recordings judge; pictures edited in each half; natural images of the last rows."""
 
 
-def table_of(cells: list[dict[str, Any]], method: str, direction: str, angle: float | None, key: str) -> np.ndarray:
-    """One number a neuron, the mean of both halves."""
-    where = {"method": method, "direction": direction, "angle": angle}
-    return _means(cells, key, lambda row: all(row.get(name) == value for name, value in where.items()))
-
-
-def level_of(cells: list[dict[str, Any]], method: str, key: str) -> np.ndarray:
-    return _means(cells, key, lambda row: row["method"] == method)
-
-
-def _means(cells: list[dict[str, Any]], key: str, chosen: Any) -> np.ndarray:
-    rows = [[row for half in cell["halves"] for row in half if chosen(row)] for cell in cells]
-    return np.array([float(np.mean([row[key] for row in one])) for one in rows])
+def table_of(
+    cells: list[dict[str, Any]], method: str, direction: str | None, angle: float | None, key: str
+) -> np.ndarray:
+    """One number a neuron, the mean of both halves; pictures that nobody edited have no angle, some no direction."""
+    where = (method, direction, angle)
+    place = lambda row: (row["method"], row.get("direction"), row.get("angle"))  # noqa: E731
+    rows = [[row[key] for half in cell["halves"] for row in half if place(row) == where] for cell in cells]
+    return np.array([float(np.mean(one)) for one in rows])
 
 
 def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[str, Any]]:
@@ -58,7 +52,7 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
         counts=", ".join(counts),
         edited=EDITED,
         changes=[line for way in SIGN for line in direction_lines(cells, changes, labels, way)],
-        natural=level_of(cells, "α = 0", "natural").mean(),
+        natural=table_of(cells, "α = 0", None, None, "natural").mean(),
         naturalness=angles_table(labels, ANGLES, lambda label: natural_cells(cells, label), "seconds to fit"),
         source=provenance_line(said),
     )
@@ -66,7 +60,7 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
 
 
 def direction_lines(
-    cells: list[dict[str, Any]], changes: dict[Any, np.ndarray], labels: list[str], way: Any
+    cells: list[dict[str, Any]], changes: dict[Any, np.ndarray], labels: list[str], way: vl.Sense
 ) -> list[str]:
     """The table of one direction, with the rows of pictures that nobody edited."""
 
@@ -79,7 +73,8 @@ def direction_lines(
         return found
 
     top, oracle = (over_units(table_of(cells, "top-10", way, None, key)) for key in ("change", "oracle"))
-    natural = SIGN[way] * (level_of(cells, "random images", "level") - level_of(cells, "α = 0", "level"))
+    drawn, zero = (table_of(cells, label, None, None, "level") for label in ("random images", "α = 0"))
+    natural = SIGN[way] * (drawn - zero)
     rows = {
         "α = 0": "0 by definition",
         "nearest to the ten best pictures learnt from (no picture is edited)": top,
@@ -91,9 +86,8 @@ def direction_lines(
 
 
 def natural_cells(cells: list[dict[str, Any]], label: str) -> list[str]:
-    means = [[table_of(cells, label, way, angle, "natural").mean() for way in SIGN] for angle in ANGLES]
-    seconds = table_of(cells, label, "increase", ANGLES[0], "seconds").mean()
-    return [*(f"{np.mean(both):.2f}" for both in means), f"{seconds:.2f}"]
+    natural = [np.mean([table_of(cells, label, way, angle, "natural").mean() for way in SIGN]) for angle in ANGLES]
+    return [f"{value:.2f}" for value in (*natural, table_of(cells, label, "increase", ANGLES[0], "seconds").mean())]
 
 
 def verdict(changes: dict[Any, np.ndarray], labels: list[str]) -> list[str]:

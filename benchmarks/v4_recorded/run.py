@@ -1,7 +1,6 @@
 """Edits for single neurons of macaque V4, judged by what was recorded and by no model at all."""
 
 import itertools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +10,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish
 from benchmarks.common.v4_sessions import TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 from benchmarks.v4_recorded.methods import ANGLES, METHODS, SIGN, VARIANTS
 from benchmarks.v4_recorded.report import EDITED, NEAREST, TOP, report
 
 PAGE = RESULTS / "v4_recorded"
 LATENT_DIM = 128
-TUNING_NEURONS = 10
-"""Of each tuning session."""
+TUNING_NEURONS = 10  # of each tuning session
 
 
 class KnownEmbeddings:
@@ -131,39 +127,30 @@ def run(data: Path, out: Path, said: dict[str, Any], *, tune: bool, neurons: int
     methods = METHODS | (VARIANTS if tune else {})
     for place in range(count):  # sessions side by side, so that whatever has been run holds all of them
         for name, session in loaded.items():
-            order = neuron_order(session)
-            if place >= len(order):
-                continue
-            path = out / f"{'tuning' if tune else 'neuron'}-{name}-{order[place]}.json"
-            if path.exists():
-                continue
-            began = time.monotonic()
-            found = [half.judge(order[place], methods) for half in halves[name]]
-            said_of = {"provenance": said, "session": name, "neuron": order[place], "halves": found}
-            vl.write_text(path, json.dumps(said_of))
-            print(f"{name} neuron {order[place]}: {time.monotonic() - began:.0f} s", flush=True)
+            for neuron in neuron_order(session)[place : place + 1]:
+                make = lambda name=name, neuron=neuron: {  # noqa: E731
+                    "provenance": said,
+                    "session": name,
+                    "neuron": neuron,
+                    "halves": [half.judge(neuron, methods) for half in halves[name]],
+                }
+                once(out / f"{'tuning' if tune else 'neuron'}-{name}-{neuron}.json", make)
 
 
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--threads", parts=("fit", "tune", "report"))
     command.add_argument("--tune", action="store_true", help="report: of the tuning neurons")
     command.add_argument("--neurons", type=int, help="of each session, the first in the fixed order; all by default")
-    command.add_argument("--sessions", nargs="+", help="all of the tuning or test sessions by default")
-    args = command.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(command)
     said = provenance(seed=[0, 1])
     if args.part == "report":
         publish(args.out / "tuning" if args.tune else PAGE, *report(args.out, said, tune=args.tune))
         return
-    if args.data is None:
-        command.error(f"{args.part} needs --data, the folder of real files (docs/data.md)")
     tune = args.part == "tune"
-    known = TUNING_SESSIONS if tune else TEST_SESSIONS
-    sessions = args.sessions or list(known)
-    if not set(sessions) <= set(known):
-        command.error(f"--sessions {' '.join(sessions)}: expected some of {' '.join(known)}, which {args.part} is for")
     neurons = args.neurons or (TUNING_NEURONS if tune else None)
-    run(args.data, args.out, said, tune=tune, neurons=neurons, sessions=sessions)
+    run(
+        args.data, args.out, said, tune=tune, neurons=neurons, sessions=list(TUNING_SESSIONS if tune else TEST_SESSIONS)
+    )
 
 
 if __name__ == "__main__":

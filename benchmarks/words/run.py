@@ -15,22 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish
-from benchmarks.common.command import parser
 from benchmarks.common.judges import data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parse, parser, provenance, publish
 from benchmarks.pictures.run import interval, tiny_classes
 from benchmarks.words.report import findings_of, page
 
-PER_CLASS = 2
-"""Images of each of Tiny ImageNet's 200 classes."""
-CLASSES, UNITS = 100, 24
-"""Class scores, and channels of each layer, that are looked at."""
-FIRST = 5
-"""Words among which the right class should be."""
-DRIVING = 10
-"""Held-out classes with the largest mean response: what the words should find."""
+PER_CLASS = 2  # images of each of Tiny ImageNet's 200 classes
+CLASSES, UNITS = 100, 24  # class scores, and channels of each layer, that are looked at
+FIRST = 5  # words among which the right class should be
+DRIVING = 10  # held-out classes with the largest mean response: what the words should find
 LAYERS = ("blocks.3", "blocks.5")
 TARGET = "efficientnet_lite2"
 
@@ -131,10 +125,8 @@ def channels(found: dict[str, Tensor], numbers: Tensor, held_out: list[int], lay
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--seed", "--threads")
     command.add_argument("--tune", action="store_true", help="on tuning images, classes and units")
-    args = command.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(command)
     data, parity = data_folder(args.data), 0 if args.tune else 1
-    args.out.mkdir(parents=True, exist_ok=True)
     images, numbers = images_of(data, parity)
     found = read_all(images, args.out / f"responses-{parity}.safetensors")
     held = torch.unique(numbers)

@@ -29,7 +29,7 @@ def trials(monkeypatch):
     draw = torch.Generator().manual_seed(0)
     images, x = torch.rand(200, 3, 8, 8, generator=draw), torch.randn(200, 4, generator=draw)
     rates = (20 + 6 * x[:, 0]).clamp_min(0.05).double().numpy()
-    return run.Trials(images, x).of(Animal(None, (1.0, 0.0), rates, seed=0), seed=0)
+    return run.Trials(images, x).of(Animal(rates, seed=0), seed=0)
 
 
 def test_methods_that_learn_find_the_planted_preference(trials):
@@ -51,7 +51,7 @@ def test_means_are_drawn_to_the_mean_of_all():
 
 
 def test_an_animal_answers_with_poisson_counts_at_its_rates():
-    animal = Animal(None, (1.0, 0.0), np.array([1.0, 8.0, 3.0]), seed=1)
+    animal = Animal(np.array([1.0, 8.0, 3.0]), seed=1)
     counts = np.stack([animal.show([1, 0]) for _ in range(2000)])
     assert counts.mean(0) == pytest.approx([8, 1], rel=0.05)
     assert counts.var(0) == pytest.approx([8, 1], rel=0.15)

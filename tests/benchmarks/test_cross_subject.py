@@ -78,11 +78,11 @@ def test_units_are_drawn_first():
 
 
 def test_who_judges_whom():
-    assert judging.animal_pair("201025", "201025") == ("PE", "PE", judging.SAME)
-    assert judging.animal_pair("201025", "210225") == ("PE", "PE", judging.OWN)
-    assert judging.animal_pair("190929", "210225") == ("WE", "PE", judging.OTHER)
-    pairs = [judging.subject_pair("simulated1", name) for name in subjects.SIMULATED]
-    assert pairs == [judging.SELF, judging.SHARED, judging.UNSHARED]
+    assert subjects.animal_pair("201025", "201025") == ("PE", "PE", subjects.SAME)
+    assert subjects.animal_pair("201025", "210225") == ("PE", "PE", subjects.OWN)
+    assert subjects.animal_pair("190929", "210225") == ("WE", "PE", subjects.OTHER)
+    pairs = [subjects.subject_pair("simulated1", name) for name in subjects.SIMULATED]
+    assert pairs == [subjects.SELF, subjects.SHARED, subjects.UNSHARED]
 
 
 def test_the_control_answers_to_something_else():
@@ -165,7 +165,7 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
     cross_subject.fit(data, tmp_path, said, list(SESSIONS))
     assert [path.stat().st_mtime_ns for path in sources] == before
     text, kept = page.report(tmp_path, said, table_angle=55.0)
-    other = f"PE to WE, {judging.OTHER}"
+    other = f"PE to WE, {subjects.OTHER}"
     for way in ("increase", "decrease"):
         for view in ("recorded", "encoder"):
             ends = kept["changes"][view][other][methods.OURS][way]["55"]
@@ -173,15 +173,15 @@ def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small
             assert ends[0] > 0.3
         assert len(kept["neurons"][other][way]) == 4
         planted = kept["simulated"]["truth"]
-        assert planted[judging.SHARED][methods.OURS][way]["55"][0] > 0.3
+        assert planted[subjects.SHARED][methods.OURS][way]["55"][0] > 0.3
     assert "Sessions that have not been run: 190929, 210225." in text
     verdicts = [line.split("**")[1] for line in text.splitlines() if line.startswith(("- **met", "- **MISSED"))]
     assert verdicts == sorted(verdicts, key=lambda word: word == "met")
     found = page.findings(json.loads(json.dumps(kept)))
     assert len(found.aims) == 4 + 4 + 4 + 4
     assert list(kept["made"]) == [
-        *(f"{name}, {level}" for name, level in (("PE to PE", judging.SAME), ("WE to PE", judging.OTHER))),
-        *(f"{name}, {level}" for name, level in (("WE to WE", judging.SAME), ("PE to WE", judging.OTHER))),
+        *(f"{name}, {level}" for name, level in (("PE to PE", subjects.SAME), ("WE to PE", subjects.OTHER))),
+        *(f"{name}, {level}" for name, level in (("WE to WE", subjects.SAME), ("PE to WE", subjects.OTHER))),
     ]
     moved = [held[methods.OURS][way][0] for held in kept["made"].values() for way in held[methods.OURS]]
     assert sum(moved) > 0  # two pictures and two steps: the direction alone is known
@@ -197,7 +197,7 @@ def test_nothing_to_report_is_said(tmp_path):
 def test_an_aim_is_missed_where_the_interval_says_so():
     """The control has to fail; what is not above zero is not met."""
     held = {way: {"55": [0.2, -0.1, 0.5]} for way in ("increase", "decrease")}
-    pair = f"PE to WE, {judging.OTHER}"
+    pair = f"PE to WE, {subjects.OTHER}"
     rivals = (methods.SHUFFLED, methods.BRAINACTIV)
     numbers = {
         "table_angle": 55.0,
@@ -205,12 +205,12 @@ def test_an_aim_is_missed_where_the_interval_says_so():
         "regions": [17, 17],
         "changes": {"recorded": {pair: {methods.OURS: held}}},
         "neurons": {pair: {way: [0.1, -0.1, 0.4] for way in held}},
-        "minus ours": {judging.OTHER: {rival: {way: [-0.3, -0.4, -0.2] for way in held} for rival in rivals}},
-        "over animals": {judging.OTHER: {way: [0.2, -0.1, 0.5] for way in held}},
+        "minus ours": {subjects.OTHER: {rival: {way: [-0.3, -0.4, -0.2] for way in held} for rival in rivals}},
+        "over animals": {subjects.OTHER: {way: [0.2, -0.1, 0.5] for way in held}},
         "simulated": {
             "truth": {
-                judging.SHARED: {methods.OURS: {way: {"55": [0.9, 0.7, 1.1]} for way in held}},
-                judging.UNSHARED: {
+                subjects.SHARED: {methods.OURS: {way: {"55": [0.9, 0.7, 1.1]} for way in held}},
+                subjects.UNSHARED: {
                     methods.OURS: {"increase": {"55": [0.0, -0.1, 0.1]}, "decrease": {"55": [0.4, 0.2, 0.6]}}
                 },
             }

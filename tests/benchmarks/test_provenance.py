@@ -4,7 +4,7 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks.common.provenance import ROOT, command_line, commit, provenance, provenance_line
+from benchmarks.common.script import ROOT, command_line, commit, provenance, provenance_line
 
 
 def test_says_where_a_figure_comes_from():

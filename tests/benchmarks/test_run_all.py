@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import run_all
 from benchmarks.common.findings import Aim, Findings, Measure, stated
-from benchmarks.common.provenance import RESULTS, ROOT, provenance_line
 from benchmarks.common.results_page import LIST, SOURCE, full_list, gather, headline, page, sources_of
+from benchmarks.common.script import RESULTS, ROOT, provenance_line
 from benchmarks.suite import SUITE, Benchmark, CannotRunError
 from vislens_interp.files import write_text
 

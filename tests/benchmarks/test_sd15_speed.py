@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.common.provenance import ROOT
+from benchmarks.common.script import ROOT
 from benchmarks.sd15_speed import generation as sd15_generation
 from benchmarks.sd15_speed import run as sd15_speed
 from benchmarks.sd15_speed.generation import (

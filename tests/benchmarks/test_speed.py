@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.common.provenance import ROOT
+from benchmarks.common.script import ROOT
 from benchmarks.speed import report as speed_report
 from benchmarks.speed import run as speed
 from benchmarks.speed.report import hooks_lines, same_loss_lines, units_lines
@@ -163,7 +163,7 @@ def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(speed_report, "provenance_line", lambda source: "earlier" if "old" in source else "now")
     monkeypatch.setattr(speed_report, "PARTS", {part: lambda found, part=part: [f"## {part}"] for part in speed.PARTS})
     monkeypatch.setattr(speed.torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(speed, "keep_memory", lambda: None)
+    monkeypatch.setattr(speed.vl, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(sys, "argv", ["speed.py", "--out", str(tmp_path), "--only", "d"])
     speed.main()
     found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import provenance
 from benchmarks.table3 import landscapes as table3_bench
 from benchmarks.table3 import rows as plan
 from benchmarks.table3 import run as cifar10_landscape

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.common.provenance import RESULTS
+from benchmarks.common.script import RESULTS
 from benchmarks.unit_coverage import report as unit_coverage_report
 from benchmarks.unit_coverage import run as unit_coverage
 from benchmarks.unit_coverage.layouts import ARCHITECTURES, LAYOUTS, Architecture

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.common import v4_sessions as v4_data
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import provenance
 from benchmarks.v4_encoder import report as encoder_report
 from benchmarks.v4_encoder import run as v4_encoder
 from benchmarks.v4_recorded import methods

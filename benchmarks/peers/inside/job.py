@@ -29,8 +29,7 @@ from torch.nn.functional import interpolate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Paint = Callable[[nn.Module, dict[str, Any]], Tensor]
-"""A network and a job to a picture (3, S, S) in [0, 1]."""
+Paint = Callable[[nn.Module, dict[str, Any]], Tensor]  # A network and a job to a picture (3, S, S) in [0, 1]
 
 
 def run(paint: Paint, packages: tuple[str, ...], argv: list[str]) -> int:
@@ -85,7 +84,7 @@ def to_layer(network: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
         return first[: int(last) + 1]
     seen: list[Tensor] = []
 
-    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+    def keep(module: nn.Module, args: object, output: Tensor) -> None:
         seen.append(output)
 
     network.get_submodule(layer).register_forward_hook(keep)
@@ -98,11 +97,7 @@ def to_layer(network: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
 
 
 class Passes:
-    """Counts the images that go into a network, wherever a tool stops the pass.
-
-    Attributes:
-        images: So far; a batch of six is six.
-    """
+    """Counts the images that go into a network, wherever a tool stops the pass: a batch of six is six."""
 
     def __init__(self, network: nn.Module) -> None:
         self.images = 0
@@ -134,15 +129,12 @@ def write_cell(folder: Path, job: dict[str, Any], picture: Tensor, found: dict[s
         shrunk = interpolate(picture[None], size=(job["size"],) * 2, mode="bilinear", antialias=True)
         found, picture = {**found, "made_at": picture.shape[-1]}, shrunk[0]
     pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    image, said = folder / f"{job['cell']}.png", folder / f"{job['cell']}.json"
-    for path in (image, said):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        if path is image:
-            Image.fromarray(pixels).save(temporary, format="PNG")
-        else:
-            kept = {name: job[name] for name in ("method", "layer", "unit", "seed", "settings")}
-            temporary.write_text(json.dumps({**kept, **found}), encoding="utf-8")
-        os.replace(temporary, path)
+    kept = {name: job[name] for name in ("method", "layer", "unit", "seed", "settings")}
+    temporary = folder / f".{job['cell']}.{os.getpid()}"
+    Image.fromarray(pixels).save(temporary, format="PNG")
+    os.replace(temporary, folder / f"{job['cell']}.png")
+    temporary.write_text(json.dumps({**kept, **found}), encoding="utf-8")
+    os.replace(temporary, folder / f"{job['cell']}.json")
 
 
 def main(paint: Paint, *packages: str) -> None:

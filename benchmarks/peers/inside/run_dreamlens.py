@@ -11,8 +11,7 @@ from typing import Any
 import job as peers_job
 from torch import Tensor, nn
 
-BOX = 0.9
-"""Side of MACO's crops, as a share of the picture's: it is the whole picture that is judged, not a twentieth."""
+BOX = 0.9  # side of MACO's crops, as a share of the picture's: it is the whole picture that is judged, not a twentieth
 
 
 def paint(network: nn.Module, job: dict[str, Any]) -> Tensor:
