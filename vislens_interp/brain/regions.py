@@ -75,7 +75,7 @@ def region_means(
     chosen = {side: np.stack([weights[side][name] for name in names], 1) for side in betas}
     vertices = {side: np.flatnonzero(matrix.any(1)) for side, matrix in chosen.items()}
     first = next(iter(betas.values()))
-    label = np.zeros(first.shape[: first.ndim - 1], int) if session is None else session.astype(int)
+    label = np.zeros(first.shape[:-1], int) if session is None else session.astype(int)
     label = label.reshape(len(first), -1)
     seen = [_seen(data, vertices[side], label.shape) for side, data in betas.items()]
     present = np.any(seen, axis=0) & (label >= 0)

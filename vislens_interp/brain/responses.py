@@ -1,5 +1,6 @@
 """What people have as responses, brought to (image, repetition, target), and what is refused."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,13 +43,20 @@ def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: 
         raise ValueError(f"{shapes(responses=trials, shown=rows)}; expected (T, K) and (T,), a row for each trial.")
     if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
         raise ValueError(f"shown names images outside 0 to {count - 1}; expected positions in images ({count}).")
+    repetition, most = repetitions(rows, count)
+    responses = torch.full((count, most, trials.shape[1]), torch.nan)
+    responses[rows, repetition] = trials
+    return responses
+
+
+def repetitions(rows: Tensor, count: int) -> tuple[Tensor, int]:
+    """How often the image of each trial (T,) was shown before it, and the largest number of trials of one image."""
     counts = torch.bincount(rows, minlength=count)
     order = rows.argsort(stable=True)
     first = counts.cumsum(0) - counts
-    repetition = torch.arange(len(rows)) - first[rows[order]]
-    responses = torch.full((count, int(counts.max()), trials.shape[1]), torch.nan)
-    responses[rows[order], repetition] = trials[order]
-    return responses
+    before = torch.empty_like(rows)
+    before[order] = torch.arange(len(rows)) - first[rows[order]]
+    return before, int(counts.max())
 
 
 def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
@@ -56,12 +64,17 @@ def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
     return responses.split(max(1, CHUNK_NUMBERS // max(1, responses.shape[1] * responses.shape[2])))
 
 
+def repeated(names: Sequence[str]) -> list[str]:
+    """Names that come more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
 def check_targets(targets: Sequence[str]) -> list[str]:
     """Refuse no names, and names that come twice."""
     if isinstance(targets, str):
         raise TypeError(f"targets={targets!r} is one string; expected a list of names. Pass [{targets!r}].")
     names = [str(name) for name in targets]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = repeated(names)
     if twice or not names:
         raise ValueError(
             f"targets={names[:20]} "

@@ -3,83 +3,103 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, Union
 
-from vislens_interp.brain.readers.trials import one_line, refuse_without
+from vislens_interp.brain.pictures import NamedPictures
+from vislens_interp.brain.readers.trials import Paired, names_picture, one_line, pair_by_name, refuse_without
+from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
 
-
-def read_events(events: Any, column: str, argument: str = "image_column") -> tuple[Any, str]:
-    """A table of events and what to call it.
-
-    Args:
-        events: A file (tabs between cells in ``.tsv``, commas in ``.csv``), or a pandas DataFrame.
-        column: Has to be there; ``argument`` is under which name it was given.
-
-    Where there is a column ``onset``, rows have to be in its order.
-
-    Raises:
-        FileNotFoundError, TypeError, KeyError, ValueError: There is no such table, it cannot be read, lacks the column,
-            or its rows are not in the order of their onsets.
-    """
-    refuse_without("pandas", "brain", "a table of events")
+if TYPE_CHECKING:
     import pandas as pd
 
-    called = "events"
-    if isinstance(events, (str, os.PathLike)):
-        path = Path(events)
+T = TypeVar("T")
+Table: TypeAlias = Union[PathLike, "pd.DataFrame"]
+"""A file, or a pandas DataFrame."""
+
+
+def is_frame(value: object) -> TypeGuard["pd.DataFrame"]:
+    """Whether it is a pandas DataFrame, which is not imported for the question."""
+    return hasattr(value, "columns") and hasattr(value, "to_dict")
+
+
+def read_frame(
+    table: Table, column: str, *, argument: str, column_argument: str, remark: str = ""
+) -> tuple["pd.DataFrame", str]:
+    """A table (commas between cells in ``.csv``, else tabs) with a column of text, and what to call it.
+
+    ``argument`` and ``column_argument`` are the names under which both were given, ``remark`` is said of the column
+    where it is missing.
+    """
+    refuse_without("pandas", "brain", f"a table of {argument}")
+    import pandas as pd
+
+    called = argument
+    if isinstance(table, (str, os.PathLike)):
+        path = Path(table)
         called = path.name
         if not path.is_file():
-            raise FileNotFoundError(f"events={str(path)!r}: no such file; expected a table such as *_events.tsv.")
+            raise FileNotFoundError(f"{argument}={str(path)!r}: no such file; expected a table, a row for each trial.")
         try:
-            events = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", keep_default_na=True)
+            table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype={column: str})
         except (ValueError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"events={str(path)!r} cannot be read as a table ({one_line(error)}); expected a header and "
-                "a row for each trial."
+                f"{argument}={str(path)!r} cannot be read as a table ({one_line(error)}); expected a header and a row "
+                "for each trial."
             ) from error
-    if not isinstance(events, pd.DataFrame):
-        raise TypeError(f"events is a {type(events).__name__}; expected a file .tsv or .csv, or a pandas DataFrame.")
-    if column not in events.columns:
-        remark = " It names each trial's picture; BIDS calls it stim_file." if argument == "image_column" else ""
-        near = closest(column, [str(name) for name in events.columns], cutoff=0.4)
-        raise KeyError(f"{argument}={column!r} is not in {called}. {near}{remark}")
-    if "onset" in events.columns and not events["onset"].is_monotonic_increasing:
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{argument} is a {type(table).__name__}; expected a file .tsv or .csv, or a pandas DataFrame.")
+    if column not in table.columns:
+        near = closest(column, [str(name) for name in table.columns], cutoff=0.4)
+        raise KeyError(f"{column_argument}={column!r} is not in {called}. {near}{remark}")
+    return table, called
+
+
+def read_events(events: Table, column: str, column_argument: str = "image_column") -> tuple["pd.DataFrame", str]:
+    """A table of events, whose rows have to be in the order of ``onset`` where it has that column, and its name."""
+    remark = " It names each trial's picture; BIDS calls it stim_file."
+    rows, called = read_frame(events, column, argument="events", column_argument=column_argument, remark=remark)
+    if "onset" in rows.columns and not rows["onset"].is_monotonic_increasing:
         raise ValueError(
             f"{called}: rows are not in the order of their onsets; expected trials as they were shown, because volumes "
             "are. Sort them, if the volumes have that order."
         )
-    return events, called
+    return rows, called
 
 
-def several(source: Any) -> list[Any]:
+def several(source: T | Sequence[T]) -> list[T]:
     """What is given for one session, or for several, as a list."""
-    return list(source) if isinstance(source, Sequence) and not isinstance(source, (str, bytes)) else [source]
+    return list(source) if isinstance(source, (list, tuple)) else [source]
 
 
-def trial_labels(events: Any, column: str, volumes: Sequence[int], what: str) -> list[Any]:
+def pair_events(
+    events: Table | Sequence[Table],
+    column: str,
+    volumes: Sequence[int],
+    what: str,
+    images: NamedPictures,
+    *,
+    size: int | None,
+    names: Sequence[str] | None,
+) -> Paired:
     """The picture that each volume's trial names, of one table a session.
 
-    A session has a volume for each row of its table, or for each row that names a picture; both are checked by their
-    number.
-
-    Raises:
-        ValueError: Numbers of tables or of rows differ from those of sessions or volumes.
+    A session has a volume for each row of its table, or for each row that names a picture; ValueError for others.
     """
     tables = several(events)
     if len(tables) != len(volumes):
         raise ValueError(
             f"events holds {len(tables)} tables for {len(volumes)} sessions of {what}; expected one for each."
         )
-    labels: list[Any] = []
+    labels: list[object] = []
     for table, count in zip(tables, volumes, strict=True):
         rows, called = read_events(table, column)
         found = list(rows[column])
-        named = [label for label in found if str(label).strip().lower() not in ("", "n/a", "nan", "none", "<na>")]
+        named = list(filter(names_picture, found))
         if count not in (len(found), len(named)):
             raise ValueError(
                 f"{called} has {len(found)} rows, {len(named)} of them with a picture in {column!r}, and {what} "
                 f"{count} volumes; expected a volume for each row, or for each row with a picture."
             )
         labels += found if count == len(found) else named
-    return labels
+    return pair_by_name(labels, images, source=f"column {column!r} of events", size=size, names=names)

@@ -1,26 +1,23 @@
 """What all readers share: trials paired with pictures by name, and gathered by picture a few at a time."""
 
-import io
-import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vislens_interp.brain.pictures import Images, NamedPictures, Pictures, open_pictures
+from vislens_interp.brain.responses import repeated, repetitions
 from vislens_interp.files import allocate, write_atomically
-from vislens_interp.images import ImageFiles, check_images, holds_files, load_images, resize
+from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
 
 CHUNK_BYTES = 1 << 26
 """Of float64 values that are in memory at a time, beside the responses that come out."""
-NO_PICTURE = frozenset({"", "n/a", "nan", "none", "<na>"})
-
 FORMS: tuple[Callable[[str], str], ...] = (
     lambda name: name,
     lambda name: PurePosixPath(name).name,
@@ -33,7 +30,7 @@ FORMS: tuple[Callable[[str], str], ...] = (
 class Recording(NamedTuple):
     """What a reader gives: the arguments of :class:`~vislens_interp.brain.dataset.BrainDataset`."""
 
-    images: Tensor | ImageFiles
+    images: Images
     responses: Tensor
     targets: list[str]
     subject: str | None
@@ -49,20 +46,17 @@ class Paired:
     ``kept`` holds positions of trials with a picture, ``shown`` of pictures in ``images``, one for each of them.
     """
 
-    images: Tensor | ImageFiles
+    images: Images
     names: list[str]
     kept: np.ndarray
     shown: np.ndarray
     text: str
 
-    def slots(self) -> tuple[np.ndarray, int]:
-        """The repetition of each kept trial, and R, the largest number of them."""
-        counts = np.zeros(len(self.names), int)
-        repetition = np.empty(len(self.shown), int)
-        for trial, row in enumerate(self.shown):
-            repetition[trial] = counts[row]
-            counts[row] += 1
-        return repetition, int(counts.max())
+    def recording(
+        self, responses: Tensor, targets: list[str], subject: str | None, units: str, remark: str = ""
+    ) -> Recording:
+        """These pictures with responses to them (N, R, K); ``remark`` is added to how they were paired."""
+        return Recording(self.images, responses, targets, subject, units, self.names, self.text + remark)
 
 
 @dataclass(frozen=True)
@@ -73,12 +67,12 @@ class Session:
     read: Callable[[int, int], np.ndarray]
 
 
-def refuse_without(package: str, extra: str, reader: str) -> None:
-    """Raise ImportError where a reader's package is missing."""
+def refuse_without(package: str, extra: str, reader: str, otherwise: str = "") -> None:
+    """Raise ImportError where the package that a reader, or something else, needs is missing."""
     if find_spec(package) is None:
         raise ImportError(
             f"{reader} needs the package {package}, which is not installed; expected the extra {extra!r}. Install it: "
-            f"pip install 'vislens_interp[{extra}]'"
+            f"pip install 'vislens_interp[{extra}]'{otherwise}"
         )
 
 
@@ -87,9 +81,14 @@ def one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
+def names_picture(label: object) -> bool:
+    """Whether a cell of a table names a picture, and is neither empty nor NaN nor ``"n/a"``."""
+    return str(label).strip().lower() not in ("", "n/a", "nan", "none", "<na>")
+
+
 def pair_by_name(
-    labels: Sequence[Any],
-    images: Any,
+    labels: Sequence[object],
+    images: NamedPictures,
     *,
     source: str,
     size: int | None = None,
@@ -110,8 +109,8 @@ def pair_by_name(
         TypeError, ValueError: Pictures have no names, a label belongs to none or to several of them, or no trial names
             a picture.
     """
-    texts = ["" if _is_nan(label) else str(label).strip() for label in labels]
-    kept = [trial for trial, text in enumerate(texts) if text.lower() not in NO_PICTURE]
+    texts = [str(label).strip() for label in labels]
+    kept = [trial for trial, text in enumerate(texts) if names_picture(text)]
     if not kept:
         raise ValueError(
             f"{source} names no picture in {len(texts)} trials; expected names of images. Pass another column."
@@ -139,37 +138,26 @@ def gather(
     targets: int,
     *,
     standard: str = "none",
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Tensor:
     """Responses by picture, (N, R, K) float32, with NaN where a picture was shown less often than another.
 
-    Trials are read a few at a time, so that beside the result only a chunk is in memory.
-
-    Args:
-        sessions: Trials in the order in which ``paired`` numbers them, those of one session together.
-        paired: What :func:`pair_by_name` gave.
-        targets: K.
-        standard: ``"session"`` standardises each target over the trials of each session first; ``"none"`` does not.
-        cache: A file ``.npy`` to hold the result, which then stays on the disk.
+    Trials are read a few at a time. With ``standard="session"`` each of the K ``targets`` is standardised over the
+    trials of each session first; with a file ``.npy`` as ``cache`` the result stays on the disk.
     """
-    repetition, repetitions = paired.slots()
-    shape = (len(paired.names), repetitions, targets)
-    slot = {
-        int(trial): (int(row), int(again))
-        for trial, row, again in zip(paired.kept, paired.shown, repetition, strict=True)
-    }
+    before, most = repetitions(torch.from_numpy(paired.shown), len(paired.names))
+    repetition = before.numpy()
+    shape = (len(paired.names), most, targets)
 
     def fill(out: np.ndarray) -> None:
-        for start in range(0, len(out), max(1, CHUNK_BYTES // (8 * repetitions * targets))):
-            out[start : start + max(1, CHUNK_BYTES // (8 * repetitions * targets))] = np.nan
+        out[...] = np.nan
         first = 0
         for session in sessions:
             mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
             for start, values in chunks(session, targets):
-                values = (values - mean) / scale
-                for row, value in enumerate(values, first + start):
-                    if row in slot:
-                        out[slot[row]] = value
+                trials = paired.kept - (first + start)
+                here = (trials >= 0) & (trials < len(values))
+                out[paired.shown[here], repetition[here]] = (values[trials[here]] - mean) / scale
             first += session.count
 
     if cache is None:
@@ -178,17 +166,23 @@ def gather(
         return torch.from_numpy(responses)
 
     def write(path: Path) -> None:
-        header = io.BytesIO()
-        np.lib.format.write_array_header_2_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        with path.open("wb") as file:
-            allocate(file, header.tell() + 4 * math.prod(shape))  # a full disk is an OSError here, and SIGBUS later
-            file.seek(0)
-            file.write(header.getvalue())
-        out = np.lib.format.open_memmap(path, mode="r+")
+        out = np.lib.format.open_memmap(path, mode="w+", dtype="<f4", shape=shape)
+        with path.open("r+b") as file:
+            allocate(file, path.stat().st_size)  # a full disk is an OSError here, and SIGBUS later
         fill(out)
         out.flush()
 
     return torch.from_numpy(np.load(write_atomically(cache, write), mmap_mode="c"))
+
+
+def in_parts(read: Callable[[int, int], np.ndarray], size: int) -> Callable[[int, int], np.ndarray]:
+    """The same reading, a few trials at a time, where each takes ``size`` float64 before there are fewer of them."""
+    step = max(1, CHUNK_BYTES // (8 * size))
+
+    def read_parts(start: int, stop: int) -> np.ndarray:
+        return np.concatenate([read(one, min(one + step, stop)) for one in range(start, stop, step)])
+
+    return read_parts
 
 
 def chunks(session: Session, targets: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -212,20 +206,16 @@ def moments(session: Session) -> tuple[np.ndarray, np.ndarray]:
     return mean + centre, np.where(variance > 0, np.sqrt(variance), 1.0)
 
 
-def check_targets_count(targets: Sequence[str] | None, default: Sequence[str], what: str) -> list[str]:
-    """Names of targets: those that were given, one for each, or the source's own."""
-    if targets is None:
+def name_targets(targets: Sequence[str] | Mapping[int, str] | None, default: Sequence[str], what: str) -> list[str]:
+    """Names of targets: those that were given, one for each, or the source's own, which a mapping has named already."""
+    if targets is None or isinstance(targets, Mapping):
         return [str(name) for name in default]
     if len(targets) != len(default):
         raise ValueError(f"targets holds {len(targets)} names for {len(default)} {what}; expected one for each.")
     return [str(name) for name in targets]
 
 
-def _is_nan(label: Any) -> bool:
-    return label is None or (isinstance(label, (float, np.floating)) and math.isnan(label))
-
-
-def _of_mapping(images: Mapping[Any, Any], wanted: list[str], source: str) -> tuple[list[Any], list[str]]:
+def _of_mapping(images: Mapping[str, PathLike], wanted: list[str], source: str) -> tuple[list[PathLike], list[str]]:
     files = {str(label): file for label, file in images.items()}
     missing = [label for label in wanted if label not in files]
     if missing:
@@ -236,30 +226,17 @@ def _of_mapping(images: Mapping[Any, Any], wanted: list[str], source: str) -> tu
     return list(files.values()), list(files)
 
 
-def _named(images: Any, size: int | None, names: Sequence[str] | None) -> tuple[Tensor | ImageFiles, list[str]]:
+def _named(images: Pictures, size: int | None, names: Sequence[str] | None) -> tuple[Images, list[str]]:
     """Pictures and their names, each once."""
-    if isinstance(images, (Tensor, np.ndarray)):
-        pictures: Tensor | ImageFiles = check_images(torch.as_tensor(images))
-        pictures = pictures.float() if size is None else resize(pictures.float(), size)
-        if names is None:
-            raise ValueError(
-                "names is None for images in memory; expected a name for each, by which trials are paired (never by "
-                "their order). Pass names=, or a folder of files."
-            )
-    elif isinstance(images, ImageFiles):
-        pictures = images
-    elif holds_files(images) and size is not None:
-        pictures = ImageFiles(images, size)
-    elif holds_files(images):
-        pictures, found = load_images(images)
-        names = found if names is None else names
-    else:
-        raise TypeError(
-            f"images is a {type(images).__name__}; expected a folder, paths, ImageFiles, a mapping from names to "
-            "files, or (N, 3, H, W) with names=."
+    pictures, own = open_pictures(images, size)
+    names = own if names is None else names
+    if names is None:
+        raise ValueError(
+            "names is None for images in memory; expected a name for each, by which trials are paired (never by "
+            "their order). Pass names=, or a folder of files."
         )
-    known = [str(name) for name in (pictures.names if isinstance(pictures, ImageFiles) and names is None else names)]  # type: ignore[union-attr]
-    twice = sorted({name for name in known if known.count(name) > 1}) if len(set(known)) < len(known) else []
+    known = [str(name) for name in names]
+    twice = repeated(known)
     if len(known) != len(pictures) or twice:
         raise ValueError(
             f"names holds {len(known)} for {len(pictures)} images"
