@@ -3,7 +3,6 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,15 +73,15 @@ def restore(checkpoint: str | Path) -> bool:
     parts = _parts(checkpoint.parent)
     if checkpoint.exists() or not parts:
         return False
-    names = [_fields(path) for path in parts]
-    digests = {digest for digest, _, _ in names}
+    digests = {name["digest"] for name in parts.values()}
     if len(digests) > 1:
         raise ValueError(
             f"folder {str(checkpoint.parent)!r} holds parts of {len(digests)} checkpoints ({', '.join(sorted(digests))}"
             "); expected one. Delete the older parts."
         )
-    digest, _, count = names[0]
-    missing = sorted(set(range(1, count + 1)) - {number for _, number, _ in names})
+    first = next(iter(parts.values()))
+    digest, count = first["digest"], int(first["count"])
+    missing = sorted(set(range(1, count + 1)) - {int(name["number"]) for name in parts.values()})
     if missing:
         raise ValueError(
             f"folder {str(checkpoint.parent)!r} lacks parts {missing} of {count} of checkpoint {digest}; expected all. "
@@ -98,17 +97,12 @@ def restore(checkpoint: str | Path) -> bool:
     return True
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.part") if _PART.fullmatch(path.name))
+def _parts(folder: Path) -> dict[Path, re.Match[str]]:
+    """Parts in the order of their names, with what these say."""
+    return {path: name for path in sorted(folder.glob("*.part")) if (name := _PART.fullmatch(path.name))}
 
 
-def _fields(path: Path) -> tuple[str, int, int]:
-    match = _PART.fullmatch(path.name)
-    assert match is not None  # _parts found it by this pattern
-    return match["digest"], int(match["number"]), int(match["count"])
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def _cast(value: object, dtype: torch.dtype) -> object:
     if isinstance(value, Tensor):
         # Counters are exact or they are wrong: Adam's steps are tensors of one number.
         return value.to(dtype) if value.is_floating_point() and value.ndim else value
