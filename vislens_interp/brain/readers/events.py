@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, Union
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, Union
 
 from vislens_interp.brain.pictures import NamedPictures
 from vislens_interp.brain.readers.trials import Paired, names_picture, one_line, pair_by_name, refuse_without
@@ -13,7 +13,6 @@ from vislens_interp.validation import closest
 if TYPE_CHECKING:
     import pandas as pd
 
-T = TypeVar("T")
 Table: TypeAlias = Union[PathLike, "pd.DataFrame"]
 """A file, or a pandas DataFrame."""
 
@@ -67,11 +66,6 @@ def read_events(events: Table, column: str, column_argument: str = "image_column
     return rows, called
 
 
-def several(source: T | Sequence[T]) -> list[T]:
-    """What is given for one session, or for several, as a list."""
-    return list(source) if isinstance(source, (list, tuple)) else [source]
-
-
 def pair_events(
     events: Table | Sequence[Table],
     column: str,
@@ -86,7 +80,7 @@ def pair_events(
 
     A session has a volume for each row of its table, or for each row that names a picture; ValueError for others.
     """
-    tables = several(events)
+    tables = [events] if isinstance(events, str) or not isinstance(events, Sequence) else events
     if len(tables) != len(volumes):
         raise ValueError(
             f"events holds {len(tables)} tables for {len(volumes)} sessions of {what}; expected one for each."

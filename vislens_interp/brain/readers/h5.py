@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import Table, pair_events, several
+from vislens_interp.brain.readers.events import Table, pair_events
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
@@ -93,7 +93,8 @@ def read_h5(
     refuse_without("h5py", "brain", "from_h5")
     check_word("standard", standard, ("session", "none"))
     with ExitStack() as stack:
-        stored = [_opened(one, dataset, trial_axis, stack) for one in several(files)]
+        paths = [files] if isinstance(files, str) or not isinstance(files, Sequence) else files
+        stored = [_opened(path, dataset, trial_axis, stack) for path in paths]
         shapes = {one.space for one in stored}
         if len(shapes) > 1:
             raise ValueError(f"files hold trials of the shapes {sorted(shapes)}; expected one. Read them apart.")

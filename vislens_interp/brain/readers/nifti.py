@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, Union, runtime_chec
 import numpy as np
 
 from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import Table, pair_events, several
+from vislens_interp.brain.readers.events import Table, pair_events
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
@@ -81,7 +81,8 @@ def read_nifti(
     """
     refuse_without("nilearn", "brain", "from_nifti")
     check_word("standard", standard, ("session", "none"))
-    volumes = [open_image(one, "betas") for one in several(betas)]
+    recordings = [betas] if isinstance(betas, str) or not isinstance(betas, Sequence) else betas
+    volumes = [open_image(image, "betas") for image in recordings]
     counts = [image.shape[3] for image in volumes]
     paired = pair_events(events, image_column, counts, "betas", images, size=size, names=names)
     masker, found = fitted_masker(regions, targets)

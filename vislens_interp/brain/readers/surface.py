@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import Table, pair_events, several
+from vislens_interp.brain.readers.events import Table, pair_events
 from vislens_interp.brain.readers.trials import Recording, Session, gather, name_targets, refuse_without
 from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
@@ -63,7 +63,7 @@ def read_surface(
     """
     refuse_without("nilearn", "brain", "from_surface")
     check_word("standard", standard, ("session", "none"))
-    maps = [_parts(one) for one in several(betas)]
+    maps = [_parts(one) for one in (betas if isinstance(betas, Sequence) else [betas])]
     sizes = {side: data.shape[0] for side, data in maps[0].items()}
     for number, parts in enumerate(maps):
         if {side: data.shape[0] for side, data in parts.items()} != sizes:
