@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vislens_interp.brain.readers.events import Table, is_frame
-from vislens_interp.brain.readers.surface import RegionNumbers
+from vislens_interp.brain.maps.sensors import time_course_figure, topography_figure
+from vislens_interp.brain.maps.surface import surface_figure
+from vislens_interp.brain.readers.trials import Table, is_frame
 from vislens_interp.files import write_atomically, write_folder, write_text
 from vislens_interp.images import PathLike
 from vislens_interp.tables import csv_text
 from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
-    import mne
     from matplotlib.figure import Figure
 
 Cell: TypeAlias = float | str | None
@@ -72,30 +72,9 @@ class PreferenceMap:
                 raise KeyError(f"axis {name!r} is not in this map. {closest(name, self.axes, cutoff=0.4)}")
         return list(names)
 
-    def surface(
-        self,
-        *,
-        regions: RegionNumbers | None = None,
-        targets: Mapping[int, str] | None = None,
-        views: Sequence[str] = ("flat",),
-        axes: Sequence[str] | None = None,
-    ) -> "Figure":
-        """Maps on a cortical surface; see :func:`~vislens_interp.brain.maps.surface.surface_figure`."""
-        from vislens_interp.brain.maps.surface import surface_figure
-
-        return surface_figure(self, regions=regions, targets=targets, views=views, axes=axes)
-
-    def topography(self, info: "mne.Info", *, axes: Sequence[str] | None = None) -> "Figure":
-        """Maps over the head; see :func:`~vislens_interp.brain.maps.sensors.topography_figure`."""
-        from vislens_interp.brain.maps.sensors import topography_figure
-
-        return topography_figure(self, info, axes=axes)
-
-    def time_course(self, *, sensors: Sequence[str] | None = None) -> "Figure":
-        """Scores over time; see :func:`~vislens_interp.brain.maps.sensors.time_course_figure`."""
-        from vislens_interp.brain.maps.sensors import time_course_figure
-
-        return time_course_figure(self, sensors=sensors)
+    surface = surface_figure
+    topography = topography_figure
+    time_course = time_course_figure
 
     def table(self) -> str:
         """CSV: a row for each place with its scores, what it prefers, its evidence and whether that is weak."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.maps.preference import PreferenceMap
 from vislens_interp.brain.maps.surface import COLOURS, NOTHING, WEAK
 from vislens_interp.brain.readers.trials import refuse_without
 from vislens_interp.frames import figure_class
@@ -17,10 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from vislens_interp.brain.maps.preference import PreferenceMap
+
 _TIME = re.compile(r"(?P<sensor>.+) (?P<time>-?\d+\.\d+) s")
 
 
-def topography_figure(found: PreferenceMap, info: "mne.Info", *, axes: Sequence[str] | None = None) -> "Figure":
+def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequence[str] | None = None) -> "Figure":
     """Scores over the head, a row for each window: one map an axis, which axis each sensor prefers, and the evidence.
 
     Sensors with weak evidence have no dot on the maps of scores; in the last but one column they are grey.
@@ -80,7 +81,7 @@ def topography_figure(found: PreferenceMap, info: "mne.Info", *, axes: Sequence[
     return figure
 
 
-def time_course_figure(found: PreferenceMap, *, sensors: Sequence[str] | None = None) -> "Figure":
+def time_course_figure(found: "PreferenceMap", *, sensors: Sequence[str] | None = None) -> "Figure":
     """Scores of sensors over time, one panel a sensor, weak evidence grey below.
 
     Args:
@@ -126,7 +127,7 @@ def time_course_figure(found: PreferenceMap, *, sensors: Sequence[str] | None = 
     return figure
 
 
-def _preferred(axis: "Axes", found: PreferenceMap, part: "mne.Info", rows: np.ndarray) -> None:
+def _preferred(axis: "Axes", found: "PreferenceMap", part: "mne.Info", rows: np.ndarray) -> None:
     """A dot for each sensor in the colour of what it prefers."""
     import mne
 
@@ -145,7 +146,7 @@ def _preferred(axis: "Axes", found: PreferenceMap, part: "mne.Info", rows: np.nd
     axis.set_title("preferred", fontsize=8)
 
 
-def _by_window(found: PreferenceMap, channels: Sequence[str]) -> dict[str, dict[str, int]]:
+def _by_window(found: "PreferenceMap", channels: Sequence[str]) -> dict[str, dict[str, int]]:
     """The row of each sensor, by window; the empty name where places are sensors alone."""
     windows: dict[str, dict[str, int]] = {}
     for row, place in enumerate(found.places):

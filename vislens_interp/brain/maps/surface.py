@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vislens_interp.brain.maps.preference import PreferenceMap
 from vislens_interp.brain.readers.surface import RegionNumbers, region_numbers
 from vislens_interp.brain.readers.trials import refuse_without
 from vislens_interp.frames import figure_class
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
     from matplotlib.tri import Triangulation
+
+    from vislens_interp.brain.maps.preference import PreferenceMap
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 """Okabe and Ito's, which colour-blind people tell apart."""
@@ -40,7 +41,7 @@ class _Row(NamedTuple):
 
 
 def surface_figure(
-    found: PreferenceMap,
+    found: "PreferenceMap",
     *,
     regions: RegionNumbers | None = None,
     targets: Mapping[int, str] | None = None,
@@ -93,7 +94,7 @@ def surface_figure(
     return figure
 
 
-def _rows(found: PreferenceMap, axes: Sequence[str] | None) -> list[_Row]:
+def _rows(found: "PreferenceMap", axes: Sequence[str] | None) -> list[_Row]:
     """What is preferred, the scores along each axis, and the evidence."""
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -186,7 +187,7 @@ class _Canvas:
         return axis
 
 
-def _legend(axis: "Axes", found: PreferenceMap) -> None:
+def _legend(axis: "Axes", found: "PreferenceMap") -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=colour, label=name) for colour, name in zip(COLOURS, found.axes, strict=False)]
@@ -197,7 +198,7 @@ def _legend(axis: "Axes", found: PreferenceMap) -> None:
 
 
 def _places_of_vertices(
-    found: PreferenceMap, regions: RegionNumbers | None, targets: Mapping[int, str] | None
+    found: "PreferenceMap", regions: RegionNumbers | None, targets: Mapping[int, str] | None
 ) -> dict[str, np.ndarray]:
     """The number of each vertex's place, (V,) for a hemisphere; -1 where there is none."""
     if regions is None:
