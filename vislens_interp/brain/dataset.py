@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
-from vislens_interp.brain.pictures import Images, Pictures, open_pictures
 from vislens_interp.brain.readers.bids import read_bids
 from vislens_interp.brain.readers.epochs import read_epochs
 from vislens_interp.brain.readers.h5 import read_h5
@@ -22,7 +21,17 @@ from vislens_interp.brain.readers.nifti import read_nifti
 from vislens_interp.brain.readers.nwb import read_nwb
 from vislens_interp.brain.readers.surface import read_surface
 from vislens_interp.brain.readers.trials import Recording
-from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets, row_parts
+from vislens_interp.brain.responses import (
+    Images,
+    Pictures,
+    as_numbers,
+    as_responses,
+    by_image,
+    check_responses,
+    check_targets,
+    open_pictures,
+    row_parts,
+)
 from vislens_interp.brain.table import read_table
 from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys

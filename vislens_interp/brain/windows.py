@@ -23,16 +23,11 @@ Window: TypeAlias = str | tuple[float, float]
 def window_masks(
     windows: Window | Sequence[Window], times: np.ndarray, *, whole: bool = False
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Which time points each window takes, by its label, and whether several windows were asked for.
+    """Which time points (T,) each window takes, by its label, and whether several windows were asked for.
 
-    Args:
-        windows: ``"all"`` (any of the paper's windows), one of :data:`WINDOWS` by name, an interval in seconds with
-            both ends, ``"times"`` (every time point by itself), or a list of these.
-        times: (T,) seconds.
-        whole: Refuse a window that begins before the first time point or ends after the last one.
-
-    Raises:
-        KeyError, ValueError: A name is unknown, an entry is no interval, or a window holds no time point.
+    A window is ``"all"`` (any of the paper's), one of :data:`WINDOWS` by name, an interval in seconds with both ends,
+    or ``"times"`` (every time point by itself). With ``whole`` it may not begin before the first time point nor end
+    after the last one. KeyError or ValueError for an unknown name, no interval, or a window without time points.
     """
     if isinstance(windows, str) and windows == "times":
         return {f"{time:.3f} s": np.arange(len(times)) == place for place, time in enumerate(times)}, True

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from vislens_interp.brain.readers.epochs import read_epochs
-from vislens_interp.brain.readers.events import Table, is_frame, read_frame
 from vislens_interp.brain.readers.nwb import read_nwb
-from vislens_interp.brain.readers.trials import Recording
+from vislens_interp.brain.readers.trials import Recording, Table, is_frame, read_frame
 from vislens_interp.files import rebuilding, write_text
 from vislens_interp.schema import check_schema
 from vislens_interp.validation import closest

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import read_events
 from vislens_interp.brain.readers.nifti import Masker, Regions, fitted_masker, open_image, read_volumes
 from vislens_interp.brain.readers.trials import (
     Recording,
@@ -17,8 +15,10 @@ from vislens_interp.brain.readers.trials import (
     name_targets,
     names_picture,
     pair_by_name,
+    read_events,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
 

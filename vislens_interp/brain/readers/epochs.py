@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import read_frame
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
@@ -15,8 +13,10 @@ from vislens_interp.brain.readers.trials import (
     in_parts,
     one_line,
     pair_by_name,
+    read_frame,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.brain.windows import Window, window_masks
 from vislens_interp.images import PathLike
 from vislens_interp.validation import closest

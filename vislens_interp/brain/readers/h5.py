@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import Table, pair_events
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
+    Table,
     chunks,
     gather,
     in_parts,
@@ -20,8 +19,10 @@ from vislens_interp.brain.readers.trials import (
     name_targets,
     one_line,
     pair_by_name,
+    pair_events,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word, closest
 

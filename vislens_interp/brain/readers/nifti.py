@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, Union, runtime_chec
 
 import numpy as np
 
-from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import Table, pair_events
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
+    Table,
     gather,
     in_parts,
     name_targets,
     one_line,
+    pair_events,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vislens_interp.brain.pictures import NamedPictures
 from vislens_interp.brain.readers.trials import Recording, Session, gather, one_line, pair_by_name, refuse_without
+from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
 

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vislens_interp.brain.pictures import NamedPictures
-from vislens_interp.brain.readers.events import Table, pair_events
-from vislens_interp.brain.readers.trials import Recording, Session, gather, name_targets, refuse_without
+from vislens_interp.brain.readers.trials import (
+    Recording,
+    Session,
+    Table,
+    gather,
+    name_targets,
+    pair_events,
+    refuse_without,
+)
+from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
 
@@ -64,13 +71,13 @@ def read_surface(
     refuse_without("nilearn", "brain", "from_surface")
     check_word("standard", standard, ("session", "none"))
     maps = [_parts(one) for one in (betas if isinstance(betas, Sequence) else [betas])]
-    sizes = {side: data.shape[0] for side, data in maps[0].items()}
-    for number, parts in enumerate(maps):
-        if {side: data.shape[0] for side, data in parts.items()} != sizes:
-            raise ValueError(
-                f"betas[{number}] has { {side: len(data) for side, data in parts.items()} } vertices and betas[0] "
-                f"{sizes}; expected one surface. Resample them first."
-            )
+    vertices = [{side: len(data) for side, data in parts.items()} for parts in maps]
+    sizes = vertices[0]
+    if (other := next((number for number, found in enumerate(vertices) if found != sizes), None)) is not None:
+        raise ValueError(
+            f"betas[{other}] has {vertices[other]} vertices and betas[0] {sizes}; expected one surface. Resample them "
+            "first."
+        )
     counts = [next(iter(parts.values())).shape[1] for parts in maps]
     paired = pair_events(events, image_column, counts, "betas", images, size=size, names=names)
     if labels is None:

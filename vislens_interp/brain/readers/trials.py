@@ -1,21 +1,26 @@
-"""What all readers share: trials paired with pictures by name, and gathered by picture a few at a time."""
+"""What all readers share: trials paired with pictures by name, tables of events, responses gathered by picture."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vislens_interp.brain.pictures import Images, NamedPictures, Pictures, open_pictures
-from vislens_interp.brain.responses import repeated, repetitions
+from vislens_interp.brain.responses import Images, NamedPictures, Pictures, open_pictures, repeated, repetitions
 from vislens_interp.files import allocate, write_atomically
 from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table: TypeAlias = Union[PathLike, "pd.DataFrame"]
+"""A file, or a pandas DataFrame."""
 CHUNK_BYTES = 1 << 26
 """Of float64 values that are in memory at a time, beside the responses that come out."""
 FORMS: tuple[Callable[[str], str], ...] = (
@@ -96,18 +101,9 @@ def pair_by_name(
 ) -> Paired:
     """Find the picture that each trial names; nothing is taken from the order of either.
 
-    Args:
-        labels: The name that each trial gives, such as ``"faces/anna.png"``, its file name alone, or either without the
-            suffix; empty, NaN or ``"n/a"`` where a trial shows no picture.
-        images: A folder, paths or :class:`~vislens_interp.images.ImageFiles`; a mapping from labels to files; or
-            (N, 3, H, W) in [0, 1] with ``names``.
-        source: Where labels come from, for messages and the summary: ``"column 'stim_file' of events"``.
-        size: Side in pixels to which pictures are resized where they are read; files need it.
-        names: N names of the pictures; None takes those of the files.
-
-    Raises:
-        TypeError, ValueError: Pictures have no names, a label belongs to none or to several of them, or no trial names
-            a picture.
+    A label is a picture's name, such as ``"faces/anna.png"``, its file name alone, or either without the suffix; it is
+    empty, NaN or ``"n/a"`` where a trial shows none. ``source`` says where labels come from. TypeError or ValueError
+    for pictures without names, a label of none or of several of them, or no label at all.
     """
     texts = [str(label).strip() for label in labels]
     kept = [trial for trial, text in enumerate(texts) if names_picture(text)]
@@ -130,6 +126,88 @@ def pair_by_name(
         text += f"; {left} pictures were never shown and are left out"
     chosen = pictures[used] if isinstance(pictures, Tensor) else pictures.at(used)
     return Paired(chosen, [known[row] for row in used], np.array(kept), shown, text)
+
+
+def is_frame(value: object) -> TypeGuard["pd.DataFrame"]:
+    """Whether it is a pandas DataFrame, which is not imported for the question."""
+    return hasattr(value, "columns") and hasattr(value, "to_dict")
+
+
+def read_frame(
+    table: Table, column: str, *, argument: str, column_argument: str, remark: str = ""
+) -> tuple["pd.DataFrame", str]:
+    """A table (commas between cells in ``.csv``, else tabs) with a column of text, and what to call it.
+
+    ``argument`` and ``column_argument`` are the names under which both were given, ``remark`` is said of the column
+    where it is missing.
+    """
+    refuse_without("pandas", "brain", f"a table of {argument}")
+    import pandas as pd
+
+    called = argument
+    if isinstance(table, (str, os.PathLike)):
+        path = Path(table)
+        called = path.name
+        if not path.is_file():
+            raise FileNotFoundError(f"{argument}={str(path)!r}: no such file; expected a table, a row for each trial.")
+        try:
+            table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype={column: str})
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{argument}={str(path)!r} cannot be read as a table ({one_line(error)}); expected a header and a row "
+                "for each trial."
+            ) from error
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{argument} is a {type(table).__name__}; expected a file .tsv or .csv, or a pandas DataFrame.")
+    if column not in table.columns:
+        near = closest(column, [str(name) for name in table.columns], cutoff=0.4)
+        raise KeyError(f"{column_argument}={column!r} is not in {called}. {near}{remark}")
+    return table, called
+
+
+def read_events(events: Table, column: str, column_argument: str = "image_column") -> tuple["pd.DataFrame", str]:
+    """A table of events, whose rows have to be in the order of ``onset`` where it has that column, and its name."""
+    remark = " It names each trial's picture; BIDS calls it stim_file."
+    rows, called = read_frame(events, column, argument="events", column_argument=column_argument, remark=remark)
+    if "onset" in rows.columns and not rows["onset"].is_monotonic_increasing:
+        raise ValueError(
+            f"{called}: rows are not in the order of their onsets; expected trials as they were shown, because volumes "
+            "are. Sort them, if the volumes have that order."
+        )
+    return rows, called
+
+
+def pair_events(
+    events: Table | Sequence[Table],
+    column: str,
+    volumes: Sequence[int],
+    what: str,
+    images: NamedPictures,
+    *,
+    size: int | None,
+    names: Sequence[str] | None,
+) -> Paired:
+    """The picture that each volume's trial names, of one table a session.
+
+    A session has a volume for each row of its table, or for each row that names a picture; ValueError for others.
+    """
+    tables = [events] if isinstance(events, str) or not isinstance(events, Sequence) else events
+    if len(tables) != len(volumes):
+        raise ValueError(
+            f"events holds {len(tables)} tables for {len(volumes)} sessions of {what}; expected one for each."
+        )
+    labels: list[object] = []
+    for table, count in zip(tables, volumes, strict=True):
+        rows, called = read_events(table, column)
+        found = list(rows[column])
+        named = list(filter(names_picture, found))
+        if count not in (len(found), len(named)):
+            raise ValueError(
+                f"{called} has {len(found)} rows, {len(named)} of them with a picture in {column!r}, and {what} "
+                f"{count} volumes; expected a volume for each row, or for each row with a picture."
+            )
+        labels += found if count == len(found) else named
+    return pair_by_name(labels, images, source=f"column {column!r} of events", size=size, names=names)
 
 
 def gather(
