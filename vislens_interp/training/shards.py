@@ -31,33 +31,33 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
         raise ValueError(f"mib={mib} must be above 0: the size of a part in MiB; 16 is usual.")
     checkpoint = Path(checkpoint)
     with locked(checkpoint):
-        return _write_shards(checkpoint, mib, half)
-
-
-def _write_shards(checkpoint: Path, mib: float, half: bool) -> list[Path]:
-    source = checkpoint
-    if half:
-        state = load_state(checkpoint, "checkpoint")
-        weights = {name: _cast(state[name], torch.float16) for name in ("model", "average")}
-        moments = _cast(state["optimizer"], torch.bfloat16)
-        source = save_state(checkpoint.with_suffix(".half"), "checkpoint", {**state, **weights, "optimizer": moments})
-    content = source.read_bytes()
-    if half:
-        source.unlink()
-    step = max(1, int(mib * 2**20))
-    count = -(-len(content) // step)
-    if count > 99:
-        raise ValueError(f"mib={mib} cuts {len(content) >> 20} MiB into {count} parts; expected at most 99. Use more.")
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    before = _parts(checkpoint.parent)
-    paths = []
-    for number in range(count):
-        piece = content[number * step : (number + 1) * step]
-        path = checkpoint.parent / f"{digest}-{number + 1:02d}of{count:02d}.part"
-        paths.append(write_bytes(path, piece))
-    for old in set(before) - set(paths):
-        old.unlink()
+        content = _halved(checkpoint) if half else checkpoint.read_bytes()
+        step = max(1, int(mib * 2**20))
+        count = -(-len(content) // step)
+        if count > 99:
+            raise ValueError(
+                f"mib={mib} cuts {len(content) >> 20} MiB into {count} parts; expected at most 99. Use more."
+            )
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        before = _parts(checkpoint.parent)
+        paths = []
+        for number in range(count):
+            path = checkpoint.parent / f"{digest}-{number + 1:02d}of{count:02d}.part"
+            paths.append(write_bytes(path, content[number * step : (number + 1) * step]))
+        for old in set(before) - set(paths):
+            old.unlink()
     return paths
+
+
+def _halved(checkpoint: Path) -> bytes:
+    """The file of a checkpoint in half precision."""
+    state = load_state(checkpoint, "checkpoint")
+    weights = {name: _cast(state[name], torch.float16) for name in ("model", "average")}
+    moments = _cast(state["optimizer"], torch.bfloat16)
+    halved = save_state(checkpoint.with_suffix(".half"), "checkpoint", {**state, **weights, "optimizer": moments})
+    content = halved.read_bytes()
+    halved.unlink()
+    return content
 
 
 def restore(checkpoint: str | Path) -> bool:
