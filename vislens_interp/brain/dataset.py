@@ -53,10 +53,11 @@ class Described(TypedDict, total=False):
     names: Sequence[str] | None
 
 
-class _Reading(Generic[P]):
+class _Reading(staticmethod, Generic[P]):  # a static method, so that documentation takes the reader's signature
     """A constructor of a data set that takes what a reader takes."""
 
     def __init__(self, read: Callable[P, Recording]) -> None:
+        super().__init__(read)
         self.read = read
 
     def __get__(self, instance: object, owner: type[D]) -> Callable[P, D]:

@@ -78,8 +78,7 @@ def read_nwb(
         labels = list(shown[image_column][:])
         source = f"column {image_column!r} of {called}"
         paired = pair_by_name(labels, images, source=source, size=size, names=names)
-        units = _sorted_units(nwb)
-        rows, targets = _chosen(units, where, label)
+        units, rows, targets = _units(nwb, where, label)
         onsets = np.asarray(shown["start_time"][:], float)
         counts = np.empty((len(onsets), len(rows)), np.float32)
         for column, row in enumerate(rows):
@@ -131,19 +130,15 @@ def _presentations(nwb: "NWBFile", table: str | None, column: str) -> tuple["Dyn
     return shown, chosen[0]
 
 
-def _sorted_units(nwb: "NWBFile") -> "Units":
-    """The table of units, which has spike times."""
-    if nwb.units is None or len(nwb.units) == 0 or "spike_times" not in nwb.units.colnames:
+def _units(nwb: "NWBFile", where: str | None, label: str | None) -> tuple["Units", list[int], list[str]]:
+    """The table of units, rows of the wanted ones, and their names."""
+    import pandas as pd
+
+    units = nwb.units
+    if units is None or len(units) == 0 or "spike_times" not in units.colnames:
         raise ValueError(
             "file holds no units with spike times; expected sorted spikes. Sort raw voltages first (spikeinterface)."
         )
-    return nwb.units
-
-
-def _chosen(units: "Units", where: str | None, label: str | None) -> tuple[list[int], list[str]]:
-    """Rows of the wanted units, and their names."""
-    import pandas as pd
-
     rows = list(range(len(units)))
     if where is not None:
         plain = [name for name in units.colnames if name not in ("spike_times", "obs_intervals", "electrodes")]
@@ -159,4 +154,5 @@ def _chosen(units: "Units", where: str | None, label: str | None) -> tuple[list[
             raise ValueError(f"where={where!r} leaves none of {len(units)} units; expected at least one.")
     if label is not None and label not in units.colnames:
         raise KeyError(f"label={label!r} is not in the units' table. {closest(label, units.colnames, cutoff=0.4)}")
-    return rows, [f"unit {int(units.id[row])}" if label is None else str(units[label][row]) for row in rows]
+    names = [f"unit {int(units.id[row])}" if label is None else str(units[label][row]) for row in rows]
+    return units, rows, names
