@@ -141,7 +141,7 @@ def test_an_unpredictable_target_is_refused_unless_forced(encoder, dataset, back
 
 
 def test_without_himalaya_the_install_line_comes_before_hours_of_features(dataset, backbone, monkeypatch):
-    monkeypatch.setattr("vislens_interp.brain.readouts.find_spec", lambda name: None)
+    monkeypatch.setattr("vislens_interp.brain.readers.trials.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"readout='ridge' needs the package himalaya.*vislens_interp\[brain\]"):
         InSilicoEncoder(backbone).fit(dataset)
 
@@ -214,21 +214,37 @@ def test_an_interrupted_training_goes_on(dataset, backbone, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_member_of_another_fit_is_refused(dataset, backbone, tmp_path, monkeypatch):
-    from vislens_interp.brain import encoder as module
+def test_a_finished_member_is_kept_and_that_of_another_fit_refused(dataset, backbone, tmp_path, monkeypatch):
+    from vislens_interp.brain import readouts
 
-    def kill(*arguments):
-        save(*arguments)
-        raise KilledError
+    begun = []
 
-    save = module.save_state
-    monkeypatch.setattr(module, "save_state", kill)
-    with pytest.raises(KilledError):
-        InSilicoEncoder(backbone, "ridge", seeds=2).fit(dataset, checkpoint=tmp_path)
+    def kill(self, *arguments):
+        begun.append(arguments)
+        if len(begun) == 2:
+            raise KilledError
+        return train(self, *arguments)
+
+    def fit(seed=0):
+        settings = {**FAST["transformer"], "epochs": 4}
+        encoder = InSilicoEncoder(backbone, "transformer", seeds=2, seed=seed, **settings)
+        return encoder.fit(dataset, held_out=torch.arange(20), checkpoint=tmp_path)
+
+    train = readouts.TransformerReadout._train
+    monkeypatch.setattr(readouts.TransformerReadout, "_train", kill)
+    with pytest.raises(KilledError):  # where the second member would begin
+        fit()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="holds a member of a fit of other images, responses or another seed"):
-        InSilicoEncoder(backbone, "ridge", seeds=2, seed=1).fit(dataset, checkpoint=tmp_path)
-    InSilicoEncoder(backbone, "ridge", seeds=2).fit(dataset, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="belongs to a fit with other settings, images or responses"):
+        fit(seed=1)
+    steps = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *given: steps.append(1) or step(self, *given))
+    fit()
+    resumed = len(steps)
+    assert not list(tmp_path.iterdir())
+    fit()
+    assert len(steps) == 3 * resumed  # of two members the first was finished
     assert not list(tmp_path.iterdir())
 
 

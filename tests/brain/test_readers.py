@@ -303,9 +303,9 @@ def test_a_cache_is_a_file_and_the_same(pictures, tmp_path):
 
 def test_large_recordings_are_read_in_parts(pictures, tmp_path, monkeypatch):
     """The same numbers when a chunk holds a trial or two."""
-    whole = {name: READERS[name](pictures, tmp_path)[0].responses for name in ("NSD", "nifti, voxels by session")}
-    for module in ("trials", "h5", "nifti", "epochs"):
-        monkeypatch.setattr(f"vislens_interp.brain.readers.{module}.CHUNK_BYTES", 900)
+    parted = ("NSD", "GLMsingle", "nifti, voxels by session", "epochs in memory")
+    whole = {name: READERS[name](pictures, tmp_path)[0].responses for name in parted}
+    monkeypatch.setattr(shared, "CHUNK_BYTES", 900)
     for name, responses in whole.items():
         assert torch.allclose(READERS[name](pictures, tmp_path)[0].responses, responses, atol=1e-5, equal_nan=True)
 

@@ -1,27 +1,71 @@
 """Images and what a brain answered to them: repetitions, targets, splits by image, noise ceilings."""
 
+import functools
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from html import escape
-from typing import Any, Self, TypeAlias
+from typing import Any, Generic, ParamSpec, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
-from vislens_interp.brain.responses import as_numbers, as_responses, by_image, check_responses, check_targets, row_parts
+from vislens_interp.brain.readers.bids import read_bids
+from vislens_interp.brain.readers.epochs import read_epochs
+from vislens_interp.brain.readers.h5 import read_h5
+from vislens_interp.brain.readers.nifti import read_nifti
+from vislens_interp.brain.readers.nwb import read_nwb
+from vislens_interp.brain.readers.surface import read_surface
+from vislens_interp.brain.readers.trials import Recording
+from vislens_interp.brain.responses import (
+    Images,
+    Pictures,
+    as_numbers,
+    as_responses,
+    by_image,
+    check_responses,
+    check_targets,
+    open_pictures,
+    row_parts,
+)
+from vislens_interp.brain.table import read_table
 from vislens_interp.frames import Tabular
-from vislens_interp.images import ImageFiles, check_images, holds_files, image_keys, load_images
+from vislens_interp.images import ImageFiles, PathLike, image_keys
 from vislens_interp.pairing import pairing_text
 from vislens_interp.tables import display_text
 from vislens_interp.validation import closest
 
-Images: TypeAlias = Tensor | ImageFiles
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
+P = ParamSpec("P")
+D = TypeVar("D", bound="BrainDataset")
+
+
+class Described(TypedDict, total=False):
+    """What every data set may be told besides; see :meth:`BrainDataset.from_arrays`."""
+
+    subject: str | None
+    units: str
+    size: int | None
+    names: Sequence[str] | None
+
+
+class _Reading(staticmethod, Generic[P]):  # a static method, so that documentation takes the reader's signature
+    """A constructor of a data set that takes what a reader takes."""
+
+    def __init__(self, read: Callable[P, Recording]) -> None:
+        super().__init__(read)
+        self.read = read
+
+    def __get__(self, instance: object, owner: type[D]) -> Callable[P, D]:
+        @functools.wraps(self.read)
+        def construct(*args: P.args, **kwargs: P.kwargs) -> D:
+            return owner(**self.read(*args, **kwargs)._asdict())
+
+        return construct
 
 
 class BrainDataset(Tabular):
@@ -75,7 +119,7 @@ class BrainDataset(Tabular):
     @classmethod
     def from_arrays(
         cls,
-        images: Images | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        images: Pictures,
         responses: Tensor | np.ndarray,
         *,
         targets: Sequence[str],
@@ -92,94 +136,59 @@ class BrainDataset(Tabular):
             size: Side in pixels to which pictures in ``images`` are resized and cropped. Files then stay on the disk;
                 without it they are read at once and need to have one size.
         """
-        if isinstance(images, (Tensor, np.ndarray)):
-            pictures, _ = load_images(check_images(torch.as_tensor(images)), size=size)
-        elif isinstance(images, ImageFiles):
-            pictures = images
-        elif holds_files(images) and size is not None:
-            pictures = ImageFiles(images, size)  # type: ignore[arg-type]
-        elif holds_files(images):
-            pictures, found = load_images(images)  # type: ignore[arg-type]
-            names = found if names is None else names
-        else:
-            raise TypeError(
-                f"images is a {type(images).__name__}; expected (N, 3, H, W), ImageFiles, a folder or paths."
-            )
+        pictures, own = open_pictures(images, size)
+        names = own if names is None else names
         return cls(pictures, as_responses(responses), targets, subject=subject, units=units, names=names)
 
     @classmethod
     def from_trials(
         cls,
-        images: Images | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        images: Pictures,
         responses: Tensor | np.ndarray,
         shown: Sequence[int] | Tensor | np.ndarray,
-        **given: Any,
+        *,
+        targets: Sequence[str],
+        **described: Unpack[Described],
     ) -> Self:
         """A data set of trials in the order in which they were recorded.
 
         Args:
-            images, **given: N pictures, and what :meth:`from_arrays` takes besides.
+            images, targets, **described: N pictures, and the rest as :meth:`from_arrays`.
             responses: (T, K), a row for each trial.
             shown: (T,) the image of each trial, 0 to N - 1.
 
         Raises:
             ValueError: Counts differ, or ``shown`` names an image that there is not.
         """
-        files = isinstance(images, (str, os.PathLike))  # a folder, which has to be read for its length
-        count = len(ImageFiles(images, 1) if files else images)
-        return cls.from_arrays(images, by_image(as_numbers(responses), shown, count), **given)
+        folder = isinstance(images, (str, os.PathLike))  # which has to be read for its length
+        count = len(ImageFiles(images, 1) if folder else images)
+        values = by_image(as_numbers(responses), shown, count)
+        return cls.from_arrays(images, values, targets=targets, **described)
 
     @classmethod
-    def from_table(cls, path: str | os.PathLike[str], **given: Any) -> Self:
-        """A data set of a CSV or TSV of paths and responses; see :func:`~vislens_interp.brain.table.read_table`."""
-        from vislens_interp.brain.table import read_table
+    def from_table(
+        cls,
+        path: PathLike,
+        *,
+        image_column: str | None = None,
+        targets: Sequence[str] | None = None,
+        folder: PathLike | None = None,
+        **described: Unpack[Described],
+    ) -> Self:
+        """A data set of a CSV or TSV of paths and responses; see :func:`~vislens_interp.brain.table.read_table`.
 
-        table = read_table(
-            path, **{key: given.pop(key) for key in ("image_column", "targets", "folder") if key in given}
-        )
-        return cls.from_trials(table.paths, table.responses, table.shown, targets=table.targets, **given)
+        Args:
+            **described: As :meth:`from_arrays`.
+        """
+        table = read_table(path, image_column=image_column, targets=targets, folder=folder)
+        return cls.from_trials(table.paths, table.responses, table.shown, targets=table.targets, **described)
 
-    @classmethod
-    def from_epochs(cls, epochs: Any, images: Any, **given: Any) -> Self:
-        """EEG or MEG of MNE-Python; see :func:`~vislens_interp.brain.readers.epochs.read_epochs`."""
-        from vislens_interp.brain.readers.epochs import read_epochs
-
-        return cls(**read_epochs(epochs, images, **given)._asdict())
-
-    @classmethod
-    def from_nifti(cls, betas: Any, regions: Any, events: Any, images: Any, **given: Any) -> Self:
-        """Single-trial betas in volumes; see :func:`~vislens_interp.brain.readers.nifti.read_nifti`."""
-        from vislens_interp.brain.readers.nifti import read_nifti
-
-        return cls(**read_nifti(betas, regions, events, images, **given)._asdict())
-
-    @classmethod
-    def from_surface(cls, betas: Any, events: Any, images: Any, **given: Any) -> Self:
-        """Single-trial betas on a surface; see :func:`~vislens_interp.brain.readers.surface.read_surface`."""
-        from vislens_interp.brain.readers.surface import read_surface
-
-        return cls(**read_surface(betas, events, images, **given)._asdict())
-
-    @classmethod
-    def from_h5(cls, files: Any, events: Any, images: Any, **given: Any) -> Self:
-        """NSD's session files, or GLMsingle's; see :func:`~vislens_interp.brain.readers.h5.read_h5`."""
-        from vislens_interp.brain.readers.h5 import read_h5
-
-        return cls(**read_h5(files, events, images, **given)._asdict())
-
-    @classmethod
-    def from_bids(cls, folder: str | os.PathLike[str], task: str, regions: Any, **given: Any) -> Self:
-        """Preprocessed runs of a BIDS dataset; see :func:`~vislens_interp.brain.readers.bids.read_bids`."""
-        from vislens_interp.brain.readers.bids import read_bids
-
-        return cls(**read_bids(folder, task, regions, **given)._asdict())
-
-    @classmethod
-    def from_nwb(cls, file: Any, images: Any, **given: Any) -> Self:
-        """Spike counts of an NWB file; see :func:`~vislens_interp.brain.readers.nwb.read_nwb`."""
-        from vislens_interp.brain.readers.nwb import read_nwb
-
-        return cls(**read_nwb(file, images, **given)._asdict())
+    from_epochs = _Reading(read_epochs)
+    from_nifti = _Reading(read_nifti)
+    from_surface = _Reading(read_surface)
+    from_h5 = _Reading(read_h5)
+    from_bids = _Reading(read_bids)
+    from_nwb = _Reading(read_nwb)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from vislens_interp.brain.backbone import GRID, Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
-from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout, refuse_without_himalaya
-from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
+from vislens_interp.brain.readers.trials import refuse_without
+from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
+from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.validation import check_word
@@ -81,7 +82,7 @@ class InSilicoEncoder(nn.Module):
         force: bool = False,
         seed: int = 0,
         name: str | None = None,
-        **settings: Any,
+        **settings: float,
     ) -> None:
         super().__init__()
         check_word("readout", readout, READOUTS)
@@ -140,11 +141,10 @@ class InSilicoEncoder(nn.Module):
             ValueError, ImportError: Rows overlap or are not there, a target has too few responses, himalaya is missing.
         """
         if self.readout == "ridge":  # before features, which take long
-            refuse_without_himalaya()
-        count = len(dataset.images)
+            refuse_without("himalaya", "brain", "readout='ridge'", ", or pass readout='transformer'")
+        count = len(dataset)
         if held_out is None:
-            chosen = torch.arange(count) if rows is None else torch.as_tensor(rows)
-            held_out, rows = split_images(dataset, HELD_OUT, seed=self.seed, rows=chosen)
+            held_out, rows = split_images(dataset, HELD_OUT, seed=self.seed, rows=rows)
         held_out = torch.as_tensor(held_out)
         if rows is None:
             rows = torch.tensor(sorted(set(range(count)) - set(held_out.tolist())))
@@ -161,33 +161,18 @@ class InSilicoEncoder(nn.Module):
         self._scale(responses[rows])
         standard = (responses - self.shift.cpu()) / self.scale.cpu()
         self.members = nn.ModuleList()
+        places = [] if checkpoint is None else [Path(checkpoint) / f"member{n}.safetensors" for n in range(self.seeds)]
         for member in range(self.seeds):
-            readout = _fresh(self.readout, self.backbone, len(self.targets), self.settings)
             part = rows
             if self.seeds > 1 and self.readout == "ridge":
                 draw = torch.Generator().manual_seed(self.seed + member)
                 part = rows[torch.randperm(len(rows), generator=draw)[: max(2, round(BAG * len(rows)))]]
-            place = None if checkpoint is None else Path(checkpoint) / f"member{member}.safetensors"
-            finished = None if place is None else place.with_name(f"member{member}-done.safetensors")
-            seed = self.seed + 1000 * member
-            if finished is not None and finished.exists():
-                saved = load_state(finished, "readout")
-                if saved.get("data") != _origin(dataset.keys, standard, part, seed):
-                    raise ValueError(
-                        f"checkpoint={str(checkpoint)!r} holds a member of a fit of other images, responses or another "
-                        "seed; expected those of this fit. Delete it, or name another folder."
-                    )
-                with rebuilding(finished, "readout"):
-                    readout.load_state_dict(saved["weights"])
-            else:
-                readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
-                if finished is not None and self.seeds > 1:
-                    data = _origin(dataset.keys, standard, part, seed)
-                    save_state(finished, "readout", {"weights": readout.state_dict(), "data": data})
+            readout = _fresh(self.readout, self.backbone, len(self.targets), self.settings)
+            place, seed = places[member] if places else None, self.seed + 1000 * member
+            readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
             self.members.append(readout.eval().requires_grad_(False))
-        if checkpoint is not None:
-            for member in range(self.seeds):
-                (Path(checkpoint) / f"member{member}-done.safetensors").unlink(missing_ok=True)
+        for place in places:
+            place.unlink(missing_ok=True)
         self.to(self.backbone.device)
         with torch.no_grad():
             read = [self._combine([t.to(self.backbone.device) for t in features[part]]) for part in held_out.split(64)]
@@ -208,8 +193,14 @@ class InSilicoEncoder(nn.Module):
         cache: str | Path | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
+        layers: Sequence[str] | None = None,
+        preprocess: object = None,
+        grid: int = GRID,
+        seeds: int = 1,
+        force: bool = False,
         seed: int = 0,
-        **arguments: Any,
+        name: str | None = None,
+        **settings: float,
     ) -> tuple[Self, Self]:
         """Maker and judge: two encoders on disjoint halves of the images, each tested on the other's half.
 
@@ -217,22 +208,25 @@ class InSilicoEncoder(nn.Module):
         share the backbone, so that a third network's encoder is a stricter judge still.
 
         Args:
-            rows, features, cache, checkpoint: As :meth:`fit`; everything else is for the constructor.
+            rows, features, cache, checkpoint: As :meth:`fit`.
+            layers, preprocess, grid, seeds, force, seed, name, **settings: As for the class.
 
         Returns:
             The maker and the judge: ``FeatureLens(maker, unit="FFA-1").visualize(images, judge=LayerTarget(judge, None,
             "FFA-1"))``.
         """
         if not isinstance(backbone, Backbone):
-            chosen = {key: arguments.pop(key) for key in ("layers", "preprocess", "grid") if key in arguments}
-            backbone = Backbone(backbone, **chosen)
+            backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
         first, second = split_images(dataset, 0.5, seed=seed, rows=rows)
         if features is None:
             features = backbone.read(dataset.images, cache=cache, progress=progress)
         pair = []
-        for name, own, other in (("maker", first, second), ("judge", second, first)):
-            encoder = cls(backbone, readout, seed=seed, **{"name": name, **arguments})
-            place = None if checkpoint is None else Path(checkpoint) / name
+        for part, own, other in (("maker", first, second), ("judge", second, first)):
+            encoder = cls(
+                backbone, readout, layers=layers, preprocess=preprocess, grid=grid, seeds=seeds, force=force, seed=seed,
+                name=name or part, **settings,
+            )  # fmt: skip
+            place = None if checkpoint is None else Path(checkpoint) / part
             pair.append(
                 encoder.fit(dataset, rows=own, held_out=other, features=features, checkpoint=place, progress=progress)
             )
@@ -425,8 +419,3 @@ def _ceilings(dataset: BrainDataset) -> list[float | None]:
     ]
     found = dict(zip(known, dataset.select(known).noise_ceiling().r.tolist(), strict=True)) if known else {}
     return [found.get(name) for name in dataset.targets]
-
-
-def _origin(keys: list[str], responses: Tensor, rows: Tensor, seed: int) -> str:
-    """What a finished member was fitted to."""
-    return fingerprint({f"{seed}{''.join(keys)}": responses.nan_to_num(), "rows": rows})

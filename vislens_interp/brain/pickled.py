@@ -12,8 +12,6 @@ import numpy as np
 MAGIC = b"\x93NUMPY"
 PLAIN = frozenset("fiubUS")
 """Kinds of dtype whose bytes are values: floats, integers, truth values, text. Objects are lists here."""
-
-
 OPCODES = 10_000_000
 """Steps that a pickle may take; the published files take some thousands, a step takes a microsecond."""
 VALUES = 20_000_000
@@ -54,7 +52,7 @@ def read_pickled(path: str | os.PathLike[str]) -> dict[str, Any]:
                 _skip_header(file, path)
             else:
                 file.seek(0)
-            found = _Plain().of(_Reader(file, path.stat().st_size).load())
+            found, _ = _Plain().of(_Reader(file, path.stat().st_size).load())
         except RefusedPickleError as error:
             raise RefusedPickleError(
                 f"path={str(path)!r} {error}; expected NumPy arrays and plain Python values alone. Nothing in it was "
@@ -80,13 +78,11 @@ _DAMAGE = (
     ValueError,
     TypeError,
     AttributeError,
-    KeyError,
-    IndexError,
+    LookupError,
     OverflowError,
     MemoryError,
     RecursionError,
     SyntaxError,
-    UnicodeDecodeError,
 )
 
 
@@ -102,15 +98,16 @@ def _skip_header(file: BinaryIO, path: Path) -> None:
 class _Name:
     """What a name in the file stands for: callable, and closed to everything else that a pickle can do to it."""
 
-    __slots__ = ("_make",)
+    __slots__ = ("_make", "_spend")
 
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[..., object], spend: Callable[[int], None]) -> None:
+        self._make, self._spend = make, spend
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, *given: object) -> object:
+        self._spend(sum(len(item) for item in given if isinstance(item, (str, bytes, bytearray))))
         return self._make(*given)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         raise RefusedPickleError("sets the state of a function")
 
 
@@ -119,14 +116,14 @@ class _Dtype:
 
     __slots__ = ("dtype",)
 
-    def __init__(self, code: Any, *_: Any) -> None:
+    def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not code or code[0] not in PLAIN | {"O"} or not code[1:].isdigit():
             raise RefusedPickleError(f"asks for the dtype {code!r}")
         self.dtype = np.dtype("O") if code[0] == "O" else np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, order, subarray, names, fields = state[:5]
-        if (subarray, names, fields) != (None, None, None) or order not in ("<", ">", "|", "="):
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        _, order, *fields = state[:5]
+        if fields != [None, None, None] or order not in ("<", ">", "|", "="):
             raise RefusedPickleError("asks for a dtype with fields")
         if order != "|" and self.dtype.kind != "O":
             self.dtype = self.dtype.newbyteorder(order)
@@ -137,15 +134,15 @@ class _Array:
 
     __slots__ = ("value",)
 
-    def __init__(self, *_: Any) -> None:
-        self.value: Any = None
+    def __init__(self, *_: object) -> None:
+        self.value: np.ndarray | list[object] | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[object, ...]) -> None:
         _, shape, dtype, fortran, data = state
-        self.value = _filled(shape, dtype, "F" if fortran else "C", data)
+        self.value = _filled(data, dtype, shape, "F" if fortran else "C")
 
 
-def _filled(shape: Any, dtype: Any, order: str, data: Any) -> Any:
+def _filled(data: object, dtype: object, shape: object, order: object) -> np.ndarray | list[object]:
     """An array of these bytes; a list, where the file holds objects."""
     if not isinstance(dtype, _Dtype):
         raise RefusedPickleError("makes an array without a dtype")
@@ -153,42 +150,39 @@ def _filled(shape: Any, dtype: Any, order: str, data: Any) -> Any:
         if not isinstance(data, list):
             raise RefusedPickleError("makes an array of objects out of bytes")
         return data
-    if not isinstance(data, (bytes, bytearray)):
-        raise RefusedPickleError(f"makes an array out of a {type(data).__name__}")
-    return np.frombuffer(memoryview(data).toreadonly(), dtype.dtype).reshape(
-        tuple(shape), order="F" if order == "F" else "C"
-    )
+    if not isinstance(data, (bytes, bytearray)) or not isinstance(shape, (tuple, list)):
+        raise RefusedPickleError(f"makes an array out of a {type(data).__name__} and a {type(shape).__name__}")
+    values = np.frombuffer(memoryview(data).toreadonly(), dtype.dtype)
+    return values.reshape(tuple(shape), order="F" if order == "F" else "C")
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+def _from_buffer(data: object, dtype: object, shape: object, order: object, *_: object) -> _Array:
     array = _Array()
-    array.value = _filled(shape, dtype, order, data)
+    array.value = _filled(data, dtype, shape, order)
     return array
 
 
-def _scalar(dtype: Any, data: Any) -> Any:
-    return _filled((), dtype, "C", data).item()
+def _scalar(dtype: object, data: object) -> object:
+    value = _filled(data, dtype, (), "C")
+    return value.item() if isinstance(value, np.ndarray) else value
 
 
-def _encoded(text: Any, encoding: Any = None) -> bytes:
+def _encoded(text: object, encoding: object = None) -> bytes:
     """What pickles of before protocol 3 use for bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise RefusedPickleError(f"asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-def _known() -> dict[tuple[str, str], Callable[..., Any]]:
-    arrays = {
-        (f"numpy.{core}.{module}", name): made
-        for core in ("core", "_core")
-        for module, name, made in (
-            ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _from_buffer),
-        )
-    }
-    others = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _encoded}
-    return arrays | others
+_MAKERS: dict[tuple[str, str], Callable[..., object]] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encoded,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _MAKERS[f"{_core}.multiarray", "_reconstruct"] = _Array
+    _MAKERS[f"{_core}.multiarray", "scalar"] = _scalar
+    _MAKERS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 
 
 class _File:
@@ -217,14 +211,14 @@ class _Counted(dict[int, Callable[..., None]]):
 class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """The reader in Python: the one in C takes memory for the largest number in the file, and hashes any key."""
 
-    stack: list[Any]
+    stack: list[object]
     load_setitem: Callable[..., None]
     load_setitems: Callable[..., None]
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(_File(file, size), encoding="latin1")
         self._left = GROWTH * size
-        self._known = {place: _Name(self._metered(make)) for place, make in _known().items()}
+        self._known = {place: _Name(make, self._spend) for place, make in _MAKERS.items()}
         self.dispatch = _Counted(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
         self.dispatch.update(
             {
@@ -234,14 +228,10 @@ class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
             }
         )
 
-    def _metered(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*given: Any) -> Any:
-            self._left -= sum(len(item) for item in given if isinstance(item, (str, bytes, bytearray)))
-            if self._left < 0:
-                raise RefusedPickleError(f"makes more than {GROWTH} times its own bytes")
-            return make(*given)
-
-        return made
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise RefusedPickleError(f"makes more than {GROWTH} times its own bytes")
 
     def _refuse_set(self) -> None:
         raise RefusedPickleError("holds a set")
@@ -254,16 +244,16 @@ class _Reader(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
         _check_keys(self.stack[::2])
         self.load_setitems()
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> _Name:
         if (module, name) not in self._known:
             raise RefusedPickleError(f"asks for {module}.{name}")
         return self._known[module, name]
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> object:
         raise RefusedPickleError("asks for something outside of the file")
 
 
-def _check_keys(keys: list[Any]) -> None:
+def _check_keys(keys: list[object]) -> None:
     """Plain keys alone: the hash of tuples within tuples takes as long as they unfold."""
     for key in keys:
         if not (key is None or isinstance(key, (bool, int, float, str, bytes))):
@@ -274,30 +264,30 @@ class _Plain:
     """Values with finished arrays in place of those under construction; what is shared is gone through once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, int]] = {}
+        self._known: dict[int, tuple[object, int]] = {}
         self._open: set[int] = set()
 
-    def of(self, value: Any) -> Any:
-        return self._made(value)[0]
-
-    def _made(self, value: Any) -> tuple[Any, int]:
+    def of(self, value: object) -> tuple[object, int]:
         """The value, and how many values it unfolds to."""
         if isinstance(value, _Array):
-            return self._made(value.value) if isinstance(value.value, list) else (value.value, 1)
+            return self.of(value.value) if isinstance(value.value, list) else (value.value, 1)
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            return value, 1
         if not isinstance(value, (dict, list, tuple)):
-            if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-                return value, 1
             raise RefusedPickleError(f"holds a {type(value).__name__}")
         key = id(value)
-        if key not in self._known:
-            if key in self._open:
-                raise RefusedPickleError(f"holds a {type(value).__name__} within itself")
-            self._open.add(key)
-            parts = [self._made(item) for item in (value.values() if isinstance(value, dict) else value)]
-            items = [item for item, _ in parts]
-            size = 1 + sum(count for _, count in parts)
-            if size > VALUES:
-                raise RefusedPickleError(f"holds lists that unfold to more than {VALUES:,} values")
-            made = dict(zip(value, items, strict=True)) if isinstance(value, dict) else type(value)(items)
-            self._known[key] = made, size
+        if key in self._known:
+            return self._known[key]
+        if key in self._open:
+            raise RefusedPickleError(f"holds a {type(value).__name__} within itself")
+        self._open.add(key)
+        parts = [self.of(item) for item in (value.values() if isinstance(value, dict) else value)]
+        items = [item for item, _ in parts]
+        size = 1 + sum(count for _, count in parts)
+        if size > VALUES:
+            raise RefusedPickleError(f"holds lists that unfold to more than {VALUES:,} values")
+        self._known[key] = (
+            dict(zip(value, items, strict=True)) if isinstance(value, dict) else type(value)(items),
+            size,
+        )
         return self._known[key]

@@ -1,7 +1,5 @@
 """Read-outs: from all layers of a frozen network to responses, by ridge regression or by the paper's transformers."""
 
-import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +26,6 @@ class RidgeReadout(nn.Module):
     al. 2022); the paper's L2 penalty without its transformers.
     """
 
-    kind = "ridge"
     penalties: Tensor
 
     def __init__(self, shapes: list[tuple[int, int]], targets: int) -> None:
@@ -78,15 +75,6 @@ class RidgeReadout(nn.Module):
         return self
 
 
-def refuse_without_himalaya() -> None:
-    """Raise ImportError where the package that solves ridge read-outs is missing."""
-    if find_spec("himalaya") is None:
-        raise ImportError(
-            "readout='ridge' needs the package himalaya, which is not installed; expected the extra 'brain'. Install "
-            "it: pip install 'vislens_interp[brain]', or pass readout='transformer'."
-        )
-
-
 def _solve(kernel: Tensor, responses: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Dual coefficients (n, K), penalties and biases (K,); targets that miss the same images are solved together."""
     from himalaya.backend import get_backend, set_backend
@@ -132,8 +120,6 @@ class TransformerReadout(nn.Module):
     rate, penalty and patience; queries attend to tokens, as in Adeli et al. 2023.
     """
 
-    kind = "transformer"
-
     def __init__(
         self,
         shapes: list[tuple[int, int]],
@@ -154,8 +140,8 @@ class TransformerReadout(nn.Module):
             raise ValueError(f"width={width} must be a multiple of heads={heads}.")
         self.shapes = shapes
         self.settings = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs, "patience": patience}
-        self.settings |= {"validation": validation, "batch_size": batch_size, "width": width, "heads": heads}
-        self.settings |= {"dropout": dropout}
+        self.settings |= {"validation": validation, "batch_size": batch_size}
+        self.settings |= {"width": width, "heads": heads, "dropout": dropout}
         self.parts = nn.ModuleList([_LayerTransformer(*shape, targets, width, heads, dropout) for shape in shapes])
         self.shares = nn.Parameter(torch.zeros(len(shapes), targets))
         self.bias = nn.Parameter(torch.zeros(targets))
@@ -172,7 +158,7 @@ class TransformerReadout(nn.Module):
         """Train, stop early, and keep the best epoch; arguments as :meth:`RidgeReadout.fit`.
 
         ``checkpoint`` is a file that an interrupted training goes on from, with the weights that an uninterrupted one
-        would have had; it is removed at the end.
+        would have had; from that of a finished one nothing is trained again.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -223,7 +209,6 @@ class TransformerReadout(nn.Module):
             restore_optimizer(optimizer, saved.get("optimizer"), where)
             history, best = saved["history"], saved["best"]
         device = self.bias.device
-        began = time.monotonic()
         bar = tqdm(range(len(history), said["epochs"]), desc="read-out", disable=not progress)
         for epoch in bar:
             if history and len(history) - 1 - _best(history) >= said["patience"]:
@@ -251,10 +236,6 @@ class TransformerReadout(nn.Module):
                 state |= {"best": best, "settings": said | {"seed": seed}, "data": data}
                 save_state(checkpoint, "readout checkpoint", state)
         self.load_state_dict(best)
-        self.history_ = history
-        self.seconds_ = time.monotonic() - began
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
         return self.eval()
 
 

@@ -18,12 +18,8 @@ def region_weights(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Each vertex's share in its region's mean: hemisphere to region to (V,) weights, which add up to 1 over both.
 
-    Args:
-        rois: Names, new regions out of several, or None for all that have vertices.
-        masks: Hemisphere to region to (V,) truth values.
-
-    Raises:
-        KeyError, ValueError: There is no such region (near names are listed), or it has no vertex.
+    ``masks`` are truth values by hemisphere and region; without ``rois`` all regions with vertices are taken. KeyError
+    or ValueError for a region that is not there, or has no vertex.
     """
     known = sorted({name for side in masks.values() for name in side})
     filled = [name for name in known if any(side[name].any() for side in masks.values() if name in side)]
@@ -61,21 +57,13 @@ def region_means(
 ) -> np.ndarray:
     """Average each region's vertices, each standardised first: (N, R, K), NaN where there was no trial.
 
-    A few images are in memory at a time.
-
-    Args:
-        betas: Hemisphere to (N, R, V) or (N, V), NaN where there was no trial.
-        weights: What :func:`region_weights` gave.
-        session: (N, R) the session of each trial, below 0 where there was none; None takes all trials together.
-        standard: ``"none"`` leaves values as they are.
-
-    Raises:
-        ValueError: A region has no vertex without a gap.
+    A few images of ``betas``, (N, R, V) or (N, V) by hemisphere, are in memory at a time. ``session`` (N, R) is below 0
+    where there was no trial; None takes all together. ValueError for a region without a vertex that has no gap.
     """
     chosen = {side: np.stack([weights[side][name] for name in names], 1) for side in betas}
     vertices = {side: np.flatnonzero(matrix.any(1)) for side, matrix in chosen.items()}
     first = next(iter(betas.values()))
-    label = np.zeros(first.shape[: first.ndim - 1], int) if session is None else session.astype(int)
+    label = np.zeros(first.shape[:-1], int) if session is None else session.astype(int)
     label = label.reshape(len(first), -1)
     seen = [_seen(data, vertices[side], label.shape) for side, data in betas.items()]
     present = np.any(seen, axis=0) & (label >= 0)

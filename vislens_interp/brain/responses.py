@@ -1,15 +1,43 @@
-"""What people have as responses, brought to (image, repetition, target), and what is refused."""
+"""Pictures and responses as people have them, brought to (image, repetition, target), and what is refused."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vislens_interp.images import ImageFiles, PathLike, check_images, holds_files, load_images
 from vislens_interp.validation import shapes
 
+Images: TypeAlias = Tensor | ImageFiles
+Pictures: TypeAlias = Images | np.ndarray | PathLike | Sequence[PathLike]
+NamedPictures: TypeAlias = Pictures | Mapping[str, PathLike]
+"""Pictures, or files by what trials call them."""
 CHUNK_NUMBERS = 1 << 24
 """Responses that are looked at together."""
+
+
+def open_pictures(images: Pictures, size: int | None) -> tuple[Images, list[str] | None]:
+    """Pictures and their names; None for those in memory. With a size, files stay on the disk.
+
+    Raises:
+        TypeError, ValueError: They are neither images in [0, 1] nor files, or files cannot be read.
+    """
+    if isinstance(images, (Tensor, np.ndarray)):
+        return load_images(check_images(torch.as_tensor(images)), size=size)[0], None
+    if isinstance(images, ImageFiles):
+        return images, images.names
+    if not holds_files(images):
+        raise TypeError(
+            f"images is a {type(images).__name__}; expected a folder, paths, ImageFiles, (N, 3, H, W) in [0, 1] or, to "
+            "readers, a mapping from names to files."
+        )
+    if size is None:
+        return load_images(images)
+    files = ImageFiles(images, size)
+    return files, files.names
 
 
 def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
@@ -42,13 +70,20 @@ def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: 
         raise ValueError(f"{shapes(responses=trials, shown=rows)}; expected (T, K) and (T,), a row for each trial.")
     if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
         raise ValueError(f"shown names images outside 0 to {count - 1}; expected positions in images ({count}).")
+    repetition, most = repetitions(rows, count)
+    responses = torch.full((count, most, trials.shape[1]), torch.nan)
+    responses[rows, repetition] = trials
+    return responses
+
+
+def repetitions(rows: Tensor, count: int) -> tuple[Tensor, int]:
+    """How often the image of each trial (T,) was shown before it, and the largest number of trials of one image."""
     counts = torch.bincount(rows, minlength=count)
     order = rows.argsort(stable=True)
     first = counts.cumsum(0) - counts
-    repetition = torch.arange(len(rows)) - first[rows[order]]
-    responses = torch.full((count, int(counts.max()), trials.shape[1]), torch.nan)
-    responses[rows[order], repetition] = trials[order]
-    return responses
+    before = torch.empty_like(rows)
+    before[order] = torch.arange(len(rows)) - first[rows[order]]
+    return before, int(counts.max())
 
 
 def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
@@ -56,12 +91,17 @@ def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
     return responses.split(max(1, CHUNK_NUMBERS // max(1, responses.shape[1] * responses.shape[2])))
 
 
+def repeated(names: Sequence[str]) -> list[str]:
+    """Names that come more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
 def check_targets(targets: Sequence[str]) -> list[str]:
     """Refuse no names, and names that come twice."""
     if isinstance(targets, str):
         raise TypeError(f"targets={targets!r} is one string; expected a list of names. Pass [{targets!r}].")
     names = [str(name) for name in targets]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = repeated(names)
     if twice or not names:
         raise ValueError(
             f"targets={names[:20]} "

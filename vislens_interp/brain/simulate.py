@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vislens_interp.brain.planted import PlantedTruth, Tuning, plant
-from vislens_interp.brain.windows import WINDOWS
+from vislens_interp.brain.windows import window_masks
 from vislens_interp.files import write_atomically, write_text
 from vislens_interp.images import check_images, to_pil
 
@@ -164,7 +164,7 @@ def simulate_things_eeg(
     folder = Path(folder)
     draw = np.random.default_rng([seed, subject])
     times = np.linspace(-0.2, 0.79, 100)
-    inside = np.any([(times >= start - 1e-6) & (times <= stop + 1e-6) for start, stop in WINDOWS.values()], axis=0)
+    inside = window_masks("all", times)[0]["all"]
     noise = np.sqrt(inside.sum()) / np.array([truth.snr[name] for name in truth.targets])
     index: dict[str, list[str]] = {}
     for part, shown, times_shown in (("training", pictures, repetitions), ("test", test_images, test_repetitions)):

@@ -2,16 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vislens_interp.files import write_folder, write_text
-from vislens_interp.images import check_images, load_images, resize, to_pil
+from vislens_interp.images import ImageFiles, check_images, load_images, resize, to_pil
 from vislens_interp.schema import check_inside
 from vislens_interp.tables import csv_text, read_csv
 
@@ -37,6 +37,25 @@ SIDECAR: dict[str, dict[str, str]] = {
 KINDS = ("edited", "unedited", "random")
 _LUMA = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
 _ROUNDS = 20
+
+
+class LensResult(Protocol):
+    """What is read of a :class:`~vislens_interp.results.result.LensResult`."""
+
+    unit: str
+    names: list[str]
+    settings: dict[str, Any]
+
+    @property
+    def images(self) -> Mapping[str, Tensor | ImageFiles]: ...
+
+    @property
+    def directions(self) -> Sequence[str]: ...
+
+    @property
+    def standardised(self) -> Mapping[str, Tensor]: ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +99,7 @@ def match(images: Tensor, luminance: Tensor, contrast: Tensor) -> Tensor:
 
 
 def export_stimuli(
-    results: Any,
+    results: LensResult | Sequence[LensResult],
     folder: str | os.PathLike[str],
     *,
     size: int = 512,

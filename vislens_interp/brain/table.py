@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
 
 ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
@@ -29,11 +29,11 @@ class Table:
 
 
 def read_table(
-    path: str | os.PathLike[str],
+    path: PathLike,
     *,
     image_column: str | None = None,
     targets: Sequence[str] | None = None,
-    folder: str | os.PathLike[str] | None = None,
+    folder: PathLike | None = None,
 ) -> Table:
     """Read a table with a header; several rows with the same path are repetitions of that image.
 

@@ -6,21 +6,20 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from vislens_interp.files import check_writable, write_atomically, write_text
+from vislens_interp.files import check_writable, write_text
 from vislens_interp.models import check_device
 from vislens_interp.random_state import check_seed
 from vislens_interp.streams import Stopped, stopping_cleanly, usable_streams
 from vislens_interp.training.card import write_card
-from vislens_interp.training.loop import Progress
+from vislens_interp.training.loop import Progress, save_weights
 from vislens_interp.training.shards import restore, write_shards
 
 RECIPES = (
@@ -38,8 +37,6 @@ DATA_HELP = (
     "folder with train.zip and test.zip, or train/, test/; the recipes at 64 px also take val, train_0.zip and on, and "
     "a folder of images alone, of which every tenth is held out"
 )
-
-
 STOPPED = "\n{}; the same command goes on from the last checkpoint."
 
 
@@ -59,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         usage ends the process with 2.
     """
     with usable_streams(), stopping_cleanly(STOPPED):
-        args, options, parameters = _parsed(argv)
+        args, recipe, options = _parsed(argv)
         try:
-            path, progress = _train(args, options, parameters)
+            path, progress = _train(args, recipe, options)
         except ImportError as error:
             print(
                 f"error: recipe {args.name!r}: {error}. Install it: pip install 'vislens_interp[train]'",
@@ -106,8 +103,8 @@ def _parser() -> _Parser:
     return parser
 
 
-def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any], Mapping[str, inspect.Parameter]]:
-    """The arguments, what the recipe is called with, and what it takes; wrong usage ends the process."""
+def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType, dict[str, Any]]:
+    """The arguments, the recipe, and what it is called with; wrong usage ends the process."""
     parser = _parser()
     args = parser.parse_args(argv)
 
@@ -133,24 +130,26 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, A
         if "steps" not in parameters:
             parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
         options["steps"] = args.steps
-    known = {name: parameter.default for name, parameter in parameters.items()}
     for setting in args.set:
         try:
-            options |= _setting(setting, known)
+            options |= _setting(setting, _numbers(recipe))
         except ValueError as error:
             parser.error(str(error))
     if args.grayscale:
         if "grayscale" not in parameters:
             parser.error(f"--grayscale: recipe {args.name!r} has colour images only.")
         options["grayscale"] = True
-    return args, options, parameters
+    return args, recipe, options
 
 
-def _train(
-    args: argparse.Namespace, options: dict[str, Any], parameters: Mapping[str, inspect.Parameter]
-) -> tuple[Path, Progress]:
+def _numbers(recipe: ModuleType) -> dict[str, int | float]:
+    """The recipe's own numbers, by the names of its settings."""
+    defaults = {name: known.default for name, known in inspect.signature(recipe.run).parameters.items()}
+    return {name: value for name, value in defaults.items() if type(value) in (int, float)}
+
+
+def _train(args: argparse.Namespace, recipe: ModuleType, options: dict[str, Any]) -> tuple[Path, Progress]:
     """Run the recipe, and write its weights, history and card."""
-    recipe = importlib.import_module(f"vislens_interp.training.{args.name}")
     folder = args.out / "checkpoints" / args.name
     checkpoint = folder / "checkpoint.safetensors"
     # What makes a run another one; a device and a time limit do not.
@@ -162,7 +161,7 @@ def _train(
     if args.shard_mib is not None:
         write_shards(checkpoint, args.shard_mib, half=args.shard_half)
     # A recipe whose network is loaded from more than a file of weights says how it is saved.
-    save = getattr(recipe, "save", _save)
+    save = getattr(recipe, "save", save_weights)
     path = save(model, args.out / args.name)
     record = {
         "recipe": args.name,
@@ -174,23 +173,22 @@ def _train(
     }
     write_text(args.out / f"{args.name}.json", json.dumps(record, indent=1))
     if hasattr(recipe, "ABOUT"):
-        settings = {name: known.default for name, known in parameters.items() if type(known.default) in (int, float)}
         write_card(
             args.out / f"{args.name}.md",
             about=recipe.ABOUT,
             data=progress.data,
             terms=args.terms,
             parameters=sum(weight.numel() for weight in getattr(model, "parameters", list)()),
-            options=settings | {key: value for key, value in options.items() if type(value) in (int, float)},
+            options=_numbers(recipe) | {key: value for key, value in options.items() if type(value) in (int, float)},
             progress=progress,
             device=args.device,
         )
     return path, progress
 
 
-def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
+def _setting(said: str, numbers: dict[str, int | float]) -> dict[str, int | float]:
     """``NAME=NUMBER`` as what the recipe's ``run`` takes, in the type of its own number."""
-    numbers = {name: value for name, value in known.items() if type(value) in (int, float) and name != "seed"}
+    numbers = {name: value for name, value in numbers.items() if name != "seed"}  # which has an option of its own
     name, _, value = said.partition("=")
     if name not in numbers:
         raise ValueError(f"--set {said}: the recipe has no number {name!r}; expected one of {', '.join(numbers)}.")
@@ -198,16 +196,14 @@ def _setting(said: str, known: dict[str, Any]) -> dict[str, float]:
     lowest = 0 if name.startswith("w_") else 1 if kind is int else math.ulp(0.0)
     try:
         number = kind(value)
-        if not lowest <= number < math.inf:
-            limit = "at least 1" if kind is int else "0 or more" if lowest == 0 else "above 0"
-            raise ValueError(f"--set {said}: {name} must be {limit}, and finite; {numbers[name]} is the recipe's own.")
-        return {name: number}
-    except ValueError as error:
-        if str(error).startswith("--set"):
-            raise
+    except ValueError:
         raise ValueError(
             f"--set {said}: {value!r} is no {kind.__name__}; expected one, as {name}={numbers[name]}."
         ) from None
+    if not lowest <= number < math.inf:
+        limit = "at least 1" if kind is int else "0 or more" if lowest == 0 else "above 0"
+        raise ValueError(f"--set {said}: {name} must be {limit}, and finite; {numbers[name]} is the recipe's own.")
+    return {name: number}
 
 
 def _check_same_run(folder: Path, identity: dict[str, object]) -> None:
@@ -226,11 +222,6 @@ def _check_same_run(folder: Path, identity: dict[str, object]) -> None:
                 "another --out."
             )
     write_text(said, json.dumps(identity))
-
-
-def _save(model: nn.Module, path: Path) -> Path:
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    return write_atomically(path.with_suffix(".safetensors"), lambda temporary: save_file(weights, temporary))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.precision import mixed_precision
-from vislens_interp.training.data import augment, pixels, read_images
+from vislens_interp.training.data import TUNING, augment, pixels, read_images
 from vislens_interp.training.loop import Progress, train
+from vislens_interp.training.probe import accuracy
 from vislens_interp.zoo.convnet import ConvNet
 
 
@@ -39,7 +40,6 @@ def run(
     images, labels, classes = read_images(split(data, "train"), 32, grayscale=grayscale)
     held_out, held_out_labels, _ = read_images(split(data, "test"), 32, grayscale=grayscale)
     images, labels = images.to(device), labels.to(device)
-    tuning = slice(0, None, 2)
     model = ConvNet(num_classes=len(classes)).to(device).to(memory_format=torch.channels_last)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
     per_epoch = max(1, len(images) // batch_size)
@@ -51,7 +51,7 @@ def run(
             return criterion(model(batch.to(memory_format=torch.channels_last)), labels[rows])
 
     def evaluate(average: nn.Module) -> dict[str, float]:
-        return {"test_accuracy": accuracy(average, held_out[tuning].to(device), held_out_labels[tuning].to(device))}
+        return {"test_accuracy": accuracy(average, normalise, held_out[TUNING], held_out_labels[TUNING])}
 
     return train(
         model,
@@ -72,16 +72,6 @@ def run(
 def normalise(images: Tensor) -> Tensor:
     """The paper's Normalize(0.5, 0.5): [0, 1] to [-1, 1]."""
     return (images - 0.5) / 0.5
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images (uint8) whose largest logit is their label."""
-    hits = [
-        (model(normalise(pixels(batch))).argmax(1) == truth).float()
-        for batch, truth in zip(images.split(500), labels.split(500), strict=True)
-    ]
-    return torch.cat(hits).mean().item()
 
 
 def split(data: Path, name: str) -> Path:

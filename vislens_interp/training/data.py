@@ -232,11 +232,8 @@ def read_splits(data: str | Path, size: int) -> Splits:
         images, labels = _read_parts(train, size)
         other, other_labels = _read_parts(held_out, size)
         division = ", ".join(part.name for part in held_out)
-    elif train:
-        images, labels, other, other_labels = _hold_out(*_read_parts(train, size), data)
-        division = "every tenth"
     else:
-        images, labels, other, other_labels = _hold_out(*_read_parts([data], size), data)
+        images, labels, other, other_labels = _hold_out(*_read_parts(train or [data], size), data)
         division = "every tenth"
     classes = sorted(set(labels))
     unknown = sorted(set(other_labels) - set(classes))

@@ -121,19 +121,10 @@ def _train(
 
     def save() -> None:
         _check_finite(value, lr, progress.step)
-        save_state(
-            checkpoint,
-            "checkpoint",
-            {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": progress.step,
-                "seconds": progress.seconds,
-                "history": progress.history,
-                "identity": identity,
-            },
-        )
+        parts = {"model": model, "average": average, "optimizer": optimizer}
+        state = {name: part.state_dict() for name, part in parts.items()} | {"identity": identity}
+        reached = {"step": progress.step, "seconds": progress.seconds, "history": progress.history}
+        save_state(checkpoint, "checkpoint", state | reached)
 
     value: Tensor | None = None
     started = saved = time.monotonic()
@@ -185,25 +176,19 @@ def _check(state: dict[str, Any], checkpoint: Path, identity: dict[str, Any], mo
     """Refuse a checkpoint that was changed, or is of another run."""
     where = f"path={str(checkpoint)!r}"
     check_schema(state, SCHEMA, where)
+    before = identity if state.get("identity") is None else state["identity"]  # one of 0.1.0 does not say
     with rebuilding(checkpoint, "identity"):  # what is compared may be anything
-        _check_same_run(checkpoint, state.get("identity"), identity)
+        for name in sorted(set(identity) - {"steps", "warmup"}):  # a run may be made longer
+            if before.get(name) != identity[name]:
+                raise ValueError(
+                    f"checkpoint {str(checkpoint)!r} belongs to a run with {name} {before.get(name)!r}, not "
+                    f"{identity[name]!r}; pass that, or another folder."
+                )
     if state["step"] < 0 or any("step" not in row for row in state["history"]):
         raise ValueError(f"{where}: step is {state['step']} and history {state['history']}; expected steps done.")
     for name in ("model", "average"):
         check_tensors(state[name], model.state_dict(), where, name)
     check_finite(state, where)
-
-
-def _check_same_run(checkpoint: Path, before: Any, now: dict[str, Any]) -> None:
-    """Refuse a checkpoint of other data, another seed or other settings; one of 0.1.0 does not say."""
-    if before is None:
-        return
-    for name in sorted(set(now) - {"steps", "warmup"}):  # a run may be made longer
-        if before.get(name) != now[name]:
-            raise ValueError(
-                f"checkpoint {str(checkpoint)!r} belongs to a run with {name} {before.get(name)!r}, not {now[name]!r}; "
-                "pass that, or another folder."
-            )
 
 
 def add_test_figures(progress: Progress, steps: int, figures: Callable[[], dict[str, float]]) -> None:
@@ -219,10 +204,14 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
         mean.copy_(now)
 
 
+def save_weights(model: nn.Module, path: Path, *, half: bool = False) -> Path:
+    """Write the weights to ``path`` with the suffix ``.safetensors``, if wanted in half precision."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    return write_atomically(path.with_suffix(".safetensors"), lambda temporary: save_file(weights, temporary))
+
+
 def save_half(model: nn.Module, path: Path) -> Path:
     """Write the weights in half precision, as every network ships."""
-    weights = {
-        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-    }
-    return write_atomically(path.with_suffix(".safetensors"), lambda temporary: save_file(weights, temporary))
+    return save_weights(model, path, half=True)

@@ -11,7 +11,7 @@ from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import INPUT, NETWORK, STATISTICS
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.files import fingerprint, write_text
-from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
+from vislens_interp.training.data import TEST, TUNING, augment, pixels, read_splits
 from vislens_interp.training.loop import Progress, add_test_figures, train
 from vislens_interp.zoo.map_generator import MapGenerator
 
@@ -106,9 +106,7 @@ def run(
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(0, len(splits.train), (batch_size,), generator=generator)
-        images = pixels(splits.train[rows])
-        flip = (torch.rand(batch_size, 1, 1, 1, generator=generator) < 0.5).to(images.device)
-        images = torch.where(flip, images.flip(-1), images)
+        images = pixels(augment(splits.train[rows], generator, padding=0))
         dropped = torch.randint(1, levels + 1, (batch_size,), generator=generator)
         dropped[: batch_size // 2] = levels
         return error(model, images, dropped.to(device))[0]

@@ -1,12 +1,25 @@
 """What an embedding holds: nearest neighbours and a linear probe."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from vislens_interp.training.data import Splits, pixels
+
+
+@torch.no_grad()
+def accuracy(
+    network: nn.Module, prepare: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch_size: int = 500
+) -> float:
+    """Share of images (uint8) whose largest logit is their label; ``prepare`` takes pixels in [0, 1]."""
+    device = next(network.parameters()).device
+    hits = [
+        (network(prepare(pixels(batch.to(device)))).argmax(1) == truth.to(device)).float()
+        for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    ]
+    return torch.cat(hits).mean().item()
 
 
 def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 20) -> float:
@@ -63,7 +76,7 @@ def linear_probe(
         return ((asked @ weight.T + bias).argmax(1) == labels).float().mean().item()
 
 
-def probes(network: Any, splits: Splits, held_out: slice, bank: int) -> dict[str, float]:
+def probes(network: nn.Module, splits: Splits, held_out: slice, bank: int) -> dict[str, float]:
     """20-NN and linear probe top-1 of a network's outputs on these held-out images, from ``bank`` training images."""
     known, asked = embed(network, evenly(splits.train, bank)), embed(network, splits.validation[held_out])
     labels = evenly(splits.train_labels, bank).to(known.device), splits.validation_labels[held_out].to(known.device)
@@ -74,7 +87,7 @@ def probes(network: Any, splits: Splits, held_out: slice, bank: int) -> dict[str
 
 
 @torch.no_grad()
-def embed(network: Any, images: Tensor, batch_size: int = 500) -> Tensor:
+def embed(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
     """Embeddings (N, D) float32 of bytes (N, 3, H, W), a batch at a time."""
     device = next(network.parameters()).device
     return torch.cat([network(pixels(part.to(device))) for part in images.split(batch_size)])

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,33 +31,33 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
         raise ValueError(f"mib={mib} must be above 0: the size of a part in MiB; 16 is usual.")
     checkpoint = Path(checkpoint)
     with locked(checkpoint):
-        return _write_shards(checkpoint, mib, half)
-
-
-def _write_shards(checkpoint: Path, mib: float, half: bool) -> list[Path]:
-    source = checkpoint
-    if half:
-        state = load_state(checkpoint, "checkpoint")
-        weights = {name: _cast(state[name], torch.float16) for name in ("model", "average")}
-        moments = _cast(state["optimizer"], torch.bfloat16)
-        source = save_state(checkpoint.with_suffix(".half"), "checkpoint", {**state, **weights, "optimizer": moments})
-    content = source.read_bytes()
-    if half:
-        source.unlink()
-    step = max(1, int(mib * 2**20))
-    count = -(-len(content) // step)
-    if count > 99:
-        raise ValueError(f"mib={mib} cuts {len(content) >> 20} MiB into {count} parts; expected at most 99. Use more.")
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    before = _parts(checkpoint.parent)
-    paths = []
-    for number in range(count):
-        piece = content[number * step : (number + 1) * step]
-        path = checkpoint.parent / f"{digest}-{number + 1:02d}of{count:02d}.part"
-        paths.append(write_bytes(path, piece))
-    for old in set(before) - set(paths):
-        old.unlink()
+        content = _halved(checkpoint) if half else checkpoint.read_bytes()
+        step = max(1, int(mib * 2**20))
+        count = -(-len(content) // step)
+        if count > 99:
+            raise ValueError(
+                f"mib={mib} cuts {len(content) >> 20} MiB into {count} parts; expected at most 99. Use more."
+            )
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        before = _parts(checkpoint.parent)
+        paths = []
+        for number in range(count):
+            path = checkpoint.parent / f"{digest}-{number + 1:02d}of{count:02d}.part"
+            paths.append(write_bytes(path, content[number * step : (number + 1) * step]))
+        for old in set(before) - set(paths):
+            old.unlink()
     return paths
+
+
+def _halved(checkpoint: Path) -> bytes:
+    """The file of a checkpoint in half precision."""
+    state = load_state(checkpoint, "checkpoint")
+    weights = {name: _cast(state[name], torch.float16) for name in ("model", "average")}
+    moments = _cast(state["optimizer"], torch.bfloat16)
+    halved = save_state(checkpoint.with_suffix(".half"), "checkpoint", {**state, **weights, "optimizer": moments})
+    content = halved.read_bytes()
+    halved.unlink()
+    return content
 
 
 def restore(checkpoint: str | Path) -> bool:
@@ -74,15 +73,15 @@ def restore(checkpoint: str | Path) -> bool:
     parts = _parts(checkpoint.parent)
     if checkpoint.exists() or not parts:
         return False
-    names = [_fields(path) for path in parts]
-    digests = {digest for digest, _, _ in names}
+    digests = {name["digest"] for name in parts.values()}
     if len(digests) > 1:
         raise ValueError(
             f"folder {str(checkpoint.parent)!r} holds parts of {len(digests)} checkpoints ({', '.join(sorted(digests))}"
             "); expected one. Delete the older parts."
         )
-    digest, _, count = names[0]
-    missing = sorted(set(range(1, count + 1)) - {number for _, number, _ in names})
+    first = next(iter(parts.values()))
+    digest, count = first["digest"], int(first["count"])
+    missing = sorted(set(range(1, count + 1)) - {int(name["number"]) for name in parts.values()})
     if missing:
         raise ValueError(
             f"folder {str(checkpoint.parent)!r} lacks parts {missing} of {count} of checkpoint {digest}; expected all. "
@@ -98,17 +97,12 @@ def restore(checkpoint: str | Path) -> bool:
     return True
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.part") if _PART.fullmatch(path.name))
+def _parts(folder: Path) -> dict[Path, re.Match[str]]:
+    """Parts in the order of their names, with what these say."""
+    return {path: name for path in sorted(folder.glob("*.part")) if (name := _PART.fullmatch(path.name))}
 
 
-def _fields(path: Path) -> tuple[str, int, int]:
-    match = _PART.fullmatch(path.name)
-    assert match is not None  # _parts found it by this pattern
-    return match["digest"], int(match["number"]), int(match["count"])
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def _cast(value: object, dtype: torch.dtype) -> object:
     if isinstance(value, Tensor):
         # Counters are exact or they are wrong: Adam's steps are tensors of one number.
         return value.to(dtype) if value.is_floating_point() and value.ndim else value

@@ -2,11 +2,12 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,16 +22,16 @@ from vislens_interp.training.vit_tiny64 import standardisation
 ABOUT = "timm's resnet50 on 64-pixel images, trained by SimCLR without labels."
 
 
-class Views(Dataset[list[Tensor]]):
+class Views(Dataset[list[Tensor] | list[Image.Image]]):
     """Two views of an image, the same for the same seed, whichever process makes them."""
 
-    def __init__(self, images: Tensor, transform: Any) -> None:
+    def __init__(self, images: Tensor, transform: Callable[[Image.Image], list[Tensor] | list[Image.Image]]) -> None:
         self.images, self.transform = images, transform
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> list[Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> list[Tensor] | list[Image.Image]:
         row, seed = key
         torch.manual_seed(seed)  # the transforms of torchvision draw from the global generator
         return self.transform(to_pil(pixels(self.images[row : row + 1]))[0])

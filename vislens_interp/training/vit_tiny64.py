@@ -1,7 +1,6 @@
 """Recipe: a supervised vision transformer at 64 pixels, a target to look into."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +8,10 @@ from torch.nn.functional import cross_entropy
 
 from vislens_interp.precision import mixed_precision
 from vislens_interp.preprocess import Preprocess
-from vislens_interp.training.data import TEST, TUNING, Splits, pixels, read_splits, views
+from vislens_interp.training.data import TEST, TUNING, read_splits, views
 from vislens_interp.training.loop import Progress, add_test_figures, train
 from vislens_interp.training.loop import save_half as save  # noqa: F401 (what the command writes)
+from vislens_interp.training.probe import accuracy
 
 ABOUT = "timm's vit_tiny_patch16_224 on 64-pixel images in patches of 8, trained on labels."
 
@@ -78,7 +78,8 @@ def run(
         return share * one + (1 - share) * other
 
     def figures(average: nn.Module, held_out: slice) -> dict[str, float]:
-        return {"top1": top1(average, standardise, splits, held_out)}
+        images, labels = splits.validation[held_out], splits.validation_labels[held_out]
+        return {"top1": accuracy(average, standardise, images, labels)}
 
     average, progress = train(
         model,
@@ -100,18 +101,9 @@ def run(
     return average, progress
 
 
-def standardisation(model: Any) -> Preprocess:
+def standardisation(model: nn.Module) -> Preprocess:
     """What timm's configuration of the network wants done to pixels in [0, 1]."""
-    return Preprocess(None, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    from timm.data import resolve_model_data_config
 
-
-@torch.no_grad()
-def top1(model: nn.Module, standardise: Any, splits: Splits, held_out: slice) -> float:
-    """Share of held-out images whose largest logit is their label's."""
-    device = next(model.parameters()).device
-    truths = splits.validation_labels[held_out].to(device)
-    hits = [
-        (model(standardise(pixels(batch.to(device)))).argmax(1) == truth).float()
-        for batch, truth in zip(splits.validation[held_out].split(500), truths.split(500), strict=True)
-    ]
-    return torch.cat(hits).mean().item()
+    config = resolve_model_data_config(model)
+    return Preprocess(None, config["mean"], config["std"])

@@ -5,40 +5,46 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from vislens_interp.brain.readers.trials import Recording, one_line, refuse_without
+from vislens_interp.brain.readers.epochs import read_epochs
+from vislens_interp.brain.readers.nwb import read_nwb
+from vislens_interp.brain.readers.trials import Recording, Table, is_frame, read_frame
 from vislens_interp.files import rebuilding, write_text
 from vislens_interp.schema import check_schema
 from vislens_interp.validation import closest
 
+if TYPE_CHECKING:
+    from mne import BaseEpochs
+    from pynwb import NWBFile
+
 Answers = dict[str, list[float]]
+Response: TypeAlias = ArrayLike | Mapping[str, float | None] | None
+"""Of a trial: a number, K numbers, or numbers by target."""
+Told: TypeAlias = Union[Mapping[str, Response], Table, "BaseEpochs", "NWBFile"]
 FILE = "responses.json"
 
 
 def read_answers(
-    source: Any, targets: Sequence[str], trials: Sequence[str], column: str, reading: Mapping[str, Any]
+    source: Told, targets: Sequence[str], trials: Sequence[str], column: str, reading: Mapping[str, object]
 ) -> Answers:
     """(K,) responses of each trial, NaN where a target has none; what it takes and refuses ``Experiment.tell`` says."""
     suffix = Path(source).suffix.lower() if isinstance(source, (str, os.PathLike)) else ""
     if suffix == ".fif" or hasattr(source, "get_data"):
-        from vislens_interp.brain.readers.epochs import read_epochs
-
         if "windows" not in reading:
             raise TypeError("responses are epochs and windows is missing; expected one, such as windows='N170'.")
         names, rows = _by_trial(read_epochs, source, trials, column, reading)
     elif suffix == ".nwb" or hasattr(source, "intervals"):
-        from vislens_interp.brain.readers.nwb import read_nwb
-
         names, rows = _by_trial(read_nwb, source, trials, column, reading)
     elif reading:
         raise TypeError(f"{next(iter(reading))}= belongs to epochs and NWB files, and responses is neither. Drop it.")
     elif isinstance(source, Mapping):
         return {str(trial): _row(trial, value, targets) for trial, value in source.items()}
-    elif suffix in (".csv", ".tsv") or hasattr(source, "columns"):
+    elif is_frame(source) or (isinstance(source, (str, os.PathLike)) and suffix in (".csv", ".tsv")):
         names, rows = _of_table(source, column)
     else:
         raise TypeError(
@@ -101,7 +107,7 @@ def save_answers(folder: Path, answers: Answers) -> None:
 
 
 def _by_trial(
-    reader: Callable[..., Recording], source: Any, trials: Sequence[str], column: str, reading: Mapping[str, Any]
+    reader: Callable[..., Recording], source: Told, trials: Sequence[str], column: str, reading: Mapping[str, object]
 ) -> tuple[list[str], Iterable[tuple[str, list[float]]]]:
     """Names and rows by a reader that pairs trials with pictures; here a trial's id is the name of a picture."""
     blank = torch.zeros(1, 3, 1, 1).expand(len(trials), -1, -1, -1)
@@ -114,32 +120,15 @@ def _by_trial(
     return recording.targets, [(one, row) for one, rows in by_trial for row in rows if not np.isnan(row).all()]
 
 
-def _of_table(source: Any, column: str) -> tuple[list[str], Iterable[tuple[str, list[Any]]]]:
+def _of_table(source: Table, column: str) -> tuple[list[str], Iterable[tuple[str, list[float]]]]:
     """Columns and rows of a table, whatever their order."""
-    refuse_without("pandas", "brain", "a table of responses")
-    import pandas as pd
-
-    table = source
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"responses={str(path)!r}: no such file; expected a table of responses by trial.")
-        try:
-            table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", dtype={column: str})
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"responses={str(path)!r} cannot be read as a table ({one_line(error)}); expected a header and a row "
-                "for each trial."
-            ) from error
-    names = [str(name) for name in table.columns]
-    if column not in names:
-        raise KeyError(f"trial_column={column!r} is not in responses. {closest(column, names, cutoff=0.4)}")
+    table, _ = read_frame(source, column, argument="responses", column_argument="trial_column")
     table = table[table[column].notna()]
-    return names, list(zip(map(str, table[column]), table.to_numpy(dtype=object).tolist(), strict=True))
+    names = [str(name) for name in table.columns]
+    return names, zip(map(str, table[column]), table.to_numpy(dtype=object).tolist(), strict=True)
 
 
-def _row(trial: Any, value: Any, targets: Sequence[str]) -> list[float]:
-    numbers: list[Any]
+def _row(trial: str, value: Response, targets: Sequence[str]) -> list[float]:
     if isinstance(value, Mapping):
         if unknown := [str(name) for name in value if name not in targets]:
             raise KeyError(f"trial {trial!r}: {unknown[0]!r} is no target. {closest(unknown[0], targets, cutoff=0.4)}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -126,7 +126,12 @@ def ordered(stimuli: Sequence[str], controls: Sequence[str], repetitions: int, s
 
 
 def write_block(
-    folder: Path, display: Display, trials: list[Trial], images: Any, embeddings: dict[str, Any], said: dict[str, Any]
+    folder: Path,
+    display: Display,
+    trials: list[Trial],
+    images: Mapping[str, Tensor],
+    embeddings: dict[str, Any],
+    said: dict[str, Any],
 ) -> None:
     """Write a block whole or not at all: (3, S, S) by stimulus, ``embeddings["shown"]`` of them, and the rest."""
     rows = [

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vislens_interp.backends.base import Backend, get_backend
 from vislens_interp.brain.dataset import BrainDataset
-from vislens_interp.brain.experiment.answers import Answers, load_answers, merge, read_answers, save_answers
+from vislens_interp.brain.experiment.answers import Answers, Told, load_answers, merge, read_answers, save_answers
 from vislens_interp.brain.experiment.blocks import (
     EMBEDDINGS,
     MANIFEST,
@@ -177,7 +177,7 @@ class Experiment:
             picks = self._picks(n, design, controls, made, target, seed, blocks)
             return self._written(number, picks, design, repetitions, seed)
 
-    def tell(self, responses: Any, *, trial_column: str = "trial_id", replace: bool = False, **reading: Any) -> int:
+    def tell(self, responses: Told, *, trial_column: str = "trial_id", replace: bool = False, **reading: object) -> int:
         """Take responses to trials, in any order, and give how many are new: telling the same again changes nothing.
 
         Args:

@@ -5,17 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from vislens_interp.brain.maps.sensors import time_course_figure, topography_figure
+from vislens_interp.brain.maps.surface import surface_figure
+from vislens_interp.brain.readers.trials import Table, is_frame
 from vislens_interp.files import write_atomically, write_folder, write_text
+from vislens_interp.images import PathLike
 from vislens_interp.tables import csv_text
 from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Cell: TypeAlias = float | str | None
+Scores: TypeAlias = Table | ArrayLike | Mapping[str, Mapping[str, Cell]]
 EVIDENCE = "evidence"
 """The column of a table that is evidence and no axis."""
 
@@ -58,23 +65,16 @@ class PreferenceMap:
         said = "evidence unknown" if self.evidence is None else f"{int(self.weak.sum())} weakly supported"
         return f"{len(self.places)} places prefer: {', '.join(counts)}; {said}"
 
-    def surface(self, **given: Any) -> "Figure":
-        """Maps on a cortical surface; see :func:`~vislens_interp.brain.maps.surface.surface_figure`."""
-        from vislens_interp.brain.maps.surface import surface_figure
+    def known_axes(self, names: Sequence[str]) -> list[str]:
+        """These axes; KeyError with near names for an unknown one."""
+        for name in names:
+            if name not in self.axes:
+                raise KeyError(f"axis {name!r} is not in this map. {closest(name, self.axes, cutoff=0.4)}")
+        return list(names)
 
-        return surface_figure(self, **given)
-
-    def topography(self, info: Any, **given: Any) -> "Figure":
-        """Maps over the head; see :func:`~vislens_interp.brain.maps.sensors.topography_figure`."""
-        from vislens_interp.brain.maps.sensors import topography_figure
-
-        return topography_figure(self, info, **given)
-
-    def time_course(self, **given: Any) -> "Figure":
-        """Scores over time; see :func:`~vislens_interp.brain.maps.sensors.time_course_figure`."""
-        from vislens_interp.brain.maps.sensors import time_course_figure
-
-        return time_course_figure(self, **given)
+    surface = surface_figure
+    topography = topography_figure
+    time_course = time_course_figure
 
     def table(self) -> str:
         """CSV: a row for each place with its scores, what it prefers, its evidence and whether that is weak."""
@@ -92,7 +92,7 @@ class PreferenceMap:
         ]
         return csv_text(columns, rows, digits=6)
 
-    def save(self, folder: str | os.PathLike[str], figures: Mapping[str, "Figure"] | None = None) -> Path:
+    def save(self, folder: PathLike, figures: Mapping[str, "Figure"] | None = None) -> Path:
         """Write ``preferences.csv`` and figures by their names as PNG into a new folder, whole or not at all."""
 
         def fill(temporary: Path) -> None:
@@ -104,11 +104,11 @@ class PreferenceMap:
 
 
 def preference_map(
-    scores: Any,
+    scores: Scores,
     *,
     axes: Sequence[str] | None = None,
     places: Sequence[str] | None = None,
-    evidence: Any = None,
+    evidence: ArrayLike | Mapping[str, float] | None = None,
     threshold: float = 0.2,
     unit: str = "score",
     evidence_unit: str = "evidence",
@@ -133,44 +133,33 @@ def preference_map(
     """
     if isinstance(scores, (str, os.PathLike)):
         scores = _read_csv(Path(scores))
+    elif is_frame(scores):
+        scores = scores.to_dict("index")
     if isinstance(scores, Mapping):
         places, axes, values, kept = _of_mapping(scores)
         evidence = kept if evidence is None else evidence
-    elif hasattr(scores, "columns") and hasattr(scores, "to_numpy"):
-        return preference_map(
-            {str(place): dict(zip(map(str, scores.columns), row, strict=True)) for place, row in
-             zip(scores.index, scores.to_numpy(), strict=True)},
-            evidence=evidence, threshold=threshold, unit=unit, evidence_unit=evidence_unit,
-        )  # fmt: skip
     else:
         values = np.asarray(scores, dtype=np.float64)
     if axes is None or places is None:
         raise TypeError("axes or places is None for scores in an array; expected names of both. Pass them.")
-    names = {"places": [str(name) for name in places], "axes": [str(name) for name in axes]}
-    for what, listed in names.items():
+    places, axes = [str(name) for name in places], [str(name) for name in axes]
+    for what, listed in (("places", places), ("axes", axes)):
         if len(set(listed)) < len(listed) or not listed:
             raise ValueError(
                 f"{what} holds {len(listed)} names, {len(set(listed))} of them different; expected each once."
             )
-    if values.shape != (len(names["places"]), len(names["axes"])):
+    if values.shape != (len(places), len(axes)):
         raise ValueError(
-            f"scores has shape {values.shape} for {len(names['places'])} places and {len(names['axes'])} axes; "
+            f"scores has shape {values.shape} for {len(places)} places and {len(axes)} axes; "
             "expected a row for each place and a column for each axis."
         )
     if np.isinf(values).any():
         raise ValueError("scores holds infinite values; expected numbers, with NaN where there is none. Mend them.")
-    return PreferenceMap(
-        tuple(names["places"]),
-        tuple(names["axes"]),
-        values,
-        _evidence(evidence, names["places"]),
-        threshold,
-        unit,
-        evidence_unit,
-    )
+    supported = _evidence(evidence, places)
+    return PreferenceMap(tuple(places), tuple(axes), values, supported, threshold, unit, evidence_unit)
 
 
-def _evidence(evidence: Any, places: list[str]) -> np.ndarray | None:
+def _evidence(evidence: ArrayLike | Mapping[str, float] | None, places: list[str]) -> np.ndarray | None:
     if evidence is None:
         return None
     if isinstance(evidence, Mapping):
@@ -187,7 +176,9 @@ def _evidence(evidence: Any, places: list[str]) -> np.ndarray | None:
     return values
 
 
-def _of_mapping(scores: Mapping[Any, Any]) -> tuple[list[str], list[str], np.ndarray, dict[str, float] | None]:
+def _of_mapping(
+    scores: Mapping[str, Mapping[str, Cell]],
+) -> tuple[list[str], list[str], np.ndarray, dict[str, float] | None]:
     """Places, axes, (P, A) and the evidence that a table holds."""
     axes = list(dict.fromkeys(str(axis) for row in scores.values() for axis in row))
     has_evidence = EVIDENCE in axes
@@ -197,7 +188,7 @@ def _of_mapping(scores: Mapping[Any, Any]) -> tuple[list[str], list[str], np.nda
     return [str(place) for place in scores], axes, values, kept if has_evidence else None
 
 
-def _number(value: Any, place: Any, axis: str) -> float:
+def _number(value: Cell, place: str, axis: str) -> float:
     if value is None or value == "":
         return float("nan")
     try:

@@ -2,23 +2,26 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.maps.preference import PreferenceMap
 from vislens_interp.brain.maps.surface import COLOURS, NOTHING, WEAK
 from vislens_interp.brain.readers.trials import refuse_without
 from vislens_interp.frames import figure_class
 from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
+    import mne
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from vislens_interp.brain.maps.preference import PreferenceMap
 
 _TIME = re.compile(r"(?P<sensor>.+) (?P<time>-?\d+\.\d+) s")
 
 
-def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | None = None) -> "Figure":
+def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequence[str] | None = None) -> "Figure":
     """Scores over the head, a row for each window: one map an axis, which axis each sensor prefers, and the evidence.
 
     Sensors with weak evidence have no dot on the maps of scores; in the last but one column they are grey.
@@ -34,18 +37,16 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
     """
     refuse_without("mne", "mne", "PreferenceMap.topography")
     import mne
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
-    chosen = list(found.axes if axes is None else axes)
-    for name in chosen:
-        if name not in found.axes:
-            raise KeyError(f"axis {name!r} is not in this map. {closest(name, found.axes, cutoff=0.4)}")
+    chosen = found.known_axes(found.axes if axes is None else axes)
     windows = _by_window(found, info.ch_names)
     columns = len(chosen) + 1 + (found.evidence is not None)
     figure = figure_class()(figsize=(2.1 * columns + 0.6, 2.3 * len(windows) + 0.9), layout="constrained")
     cells = figure.subplots(len(windows), columns, squeeze=False)
     limit = float(np.nanmax(np.abs(found.scores)))
-    image: Any = None
     for line, (window, sensors) in zip(cells, windows.items(), strict=True):
         names, rows = list(sensors), np.array(list(sensors.values()))
         part = mne.pick_info(info, [info.ch_names.index(name) for name in names])
@@ -54,7 +55,7 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
         strong = ~found.weak[rows]
         for axis, name in zip(line, chosen, strict=False):
             values = found.scores[rows, found.axes.index(name)]
-            image, _ = mne.viz.plot_topomap(
+            mne.viz.plot_topomap(
                 np.nan_to_num(values), part, axes=axis, show=False, cmap="RdBu_r", vlim=(-limit, limit), sensors=False,
                 contours=0, mask=strong, mask_params={"marker": "o", "markersize": 3, "markerfacecolor": "k"},
             )  # fmt: skip
@@ -67,9 +68,11 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
             )  # fmt: skip
             line[-1].set_title(found.evidence_unit, fontsize=8)
             figure.colorbar(evidence, ax=line[-1], shrink=0.5).ax.tick_params(labelsize=6)
-    figure.colorbar(image, ax=list(cells[:, : len(chosen)].flat), shrink=0.5, label=found.unit, location="left")
-    shown = [("nothing", NOTHING), *([("weak evidence", WEAK)] if found.evidence is not None else [])]
-    shown = [*zip(found.axes, COLOURS, strict=False), *shown]
+    scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
+    figure.colorbar(scale, ax=list(cells[:, : len(chosen)].flat), shrink=0.5, label=found.unit, location="left")
+    shown = [*zip(found.axes, COLOURS, strict=False), ("nothing", NOTHING)]
+    if found.evidence is not None:
+        shown.append(("weak evidence", WEAK))
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, markeredgecolor="k", label=name)
         for name, colour in shown
@@ -78,7 +81,7 @@ def topography_figure(found: PreferenceMap, info: Any, *, axes: Sequence[str] | 
     return figure
 
 
-def time_course_figure(found: PreferenceMap, *, sensors: Sequence[str] | None = None) -> "Figure":
+def time_course_figure(found: "PreferenceMap", *, sensors: Sequence[str] | None = None) -> "Figure":
     """Scores of sensors over time, one panel a sensor, weak evidence grey below.
 
     Args:
@@ -124,7 +127,7 @@ def time_course_figure(found: PreferenceMap, *, sensors: Sequence[str] | None = 
     return figure
 
 
-def _preferred(axis: Any, found: PreferenceMap, part: Any, rows: np.ndarray) -> None:
+def _preferred(axis: "Axes", found: "PreferenceMap", part: "mne.Info", rows: np.ndarray) -> None:
     """A dot for each sensor in the colour of what it prefers."""
     import mne
 
@@ -133,7 +136,8 @@ def _preferred(axis: Any, found: PreferenceMap, part: Any, rows: np.ndarray) -> 
         np.zeros(len(rows)), part, axes=axis, show=False, cmap="Greys", contours=0, sensors=False, vlim=(0, 1),
         mask=np.ones(len(rows), bool),
     )  # fmt: skip
-    points = next(line.get_xydata() for line in reversed(axis.lines) if len(line.get_xydata()) == len(rows))
+    lines = (np.asarray(line.get_xydata()) for line in reversed(axis.lines))
+    points = next(points for points in lines if len(points) == len(rows))
     colours = [
         WEAK if weak else COLOURS[number] if number >= 0 else NOTHING
         for number, weak in zip(found.preferred[rows], found.weak[rows], strict=True)
@@ -142,7 +146,7 @@ def _preferred(axis: Any, found: PreferenceMap, part: Any, rows: np.ndarray) -> 
     axis.set_title("preferred", fontsize=8)
 
 
-def _by_window(found: PreferenceMap, channels: Sequence[str]) -> dict[str, dict[str, int]]:
+def _by_window(found: "PreferenceMap", channels: Sequence[str]) -> dict[str, dict[str, int]]:
     """The row of each sensor, by window; the empty name where places are sensors alone."""
     windows: dict[str, dict[str, int]] = {}
     for row, place in enumerate(found.places):

@@ -1,46 +1,51 @@
 """A BIDS dataset with preprocessed runs: a beta for each trial, by nilearn's general linear model."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.readers.events import read_events
-from vislens_interp.brain.readers.nifti import fitted_masker, open_image, read_volumes
+from vislens_interp.brain.readers.nifti import Masker, Regions, fitted_masker, open_image, read_volumes
 from vislens_interp.brain.readers.trials import (
-    NO_PICTURE,
     Recording,
     Session,
-    check_targets_count,
     gather,
+    name_targets,
+    names_picture,
     pair_by_name,
+    read_events,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from nibabel.spatialimages import SpatialImage
 
 ENTITIES = ("ses", "run", "acq", "dir")
 """What tells a subject's runs of one task apart, by which volumes, events and confounds are paired."""
 
 
 def read_bids(
-    folder: str | os.PathLike[str],
+    folder: PathLike,
     task: str,
-    regions: Any,
+    regions: Regions,
     *,
     space: str,
     events: str = "stim_file",
     subject: str = "01",
-    images: Any = None,
+    images: NamedPictures | None = None,
     derivatives: str = "derivatives",
     hrf_model: str = "spm",
     confounds: str | None = None,
     targets: Sequence[str] | None = None,
     standard: str = "none",
     size: int | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Recording:
     """Responses of regions to pictures: each trial a regressor of its own in its run's general linear model.
 
@@ -75,10 +80,10 @@ def read_bids(
     root = Path(folder)
     runs = _runs(root, root / derivatives, subject, task, space)
     masker, found = fitted_masker(regions)
-    labels: list[Any] = []
+    labels: list[str] = []
     sessions: list[Session] = []
     for bold, table in runs:
-        rows, _ = read_events(table, events)
+        rows, _ = read_events(table, events, "events")
         names, betas = _betas(bold, rows, events, masker, root, hrf_model, confounds)
         labels += names
         sessions.append(Session(len(betas), lambda start, stop, betas=betas: betas[start:stop]))
@@ -88,13 +93,12 @@ def read_bids(
             raise FileNotFoundError(f"{str(images)!r}: no such folder; expected the dataset's pictures. Pass images=.")
     paired = pair_by_name(labels, images, source=f"column {events!r} of *_events.tsv", size=size)
     width = sessions[0].read(0, 1).shape[1]
-    named = check_targets_count(targets, found or [f"region {place + 1}" for place in range(width)], "regions")
+    named = name_targets(targets, found or [f"region {place + 1}" for place in range(width)], "regions")
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
-    text = f"{paired.text}; {len(runs)} runs, {hrf_model} response, " + (
-        f"confounds {confounds!r}" if confounds else "no confounds"
-    )
+    taken = f"confounds {confounds!r}" if confounds else "no confounds"
     units = "percent signal change" + (", z-scored within runs" if standard == "session" else "")
-    return Recording(paired.images, responses, named, f"sub-{subject}", units, paired.names, text)
+    remark = f"; {len(runs)} runs, {hrf_model} response, {taken}"
+    return paired.recording(responses, named, f"sub-{subject}", units, remark)
 
 
 def _runs(root: Path, derivatives: Path, subject: str, task: str, space: str) -> list[tuple[Path, Path]]:
@@ -139,7 +143,7 @@ def _runs(root: Path, derivatives: Path, subject: str, task: str, space: str) ->
 
 
 def _betas(
-    bold: Path, rows: Any, column: str, masker: Any, root: Path, hrf_model: str, confounds: str | None
+    bold: Path, rows: "pd.DataFrame", column: str, masker: Masker, root: Path, hrf_model: str, confounds: str | None
 ) -> tuple[list[str], np.ndarray]:
     """Names of pictures, one for each trial with one, and (trials, K) betas of a run."""
     from nilearn.glm.first_level import make_first_level_design_matrix, mean_scaling, run_glm
@@ -150,7 +154,7 @@ def _betas(
             raise KeyError(f"events of {bold.name} have no column {needed!r}; expected onset and duration in seconds.")
     image = open_image(bold, "bold")
     signal = read_volumes(masker, image)(0, image.shape[3])
-    kept = [str(label).strip().lower() not in NO_PICTURE for label in rows[column]]
+    kept = [names_picture(label) for label in rows[column]]
     types = [f"trial_{place:05d}" if there else "other" for place, there in enumerate(kept)]
     if "trial_type" in rows.columns:
         types = [
@@ -177,7 +181,7 @@ def _betas(
     return [str(label) for label, there in zip(rows[column], kept, strict=True) if there], betas[places]
 
 
-def _repetition_time(bold: Path, image: Any, root: Path) -> float:
+def _repetition_time(bold: Path, image: "SpatialImage", root: Path) -> float:
     """Seconds from one volume to the next: of the sidecar beside the run, or of its header."""
     sidecar = bold.with_name(bold.name.split(".")[0] + ".json")
     if sidecar.is_file():

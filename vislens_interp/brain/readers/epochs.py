@@ -2,21 +2,27 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vislens_interp.brain.readers.trials import (
-    CHUNK_BYTES,
     Recording,
     Session,
     gather,
+    in_parts,
     one_line,
     pair_by_name,
+    read_frame,
     refuse_without,
 )
-from vislens_interp.brain.windows import Window, refuse_cut_windows, window_masks
+from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.brain.windows import Window, window_masks
+from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
+
+if TYPE_CHECKING:
+    import mne
 
 SHOWN_UNITS = {"eeg": "uV", "seeg": "uV", "ecog": "uV", "dbs": "uV", "eog": "uV", "mag": "fT", "grad": "fT/cm"}
 """What MNE is asked to convert to; it stores V, T and T/m."""
@@ -25,8 +31,8 @@ AS_SAID = {"uV": "µV"}
 
 
 def read_epochs(
-    epochs: Any,
-    images: Any,
+    epochs: "mne.BaseEpochs | PathLike",
+    images: NamedPictures,
     *,
     windows: Window | Sequence[Window],
     image_column: str | None = None,
@@ -35,7 +41,7 @@ def read_epochs(
     subject: str | None = None,
     size: int | None = None,
     names: Sequence[str] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Recording:
     """Responses of sensors to pictures: means of epochs over time windows, or single time points.
 
@@ -74,37 +80,30 @@ def read_epochs(
     labels, source = _labels(epochs, image_column)
     paired = pair_by_name(labels, images, source=source, size=size, names=names)
     times = np.asarray(epochs.times)
-    if windows != "times":
-        refuse_cut_windows(windows, times)
-    masks, several = window_masks(windows, times)
+    masks, several = window_masks(windows, times, whole=True)
     channels, kinds = _channels(epochs, picks)
+    picked = np.array(channels)
     wanted = {kind: SHOWN_UNITS[kind] for kind in kinds if kind in SHOWN_UNITS} if units is None else {}
 
     def read(start: int, stop: int) -> np.ndarray:
-        data = epochs.get_data(picks=channels, item=slice(start, stop), units=wanted or None, copy=False, verbose=False)
+        data = epochs.get_data(picked, slice(start, stop), wanted or None, copy=False, verbose=False)
         return np.stack([data[..., mask].mean(-1) for mask in masks.values()], -1).reshape(stop - start, -1)
 
     targets = [f"{name} {label}" if several else name for name in channels for label in masks]
-    # Every time point of an epoch is read for a few targets, so that epochs are parted here.
-    step = max(1, CHUNK_BYTES // (8 * len(channels) * len(times)))
-    parts = [
-        Session(min(step, len(epochs) - start), lambda a, b, start=start: read(start + a, start + b))
-        for start in range(0, len(epochs), step)
-    ]
-    responses = gather(parts, paired, len(targets), cache=cache)
+    # Every time point of an epoch is read for a few targets.
+    session = Session(len(epochs), in_parts(read, len(channels) * len(times)))
+    responses = gather([session], paired, len(targets), cache=cache)
     said = units or ", ".join(
         AS_SAID.get(unit, unit) + (f" ({kind})" if len(kinds) > 1 else "") for kind, unit in wanted.items()
     )
-    text = paired.text + _what_was_left_out(epochs, channels)
+    remark = _what_was_left_out(epochs, channels)
     if wanted:
-        text += f"; converted from {', '.join(STORED[unit] for unit in dict.fromkeys(wanted.values()))}"
-    info = epochs.info["subject_info"] or {}
-    return Recording(
-        paired.images, responses, targets, subject or info.get("his_id"), said or "as stored", paired.names, text
-    )
+        remark += f"; converted from {', '.join(STORED[unit] for unit in dict.fromkeys(wanted.values()))}"
+    whose = subject or (epochs.info["subject_info"] or {}).get("his_id")
+    return paired.recording(responses, targets, whose, said or "as stored", remark)
 
 
-def _opened(epochs: Any) -> Any:
+def _opened(epochs: "mne.BaseEpochs | PathLike") -> "mne.BaseEpochs":
     import mne
 
     if isinstance(epochs, (str, os.PathLike)):
@@ -132,7 +131,7 @@ def _opened(epochs: Any) -> Any:
     return epochs
 
 
-def _labels(epochs: Any, column: str | None) -> tuple[list[Any], str]:
+def _labels(epochs: "mne.BaseEpochs", column: str | None) -> tuple[list[object], str]:
     """The name that each epoch gives of its picture, and where it comes from."""
     if column is None:
         by_code = {code: name for name, code in epochs.event_id.items()}
@@ -142,15 +141,11 @@ def _labels(epochs: Any, column: str | None) -> tuple[list[Any], str]:
             f"image_column={column!r}, but epochs have no metadata; expected a table with that column. Set "
             "epochs.metadata, or pass image_column=None and images as a mapping from event names to files."
         )
-    if column not in epochs.metadata.columns:
-        raise KeyError(
-            f"image_column={column!r} is not in epochs.metadata. "
-            f"{closest(column, [str(name) for name in epochs.metadata.columns], cutoff=0.4)}"
-        )
-    return list(epochs.metadata[column]), f"column {column!r} of epochs.metadata"
+    table, called = read_frame(epochs.metadata, column, argument="epochs.metadata", column_argument="image_column")
+    return list(table[column]), f"column {column!r} of {called}"
 
 
-def _channels(epochs: Any, picks: str | Sequence[str]) -> tuple[list[str], list[str]]:
+def _channels(epochs: "mne.BaseEpochs", picks: str | Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of the channels, and the kinds among them."""
     import mne
 
@@ -179,7 +174,7 @@ def _channels(epochs: Any, picks: str | Sequence[str]) -> tuple[list[str], list[
     return list(chosen), list(dict.fromkeys(kinds[name] for name in chosen))
 
 
-def _what_was_left_out(epochs: Any, channels: list[str]) -> str:
+def _what_was_left_out(epochs: "mne.BaseEpochs", channels: list[str]) -> str:
     dropped = sum(bool(reasons) and tuple(reasons) != ("IGNORED",) for reasons in epochs.drop_log)
     bads = [name for name in epochs.info["bads"] if name not in channels]
     text = f"; {dropped} epochs were dropped" if dropped else ""

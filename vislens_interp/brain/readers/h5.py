@@ -1,29 +1,36 @@
 """Single-trial betas in HDF5 files, as NSD (a file a session) and GLMsingle write them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike
 
-from vislens_interp.brain.readers.events import several, trial_labels
 from vislens_interp.brain.readers.trials import (
-    CHUNK_BYTES,
     Recording,
     Session,
-    check_targets_count,
+    Table,
+    chunks,
     gather,
+    in_parts,
+    moments,
+    name_targets,
     one_line,
     pair_by_name,
+    pair_events,
     refuse_without,
 )
-from vislens_interp.brain.regions import region_means, region_weights
-from vislens_interp.brain.responses import by_image
+from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word, closest
 
+if TYPE_CHECKING:
+    import h5py
+
+Masks: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
+"""Truth values or region numbers, or truth values by region."""
 TRIAL_AXIS = {"betas": 0, "modelmd": 0, "betasmd": -1}
 """Where trials are: NSD's session files, GLMsingle from MATLAB (which turns axes round) and from Python."""
 NSD_SCALE = 300
@@ -32,21 +39,21 @@ NSD_TRIALS = 750
 
 
 def read_h5(
-    files: Any,
-    events: Any,
-    images: Any,
+    files: PathLike | Sequence[PathLike],
+    events: Sequence[str] | Table | Sequence[Table],
+    images: NamedPictures,
     *,
-    regions: Any = None,
+    regions: Masks | None = None,
     dataset: str | None = None,
     trial_axis: int | None = None,
     image_column: str = "stim_file",
     targets: Sequence[str] | Mapping[int, str] | None = None,
-    standard: str = "session",
+    standard: Literal["session", "none"] = "session",
     units: str | None = None,
     subject: str | None = None,
     size: int | None = None,
     names: Sequence[str] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Recording:
     """Responses of regions or voxels to pictures, from betas that stay on the disk while they are read.
 
@@ -66,14 +73,14 @@ def read_h5(
             for NSD; ``"none"`` leaves values.
         units, subject: What a value is measured in (None says what was done), and whose it is.
         size, names: Side in pixels of pictures in files; names of pictures in memory.
-        cache: A file ``.npy`` that holds the responses of voxels on the disk.
+        cache: A file ``.npy`` that holds the responses on the disk.
 
     Raises:
         ImportError: h5py is not installed.
         FileNotFoundError, KeyError, TypeError, ValueError: A file, its dataset or a picture is missing or cannot be
             read, or counts and shapes differ.
 
-    >>> import tempfile, h5py
+    >>> import tempfile, h5py, torch
     >>> from vislens_interp.brain import BrainDataset
     >>> path = Path(tempfile.mkdtemp()) / "betas_session01.hdf5"
     >>> with h5py.File(path, "w") as file:
@@ -87,41 +94,39 @@ def read_h5(
     refuse_without("h5py", "brain", "from_h5")
     check_word("standard", standard, ("session", "none"))
     with ExitStack() as stack:
-        stored = [_opened(one, dataset, trial_axis, stack) for one in several(files)]
+        paths = [files] if isinstance(files, str) or not isinstance(files, Sequence) else files
+        stored = [_opened(path, dataset, trial_axis, stack) for path in paths]
         shapes = {one.space for one in stored}
         if len(shapes) > 1:
             raise ValueError(f"files hold trials of the shapes {sorted(shapes)}; expected one. Read them apart.")
         counts = [one.count for one in stored]
-        labels, source = _labels(events, image_column, counts)
-        paired = pair_by_name(labels, images, source=source, size=size, names=names)
-        masks, inside, found = _selected(regions, targets, stored[0].space)
-        whole = any(one.whole_numbers for one in stored)
-        if masks is None:
-            named = check_targets_count(None if isinstance(targets, Mapping) else targets, found, "voxels")
-            sessions = [
-                Session(one.count, lambda a, b, one=one: one.columns(a, b, inside) / (NSD_SCALE if whole else 1))
-                for one in stored
-            ]
-            responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
+        if not _are_names(events):
+            paired = pair_events(events, image_column, counts, "files", images, size=size, names=names)
+        elif len(events) != sum(counts):
+            raise ValueError(
+                f"events holds {len(events)} names for {sum(counts)} trials in {len(counts)} files of {counts}; "
+                "expected one for each trial."
+            )
         else:
-            named = check_targets_count(None if isinstance(targets, Mapping) else targets, found, "regions")
-            session = np.repeat(np.arange(len(counts)), counts)[:, None] if standard == "session" else None
-            weights = region_weights(found, {"": masks}, "regions")
-            trials = region_means({"": _Joined(stored)}, weights, found, session, standard)[:, 0]  # type: ignore[dict-item]
-            trials = trials / (NSD_SCALE if whole and standard == "none" else 1)
-            responses = by_image(torch.from_numpy(trials[paired.kept]).float(), paired.shown, len(paired.names))
-    text = f"{paired.text}; trials in the order of {', '.join(one.name for one in stored[:3])}" + (
-        f" and {len(stored) - 3} more files" if len(stored) > 3 else ""
-    )
+            paired = pair_by_name(events, images, source="the names in events", size=size, names=names)
+        whole, scored = any(one.whole_numbers for one in stored), standard == "session"
+        scale = NSD_SCALE if whole and not scored else 1
+        masks, inside, found = _selected(regions, targets, stored[0].space)
+        named = name_targets(targets, found, "regions" if masks else "voxels")
+        sessions = [one.session(inside, scale) for one in stored]
+        if masks:
+            sessions, standard = _averaged(sessions, masks, inside, scored), "none"
+        responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
+    text = f"; trials in the order of {', '.join(one.name for one in stored[:3])}"
+    if len(stored) > 3:
+        text += f" and {len(stored) - 3} more files"
     if whole:
         text += f"; whole numbers divided by {NSD_SCALE}, as NSD stores percent signal change"
-    said = units or ("z-scored beta" if standard == "session" else "percent signal change" if whole else "beta")
-    return Recording(paired.images, responses, named, subject, said, paired.names, text)
+    said = units or ("z-scored beta" if scored else "percent signal change" if whole else "beta")
+    return paired.recording(responses, named, subject, said, text)
 
 
-def nsd_names(
-    design: str | os.PathLike[str], subject: int, sessions: Sequence[int], form: str = "nsd-{:05d}"
-) -> list[str]:
+def nsd_names(design: PathLike, subject: int, sessions: Sequence[int], form: str = "nsd-{:05d}") -> list[str]:
     """Names of the pictures in NSD's trials, in their order.
 
     Args:
@@ -158,47 +163,52 @@ def nsd_names(
 
 
 class _Stored:
-    """One file's trials: ``read(start, stop)`` gives (n, V) of them, the shape of a trial flattened."""
+    """One file's trials."""
 
-    def __init__(self, data: Any, axis: int, name: str) -> None:
+    def __init__(self, data: "h5py.Dataset", axis: int, name: str) -> None:
         self.data, self.last, self.name = data, axis == data.ndim - 1, name
         self.count = int(data.shape[axis])
         self.space = tuple(data.shape[:-1] if self.last else data.shape[1:])
         self.whole_numbers = data.dtype.kind in "iu"
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        values = np.moveaxis(self.data[..., start:stop], -1, 0) if self.last else self.data[start:stop]
-        return values.reshape(len(values), -1)
+    def session(self, inside: np.ndarray, scale: float) -> Session:
+        """Voxels ``inside`` of the flattened trials, divided by ``scale``; all are read, a few trials at a time."""
 
-    def columns(self, start: int, stop: int, inside: np.ndarray) -> np.ndarray:
-        """Some of the voxels (n, len(inside)); the others are in memory for a few trials at a time."""
-        step = max(1, CHUNK_BYTES // (8 * int(np.prod(self.space))))
-        return np.concatenate([self.read(one, min(one + step, stop))[:, inside] for one in range(start, stop, step)])
+        def read(start: int, stop: int) -> np.ndarray:
+            values = np.moveaxis(self.data[..., start:stop], -1, 0) if self.last else self.data[start:stop]
+            return values.reshape(len(values), -1)[:, inside] / scale
 
-
-class _Joined:
-    """Trials of several files as one array (T, V) that is read by slices of rows."""
-
-    ndim = 2
-
-    def __init__(self, stored: list[_Stored]) -> None:
-        self.stored = stored
-        self.shape = (sum(one.count for one in stored), int(np.prod(stored[0].space)))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        parts, first = [], 0
-        for one in self.stored:
-            start, stop = max(rows.start - first, 0), min(rows.stop - first, one.count)
-            if start < stop:
-                parts.append(one.read(start, stop))
-            first += one.count
-        return np.concatenate(parts)
+        return Session(self.count, in_parts(read, int(np.prod(self.space))))
 
 
-def _opened(file: Any, dataset: str | None, axis: int | None, stack: ExitStack) -> _Stored:
+def _averaged(sessions: list[Session], masks: dict[str, np.ndarray], inside: np.ndarray, scored: bool) -> list[Session]:
+    """Means over regions of the voxels ``inside`` that are never missing in a trial, each standardised if wanted."""
+    gaps = np.zeros(len(inside), bool)
+    for session in sessions:
+        for _, values in chunks(session, len(inside)):
+            missing = np.isnan(values)
+            gaps |= missing[~missing.all(1)].any(0)
+    weights = np.stack([mask[inside] & ~gaps for mask in masks.values()], 1).astype(float)
+    voxels = weights.sum(0)
+    if lost := [name for name, count in zip(masks, voxels, strict=True) if count == 0]:
+        raise ValueError(
+            f"ROI {lost[0]!r}: every vertex has missing values in recorded trials; expected at least one without. "
+            "Restore a copy of the files, or leave the region out."
+        )
+
+    def averaged(session: Session) -> Session:
+        mean, scale = moments(session) if scored else (0.0, 1.0)
+
+        def read(start: int, stop: int) -> np.ndarray:
+            values = (session.read(start, stop) - mean) / scale
+            return np.where(np.isnan(values).all(1, keepdims=True), np.nan, np.nan_to_num(values) @ (weights / voxels))
+
+        return Session(session.count, in_parts(read, len(inside)))
+
+    return [averaged(session) for session in sessions]
+
+
+def _opened(file: PathLike, dataset: str | None, axis: int | None, stack: ExitStack) -> _Stored:
     import h5py
 
     path = Path(file)
@@ -213,17 +223,16 @@ def _opened(file: Any, dataset: str | None, axis: int | None, stack: ExitStack) 
         raise ValueError(
             f"files: {str(path)!r} cannot be read by h5py ({one_line(error)}); expected an HDF5 file. Restore a copy."
         ) from error
-    known = [str(name) for name in opened if isinstance(opened[name], h5py.Dataset)]
-    name = dataset or next((one for one in TRIAL_AXIS if one in known), None)
+    known = {str(name): data for name, data in opened.items() if isinstance(data, h5py.Dataset)}
+    name = dataset or next((one for one in TRIAL_AXIS if one in known), " or ".join(TRIAL_AXIS))
     if name not in known:
-        wanted = name or " or ".join(TRIAL_AXIS)
-        raise KeyError(f"dataset {wanted!r} is not in {path.name}. {closest(wanted, known, cutoff=0.4)} Pass dataset=.")
-    data: Any = opened[name]
+        raise KeyError(f"dataset {name!r} is not in {path.name}. {closest(name, known, cutoff=0.4)} Pass dataset=.")
+    data = known[name]
     if data.ndim < 2 or data.dtype.kind not in "fiu":
         raise ValueError(
             f"{path.name}: {name} has shape {data.shape} and type {data.dtype}; expected numbers of trials and voxels."
         )
-    place = axis if axis is not None else TRIAL_AXIS.get(str(name))
+    place = axis if axis is not None else TRIAL_AXIS.get(name)
     if place not in (0, -1, data.ndim - 1):
         raise ValueError(
             f"trial_axis={place} of {name}, shape {data.shape} in {path.name}; expected 0, or -1 for the last. Pass "
@@ -232,41 +241,34 @@ def _opened(file: Any, dataset: str | None, axis: int | None, stack: ExitStack) 
     return _Stored(data, place % data.ndim, path.name)
 
 
-def _labels(events: Any, column: str, counts: list[int]) -> tuple[list[Any], str]:
-    table = not isinstance(events, Sequence) or isinstance(events, str)
-    if not table and all(isinstance(one, str) for one in events) and not str(events[0]).endswith((".tsv", ".csv")):
-        if len(events) != sum(counts):
-            raise ValueError(
-                f"events holds {len(events)} names for {sum(counts)} trials in {len(counts)} files of {counts}; "
-                "expected one for each trial."
-            )
-        return list(events), "the names in events"
-    return trial_labels(events, column, counts, "files"), f"column {column!r} of events"
+def _are_names(events: Sequence[str] | Table | Sequence[Table]) -> TypeGuard[Sequence[str]]:
+    """Whether these are names of pictures, and neither tables nor files of tables."""
+    if not isinstance(events, Sequence) or isinstance(events, str):
+        return False
+    return all(isinstance(one, str) and not one.endswith((".tsv", ".csv")) for one in events)
 
 
 def _selected(
-    regions: Any, targets: Any, space: tuple[int, ...]
-) -> tuple[dict[str, np.ndarray] | None, np.ndarray, list[str]]:
-    """Masks of regions (or None for voxels), which voxels are taken, and names of the targets."""
+    regions: Masks | None, targets: Sequence[str] | Mapping[int, str] | None, space: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
+    """Flat masks of regions (none for voxels), the voxels that are read, and names of the targets."""
     masks: dict[str, np.ndarray] = {}
     if isinstance(regions, Mapping):
         masks = {str(name): np.asarray(mask).astype(bool) for name, mask in regions.items()}
-    elif regions is not None and np.asarray(regions).dtype != bool:
+    elif regions is not None and (numbers := np.asarray(regions)).dtype != bool:
         called = targets if isinstance(targets, Mapping) else {}
-        numbers = np.asarray(regions)
-        masks = {
-            str(called.get(int(one), f"region {int(one)}")): numbers == one for one in np.unique(numbers) if one > 0
-        }
-    mask = np.ones(space, bool) if regions is None else None if masks else np.asarray(regions)
-    for name, one in masks.items() if mask is None else [("", mask)]:
-        if one.shape != space or not one.any():
+        known = [int(one) for one in np.unique(numbers) if one > 0]
+        masks = {str(called.get(one, f"region {one}")): numbers == one for one in known}
+    voxels = np.ones(space, bool) if regions is None else np.asarray(regions)
+    for name, mask in (masks or {"": voxels}).items():
+        if mask.shape != space or not mask.any():
             which = f"regions[{name!r}]" if name else "regions"
             raise ValueError(
-                f"{which} has shape {one.shape} with {int(one.sum())} voxels inside, and a trial "
+                f"{which} has shape {mask.shape} with {int(mask.sum())} voxels inside, and a trial "
                 f"{space}; expected that shape and at least one voxel. MATLAB's axes come in reverse order."
             )
-    if mask is None:
-        return {name: one.ravel() for name, one in masks.items()}, np.zeros(0, int), list(masks)
-    inside = np.flatnonzero(mask)
+    if masks:
+        flat = {name: mask.ravel() for name, mask in masks.items()}
+        return flat, np.flatnonzero(np.any(list(flat.values()), 0)), list(masks)
     kind = "vertex" if len(space) == 1 else "voxel"
-    return None, inside, [f"{kind} {' '.join(map(str, place))}" for place in np.argwhere(mask)]
+    return {}, np.flatnonzero(voxels), [f"{kind} {' '.join(map(str, place))}" for place in np.argwhere(voxels)]

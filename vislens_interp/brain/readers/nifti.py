@@ -2,32 +2,51 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, Union, runtime_checkable
 
 import numpy as np
 
-from vislens_interp.brain.readers.events import several, trial_labels
 from vislens_interp.brain.readers.trials import (
-    CHUNK_BYTES,
     Recording,
     Session,
-    check_targets_count,
+    Table,
     gather,
+    in_parts,
+    name_targets,
     one_line,
-    pair_by_name,
+    pair_events,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
+    from sklearn.utils import Bunch
 
 STANDARDISING = ("standardize", "detrend", "low_pass", "high_pass")
 """What a masker would do over the volumes of one call, which are a few at a time."""
 
 
+@runtime_checkable
+class Masker(Protocol):
+    """What is asked of nilearn's maskers."""
+
+    def fit(self) -> Self: ...
+
+    def transform(self, imgs: "SpatialImage") -> np.ndarray: ...
+
+
+Regions: TypeAlias = Union[Masker, PathLike, "SpatialImage", "Bunch"]
+"""A masker, an image of region numbers or its file, or an atlas as nilearn fetches it."""
+
+
 def read_nifti(
-    betas: Any,
-    regions: Any,
-    events: Any,
-    images: Any,
+    betas: "SpatialImage | PathLike | Sequence[SpatialImage | PathLike]",
+    regions: Regions,
+    events: Table | Sequence[Table],
+    images: NamedPictures,
     *,
     image_column: str = "stim_file",
     targets: Sequence[str] | Mapping[int, str] | None = None,
@@ -36,7 +55,7 @@ def read_nifti(
     subject: str | None = None,
     size: int | None = None,
     names: Sequence[str] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Recording:
     """Responses of regions or voxels to pictures: one volume for each trial.
 
@@ -63,70 +82,68 @@ def read_nifti(
     """
     refuse_without("nilearn", "brain", "from_nifti")
     check_word("standard", standard, ("session", "none"))
-    volumes = [open_image(one, "betas") for one in several(betas)]
-    labels = trial_labels(events, image_column, [image.shape[3] for image in volumes], "betas")
-    paired = pair_by_name(labels, images, source=f"column {image_column!r} of events", size=size, names=names)
+    recordings = [betas] if isinstance(betas, str) or not isinstance(betas, Sequence) else betas
+    volumes = [open_image(image, "betas") for image in recordings]
+    counts = [image.shape[3] for image in volumes]
+    paired = pair_events(events, image_column, counts, "betas", images, size=size, names=names)
     masker, found = fitted_masker(regions, targets)
-    width = masker_width(masker, volumes[0])
-    named = check_targets_count(None if isinstance(targets, Mapping) else targets, found or width, "regions")
+    if not found:
+        width = masker.transform(volumes[0].slicer[..., :1]).shape[1]
+        found = [f"region {number}" for number in range(1, width + 1)]
+    named = name_targets(targets, found, "regions")
     sessions = [Session(image.shape[3], read_volumes(masker, image)) for image in volumes]
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
-    said = f"{units}, z-scored within sessions" if standard == "session" else units
-    return Recording(paired.images, responses, named, subject, said, paired.names, paired.text)
+    return paired.recording(
+        responses, named, subject, f"{units}, z-scored within sessions" if standard == "session" else units
+    )
 
 
-def fitted_masker(regions: Any, targets: Any = None) -> tuple[Any, list[str]]:
-    """A fitted masker, and the names of what it gives as far as it knows them.
-
-    Raises:
-        TypeError, ValueError: It is neither masker nor atlas, cannot be fitted, or would standardise.
-    """
-    from nilearn.maskers import NiftiLabelsMasker
-
-    if not hasattr(regions, "transform"):
-        image = getattr(regions, "maps", regions)
-        if not isinstance(image, (str, os.PathLike)) and not hasattr(image, "affine"):
-            raise TypeError(
-                f"regions is a {type(regions).__name__}; expected a nilearn masker, an image or a file of region "
-                "numbers, or an atlas that nilearn fetched."
-            )
-        known = getattr(regions, "labels", None)
-        lut = _look_up(targets) if isinstance(targets, Mapping) else None
-        background = [str(name) for name in known] if known is not None else None
-        regions = NiftiLabelsMasker(image, labels=background if lut is None else None, lut=lut, reports=False)
-    doing = [name for name in STANDARDISING if getattr(regions, name, None)]
+def fitted_masker(
+    regions: Regions, targets: Sequence[str] | Mapping[int, str] | None = None
+) -> tuple[Masker, list[str]]:
+    """A fitted masker that only averages, and the names of what it gives as far as it knows them."""
+    masker = regions if isinstance(regions, Masker) else _labels_masker(regions, targets)
+    doing = [name for name in STANDARDISING if getattr(masker, name, None)]
     if doing:
-        said = ", ".join(f"{name}={getattr(regions, name)!r}" for name in doing)
+        said = ", ".join(f"{name}={getattr(masker, name)!r}" for name in doing)
         raise ValueError(
             f"regions is a masker with {said}, which would apply to the few volumes of "
             "each reading; expected one that only averages. Leave it out; "
             "standard='session' standardises."
         )
-    if not hasattr(regions, "n_elements_"):
+    if not hasattr(masker, "n_elements_"):
         try:
-            regions = regions.fit()
+            masker = masker.fit()
         except Exception as error:
             raise ValueError(
-                f"regions: nilearn cannot fit this {type(regions).__name__} ({one_line(error)}); expected "
+                f"regions: nilearn cannot fit this {type(masker).__name__} ({one_line(error)}); expected "
                 "a masker with its mask or label image, or a 3D image of whole numbers."
             ) from error
-    return regions, _names(regions)
+    return masker, _names(masker)
 
 
-def masker_width(masker: Any, image: Any) -> list[str]:
-    """Numbered names of what a masker gives for one volume."""
-    count = masker.transform(image.slicer[..., :1]).shape[1]
-    return [f"region {number}" for number in range(1, count + 1)]
+def _labels_masker(
+    regions: "SpatialImage | Bunch | PathLike", targets: Sequence[str] | Mapping[int, str] | None
+) -> Masker:
+    """A masker that averages in regions of an image or an atlas, which it or ``targets`` names."""
+    from nilearn.maskers import NiftiLabelsMasker
+
+    image = getattr(regions, "maps", regions)
+    if not isinstance(image, (str, os.PathLike)) and not hasattr(image, "affine"):
+        raise TypeError(
+            f"regions is a {type(regions).__name__}; expected a nilearn masker, an image or a file of region "
+            "numbers, or an atlas that nilearn fetched."
+        )
+    if isinstance(targets, Mapping):
+        import pandas as pd
+
+        rows = sorted((int(number), str(name)) for number, name in targets.items() if int(number) != 0)
+        return NiftiLabelsMasker(image, lut=pd.DataFrame(rows, columns=["index", "name"]), reports=False)
+    labels = getattr(regions, "labels", None)
+    return NiftiLabelsMasker(image, labels=None if labels is None else [str(name) for name in labels], reports=False)
 
 
-def _look_up(targets: Mapping[int, str]) -> Any:
-    import pandas as pd
-
-    rows = sorted((int(number), str(name)) for number, name in targets.items() if int(number) != 0)
-    return pd.DataFrame(rows, columns=["index", "name"])
-
-
-def _names(masker: Any) -> list[str]:
+def _names(masker: Masker) -> list[str]:
     names = getattr(masker, "region_names_", None)
     if names:
         return [str(names[key]) for key in sorted(names, key=str if isinstance(next(iter(names)), str) else None)]
@@ -136,47 +153,41 @@ def _names(masker: Any) -> list[str]:
     return []
 
 
-def open_image(betas: Any, name: str) -> Any:
+def open_image(image: "SpatialImage | PathLike", name: str) -> "SpatialImage":
     """A 4D image whose values are still in its file."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import SpatialImage
 
-    if isinstance(betas, (str, os.PathLike)):
-        if not os.path.isfile(betas):
-            raise FileNotFoundError(f"{name}={os.fspath(betas)!r}: no such file; expected a 4D NIfTI file.")
+    opened = image
+    if isinstance(image, (str, os.PathLike)):
+        if not os.path.isfile(image):
+            raise FileNotFoundError(f"{name}={os.fspath(image)!r}: no such file; expected a 4D NIfTI file.")
         try:
-            image = nibabel.load(betas)
+            opened = nibabel.load(image)
         except (ImageFileError, OSError, ValueError, EOFError) as error:
             raise ValueError(
-                f"{name}={os.fspath(betas)!r} cannot be read by nibabel ({one_line(error)}); expected a 4D "
+                f"{name}={os.fspath(image)!r} cannot be read by nibabel ({one_line(error)}); expected a 4D "
                 "NIfTI file. Restore a copy."
             ) from error
-    else:
-        image = betas
-    shape = getattr(image, "shape", None)
-    if shape is None or not hasattr(image, "slicer") or len(shape) != 4:
+    if not isinstance(opened, SpatialImage) or len(opened.shape) != 4:
         raise ValueError(
-            f"{name} is a {type(image).__name__} of shape {shape}; expected a 4D image, a volume for each trial. Join "
-            "single volumes with nilearn.image.concat_imgs."
+            f"{name} is a {type(opened).__name__} of shape {getattr(opened, 'shape', None)}; expected a 4D image, a "
+            "volume for each trial. Join single volumes with nilearn.image.concat_imgs."
         )
-    return image
+    return opened
 
 
-def read_volumes(masker: Any, image: Any) -> Callable[[int, int], np.ndarray]:
+def read_volumes(masker: Masker, image: "SpatialImage") -> Callable[[int, int], np.ndarray]:
     """What gives (stop - start, K) of a masker for the volumes from start to stop, a few in memory at a time."""
-    step = max(1, CHUNK_BYTES // (8 * int(np.prod(image.shape[:3]))))
 
     def read(start: int, stop: int) -> np.ndarray:
         try:
-            parts = [
-                masker.transform(image.slicer[..., first : min(first + step, stop)])
-                for first in range(start, stop, step)
-            ]
+            return np.atleast_2d(masker.transform(image.slicer[..., start:stop]))
         except (OSError, EOFError) as error:
             raise ValueError(
                 f"betas: volumes {start} to {stop} cannot be read ({one_line(error)}); expected a whole "
                 "file. Restore a copy."
             ) from error
-        return np.concatenate([np.atleast_2d(part) for part in parts])
 
-    return read
+    return in_parts(read, int(np.prod(image.shape[:3])))

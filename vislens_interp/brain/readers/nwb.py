@@ -3,17 +3,24 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vislens_interp.brain.readers.trials import Recording, Session, gather, one_line, pair_by_name, refuse_without
+from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
+
+if TYPE_CHECKING:
+    from hdmf.common.table import DynamicTable
+    from pynwb import NWBFile
+    from pynwb.misc import Units
 
 
 def read_nwb(
-    file: Any,
-    images: Any,
+    file: "NWBFile | PathLike",
+    images: NamedPictures,
     *,
     image_column: str,
     window: tuple[float, float] = (0.05, 0.15),
@@ -68,27 +75,25 @@ def read_nwb(
     with ExitStack() as stack:
         nwb = _opened(file, stack)
         shown, called = _presentations(nwb, table, image_column)
-        paired = pair_by_name(
-            list(shown[image_column]), images, source=f"column {image_column!r} of {called}", size=size, names=names
-        )
-        rows, targets = _units(nwb, where, label)
-        onsets = np.asarray(shown["start_time"], float)
+        labels = list(shown[image_column][:])
+        source = f"column {image_column!r} of {called}"
+        paired = pair_by_name(labels, images, source=source, size=size, names=names)
+        units, rows, targets = _units(nwb, where, label)
+        onsets = np.asarray(shown["start_time"][:], float)
         counts = np.empty((len(onsets), len(rows)), np.float32)
         for column, row in enumerate(rows):
-            times = np.sort(np.asarray(nwb.units.get_unit_spike_times(row)))
+            times = np.sort(np.asarray(units["spike_times"][row]))
             counts[:, column] = np.searchsorted(times, onsets + stop) - np.searchsorted(times, onsets + start)
-            if "obs_intervals" in nwb.units.colnames:
-                seen = np.asarray(nwb.units.get_unit_obs_intervals(row)).reshape(-1, 2)
+            if "obs_intervals" in units.colnames:
+                seen = np.asarray(units["obs_intervals"][row]).reshape(-1, 2)
                 whole = ((seen[:, 0] <= onsets[:, None] + start) & (seen[:, 1] >= onsets[:, None] + stop)).any(1)
                 counts[~whole, column] = np.nan
-        who = subject or getattr(nwb.subject, "subject_id", None)
+        whose = subject or getattr(nwb.fields.get("subject"), "subject_id", None)
     responses = gather([Session(len(counts), lambda a, b: counts[a:b])], paired, len(targets))
-    return Recording(
-        paired.images, responses, targets, who, f"spikes in {start:g}-{stop:g} s", paired.names, paired.text
-    )
+    return paired.recording(responses, targets, whose, f"spikes in {start:g}-{stop:g} s")
 
 
-def _opened(file: Any, stack: ExitStack) -> Any:
+def _opened(file: "NWBFile | PathLike", stack: ExitStack) -> "NWBFile":
     from pynwb import NWBHDF5IO, NWBFile
 
     if isinstance(file, NWBFile):
@@ -105,9 +110,9 @@ def _opened(file: Any, stack: ExitStack) -> Any:
         ) from error
 
 
-def _presentations(nwb: Any, table: str | None, column: str) -> tuple[Any, str]:
+def _presentations(nwb: "NWBFile", table: str | None, column: str) -> tuple["DynamicTable", str]:
     """The table of presentations, and its name."""
-    tables = dict(nwb.intervals or {})
+    tables: dict[str, DynamicTable] = dict(nwb.fields.get("intervals") or {})
     if nwb.trials is not None:
         tables.setdefault("trials", nwb.trials)
     if table is not None and table not in tables:
@@ -122,22 +127,22 @@ def _presentations(nwb: Any, table: str | None, column: str) -> tuple[Any, str]:
     shown = tables[chosen[0]]
     if column not in shown.colnames:
         raise KeyError(f"image_column={column!r} is not in {chosen[0]}. {closest(column, shown.colnames, cutoff=0.4)}")
-    return {name: shown[name][:] for name in ("start_time", column)}, chosen[0]
+    return shown, chosen[0]
 
 
-def _units(nwb: Any, where: str | None, label: str | None) -> tuple[list[int], list[str]]:
-    """Rows of the wanted units, and their names."""
-    if nwb.units is None or len(nwb.units) == 0 or "spike_times" not in nwb.units.colnames:
+def _units(nwb: "NWBFile", where: str | None, label: str | None) -> tuple["Units", list[int], list[str]]:
+    """The table of units, rows of the wanted ones, and their names."""
+    import pandas as pd
+
+    units = nwb.units
+    if units is None or len(units) == 0 or "spike_times" not in units.colnames:
         raise ValueError(
             "file holds no units with spike times; expected sorted spikes. Sort raw voltages first (spikeinterface)."
         )
-    numbers = [int(number) for number in nwb.units.id[:]]
-    rows = list(range(len(numbers)))
+    rows = list(range(len(units)))
     if where is not None:
-        plain = [name for name in nwb.units.colnames if name not in ("spike_times", "obs_intervals", "electrodes")]
-        import pandas as pd
-
-        frame = pd.DataFrame({name: list(nwb.units[name][:]) for name in plain}, index=pd.Index(rows))
+        plain = [name for name in units.colnames if name not in ("spike_times", "obs_intervals", "electrodes")]
+        frame = pd.DataFrame({name: list(units[name][:]) for name in plain}, index=pd.Index(rows))
         try:
             rows = [int(row) for row in frame.query(where).index]
         except Exception as error:
@@ -146,7 +151,8 @@ def _units(nwb: Any, where: str | None, label: str | None) -> tuple[list[int], l
                 "such as \"quality == 'good'\"."
             ) from error
         if not rows:
-            raise ValueError(f"where={where!r} leaves none of {len(numbers)} units; expected at least one.")
-    if label is not None and label not in nwb.units.colnames:
-        raise KeyError(f"label={label!r} is not in the units' table. {closest(label, nwb.units.colnames, cutoff=0.4)}")
-    return rows, [f"unit {numbers[row]}" if label is None else str(nwb.units[label][row]) for row in rows]
+            raise ValueError(f"where={where!r} leaves none of {len(units)} units; expected at least one.")
+    if label is not None and label not in units.colnames:
+        raise KeyError(f"label={label!r} is not in the units' table. {closest(label, units.colnames, cutoff=0.4)}")
+    names = [f"unit {int(units.id[row])}" if label is None else str(units[label][row]) for row in rows]
+    return units, rows, names

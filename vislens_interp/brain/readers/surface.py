@@ -1,29 +1,39 @@
 """Surface maps as nilearn has them: single-trial betas on the vertices of both hemispheres."""
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from vislens_interp.brain.readers.events import several, trial_labels
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
-    check_targets_count,
+    Table,
     gather,
-    pair_by_name,
+    name_targets,
+    pair_events,
     refuse_without,
 )
+from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
+
+if TYPE_CHECKING:
+    from nilearn.surface import SurfaceImage
+    from scipy.sparse import csr_array
+
+RegionNumbers: TypeAlias = Union["SurfaceImage", Mapping[str, ArrayLike]]
+"""Region numbers of vertices, 0 outside: nilearn's image, or (V,) by hemisphere."""
 
 
 def read_surface(
-    betas: Any,
-    events: Any,
-    images: Any,
+    betas: "SurfaceImage | Sequence[SurfaceImage]",
+    events: Table | Sequence[Table],
+    images: NamedPictures,
     *,
-    labels: Any = None,
+    labels: RegionNumbers | None = None,
     image_column: str = "stim_file",
     targets: Sequence[str] | Mapping[int, str] | None = None,
     standard: str = "none",
@@ -31,23 +41,18 @@ def read_surface(
     subject: str | None = None,
     size: int | None = None,
     names: Sequence[str] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Recording:
     """Responses of vertices, or of regions on a surface, to pictures: one map for each trial.
 
     Args:
         betas: A nilearn ``SurfaceImage`` with (vertices, trials) for each hemisphere, or a list, one for each session.
-        events: A table (file or DataFrame) for each session, with a row for each map in its order.
-        images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
         labels: None takes every vertex; a ``SurfaceImage`` of region numbers, 0 outside, or a mapping from
             hemispheres to (V,) of them, averages the vertices of each region over both hemispheres.
-        image_column: The column of events that names each trial's picture.
         targets: A mapping from region numbers to names, or names of the targets in order of their numbers (of vertices,
             the left hemisphere's first).
-        standard: ``"session"`` standardises each target within each session, ``"none"`` leaves values.
-        units, subject: What a value is measured in, and whose it is.
-        size, names: Side in pixels of pictures in files; names of pictures in memory.
-        cache: A file ``.npy`` that holds the responses on the disk.
+        events, images, image_column, standard, units, subject, size, names, cache: As in
+            :func:`~vislens_interp.brain.readers.nifti.read_nifti`; events have a row for each map.
 
     Raises:
         ImportError: nilearn is not installed.
@@ -65,36 +70,40 @@ def read_surface(
     """
     refuse_without("nilearn", "brain", "from_surface")
     check_word("standard", standard, ("session", "none"))
-    maps = [_parts(one) for one in several(betas)]
-    sizes = {side: data.shape[0] for side, data in maps[0].items()}
-    for number, parts in enumerate(maps):
-        if {side: data.shape[0] for side, data in parts.items()} != sizes:
-            raise ValueError(
-                f"betas[{number}] has { {side: len(data) for side, data in parts.items()} } vertices and betas[0] "
-                f"{sizes}; expected one surface. Resample them first."
-            )
+    maps = [_parts(one) for one in (betas if isinstance(betas, Sequence) else [betas])]
+    vertices = [{side: len(data) for side, data in parts.items()} for parts in maps]
+    sizes = vertices[0]
+    if (other := next((number for number, found in enumerate(vertices) if found != sizes), None)) is not None:
+        raise ValueError(
+            f"betas[{other}] has {vertices[other]} vertices and betas[0] {sizes}; expected one surface. Resample them "
+            "first."
+        )
     counts = [next(iter(parts.values())).shape[1] for parts in maps]
-    trials = trial_labels(events, image_column, counts, "betas")
-    paired = pair_by_name(trials, images, source=f"column {image_column!r} of events", size=size, names=names)
-    weights, found = _regions(labels, targets, sizes)
-    if weights is None:
-        found = [f"{side} {vertex}" for side, count in sizes.items() for vertex in range(count)]
-    named = check_targets_count(None if isinstance(targets, Mapping) else targets, found, "targets")
+    paired = pair_events(events, image_column, counts, "betas", images, size=size, names=names)
+    if labels is None:
+        weights, found = None, [f"{side} {vertex}" for side, count in sizes.items() for vertex in range(count)]
+    else:
+        weights, found = _regions(labels, targets, sizes)
+    named = name_targets(targets, found, "targets")
 
-    def reader(parts: dict[str, np.ndarray]) -> Any:
-        def read(start: int, stop: int) -> np.ndarray:
-            values = np.concatenate([data[:, start:stop] for data in parts.values()]).T
-            return values if weights is None else values.astype(np.float64) @ weights
+    def read(parts: dict[str, np.ndarray], start: int, stop: int) -> np.ndarray:
+        values = np.concatenate([data[:, start:stop] for data in parts.values()]).T
+        return values if weights is None else values.astype(np.float64) @ weights
 
-        return read
-
-    sessions = [Session(count, reader(parts)) for count, parts in zip(counts, maps, strict=True)]
+    sessions = [Session(count, partial(read, parts)) for count, parts in zip(counts, maps, strict=True)]
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
-    said = f"{units}, z-scored within sessions" if standard == "session" else units
-    return Recording(paired.images, responses, named, subject, said, paired.names, paired.text)
+    return paired.recording(
+        responses, named, subject, f"{units}, z-scored within sessions" if standard == "session" else units
+    )
 
 
-def _parts(betas: Any) -> dict[str, np.ndarray]:
+def region_numbers(labels: RegionNumbers) -> dict[str, np.ndarray] | None:
+    """(V,) numbers by hemisphere; None for what holds none."""
+    parts = labels if isinstance(labels, Mapping) else getattr(getattr(labels, "data", None), "parts", None)
+    return None if parts is None else {side: np.asarray(part).squeeze() for side, part in parts.items()}
+
+
+def _parts(betas: "SurfaceImage") -> dict[str, np.ndarray]:
     from nilearn.surface import SurfaceImage
 
     if not isinstance(betas, SurfaceImage):
@@ -111,25 +120,25 @@ def _parts(betas: Any) -> dict[str, np.ndarray]:
     return parts
 
 
-def _regions(labels: Any, targets: Any, sizes: dict[str, int]) -> tuple[Any, list[str]]:
-    """(V, K) sparse shares of vertices in their region's mean, and names of the regions; None for every vertex."""
+def _regions(
+    labels: RegionNumbers, targets: Sequence[str] | Mapping[int, str] | None, sizes: dict[str, int]
+) -> tuple["csr_array", list[str]]:
+    """(V, K) sparse shares of vertices in their region's mean, and names of the regions."""
     from scipy.sparse import csr_array
 
-    if labels is None:
-        return None, []
-    parts = labels if isinstance(labels, Mapping) else getattr(getattr(labels, "data", None), "parts", None)
+    parts = region_numbers(labels)
     if parts is None:
         raise TypeError(
             f"labels is a {type(labels).__name__}; expected a SurfaceImage of region numbers, or a mapping from "
             f"{', '.join(sizes)} to (V,) of them."
         )
-    shapes = {side: np.asarray(parts[side]).squeeze().shape if side in parts else None for side in sizes}
+    shapes = {side: parts[side].shape if side in parts else None for side in sizes}
     if shapes != {side: (count,) for side, count in sizes.items()}:
         raise ValueError(
             f"labels has {shapes} numbers of regions, and betas {sizes} vertices; expected one for each vertex. Take "
             "labels of the same surface."
         )
-    numbers = np.concatenate([np.asarray(parts[side]).squeeze() for side in sizes])
+    numbers = np.concatenate([parts[side] for side in sizes])
     known = [int(number) for number in np.unique(numbers[np.isfinite(numbers)]) if number != 0]
     if not known:
         raise ValueError("labels holds no region: every vertex is 0; expected numbers of regions.")

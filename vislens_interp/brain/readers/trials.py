@@ -1,26 +1,28 @@
-"""What all readers share: trials paired with pictures by name, and gathered by picture a few at a time."""
+"""What all readers share: trials paired with pictures by name, tables of events, responses gathered by picture."""
 
-import io
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vislens_interp.brain.responses import Images, NamedPictures, Pictures, open_pictures, repeated, repetitions
 from vislens_interp.files import allocate, write_atomically
-from vislens_interp.images import ImageFiles, check_images, holds_files, load_images, resize
+from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table: TypeAlias = Union[PathLike, "pd.DataFrame"]
+"""A file, or a pandas DataFrame."""
 CHUNK_BYTES = 1 << 26
 """Of float64 values that are in memory at a time, beside the responses that come out."""
-NO_PICTURE = frozenset({"", "n/a", "nan", "none", "<na>"})
-
 FORMS: tuple[Callable[[str], str], ...] = (
     lambda name: name,
     lambda name: PurePosixPath(name).name,
@@ -33,7 +35,7 @@ FORMS: tuple[Callable[[str], str], ...] = (
 class Recording(NamedTuple):
     """What a reader gives: the arguments of :class:`~vislens_interp.brain.dataset.BrainDataset`."""
 
-    images: Tensor | ImageFiles
+    images: Images
     responses: Tensor
     targets: list[str]
     subject: str | None
@@ -49,20 +51,17 @@ class Paired:
     ``kept`` holds positions of trials with a picture, ``shown`` of pictures in ``images``, one for each of them.
     """
 
-    images: Tensor | ImageFiles
+    images: Images
     names: list[str]
     kept: np.ndarray
     shown: np.ndarray
     text: str
 
-    def slots(self) -> tuple[np.ndarray, int]:
-        """The repetition of each kept trial, and R, the largest number of them."""
-        counts = np.zeros(len(self.names), int)
-        repetition = np.empty(len(self.shown), int)
-        for trial, row in enumerate(self.shown):
-            repetition[trial] = counts[row]
-            counts[row] += 1
-        return repetition, int(counts.max())
+    def recording(
+        self, responses: Tensor, targets: list[str], subject: str | None, units: str, remark: str = ""
+    ) -> Recording:
+        """These pictures with responses to them (N, R, K); ``remark`` is added to how they were paired."""
+        return Recording(self.images, responses, targets, subject, units, self.names, self.text + remark)
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,12 @@ class Session:
     read: Callable[[int, int], np.ndarray]
 
 
-def refuse_without(package: str, extra: str, reader: str) -> None:
-    """Raise ImportError where a reader's package is missing."""
+def refuse_without(package: str, extra: str, reader: str, otherwise: str = "") -> None:
+    """Raise ImportError where the package that a reader, or something else, needs is missing."""
     if find_spec(package) is None:
         raise ImportError(
             f"{reader} needs the package {package}, which is not installed; expected the extra {extra!r}. Install it: "
-            f"pip install 'vislens_interp[{extra}]'"
+            f"pip install 'vislens_interp[{extra}]'{otherwise}"
         )
 
 
@@ -87,9 +86,14 @@ def one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
+def names_picture(label: object) -> bool:
+    """Whether a cell of a table names a picture, and is neither empty nor NaN nor ``"n/a"``."""
+    return str(label).strip().lower() not in ("", "n/a", "nan", "none", "<na>")
+
+
 def pair_by_name(
-    labels: Sequence[Any],
-    images: Any,
+    labels: Sequence[object],
+    images: NamedPictures,
     *,
     source: str,
     size: int | None = None,
@@ -97,21 +101,12 @@ def pair_by_name(
 ) -> Paired:
     """Find the picture that each trial names; nothing is taken from the order of either.
 
-    Args:
-        labels: The name that each trial gives, such as ``"faces/anna.png"``, its file name alone, or either without the
-            suffix; empty, NaN or ``"n/a"`` where a trial shows no picture.
-        images: A folder, paths or :class:`~vislens_interp.images.ImageFiles`; a mapping from labels to files; or
-            (N, 3, H, W) in [0, 1] with ``names``.
-        source: Where labels come from, for messages and the summary: ``"column 'stim_file' of events"``.
-        size: Side in pixels to which pictures are resized where they are read; files need it.
-        names: N names of the pictures; None takes those of the files.
-
-    Raises:
-        TypeError, ValueError: Pictures have no names, a label belongs to none or to several of them, or no trial names
-            a picture.
+    A label is a picture's name, such as ``"faces/anna.png"``, its file name alone, or either without the suffix; it is
+    empty, NaN or ``"n/a"`` where a trial shows none. ``source`` says where labels come from. TypeError or ValueError
+    for pictures without names, a label of none or of several of them, or no label at all.
     """
-    texts = ["" if _is_nan(label) else str(label).strip() for label in labels]
-    kept = [trial for trial, text in enumerate(texts) if text.lower() not in NO_PICTURE]
+    texts = [str(label).strip() for label in labels]
+    kept = [trial for trial, text in enumerate(texts) if names_picture(text)]
     if not kept:
         raise ValueError(
             f"{source} names no picture in {len(texts)} trials; expected names of images. Pass another column."
@@ -133,43 +128,114 @@ def pair_by_name(
     return Paired(chosen, [known[row] for row in used], np.array(kept), shown, text)
 
 
+def is_frame(value: object) -> TypeGuard["pd.DataFrame"]:
+    """Whether it is a pandas DataFrame, which is not imported for the question."""
+    return hasattr(value, "columns") and hasattr(value, "to_dict")
+
+
+def read_frame(
+    table: Table, column: str, *, argument: str, column_argument: str, remark: str = ""
+) -> tuple["pd.DataFrame", str]:
+    """A table (commas between cells in ``.csv``, else tabs) with a column of text, and what to call it.
+
+    ``argument`` and ``column_argument`` are the names under which both were given, ``remark`` is said of the column
+    where it is missing.
+    """
+    refuse_without("pandas", "brain", f"a table of {argument}")
+    import pandas as pd
+
+    called = argument
+    if isinstance(table, (str, os.PathLike)):
+        path = Path(table)
+        called = path.name
+        if not path.is_file():
+            raise FileNotFoundError(f"{argument}={str(path)!r}: no such file; expected a table, a row for each trial.")
+        try:
+            table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype={column: str})
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{argument}={str(path)!r} cannot be read as a table ({one_line(error)}); expected a header and a row "
+                "for each trial."
+            ) from error
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{argument} is a {type(table).__name__}; expected a file .tsv or .csv, or a pandas DataFrame.")
+    if column not in table.columns:
+        near = closest(column, [str(name) for name in table.columns], cutoff=0.4)
+        raise KeyError(f"{column_argument}={column!r} is not in {called}. {near}{remark}")
+    return table, called
+
+
+def read_events(events: Table, column: str, column_argument: str = "image_column") -> tuple["pd.DataFrame", str]:
+    """A table of events, whose rows have to be in the order of ``onset`` where it has that column, and its name."""
+    remark = " It names each trial's picture; BIDS calls it stim_file."
+    rows, called = read_frame(events, column, argument="events", column_argument=column_argument, remark=remark)
+    if "onset" in rows.columns and not rows["onset"].is_monotonic_increasing:
+        raise ValueError(
+            f"{called}: rows are not in the order of their onsets; expected trials as they were shown, because volumes "
+            "are. Sort them, if the volumes have that order."
+        )
+    return rows, called
+
+
+def pair_events(
+    events: Table | Sequence[Table],
+    column: str,
+    volumes: Sequence[int],
+    what: str,
+    images: NamedPictures,
+    *,
+    size: int | None,
+    names: Sequence[str] | None,
+) -> Paired:
+    """The picture that each volume's trial names, of one table a session.
+
+    A session has a volume for each row of its table, or for each row that names a picture; ValueError for others.
+    """
+    tables = [events] if isinstance(events, str) or not isinstance(events, Sequence) else events
+    if len(tables) != len(volumes):
+        raise ValueError(
+            f"events holds {len(tables)} tables for {len(volumes)} sessions of {what}; expected one for each."
+        )
+    labels: list[object] = []
+    for table, count in zip(tables, volumes, strict=True):
+        rows, called = read_events(table, column)
+        found = list(rows[column])
+        named = list(filter(names_picture, found))
+        if count not in (len(found), len(named)):
+            raise ValueError(
+                f"{called} has {len(found)} rows, {len(named)} of them with a picture in {column!r}, and {what} "
+                f"{count} volumes; expected a volume for each row, or for each row with a picture."
+            )
+        labels += found if count == len(found) else named
+    return pair_by_name(labels, images, source=f"column {column!r} of events", size=size, names=names)
+
+
 def gather(
     sessions: Sequence[Session],
     paired: Paired,
     targets: int,
     *,
     standard: str = "none",
-    cache: str | os.PathLike[str] | None = None,
+    cache: PathLike | None = None,
 ) -> Tensor:
     """Responses by picture, (N, R, K) float32, with NaN where a picture was shown less often than another.
 
-    Trials are read a few at a time, so that beside the result only a chunk is in memory.
-
-    Args:
-        sessions: Trials in the order in which ``paired`` numbers them, those of one session together.
-        paired: What :func:`pair_by_name` gave.
-        targets: K.
-        standard: ``"session"`` standardises each target over the trials of each session first; ``"none"`` does not.
-        cache: A file ``.npy`` to hold the result, which then stays on the disk.
+    Trials are read a few at a time. With ``standard="session"`` each of the K ``targets`` is standardised over the
+    trials of each session first; with a file ``.npy`` as ``cache`` the result stays on the disk.
     """
-    repetition, repetitions = paired.slots()
-    shape = (len(paired.names), repetitions, targets)
-    slot = {
-        int(trial): (int(row), int(again))
-        for trial, row, again in zip(paired.kept, paired.shown, repetition, strict=True)
-    }
+    before, most = repetitions(torch.from_numpy(paired.shown), len(paired.names))
+    repetition = before.numpy()
+    shape = (len(paired.names), most, targets)
 
     def fill(out: np.ndarray) -> None:
-        for start in range(0, len(out), max(1, CHUNK_BYTES // (8 * repetitions * targets))):
-            out[start : start + max(1, CHUNK_BYTES // (8 * repetitions * targets))] = np.nan
+        out[...] = np.nan
         first = 0
         for session in sessions:
             mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
             for start, values in chunks(session, targets):
-                values = (values - mean) / scale
-                for row, value in enumerate(values, first + start):
-                    if row in slot:
-                        out[slot[row]] = value
+                trials = paired.kept - (first + start)
+                here = (trials >= 0) & (trials < len(values))
+                out[paired.shown[here], repetition[here]] = (values[trials[here]] - mean) / scale
             first += session.count
 
     if cache is None:
@@ -178,17 +244,23 @@ def gather(
         return torch.from_numpy(responses)
 
     def write(path: Path) -> None:
-        header = io.BytesIO()
-        np.lib.format.write_array_header_2_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        with path.open("wb") as file:
-            allocate(file, header.tell() + 4 * math.prod(shape))  # a full disk is an OSError here, and SIGBUS later
-            file.seek(0)
-            file.write(header.getvalue())
-        out = np.lib.format.open_memmap(path, mode="r+")
+        out = np.lib.format.open_memmap(path, mode="w+", dtype="<f4", shape=shape)
+        with path.open("r+b") as file:
+            allocate(file, path.stat().st_size)  # a full disk is an OSError here, and SIGBUS later
         fill(out)
         out.flush()
 
     return torch.from_numpy(np.load(write_atomically(cache, write), mmap_mode="c"))
+
+
+def in_parts(read: Callable[[int, int], np.ndarray], size: int) -> Callable[[int, int], np.ndarray]:
+    """The same reading, a few trials at a time, where each takes ``size`` float64 before there are fewer of them."""
+    step = max(1, CHUNK_BYTES // (8 * size))
+
+    def read_parts(start: int, stop: int) -> np.ndarray:
+        return np.concatenate([read(one, min(one + step, stop)) for one in range(start, stop, step)])
+
+    return read_parts
 
 
 def chunks(session: Session, targets: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -212,20 +284,16 @@ def moments(session: Session) -> tuple[np.ndarray, np.ndarray]:
     return mean + centre, np.where(variance > 0, np.sqrt(variance), 1.0)
 
 
-def check_targets_count(targets: Sequence[str] | None, default: Sequence[str], what: str) -> list[str]:
-    """Names of targets: those that were given, one for each, or the source's own."""
-    if targets is None:
+def name_targets(targets: Sequence[str] | Mapping[int, str] | None, default: Sequence[str], what: str) -> list[str]:
+    """Names of targets: those that were given, one for each, or the source's own, which a mapping has named already."""
+    if targets is None or isinstance(targets, Mapping):
         return [str(name) for name in default]
     if len(targets) != len(default):
         raise ValueError(f"targets holds {len(targets)} names for {len(default)} {what}; expected one for each.")
     return [str(name) for name in targets]
 
 
-def _is_nan(label: Any) -> bool:
-    return label is None or (isinstance(label, (float, np.floating)) and math.isnan(label))
-
-
-def _of_mapping(images: Mapping[Any, Any], wanted: list[str], source: str) -> tuple[list[Any], list[str]]:
+def _of_mapping(images: Mapping[str, PathLike], wanted: list[str], source: str) -> tuple[list[PathLike], list[str]]:
     files = {str(label): file for label, file in images.items()}
     missing = [label for label in wanted if label not in files]
     if missing:
@@ -236,30 +304,17 @@ def _of_mapping(images: Mapping[Any, Any], wanted: list[str], source: str) -> tu
     return list(files.values()), list(files)
 
 
-def _named(images: Any, size: int | None, names: Sequence[str] | None) -> tuple[Tensor | ImageFiles, list[str]]:
+def _named(images: Pictures, size: int | None, names: Sequence[str] | None) -> tuple[Images, list[str]]:
     """Pictures and their names, each once."""
-    if isinstance(images, (Tensor, np.ndarray)):
-        pictures: Tensor | ImageFiles = check_images(torch.as_tensor(images))
-        pictures = pictures.float() if size is None else resize(pictures.float(), size)
-        if names is None:
-            raise ValueError(
-                "names is None for images in memory; expected a name for each, by which trials are paired (never by "
-                "their order). Pass names=, or a folder of files."
-            )
-    elif isinstance(images, ImageFiles):
-        pictures = images
-    elif holds_files(images) and size is not None:
-        pictures = ImageFiles(images, size)
-    elif holds_files(images):
-        pictures, found = load_images(images)
-        names = found if names is None else names
-    else:
-        raise TypeError(
-            f"images is a {type(images).__name__}; expected a folder, paths, ImageFiles, a mapping from names to "
-            "files, or (N, 3, H, W) with names=."
+    pictures, own = open_pictures(images, size)
+    names = own if names is None else names
+    if names is None:
+        raise ValueError(
+            "names is None for images in memory; expected a name for each, by which trials are paired (never by "
+            "their order). Pass names=, or a folder of files."
         )
-    known = [str(name) for name in (pictures.names if isinstance(pictures, ImageFiles) and names is None else names)]  # type: ignore[union-attr]
-    twice = sorted({name for name in known if known.count(name) > 1}) if len(set(known)) < len(known) else []
+    known = [str(name) for name in names]
+    twice = repeated(known)
     if len(known) != len(pictures) or twice:
         raise ValueError(
             f"names holds {len(known)} for {len(pictures)} images"
