@@ -96,7 +96,7 @@ def _view(tensor: Tensor) -> View | None:
     except (RuntimeError, NotImplementedError):  # what torch raises there, by layout
         return None
     # By what it shows, not by object: autograd wraps views anew.
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+    return storage, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _rule(func: OpOverload, name: str) -> Rule | None:
