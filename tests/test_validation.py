@@ -12,6 +12,7 @@ from vislens_interp.validation import (
     check_not_negative,
     check_positive,
     check_shares,
+    check_whole,
     check_word,
     closest,
     shapes,
@@ -26,6 +27,8 @@ from vislens_interp.validation import (
             "form='half' is unknown; expected 'a', 'b' or 'c'. Ask.",
         ),
         (lambda: check_counts(steps=3, chunk=0), "chunk=0 must be at least 1."),
+        (lambda: check_whole(1, count=True), "count=True; expected a whole number of at least 1."),
+        (lambda: check_whole(0, retries=-1), "retries=-1; expected a whole number of at least 0."),
         (lambda: check_positive(lr=0.0), "lr=0.0 must be greater than 0."),
         (lambda: check_not_negative(noise=-1), "noise=-1 must not be negative."),
         (lambda: check_shares(": no more than all.", alpha=1.5), "alpha=1.5 must lie in [0, 1]: no more than all."),
@@ -43,6 +46,7 @@ def test_what_is_wrong_is_named_with_its_value(check, message):
 def test_what_is_right_passes():
     check_word("form", "a", ("a", "b"))
     check_counts(steps=1)
+    check_whole(0, retries=0)
     check_positive(lr=1e-9)
     check_not_negative(noise=0)
     check_shares(alpha=None, strength=1)

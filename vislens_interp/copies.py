@@ -1,6 +1,7 @@
 """Copies of the same picture in a set: found, kept on one side of every split, permuted together and counted once."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from vislens_interp.images import ImageFiles
 
 _SIDE = 12  # of the thumbnails that are compared: what recompression and another size leave as it is
 _PICTURES_APART = 0.14  # root mean square difference of two thumbnails, as a share of their contrast
@@ -17,7 +21,7 @@ _CHANCE = 1e-7  # that two independent rows lie so near, in few
 _CHUNK = 2048
 
 
-def thumbnails(images: Any) -> Tensor:
+def thumbnails(images: "Tensor | ImageFiles") -> Tensor:
     """Pictures as rows that hardly change when a picture is resized or recompressed.
 
     Args:
@@ -30,7 +34,7 @@ def thumbnails(images: Any) -> Tensor:
     return torch.cat(parts)
 
 
-def picture_groups(images: Any) -> Tensor:
+def picture_groups(images: "Tensor | ImageFiles") -> Tensor:
     """Which pictures are copies of one another, identical or resized or recompressed.
 
     Two are copies if their thumbnails of 12 x 12 differ by less than 0.14 of their contrast; a copy of a copy is one.
@@ -44,7 +48,7 @@ def picture_groups(images: Any) -> Tensor:
     >>> picture_groups(torch.rand(3, 3, 16, 16)[[0, 1, 0, 2]]).tolist()
     [0, 1, 0, 2]
     """
-    if len(images.shape) != 4:
+    if isinstance(images, Tensor) and images.ndim != 4:
         return row_groups(images)  # x of a backend whose images are no pictures
     rows = thumbnails(images)
     contrast = rows.std(1, correction=0)
@@ -72,8 +76,8 @@ def row_groups(x: Tensor) -> Tensor:
     return _groups(rows, lambda one, other: torch.tensor(limit))
 
 
-def _groups(rows: Tensor, limit: Any) -> Tensor:
-    """Connected components of rows whose squared distance is at most ``limit``, in chunks."""
+def _groups(rows: Tensor, limit: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Connected components of rows whose squared distance is at most ``limit`` of two chunks of rows."""
     count = len(rows)
     pairs: list[Tensor] = []
     places = torch.arange(count).split(_CHUNK)

@@ -317,7 +317,7 @@ def writing(path: Path) -> Iterator[None]:
         raise _os_error(path, error.errno or 0) from error
 
 
-def _is_near(culprit: Any, path: Path) -> bool:
+def _is_near(culprit: str | bytes | None, path: Path) -> bool:
     """Whether an error is about the place of ``path``: below its folder, or on the way to it."""
     if culprit is None:
         return True
@@ -546,7 +546,7 @@ def rebuilding(path: PathLike, part: str) -> Iterator[None]:
         ) from error
 
 
-def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _flatten(value: object, name: str, tensors: dict[str, Tensor]) -> object:
     if isinstance(value, Tensor):
         tensors[name] = value
         return {"$tensor": name}
@@ -564,7 +564,7 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"state[{name!r}] is a {type(value).__name__}; expected tensors and JSON values.")
 
 
-def _unflatten(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+def _unflatten(value: object, tensors: dict[str, Tensor], name: str) -> object:
     if isinstance(value, list):
         return [_unflatten(item, tensors, f"{name}[{place}]") for place, item in enumerate(value)]
     if not isinstance(value, dict):

@@ -5,10 +5,11 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ COLOURS_SQRT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.
 """Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
+OnError: TypeAlias = Literal["raise", "skip"]
+_Item: TypeAlias = Image.Image | PathLike
 ImageSource: TypeAlias = Tensor | Image.Image | PathLike | Sequence[Image.Image | PathLike]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -28,7 +31,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 
 
 def load_images(
-    source: ImageSource, *, size: int | None = None, on_error: Literal["raise", "skip"] = "raise"
+    source: ImageSource, *, size: int | None = None, on_error: OnError = "raise"
 ) -> tuple[Tensor, list[str]]:
     """Read images from wherever they are into one checked tensor.
 
@@ -56,59 +59,58 @@ def load_images(
         FileNotFoundError: ``source`` is a path at which nothing is.
         TypeError: ``source`` is none of the above.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
+    _check_on_error(on_error)
     if size is not None:
         check_size(size)
-    source = dataset_images(source)
-    if isinstance(source, Tensor):
-        images = ordinary(check_images(source)).float()
+    found = dataset_images(source)
+    if isinstance(found, Tensor):
+        images = ordinary(check_images(found)).float()
         return images if size is None else resize(images, size), _numbered(len(images))
 
-    items, names = _list_source(source)
-    arrays: list[np.ndarray] = []
-    kept: list[str] = []
-    failures: list[str] = []
-    several: list[str] = []
-    for item, name in zip(items, names, strict=True):
-        try:
-            array, frames = _read(item, size)
-            arrays.append(array)
-            kept.append(name)
-            several += [name] if frames else []
-        except _UNREADABLE as error:
-            failures.append(f"{name} ({error})")
-    if failures:
-        count = f"{len(failures)} of {len(items)} images in source cannot be read: {'; '.join(failures)}."
-        if on_error == "raise" or not arrays:
-            remedy = " Mend or remove them, or pass on_error='skip' to use the rest." if arrays else " None is left."
-            raise ValueError(count + remedy)
-        warnings.warn(f"{count} Going on with the other {len(arrays)}.", stacklevel=2)
+    items, names = _list_source(found)
+    read = [_read(item, size) for item in items]
+    _tell_of_failures(names, read, on_error)
+    pictures = [(name, one) for name, one in zip(names, read, strict=True) if isinstance(one, _Picture)]
+    several = [name for name, one in pictures if one.several]
     if several:
         warnings.warn(
             f"{len(several)} of {len(items)} images in source have several frames or pages ({', '.join(several[:3])});"
             " the first one is used.",
             stacklevel=2,
         )
-    for array, name in zip(arrays, kept, strict=True):
-        if array.shape != arrays[0].shape:
+    first_name, first = pictures[0]
+    for name, one in pictures:
+        if one.size != first.size:
             raise ValueError(
-                f"source holds images of different sizes: {kept[0]} is {_size(arrays[0])} and {name} is"
-                f" {_size(array)} (height x width); expected one size. Pass size= to resize and crop them."
+                f"source holds images of different sizes: {first_name} is {first.size} and {name} is {one.size}"
+                " (height x width); expected one size. Pass size= to resize and crop them."
             )
-    stack = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-    return stack.to(torch.float32, memory_format=torch.contiguous_format).div_(255), kept
+    stack = torch.from_numpy(np.stack([one.array for _, one in pictures])).permute(0, 3, 1, 2)
+    images = stack.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return images, [name for name, _ in pictures]
 
 
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]} x {array.shape[1]}"
+def _check_on_error(on_error: OnError) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
 
 
-_SYSTEM_FOLDERS = frozenset(
-    {"@eadir", "__macosx", "$recycle.bin", "lost+found"}
-)  # thumbnails, leftovers, deleted files
+def _tell_of_failures(names: Sequence[str], read: Sequence[object], on_error: OnError) -> None:
+    """Raise for files that cannot be read, or warn of them if they are skipped and others are left."""
+    failures = [f"{name} ({one})" for name, one in zip(names, read, strict=True) if isinstance(one, Exception)]
+    if not failures:
+        return
+    said = f"{len(failures)} of {len(read)} images in source cannot be read: {'; '.join(failures)}."
+    left = len(read) - len(failures)
+    if on_error == "raise" or not left:
+        remedy = "Mend or remove them, or pass on_error='skip' to use the rest." if left else "None is left."
+        raise ValueError(f"{said} {remedy}")
+    warnings.warn(f"{said} Going on with the other {left}.", stacklevel=3)
+
+
+# Thumbnails, leftovers, deleted files.
+_SYSTEM_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "lost+found"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", ".ds_store"})  # of which nobody has to hear
-
 
 OWN_RECORDS = {
     "result.json": b'"vislens_interp result"',
@@ -179,61 +181,80 @@ def _numbered(count: int) -> list[str]:
     return [f"image_{index:05d}" for index in range(count)]
 
 
-def _list_source(source: Any) -> tuple[list[Any], list[str]]:
+def _list_source(source: object) -> tuple[Sequence[_Item], list[str]]:
     """The images or paths in a source that is no tensor, and their names."""
-    if isinstance(source, Image.Image):
-        return [source], _numbered(1)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.is_dir():
-            paths, left_out = list_images(path)
-            if not paths:
-                raise ValueError(
-                    f"source={str(path)!r} is a folder without images; expected files ending in"
-                    f" {', '.join(sorted(SUFFIXES))}, in it or in its subfolders."
-                    + (f" Left out are {left_out}." if left_out else "")
-                )
-            if left_out:
-                text = f"source={str(path)!r}: {len(paths)} images are read; left out are {left_out}."
-                warnings.warn(text, stacklevel=3)
-            return paths, [file.relative_to(path).as_posix() for file in paths]
+            return _list_folder(path)
         if not path.exists():
             raise FileNotFoundError(f"source={str(path)!r}: nothing is there; expected an image file or a folder.")
-        return [path], [path.name]
-    if isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
-        items = list(source)
-        if not items:
-            raise ValueError("source is an empty sequence; expected at least one image or path.")
-        names = _numbered(len(items))
-        places = [index for index, item in enumerate(items) if isinstance(item, (str, os.PathLike))]
-        if places:
-            paths = [Path(os.path.abspath(items[index])) for index in places]
-            folder = os.path.commonpath([path.parent for path in paths])
-            for index, path in zip(places, paths, strict=True):
-                names[index] = path.relative_to(folder).as_posix()
-        for index, item in enumerate(items):
-            if not isinstance(item, (str, os.PathLike, Image.Image)):
-                raise TypeError(
-                    f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path, as the others are."
-                    " Convert it with to_pil, or pass tensors alone."
-                )
-        return items, names
-    raise TypeError(
-        f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, a sequence of the last two, a"
-        " data set or a DataLoader. For an array pass torch.from_numpy(array)."
-    )
+        source = [path]
+    elif isinstance(source, Image.Image):
+        source = [source]
+    if not isinstance(source, Sequence) or isinstance(source, (bytes, bytearray)):
+        raise TypeError(
+            f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, a sequence of the last two,"
+            " a data set or a DataLoader. For an array pass torch.from_numpy(array)."
+        )
+    if not source:
+        raise ValueError("source is an empty sequence; expected at least one image or path.")
+    names = _numbered(len(source))
+    paths: dict[int, Path] = {}
+    for index, item in enumerate(source):
+        if isinstance(item, (str, os.PathLike)):
+            paths[index] = Path(os.path.abspath(item))
+        elif not isinstance(item, Image.Image):
+            raise TypeError(
+                f"source[{index}] is a {type(item).__name__}; expected a PIL image or a path, as the others are."
+                " Convert it with to_pil, or pass tensors alone."
+            )
+    if paths:
+        folder = os.path.commonpath([path.parent for path in paths.values()])
+        for index, path in paths.items():
+            names[index] = path.relative_to(folder).as_posix()
+    return list(source), names
 
 
-def _read(item: Image.Image | PathLike, size: int | None) -> tuple[np.ndarray, bool]:
+def _list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    paths, left_out = list_images(folder)
+    if not paths:
+        raise ValueError(
+            f"source={str(folder)!r} is a folder without images; expected files ending in"
+            f" {', '.join(sorted(SUFFIXES))}, in it or in its subfolders."
+            + (f" Left out are {left_out}." if left_out else "")
+        )
+    if left_out:
+        text = f"source={str(folder)!r}: {len(paths)} images are read; left out are {left_out}."
+        warnings.warn(text, stacklevel=4)
+    return paths, [file.relative_to(folder).as_posix() for file in paths]
+
+
+@dataclass(frozen=True)
+class _Picture:
     """One image as (H, W, 3) uint8, and whether it was the first of several frames."""
-    if isinstance(item, Image.Image):
-        return np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size)), False
-    with Image.open(item) as image:
-        # A phone's MPO holds a preview beside the picture, no frames.
-        several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        deep = image.format == "PNG" and image.mode == "I"
-        upright = ImageOps.exif_transpose(image)
-        return np.array(_resize_pil(_to_rgb(_to_8_bits(upright) if deep else upright), size)), several
+
+    array: np.ndarray
+    several: bool = False
+
+    @property
+    def size(self) -> str:
+        return f"{self.array.shape[0]} x {self.array.shape[1]}"
+
+
+def _read(item: _Item, size: int | None) -> _Picture | Exception:
+    """One image, or why it cannot be read."""
+    try:
+        if isinstance(item, Image.Image):
+            return _Picture(np.array(_resize_pil(_to_rgb(ImageOps.exif_transpose(item)), size)))
+        with Image.open(item) as image:
+            # A phone's MPO holds a preview beside the picture, no frames.
+            several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+            deep = image.format == "PNG" and image.mode == "I"
+            upright = ImageOps.exif_transpose(image)
+            return _Picture(np.array(_resize_pil(_to_rgb(_to_8_bits(upright) if deep else upright), size)), several)
+    except _UNREADABLE as error:
+        return error
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -271,11 +292,7 @@ def _shorter_side_to(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def check_size(size: int) -> None:
-    """Refuse what is no side of a square in pixels.
-
-    Raises:
-        ValueError: It is no whole number of at least 1.
-    """
+    """Raise ValueError for what is no side of a square in pixels: a whole number of at least 1."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"size={size!r}; expected the side of a square in pixels, a whole number of at least 1.")
 
@@ -283,7 +300,12 @@ def check_size(size: int) -> None:
 _IMAGE_KEYS = ("image", "images", "pixel_values", "img", "jpg", "png")
 
 
-def dataset_images(source: Any) -> Any:
+@runtime_checkable
+class _Indexed(Protocol):
+    def __getitem__(self, row: int, /) -> object: ...
+
+
+def dataset_images(source: object) -> object:
     """The images of what holds images and labels; anything else as it is.
 
     Args:
@@ -309,17 +331,18 @@ def dataset_images(source: Any) -> Any:
             if first.ndim == 4 and not any(isinstance(one, Tensor) and one.ndim == 4 for one in rest):
                 return first  # a batch and its labels
             return _joined([first] if rest and not isinstance(rest[0], Tensor) else list(source))
+    if isinstance(source, Sequence) or not isinstance(source, (Iterable, _Indexed)):
         return source
-    if isinstance(source, Sequence) or not (hasattr(source, "__iter__") or hasattr(source, "__getitem__")):
-        return source
-    sized = hasattr(source, "__len__") and hasattr(source, "__getitem__") and not hasattr(source, "batch_size")
-    parts = [_image_of(source[row]) for row in range(len(source))] if sized else [_image_of(item) for item in source]
+    if isinstance(source, _Indexed) and isinstance(source, Sized) and not hasattr(source, "batch_size"):
+        parts = [_image_of(source[row]) for row in range(len(source))]
+    else:
+        parts = [_image_of(item) for item in source]
     if not parts:
         raise ValueError(f"source is an empty {type(source).__name__}; expected at least one image.")
     return _joined(parts) if isinstance(parts[0], Tensor) else parts
 
 
-def _image_of(item: Any) -> Any:
+def _image_of(item: object) -> Tensor | _Item:
     """The image, or the batch of images, of a data set's item."""
     if isinstance(item, Mapping):
         key = next((key for key in _IMAGE_KEYS if key in item), None)
@@ -339,16 +362,18 @@ def _image_of(item: Any) -> Any:
     return item
 
 
-def _joined(parts: list[Any]) -> Tensor:
+def _joined(parts: Sequence[object]) -> Tensor:
     """Images (3, H, W) and batches of them (N, 3, H, W) as one batch."""
-    batches = [part[None] if isinstance(part, Tensor) and part.ndim == 3 else part for part in parts]
-    for place, batch in enumerate(batches):
-        if not isinstance(batch, Tensor) or batch.shape[1:] != batches[0].shape[1:]:
+    batches: list[Tensor] = []
+    for place, part in enumerate(parts):
+        batch = part[None] if isinstance(part, Tensor) and part.ndim == 3 else part
+        if not isinstance(batch, Tensor) or (batches and batch.shape[1:] != batches[0].shape[1:]):
             shape = tuple(batch.shape[1:]) if isinstance(batch, Tensor) else type(batch).__name__
             raise ValueError(
                 f"source[{place}] has shape {shape} and source[0] {tuple(batches[0].shape[1:])}; expected one shape."
                 " Resize them first, or pass PIL images or paths and size=."
             )
+        batches.append(batch)
     return torch.cat(batches)
 
 
@@ -373,15 +398,8 @@ class ImageFiles:
         TypeError: ``source`` holds pictures, not files.
     """
 
-    def __init__(
-        self,
-        source: PathLike | Sequence[PathLike],
-        size: int,
-        *,
-        on_error: Literal["raise", "skip"] = "raise",
-    ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
+    def __init__(self, source: PathLike | Sequence[PathLike], size: int, *, on_error: OnError = "raise") -> None:
+        _check_on_error(on_error)
         check_size(size)
         if not holds_files(source):
             raise TypeError(
@@ -389,18 +407,14 @@ class ImageFiles:
                 " load_images takes the others."
             )
         self.size = size
-        self.paths, self.names = _list_source(source)
+        items, self.names = _list_source(source)
+        self.paths = [Path(item) for item in items if not isinstance(item, Image.Image)]
+        kept: Sequence[int] = range(len(items))
         if on_error == "skip":
-            failures = {row: error for row, path in enumerate(self.paths) if (error := _failure(path)) is not None}
-            if failures:
-                said = "; ".join(f"{self.names[row]} ({error})" for row, error in failures.items())
-                count = f"{len(failures)} of {len(self.paths)} images in source cannot be read: {said}."
-                if len(failures) == len(self.paths):
-                    raise ValueError(f"{count} None is left.")
-                warnings.warn(f"{count} Going on with the other {len(self.paths) - len(failures)}.", stacklevel=2)
-            kept = [row for row in range(len(self.paths)) if row not in failures]
-            self.paths, self.names = [self.paths[row] for row in kept], [self.names[row] for row in kept]
-        self.shape = (len(self.paths), 3, size, size)
+            read = [one if isinstance(one := _read(path, None), Exception) else None for path in self.paths]
+            _tell_of_failures(self.names, read, on_error)
+            kept = [row for row, one in enumerate(read) if one is None]
+        self._keep(kept)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -409,18 +423,18 @@ class ImageFiles:
         """Pictures at these positions, (n, 3, size, size) in [0, 1]; of one number (3, size, size)."""
         if isinstance(rows, int):
             return self[[range(len(self))[rows]]][0]
-        places = self._places(rows)
-        if not places:
-            return torch.zeros(0, *self.shape[1:])
-        return load_images([self.paths[row] for row in places], size=self.size)[0]
+        paths = [self.paths[row] for row in self._places(rows)]
+        return load_images(paths, size=self.size)[0] if paths else torch.zeros(0, *self.shape[1:])
 
     def at(self, rows: Sequence[int]) -> "ImageFiles":
         """The files at these positions, at least one, still on the disk."""
         found = copy.copy(self)
-        places = self._places(rows)
-        found.paths, found.names = [self.paths[row] for row in places], [self.names[row] for row in places]
-        found.shape = (len(places), *self.shape[1:])
+        found._keep(self._places(rows))
         return found
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        self.paths, self.names = [self.paths[row] for row in rows], [self.names[row] for row in rows]
+        self.shape = (len(rows), 3, self.size, self.size)
 
     def identity(self) -> Iterator[bytes]:
         """What tells these pictures from others without reading them: paths, sizes and times of change."""
@@ -439,20 +453,13 @@ class ImageFiles:
             yield self[start : start + count]
 
 
-def holds_files(source: Any) -> bool:
+def holds_files(source: object) -> TypeGuard[PathLike | Sequence[PathLike]]:
     """Whether a source of :func:`load_images` is a folder, a path or paths, and nothing else."""
     if isinstance(source, (str, os.PathLike)):
         return True
-    several = isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray))
-    return several and len(source) > 0 and all(isinstance(item, (str, os.PathLike)) for item in source)
-
-
-def _failure(path: PathLike) -> Exception | None:
-    try:
-        _read(path, None)
-    except _UNREADABLE as error:
-        return error
-    return None
+    if isinstance(source, (bytes, bytearray)) or not isinstance(source, Sequence):
+        return False
+    return len(source) > 0 and all(isinstance(item, (str, os.PathLike)) for item in source)
 
 
 def check_images(images: Tensor, argument: str = "images") -> Tensor:
@@ -492,14 +499,7 @@ def check_images(images: Tensor, argument: str = "images") -> Tensor:
 
 
 def check_shape(images: Tensor, argument: str = "images") -> Tensor:
-    """The part of :func:`check_images` that reads no values, so that a GPU need not wait.
-
-    Args:
-        images: The tensor to check.
-        argument: Its name in error messages.
-
-    Returns:
-        ``images`` itself, (N, 3, H, W).
+    """The part of :func:`check_images` that reads no values, so that a GPU need not wait; arguments are the same.
 
     Raises:
         TypeError: It is no tensor.

@@ -1,7 +1,7 @@
 """FeatureLens: point at a unit, fit its landscape once, and move images through it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -15,8 +15,7 @@ import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend, on_device
 from vislens_interp.config import MIN_IMAGES, Config, Overrides
 from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_other_units
-from vislens_interp.evaluation.compare import DEFAULT_METHODS, build, compare, fit_beside
-from vislens_interp.evaluation.comparison import Comparison
+from vislens_interp.evaluation.compare import build, compare, fit_beside
 from vislens_interp.evaluation.contact_sheet import contact_sheet
 from vislens_interp.evaluation.describe import describe_lens, lens_cell
 from vislens_interp.evaluation.stream import stream
@@ -31,9 +30,9 @@ from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.models import device_beside
+from vislens_interp.pairing import Responses
 from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet
-from vislens_interp.report.contact_sheet import ContactSheet
 from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
@@ -45,6 +44,15 @@ from vislens_interp.targets.target import LayerTarget, Target
 
 if TYPE_CHECKING:
     from vislens_interp.audit import AuditResult
+
+
+class LoadArguments(Reading, total=False):
+    """What :meth:`FeatureLens.load` takes for the constructor."""
+
+    layer: str | nn.Module | None
+    unit: Unit | None
+    backend: str | Backend
+    seed: int
 
 
 class FeatureLens:
@@ -114,7 +122,7 @@ class FeatureLens:
     def fit(
         self,
         images: ImageSource | ReferenceSet | None = None,
-        responses: Any = None,
+        responses: Responses | None = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
@@ -258,42 +266,35 @@ class FeatureLens:
             progress=progress,
         )
 
-    def compare(
-        self,
-        images: ImageSource | None = None,
-        methods: Sequence[str | Method] | Mapping[str, str | Method] = DEFAULT_METHODS,
-        seeds: Sequence[int] = (0, 1, 2),
-        **arguments: Any,
-    ) -> Comparison:
-        """Run several methods on the same inputs and scorer; see :func:`vislens_interp.compare` for all arguments."""
-        return compare(self, images, methods, seeds, **arguments)
+    compare = compare
+    contact_sheet = contact_sheet
 
     def audit(
         self,
         images: ImageSource | None = None,
         methods: Sequence[str | Method] | Mapping[str, str | Method] | None = None,
-        **arguments: Any,
+        *,
+        full: bool = False,
+        unit: OneUnit | str | None = None,
+        judge: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
     ) -> "AuditResult":
-        """Test whether pictures of a unit are to be believed; see :func:`vislens_interp.audit.audit` for all arguments.
+        """Test whether pictures of a unit are to be believed; :func:`vislens_interp.audit.audit` explains all of it.
 
         Args:
             images: Photographs that the fit has not seen; None takes those that it held out.
             methods: What is tested; None takes the lens's own edits, top natural images and a control.
-            arguments: ``full=True`` runs all tests.
+            full: Run all tests.
+            unit: Which unit of a lens on several.
+            judge: A network that judges, as images (N, 3, S, S) to features.
+            seed: Of noise, permutations and the bootstrap.
         """
-        from vislens_interp.audit import audit  # here: it loads networks that judge
+        from vislens_interp.audit.run import AUDITED, audit  # here: it loads networks that judge
 
-        if methods is not None:
-            arguments["methods"] = methods
-        found = audit(self, images, **arguments)
+        tested = AUDITED if methods is None else methods
+        found = audit(self, images, tested, full=full, unit=unit, judge=judge, seed=seed)
         self.audits_[found.unit] = found
         return found
-
-    def contact_sheet(
-        self, units: Sequence[OneUnit | str], images: ImageSource | None = None, **arguments: Any
-    ) -> ContactSheet:
-        """Many units of the layer on one sheet; see :func:`vislens_interp.contact_sheet` for all arguments."""
-        return contact_sheet(self, units, images, **arguments)
 
     def sample(
         self,
@@ -340,7 +341,7 @@ class FeatureLens:
         *,
         unit: OneUnit | str | None = None,
         method: str = "NeuronIntegratedGradients",
-        **settings: Any,
+        **settings: object,
     ) -> Attribution:
         """Where in images a unit looks, computed by Captum, which draws it too; needs no fit for images that are given.
 
@@ -400,7 +401,7 @@ class FeatureLens:
         return lens_file.save(path, self.target, self.backend.name, self.seed, self.fitted_method, self.reference_set)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module | Target, **arguments: Any) -> "FeatureLens":
+    def load(cls, path: str | Path, model: nn.Module | Target, **arguments: Unpack[LoadArguments]) -> "FeatureLens":
         """Read what :meth:`save` wrote, now or with 0.1.0, for the same model.
 
         Args:

@@ -57,12 +57,15 @@ def _singular(x: Tensor) -> tuple[Tensor, Tensor]:
     return found
 
 
-def ridge_loo(x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES) -> tuple[Tensor, Tensor]:
+def ridge_loo(
+    x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES, *, relative: bool = False
+) -> tuple[Tensor, Tensor]:
     """Ridge regression with a bias, the penalty of each column of y by its leave-one-out error.
 
     Args:
         x: (N, D), float64; ``y`` is (N, K) likewise.
         penalties: (P,) to choose from.
+        relative: Whether they are shares of the largest squared singular value of the centred x.
 
     Returns:
         (D, K) weights and (K,) penalties.
@@ -73,14 +76,15 @@ def ridge_loo(x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES) -> tuple[
     centred, targets = x - x.mean(0), y - y.mean(0)
     u, s, vt = torch.linalg.svd(centred, full_matrices=False)
     projected = u.T @ targets
-    kept = s**2 / (s**2 + penalties.to(s)[:, None])
+    penalties = penalties.to(s) * (s[0] ** 2 if relative else 1)
+    kept = s**2 / (s**2 + penalties[:, None])
     errors = []
     for share in kept:
         fitted = u @ (share[:, None] * projected)
         leverage = u**2 @ share + 1 / len(x)  # the bias is a direction of its own, which no penalty touches
         errors.append((((targets - fitted) / (1 - leverage)[:, None]) ** 2).mean(0))
     best = torch.stack(errors).argmin(0)
-    chosen = penalties.to(s)[best]
+    chosen = penalties[best]
     weights = vt.T @ (s[:, None] / (s[:, None] ** 2 + chosen) * projected)
     return weights, chosen.cpu()
 

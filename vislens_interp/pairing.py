@@ -2,15 +2,30 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
-def paired_responses(responses: Any, names: Sequence[str], *, sorted_by_name: bool = False) -> Tensor:
+@runtime_checkable
+class Table(Protocol):
+    """What pandas' Series and DataFrame offer: rows by name."""
+
+    index: Iterable[object]
+
+    def to_numpy(self) -> np.ndarray: ...
+
+
+Responses: TypeAlias = Tensor | ArrayLike | Mapping[str, Tensor | ArrayLike] | Table
+"""What may be given as responses, see :func:`paired_responses`."""
+
+
+def paired_responses(responses: Responses, names: Sequence[str], *, sorted_by_name: bool = False) -> Tensor:
     """Responses in the order of the images.
 
     Args:
@@ -51,19 +66,18 @@ def pairing_text(responses: Tensor, names: Sequence[str]) -> str:
     return f"first {names[0]!r} with {first}, last {names[-1]!r} with {last}"
 
 
-def _by_name(responses: Any) -> dict[str, Any] | None:
+def _by_name(responses: Responses) -> dict[str, Tensor | ArrayLike] | None:
     if isinstance(responses, Mapping):
         return {str(key): value for key, value in responses.items()}
-    index = getattr(responses, "index", None)  # a list has a method of that name
-    if index is None or callable(index) or not hasattr(responses, "to_numpy"):
+    if not isinstance(responses, Table) or callable(responses.index):  # a method of pyarrow's
         return None
-    keys = list(index)
+    keys = list(responses.index)
     if all(isinstance(key, int) or hasattr(key, "__index__") for key in keys) and keys == list(range(len(keys))):
         return None  # pandas' own row numbers
     return dict(zip(map(str, keys), responses.to_numpy(), strict=True))
 
 
-def _keys(named: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _keys(named: Mapping[str, object], names: Sequence[str]) -> list[str]:
     """The key of each image: its whole name, the file's, or that without suffix."""
     forms = [
         lambda name: name,
@@ -91,12 +105,13 @@ def _keys(named: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     )
 
 
-def _values(responses: Any) -> Tensor:
+def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
     try:
         values = torch.as_tensor(responses, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         try:
-            values = torch.stack([torch.as_tensor(row, dtype=torch.float32) for row in responses])
+            rows = responses if isinstance(responses, Iterable) else []
+            values = torch.stack([torch.as_tensor(row, dtype=torch.float32) for row in rows])
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 f"responses is a {type(responses).__name__} that holds no numbers of one length ({error}); expected"

@@ -6,9 +6,7 @@ from functools import lru_cache
 import torch
 
 
-def mixed_precision(
-    device: torch.device | str, *, enabled: bool = True, cache_enabled: bool | None = None
-) -> torch.autocast:
+def mixed_precision(device: torch.device | str, *, enabled: bool = True) -> torch.autocast:
     """bfloat16 autocast on GPUs, and on processors with instructions for it; elsewhere nothing.
 
     Without those instructions PyTorch emulates bfloat16: on a Zen 3 processor convolutions are then 6 times and matrix
@@ -17,16 +15,13 @@ def mixed_precision(
     Args:
         device: Where the computation runs.
         enabled: False computes in float32 everywhere.
-        cache_enabled: As for ``torch.autocast``: False where a leaf that changes between passes needs gradients.
 
     >>> with mixed_precision("cpu", enabled=False):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
     kind = torch.device(device).type
-    return torch.autocast(
-        kind, torch.bfloat16, enabled=enabled and (kind != "cpu" or multiplies_bf16()), cache_enabled=cache_enabled
-    )
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled and (kind != "cpu" or multiplies_bf16()))
 
 
 @lru_cache(maxsize=1)

@@ -7,10 +7,11 @@ Published transforms read files. Here they are run on a few pictures; what they 
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, cast, get_args, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +21,21 @@ from vislens_interp.random_state import kept_random_state, random_states
 
 Fit: TypeAlias = Literal["crop", "squash", "shorter"]
 """What becomes of a picture that is not square: its centre is cut out, its sides are made equal, or it stays so."""
+
+
+@runtime_checkable
+class PublishedWeights(Protocol):
+    """Weights as torchvision publishes them."""
+
+    @property
+    def transforms(self) -> Callable[..., Any]: ...
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+
+
+PreprocessLike: TypeAlias = Callable[..., Any] | PublishedWeights
+"""What may be given as ``preprocess=``, see :func:`as_preprocess`."""
+_FileReader: TypeAlias = Callable[[Image.Image], Tensor]
 
 
 class Preprocess(nn.Module):
@@ -56,7 +72,7 @@ class Preprocess(nn.Module):
         std: Sequence[float],
         *,
         fit: Fit = "crop",
-        colours: Any = None,
+        colours: Tensor | ArrayLike | None = None,
     ) -> None:
         super().__init__()
         if size is not None:
@@ -121,7 +137,7 @@ class FileTransform:
         size: Side of the square that it makes, in pixels; None if it makes none.
     """
 
-    def __init__(self, transform: Callable[[Image.Image], Tensor], size: int | None = None) -> None:
+    def __init__(self, transform: _FileReader, size: int | None = None) -> None:
         self.transform, self.size = transform, size
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -165,8 +181,8 @@ def preprocess_for(model: nn.Module) -> Preprocess:
         if shape[0] != 3 or shape[1] != shape[2]:
             raise ValueError(
                 f"model: {type(model).__name__}.{attribute} asks for inputs of shape {tuple(shape)}; expected 3"
-                " channels"
-                " and a square. Pass preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model takes."
+                " channels and a square. Pass preprocess=, a function from (N, 3, H, W) in [0, 1] to what the model"
+                " takes."
             )
         return Preprocess(int(shape[1]), mean, std)
     for tower in (getattr(model, "visual", None), model):
@@ -207,7 +223,7 @@ def _channels_of(model: nn.Module, settings: Mapping[str, Any]) -> int | None:
     return first.in_channels if isinstance(first, nn.Conv2d) else None
 
 
-def as_preprocess(given: Any) -> Callable[[Tensor], Tensor]:
+def as_preprocess(given: object) -> Callable[[Tensor], Tensor]:
     """What a person passes as ``preprocess=``, as a function of pixels in [0, 1].
 
     Args:
@@ -226,29 +242,31 @@ def as_preprocess(given: Any) -> Callable[[Tensor], Tensor]:
     """
     if isinstance(given, (Preprocess, FileTransform)):
         return given
-    transforms = getattr(given, "transforms", None)
-    if callable(transforms) and hasattr(given, "meta"):  # torchvision's weights
-        given = transforms()
-    elif isinstance(given, functools.partial) and isinstance(given.func, type):  # weights.transforms, not called
-        given = given()
-    given = getattr(given, "image_processor", given)  # transformers' processor of images and text
-    if hasattr(given, "image_mean") and hasattr(given, "do_rescale"):
-        with kept_random_state():
-            return translated(given, functools.partial(_processed, given))
-    if not callable(given) or isinstance(given, type):
+    function = given.transforms() if isinstance(given, PublishedWeights) else given
+    if isinstance(function, functools.partial) and isinstance(function.func, type):  # weights.transforms, not called
+        function = function()
+    function = getattr(function, "image_processor", function)  # transformers' processor of images and text
+    if not _is_function(function):
         raise TypeError(
-            f"preprocess is a {type(given).__name__}; expected Preprocess(size, mean, std), torchvision's weights or"
+            f"preprocess is a {type(function).__name__}; expected Preprocess(size, mean, std), torchvision's weights or"
             " transforms, transformers' image processor, or a function of (N, 3, H, W) in [0, 1]."
         )
-    takes_files = isinstance(getattr(given, "transforms", None), (list, tuple)) or hasattr(given, "crop_size")
+    if hasattr(function, "image_mean") and hasattr(function, "do_rescale"):
+        with kept_random_state():
+            return translated(function, functools.partial(_processed, function))
+    takes_files = isinstance(getattr(function, "transforms", None), (list, tuple)) or hasattr(function, "crop_size")
     tensors = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with kept_random_state():
-        if (takes_files or not _works(given, tensors)) and _works(given, _pictures()[0]):
-            return translated(given, cast(Callable[[Image.Image], Tensor], given))
-    return cast(Callable[[Tensor], Tensor], given)
+        if (takes_files or not _works(function, tensors)) and _works(function, _pictures()[0]):
+            return translated(function, function)
+    return function
 
 
-def _works(function: Any, argument: Any) -> bool:
+def _is_function(given: object) -> TypeGuard[Callable[..., Any]]:
+    return callable(given) and not isinstance(given, type)
+
+
+def _works(function: Callable[..., object], argument: Tensor | Image.Image) -> bool:
     try:
         with torch.no_grad():
             return isinstance(function(argument), Tensor)
@@ -256,7 +274,7 @@ def _works(function: Any, argument: Any) -> bool:
         return False
 
 
-def _processed(processor: Any, picture: Image.Image) -> Tensor:
+def _processed(processor: Callable[..., Mapping[str, Any]], picture: Image.Image) -> Tensor:
     """What transformers' image processor makes of one picture."""
     values = processor(images=picture, return_tensors="pt")["pixel_values"]
     return values[0] if isinstance(values, Tensor) and len(values) == 1 else values
@@ -276,7 +294,7 @@ _SHARP = (0.5, 1.6)  # contrast of fine noise, as a share of ours: what another 
 _RUNS = 16  # of one picture, if random numbers are drawn
 
 
-def translated(given: Any, transform: Callable[[Image.Image], Tensor]) -> "Preprocess | FileTransform":
+def translated(given: object, transform: _FileReader) -> "Preprocess | FileTransform":
     """A :class:`Preprocess` that does what a transform does to files, or the transform as it is, with a warning.
 
     What it does to colours is measured on plain pictures, and what it does to shapes on square, wide and tall ones.
@@ -290,7 +308,7 @@ def translated(given: Any, transform: Callable[[Image.Image], Tensor]) -> "Prepr
     Raises:
         ValueError: It is random, or gives no float tensor (C, h, w).
     """
-    name = type(given).__name__ if not hasattr(given, "__name__") else given.__name__
+    name = getattr(given, "__name__", type(given).__name__)
     states = random_states()
     outputs = [_checked(transform(picture), name) for picture in _pictures()]
     draws = random_states() != states
@@ -312,7 +330,9 @@ def translated(given: Any, transform: Callable[[Image.Image], Tensor]) -> "Prepr
     return FileTransform(transform, side)
 
 
-def _measured(given: Any, transform: Any, outputs: list[Tensor], shapes: list[tuple[int, ...]]) -> "Preprocess | str":
+def _measured(
+    given: object, transform: _FileReader, outputs: list[Tensor], shapes: list[tuple[int, ...]]
+) -> "Preprocess | str":
     """The same as a :class:`Preprocess`, or why there is none."""
     if any(len(output) != 3 for output in outputs):
         return f"it gives {len(outputs[0])} channels"
@@ -363,7 +383,7 @@ def _picture(colour: Tensor) -> Image.Image:
     return to_pil(colour[None, :, None, None].expand(1, 3, *_SIZES[0]))[0]
 
 
-def _checked(output: Any, name: str) -> Tensor:
+def _checked(output: object, name: str) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 3:
         shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
         came = f"a {type(output).__name__}{shape}"
@@ -411,7 +431,7 @@ def _difference(output: Tensor, shape: tuple[int, int], zoom: float, fit: Fit, m
     return error - _PIXEL * matrix.abs().max().item() / min(output.shape[-2:])
 
 
-def _preprocess(given: Any, size: int | None, fit: Fit, matrix: Tensor, bias: Tensor) -> Preprocess:
+def _preprocess(given: object, size: int | None, fit: Fit, matrix: Tensor, bias: Tensor) -> Preprocess:
     """The measured colours in numbers: those that the transform declares, where they say the same."""
     for mean, std in _declared(given):
         exact = 1 / torch.tensor(std, dtype=torch.double)
@@ -427,7 +447,7 @@ def _preprocess(given: Any, size: int | None, fit: Fit, matrix: Tensor, bias: Te
     return Preprocess(size, (0.0 - bias / factors).tolist(), (1 / factors).tolist(), fit=fit, colours=colours)
 
 
-def _declared(given: Any) -> list[tuple[list[float], list[float]]]:
+def _declared(given: object) -> list[tuple[list[float], list[float]]]:
     """Means and standard deviations that a transform names, and none at all."""
     steps = getattr(given, "transforms", [])
     places = [(given, "mean", "std"), (given, "image_mean", "image_std")]

@@ -3,12 +3,26 @@
 import os
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterable
+from typing import TextIO, TypedDict, Unpack
 
 from tqdm import tqdm as _tqdm
 
 SECONDS_IN_A_FILE = 30.0
 """Between two lines of a bar in what is no terminal: a log of hours stays short."""
+
+
+class BarOptions(TypedDict, total=False):
+    """What tqdm takes beside what it runs through."""
+
+    desc: str
+    total: float
+    initial: int
+    unit: str
+    unit_scale: bool
+    file: TextIO | None
+    disable: bool | None
+    mininterval: float
 
 
 class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
@@ -21,16 +35,16 @@ class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
     _lock = threading.RLock()
     monitor_interval = 0  # no thread that could hold the lock while the process forks
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, iterable: Iterable[object] | None = None, **options: Unpack[BarOptions]) -> None:
         stream = options.get("file", sys.stderr)
         if stream is None or getattr(stream, "closed", False):
             options["disable"] = True
         elif not options.get("disable") and not _is_terminal(stream):
             options["mininterval"] = max(options.get("mininterval", 0.0), SECONDS_IN_A_FILE)
-        super().__init__(*args, **options)
+        super().__init__(iterable, **options)
 
     @classmethod
-    def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
+    def write(cls, s: str, file: TextIO | None = None, end: str = "\n", nolock: bool = False) -> None:
         """A line beside the bars, on stdout where nothing else is said; nothing where there is none."""
         stream = sys.stdout if file is None else file
         if stream is not None and not getattr(stream, "closed", False):
@@ -45,7 +59,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_open_lock)
 
 
-def _is_terminal(stream: Any) -> bool:
+def _is_terminal(stream: TextIO) -> bool:
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):

@@ -17,7 +17,7 @@ NOISE_SEEDS = 2**63
 """Noise seeds of images are below this: torch alone draws from them."""
 
 
-def check_seed(seed: Any, argument: str = "seed", below: int = SEEDS) -> int:
+def check_seed(seed: object, argument: str = "seed", below: int = SEEDS) -> int:
     """A seed as an int, or an error before any work.
 
     Args:
@@ -36,13 +36,13 @@ def check_seed(seed: Any, argument: str = "seed", below: int = SEEDS) -> int:
     return int(seed)
 
 
-def check_seeds(seeds: Any, argument: str = "seeds", below: int = NOISE_SEEDS) -> int | list[int]:
-    """One seed, or a sequence of them, as :func:`check_seed` takes each."""
-    if getattr(seeds, "ndim", 0) == 1:
+def check_seeds(seeds: int | Sequence[int] | np.ndarray | torch.Tensor) -> int | list[int]:
+    """One noise seed, or a sequence of them, as :func:`check_seed` takes each."""
+    if isinstance(seeds, (np.ndarray, torch.Tensor)) and seeds.ndim == 1:
         seeds = seeds.tolist()
     if isinstance(seeds, Sequence) and not isinstance(seeds, str):
-        return [check_seed(seed, argument, below) for seed in seeds]
-    return check_seed(seeds, argument, below)
+        return [check_seed(seed, "seeds", NOISE_SEEDS) for seed in seeds]
+    return check_seed(seeds, "seeds", NOISE_SEEDS)
 
 
 def random_states() -> tuple[Any, ...]:

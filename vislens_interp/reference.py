@@ -7,15 +7,15 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import picture_groups, renumbered
-from vislens_interp.images import ImageFiles, holds_files, image_keys, load_images, ordinary
-from vislens_interp.pairing import paired_responses, pairing_text
+from vislens_interp.images import ImageFiles, ImageSource, holds_files, image_keys, load_images, ordinary
+from vislens_interp.pairing import Responses, paired_responses, pairing_text
 from vislens_interp.progress import tqdm
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ REMEMBERED = 8
 """Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
 
 
+Source: TypeAlias = "ImageSource | ImageFiles | ReferenceSet"
+"""Whatever a reference set is made of, see :meth:`ReferenceSet.open`."""
 Origin = Literal["given", "synthetic", "photographs"]
 _KINDS: dict[Origin, str] = {
     "given": "given images",
@@ -105,7 +107,7 @@ class ReferenceSet:
 
     @classmethod
     def open(
-        cls, source: Any, size: int, *, stream: bool, on_error: Literal["raise", "skip"] = "raise"
+        cls, source: Source, size: int, *, stream: bool, on_error: Literal["raise", "skip"] = "raise"
     ) -> "ReferenceSet":
         """A reference set from whatever :func:`~vislens_interp.images.load_images` takes, or a reference set as it is.
 
@@ -141,8 +143,8 @@ class ReferenceSet:
     def for_fit(
         cls,
         backend: "Backend",
-        images: Any = None,
-        responses: Any = None,
+        images: "Source | None" = None,
+        responses: Responses | None = None,
         *,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> "ReferenceSet":
@@ -285,7 +287,7 @@ class ReferenceSet:
         changed._learned_keys = None
         return changed
 
-    def with_responses(self, responses: Any, *, measured: bool = False) -> "ReferenceSet":
+    def with_responses(self, responses: Responses, *, measured: bool = False) -> "ReferenceSet":
         """The same images with responses: (N,) for one unit, (N, K), or by the images' names.
 
         See :func:`~vislens_interp.pairing.paired_responses`.

@@ -19,7 +19,7 @@ HISTORY = [{str: Real}]
 """Rows of numbers, NaN among them: what a fit writes down every epoch."""
 
 
-def check_schema(value: Any, spec: Spec, where: str, name: str = "") -> None:
+def check_schema(value: object, spec: Spec, where: str, name: str = "") -> None:
     """Raise ValueError, with the name of the field, where a value is not of the kind that is expected.
 
     Args:
@@ -41,10 +41,10 @@ def check_schema(value: Any, spec: Spec, where: str, name: str = "") -> None:
         spec = next(one for one in spec if _is_kind(value, one))
     if not _is_kind(value, spec):
         _refuse(value, spec, where, name)
-    if isinstance(spec, list):
+    if isinstance(spec, list) and isinstance(value, list):
         for index, item in enumerate(value):
             check_schema(item, spec[0], where, f"{name}[{index}]")
-    elif isinstance(spec, dict):
+    elif isinstance(spec, dict) and isinstance(value, dict):
         _check_fields(value, spec, where, name)
     elif spec is object:
         level, depth = [value], 0
@@ -58,7 +58,7 @@ def check_schema(value: Any, spec: Spec, where: str, name: str = "") -> None:
             level = [item for one in level for item in _inside(one)]
 
 
-def check_finite(value: Any, where: str, name: str = "") -> None:
+def check_finite(value: object, where: str, name: str = "") -> None:
     """Raise ValueError, with the name of the field, where a tensor in nested dictionaries and lists is not finite."""
     if isinstance(value, Tensor):
         if not value.isfinite().all():
@@ -68,7 +68,7 @@ def check_finite(value: Any, where: str, name: str = "") -> None:
             check_finite(item, where, f"{name}.{key}" if name else str(key))
 
 
-def check_tensors(value: Any, like: Mapping[str, Tensor], where: str, name: str) -> None:
+def check_tensors(value: Mapping[str, Any] | None, like: Mapping[str, Tensor], where: str, name: str) -> None:
     """Raise ValueError, with the name of the field, where tensors are not those of a network or optimiser.
 
     Args:
@@ -77,6 +77,7 @@ def check_tensors(value: Any, like: Mapping[str, Tensor], where: str, name: str)
         where, name: The file and the field, for the message.
     """
     check_schema(value, dict.fromkeys(like, Tensor), where, name)
+    assert value is not None  # or the schema would not fit
     for key, tensor in value.items():
         if key not in like:
             raise ValueError(f"{where}: {name}.{key} is unknown; expected {list(like)}. Restore a copy.")
@@ -87,7 +88,9 @@ def check_tensors(value: Any, like: Mapping[str, Tensor], where: str, name: str)
             )
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, name: str = "optimizer") -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Any] | None, where: str, name: str = "optimizer"
+) -> None:
     """Moments and learning rates of a saved Adam; its other numbers are those of this call.
 
     Args:
@@ -100,6 +103,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, 
     """
     own = optimizer.state_dict()["param_groups"]
     check_schema(saved, {"state": dict, "param_groups": [{"lr": float}]}, where, name)
+    assert saved is not None  # or the schema would not fit
     state, groups = saved["state"], saved["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if len(groups) != len(own) or (state and set(state) != set(range(len(parameters)))):

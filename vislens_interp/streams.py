@@ -1,6 +1,7 @@
 """Where a command writes and how it ends: streams that are closed or know no α, and signals at any moment."""
 
 import codecs
+import io
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TextIO
 
 _ENDS = {"SIGHUP": "hung up", "SIGINT": "interrupted", "SIGTERM": "terminated"}
 _PLAIN = {"α": "alpha", "β": "beta", "γ": "gamma", "Δ": "change of ", "°": " degrees", "±": "+-", "×": "x", "·": "*"}
@@ -39,7 +40,7 @@ codecs.register_error("vislens_spelled_out", _spelled_out)
 class _Lenient:
     """A stderr whose reader may go away: what is said then is lost, and the work goes on."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -51,7 +52,7 @@ class _Lenient:
         with suppress(OSError, ValueError):
             self._stream.flush()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 
@@ -76,12 +77,12 @@ def usable_streams() -> Iterator[None]:
                     _reconfigure(stream, how)
 
 
-def _reconfigure(stream: Any, errors: str | None) -> None:
-    if hasattr(stream, "reconfigure"):  # not every stream that takes the place of stdout has it
+def _reconfigure(stream: TextIO, errors: str | None) -> None:
+    if isinstance(stream, io.TextIOWrapper):  # not every stream that takes the place of stdout has it
         stream.reconfigure(errors=errors)
 
 
-def _is_closed(stream: Any) -> bool:
+def _is_closed(stream: TextIO | None) -> bool:
     return stream is None or getattr(stream, "closed", False)
 
 

@@ -32,6 +32,13 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1.")
 
 
+def check_whole(least: int, /, **values: object) -> None:
+    """Raise ValueError for what is no whole number of at least ``least``."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}.")
+
+
 def check_positive(**values: float) -> None:
     """Raise ValueError for a value that is not greater than 0."""
     for name, value in values.items():

@@ -1,5 +1,6 @@
 """The fitted landscape: the VAE, its prior, the scale of the responses, and what the reference set looks like in it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ SCHEMA = {
 }
 
 
-def check_state(state: Any, where: str, name: str = "") -> None:
+def check_state(state: Mapping[str, Any], where: str, name: str = "") -> None:
     """Raise ValueError, with the field, where what :meth:`Landscape.state` gave was changed in a file."""
     check_schema(state, SCHEMA, where, name)
     check_finite(state, where, name)

@@ -1,7 +1,7 @@
 """Where in an image a unit looks: Captum computes and draws."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,24 @@ from vislens_interp.images import check_images
 from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 METHODS = ("NeuronIntegratedGradients", "NeuronGradient", "NeuronFeatureAblation")
 """Captum's neuron methods that take nothing but a network, a neuron and images, and draw no random numbers."""
 
 _WITHOUT_GRADIENTS = "NeuronFeatureAblation"
+
+
+class Drawing(TypedDict, total=False):
+    """Settings of Captum's ``visualize_image_attr``."""
+
+    method: str
+    outlier_perc: int | float
+    cmap: "str | Colormap | None"
+    alpha_overlay: float
+    show_colorbar: bool
+    title: str | None
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Attribution:
     values: Tensor
     responses: Tensor
 
-    def figure(self, *, sign: str = "absolute_value", **settings: Any) -> "Figure":
+    def figure(self, *, sign: str = "absolute_value", **settings: Unpack[Drawing]) -> "Figure":
         """Images above, where the unit looks below, drawn by Captum.
 
         Args:
@@ -72,7 +84,7 @@ class Attribution:
 
 
 def attribute(
-    target: Target, images: Tensor, unit: int = 0, *, method: str = "NeuronIntegratedGradients", **settings: Any
+    target: Target, images: Tensor, unit: int = 0, *, method: str = "NeuronIntegratedGradients", **settings: object
 ) -> Attribution:
     """Attribute a unit's response to the pixels of images.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vislens_interp.images import check_shape, resize
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_whole
 
 
 class CallableTarget(Target):
@@ -65,9 +66,8 @@ class CallableTarget(Target):
     ) -> None:
         if not callable(function):
             raise TypeError(f"function is a {type(function).__name__}; expected a function of images.")
-        for argument, value, least in (("batch_size", batch_size, 1), ("retries", retries, 0), ("cache", cache, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{argument}={value!r}; expected a whole number of at least {least}.")
+        check_whole(1, batch_size=batch_size)
+        check_whole(0, retries=retries, cache=cache)
         if not 0 <= wait < float("inf"):
             raise ValueError(f"wait={wait!r}; expected seconds, 0 or more.")
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
@@ -107,9 +107,7 @@ class CallableTarget(Target):
         if self.differentiable and images.requires_grad and torch.is_grad_enabled():
             return self._with_gradients(images)
         with torch.no_grad():
-            images = images.detach().to("cpu", torch.float32)
-            if self.size is not None:
-                images = resize(images, self.size)
+            images = self._resized(images.detach(), "cpu")
             keys = [_key(image) for image in images]
             known = {key: value for key in keys if (value := self._kept.get(key)) is not None}
             missing = list({key: row for row, key in enumerate(keys) if key not in known}.items())
@@ -122,10 +120,8 @@ class CallableTarget(Target):
             return torch.stack([known[key] for key in keys]).to(self._device)
 
     def _with_gradients(self, images: Tensor) -> Tensor:
-        images = images.to(self._device, torch.float32)
-        if self.size is not None:
-            images = resize(images, self.size)
-        responses = torch.cat([self._ask(part) for part in images.split(self.batch_size)])
+        parts = self._resized(images, self._device).split(self.batch_size)
+        responses = torch.cat([self._ask(part) for part in parts])
         if not responses.requires_grad:
             raise ValueError(
                 f"differentiable=True, but the responses of {self.names[0]!r} carry no gradient to the images; expected"
@@ -133,6 +129,10 @@ class CallableTarget(Target):
                 " torch.no_grad(), or pass differentiable=False."
             )
         return responses
+
+    def _resized(self, images: Tensor, device: torch.device | str) -> Tensor:
+        images = images.to(device, torch.float32)
+        return images if self.size is None else resize(images, self.size)
 
     def _keep(self, key: bytes, value: Tensor) -> None:
         if not self.cache:
@@ -157,7 +157,7 @@ class CallableTarget(Target):
                 wait *= 2
         return self._checked(answer, len(images))
 
-    def _checked(self, answer: Any, count: int) -> Tensor:
+    def _checked(self, answer: object, count: int) -> Tensor:
         try:
             values = answer if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer, float))
         except (TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 import difflib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain
@@ -11,12 +11,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
 
 from vislens_interp.random_state import random_states
 from vislens_interp.targets.layout import Axes, AxisTracer
 
 Output: TypeAlias = int | str | tuple[int | str, ...]
 """Which tensor of a tuple, dict or dataclass: a place, a name, or several, one inside the other."""
+Place: TypeAlias = tuple[int | str, ...]
+"""The same in full: ``()`` is the output itself."""
 
 _SHARDED = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
 
@@ -37,10 +40,10 @@ class Seen:
         drew: Whether the pass had drawn random numbers by then.
     """
 
-    axes: dict[tuple, Axes | None]
-    shapes: dict[tuple, tuple[int, ...]]
-    factors: dict[tuple, frozenset[tuple[int, int]]]
-    output: Any
+    axes: dict[Place, Axes | None]
+    shapes: dict[Place, tuple[int, ...]]
+    factors: dict[Place, frozenset[tuple[int, int]]]
+    output: object
     drew: bool = False
 
 
@@ -186,7 +189,7 @@ def run_to_layer(
     left = call
     ours = threading.get_ident()
 
-    def keep_and_stop(module: nn.Module, args: Any, result: Any = None) -> None:
+    def keep_and_stop(module: nn.Module, args: tuple[object, ...], result: object = None) -> None:
         nonlocal left
         if outputs or threading.get_ident() != ours:  # a hook is on the module, whichever thread runs it
             return
@@ -199,7 +202,7 @@ def run_to_layer(
             raise reached
         outputs.append(chosen.clone())  # what follows may overwrite it
 
-    hook = layer.register_forward_pre_hook(keep_and_stop) if before else layer.register_forward_hook(keep_and_stop)
+    hook = _hooked(layer, keep_and_stop, before)
     try:
         (forward or model)(inputs)
     except LayerReached as caught:
@@ -227,13 +230,8 @@ def survey(
     """Run one full pass, and see every call of these layers and what the axes of their outputs are.
 
     Args:
-        model: The network.
-        layer_names: Dotted names; ``""`` is the model's own output.
-        inputs: (N, 3, H, W), what the model takes, already preprocessed.
+        model, layer_names, inputs, before, forward: As :func:`run_to_layer` takes them, for several layers.
         keep: Copy the outputs too.
-        before: See the layers' first inputs instead of their outputs.
-        forward: How the model is called, see :class:`~vislens_interp.targets.forward.Forward`; None calls it with
-            ``inputs`` alone.
 
     Returns:
         For each name its calls, in their order; none for a layer that the pass does not call.
@@ -243,12 +241,16 @@ def survey(
     """
     found: dict[str, list[Seen]] = {name: [] for name in layer_names}
     # Keyed as the tracer asks; views of a parameter have its storage.
-    names = {parameter.untyped_storage()._cdata: name for name, parameter in _stored(model)}
+    names = {
+        parameter.untyped_storage()._cdata: name
+        for name, parameter in model.named_parameters()
+        if parameter.layout is torch.strided and not parameter.is_mkldnn
+    }
     tracer = AxisTracer(inputs, names)
     ours, states = threading.get_ident(), random_states()
 
     def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any = None) -> None:
+        def hook(module: nn.Module, args: tuple[object, ...], output: object = None) -> None:
             if threading.get_ident() != ours:
                 return
             output = args[0] if before else output
@@ -268,9 +270,7 @@ def survey(
     with ExitStack() as hooks:
         for name in found:
             if name:
-                layer = _submodule(model, name)
-                register = layer.register_forward_pre_hook if before else layer.register_forward_hook
-                hooks.callback(register(note(name)).remove)
+                hooks.callback(_hooked(_submodule(model, name), note(name), before).remove)
         with tracer:
             output = (forward or model)(inputs)
             if "" in found:
@@ -278,7 +278,7 @@ def survey(
     return found
 
 
-def tensors_in(output: Any) -> dict[tuple, Tensor]:
+def tensors_in(output: object) -> dict[Place, Tensor]:
     """Every tensor of a layer's output by its place: ``()`` for a tensor itself, ``("logits",)`` or ``(0, 1)`` inside.
 
     >>> list(tensors_in((torch.zeros(2), {"a": torch.zeros(2), "b": None})))
@@ -289,25 +289,30 @@ def tensors_in(output: Any) -> dict[tuple, Tensor]:
     return {(key, *path): tensor for key, part in _parts(output) for path, tensor in tensors_in(part).items()}
 
 
-def pick(result: Any, output: Output | None, model: nn.Module, layer_name: str) -> Tensor:
+def place_of(output: Output | None, places: Iterable[Place]) -> Place | None:
+    """The chosen place in full; without a choice the only one, or None if there are several."""
+    if output is not None:
+        return output if isinstance(output, tuple) else (output,)
+    known = list(places)
+    return known[0] if len(known) == 1 else None
+
+
+def pick(result: object, output: Output | None, model: nn.Module, layer_name: str) -> Tensor:
     """One tensor of what a layer returned: the only one, or the chosen one.
 
     Args:
         result: What the layer returned.
-        output: A place in a tuple, a name in a dict or dataclass, or a tuple of these, one inside the other; None is
-            the only tensor there.
-        model: For messages.
-        layer_name: For messages.
+        output: Where it is; None is the only tensor there.
+        model, layer_name: For messages.
 
     Raises:
         TypeError: There is no tensor, or there are several and none is chosen.
         ValueError: Nothing is at the chosen place.
     """
-    if output is None and isinstance(result, Tensor):
-        return _dense(result, model, layer_name)
     tensors = tensors_in(result)
-    if output is None and len(tensors) == 1:
-        return _dense(next(iter(tensors.values())), model, layer_name)
+    place = place_of(output, tensors)
+    if place in tensors and output != ():
+        return _dense(tensors[place], model, layer_name)
     where = f"layer {layer_name!r}" if layer_name else "the model's own output (layer=None)"
     where += f" of {type(model).__name__} gives a {type(result).__name__}"
     listed = ", ".join(f"{_shown(path)} of shape {tuple(tensor.shape)}" for path, tensor in tensors.items())
@@ -316,11 +321,8 @@ def pick(result: Any, output: Output | None, model: nn.Module, layer_name: str) 
         raise TypeError(
             f"{where}; expected one tensor. {remedy} (list_units(model) shows the layers), or wrap the model."
         )
-    path = output if isinstance(output, tuple) else (output,)
-    if path not in tensors or path == ():
-        remedy = "Leave output= out" if isinstance(result, Tensor) else f"Choose one of {listed or 'another layer'}"
-        raise ValueError(f"output={output!r}: {where}, in which no tensor is there; expected its place. {remedy}.")
-    return _dense(tensors[path], model, layer_name)
+    remedy = "Leave output= out" if isinstance(result, Tensor) else f"Choose one of {listed or 'another layer'}"
+    raise ValueError(f"output={output!r}: {where}, in which no tensor is there; expected its place. {remedy}.")
 
 
 def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name: str) -> int:
@@ -344,14 +346,14 @@ def chosen_call(seen: list[Seen], call: int | None, model: nn.Module, layer_name
     return call
 
 
-def _calls(model: nn.Module, layer_name: str, calls: int, call: Any) -> str:
+def _calls(model: nn.Module, layer_name: str, calls: int, call: object) -> str:
     return (
         f"call={call!r}, but layer {layer_name!r} is called {calls} times in one pass of {type(model).__name__};"
         f" expected 0..{calls - 1}. Pass one of these."
     )
 
 
-def _parts(output: Any) -> list[tuple[Any, Any]]:
+def _parts(output: object) -> list[tuple[int | str, object]]:
     if isinstance(output, Mapping):
         return list(output.items())
     if isinstance(output, (list, tuple)):
@@ -361,22 +363,16 @@ def _parts(output: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _shown(path: tuple) -> str:
+def _shown(path: Place) -> str:
     return repr(path[0] if len(path) == 1 else path)
 
 
-def _copied(output: Any) -> Any:
+def _copied(output: object) -> object:
     # Copies: a ReLU(inplace=True) further on would overwrite the tensors.
     if isinstance(output, Tensor):
         return output.clone()
     copies = {key: _copied(part) for key, part in _parts(output)}
     return copies if isinstance(output, Mapping) or is_dataclass(output) else tuple(copies.values())
-
-
-def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in model.named_parameters():
-        if parameter.layout is torch.strided and not parameter.is_mkldnn:
-            yield name, parameter
 
 
 def _dense(tensor: Tensor, model: nn.Module, layer_name: str) -> Tensor:
@@ -387,6 +383,10 @@ def _dense(tensor: Tensor, model: nn.Module, layer_name: str) -> Tensor:
             " Choose a layer after its dequantisation, or pass the model before quantising."
         )
     return tensor
+
+
+def _hooked(layer: nn.Module, hook: Callable[..., None], before: bool) -> RemovableHandle:
+    return layer.register_forward_pre_hook(hook) if before else layer.register_forward_hook(hook)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

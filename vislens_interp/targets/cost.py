@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vislens_interp.targets.target import Target
@@ -53,7 +54,7 @@ class CountedTarget(Target):
         self.forward = self.backward = 0
 
     @property
-    def device(self) -> Any:
+    def device(self) -> torch.device:
         return self.target.device
 
     def __getattr__(self, name: str) -> Any:

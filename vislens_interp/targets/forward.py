@@ -32,15 +32,15 @@ class Forward:
     """
 
     def __init__(self, model: nn.Module, forward_args: Mapping[str, Any] | None = None) -> None:
-        if forward_args is not None and not (
-            isinstance(forward_args, Mapping) and all(isinstance(name, str) for name in forward_args)
-        ):
+        self.forward_args: dict[str, Any] = {}
+        if isinstance(forward_args, Mapping) and all(isinstance(name, str) for name in forward_args):
+            self.forward_args = dict(forward_args)
+        elif forward_args is not None:
             raise TypeError(
                 f"forward_args is a {type(forward_args).__name__}; expected a mapping from names of arguments of"
                 f" {type(model).__name__}.forward to their values, without the images."
             )
         self.model = model
-        self.forward_args = dict(forward_args or {})
         self.images: str | None = None
         """Name of the argument that takes the images; None for the first place."""
         try:
@@ -81,7 +81,7 @@ class Forward:
         return self.model(images, **given) if self.images is None else self.model(**{self.images: images}, **given)
 
 
-def _value(value: Any, images: Tensor) -> Any:
+def _value(value: object, images: Tensor) -> object:
     if isinstance(value, Tensor):
         return value.to(images.device)
     return value(images) if callable(value) and not isinstance(value, nn.Module) else value

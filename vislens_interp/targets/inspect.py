@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vislens_interp.preprocess import as_preprocess, preprocess_for
+from vislens_interp.preprocess import PreprocessLike, as_preprocess, preprocess_for
 from vislens_interp.random_state import kept_random_state
-from vislens_interp.targets.capture import refuse_script, survey
+from vislens_interp.targets.capture import Seen, refuse_script, survey
 from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.layout import Layout, channel_axis, establish
 from vislens_interp.targets.probe import PROBE_IMAGES, checked_model, input_dtype, prepared, probe_images, told_of
@@ -41,7 +41,7 @@ def list_units(
     model: nn.Module,
     *,
     image_size: int | None = None,
-    preprocess: Any = None,
+    preprocess: PreprocessLike | None = None,
     forward_args: Mapping[str, Any] | None = None,
 ) -> list[LayerInfo]:
     """The layers that a lens can point at, found by one pass.
@@ -78,22 +78,23 @@ def list_units(
         with told_of(model, inputs):
             found = survey(model, names, inputs, forward=forward)
 
-    infos: list[LayerInfo] = []
-    for name in names:
-        if len(found[name]) != 1 or len(found[name][0].shapes) != 1:
-            continue
-        ((path, shape),) = found[name][0].shapes.items()
-        kind = type(modules[name]).__name__
-        try:
-            arrangement = establish(shape, found[name][0].axes[path], modules[name])
-        except ValueError:
-            if len(shape) > 1 and shape[0] == PROBE_IMAGES:
-                infos.append(LayerInfo(name, kind, shape[1:], None))
-            continue
-        arranged = tuple(arrangement.arrange(torch.empty(shape, device="meta")).shape)
-        layout = arrangement.layout
-        infos.append(LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix))
-    return infos
+    infos = [_info(name, modules[name], calls[0]) for name, calls in found.items() if len(calls) == 1]
+    return [info for info in infos if info is not None]
+
+
+def _info(name: str, module: nn.Module, seen: Seen) -> LayerInfo | None:
+    if len(seen.shapes) != 1:
+        return None
+    ((path, shape),) = seen.shapes.items()
+    kind = type(module).__name__
+    try:
+        arrangement = establish(shape, seen.axes[path], module)
+    except ValueError:
+        images_first = len(shape) > 1 and shape[0] == PROBE_IMAGES
+        return LayerInfo(name, kind, shape[1:], None) if images_first else None
+    arranged = tuple(arrangement.arrange(torch.empty(shape, device="meta")).shape)
+    layout = arrangement.layout
+    return LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix)
 
 
 def _is_scripted_inside(model: nn.Module, name: str) -> bool:

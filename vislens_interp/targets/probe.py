@@ -31,11 +31,10 @@ class ModelPassError(RuntimeError, ValueError):
 def tolerance(*tensors: Tensor, model: nn.Module | None = None) -> float:
     """What two readings of one image may differ by, as a share of the largest value."""
     kinds = {one.dtype for one in tensors}
+    quantised = False
     if model is not None:
         kinds |= {one.dtype for one in (*model.parameters(), *model.buffers()) if one.is_floating_point()}
         quantised = any("quantized" in type(module).__module__ for module in model.modules())
-    else:
-        quantised = False
     full = {torch.float32, torch.float64, torch.int64, torch.int32, torch.bool}
     on_cpu = all(one.device.type == "cpu" for one in tensors)
     return _CLOSE if kinds <= full and on_cpu and not quantised else _CLOSE_IN_LOW_PRECISION
@@ -77,8 +76,8 @@ class OwnState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        seen: dict[int, Any] = {}
-        self._values: dict[tuple[str, str], Any] = {}
+        seen: dict[int, object] = {}
+        self._values: dict[tuple[str, str], object] = {}
         self._kept: dict[tuple[str, str], tuple[dict[str, Any], Any, Any]] = {}
         for name, module in model.named_modules():
             attributes = {key: value for key, value in module.__dict__.items() if key not in _MODULE_ATTRIBUTES}
@@ -137,7 +136,7 @@ class _Values:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _frozen(value: Any, seen: dict[int, Any], depth: int = 0) -> Any:
+def _frozen(value: object, seen: dict[int, object], depth: int = 0) -> object:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
     if isinstance(value, Tensor):
@@ -192,7 +191,7 @@ def _outputs(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, *, 
     outputs: list[tuple[str, Tensor]] = []
 
     def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             tensors = tensors_in(output)
             if tensors:
                 outputs.append((name, next(iter(tensors.values())).detach().clone()))
@@ -244,7 +243,7 @@ def input_dtype(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor) 
     met: list[torch.dtype] = []
     reached = LayerReached()
 
-    def note(module: nn.Module, args: Any) -> None:
+    def note(module: nn.Module, args: tuple[object, ...]) -> None:
         weights = [one.dtype for one in module._parameters.values() if one is not None and one.is_floating_point()]
         if weights and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             met.append(weights[0])
@@ -316,12 +315,14 @@ def told_of(model: nn.Module, inputs: Tensor) -> Iterator[None]:
     """Inside, what the model itself raises is told as what it is: a pass that fails on such images."""
     try:
         yield
-    except (ValueError, TypeError) as error:
-        if _is_ours(error):
-            raise
-        raise _failed_pass(model, inputs, error) from error
     except Exception as error:
-        raise _failed_pass(model, inputs, error) from error
+        if isinstance(error, (ValueError, TypeError)) and _is_ours(error):
+            raise
+        raise ModelPassError(
+            f"a pass of {type(model).__name__} fails on images of shape {tuple(inputs.shape)} and type {inputs.dtype},"
+            f" which preprocess= makes ({type(error).__name__}: {error}); expected a model that takes them. Pass"
+            " another preprocess= or image_size=, or forward_args= with what its forward takes beside the images."
+        ) from error
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -329,12 +330,3 @@ def _is_ours(error: BaseException) -> bool:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("vislens_interp.targets.")
-
-
-def _failed_pass(model: nn.Module, inputs: Any, error: Exception) -> ModelPassError:
-    shape = tuple(getattr(inputs, "shape", ()))
-    return ModelPassError(
-        f"a pass of {type(model).__name__} fails on images of shape {shape} and type {getattr(inputs, 'dtype', None)},"
-        f" which preprocess= makes ({type(error).__name__}: {error}); expected a model that takes them. Pass another"
-        " preprocess= or image_size=, or forward_args= with what its forward takes beside the images."
-    )

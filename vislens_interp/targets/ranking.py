@@ -2,14 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from vislens_interp.copies import row_groups, split_groups
-from vislens_interp.math import pearson
+from vislens_interp.math import pearson, ridge_loo
+from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.whole_layer import LayerTable, read_layer
+from vislens_interp.validation import check_whole
 
 By = Literal["sparsity", "selectivity", "evidence"]
 
@@ -17,7 +19,7 @@ _CONSTANT = 1e-6  # of a unit's largest response: less than this is rounding
 _STRONGEST = 0.01
 _MIN_IMAGES = 20
 _HELD_OUT = 0.2
-_PENALTIES = torch.logspace(-3, 6, 19, dtype=torch.float64)
+_PENALTIES = torch.logspace(-9, 0, 19, dtype=torch.float64)  # of the largest squared singular value
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def top_units(
     embeddings: Tensor | None = None,
     path: str | os.PathLike[str] | None = None,
     progress: bool = False,
-    **arguments: Any,
+    **reading: Unpack[Reading],
 ) -> TopUnits:
     """Rank all units of a layer by what their responses to a set of images look like.
 
@@ -80,7 +82,7 @@ def top_units(
         path: File to stream the responses to; None keeps them in memory. See
             :func:`~vislens_interp.targets.whole_layer.read_layer`.
         progress: Show a progress bar.
-        arguments: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``, ...
+        reading: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``, ...
 
     Returns:
         The best units, and the dead and the constant ones.
@@ -95,7 +97,7 @@ def top_units(
     2
     """
     _check(by, count, len(images), embeddings)
-    return rank(read_layer(model, layer, images, path, progress=progress, **arguments), by, count, embeddings)
+    return rank(read_layer(model, layer, images, path, progress=progress, **reading), by, count, embeddings)
 
 
 def rank(table: LayerTable, by: By = "sparsity", count: int = 10, embeddings: Tensor | None = None) -> TopUnits:
@@ -181,39 +183,25 @@ def predictability(responses: Tensor, embeddings: Tensor, *, seed: int = 0) -> T
     Returns:
         (K,), float64, from -1 to 1.
 
-    Source: leave-one-out errors are residuals over 1 - leverage, exactly (Golub, Heath and Wahba 1979).
+    Source: :func:`~vislens_interp.math.ridge_loo`.
     """
     x, r = embeddings.double().cpu(), responses.double().cpu()
     kept, held = split_groups(row_groups(x), max(2, round(_HELD_OUT * len(x))), seed=seed)
-    centre, level = x[kept].mean(0), r[kept].mean(0)
-    u, s, vt = torch.linalg.svd(x[kept] - centre, full_matrices=False)
-    projected = u.T @ (r[kept] - level)
-    errors = []
-    for penalty in _PENALTIES * s[0] ** 2 / 1e6:
-        share = s**2 / (s**2 + penalty)
-        leverage = u**2 @ share + 1 / len(kept)
-        residual = r[kept] - level - u @ (share[:, None] * projected)
-        errors.append(((residual / (1 - leverage)[:, None]) ** 2).mean(0))
-    penalties = (_PENALTIES * s[0] ** 2 / 1e6)[torch.stack(errors).argmin(0)]
-    weights = vt.T @ (s[:, None] / (s[:, None] ** 2 + penalties) * projected)
-    predicted, truth = (x[held] - centre) @ weights, r[held]
-    return pearson(predicted, truth)
+    weights, _ = ridge_loo(x[kept], r[kept], _PENALTIES, relative=True)
+    return pearson(x[held] @ weights, r[held])
 
 
 def _check(by: str, count: int, images: int, embeddings: Tensor | None) -> None:
     if by not in get_args(By):
         raise ValueError(f"by={by!r} is unknown; expected one of {', '.join(map(repr, get_args(By)))}.")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"count={count!r}; expected a whole number of at least 1.")
+    check_whole(1, count=count)
     if images < _MIN_IMAGES:
         raise ValueError(f"images: {images} came; expected at least {_MIN_IMAGES} to rank units. Pass more.")
     if (by == "evidence") != (embeddings is not None):
-        came = (
-            "embeddings were not given" if embeddings is None else "embeddings were given, which only 'evidence' takes"
-        )
+        came = "not given" if embeddings is None else "given, which only 'evidence' takes"
         raise ValueError(
-            f"by={by!r}, but {came}; expected (N, D) embeddings of the same images with by='evidence' alone, such as"
-            " backend.encode(images).flatten(1)."
+            f"by={by!r}, but embeddings were {came}; expected (N, D) embeddings of the same images with by='evidence'"
+            " alone, such as backend.encode(images).flatten(1)."
         )
     if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != images):
         raise ValueError(

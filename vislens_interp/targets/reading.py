@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from vislens_interp.preprocess import PreprocessLike
 from vislens_interp.targets.capture import Output
 from vislens_interp.targets.layout import Layout
-from vislens_interp.targets.selectors import Pool
+from vislens_interp.targets.selectors import Labels, Pool
 
 
 class Reading(TypedDict, total=False):
@@ -19,8 +20,8 @@ class Reading(TypedDict, total=False):
     layout: Layout | None
     output: Output | None
     call: int | None
-    preprocess: Any
-    labels: Any
+    preprocess: PreprocessLike | None
+    labels: Labels | None
     batch_size: int | None
     image_size: int | None
     forward_args: Mapping[str, Any] | None

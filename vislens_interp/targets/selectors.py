@@ -4,12 +4,14 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint
+from vislens_interp.preprocess import PublishedWeights
 from vislens_interp.targets.layout import Layout, channel_axis
 
 Pool: TypeAlias = str
@@ -54,7 +56,7 @@ class Direction:
     Direction('stripes', 2 channels)
     """
 
-    def __init__(self, vector: Any, name: str | None = None) -> None:
+    def __init__(self, vector: Tensor | ArrayLike, name: str | None = None) -> None:
         values = torch.as_tensor(vector).detach().to("cpu", torch.float64)
         if values.ndim != 1 or not len(values) or not values.isfinite().all() or not values.any():
             raise ValueError(
@@ -92,10 +94,9 @@ class Head:
     heads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (("index", self.index, 0), ("heads", self.heads, 1)):
-            if (value is None and name == "heads") or (_is_int(value) and value >= least):  # type: ignore[operator]
-                continue
-            raise ValueError(f"{name}={value!r} in Head; expected a whole number of at least {least}.")
+        for name, value, least in (("index", self.index, 0), ("heads", 1 if self.heads is None else self.heads, 1)):
+            if not _is_int(value) or value < least:
+                raise ValueError(f"{name}={value!r} in Head; expected a whole number of at least {least}.")
         if self.heads is not None and self.index >= self.heads:
             raise ValueError(f"index={self.index} in Head is out of range; expected 0..{self.heads - 1}.")
 
@@ -104,6 +105,8 @@ OneUnit: TypeAlias = int | tuple[int | slice, ...] | MeanOf | Direction | Head |
 Unit: TypeAlias = OneUnit | str | list[OneUnit | str] | list[OneUnit] | list[int]
 CHANNEL_UNITS = (int, MeanOf, Direction, Head)
 """Units that are made of channels, so that the axis of the channels has to be known."""
+Labels: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, str] | PublishedWeights
+"""What names a layer's channels, see :func:`labels_of`."""
 
 
 def unit_list(unit: Unit) -> list[OneUnit]:
@@ -113,25 +116,30 @@ def unit_list(unit: Unit) -> list[OneUnit]:
         ValueError: The list is empty or names a unit twice.
         TypeError: Something in it is no unit.
     """
-    units: list[Any] = list(unit) if isinstance(unit, list) else [unit]
+    units = list(unit) if isinstance(unit, list) else [unit]
     if not units:
         raise ValueError("unit=[]; expected at least one unit.")
+    checked: list[OneUnit] = []
     for one in units:
-        if not (_is_int(one) or isinstance(one, (tuple, MeanOf, Direction, Head)) or callable(one)):
+        if _is_int(one):
+            checked.append(int(one))
+        elif isinstance(one, (tuple, MeanOf, Direction, Head)) or callable(one):
+            checked.append(one)
+        else:
             remedy = " For names pass labels=, one a channel." if isinstance(one, str) else ""
             raise TypeError(
                 f"unit is a {type(one).__name__} ({one!r}); expected an int (a channel), a tuple of ints and slices (a"
                 f" neuron), MeanOf([...]), Direction(vector), Head(k), a function of the layer's output, or a list of"
                 f" these.{remedy}"
             )
-    names = [unit_name(one) for one in units]
+    names = [unit_name(one) for one in checked]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"unit names {', '.join(twice)} more than once; expected each unit once, with its own name.")
-    return [int(one) if isinstance(one, Integral) else one for one in units]  # type: ignore[misc]
+    return checked
 
 
-def labels_of(labels: Any) -> list[str] | None:
+def labels_of(labels: object) -> list[str] | None:
     """Names of a layer's channels, from what holds them.
 
     Args:
@@ -144,7 +152,7 @@ def labels_of(labels: Any) -> list[str] | None:
     if labels is None:
         return None
     meta = getattr(labels, "meta", None)
-    found: Any = meta.get("categories") if isinstance(meta, Mapping) else labels
+    found = meta.get("categories") if isinstance(meta, Mapping) else labels
     if isinstance(found, Mapping):
         found = [found.get(number, found.get(str(number))) for number in range(len(found))]
     if isinstance(found, (str, bytes)) or not isinstance(found, Sequence) or not all(isinstance(x, str) for x in found):
@@ -159,16 +167,20 @@ LISTED = 10
 """Labels that an error lists, at most."""
 
 
-def by_label(unit: Any, labels: list[str] | None) -> Any:
+def by_label(unit: Unit, labels: list[str] | None) -> Unit:
     """A unit, or a list of them, with names replaced by the numbers of their channels.
 
     Raises:
         KeyError: A name is not among the labels, or stands there twice.
     """
-    if isinstance(unit, list):
-        return [by_label(one, labels) for one in unit]
-    if not isinstance(unit, str) or labels is None:
+    if labels is None:
         return unit
+    if isinstance(unit, list):
+        return [_channel(one, labels) if isinstance(one, str) else one for one in unit]
+    return _channel(unit, labels) if isinstance(unit, str) else unit
+
+
+def _channel(unit: str, labels: list[str]) -> int:
     places = [place for place, label in enumerate(labels) if label == unit]
     if len(places) == 1:
         return places[0]
@@ -204,7 +216,14 @@ def _slice_name(index: slice) -> str:
     return ":".join(parts if index.step is not None else parts[:2])
 
 
-def pool_unit(output: Tensor, unit: Any, *, pool: Pool = "mean", layout: Layout, prefix: int | None = None) -> Tensor:
+def pool_unit(
+    output: Tensor,
+    unit: OneUnit | list[OneUnit] | list[int],
+    *,
+    pool: Pool = "mean",
+    layout: Layout,
+    prefix: int | None = None,
+) -> Tensor:
     """Read one unit, or several, from a layer's output; gradients flow.
 
     Args:
@@ -235,8 +254,9 @@ def pool_unit(output: Tensor, unit: Any, *, pool: Pool = "mean", layout: Layout,
     how = _Positions(pool, layout, prefix)
     if not isinstance(unit, list):
         return _read_one(output, unit, how)
-    if all(_is_int(one) for one in unit):
-        return _read_channels(_numbers(output), [_checked(one, output, layout) for one in unit], how)
+    channels = [one for one in unit if _is_int(one)]
+    if len(channels) == len(unit):
+        return _read_channels(_numbers(output), channels, how)
     return torch.stack([_read_one(output, one, how) for one in unit], dim=1)
 
 
@@ -309,14 +329,13 @@ def _numbers(output: Tensor) -> Tensor:
     return output if output.is_floating_point() or output.is_complex() else output.float()
 
 
-def _read_one(output: Tensor, unit: Any, how: _Positions) -> Tensor:
-    layout = how.layout
+def _read_one(output: Tensor, unit: OneUnit, how: _Positions) -> Tensor:
     if not callable(unit):
         output = _numbers(output)
     if _is_int(unit):
-        return how(output.select(channel_axis(layout), _checked(unit, output, layout)))
+        return how(output.select(channel_axis(how.layout), _checked(unit, output, how.layout)))
     if isinstance(unit, MeanOf):
-        return _read_channels(output, [_checked(one, output, layout) for one in unit.units], how).mean(1)
+        return _read_channels(output, unit.units, how).mean(1)
     if isinstance(unit, Direction):
         return _read_direction(output, unit, how)
     if isinstance(unit, Head):
@@ -344,14 +363,14 @@ def _read_head(output: Tensor, unit: Head, how: _Positions) -> Tensor:
     if unit.heads is None or channels % unit.heads:
         raise ValueError(
             f"unit={unit!r} for an output of shape {tuple(output.shape)} with layout {how.layout!r}; expected heads"
-            " that"
-            f" divide its {channels} channels. Pass layer= an attention module, or Head(k, heads=) of their outputs."
+            f" that divide its {channels} channels. Pass layer= an attention module, or Head(k, heads=) of their"
+            " outputs."
         )
     width = channels // unit.heads
     return how(torch.linalg.vector_norm(output.narrow(axis, unit.index * width, width), dim=axis))
 
 
-def _call(unit: Any, output: Tensor) -> Tensor:
+def _call(unit: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
     values = unit(output)
     if not isinstance(values, Tensor):
         raise TypeError(f"unit: {unit_name(unit)} returned a {type(values).__name__}; expected a tensor of shape (N,).")
@@ -363,8 +382,9 @@ def _call(unit: Any, output: Tensor) -> Tensor:
     return values
 
 
-def _read_channels(output: Tensor, units: list[int], how: _Positions) -> Tensor:
+def _read_channels(output: Tensor, channels: Sequence[int], how: _Positions) -> Tensor:
     axis = channel_axis(how.layout)
+    units = [_checked(one, output, how.layout) for one in channels]
     if len(units) == 1:  # a view; several are gathered
         chosen = output.narrow(axis, units[0], 1)
     else:
@@ -398,7 +418,7 @@ def _read_neuron(output: Tensor, unit: tuple[int | slice, ...]) -> Tensor:
     return chosen.flatten(1).sum(1) if sliced else chosen
 
 
-def _checked(unit: Any, output: Tensor, layout: Layout) -> int:
+def _checked(unit: int, output: Tensor, layout: Layout) -> int:
     channels = output.shape[channel_axis(layout)]
     if not 0 <= unit < channels:
         raise ValueError(
@@ -408,12 +428,8 @@ def _checked(unit: Any, output: Tensor, layout: Layout) -> int:
     return int(unit)
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
-
-
-def _is_named(unit: Any, label: str) -> bool:
-    return label in unit if isinstance(unit, list) else unit == label
 
 
 def own_labels(model: nn.Module) -> list[str] | None:
@@ -429,9 +445,6 @@ def own_labels(model: nn.Module) -> list[str] | None:
 
 def unit_names(units: list[OneUnit], asked: Unit, labels: list[str] | None) -> list[str]:
     """Names of the units: the label of one that was asked for by its label."""
-    return [
-        labels[one]
-        if labels and isinstance(one, int) and 0 <= one < len(labels) and _is_named(asked, labels[one])
-        else unit_name(one)
-        for one in units
-    ]
+    by_name = [one for one in (asked if isinstance(asked, list) else [asked]) if isinstance(one, str)]
+    named = {number: label for number, label in enumerate(labels or []) if label in by_name}
+    return [named.get(one, str(one)) if isinstance(one, int) else unit_name(one) for one in units]

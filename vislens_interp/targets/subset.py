@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vislens_interp.targets.layout import Layout
+from vislens_interp.targets.selectors import OneUnit, Unit
 from vislens_interp.targets.target import Target
 
 
@@ -22,7 +24,7 @@ class UnitsOf(Target):
 
     def __init__(self, target: Target, columns: Sequence[int]) -> None:
         count = len(target.names)
-        if not columns or any(not 0 <= column < count for column in columns):
+        if not columns or not all(0 <= column < count for column in columns):
             raise ValueError(
                 f"columns={list(columns)} for a target with {count} units; expected at least one of 0..{count - 1}."
             )
@@ -37,12 +39,12 @@ class UnitsOf(Target):
         return self.target.device
 
     @property
-    def layout(self) -> Any:
+    def layout(self) -> Layout | None:
         """Where the channels of :meth:`features` are, if the other target says so."""
         return getattr(self.target, "layout", None)
 
     @property
-    def units(self) -> list[Any]:
+    def units(self) -> list[OneUnit]:
         """Where each unit is in the layer, if the other target says so."""
         units = getattr(self.target, "units", None)
         if units is None:
@@ -50,7 +52,7 @@ class UnitsOf(Target):
         return [units[column] for column in self.columns]
 
     @classmethod
-    def named(cls, target: Target, units: Any) -> "UnitsOf":
+    def named(cls, target: Target, units: Unit) -> "UnitsOf":
         """The units of these names, or of this one.
 
         Raises:

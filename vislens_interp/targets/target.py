@@ -14,11 +14,13 @@ from vislens_interp.files import fingerprint
 from vislens_interp.images import check_images, check_shape
 from vislens_interp.preprocess import (
     Preprocess,
+    PreprocessLike,
     as_preprocess,
     describe_preprocess,
     normalises,
     preprocess_for,
 )
+from vislens_interp.progress import tqdm
 from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import (
     Output,
@@ -26,6 +28,7 @@ from vislens_interp.targets.capture import (
     chosen_call,
     find_layer,
     pick,
+    place_of,
     refuse_script,
     run_to_layer,
     survey,
@@ -50,6 +53,7 @@ from vislens_interp.targets.probe import (
 )
 from vislens_interp.targets.selectors import (
     CHANNEL_UNITS,
+    Labels,
     OneUnit,
     Pool,
     Unit,
@@ -62,6 +66,7 @@ from vislens_interp.targets.selectors import (
     unit_names,
 )
 from vislens_interp.targets.undisturbed import undisturbed
+from vislens_interp.validation import check_whole
 
 LARGEST_BATCH, SMALLEST_BATCH, PIXELS_AT_ONCE = 256, 8, 8 * 224**2
 """Images in a pass on a processor: EfficientNet-Lite2 reads 256 images at 260 px in 15 s by eights, in 38 s at once."""
@@ -152,12 +157,8 @@ class Target(ABC):
         """
         check_images(images)
         batch_size = self.batch_size if batch_size is None else batch_size
-        _check_batch_size(batch_size)
-        batches = images.split(batch_size)
-        if progress:
-            from vislens_interp.progress import tqdm
-
-            batches = tqdm(batches, desc="responses", unit="batch")
+        check_whole(1, batch_size=batch_size)
+        batches = tqdm(images.split(batch_size), desc="responses", unit="batch", disable=not progress)
         with torch.no_grad():  # not inference_mode: a model may cache tensors in its pass, and train with them later
             return torch.cat([self(batch).float() for batch in batches]).cpu()
 
@@ -222,24 +223,24 @@ class LayerTarget(Target):
         layout: Layout | None = None,
         output: Output | None = None,
         call: int | None = None,
-        preprocess: Any = None,
-        labels: Any = None,
+        preprocess: PreprocessLike | None = None,
+        labels: Labels | None = None,
         batch_size: int | None = None,
         image_size: int | None = None,
         forward_args: Mapping[str, Any] | None = None,
     ) -> None:
         model = checked_model(model)
         if batch_size is not None:
-            _check_batch_size(batch_size)
+            check_whole(1, batch_size=batch_size)
         self._forward = Forward(model, forward_args)
         pool = pool_of(pool, token)
-        check_layout(layout)
-        self.declared_layout: Layout | None = layout
+        self.declared_layout: Layout | None = check_layout(layout)
         self.model = model
         self.layer, module = find_layer(model, _unprefixed(layer))
         refuse_script(model, self.layer)
-        if self.layer == "" and layout is None:
-            layout = _own_layout(model)
+        said = getattr(model, "output_layout", None)  # as our in-silico encoders say
+        if self.layer == "" and layout is None and isinstance(said, str):
+            layout = check_layout(said)
         self.labels = labels_of(labels) if labels is not None else own_labels(model) if self.layer == "" else None
         self.units: list[OneUnit] = unit_list(by_label(unit, self.labels))
         self.names = unit_names(self.units, unit, self.labels)
@@ -264,21 +265,18 @@ class LayerTarget(Target):
             changes = OwnState(model) != state
             raw = pick(seen.output, output, model, self._read)
             self._arrangement = _arrangement(seen, raw, layout, self.units, None if self._before else module, output)
-            if self.labels and self._arrangement is not None and not _fits(self.labels, raw, self._arrangement):
-                if labels is not None or self.names != [unit_name(one) for one in self.units]:
-                    raise _wrong_labels(self.labels, raw, self._arrangement)
-                self.labels = None
-            check_heads(seen, self.units, self._before)
-            with torch.no_grad():
-                three = self._check_state(images.flip(0), changes=changes)
-                self._check_batch_axis(raw, three)
             arranged = self._arrange(raw)
             self.shape = tuple(arranged.shape[1:])
             self.layout: Layout | None = None if self._arrangement is None else self._arrangement.layout
             self.prefix = None if self._arrangement is None else self._arrangement.prefix
             self.n_units = None if self.layout is None else arranged.shape[channel_axis(self.layout)]
+            self._check_labels(given=labels is not None)
+            check_heads(seen, self.units, self._before)
+            with torch.no_grad():
+                three = self._check_state(images.flip(0), changes=changes)
+                self._check_batch_axis(raw, three)
             self._pool = resolve_pool(pool, self._arrangement, self.shape, self.units)
-            self.differentiable = gradient_reaches(self._checked_select(arranged), watched)
+            self.differentiable = gradient_reaches(self._select(arranged), watched)
             with torch.no_grad():
                 self._check_one_image(images, arranged.detach(), self._arrange(three), drew=seen.drew)
             self._draws = seen.drew or not self._stops
@@ -330,17 +328,9 @@ class LayerTarget(Target):
         return found[self._read][self._call]
 
     def _check_state(self, images: Tensor, *, changes: bool) -> Tensor:
-        """Find out whether passes may stop at the layer: not if the model keeps something of every pass.
-
-        Args:
-            images: Of the probe.
-            changes: Whether the first whole pass changed what the model keeps; it may only have filled a cache.
-
-        Returns:
-            The layer's output for the images.
-        """
+        """The layer's output, and whether passes may stop at it: not if the model keeps something of every pass."""
         before = OwnState(self.model)
-        if changes:
+        if changes:  # in the first whole pass, which may only have filled a cache
             self._stops = False
             output = self._pass(images)
             if OwnState(self.model) != before:
@@ -357,11 +347,8 @@ class LayerTarget(Target):
     def _check_one_image(self, images: Tensor, two: Tensor, reversed_three: Tensor, *, drew: bool) -> None:
         """Refuse responses that are no function of one image: random ones, and those that depend on the batch.
 
-        Args:
-            images: Three of the probe.
-            two: The layer's arranged output for the first two of them.
-            reversed_three: For all of them in reversed order.
-            drew: Whether the pass draws random numbers on its way to the layer.
+        ``two`` and ``reversed_three`` are the layer's arranged output for the first two images, and for all in reversed
+        order; ``drew`` is whether the pass draws random numbers on its way to the layer.
         """
         same = self._is_same(two, reversed_three[[2, 1]]) and self._is_same(
             two[:1], self._arrange(self._pass(images[:1]))
@@ -422,6 +409,17 @@ class LayerTarget(Target):
             doubts = _said_of(self.model, "doubts")
             self.doubts = {name: doubts[name] for name in self.names if name in doubts}
 
+    def _check_labels(self, *, given: bool) -> None:
+        """Refuse labels of another layer; a model's own are left out if no unit was named by them."""
+        if not self.labels or self.n_units in (None, len(self.labels)):
+            return
+        if given or self.names != [unit_name(one) for one in self.units]:
+            raise ValueError(
+                f"labels has {len(self.labels)} names for a layer with {self.n_units} channels; expected one a channel."
+                " Pass layer=None for the model's own output, or the labels of this layer."
+            )
+        self.labels = None
+
     def _run(self, inputs: Tensor) -> Tensor:
         return run_to_layer(
             self.model,
@@ -478,10 +476,7 @@ class LayerTarget(Target):
 
     def _select(self, output: Tensor) -> Tensor:
         # Tuples and functions do not look at the layout, which may then be unknown.
-        return pool_unit(output, self.units, pool=self._pool, layout=self.layout or "NC", prefix=self.prefix)
-
-    def _checked_select(self, output: Tensor) -> Tensor:
-        responses = self._select(output)
+        responses = pool_unit(output, self.units, pool=self._pool, layout=self.layout or "NC", prefix=self.prefix)
         if responses.is_complex():
             raise ValueError(
                 f"layer {self.layer!r} of {type(self.model).__name__} gives complex numbers; expected real ones. Pass"
@@ -533,7 +528,7 @@ def _usual_batch_size(device: torch.device, side: int | None) -> int:
     return max(SMALLEST_BATCH, min(LARGEST_BATCH, PIXELS_AT_ONCE // side**2))
 
 
-def _unprefixed(layer: Any) -> Any:
+def _unprefixed(layer: str | nn.Module | None) -> str | nn.Module | None:
     """A layer's name without what ``torch.compile`` puts before it, and what it wraps."""
     if isinstance(layer, nn.Module):
         return getattr(layer, "_orig_mod", layer)
@@ -548,10 +543,9 @@ def _arrangement(
     module: nn.Module | None,
     output: Output | None,
 ) -> Arrangement | None:
-    path = next(iter(seen.shapes)) if output is None else output if isinstance(output, tuple) else (output,)
     found: Arrangement | None = None
     try:
-        found = establish(raw.shape, seen.axes[path], module)
+        found = establish(raw.shape, seen.axes[place_of(output, seen.shapes) or ()], module)
     except ValueError:
         if layout is None and any(isinstance(one, CHANNEL_UNITS) for one in units):
             raise
@@ -560,41 +554,15 @@ def _arrangement(
     return declared(layout, raw.shape, PROBE_IMAGES)
 
 
-def _fits(labels: list[str], raw: Tensor, arrangement: Arrangement) -> bool:
-    return len(labels) == arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
-
-
-def _wrong_labels(labels: list[str], raw: Tensor, arrangement: Arrangement) -> ValueError:
-    channels = arrangement.arrange(raw).shape[channel_axis(arrangement.layout)]
-    return ValueError(
-        f"labels has {len(labels)} names for a layer with {channels} channels; expected one a channel. Pass layer=None"
-        " for the model's own output, or the labels of this layer."
-    )
-
-
 def _said_of(model: nn.Module, attribute: str) -> dict[str, str]:
     said = getattr(model, attribute, None)
     return said if isinstance(said, dict) else {}
 
 
-def _own_layout(model: nn.Module) -> Layout | None:
-    """What a model says of its own output (``output_layout = "NC"``), as our in-silico encoders do."""
-    said = getattr(model, "output_layout", None)
-    if isinstance(said, str):
-        check_layout(said)  # pyright: ignore[reportArgumentType]
-        return said  # pyright: ignore[reportReturnType]
-    return None
-
-
 def _normalising(model: nn.Module) -> list[str]:
     """Names of modules that normalise pixels if the pass calls them."""
 
-    def known(module: Any) -> bool:
+    def known(module: nn.Module) -> bool:
         return normalises(module) or type(module).__name__ == "Normalize" or hasattr(module, "image_mean")  # detectors
 
     return [name for name, module in model.named_modules() if name and known(module)]
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")

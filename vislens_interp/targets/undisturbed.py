@@ -25,7 +25,7 @@ class _Locks:
         """Forget all: in a process that was forked, where nobody holds what another thread held."""
         self._guard = threading.Lock()
         self._numbers = count()
-        self._of_module: weakref.WeakKeyDictionary[nn.Module, tuple[int, Any]] = weakref.WeakKeyDictionary()
+        self._of_module: weakref.WeakKeyDictionary[nn.Module, tuple[int, threading.RLock]] = weakref.WeakKeyDictionary()
         self._of_model: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[Any]]] = weakref.WeakKeyDictionary()
 
     def of(self, model: nn.Module, modules: list[nn.Module]) -> list[Any]:
@@ -76,7 +76,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     ours = threading.get_ident()
     locks = _LOCKS.of(model, modules)
 
-    def wait(module: nn.Module, args: Any) -> None:
+    def wait(module: nn.Module, args: tuple[object, ...]) -> None:
         if threading.get_ident() != ours:
             with ExitStack() as held:
                 for lock in locks:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vislens_interp.files import FORMAT_VERSION, allocate, check_writable, locked, write_text, writing
 from vislens_interp.images import check_images
+from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_schema
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.selectors import Unit
@@ -148,7 +149,7 @@ def read_layer(
     path = Path(path)
     key = hashlib.sha256(f"{json.dumps(described)} {_digest(images)}".encode()).hexdigest()[:16]
     shape = (len(images), len(target.names))
-    header = _header(shape, {"target": described, "key": key})
+    header = _header(shape, described, key)
     check_writable(path, len(header) + 4 * shape[0] * shape[1])
     with locked(path), writing(path):
         if not _holds(path, key):  # another process may have finished while this one waited
@@ -171,13 +172,10 @@ def _stream(target: LayerTarget, images: Tensor, path: Path, header: bytes, key:
         except OSError:
             file.unlink(missing_ok=True)
             raise
+    title = f"units of {target.layer or 'the output'}"
     batches = range(done, len(images), target.batch_size)
-    if progress:
-        from vislens_interp.progress import tqdm
-
-        batches = tqdm(batches, desc=f"units of {target.layer or 'the output'}", unit="batch")
     with file.open("r+b") as table:
-        for start in batches:
+        for start in tqdm(batches, desc=title, unit="batch", disable=not progress):
             end = min(start + target.batch_size, len(images))
             responses = target.responses(images[start:end]).numpy().astype(np.float32, copy=False)
             table.seek(len(header) + row * start)
@@ -259,9 +257,9 @@ def _holds(path: Path, key: str) -> bool:
         return False
 
 
-def _header(shape: tuple[int, int], said: dict[str, Any]) -> bytes:
+def _header(shape: tuple[int, int], target: dict[str, Any], key: str) -> bytes:
     """The beginning of a safetensors file with one float32 tensor, as ``files.load_state`` reads it."""
-    state = {"$dict": [[_TENSOR, {"$tensor": _TENSOR}], ["target", json.dumps(said["target"])], ["key", said["key"]]]}
+    state = {"$dict": [[_TENSOR, {"$tensor": _TENSOR}], ["target", json.dumps(target)], ["key", key]]}
     header = {
         "__metadata__": {"vislens_interp": json.dumps({"kind": _KIND, "version": FORMAT_VERSION, "state": state})},
         _TENSOR: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0] * shape[1]]},

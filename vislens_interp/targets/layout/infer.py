@@ -24,14 +24,16 @@ def channel_axis(layout: Layout) -> int:
     return layout.index("C")
 
 
-def check_layout(layout: str | None) -> None:
-    """Refuse a name that is no layout; None is none declared.
+def check_layout(layout: str | None) -> Layout | None:
+    """The layout of this name; None is none declared.
 
     Raises:
-        ValueError: Naming the layouts that there are.
+        ValueError: There is none, naming those that there are.
     """
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r}; expected None or one of {', '.join(map(repr, LAYOUTS))}.")
+    for known in (None, *LAYOUTS):
+        if layout == known:
+            return known
+    raise ValueError(f"layout={layout!r}; expected None or one of {', '.join(map(repr, LAYOUTS))}.")
 
 
 @dataclass(frozen=True)
@@ -120,49 +122,41 @@ def establish(shape: Sequence[int], axes: Axes | None, layer: nn.Module | None =
         raise _open(shape, "no image enters it in a way that can be followed")
     if any(kinds(axis) & {"X"} for axis in axes):
         raise _open(shape, "an operation on the way to it mixes its axes in a way that cannot be followed")
-    images = [place for place, axis in enumerate(axes) if "N" in kinds(axis)]
-    if len(images) != 1 or kinds(axes[images[0]]) - {"N", "S"}:
+    holding_images = [place for place, axis in enumerate(axes) if "N" in kinds(axis)]
+    if len(holding_images) != 1 or kinds(axes[holding_images[0]]) - {"N", "S"}:
         raise _open(shape, "no axis holds the images alone or with windows of them")
-    folded = _folded(axes[images[0]])
+    images = holding_images[0]
+    folded = _folded(axes[images])
     if folded is None:
         raise _open(shape, "the images are spread over their axis")
     if any("M" in kinds(axis) for axis in axes):
         raise _open(shape, "a layer that runs over positions, not channels, made it")
     leaf = leaf_axis(layer, len(shape))
-    if (
-        len(shape) == 2 or leaf == len(shape) - 1
-    ):  # a Linear over heads makes what its leaf says; so does a K without map
-        axes = tuple(_accepted(axis) if place == len(shape) - 1 else axis for place, axis in enumerate(axes))
+    # A Linear over heads makes what its leaf says; so does a K without map.
+    if (len(shape) == 2 or leaf == len(shape) - 1) and kinds(axes[-1]) in ({"H"}, {"K"}):
+        axes = (*axes[:-1], axis_of("C", size_of(axes[-1])))
     if any(kinds(axis) & {"H", "K"} for axis in axes):
         raise _open(shape, "weights mixed heads or neighbouring channels on an axis that is not theirs alone")
-    channels = _channels(shape, axes, images[0])
+    channels = _channels(shape, axes, images)
     if leaf is not None and leaf != channels:
         raise _open(
             shape, f"{type(layer).__name__} makes axis {leaf}, but the channels before it are on axis {channels}"
         )
-    flat = len(shape) > 4 and images[0] == 0 and channels in (1, len(shape) - 1)
-    if flat:
+    if len(shape) > 4 and images == 0 and channels in (1, len(shape) - 1):
         return replace(_arrangement("NLC" if channels > 1 else "NCL", *folded, [()]), flat=True, prefix=None)
-    raw = _layout(len(shape), images[0], channels)
-    if raw is None:
-        raise _open(shape, f"images on axis {images[0]} and channels on axis {channels} are none of the known layouts")
-    rows, windows_first = folded
-    return _arrangement(raw, rows, windows_first, [axes[place] for place in _positions(raw)])
-
-
-def _accepted(axis: Axis) -> Axis:
-    mixed = kinds(axis) in ({"H"}, {"K"})
-    return axis_of("C", size_of(axis)) if mixed else axis
+    for raw in LAYOUTS:
+        if (len(raw), raw.index("N"), raw.index("C")) == (len(shape), images, channels):
+            return _arrangement(raw, *folded, [axis for axis, letter in zip(axes, raw, strict=True) if letter in "HWL"])
+    raise _open(shape, f"images on axis {images} and channels on axis {channels} are none of the known layouts")
 
 
 def _folded(axis: Axis) -> tuple[int, bool] | None:
-    rows = 1
-    for atom in axis:
-        rows *= 1 if atom.kind == "N" else atom.size
+    """Rows of an axis of images that belong to one of them, and whether they are its slower part; None if mixed up."""
     places = [place for place, atom in enumerate(axis) if atom.kind == "N"]
-    if len(places) != 1 or places[0] not in (0, len(axis) - 1) or axis[places[0]].size != axis[places[0]].source.size:
+    if len(places) != 1 or places[0] not in (0, len(axis) - 1):
         return None
-    return rows, places[0] > 0
+    count = axis[places[0]].size
+    return (size_of(axis) // count, places[0] > 0) if count == axis[places[0]].source.size else None
 
 
 def _channels(shape: tuple[int, ...], axes: Axes, images: int) -> int:
@@ -188,17 +182,6 @@ def _are_heads(heads: Axis, features: Axis) -> bool:
         return False
     (head,), (feature,) = heads, features
     return head.key == feature.key and feature.stride == 1 and head.stride == feature.size
-
-
-def _layout(rank: int, images: int, channels: int) -> Layout | None:
-    for layout in LAYOUTS:
-        if len(layout) == rank and layout.index("N") == images and layout.index("C") == channels:
-            return layout
-    return None
-
-
-def _positions(layout: Layout) -> list[int]:
-    return [place for place, letter in enumerate(layout) if letter in "HWL"]
 
 
 def _arrangement(raw: Layout, rows: int, windows_first: bool, positions: list[Axis]) -> Arrangement:

@@ -1,16 +1,17 @@
 """What each axis of each tensor in a forward pass means: followed through the operations, never inferred from sizes."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vislens_interp.targets.layout.kinds import Axes, Kind, UnknownError, axis_of, size_of, unknown_axes
-from vislens_interp.targets.layout.rules import FACTORIES, POINTWISE, RULES, Call, pointwise
+from vislens_interp.targets.layout.rules import FACTORIES, POINTWISE, RULES, Call, Input, Rule, View, pointwise
 
 _INPUTS: tuple[Kind, ...] = ("N", "C", "S", "S")
 
@@ -29,31 +30,18 @@ class AxisTracer(TorchDispatchMode):
     def __init__(self, inputs: Tensor, names: dict[int, str]) -> None:
         super().__init__()
         self._names = names
-        self._known: dict[tuple, Axes] = {}
+        self._known: dict[View, Axes] = {}
         self.drew = False
         """Whether an operation has drawn random numbers."""
         self._factors: set[tuple[int, int, int]] = set()
         # Weak references keep a storage's address from being used again, but not its memory.
         self._storages: dict[int, StorageWeakRef] = {}
-        if inputs.ndim == 4:
-            self._keep(inputs, tuple(map(axis_of, _INPUTS, inputs.shape)))
-        else:
-            self._keep(inputs, unknown_axes(inputs.shape))
+        pictures = inputs.ndim == len(_INPUTS)
+        self._keep(inputs, tuple(map(axis_of, _INPUTS, inputs.shape)) if pictures else unknown_axes(inputs.shape))
 
     def axes(self, tensor: Tensor) -> Axes | None:
         """The axes of a tensor; None for one that no image entered."""
-        storage = _storage(tensor)
-        if storage is None:
-            return unknown_axes(tensor.shape)
-        found = self._known.get(_view_key(storage, tensor))
-        if found is None and storage in self._storages:
-            return unknown_axes(tensor.shape)  # a view by other means, or a buffer that images were written into
-        return found
-
-    def name(self, tensor: Tensor) -> str:
-        """Name of the parameter that a tensor shows, or ``""``."""
-        storage = _storage(tensor)
-        return "" if storage is None else self._names.get(storage, "")
+        return self._input(tensor).axes
 
     def factors(self, tensor: Tensor) -> frozenset[tuple[int, int]]:
         """How the last axis's channels were taken apart by the operations before: (how many, how far apart)."""
@@ -61,64 +49,74 @@ class AxisTracer(TorchDispatchMode):
         keys = {atom.key for atom in axes[-1] if atom.kind == "C"} if axes else set()
         return frozenset((size, stride) for key, size, stride in self._factors if key in keys)
 
-    def _keep(self, tensor: Tensor, axes: Axes) -> None:
-        storage = _storage(tensor)
-        if storage is None:
-            return
-        self._known[_view_key(storage, tensor)] = axes
-        self._factors.update((atom.key, atom.size, atom.stride) for axis in axes for atom in axis if atom.kind == "C")
-        if storage not in self._storages:
-            self._storages[storage] = StorageWeakRef(tensor.untyped_storage())
+    def _input(self, tensor: Tensor) -> Input:
+        view, shape = _view(tensor), tuple(tensor.shape)
+        if view is None:
+            return Input(unknown_axes(shape), shape, None, "")
+        axes = self._known.get(view)
+        if axes is None and view[0] in self._storages:
+            axes = unknown_axes(shape)  # a view by other means, or a buffer that images were written into
+        return Input(axes, shape, view, self._names.get(view[0], ""))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def _keep(self, tensor: Tensor, axes: Axes) -> None:
+        view = _view(tensor)
+        if view is None:
+            return
+        self._known[view] = axes
+        self._factors.update((atom.key, atom.size, atom.stride) for axis in axes for atom in axis if atom.kind == "C")
+        if view[0] not in self._storages:
+            self._storages[view[0]] = StorageWeakRef(tensor.untyped_storage())
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
         self.drew = self.drew or _draws(func, args, kwargs)
-        seen = [self.axes(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-        # Before the operation: in place, it may change what it is given (transpose_, squeeze_).
-        axes = self._rule(func, args, kwargs) if any(one is not None for one in seen) else None
+        inputs = {id(one): self._input(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
         result = func(*args, **kwargs)
-        if axes is not None:
-            outputs = [result] if isinstance(result, Tensor) else list(result) if _is_list(result) else []
+        name = func.__name__.partition(".")[0]
+        if name not in FACTORIES and any(one.axes is not None for one in inputs.values()):
+            rule = _rule(func, name)
+            outputs = result if isinstance(result, (list, tuple)) else [result]
             for number, output in enumerate(outputs):
                 if isinstance(output, Tensor):
-                    made = axes(output, number)
-                    fits = made is not None and tuple(map(size_of, made)) == tuple(output.shape)
-                    self._keep(output, made if fits and made is not None else unknown_axes(output.shape))
+                    call = Call(args, kwargs, inputs, tuple(output.shape), number)
+                    self._keep(output, _axes(rule, call))
         return result
 
-    def _rule(self, func: Any, args: Any, kwargs: Any) -> Callable[[Tensor, int], Axes | None] | None:
-        """What gives an output its axes; None where no image enters the output."""
-        name = func.__name__.partition(".")[0]
-        if name in FACTORIES:
-            return None
-        base = name.rstrip("_") if name not in RULES else name
-        rule = RULES.get(name) or RULES.get(base)
-        if rule is None and _is_pointwise(func, base):
-            rule = pointwise
-        if rule is None:
-            return lambda output, number: None
-        call = Call(self, args, kwargs)
-        try:
-            made = rule(call)
-        except (UnknownError, IndexError, TypeError, ValueError, AttributeError):
-            return lambda output, number: None
-        return made if callable(made) else lambda output, number: made if number == 0 else None
 
-
-def _storage(tensor: Tensor) -> int | None:
-    """Address of a tensor's memory; None where torch says that it has none: oneDNN's own format, some sparse ones."""
+def _view(tensor: Tensor) -> View | None:
+    """What a tensor shows; None where torch says that it has no memory: oneDNN's own format, some sparse ones."""
     try:
-        return tensor.untyped_storage()._cdata
+        storage = tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # what torch raises there, by layout
         return None
+    # By what it shows, not by object: autograd wraps views anew.
+    return storage, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
 
 
-def _view_key(storage: int, tensor: Tensor) -> tuple:
-    # By what a tensor shows, not by object: autograd wraps views anew.
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+def _rule(func: OpOverload, name: str) -> Rule | None:
+    base = name.rstrip("_")  # of an operation in place
+    return RULES.get(name) or RULES.get(base) or (pointwise if _is_pointwise(func, base) else None)
 
 
-def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+def _axes(rule: Rule | None, call: Call) -> Axes:
+    """What a rule says of an output's axes, if it says something that fits."""
+    if rule is not None:
+        try:
+            axes = rule(call)
+        except (UnknownError, LookupError, TypeError, ValueError, AttributeError):
+            return unknown_axes(call.shape)
+        if tuple(map(size_of, axes)) == call.shape:
+            return axes
+    return unknown_axes(call.shape)
+
+
+def _draws(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an operation draws random numbers: attention without dropout is tagged so too, and does not."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
@@ -129,11 +127,7 @@ def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     return bool(args[place] if len(args) > place else kwargs.get("dropout_p", 0))
 
 
-def _is_list(result: Any) -> bool:
-    return isinstance(result, (list, tuple))
-
-
-def _is_pointwise(func: Any, base: str) -> bool:
+def _is_pointwise(func: OpOverload, base: str) -> bool:
     if torch.Tag.pointwise in func.tags or base in POINTWISE:
         return True
     packet = getattr(torch.ops.aten, base, None)
