@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import torch
@@ -136,7 +136,7 @@ def backend_names() -> list[str]:
     return sorted(_registry)
 
 
-def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: Any) -> Backend:
+def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: object) -> Backend:
     """A backend by name, or the given one as it is.
 
     Without options, the same name and device give the same backend, so that its weights are read once and reference

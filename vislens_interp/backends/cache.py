@@ -8,7 +8,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,7 +30,7 @@ _LEFTOVER_SECONDS = 24 * 3600
 """Age from which a temporary file is no living writer's."""
 
 
-def weights_fingerprint(model: nn.Module, **settings: Any) -> str:
+def weights_fingerprint(model: nn.Module, **settings: object) -> str:
     """A short hash of what decides a model's outputs: its weights, and settings that are not among them.
 
     Args:
@@ -329,14 +329,14 @@ class RowCache:
             found = [_tensor_key(item) for item in part] if isinstance(part, Tensor) else self._file_keys(part)
             missing = self._missing(found, {key for key, _ in waiting})
             if missing:
-                images, read, bad = _read([part[row] for row in missing], size, on_error)
-                failed += [start + missing[row] for row in bad]
-                missing = [missing[row] for row in read]
-                if images is not None:
+                wanted = part[missing] if isinstance(part, Tensor) else [part[row] for row in missing]
+                images, read = _read(wanted, size, on_error)
+                failed += [start + row for place, row in enumerate(missing) if place not in read]
+                if read:
                     with torch.no_grad():
                         made = compute(images).detach().cpu()
-                    self._check(made, len(missing), waiting)
-                    waiting += [(found[row], value) for row, value in zip(missing, made, strict=True)]
+                    self._check(made, len(read), waiting)
+                    waiting += [(found[missing[place]], value) for place, value in zip(read, made, strict=True)]
             keys += found
             many = max(len(waiting), len(self._stamped)) >= self.rows_per_file
             if many or time.monotonic() - flushed > self.seconds_per_file:
@@ -433,23 +433,20 @@ def _list(source: Tensor | str | Path | Sequence[str | Path]) -> tuple[Tensor | 
     return paths, names
 
 
-def _read(
-    items: Any, size: int | None, on_error: Literal["raise", "skip"]
-) -> tuple[Tensor | None, list[int], list[int]]:
-    """Images of one batch, the positions that were read, and those that could not be."""
-    if isinstance(items[0], Tensor):
-        images = torch.stack(items).float()
-        return (images if size is None else resize(images, size)), list(range(len(items))), []
+def _read(items: Tensor | list[Path], size: int | None, on_error: Literal["raise", "skip"]) -> tuple[Tensor, list[int]]:
+    """Images of one batch, and the positions of those that could be read."""
+    everything = list(range(len(items)))
+    if isinstance(items, Tensor):
+        images = items.float()
+        return (images if size is None else resize(images, size)), everything
     try:
-        return load_images(items, size=size)[0], list(range(len(items))), []
+        return load_images(items, size=size)[0], everything
     except ValueError:
         if on_error == "raise":
             raise
-    images, read, bad = [], [], []
+    images, read = [], []
     for row, item in enumerate(items):
-        try:
+        with contextlib.suppress(ValueError):
             images.append(load_images(item, size=size)[0])
             read.append(row)
-        except ValueError:
-            bad.append(row)
-    return (torch.cat(images) if images else None), read, bad
+    return torch.cat(images) if images else torch.zeros(0), read

@@ -27,7 +27,9 @@ class Embedder(Protocol):
 
     dim: int
     size: int
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device: ...
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images to un-normalised embeddings, float32 on ``device``; gradients flow to the images."""
@@ -81,7 +83,9 @@ class OpenCLIPEmbedder(nn.Module):
         architecture: str = "ViT-H-14",
         revision: str | None = None,
         local_files_only: bool = True,
-        **options: Any,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 32,
     ) -> Self:
         """Read a checkpoint of open_clip.
 
@@ -91,7 +95,7 @@ class OpenCLIPEmbedder(nn.Module):
             architecture: open_clip's name of the network where the source has no ``open_clip_config.json``.
             revision: Branch, tag or commit on the hub.
             local_files_only: Never go to the hub.
-            options: For the constructor.
+            device, dtype, batch_size: For the constructor.
 
         Raises:
             FileNotFoundError: Files are missing; the message names them.
@@ -132,7 +136,8 @@ class OpenCLIPEmbedder(nn.Module):
                 f"{settings['resize_mode']!r}; expected 'bicubic' and 'shortest', as ViT-H-14. Pass that checkpoint."
             )
         size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
-        return cls(visual, Preprocess(size, settings["mean"], settings["std"]), **options)
+        preprocess = Preprocess(size, settings["mean"], settings["std"])
+        return cls(visual, preprocess, device=device, dtype=dtype, batch_size=batch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] to embeddings (N, dim), float32; gradients flow to the images.

@@ -2,13 +2,13 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vislens_interp.backends.base import check_generation
 from vislens_interp.backends.diffusion.adapters import AdapterState, check_adapter, check_loaded, read_adapter
@@ -20,6 +20,10 @@ from vislens_interp.images import resize
 from vislens_interp.memory import in_batches, memory_left, too_little_memory
 from vislens_interp.progress import tqdm
 from vislens_interp.validation import check_counts
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"
@@ -52,6 +56,26 @@ def _with_old_names(function: Callable[P, None]) -> Callable[P, None]:
     return renamed
 
 
+class GeneratorOptions(TypedDict, total=False):
+    """Keyword arguments of :class:`StableDiffusionGenerator`, which says what each of them means."""
+
+    size: int | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    speedup: str | None
+    speedup_weights: str | Path | LoraState | None
+    adapter_scale: float
+    negative_prompt: str
+    dtype: torch.dtype | None
+    batch_size: int | None
+    channels_last: bool
+    compile: bool | str
+    vae_slicing: bool
+    vae_tiling: bool
+    offload: Literal["model", "sequential"] | None
+    progress: bool
+
+
 class StableDiffusionGenerator:
     """Images from embeddings: a UNet with an IP-Adapter denoises latents by DDIM, a VAE decodes them.
 
@@ -70,7 +94,7 @@ class StableDiffusionGenerator:
             adapter's release (the paper gives none), 5 with ``"hyper-sd"``, 1.5 with ``"lcm"``.
         speedup: ``"hyper-sd"`` or ``"lcm"``: a LoRA for few steps (:mod:`~vislens_interp.backends.diffusion.speedups`).
             It needs the extra ``speedup``.
-        speedup_weights: Its tensors; None reads the published file from the hub's cache.
+        speedup_weights: Its tensors, or a file, a folder or an id on the hub; None is the published one.
         adapter_scale: Weight of the adapter's attention; 1 in its release.
         prompt: Text beside the embedding; None where the model reads no text: its text states are one zero token.
         negative_prompt: What guidance leads away from. The negative embedding is zeros.
@@ -99,21 +123,21 @@ class StableDiffusionGenerator:
     @_with_old_names
     def __init__(
         self,
-        unet: Any,
-        vae: Any,
+        unet: "UNet2DConditionModel",
+        vae: "AutoencoderKL",
         scheduler: Mapping[str, Any],
         adapter: AdapterState,
         *,
-        text_encoder: Any = None,
-        tokenizer: Any = None,
-        text_encoder_2: Any = None,
-        tokenizer_2: Any = None,
+        text_encoder: "CLIPTextModel | None" = None,
+        tokenizer: "CLIPTokenizer | None" = None,
+        text_encoder_2: "CLIPTextModelWithProjection | None" = None,
+        tokenizer_2: "CLIPTokenizer | None" = None,
         embedding_dim: int | None = None,
         size: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         speedup: str | None = None,
-        speedup_weights: LoraState | None = None,
+        speedup_weights: str | Path | LoraState | None = None,
         adapter_scale: float = 1.0,
         prompt: str | None = PROMPT,
         negative_prompt: str = NEGATIVE_PROMPT,
@@ -165,8 +189,9 @@ class StableDiffusionGenerator:
         with quiet():
             self.text_to_image, self.image_to_image = self._pipelines(parts)
             if speedup is not None:
-                lora = speedup_weights or read_lora(speedup, samplers=self.samplers)
-                merge_lora(self.text_to_image, speedup, lora, self.samplers)
+                if not isinstance(speedup_weights, Mapping):
+                    speedup_weights = read_lora(speedup, speedup_weights, samplers=self.samplers)
+                merge_lora(self.text_to_image, speedup, speedup_weights, self.samplers)
             weights: Any = {part: dict(tensors) for part, tensors in adapter.items()}
             with torch.random.fork_rng(devices=[]):  # the weights that the adapter's replace
                 self.text_to_image.load_ip_adapter(
@@ -177,7 +202,7 @@ class StableDiffusionGenerator:
                     low_cpu_mem_usage=has_accelerate(),
                 )
             self.text_to_image.set_ip_adapter_scale(adapter_scale)
-        self.size = size or int(unet.config.sample_size) * self.vae_scale_factor
+        self.size = size or int(unet.config["sample_size"]) * self.vae_scale_factor
         for pipeline in (self.text_to_image, self.image_to_image):
             pipeline.set_progress_bar_config(disable=True)
         with quiet():
@@ -204,7 +229,9 @@ class StableDiffusionGenerator:
         adapter_revision: str | None = None,
         local_files_only: bool = True,
         prompt: str | None = PROMPT,
-        **options: Any,
+        embedding_dim: int | None = None,
+        device: torch.device | str = "cpu",
+        **options: Unpack[GeneratorOptions],
     ) -> Self:
         """Read a checkpoint and its adapter.
 
@@ -219,8 +246,7 @@ class StableDiffusionGenerator:
             adapter_revision: The same of ``adapter``.
             local_files_only: Never go to the hub.
             prompt: None reads neither text encoder nor tokenizer.
-            options: For the constructor, such as ``device=`` and ``speedup=``; ``speedup_weights=`` may be a file, a
-                folder or an id too, and None is the published one.
+            embedding_dim, device, options: For the constructor, such as ``speedup=``.
 
         Raises:
             FileNotFoundError: Files are missing or the hub is out of reach; the message names what is missing.
@@ -231,7 +257,8 @@ class StableDiffusionGenerator:
             model, config=config, revision=revision, local_files_only=local_files_only, text=prompt is not None
         )
         parts["scheduler"] |= scheduler or {}
-        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, prompt=prompt, **options)
+        parts |= {"prompt": prompt, "embedding_dim": embedding_dim, "device": device}
+        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, options)
 
     @classmethod
     def _of(
@@ -241,12 +268,9 @@ class StableDiffusionGenerator:
         adapter_file: str | None,
         adapter_revision: str | None,
         local_files_only: bool,
-        *,
-        speedup: str | None = None,
-        speedup_weights: str | Path | LoraState | None = None,
-        **options: Any,
+        options: GeneratorOptions,
     ) -> Self:
-        """The generator of these networks, with the adapter and the speed-up read."""
+        """The generator of these networks and arguments, with the adapter and the speed-up read."""
         if isinstance(adapter, str | Path):
             adapter = read_adapter(
                 adapter,
@@ -255,17 +279,12 @@ class StableDiffusionGenerator:
                 local_files_only=local_files_only,
                 needs=cls.adapter_files,
             )
-        if speedup is not None and not isinstance(speedup_weights, Mapping):
-            speedup_weights = read_lora(
-                speedup, speedup_weights, local_files_only=local_files_only, samplers=cls.samplers
+        speedup, lora = options.get("speedup"), options.get("speedup_weights")
+        if speedup is not None and not isinstance(lora, Mapping):
+            options["speedup_weights"] = read_lora(
+                speedup, lora, local_files_only=local_files_only, samplers=cls.samplers
             )
-        return cls(
-            **parts,
-            adapter=adapter,
-            speedup=speedup,
-            speedup_weights=speedup_weights,  # pyright: ignore[reportArgumentType] (tensors by now, or no speed-up)
-            **options,
-        )
+        return cls(**parts, adapter=adapter, **options)
 
     def _pipelines(self, parts: dict[str, Any]) -> tuple[Any, Any]:
         """diffusers' pipelines from noise and from an image, of the same parts."""
@@ -275,12 +294,14 @@ class StableDiffusionGenerator:
         known |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         return TextToImage(**known), ImageToImage(**known)
 
-    def _place(self, text_encoders: list[Any], offload: str | None, channels_last: bool) -> None:
-        layout = {"memory_format": torch.channels_last} if channels_last else {}
+    def _place(self, text_encoders: Sequence[nn.Module], offload: str | None, channels_last: bool) -> None:
         home = torch.device("cpu") if offload else self.device
+        networks: list[nn.Module] = [self.unet, self.vae, *text_encoders]
         try:
-            for network in (self.unet, self.vae, *text_encoders):
-                network.to(home, self.dtype, **layout)
+            for network in networks:
+                network.to(home, self.dtype)
+                if channels_last:
+                    network.to(memory_format=torch.channels_last)
         except RuntimeError as error:
             if not too_little_memory(error):
                 raise
@@ -322,7 +343,7 @@ class StableDiffusionGenerator:
     def _text(self) -> tuple[Tensor, Tensor]:
         """Text states of the prompt and of the negative prompt, (1, L, C) each; encoded once for all images."""
         if self.prompt is None:
-            zeros = torch.zeros(1, 1, self.unet.config.cross_attention_dim, dtype=self.dtype, device=self.device)
+            zeros = torch.zeros(1, 1, self.unet.config["cross_attention_dim"], dtype=self.dtype, device=self.device)
             return zeros, zeros
         states: Any = self.text_to_image.encode_prompt(
             self.prompt, self.device, 1, True, negative_prompt=self.negative_prompt
@@ -400,7 +421,7 @@ class StableDiffusionGenerator:
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Clean latents (N, C, h, w) as images (N, 3, size, size) in [0, 1], float32; gradients flow."""
-        made = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        made = self.vae.decode(latents / self.vae.config["scaling_factor"], return_dict=False)[0]
         return (made.float() / 2 + 0.5).clamp(0, 1)
 
     def _batch(self, embeddings: Tensor, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
@@ -422,7 +443,7 @@ class StableDiffusionGenerator:
         }
         if init_image is None:
             side = self.size // self.vae_scale_factor
-            noise = draw_noise(generators, torch.Size([self.unet.config.in_channels, side, side]))
+            noise = draw_noise(generators, torch.Size([self.unet.config["in_channels"], side, side]))
             latents = noise.to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
         else:

@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -22,6 +22,10 @@ from vislens_interp.backends.sources import (
     first_line,
 )
 from vislens_interp.memory import too_little_memory
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+    from transformers import CLIPTokenizer, PreTrainedModel
 
 
 def read_parts(
@@ -72,9 +76,7 @@ def read_parts_xl(
     needs = [*(UNET if vae is not None else IMAGE_PARTS), *((*TEXT_PARTS, *TEXT_PARTS_2) if text else ())]
     folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
     with torch.random.fork_rng(devices=[]), quiet():
-        if vae is None:
-            return {**_read_folder(folder, text=text, more=("_2",)), "scheduler": _read_schedule(folder)}
-        place = find(vae, VAE_ALONE, argument="vae", local_files_only=local_files_only)
+        place = None if vae is None else find(vae, VAE_ALONE, argument="vae", local_files_only=local_files_only)
         return {**_read_folder(folder, text=text, more=("_2",), vae=place), "scheduler": _read_schedule(folder)}
 
 
@@ -91,8 +93,8 @@ def _read_folder(folder: Path, *, text: bool, more: Sequence[str] = (), vae: Pat
 
     source, part = (folder, "vae") if vae is None else (vae, "")
     parts: dict[str, Any] = {
-        "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=has_accelerate()),
-        "vae": _read_network(AutoencoderKL, source, part, low_cpu_mem_usage=has_accelerate()),
+        "unet": _read_network(UNet2DConditionModel, folder, "unet"),
+        "vae": _read_network(AutoencoderKL, source, part),
     }
     if text:
         from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -104,18 +106,21 @@ def _read_folder(folder: Path, *, text: bool, more: Sequence[str] = (), vae: Pat
     return parts
 
 
-def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
+def _read_network(kind: "type[ModelMixin] | type[PreTrainedModel]", folder: Path, part: str) -> Any:
     """One network of a folder, with every weight from its file: what is missing would otherwise stay random."""
     place = folder / part
-    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    is_text = part.startswith("text_encoder")
+    stem = "model" if is_text else "diffusion_pytorch_model"
     whole = [place / f"{stem}.safetensors", place / f"{stem}.bin", place / "pytorch_model.bin"]
     variant = None if any(path.is_file() for path in whole) else "fp16"
+    options: dict[str, Any] = {} if is_text else {"low_cpu_mem_usage": has_accelerate()}
     try:
-        network, info = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder, subfolder=part or None, variant=variant, local_files_only=True, output_loading_info=True, **options
         )
     except Exception as error:  # every reader has its own kinds
         raise _read_error(place, error) from error
+    network, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
@@ -125,7 +130,7 @@ def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
     return network
 
 
-def _read_tokenizer(folder: Path, part: str) -> Any:
+def _read_tokenizer(folder: Path, part: str) -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     try:

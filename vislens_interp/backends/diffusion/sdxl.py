@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
 from vislens_interp.backends.diffusion.adapters import AdapterState
-from vislens_interp.backends.diffusion.generator import PROMPT, StableDiffusionGenerator
+from vislens_interp.backends.diffusion.generator import PROMPT, GeneratorOptions, StableDiffusionGenerator
 from vislens_interp.backends.diffusion.loading import read_parts_xl
 from vislens_interp.backends.diffusion.speedups import SAMPLERS_XL
 from vislens_interp.backends.sources import ADAPTER_SDXL
@@ -30,14 +30,6 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
     adapter_files = ADAPTER_SDXL
     weights_memory = 8.9
 
-    def __init__(self, unet: Any, vae: Any, *args: Any, **options: Any) -> None:
-        super().__init__(unet, vae, *args, **options)
-        if self.dtype == torch.float16 and vae.config.force_upcast:
-            raise ValueError(
-                "vae leaves float16's range, as its force_upcast=True says, and dtype is float16; expected a mended"
-                f" one. Leave vae out, which is {SDXL_VAE.repo_id}, or pass dtype=torch.bfloat16."
-            )
-
     @classmethod
     def load(  # pyright: ignore[reportIncompatibleMethodOverride] (no single file, but a VAE of its own)
         cls,
@@ -51,7 +43,9 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
         adapter_revision: str | None = None,
         local_files_only: bool = True,
         prompt: str | None = PROMPT,
-        **options: Any,
+        embedding_dim: int | None = None,
+        device: torch.device | str = "cpu",
+        **options: Unpack[GeneratorOptions],
     ) -> Self:
         """Read a checkpoint, its VAE and its adapter; arguments as for ``StableDiffusionGenerator.load``, and one more.
 
@@ -62,11 +56,17 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
             model, vae=vae, revision=revision, local_files_only=local_files_only, text=prompt is not None
         )
         parts["scheduler"] |= scheduler or {}
-        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, prompt=prompt, **options)
+        parts |= {"prompt": prompt, "embedding_dim": embedding_dim, "device": device}
+        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, options)
 
     def _pipelines(self, parts: dict[str, Any]) -> tuple[Any, Any]:
         from vislens_interp.backends.diffusion.pipelines import ImageToImageXL, TextToImageXL
 
+        if self.dtype == torch.float16 and self.vae.config["force_upcast"]:
+            raise ValueError(
+                "vae leaves float16's range, as its force_upcast=True says, and dtype is float16; expected a mended"
+                f" one. Leave vae out, which is {SDXL_VAE.repo_id}, or pass dtype=torch.bfloat16."
+            )
         return TextToImageXL(**parts, add_watermarker=False), ImageToImageXL(**parts, add_watermarker=False)
 
     @cached_property
@@ -74,8 +74,8 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
         """Text states (1, L, C) of both prompts, then their pooled embeddings (1, P)."""
         if self.prompt is None:
             config = self.unet.config
-            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-            made = [torch.zeros(1, 1, config.cross_attention_dim), torch.zeros(1, pooled)]
+            pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+            made = [torch.zeros(1, 1, config["cross_attention_dim"]), torch.zeros(1, pooled)]
             text, summary = (one.to(self.device, self.dtype) for one in made)
             return text, text, summary, summary
         states: Any = self.text_to_image.encode_prompt(
