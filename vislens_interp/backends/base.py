@@ -1,7 +1,7 @@
 """What carries images to x and x back to images, and how a backend is found by name."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
@@ -127,6 +127,11 @@ def check_generation(
         raise ValueError(
             f"init_image has {len(init_image)} images for {len(embeddings)} embeddings; expected one each."
         )
+
+
+def draw_noise(generators: Iterable[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Noise (N, *shape) in float32 from one generator an image, so that it is the same in every batch and precision."""
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 
 
 def backend_names() -> list[str]:

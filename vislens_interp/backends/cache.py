@@ -7,6 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -59,6 +60,17 @@ def _fingerprint(model: nn.Module) -> str:
     return known[1]
 
 
+@dataclass(frozen=True, eq=False)
+class _File:
+    """One file of :class:`Shards`: n keys, rows and hashes, and which rows are as they were written."""
+
+    path: Path
+    keys: Tensor
+    values: Tensor
+    checks: Tensor
+    whole: np.ndarray
+
+
 class Shards:
     """Rows under 128-bit keys, in files that are written once, whole, and never changed.
 
@@ -79,16 +91,17 @@ class Shards:
             with contextlib.suppress(FileNotFoundError):  # another writer has given it its name
                 if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
                     path.unlink()
-        self._values: list[Tensor] = []
-        self._keys: list[Tensor] = []
-        self._checks: list[Tensor] = []
-        self._whole: list[np.ndarray] = []
-        self._paths: list[Path] = []
+        self._files: list[_File] = []
         self._seen: set[str] = set()
         # Sorted keys and where their rows are, in parts of which each is at least twice as long as the next: a new file
         # is merged with what is about as long, so that n files cost n log n and not n times all keys.
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
         self.refresh()
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row, the same in every file."""
+        return tuple(self._files[0].values.shape[1:])
 
     def __len__(self) -> int:
         if len(self._parts) > 1:
@@ -111,13 +124,8 @@ class Shards:
         except (SafetensorError, OSError, ValueError) as error:
             self._say_damaged(path, error)
             return
-        number = len(self._values)
-        self._values.append(values)
-        self._checks.append(checks)
-        self._paths.append(path)
-        self._keys.append(keys)
-        self._whole.append(np.ones(len(keys), bool))
-        self._parts.append(_merged([self._index(number)]))
+        self._files.append(_File(path, keys, values, checks, np.ones(len(keys), bool)))
+        self._parts.append(_merged([self._index(len(self._files) - 1)]))
         while len(self._parts) > 1 and len(self._parts[-2][0]) < 2 * len(self._parts[-1][0]):
             self._parts[-2:] = [_merged(self._parts[-2:])]
 
@@ -125,7 +133,7 @@ class Shards:
         wanted = [(len(values), KEY_BYTES), (len(values), CHECK_BYTES)] if values.ndim > 0 else []
         if [tuple(keys.shape), tuple(checks.shape)] != wanted or {keys.dtype, checks.dtype} != {torch.uint8}:
             raise ValueError(f"keys {tuple(keys.shape)} and checks {tuple(checks.shape)} do not go with its rows")
-        known = self._values[0] if self._values else values
+        known = self._files[0].values if self._files else values
         if values.shape[1:] != known.shape[1:] or values.dtype != known.dtype:
             raise ValueError(f"rows are {tuple(values.shape[1:])}, {values.dtype}, and those of other files are not")
 
@@ -151,25 +159,27 @@ class Shards:
             known = np.flatnonzero(place[:, 0] >= 0)
             if not len(known):
                 return place
-            found = _hashes([keys[row] for row in known.tolist()], _gathered(self._values, place[known]))
-            damaged = place[known][(found != _gathered(self._checks, place[known])).any(1).numpy()].tolist()
+            found = _hashes([keys[row] for row in known.tolist()], self.read(place[known]))
+            written = _gathered([file.checks for file in self._files], place[known])
+            damaged = place[known][(found != written).any(1).numpy()].tolist()
             if not damaged:
                 return place
             for number in sorted({shard for shard, _ in damaged}):
-                self._say_damaged(self._paths[number], "a row is not what was written")
+                self._say_damaged(self._files[number].path, "a row is not what was written")
             for shard, row in damaged:
-                self._whole[shard][row] = False
+                self._files[shard].whole[row] = False
             # All of them anew: another file may hold the same key.
-            self._parts = [_merged([self._index(number) for number in range(len(self._values))])]
+            self._parts = [_merged([self._index(number) for number in range(len(self._files))])]
 
     def _index(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys of a file's rows that are whole, and where these are."""
-        rows = np.flatnonzero(self._whole[number])
-        return self._keys[number].numpy().view(_KEY)[rows, 0], np.stack([np.full(len(rows), number), rows], 1)
+        file = self._files[number]
+        rows = np.flatnonzero(file.whole)
+        return file.keys.numpy().view(_KEY)[rows, 0], np.stack([np.full(len(rows), number), rows], 1)
 
     def read(self, place: np.ndarray) -> Tensor:
         """The rows at these places, in their order: (n, ...), copied from the files."""
-        return _gathered(self._values, place)
+        return _gathered([file.values for file in self._files], place)
 
     def write(self, keys: Sequence[bytes], values: Tensor) -> None:
         """Store rows, in one file."""
@@ -228,7 +238,7 @@ class CachedRows:
 
     def __init__(self, shards: Shards, place: np.ndarray, names: list[str]) -> None:
         self._shards, self._place, self.names = shards, place, names
-        self.shape = tuple(shards._values[place[0, 0]].shape[1:])
+        self.shape = shards.row_shape
 
     def __len__(self) -> int:
         return len(self._place)
@@ -365,7 +375,8 @@ class RowCache:
         return rows
 
     def _check(self, made: Tensor, count: int, waiting: list[tuple[bytes, Tensor]]) -> None:
-        known = waiting[0][1] if waiting else (self.shards._values[0][0] if self.shards._values else made[0])
+        files = self.shards._files
+        known = waiting[0][1] if waiting else (files[0].values[0] if files else made[0])
         if made.ndim < 2 or len(made) != count or made[0].shape != known.shape or made.dtype != known.dtype:
             raise ValueError(
                 f"compute gave shape {tuple(made.shape)} ({made.dtype}) for {count} images; expected "

@@ -1,19 +1,19 @@
 """The embedded backend: photographs at 224 px, edited through EfficientNet-Lite0, which travels with the package."""
 
 from pathlib import Path
+from typing import Unpack
 
 import torch
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import register_backend
-from vislens_interp.backends.closed_loop import CHANGE, CHUNK, DRAW_STEPS, LR, STEPS, ClosedLoopGenerator
+from vislens_interp.backends.closed_loop import CHUNK, STEPS, ClosedLoopGenerator, LoopOptions
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.config import Config
 from vislens_interp.landscape.vae import EmbeddingVAE
-from vislens_interp.zoo.map_generator import MapGenerator
 
 NAME = "embedded"
 NETWORK = "efficientnet_lite0"
@@ -53,11 +53,7 @@ def embedded(
     cache: str | Path | None = None,
     size: int = 224,
     grid: int | None = None,
-    network: MapGenerator | None = None,
-    steps: int = STEPS,
-    lr: float = LR,
-    change: float = CHANGE,
-    draw_steps: int = DRAW_STEPS,
+    **options: Unpack[LoopOptions],
 ) -> EmbeddingBackend:
     """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
 
@@ -73,7 +69,7 @@ def embedded(
         size: Side of the pictures in pixels, a multiple of 32.
         grid: 3 adds to an embedding where in the picture things are, for targets that look at one place of it, as
             single neurons do; the reference photographs are then embedded anew. None is the channel means alone.
-        network, steps, lr, change, draw_steps: Of :class:`~vislens_interp.backends.closed_loop.ClosedLoopGenerator`.
+        options: For :class:`~vislens_interp.backends.closed_loop.ClosedLoopGenerator`: ``steps=``, ``change=``.
 
     Raises:
         FileNotFoundError: A file is missing; the message names it.
@@ -113,9 +109,7 @@ def embedded(
 
     return EmbeddingBackend(
         embedder,
-        ClosedLoopGenerator(
-            embedder, decoder, size=size, network=network, steps=steps, lr=lr, change=change, draw_steps=draw_steps
-        ),
+        ClosedLoopGenerator(embedder, decoder, size=size, **options),
         name=name or (NAME if folder is None else place.name),
         defaults=DEFAULTS,
         reference=reference,

@@ -7,10 +7,9 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.sources import CLIP, damaged, find, first_line
+from vislens_interp.backends.sources import CLIP, damaged, find, reading
 from vislens_interp.backends.weights import OPENCLIP
 from vislens_interp.images import ImageSource, check_shape, load_images
-from vislens_interp.memory import too_little_memory
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.validation import check_counts
 
@@ -118,16 +117,9 @@ class OpenCLIPEmbedder(nn.Module):
                 name, pretrained = f"local-dir:{path}", None
             else:
                 pretrained = next(str(path / name) for name in CLIP[0] if (path / name).is_file())
-        try:
-            with torch.random.fork_rng(devices=[]):  # the weights that the file replaces
-                model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
-        except Exception as error:  # every reader has its own kinds
-            if too_little_memory(error):
-                raise MemoryError(
-                    f"clip={str(source)!r} does not fit into memory ({first_line(error)}); ViT-H/14 takes 8 GB "
-                    "while it loads. Close other programs, or use a machine with more."
-                ) from error
-            raise damaged("clip", source, error) from error
+        with reading("clip", source, "ViT-H/14 takes 8 GB"), torch.random.fork_rng(devices=[]):
+            # The random weights are those that the file replaces.
+            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
         visual: Any = model.visual  # the text tower, a third of the weights, is let go
         settings = visual.preprocess_cfg
         if settings["interpolation"] != "bicubic" or settings["resize_mode"] != "shortest":

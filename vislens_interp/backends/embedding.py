@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,12 @@ from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.diffusion.adapters import AdapterState
-from vislens_interp.backends.diffusion.generator import GeneratorOptions, StableDiffusionGenerator
+from vislens_interp.backends.diffusion.generator import LoadOptions, StableDiffusionGenerator
 from vislens_interp.backends.diffusion.sdxl import StableDiffusionXLGenerator
 from vislens_interp.backends.diffusion.speedups import sampler_of
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
-from vislens_interp.backends.sources import (
-    CLIP,
-    IMAGE_PARTS,
-    TEXT_PARTS,
-    TEXT_PARTS_2,
-    UNET,
-    VAE_ALONE,
-    Needs,
-    find,
-)
+from vislens_interp.backends.sources import CLIP, VAE_ALONE, Needs, find, parts_of
 from vislens_interp.backends.weights import IP_ADAPTER, IP_ADAPTER_SDXL, OPENCLIP, SD15, SDXL, SDXL_VAE
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
@@ -177,17 +168,12 @@ Source = tuple[str | Path | Mapping[str, object], Needs, str | None]
 """A file, a folder, an id on the hub or tensors; the files that it has to hold; its revision on the hub."""
 
 
-class StableDiffusionOptions(GeneratorOptions, total=False):
+class StableDiffusionOptions(LoadOptions, total=False):
     """Keyword arguments of :func:`sd15` and :func:`sdxl`; the former says what each of them means."""
 
-    adapter_file: str | None
-    revision: str | None
-    adapter_revision: str | None
+    config: str | Path
     clip_revision: str | None
     architecture: str
-    local_files_only: bool
-    scheduler: Mapping[str, Any] | None
-    prompt: str | None
     reference: Tensor | None
     cache: str | Path | None
 
@@ -221,8 +207,8 @@ def sd15(
         FileNotFoundError: Weights are missing; the message says which, and how to get them.
         ValueError: A file is damaged or of another kind.
     """
-    text = () if options.get("prompt", "") is None else TEXT_PARTS
-    sources: dict[str, Source] = {"model": (model, (*IMAGE_PARTS, *text), options.get("revision"))}
+    needs = parts_of(text=options.get("prompt", "") is not None)
+    sources: dict[str, Source] = {"model": (model, needs, options.get("revision"))}
     kind = StableDiffusionGenerator
     return _of_stable_diffusion("sd15", kind, partial(kind.load, model), sources, adapter, clip, device, options)
 
@@ -243,10 +229,8 @@ def sdxl(
     Args:
         vae: An id or a folder with the VAE alone; None takes the one in ``model``, which leaves float16's range.
     """
-    text = () if options.get("prompt", "") is None else (*TEXT_PARTS, *TEXT_PARTS_2)
-    sources: dict[str, Source] = {
-        "model": (model, (*(IMAGE_PARTS if vae is None else UNET), *text), options.get("revision"))
-    }
+    needs = parts_of(text=options.get("prompt", "") is not None, xl=True, vae=vae is None)
+    sources: dict[str, Source] = {"model": (model, needs, options.get("revision"))}
     if vae is not None:
         sources["vae"] = (vae, VAE_ALONE, None)
     kind = StableDiffusionXLGenerator

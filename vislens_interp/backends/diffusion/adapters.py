@@ -4,7 +4,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -61,7 +61,8 @@ def read_adapter(
         folder = find(source, needs, argument="adapter", revision=revision, local_files_only=local_files_only)
         path = next(folder / option for option in needs[0] if (folder / option).is_file())
     try:
-        state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
+        is_bin = path.suffix != ".safetensors"
+        state = torch.load(path, map_location="cpu", weights_only=True) if is_bin else _read_safetensors(path)
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise damaged("adapter", path, error) from error
     if not isinstance(state, Mapping) or not all(
@@ -93,10 +94,6 @@ def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
             if part in state:
                 state[part][name] = file.get_tensor(key)
     return state
-
-
-def _read_bin(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def check_adapter(state: AdapterState, unet: "UNet2DConditionModel", *, embedding_dim: int | None) -> int:
