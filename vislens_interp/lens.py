@@ -201,7 +201,9 @@ class FeatureLens:
         alphas: Sequence[float] = (),
     ) -> None:
         """Raise now what :meth:`visualize` would raise of these arguments: before a fit that takes minutes."""
-        validate_visualize(self, direction, method, alpha, strength, judge, mode, alphas)
+        validate_visualize(
+            self, direction, method=method, alpha=alpha, strength=strength, judge=judge, mode=mode, alphas=alphas
+        )
 
     def visualize(
         self,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -339,7 +339,12 @@ def _chance(latents: Tensor, standard: Tensor, groups: Tensor, training: Tensor,
 
 
 def _origin(
-    model: str, weights: str | None, layer: Any, backend: str | Backend, sae: Any, reading: Mapping[str, Any]
+    model: str,
+    weights: str | None,
+    layer: str | nn.Module | None,
+    backend: str | Backend,
+    sae: SparseFeatures | str | Path | None,
+    reading: Reading,
 ) -> dict[str, Any] | None:
     """How a worker builds the same model and backend, as JSON values; None where an argument is an object."""
     said = {"model": model, "layer": layer, "backend": backend, "reading": dict(reading)}

@@ -18,7 +18,7 @@ class RayExecutor:
         RuntimeError: There is no cluster; ``ray.init()`` starts or joins one.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         try:
             ray = import_module("ray")
         except ImportError as error:
@@ -32,6 +32,6 @@ class RayExecutor:
             )
         self._remote: Callable[[Any], Any] = ray.remote(**options) if options else ray.remote
 
-    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Future:
+    def submit(self, work: Callable[..., Any], /, *arguments: object) -> Future:
         """Start ``work(*arguments)`` on a worker."""
         return self._remote(work).remote(*arguments).future()

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from socket import socket
+from socketserver import BaseServer
+from typing import ClassVar
 from urllib.parse import quote
 
 from vislens_interp.atlas.site import check_site
@@ -18,9 +20,17 @@ HOST = "127.0.0.1"
 class _Quiet(SimpleHTTPRequestHandler):
     """Files of atlases below one folder, without a line for each request."""
 
-    def __init__(self, *given: Any, folders: Sequence[Path], **options: Any) -> None:
+    def __init__(
+        self,
+        request: socket,
+        client_address: tuple[str, int],
+        server: BaseServer,
+        *,
+        directory: str,
+        folders: Sequence[Path],
+    ) -> None:
         self.folders = folders
-        super().__init__(*given, **options)
+        super().__init__(request, client_address, server, directory=directory)
 
     def translate_path(self, path: str) -> str:
         found = super().translate_path(path)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, Unpack, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vislens_interp.files import fingerprint, write_folder
 from vislens_interp.targets.layout import channel_axis
+from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import WIDEST, LayerTarget, Target
 from vislens_interp.targets.whole_layer import all_units
 
@@ -182,17 +183,15 @@ class SparseFeatures:
         given = {name: part for name, part in parts.items() if part is not None}
         return {"kind": self.kind, "k": self.k, "latents": len(self), "fingerprint": fingerprint(given)}
 
-    def target(
-        self, model: nn.Module, layer: str | nn.Module | None, *, pool: Literal["mean", "max"] = "mean", **reading: Any
-    ) -> "SparseTarget":
+    def target(self, model: nn.Module, layer: str | nn.Module | None, **reading: Unpack[Reading]) -> "SparseTarget":
         """Every latent over a layer as a unit, for :class:`Atlas` or a lens.
 
         Args:
             model, layer: Whose vectors are encoded, one a position of the map or a token.
-            pool: Mean or largest over positions.
-            reading: For :class:`~vislens_interp.targets.LayerTarget`.
+            reading: For :class:`~vislens_interp.targets.LayerTarget`; but ``pool`` is the mean (``"mean"``) or the
+                largest (``"max"``) of a latent over positions.
         """
-        return SparseTarget(self, model, layer, pool=pool, **reading)
+        return SparseTarget(self, model, layer, **reading)
 
 
 class SparseTarget(Target):
@@ -209,10 +208,9 @@ class SparseTarget(Target):
         features: SparseFeatures,
         model: nn.Module,
         layer: str | nn.Module | None,
-        *,
-        pool: Literal["mean", "max"] = "mean",
-        **reading: Any,
+        **reading: Unpack[Reading],
     ) -> None:
+        pool = reading.pop("pool", "mean")
         if pool not in ("mean", "max"):
             raise ValueError(f"pool={pool!r}; expected 'mean' or 'max' over the positions of a dictionary's latents.")
         self.layer = LayerTarget(model, layer, 0, **reading)
@@ -258,7 +256,10 @@ class SparseTarget(Target):
 
 
 def units_of(
-    model: nn.Module, layer: str | nn.Module | None, sae: SparseFeatures | str | Path | None = None, **reading: Any
+    model: nn.Module,
+    layer: str | nn.Module | None,
+    sae: SparseFeatures | str | Path | None = None,
+    **reading: Unpack[Reading],
 ) -> Target:
     """Every unit of a layer, or every latent of a dictionary over it; see :class:`Atlas` for the arguments."""
     if sae is None:

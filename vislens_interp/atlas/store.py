@@ -47,7 +47,7 @@ FILLED = (
 """Columns of the table that every unit has."""
 
 
-def short_hash(value: Any) -> str:
+def short_hash(value: object) -> str:
     """Sixteen hexadecimal digits of JSON values, the same for the same values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -346,7 +346,7 @@ class AtlasStore:
         return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
 
 
-def _holds_null(column: Any) -> bool:
+def _holds_null(column: "pa.ChunkedArray") -> bool:
     """Whether a column, or a list in it, lacks a value."""
     return bool(column.null_count or ("list" in str(column.type) and column.combine_chunks().flatten().null_count))
 

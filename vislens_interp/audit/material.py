@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp import zoo
+from vislens_interp.copies import first_rows
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.natural_images import NaturalImages, RandomImages
@@ -151,12 +152,8 @@ class Material:
 
 def distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
     """Rows with the largest values, one of each group."""
-    rows: dict[int, int] = {}
-    for row in column.argsort(descending=True, stable=True).tolist():
-        rows.setdefault(int(groups[row]), row)
-        if len(rows) == count:
-            break
-    return list(rows.values())
+    order = column.argsort(descending=True, stable=True)
+    return order[first_rows(groups[order])[:count]].tolist()
 
 
 def axis(seen: Pictures) -> Tensor:

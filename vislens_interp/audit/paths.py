@@ -6,6 +6,7 @@ set, and less between sets, whatever the unit is.
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from scipy.stats import rankdata
@@ -45,17 +46,14 @@ def path(target: LayerTarget, images: Tensor, names: list[str] | None = None) ->
     last = target.layout == "NHWC"
     seen: dict[str, list[Tensor]] = {}
 
-    def keep(name: str):
-        def hook(module: nn.Module, args: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
-                axes = {2: (), 3: (1,), 4: (1, 2) if last else (2, 3)}[output.ndim]
-                seen.setdefault(name, []).append((output.mean(axes) if axes else output).detach().double().cpu())
-
-        return hook
+    def keep(module: nn.Module, args: tuple[object, ...], output: object, *, name: str) -> None:
+        if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
+            axes = {2: (), 3: (1,), 4: (1, 2) if last else (2, 3)}[output.ndim]
+            seen.setdefault(name, []).append((output.mean(axes) if axes else output).detach().double().cpu())
 
     with ExitStack() as hooks, torch.no_grad():
         for name in names:
-            hooks.callback(modules[name].register_forward_hook(keep(name)).remove)
+            hooks.callback(modules[name].register_forward_hook(partial(keep, name=name)).remove)
         for part in images.split(8):
             target.features(part)
     return {name: torch.cat(rows) for name, rows in seen.items() if sum(map(len, rows)) == len(images)}

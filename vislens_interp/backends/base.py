@@ -1,8 +1,8 @@
 """What carries images to x and x back to images, and how a backend is found by name."""
 
 import importlib
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import torch
@@ -129,6 +129,11 @@ def check_generation(
         )
 
 
+def draw_noise(generators: Iterable[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Noise (N, *shape) in float32 from one generator an image, so that it is the same in every batch and precision."""
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
+
+
 def backend_names() -> list[str]:
     """Names that :func:`get_backend` knows: those of the package and what was registered."""
     for module in BUILT_IN.values():
@@ -136,7 +141,7 @@ def backend_names() -> list[str]:
     return sorted(_registry)
 
 
-def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: Any) -> Backend:
+def get_backend(backend: "str | Backend", device: torch.device | str = "cpu", **options: object) -> Backend:
     """A backend by name, or the given one as it is.
 
     Without options, the same name and device give the same backend, so that its weights are read once and reference

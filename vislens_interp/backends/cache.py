@@ -7,8 +7,9 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,7 +31,7 @@ _LEFTOVER_SECONDS = 24 * 3600
 """Age from which a temporary file is no living writer's."""
 
 
-def weights_fingerprint(model: nn.Module, **settings: Any) -> str:
+def weights_fingerprint(model: nn.Module, **settings: object) -> str:
     """A short hash of what decides a model's outputs: its weights, and settings that are not among them.
 
     Args:
@@ -59,6 +60,17 @@ def _fingerprint(model: nn.Module) -> str:
     return known[1]
 
 
+@dataclass(frozen=True, eq=False)
+class _File:
+    """One file of :class:`Shards`: n keys, rows and hashes, and which rows are as they were written."""
+
+    path: Path
+    keys: Tensor
+    values: Tensor
+    checks: Tensor
+    whole: np.ndarray
+
+
 class Shards:
     """Rows under 128-bit keys, in files that are written once, whole, and never changed.
 
@@ -79,16 +91,17 @@ class Shards:
             with contextlib.suppress(FileNotFoundError):  # another writer has given it its name
                 if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
                     path.unlink()
-        self._values: list[Tensor] = []
-        self._keys: list[Tensor] = []
-        self._checks: list[Tensor] = []
-        self._whole: list[np.ndarray] = []
-        self._paths: list[Path] = []
+        self._files: list[_File] = []
         self._seen: set[str] = set()
         # Sorted keys and where their rows are, in parts of which each is at least twice as long as the next: a new file
         # is merged with what is about as long, so that n files cost n log n and not n times all keys.
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
         self.refresh()
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row, the same in every file."""
+        return tuple(self._files[0].values.shape[1:])
 
     def __len__(self) -> int:
         if len(self._parts) > 1:
@@ -111,13 +124,8 @@ class Shards:
         except (SafetensorError, OSError, ValueError) as error:
             self._say_damaged(path, error)
             return
-        number = len(self._values)
-        self._values.append(values)
-        self._checks.append(checks)
-        self._paths.append(path)
-        self._keys.append(keys)
-        self._whole.append(np.ones(len(keys), bool))
-        self._parts.append(_merged([self._index(number)]))
+        self._files.append(_File(path, keys, values, checks, np.ones(len(keys), bool)))
+        self._parts.append(_merged([self._index(len(self._files) - 1)]))
         while len(self._parts) > 1 and len(self._parts[-2][0]) < 2 * len(self._parts[-1][0]):
             self._parts[-2:] = [_merged(self._parts[-2:])]
 
@@ -125,7 +133,7 @@ class Shards:
         wanted = [(len(values), KEY_BYTES), (len(values), CHECK_BYTES)] if values.ndim > 0 else []
         if [tuple(keys.shape), tuple(checks.shape)] != wanted or {keys.dtype, checks.dtype} != {torch.uint8}:
             raise ValueError(f"keys {tuple(keys.shape)} and checks {tuple(checks.shape)} do not go with its rows")
-        known = self._values[0] if self._values else values
+        known = self._files[0].values if self._files else values
         if values.shape[1:] != known.shape[1:] or values.dtype != known.dtype:
             raise ValueError(f"rows are {tuple(values.shape[1:])}, {values.dtype}, and those of other files are not")
 
@@ -151,25 +159,27 @@ class Shards:
             known = np.flatnonzero(place[:, 0] >= 0)
             if not len(known):
                 return place
-            found = _hashes([keys[row] for row in known.tolist()], _gathered(self._values, place[known]))
-            damaged = place[known][(found != _gathered(self._checks, place[known])).any(1).numpy()].tolist()
+            found = _hashes([keys[row] for row in known.tolist()], self.read(place[known]))
+            written = _gathered([file.checks for file in self._files], place[known])
+            damaged = place[known][(found != written).any(1).numpy()].tolist()
             if not damaged:
                 return place
             for number in sorted({shard for shard, _ in damaged}):
-                self._say_damaged(self._paths[number], "a row is not what was written")
+                self._say_damaged(self._files[number].path, "a row is not what was written")
             for shard, row in damaged:
-                self._whole[shard][row] = False
+                self._files[shard].whole[row] = False
             # All of them anew: another file may hold the same key.
-            self._parts = [_merged([self._index(number) for number in range(len(self._values))])]
+            self._parts = [_merged([self._index(number) for number in range(len(self._files))])]
 
     def _index(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys of a file's rows that are whole, and where these are."""
-        rows = np.flatnonzero(self._whole[number])
-        return self._keys[number].numpy().view(_KEY)[rows, 0], np.stack([np.full(len(rows), number), rows], 1)
+        file = self._files[number]
+        rows = np.flatnonzero(file.whole)
+        return file.keys.numpy().view(_KEY)[rows, 0], np.stack([np.full(len(rows), number), rows], 1)
 
     def read(self, place: np.ndarray) -> Tensor:
         """The rows at these places, in their order: (n, ...), copied from the files."""
-        return _gathered(self._values, place)
+        return _gathered([file.values for file in self._files], place)
 
     def write(self, keys: Sequence[bytes], values: Tensor) -> None:
         """Store rows, in one file."""
@@ -228,7 +238,7 @@ class CachedRows:
 
     def __init__(self, shards: Shards, place: np.ndarray, names: list[str]) -> None:
         self._shards, self._place, self.names = shards, place, names
-        self.shape = tuple(shards._values[place[0, 0]].shape[1:])
+        self.shape = shards.row_shape
 
     def __len__(self) -> int:
         return len(self._place)
@@ -329,14 +339,14 @@ class RowCache:
             found = [_tensor_key(item) for item in part] if isinstance(part, Tensor) else self._file_keys(part)
             missing = self._missing(found, {key for key, _ in waiting})
             if missing:
-                images, read, bad = _read([part[row] for row in missing], size, on_error)
-                failed += [start + missing[row] for row in bad]
-                missing = [missing[row] for row in read]
-                if images is not None:
+                wanted = part[missing] if isinstance(part, Tensor) else [part[row] for row in missing]
+                images, read = _read(wanted, size, on_error)
+                failed += [start + row for place, row in enumerate(missing) if place not in read]
+                if read:
                     with torch.no_grad():
                         made = compute(images).detach().cpu()
-                    self._check(made, len(missing), waiting)
-                    waiting += [(found[row], value) for row, value in zip(missing, made, strict=True)]
+                    self._check(made, len(read), waiting)
+                    waiting += [(found[missing[place]], value) for place, value in zip(read, made, strict=True)]
             keys += found
             many = max(len(waiting), len(self._stamped)) >= self.rows_per_file
             if many or time.monotonic() - flushed > self.seconds_per_file:
@@ -365,7 +375,8 @@ class RowCache:
         return rows
 
     def _check(self, made: Tensor, count: int, waiting: list[tuple[bytes, Tensor]]) -> None:
-        known = waiting[0][1] if waiting else (self.shards._values[0][0] if self.shards._values else made[0])
+        files = self.shards._files
+        known = waiting[0][1] if waiting else (files[0].values[0] if files else made[0])
         if made.ndim < 2 or len(made) != count or made[0].shape != known.shape or made.dtype != known.dtype:
             raise ValueError(
                 f"compute gave shape {tuple(made.shape)} ({made.dtype}) for {count} images; expected "
@@ -433,23 +444,20 @@ def _list(source: Tensor | str | Path | Sequence[str | Path]) -> tuple[Tensor | 
     return paths, names
 
 
-def _read(
-    items: Any, size: int | None, on_error: Literal["raise", "skip"]
-) -> tuple[Tensor | None, list[int], list[int]]:
-    """Images of one batch, the positions that were read, and those that could not be."""
-    if isinstance(items[0], Tensor):
-        images = torch.stack(items).float()
-        return (images if size is None else resize(images, size)), list(range(len(items))), []
+def _read(items: Tensor | list[Path], size: int | None, on_error: Literal["raise", "skip"]) -> tuple[Tensor, list[int]]:
+    """Images of one batch, and the positions of those that could be read."""
+    everything = list(range(len(items)))
+    if isinstance(items, Tensor):
+        images = items.float()
+        return (images if size is None else resize(images, size)), everything
     try:
-        return load_images(items, size=size)[0], list(range(len(items))), []
+        return load_images(items, size=size)[0], everything
     except ValueError:
         if on_error == "raise":
             raise
-    images, read, bad = [], [], []
+    images, read = [], []
     for row, item in enumerate(items):
-        try:
+        with contextlib.suppress(ValueError):
             images.append(load_images(item, size=size)[0])
             read.append(row)
-        except ValueError:
-            bad.append(row)
-    return (torch.cat(images) if images else None), read, bad
+    return torch.cat(images) if images else torch.zeros(0), read

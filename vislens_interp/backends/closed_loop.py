@@ -1,6 +1,7 @@
 """Pictures whose embedding, read from the picture again, lies where it should: the photo backend's generator."""
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -29,6 +30,16 @@ CHUNK = 4
 """Pictures changed together. A chunk is filled up, so that a picture's bits do not depend on what comes with it; on a
 CPU a picture of eight costs as much as one of four."""
 SEED = 20_000
+
+
+class LoopOptions(TypedDict, total=False):
+    """Keyword arguments of :class:`ClosedLoopGenerator`, which says what each of them means."""
+
+    network: MapGenerator | None
+    steps: int
+    lr: float
+    change: float
+    draw_steps: int
 
 
 class ClosedLoopGenerator:
@@ -120,8 +131,8 @@ class ClosedLoopGenerator:
         with torch.no_grad():
             parts = []
             for part in images.to(self.device).split(CHUNK):
-                sized = part if part.shape[-1] == self.size else resize(part, self.size)
-                parts.append(self.decoder(self.decoder.maps(sized), self.size, dropped=dropped).clamp(0, 1))
+                maps = self.decoder.maps(resize(part, self.size))
+                parts.append(self.decoder(maps, self.size, dropped=dropped).clamp(0, 1))
         return torch.cat(parts)
 
     def ascend(
@@ -148,7 +159,7 @@ class ClosedLoopGenerator:
             chunk: Pictures changed together.
         """
         if strength == 0:
-            starts = (images if images.shape[-1] == self.size else resize(images, self.size)).float().to(self.device)
+            starts = resize(images, self.size).float().to(self.device)
         else:
             starts = self.reconstruct(images, strength)
         share = torch.as_tensor(share, dtype=starts.dtype, device=starts.device).expand(len(starts))

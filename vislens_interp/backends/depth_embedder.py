@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -141,16 +142,13 @@ class DepthEmbedder(nn.Module):
         """
         layers = self.layers if layers is None else layers
         check_shape(images)
-        seen: dict[str, Tensor] = {}
+        seen: dict[str, object] = {}
 
-        def keep(name: str) -> Any:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                seen[name] = output
-
-            return hook
+        def keep(module: nn.Module, args: tuple[object, ...], output: object, *, name: str) -> None:
+            seen[name] = output
 
         modules = dict(self.network.named_modules())
-        handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+        handles = [modules[name].register_forward_hook(partial(keep, name=name)) for name in layers]
         try:
             pixels = self.preprocess(images) if size is None else self._normalise(images, size)
             self.network(pixels.contiguous(memory_format=torch.channels_last))
@@ -307,7 +305,7 @@ def _stages(network: nn.Module) -> tuple[str, ...]:
     return tuple(f"blocks.{index}" for index in range(len(blocks)))
 
 
-def _as_map(output: Any, name: str) -> Tensor:
+def _as_map(output: object, name: str) -> Tensor:
     if isinstance(output, Tensor) and output.ndim == 4:
         return output
     if isinstance(output, Tensor) and output.ndim == 3:

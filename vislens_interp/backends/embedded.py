@@ -1,13 +1,13 @@
 """The embedded backend: photographs at 224 px, edited through EfficientNet-Lite0, which travels with the package."""
 
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import register_backend
-from vislens_interp.backends.closed_loop import CHUNK, STEPS, ClosedLoopGenerator
+from vislens_interp.backends.closed_loop import CHUNK, STEPS, ClosedLoopGenerator, LoopOptions
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedding import EmbeddingBackend
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
@@ -56,7 +56,7 @@ def embedded(
     cache: str | Path | None = None,
     size: int = 224,
     grid: int | None = None,
-    **options: Any,
+    **options: Unpack[LoopOptions],
 ) -> EmbeddingBackend:
     """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
 
@@ -94,7 +94,7 @@ def embedded(
                 )
             )
     statistics = place / (STATISTICS if grid is None else GRID)
-    embedder: Any = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=grid).load_statistics(statistics).to(device)
+    embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=grid).load_statistics(statistics).to(device)
     decoder = PyramidDecoder.load(place / DECODER, embedder)
     reference = ReferencePhotographs(place / REFERENCE, size, embedder) if (place / REFERENCE).is_file() else None
 

@@ -7,10 +7,9 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.sources import CLIP, damaged, find, first_line
+from vislens_interp.backends.sources import CLIP, damaged, find, reading
 from vislens_interp.backends.weights import OPENCLIP
 from vislens_interp.images import ImageSource, check_shape, load_images
-from vislens_interp.memory import too_little_memory
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.validation import check_counts
 
@@ -27,7 +26,9 @@ class Embedder(Protocol):
 
     dim: int
     size: int
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device: ...
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images to un-normalised embeddings, float32 on ``device``; gradients flow to the images."""
@@ -81,7 +82,9 @@ class OpenCLIPEmbedder(nn.Module):
         architecture: str = "ViT-H-14",
         revision: str | None = None,
         local_files_only: bool = True,
-        **options: Any,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 32,
     ) -> Self:
         """Read a checkpoint of open_clip.
 
@@ -91,7 +94,7 @@ class OpenCLIPEmbedder(nn.Module):
             architecture: open_clip's name of the network where the source has no ``open_clip_config.json``.
             revision: Branch, tag or commit on the hub.
             local_files_only: Never go to the hub.
-            options: For the constructor.
+            device, dtype, batch_size: For the constructor.
 
         Raises:
             FileNotFoundError: Files are missing; the message names them.
@@ -114,16 +117,9 @@ class OpenCLIPEmbedder(nn.Module):
                 name, pretrained = f"local-dir:{path}", None
             else:
                 pretrained = next(str(path / name) for name in CLIP[0] if (path / name).is_file())
-        try:
-            with torch.random.fork_rng(devices=[]):  # the weights that the file replaces
-                model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
-        except Exception as error:  # every reader has its own kinds
-            if too_little_memory(error):
-                raise MemoryError(
-                    f"clip={str(source)!r} does not fit into memory ({first_line(error)}); ViT-H/14 takes 8 GB "
-                    "while it loads. Close other programs, or use a machine with more."
-                ) from error
-            raise damaged("clip", source, error) from error
+        with reading("clip", source, "ViT-H/14 takes 8 GB"), torch.random.fork_rng(devices=[]):
+            # The random weights are those that the file replaces.
+            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
         visual: Any = model.visual  # the text tower, a third of the weights, is let go
         settings = visual.preprocess_cfg
         if settings["interpolation"] != "bicubic" or settings["resize_mode"] != "shortest":
@@ -132,7 +128,8 @@ class OpenCLIPEmbedder(nn.Module):
                 f"{settings['resize_mode']!r}; expected 'bicubic' and 'shortest', as ViT-H-14. Pass that checkpoint."
             )
         size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
-        return cls(visual, Preprocess(size, settings["mean"], settings["std"]), **options)
+        preprocess = Preprocess(size, settings["mean"], settings["std"])
+        return cls(visual, preprocess, device=device, dtype=dtype, batch_size=batch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] to embeddings (N, dim), float32; gradients flow to the images.

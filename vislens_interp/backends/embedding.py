@@ -2,8 +2,9 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +13,12 @@ from vislens_interp.backends.base import register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.diffusion.adapters import AdapterState
-from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
+from vislens_interp.backends.diffusion.generator import LoadOptions, StableDiffusionGenerator
 from vislens_interp.backends.diffusion.sdxl import StableDiffusionXLGenerator
 from vislens_interp.backends.diffusion.speedups import sampler_of
 from vislens_interp.backends.embedders import Embedder, OpenCLIPEmbedder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
-from vislens_interp.backends.sources import (
-    CLIP,
-    IMAGE_PARTS,
-    TEXT_PARTS,
-    TEXT_PARTS_2,
-    UNET,
-    VAE_ALONE,
-    Needs,
-    find,
-)
+from vislens_interp.backends.sources import CLIP, VAE_ALONE, Needs, find, parts_of
 from vislens_interp.backends.weights import IP_ADAPTER, IP_ADAPTER_SDXL, OPENCLIP, SD15, SDXL, SDXL_VAE
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
@@ -172,22 +164,27 @@ class EmbeddingBackend:
         return None
 
 
+Source = tuple[str | Path | Mapping[str, object], Needs, str | None]
+"""A file, a folder, an id on the hub or tensors; the files that it has to hold; its revision on the hub."""
+
+
+class StableDiffusionOptions(LoadOptions, total=False):
+    """Keyword arguments of :func:`sd15` and :func:`sdxl`; the former says what each of them means."""
+
+    config: str | Path
+    clip_revision: str | None
+    architecture: str
+    reference: Tensor | None
+    cache: str | Path | None
+
+
 def sd15(
     device: torch.device | str = "cpu",
     *,
     model: str | Path = SD15.repo_id,
     adapter: str | Path | AdapterState = IP_ADAPTER.repo_id,
     clip: str | Path = OPENCLIP.repo_id,
-    adapter_file: str | None = None,
-    revision: str | None = None,
-    adapter_revision: str | None = None,
-    clip_revision: str | None = None,
-    architecture: str = "ViT-H-14",
-    local_files_only: bool = True,
-    dtype: torch.dtype | None = None,
-    reference: Tensor | None = None,
-    cache: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[StableDiffusionOptions],
 ) -> EmbeddingBackend:
     """The paper's full path: CLIP ViT-H/14, IP-Adapter and Stable Diffusion 1.5 at 512 px.
 
@@ -198,37 +195,22 @@ def sd15(
         clip: open_clip's ViT-H-14: an id, a folder or a file.
         adapter_file: File within the adapter's folder or repository; None is ``models/ip-adapter_sd15.safetensors``.
         revision: Branch, tag or commit of ``model`` on the hub; ``adapter_revision``, ``clip_revision`` likewise.
-        architecture: open_clip's name of the network where ``clip`` is a file.
-        local_files_only: Never download; `vislens download sd15` does that.
+        architecture: open_clip's name of the network where ``clip`` is a file; "ViT-H-14" unless told otherwise.
+        local_files_only: Never download, unless it is False; `vislens download sd15` does that.
         dtype: Precision of both; None is float16 on CUDA and float32 elsewhere.
         reference: Reference images of the backend; None: a lens is fitted on images that are given to it.
         cache: Folder where embeddings are kept; see :class:`EmbeddingBackend`.
-        options: For :meth:`StableDiffusionGenerator.load`, such as ``num_inference_steps=``, ``guidance_scale=``,
-            ``batch_size=``, or ``speedup="hyper-sd"`` for 8 steps.
+        options: The others are for :meth:`StableDiffusionGenerator.load`, such as ``num_inference_steps=``,
+            ``guidance_scale=``, ``batch_size=``, or ``speedup="hyper-sd"`` for 8 steps.
 
     Raises:
         FileNotFoundError: Weights are missing; the message says which, and how to get them.
         ValueError: A file is damaged or of another kind.
     """
-    text = () if options.get("prompt", "") is None else TEXT_PARTS
-    return _of_stable_diffusion(
-        "sd15",
-        StableDiffusionGenerator,
-        {"model": (model, (*IMAGE_PARTS, *text), revision)},
-        adapter=adapter,
-        clip=clip,
-        adapter_file=adapter_file,
-        revision=revision,
-        adapter_revision=adapter_revision,
-        clip_revision=clip_revision,
-        architecture=architecture,
-        local_files_only=local_files_only,
-        device=device,
-        dtype=dtype,
-        reference=reference,
-        cache=cache,
-        **options,
-    )
+    needs = parts_of(text=options.get("prompt", "") is not None)
+    sources: dict[str, Source] = {"model": (model, needs, options.get("revision"))}
+    kind = StableDiffusionGenerator
+    return _of_stable_diffusion("sd15", kind, partial(kind.load, model), sources, adapter, clip, device, options)
 
 
 def sdxl(
@@ -238,16 +220,7 @@ def sdxl(
     vae: str | Path | None = SDXL_VAE.repo_id,
     adapter: str | Path | AdapterState = IP_ADAPTER_SDXL.repo_id,
     clip: str | Path = OPENCLIP.repo_id,
-    adapter_file: str | None = None,
-    revision: str | None = None,
-    adapter_revision: str | None = None,
-    clip_revision: str | None = None,
-    architecture: str = "ViT-H-14",
-    local_files_only: bool = True,
-    dtype: torch.dtype | None = None,
-    reference: Tensor | None = None,
-    cache: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[StableDiffusionOptions],
 ) -> EmbeddingBackend:
     """The paper's path with Stable Diffusion XL at 1,024 px; arguments as for :func:`sd15`, and one more.
 
@@ -256,94 +229,59 @@ def sdxl(
     Args:
         vae: An id or a folder with the VAE alone; None takes the one in ``model``, which leaves float16's range.
     """
-    text = () if options.get("prompt", "") is None else (*TEXT_PARTS, *TEXT_PARTS_2)
-    parts: dict[str, tuple[Any, Needs, str | None]] = {
-        "model": (model, (*(IMAGE_PARTS if vae is None else UNET), *text), revision)
-    }
+    needs = parts_of(text=options.get("prompt", "") is not None, xl=True, vae=vae is None)
+    sources: dict[str, Source] = {"model": (model, needs, options.get("revision"))}
+    if vae is not None:
+        sources["vae"] = (vae, VAE_ALONE, None)
+    kind = StableDiffusionXLGenerator
     return _of_stable_diffusion(
-        "sdxl",
-        StableDiffusionXLGenerator,
-        parts if vae is None else {**parts, "vae": (vae, VAE_ALONE, None)},
-        adapter=adapter,
-        clip=clip,
-        adapter_file=adapter_file,
-        revision=revision,
-        adapter_revision=adapter_revision,
-        clip_revision=clip_revision,
-        architecture=architecture,
-        local_files_only=local_files_only,
-        device=device,
-        dtype=dtype,
-        reference=reference,
-        cache=cache,
-        vae=vae,
-        **options,
+        "sdxl", kind, partial(kind.load, model, vae=vae), sources, adapter, clip, device, options
     )
 
 
 def _of_stable_diffusion(
     name: str,
     kind: type[StableDiffusionGenerator],
-    sources: dict[str, tuple[Any, Needs, str | None]],
-    *,
+    load: Callable[..., StableDiffusionGenerator],
+    sources: dict[str, Source],
     adapter: str | Path | AdapterState,
     clip: str | Path,
-    adapter_file: str | None,
-    clip_revision: str | None,
-    architecture: str,
-    local_files_only: bool,
     device: torch.device | str,
-    dtype: torch.dtype | None,
-    reference: Tensor | None,
-    cache: str | Path | None,
-    **options: Any,
+    options: StableDiffusionOptions,
 ) -> EmbeddingBackend:
-    """The embedder and a generator of this kind, after everything that is missing was said at once."""
-    adapter_files = ((adapter_file,),) if adapter_file else kind.adapter_files
-    _check_present(
-        {
-            "clip": (clip, CLIP, clip_revision),
-            **sources,
-            "adapter": (adapter, adapter_files, options["adapter_revision"]),
-            **_speedup_source(kind, options.get("speedup"), options.get("speedup_weights")),
-        },
-        local_files_only,
-        name,
-    )
+    """The embedder and a generator, after everything that is missing was said at once."""
+    adapter_file, clip_revision = options.get("adapter_file"), options.pop("clip_revision", None)
+    local_files_only = options.get("local_files_only", True)
+    sources = {
+        "clip": (clip, CLIP, clip_revision),
+        **sources,
+        "adapter": (
+            adapter,
+            ((adapter_file,),) if adapter_file else kind.adapter_files,
+            options.get("adapter_revision"),
+        ),
+    }
+    if (speedup := options.get("speedup")) is not None:
+        sampler = sampler_of(speedup, None, None, kind.samplers)
+        weights = options.get("speedup_weights") or sampler.published.repo_id
+        sources["speedup_weights"] = (weights, ((sampler.file,),), None)
+    _check_present(sources, local_files_only, name)
     device = torch.device(device)
-    precision = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    precision = options.get("dtype") or (torch.float16 if device.type == "cuda" else torch.float32)
     embedder = OpenCLIPEmbedder.load(
         clip,
-        architecture=architecture,
+        architecture=options.pop("architecture", "ViT-H-14"),
         revision=clip_revision,
         local_files_only=local_files_only,
         device=device,
         dtype=precision,
     )
-    generator = kind.load(
-        sources["model"][0],
-        adapter,
-        adapter_file=adapter_file,
-        embedding_dim=embedder.dim,
-        local_files_only=local_files_only,
-        device=device,
-        dtype=precision,
-        **options,
-    )
+    reference, cache = options.pop("reference", None), options.pop("cache", None)
+    generator = load(adapter, embedding_dim=embedder.dim, device=device, **{**options, "dtype": precision})
     return EmbeddingBackend(embedder, generator, name=name, reference=reference, cache=cache)
 
 
-def _speedup_source(
-    kind: type[StableDiffusionGenerator], speedup: str | None, weights: Any
-) -> dict[str, tuple[Any, Needs, str | None]]:
-    if speedup is None:
-        return {}
-    sampler = sampler_of(speedup, None, None, kind.samplers)
-    assert sampler.repository is not None  # a speed-up has one
-    return {"speedup_weights": (weights or sampler.repository.repo_id, ((sampler.file,),), None)}
-
-
-def _check_present(sources: dict[str, tuple[Any, Needs, str | None]], local_files_only: bool, backend: str) -> None:
+def _check_present(sources: dict[str, Source], local_files_only: bool, backend: str) -> None:
     """Say all that is missing at once, before gigabytes are read."""
     problems = []
     for argument, (source, needs, revision) in sources.items():

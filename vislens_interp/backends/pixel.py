@@ -18,6 +18,7 @@ from vislens_interp.backends.refiner import DDPMRefiner
 from vislens_interp.config import Config
 from vislens_interp.images import resize
 from vislens_interp.landscape.vae import VAE, BottleneckCVAE
+from vislens_interp.math import full_chunks
 
 
 class PixelBackend:
@@ -77,12 +78,10 @@ class PixelBackend:
             return x
         if len(seeds) != len(x):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(x)} images; expected one an image.")
-        chunk = 16
         parts = []
-        for rows in torch.arange(len(x)).split(chunk):
-            padded = torch.cat([rows, rows[-1:].expand(chunk - len(rows))])
-            refined = self.refiner(x[padded], strength=strength, seeds=[seeds[row] for row in padded.tolist()])
-            parts.append(refined[: len(rows)])
+        for rows, own in full_chunks(len(x), 16):
+            refined = self.refiner(x[rows], strength=strength, seeds=[seeds[row] for row in rows.tolist()])
+            parts.append(refined[:own])
         return torch.cat(parts)
 
     @cached_property

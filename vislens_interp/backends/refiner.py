@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from vislens_interp.validation import check_counts
+from vislens_interp.backends.base import draw_noise
+from vislens_interp.validation import check_counts, check_shares
 
 
 class DDPMRefiner(nn.Module):
@@ -46,16 +47,13 @@ class DDPMRefiner(nn.Module):
         Returns:
             (N, 3, S, S) in [0, 1].
         """
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength={strength} must lie in [0, 1]: 0 keeps the input, 1 ignores it.")
+        check_shares(": 0 keeps the input, 1 ignores it.", strength=strength)
         if strength == 0:
             return images
         if len(seeds) != len(images):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
         clean = pixel_unshuffle(2 * images - 1, self.patch)
-        noise = torch.stack(
-            [torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        ).to(clean)
+        noise = draw_noise((torch.Generator().manual_seed(seed) for seed in seeds), clean.shape[1:]).to(clean)
         self.scheduler.set_timesteps(self.steps)
         # Sliced here: the library's own rule truncates, so that a small strength would take no step at all.
         times = self.scheduler.timesteps[-max(1, round(strength * self.steps)) :]

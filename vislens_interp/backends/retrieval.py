@@ -1,8 +1,7 @@
 """A generator that cannot hallucinate: an edited embedding becomes the natural images that lie nearest to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from vislens_interp.images import ImageFiles, check_images, check_shape, image_k
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.math import unit_rows
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.validation import check_shares
 
 FILES_AT_ONCE = 64
 DEFAULTS = Config.of(
@@ -156,11 +156,8 @@ class RetrievalBackend:
 
     def decode(self, x: Tensor, *, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
         """Natural images (N, 3, S, S), of each embedding's k nearest the one at its seed mod k."""
-        if not 0 <= strength <= 1:
-            raise ValueError(
-                f"strength={strength} must lie in [0, 1]: 0 keeps the image, 1 ignores it; retrieval refines "
-                "nothing and ignores it always."
-            )
+        meaning = ": 0 keeps the image, 1 ignores it; retrieval refines nothing and ignores it always."
+        check_shares(meaning, strength=strength)
         if len(seeds) != len(x):
             raise ValueError(f"seeds has {len(seeds)} entries for {len(x)} images; expected one an image.")
         found = self.retrieve(x, inputs=init_image)
@@ -243,5 +240,5 @@ class NetworkEmbedder(nn.Module):
         return features.float() if features.ndim == 2 else features.float().mean((2, 3))
 
 
-def _parts(images: Tensor | ImageFiles) -> Sequence[Tensor] | Any:
+def _parts(images: Tensor | ImageFiles) -> Iterable[Tensor]:
     return images.split(FILES_AT_ONCE) if isinstance(images, ImageFiles) else (images,)

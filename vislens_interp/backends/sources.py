@@ -1,10 +1,12 @@
 """Where weights lie: hub ids, folders and files, and what to say when something is missing."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vislens_interp.backends.weights import HYPER_SDXL, IP_ADAPTER, OPENCLIP, SD15, SDXL, SDXL_VAE, SPEEDUPS
+from vislens_interp.memory import too_little_memory
 
 Needs = Sequence[tuple[str, ...]]
 """Files that have to be there, each by its possible names; the first one is downloaded and named in messages."""
@@ -42,6 +44,12 @@ VAE_ALONE: Needs = (("config.json",), _weights("diffusion_pytorch_model"))
 ADAPTER: Needs = (("models/ip-adapter_sd15.safetensors", "models/ip-adapter_sd15.bin"),)
 ADAPTER_SDXL: Needs = (("sdxl_models/ip-adapter_sdxl_vit-h.safetensors", "sdxl_models/ip-adapter_sdxl_vit-h.bin"),)
 CLIP: Needs = (("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),)
+
+
+def parts_of(*, text: bool, xl: bool = False, vae: bool = True) -> Needs:
+    """Files of a folder of Stable Diffusion, with or without what reads text and its own VAE."""
+    texts = () if not text else (*TEXT_PARTS, *TEXT_PARTS_2) if xl else TEXT_PARTS
+    return (*(IMAGE_PARTS if vae else UNET), *texts)
 
 
 def find(
@@ -133,6 +141,20 @@ def first_line(error: BaseException) -> str:
     """What an error says, without the pages that libraries add."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def reading(argument: str, source: str | Path, takes: str) -> Iterator[None]:
+    """Say what cannot be read, and of what size it is if memory is short; every reader has its own kinds of errors."""
+    try:
+        yield
+    except Exception as error:
+        if too_little_memory(error):
+            raise MemoryError(
+                f"{argument}={str(source)!r} does not fit into memory ({first_line(error)}); {takes} while it loads. "
+                "Close other programs, or use a machine with more."
+            ) from error
+        raise damaged(argument, source, error) from error
 
 
 def damaged(argument: str, source: str | Path, error: BaseException) -> ValueError:

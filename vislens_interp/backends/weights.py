@@ -1,6 +1,6 @@
 """The published files behind ``backend="sd15"`` and ``"sdxl"``: where, which commit, sizes, checksums, terms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -230,13 +230,10 @@ SDXL_VAE = PublishedRepository(
     ),
 )
 
-IP_ADAPTER_SDXL = PublishedRepository(
-    "IP-Adapter for Stable Diffusion XL (global ViT-H/14 embedding)",
-    IP_ADAPTER.repo_id,
-    IP_ADAPTER.revision,
-    IP_ADAPTER.licence,
-    IP_ADAPTER.terms,
-    (
+IP_ADAPTER_SDXL = replace(
+    IP_ADAPTER,
+    name="IP-Adapter for Stable Diffusion XL (global ViT-H/14 embedding)",
+    files=(
         PublishedFile(
             "sdxl_models/ip-adapter_sdxl_vit-h.safetensors",
             698_391_064,
@@ -245,13 +242,10 @@ IP_ADAPTER_SDXL = PublishedRepository(
     ),
 )
 
-HYPER_SDXL = PublishedRepository(
-    "Hyper-SD, 8 steps with guidance, for Stable Diffusion XL (optional)",
-    HYPER_SD.repo_id,
-    HYPER_SD.revision,
-    HYPER_SD.licence,
-    HYPER_SD.terms,
-    (
+HYPER_SDXL = replace(
+    HYPER_SD,
+    name="Hyper-SD, 8 steps with guidance, for Stable Diffusion XL (optional)",
+    files=(
         PublishedFile(
             "Hyper-SDXL-8steps-CFG-lora.safetensors",
             787_359_648,
@@ -277,13 +271,8 @@ def sd15_repositories(precision: Precision = "fp16", speedup: str | None = None)
     """
     if precision not in _NETWORKS:
         raise ValueError(f"precision={precision!r} is not published; expected one of {sorted(_NETWORKS)}.")
-    files = (*SD15.files, *_NETWORKS[precision])
-    return [
-        PublishedRepository(SD15.name, SD15.repo_id, SD15.revision, SD15.licence, SD15.terms, files),
-        IP_ADAPTER,
-        OPENCLIP,
-        *([] if speedup is None else [SPEEDUPS[speedup]]),
-    ]
+    networks = replace(SD15, files=(*SD15.files, *_NETWORKS[precision]))
+    return [networks, IP_ADAPTER, OPENCLIP, *([] if speedup is None else [SPEEDUPS[speedup]])]
 
 
 def sdxl_repositories(precision: Precision = "fp16", speedup: str | None = None) -> list[PublishedRepository]:

@@ -3,7 +3,7 @@
 import sys
 import traceback
 import warnings
-from typing import Any
+from typing import TextIO
 
 from vislens_interp.streams import Stopped, drop_stdout, say, stopping_cleanly, usable_streams
 
@@ -74,7 +74,7 @@ def _show_warning(
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: Any = None,
+    file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
     say(f"warning: {' '.join(str(message).split())}")

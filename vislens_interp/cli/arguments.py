@@ -1,7 +1,7 @@
 """The arguments of ``vislens``: nothing heavy is imported here, so that ``vislens --help`` answers at once."""
 
 import argparse
-from typing import Any
+from typing import TypeAlias
 
 from vislens_interp import __version__
 from vislens_interp.config import DEFAULT_BACKEND
@@ -13,6 +13,7 @@ CACHED = ("embedded", "sd15", "sdxl")
 """Backends that embed images, which `--cache` can remember."""
 COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 EPILOG = """exit codes:
   0    success
   1    an error, said in one line on stderr; or nobody reads the output
@@ -46,10 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands, quiet)
     _add_download(commands, quiet)
     _add_accept(commands, quiet)
+    for name, command in commands.choices.items():
+        command.set_defaults(command=name)
     return parser
 
 
-def _add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_demo(commands: Commands, common: argparse.ArgumentParser) -> None:
     demo = commands.add_parser(
         "demo",
         parents=[common],
@@ -62,10 +65,9 @@ def _add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
     demo.add_argument("--layer", help=f"dotted name of the layer of {model} (default: {layer})")
     demo.add_argument("--unit", type=int, help=f"channel or feature (default: {unit})")
     demo.add_argument("--images", metavar="DIR", help="images to start from instead of 8 of our own")
-    demo.set_defaults(command="demo")
 
 
-def _add_visualize(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_visualize(commands: Commands, common: argparse.ArgumentParser) -> None:
     visualize = commands.add_parser(
         "visualize",
         parents=[common],
@@ -91,10 +93,9 @@ def _add_visualize(commands: Any, common: argparse.ArgumentParser) -> None:
     visualize.add_argument(
         "--noise-seed", type=parse_seed, default=42, help="seed of the refinement's noise (default: 42)"
     )
-    visualize.set_defaults(command="visualize")
 
 
-def _add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_compare(commands: Commands, common: argparse.ArgumentParser) -> None:
     compare = commands.add_parser(
         "compare",
         parents=[common],
@@ -114,10 +115,9 @@ def _add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--angle", type=float, help="edit angle in degrees at which methods are matched")
     compare.add_argument("--strength", type=float, help="refinement: 0 none, 1 ignores the image")
-    compare.set_defaults(command="compare")
 
 
-def _add_audit(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_audit(commands: Commands, common: argparse.ArgumentParser) -> None:
     audit = commands.add_parser(
         "audit",
         parents=[common],
@@ -129,10 +129,9 @@ def _add_audit(commands: Any, common: argparse.ArgumentParser) -> None:
     audit.add_argument("--out", required=True, metavar="DIR", help="folder for the page; made, or replaced if ours")
     audit.add_argument("--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD", help=", ".join(METHODS))
     audit.add_argument("--full", action="store_true", help="all tests: minutes")
-    audit.set_defaults(command="audit")
 
 
-def _add_units(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_units(commands: Commands, common: argparse.ArgumentParser) -> None:
     units = commands.add_parser(
         "units",
         parents=[common],
@@ -140,10 +139,9 @@ def _add_units(commands: Any, common: argparse.ArgumentParser) -> None:
         description="List the layers of a model and how many units each has.",
     )
     _add_model(units)
-    units.set_defaults(command="units")
 
 
-def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.ArgumentParser) -> None:
+def _add_atlas(commands: Commands, common: argparse.ArgumentParser, quiet: argparse.ArgumentParser) -> None:
     atlas = commands.add_parser(
         "atlas",
         parents=[common],
@@ -166,24 +164,22 @@ def _add_atlas(commands: Any, common: argparse.ArgumentParser, quiet: argparse.A
     atlas.add_argument("--inputs", type=int, default=6, metavar="N", help="pictures each way a unit (default: 6)")
     atlas.add_argument("--draws", type=int, default=1000, help="permutations of each unit's null (default: 1000)")
     atlas.add_argument("--workers", type=int, default=0, help="processes beside this one (default: 0)")
-    atlas.set_defaults(command="atlas")
     verbs = atlas.add_subparsers(title="of a finished atlas", metavar="serve | query | compare")
     serve = verbs.add_parser("serve", parents=[quiet], help="show the site in a browser on this machine")
     serve.add_argument("folder", metavar="DIR")
     serve.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
-    serve.set_defaults(command="atlas_serve")
     query = verbs.add_parser("query", parents=[quiet], help="list the units whose words or top images hold a word")
     query.add_argument("folder", metavar="DIR")
     query.add_argument("text", metavar="WORDS")
     query.add_argument("--limit", type=int, default=20, help="units at most (default: 20)")
     query.add_argument("--json", action="store_true", help="print one JSON object")
-    query.set_defaults(command="atlas_query")
     compare = verbs.add_parser("compare", parents=[quiet], help="which unit of another layer or model is most alike")
     compare.add_argument("folder", metavar="DIR")
     compare.add_argument("other", metavar="OTHER", help="atlas on the same reference images")
     compare.add_argument("--limit", type=int, default=20, help="pairs printed at most (default: 20)")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
-    compare.set_defaults(command="atlas_compare")
+    for name, verb in verbs.choices.items():
+        verb.set_defaults(command=f"atlas_{name}")
 
 
 def parse_units(text: str) -> list[int]:
@@ -201,17 +197,16 @@ def parse_units(text: str) -> list[int]:
     return units
 
 
-def _add_doctor(commands: Any, quiet: argparse.ArgumentParser) -> None:
-    doctor = commands.add_parser(
+def _add_doctor(commands: Commands, quiet: argparse.ArgumentParser) -> None:
+    commands.add_parser(
         "doctor",
         parents=[quiet],
         help="versions, devices, weights, and what each backend lacks",
         description="Say what this machine has, and what each backend lacks on it. Changes and downloads nothing.",
     )
-    doctor.set_defaults(command="doctor")
 
 
-def _add_download(commands: Any, quiet: argparse.ArgumentParser) -> None:
+def _add_download(commands: Commands, quiet: argparse.ArgumentParser) -> None:
     download = commands.add_parser(
         "download",
         parents=[quiet],
@@ -225,10 +220,9 @@ def _add_download(commands: Any, quiet: argparse.ArgumentParser) -> None:
         "--precision", choices=("fp16", "fp32"), default="fp16", help="of Stable Diffusion's files (default: fp16)"
     )
     download.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="also the LoRA for this speedup=")
-    download.set_defaults(command="download")
 
 
-def _add_accept(commands: Any, quiet: argparse.ArgumentParser) -> None:
+def _add_accept(commands: Commands, quiet: argparse.ArgumentParser) -> None:
     accept = commands.add_parser(
         "accept",
         parents=[quiet],
@@ -242,7 +236,6 @@ def _add_accept(commands: Any, quiet: argparse.ArgumentParser) -> None:
     accept.add_argument("--speedup", choices=("hyper-sd", "lcm"), help="compare its few steps with 50")
     accept.add_argument("--anchor", metavar="FILE", help="the picture of diffusers' IP-Adapter test, see the runbook")
     accept.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
-    accept.set_defaults(command="accept")
 
 
 def _add_lens(parser: argparse.ArgumentParser, *, images: bool = True) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislens_interp.cli.arguments import CACHED, DEMOS
-from vislens_interp.config import DEFAULT_BACKEND
 from vislens_interp.streams import say
 
 if TYPE_CHECKING:  # each command imports what it needs
     import torch
     from torch import nn
 
+    from vislens_interp.backends.base import Backend
     from vislens_interp.lens import FeatureLens
     from vislens_interp.results.result import LensResult
 
@@ -28,6 +28,7 @@ NOT_KEPT = ("command", "debug", "json", "model", "quiet", "weights")
 
 def demo(args: argparse.Namespace) -> None:
     """Run ``vislens demo``."""
+    from vislens_interp.lens import FeatureLens
     from vislens_interp.reference import ReferenceSet
 
     _check_out(args.out)
@@ -35,7 +36,7 @@ def demo(args: argparse.Namespace) -> None:
     model, layer, unit = DEMOS[args.backend]
     args.layer = layer if args.layer is None else args.layer
     args.unit = unit if args.unit is None else args.unit
-    lens = _lens(_model(model), device, args.layer, args.unit, args.seed, backend=args.backend)
+    lens = FeatureLens(_model(model).to(device), args.layer, args.unit, backend=args.backend, seed=args.seed)
     reference = ReferenceSet.for_fit(lens.backend)
     lens.fit(reference.at(range(0, len(reference), DEMO_EVERY[args.backend])), progress=not args.quiet)
     if args.images is None:
@@ -54,9 +55,11 @@ def demo(args: argparse.Namespace) -> None:
 
 def _aimed(args: argparse.Namespace) -> "FeatureLens":
     """The lens that the arguments of :func:`_add_lens` describe, not fitted."""
+    from vislens_interp.lens import FeatureLens
+
     device = _device(args.device)
     model = _model(args.model, args.weights, args.seed)
-    backend: Any = args.backend
+    backend: str | Backend = args.backend
     if args.cache is not None:
         if backend not in CACHED:
             raise ValueError(
@@ -65,7 +68,7 @@ def _aimed(args: argparse.Namespace) -> "FeatureLens":
         from vislens_interp.backends.base import get_backend
 
         backend = get_backend(backend, device, cache=args.cache)
-    return _lens(model, device, args.layer, args.unit, args.seed, args.pool, backend)
+    return FeatureLens(model.to(device), args.layer, args.unit, pool=args.pool, backend=backend, seed=args.seed)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -283,20 +286,6 @@ def accept(args: argparse.Namespace) -> None:
     if failed := [finding.name for finding in findings if finding.state == "failed"]:
         raise ValueError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}. {path} says more.")
     print(f"all passed; {path}")
-
-
-def _lens(
-    model: "nn.Module",
-    device: "torch.device",
-    layer: str | None,
-    unit: int | str | tuple[int, ...],
-    seed: int,
-    pool: Any = "mean",
-    backend: Any = DEFAULT_BACKEND,
-) -> "FeatureLens":
-    from vislens_interp.lens import FeatureLens
-
-    return FeatureLens(model.to(device), layer, unit, pool=pool, backend=backend, seed=seed)
 
 
 def _check_out(folder: str) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 
@@ -30,17 +30,20 @@ def check_method(method: object, where: str = "method is") -> None:
         raise TypeError(f"{where} a {type(method).__name__}; expected a name, or a Method such as RidgePattern().")
 
 
-def validate_visualize(
-    lens: "FeatureLens",
-    direction: str | Mapping[Any, Sense],
-    method: str | Method,
-    alpha: float | None,
-    strength: float | None,
-    judge: Target | None,
-    mode: int | None,
-    alphas: Sequence[float],
-) -> None:
+class Choices(TypedDict):
+    """How pictures are made, by the arguments of ``FeatureLens.visualize``, which says what each of them means."""
+
+    method: str | Method
+    alpha: float | None
+    strength: float | None
+    judge: Target | None
+    mode: int | None
+    alphas: Sequence[float]
+
+
+def validate_visualize(lens: "FeatureLens", direction: str | Mapping[Any, Sense], **choices: Unpack[Choices]) -> None:
     """Raise what a visualisation with these arguments would raise; nothing is computed."""
+    method, alphas, mode, judge = choices["method"], choices["alphas"], choices["mode"], choices["judge"]
     check_method(method)
     for one in alphas:
         check_number("alphas", one)
@@ -51,7 +54,7 @@ def validate_visualize(
     if mode is not None:  # a lens that is fitted on its way gets the backend's number of means
         fitted = lens.method_ is not None
         check_mode(mode, lens.landscape_.prior.modes if fitted else lens.backend.defaults.prior.modes)
-    maker.check_used(name, alpha=alpha, strength=strength)
+    maker.check_used(name, alpha=choices["alpha"], strength=choices["strength"])
     if method != "edit" and len(alphas) > 0:
         raise ValueError(f"alphas={list(alphas)} are weights of method='edit', not of {name!r}. Leave alphas out.")
     if any(not 0 < one <= 1 for one in alphas):

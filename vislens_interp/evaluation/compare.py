@@ -37,6 +37,7 @@ from vislens_interp.results.lens_file import load_changed
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.memory import PeakMemory
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_shares
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -164,8 +165,7 @@ def _check_arguments(seeds: list[int], direction: str, strength: float | None, a
         raise ValueError(f"seeds={seeds}; expected different numbers from 0, at least one. Pass (0, 1, 2).")
     if not isinstance(direction, str) or direction not in (*SENSES, "both"):
         raise ValueError(f"direction={direction!r} is unknown; expected 'increase', 'decrease' or 'both'.")
-    if strength is not None and not 0 <= strength <= 1:
-        raise ValueError(f"strength={strength} must lie in [0, 1].")
+    check_shares(strength=strength)
     if angle is not None and not 0 <= angle <= 180:
         raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an edit turns.")
 
@@ -515,7 +515,7 @@ def _to_8_bits(images: Tensor) -> Tensor:
     return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
-def describe_method(value: Any) -> Any:
+def describe_method(value: object) -> Any:
     """Class and settings of a method that is not fitted yet, as JSON values."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value

@@ -1,13 +1,12 @@
 """Many units of a layer on one sheet: read once, fitted in one latent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from vislens_interp.config import MIN_IMAGES, Config
+from vislens_interp.config import MIN_IMAGES, Config, sections_of
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.evaluation.words import edit_words
 from vislens_interp.images import ImageSource, load_images
@@ -38,7 +37,7 @@ def contact_sheet(
     seed: int = PAPER_SEED,
     progress: bool = False,
     config: Config | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ContactSheet:
     """Many units of a lens's layer on one sheet: evidence, top images, preferred and suppressed pictures.
 
@@ -68,30 +67,32 @@ def contact_sheet(
         raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
     reference = _reference_of(lens, reference_set)
     target, responses, left_out = _living_units(lens, units, reference, progress=progress)
-    given: dict[str, Any] = {"seed": lens.seed, **overrides}
-    fitted = LandscapeEdit(config, **given)
+    parts = sections_of({"seed": lens.seed, **overrides})
+    fitted = LandscapeEdit(
+        config, fit=parts["fit"], prior=parts["prior"], edit=parts["edit"], optimize=parts["optimize"]
+    )
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
     if images is None:
         inputs, names = reference.with_held_out(fitted.landscape_.held_out).held_out(count)
     else:
         inputs, names = load_images(images, size=lens.backend.size)
         inputs, names = inputs[:count], names[:count]
-    made = _rows(fitted, reference, inputs, seed, top, strength, progress=progress)
+    unedited, rows, in_force = _rows(fitted, reference, inputs, seed, top, strength, progress=progress)
     described = {name: value for name, value in lens.target.describe().items() if name != "units"}
     layer = f"layer {described['layer']}" if described.get("layer") else "output"
     return ContactSheet(
         title=f"{described['model']}, {layer}",
         inputs=inputs,
-        unedited=made.unedited,
+        unedited=unedited,
         names=names,
-        rows=made.rows,
+        rows=rows,
         left_out=left_out,
         settings={
             "units": target.names,
             "backend": lens.backend.name,
             "reference_set": reference.kind,
             "reference_images": len(reference),
-            **made.in_force,
+            **in_force,
             "seed": seed,
             "target": described,
             "settings": fitted.describe(),
@@ -139,16 +140,14 @@ def _living_units(
 def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target | None, dict[str, str]]:
     """One target that reads all of these units that there are, and why the others are not read."""
     left_out: dict[str, str] = {}
-    known: list[Any] = []
     by_name = {unit if isinstance(unit, str) else unit_name(unit): unit for unit in units}
     if not isinstance(ours, LayerTarget):
-        for name in by_name:
-            if name in ours.names:
-                known.append(ours.names.index(name))
-            else:
-                left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
-        return (UnitsOf(ours, known) if known else None), left_out
+        columns = [ours.names.index(name) for name in by_name if name in ours.names]
+        for name in [one for one in by_name if one not in ours.names]:
+            left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
+        return (UnitsOf(ours, columns) if columns else None), left_out
 
+    known: list[OneUnit | str] = []
     for name, unit in by_name.items():
         try:
             ours.at([unit])
@@ -156,13 +155,6 @@ def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target | 
         except (ValueError, TypeError, KeyError) as error:
             left_out[name] = str(error.args[0])
     return (ours.at(known) if known else None), left_out
-
-
-@dataclass(frozen=True)
-class _Made:
-    unedited: Tensor
-    rows: list[ContactRow]
-    in_force: dict[str, float | None]
 
 
 def _rows(
@@ -174,8 +166,8 @@ def _rows(
     strength: float | None,
     *,
     progress: bool,
-) -> _Made:
-    """The row of every unit of a fitted landscape."""
+) -> tuple[Tensor, list[ContactRow], dict[str, float | None]]:
+    """Unedited pictures, the row of every unit of a fitted landscape, and the settings in force."""
     target, landscape = fitted.target, fitted.landscape_
     seeds, scaler = [seed] * len(inputs), landscape.scaler
     unedited = fitted.generate(inputs, {}, seeds=seeds, strength=strength)
@@ -202,4 +194,4 @@ def _rows(
                 },
             )
         )
-    return _Made(unedited.images, rows, in_force)
+    return unedited.images, rows, in_force

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.landscape.prior import ResponseScaler, Sense
+from vislens_interp.landscape.prior import SENSES, ResponseScaler, Sense
 from vislens_interp.metrics.pairwise import diversity
 from vislens_interp.metrics.predictivity import predictivity
 from vislens_interp.metrics.realism import kernel_distance
@@ -89,7 +89,7 @@ class Scorer:
         self.transfer_start = None if transfer is None else transfer.standardised(inputs)
         if features is not None:
             self.natural_seen, self.seen = self._see(natural), self._see(inputs)
-            self.random_similarity = _between_pairs(self.natural_seen)
+            self.random_similarity = 1 - diversity(self.natural_seen)  # mean cosine of two natural images
 
     def score(self, unit: int, made: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
         """All measures of one unit's pictures.
@@ -107,7 +107,7 @@ class Scorer:
         seen: dict[str, Tensor] = {}
         if self.features is not None:
             seen["unedited"] = self._see(made["unedited"])
-        for way in ("increase", "decrease"):
+        for way in SENSES:
             if way not in made:
                 continue
             response = self._read(made[way])[:, unit]
@@ -145,20 +145,15 @@ class Scorer:
             found[way, "diversity"] = _one(diversity(seen[way]))
 
     def _predict(self, found: dict[tuple[str, str], Tensor], unit: int, seen: Mapping[str, Tensor]) -> None:
-        increase, decrease = seen.get("increase"), seen.get("decrease")
-        asked: dict[str, tuple[Tensor | None, Tensor | None]] = {}
-        if increase is not None:
-            asked["increase"] = (increase, None)
-        if decrease is not None:
-            asked["decrease"] = (None, decrease)
-        if len(asked) == 2:
-            asked["both"] = (increase, decrease)
         responses = self.natural_responses[:, unit]
         if len(responses.unique()) < 2:
             return  # a unit that is silent on all of them has no pairs
-        for way, sets in asked.items():
+        ways = [way for way in SENSES if way in seen]
+        for way in [*ways, "both"] if len(ways) == 2 else ways:
+            increase = None if way == "decrease" else seen["increase"]
+            decrease = None if way == "increase" else seen["decrease"]
             for name, extreme in (("predictivity", None), ("predictivity_easy", EASY)):
-                told = predictivity(*sets, self.natural_seen, responses, extreme=extreme)
+                told = predictivity(increase, decrease, self.natural_seen, responses, extreme=extreme)
                 found[way, name] = _one(100 * told.accuracy)
 
     def _read(self, images: Tensor) -> Tensor:
@@ -169,11 +164,6 @@ class Scorer:
     def _see(self, images: Tensor) -> Tensor:
         assert self.features is not None
         return torch.cat([self.features(part).detach().flatten(1).float().cpu() for part in images.split(64)])
-
-
-def _between_pairs(features: Tensor) -> float:
-    """Mean cosine of two different natural images."""
-    return 1 - diversity(features)
 
 
 def _one(value: float) -> Tensor:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from vislens_interp.evaluation.checks import warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, warn_of_overlap
 from vislens_interp.evaluation.visualize import PAPER_SEED, Drawing, Part, seed_list
 from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import (
@@ -58,7 +58,7 @@ def stream(
     progress: bool = False,
     fit: Callable[[], Any] | None = None,
     describe: Callable[[LensResult], Any] | None = None,
-    **choices: Any,
+    **choices: Unpack[Choices],
 ) -> LensResult:
     """Visualise into a folder, some inputs at a time; arguments as for ``FeatureLens.visualize``, and two more.
 

@@ -64,24 +64,20 @@ class Transfer:
         self.mean_, self.offset_ = x.mean(0), wanted.mean(0)
         left, size, right = torch.linalg.svd(x - self.mean_, full_matrices=False)
         along = left.T @ (wanted - self.offset_)  # (R, K)
-        unit = (size**2).mean().clamp_min(1e-12)
-        errors, held_out, weights = [], [], []
-        for penalty in self.penalties:
-            kept = size**2 / (size**2 + penalty * unit)
-            leverage = (left**2 * kept).sum(1) + 1 / len(x)  # of each image on its own prediction, the mean's included
-            residual = (wanted - self.offset_ - left @ (kept[:, None] * along)) / (1 - leverage.clamp_max(0.999))[
-                :, None
-            ]
-            errors.append((residual**2).mean(0))
-            held_out.append(wanted - residual)
-            weights.append(right.T @ ((size / (size**2 + penalty * unit))[:, None] * along))
-        best = torch.stack(errors).argmin(0)
-        columns = range(wanted.shape[1])
-        self.weight_ = torch.stack([weights[int(best[unit])][:, unit] for unit in columns], 1)
-        self.penalty_ = torch.tensor([self.penalties[int(index)] for index in best])
-        self.correlation_ = torch.stack(
-            [pearson(held_out[int(best[unit])][:, unit], wanted[:, unit]) for unit in columns]
-        ).float()
+        squares = size[:, None] ** 2
+
+        def left_out(penalty: Tensor) -> Tensor:
+            """Errors (N, K) of leave-one-out predictions at a penalty for each unit (K,), or one for all (1,)."""
+            kept = squares / (squares + penalty)
+            leverage = left**2 @ kept + 1 / len(x)  # of each image on its own prediction, the mean's included
+            return (wanted - self.offset_ - left @ (kept * along)) / (1 - leverage.clamp_max(0.999))
+
+        penalties = torch.tensor(self.penalties, dtype=torch.float64)
+        scaled = penalties * squares.mean().clamp_min(1e-12)
+        best = torch.stack([(left_out(one[None]) ** 2).mean(0) for one in scaled]).argmin(0)
+        self.weight_ = right.T @ (size[:, None] / (squares + scaled[best]) * along)
+        self.penalty_ = penalties[best].float()
+        self.correlation_ = pearson(wanted - left_out(scaled[best]), wanted).float()
         return self
 
     def standardised(self, images: Tensor) -> Tensor:

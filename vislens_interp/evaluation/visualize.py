@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.evaluation.checks import warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
@@ -73,20 +73,17 @@ class Drawing:
         lens: "FeatureLens",
         direction: str | Mapping[Any, Sense],
         *,
-        method: str | Method,
-        alpha: float | None,
-        strength: float | None,
-        judge: Target | None,
-        mode: int | None,
-        alphas: Sequence[float],
         words: WordReadout | None,
+        **choices: Unpack[Choices],
     ) -> None:
-        self.lens, self.direction, self.method, self.mode = lens, direction, method, mode
-        self.judge, self.alphas, self.words = judge, alphas, words
+        self.lens, self.direction, self.words = lens, direction, words
+        self.method, self.mode = choices["method"], choices["mode"]
+        self.judge, self.alphas = choices["judge"], choices["alphas"]
         self.moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
-        self.maker = lens.maker(method, mode)
-        self.given = {key: value for key, value in (("alpha", alpha), ("strength", strength)) if value is not None}
-        self.reader = _reader(lens, judge)
+        self.maker = lens.maker(self.method, self.mode)
+        given = {"alpha": choices["alpha"], "strength": choices["strength"]}
+        self.given = {key: value for key, value in given.items() if value is not None}
+        self.reader = _reader(lens, self.judge)
 
     def part(self, pictures: Tensor, seeds: Sequence[int]) -> Part:
         """Move some inputs (n, 3, S, S) and read what came out; each has a noise seed."""
@@ -235,7 +232,7 @@ def visualize(
     words: WordReadout | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = False,
-    **choices: Any,
+    **choices: Unpack[Choices],
 ) -> LensResult:
     """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
     seeds = check_seeds(seeds)

@@ -104,7 +104,7 @@ class WordReadout:
         encode: Any = model
         device = next(model.parameters()).device
         with torch.no_grad():
-            texts = [tokenizer([template.format(word) for word in part]) for part in _parts(list(vocabulary), 256)]
+            texts = tokenizer([template.format(word) for word in vocabulary]).split(256)
             embedded = torch.cat([encode.encode_text(part.to(device), normalize=True).float() for part in texts]).cpu()
         # What all texts have in common says nothing of a picture.
         weights = (embedded - embedded.mean(0)).T
@@ -145,10 +145,6 @@ class WordReadout:
         self._whitened = weights / ((covariance @ weights) * weights).sum(0).clamp_min(1e-24).sqrt()
         self._inverse = torch.linalg.inv(covariance)
         self._of = x
-
-
-def _parts(items: list[str], size: int) -> list[list[str]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def readout_of(backend: Backend) -> WordReadout | None:

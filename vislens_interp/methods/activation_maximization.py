@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vislens_interp.backends.base import draw_noise
 from vislens_interp.methods.fourier import decay, recorrelate, to_signal
 from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.methods.pixel_ascent import AscentFromNoise
@@ -76,8 +77,8 @@ class ActivationMaximization(AscentFromNoise):
     def draw(self, generators: list[torch.Generator]) -> Tensor:
         size = self.side
         shape = (3, size, size) if self.parametrization == "pixel" else (3, size, size // 2 + 1, 2)
-        drawn = torch.stack([torch.randn(shape, generator=one) for one in generators])
-        return (START if self.parametrization == "natural" else INITIAL_SD) * drawn.to(self.target.device)
+        spread = START if self.parametrization == "natural" else INITIAL_SD
+        return spread * draw_noise(generators, shape).to(self.target.device)
 
     def look(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
         return wobble(pictures, generators) if self.robust else pictures

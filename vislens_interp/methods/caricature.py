@@ -9,8 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
 from vislens_interp.methods.activation_maximization import ActivationMaximization
-from vislens_interp.methods.pixel_ascent import Wanted, Watched, count_in, minimise, need_features, reader_of
-from vislens_interp.methods.robustness import wobble
+from vislens_interp.methods.pixel_ascent import Wanted, count_in, need_features, reader_of
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.cost import CountedTarget
 from vislens_interp.targets.target import Target
@@ -67,22 +66,20 @@ class Caricature(ActivationMaximization):
     def ascend(
         self, images: Tensor, directions: Wanted, generators: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
-        readers = [CountedTarget(one) for one in self.readers_] or [self.target]
-        parameters, watched = self.draw(generators).requires_grad_(), Watched()
+        self._counted = [CountedTarget(one) for one in self.readers_]
+        made = super().ascend(images, directions, generators)
+        for reader in self._counted:
+            count_in(self.target, reader)
+        return made
 
-        def loss() -> Tensor:
-            both = torch.cat([watched(self.picture(parameters)), images], 1)
-            picture, image = (wobble(both, generators) if self.robust else both).split(3, 1)
-            wanted = torch.zeros(len(images), device=images.device)
-            for reader in readers:
-                with torch.no_grad():
-                    kept = reader.features(image).flatten(1)
-                seen = reader.features(picture).flatten(1)
-                share = (seen * kept).sum(1) / kept.square().sum(1).clamp_min(1e-12)
-                wanted = wanted + share * cosine_similarity(seen, kept).clamp_min(0.1) ** self.power
-            return -wanted / len(readers)
-
-        minimise([parameters], self.optimizer([parameters], lr=self.lr), loss, self.steps)  # pyright: ignore[reportCallIssue]
-        for reader in readers if self.readers_ else []:
-            count_in(self.target, reader)  # pyright: ignore[reportArgumentType]
-        return self.picture(parameters), watched.importance
+    def loss(self, pictures: Tensor, images: Tensor, directions: Wanted, generators: list[torch.Generator]) -> Tensor:
+        """What is to fall, (N,): how little the pictures' features go the way of the images'."""
+        picture, image = self.look(torch.cat([pictures, images], 1), generators).split(3, 1)
+        wanted, readers = torch.zeros(len(images), device=images.device), self._counted or [self.target]
+        for reader in readers:
+            with torch.no_grad():
+                kept = reader.features(image).flatten(1)
+            seen = reader.features(picture).flatten(1)
+            share = (seen * kept).sum(1) / kept.square().sum(1).clamp_min(1e-12)
+            wanted = wanted + share * cosine_similarity(seen, kept).clamp_min(0.1) ** self.power
+        return -wanted / len(readers)

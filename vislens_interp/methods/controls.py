@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend
+from vislens_interp.backends.base import Backend, draw_noise
 from vislens_interp.config import Config, Overrides
 from vislens_interp.copies import permuted_rows
 from vislens_interp.images import resize
@@ -128,6 +128,6 @@ class Noise(Method):
         if not directions:
             return resize(images.float(), self.backend.size), None
         size = self.backend.size
-        drawn = [torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        drawn = draw_noise((torch.Generator().manual_seed(seed) for seed in seeds), (3, size, size))
         mean, std = (one.float()[:, None, None] for one in (self.mean_, self.std_))
-        return (mean + std * torch.stack(drawn)).clamp(0, 1), None
+        return (mean + std * drawn).clamp(0, 1), None

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend
+from vislens_interp.backends.base import Backend, draw_noise
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.landscape.prior import signed
 from vislens_interp.math import full_chunks
@@ -50,15 +50,12 @@ class GuidedDiffusion(Method):
     def validate(self, target: Target, backend: Backend) -> None:
         """Raise ValueError for a target without gradients or a backend without a diffusion model of latents."""
         super().validate(target, backend)
-        if not isinstance(getattr(backend, "generator", None), StableDiffusionGenerator):
-            raise ValueError(
-                f"GuidedDiffusion: backend {backend.name!r} has none; expected Stable Diffusion. Use backend='sd15'."
-            )
+        _generator_of(backend)
 
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, None]:
-        generator: StableDiffusionGenerator = self.backend.generator  # pyright: ignore[reportAttributeAccessIssue]
+        generator = _generator_of(self.backend)
         image = self.condition == "image"
         condition = self.encode(images) if image else torch.zeros(len(images), generator.embedding_dim)
         condition = condition[:, None].to(generator.device, generator.dtype)
@@ -73,15 +70,11 @@ class GuidedDiffusion(Method):
     ) -> Tensor:
         from diffusers import DDIMScheduler
 
-        from vislens_interp.backends.diffusion.pipelines import draw_noise
-
         scheduler: Any = DDIMScheduler.from_config(generator.text_to_image.scheduler.config)  # also where it has LCM's
         scheduler.set_timesteps(self.steps or generator.num_inference_steps)
         side = generator.size // generator.text_to_image.vae_scale_factor
-        noise = draw_noise(
-            [torch.Generator().manual_seed(seed) for seed in seeds],
-            torch.Size([generator.unet.config.in_channels, side, side]),
-        )
+        seeded = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = draw_noise(seeded, (generator.unet.config["in_channels"], side, side))
         latents = noise.to(generator.device, generator.dtype) * scheduler.init_noise_sigma
         for time in scheduler.timesteps:
             share = scheduler.alphas_cumprod[time].item()
@@ -117,3 +110,13 @@ class GuidedDiffusion(Method):
         response = signed(self.scaler_.standardise(self.target(picture)), directions).sum()
         (gradient,) = torch.autograd.grad(self.scale * response, latents)
         return -factor * noise * gradient
+
+
+def _generator_of(backend: Backend) -> StableDiffusionGenerator:
+    """The diffusion model of a backend; ValueError where it has none."""
+    generator = getattr(backend, "generator", None)
+    if not isinstance(generator, StableDiffusionGenerator):
+        raise ValueError(
+            f"GuidedDiffusion: backend {backend.name!r} has none; expected Stable Diffusion. Use backend='sd15'."
+        )
+    return generator

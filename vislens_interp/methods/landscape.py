@@ -25,6 +25,7 @@ from vislens_interp.methods.base import Directions, Method
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.layer_features import LayerFeatures
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_shares
 
 SHUFFLED_AXES, AXES_AT_MOST = 100, 800
 """Axes of a unit for permuted responses in closed form, with which words are compared beside those of the shuffled
@@ -282,8 +283,7 @@ class LandscapeEdit(LandscapeMethod):
     def _edited(self, x: Tensor, before: Tensor, directions: Directions, alpha: float | None) -> tuple[Tensor, Tensor]:
         """Moved x (N, ...) and its latents (N, latent_dim); ``alpha`` None goes by angle."""
         edit = self.config.edit
-        if not 0 <= (0 if alpha is None else alpha) <= 1:
-            raise ValueError(f"alpha={alpha} must lie in [0, 1]: 0 keeps the image, 1 is the goal.")
+        check_shares(": 0 keeps the image, 1 is the goal.", alpha=alpha)
         if edit.goal == "surrogate_ascent":
             if not directions:
                 return x, before

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_IN_PLACE: dict[Any, bool] = {
+_IN_PLACE: dict[Callable[..., Any], bool] = {
     torch.relu: False,
     torch.relu_: True,
     Tensor.relu: False,
@@ -36,7 +37,11 @@ class OpenGates(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
         given = args[0] if args else kwargs.get("input")
@@ -58,7 +63,7 @@ class _Gate(torch.autograd.Function):
     """A function that clips, whose gradient finds a way where it clips all of a row."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, clip: Callable[[Tensor], Tensor], in_place: bool) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, clip: Callable[[Tensor], Tensor], in_place: bool) -> Tensor:
         before = x.clone() if in_place else x
         clipped = clip(x)
         if in_place:
@@ -67,9 +72,8 @@ class _Gate(torch.autograd.Function):
         return clipped
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        below, above = ctx.saved_tensors
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None, None]:
+        below, above = list(ctx.saved_tensors)
         passed = gradient.masked_fill(below | above, 0)
         stopped = (passed.flatten(1) == 0).all(1) if passed.ndim > 1 else passed == 0
         stopped = stopped.view(-1, *[1] * (passed.ndim - 1))

@@ -3,7 +3,6 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,10 +134,10 @@ class AscentFromNoise(ImageAscent):
     """
 
     lr: float
-    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    optimizer: type[torch.optim.Adam] | type[torch.optim.NAdam] = torch.optim.Adam
 
-    def __init__(self, *, diversity: float = 0.0, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *, steps: int, chunk: int, size: int | None = None, diversity: float = 0.0) -> None:
+        super().__init__(steps=steps, chunk=chunk, size=size)
         check_not_negative(diversity=diversity)
         self.diversity = diversity
 
@@ -172,15 +171,19 @@ class AscentFromNoise(ImageAscent):
         parameters, watched = self.draw(generators).requires_grad_(), Watched()
 
         def loss() -> Tensor:
-            seen = self.look(watched(self.picture(parameters)), generators)
-            if not self.diversity:
-                return -self.wanted(seen, directions).view(len(parameters), -1).mean(1)
-            responses, features = self.target.with_features(seen)
-            wanted = self.score(responses, directions).view(len(parameters), -1).mean(1)
-            return self.diversity * wanted.detach().abs() * self._alike(features, len(parameters)) - wanted
+            return self.loss(watched(self.picture(parameters)), images, directions, generators)
 
-        minimise([parameters], self.optimizer([parameters], lr=self.lr), loss, self.steps)  # pyright: ignore[reportCallIssue]
+        minimise([parameters], self.optimizer([parameters], lr=self.lr), loss, self.steps)
         return self.picture(parameters), watched.importance
+
+    def loss(self, pictures: Tensor, images: Tensor, directions: Wanted, generators: list[torch.Generator]) -> Tensor:
+        """What is to fall, (N,): the response, and where pictures are to differ their likeness to one another."""
+        seen, count = self.look(pictures, generators), len(pictures)
+        if not self.diversity:
+            return -self.wanted(seen, directions).view(count, -1).mean(1)
+        responses, features = self.target.with_features(seen)
+        wanted = self.score(responses, directions).view(count, -1).mean(1)
+        return self.diversity * wanted.detach().abs() * self._alike(features, count) - wanted
 
     def _alike(self, features: Tensor, count: int) -> Tensor:
         """Mean cosine (N,) of each picture's channel correlations with those of the others."""

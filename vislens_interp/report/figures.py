@@ -2,12 +2,13 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from vislens_interp.frames import figure_class
+from vislens_interp.report import render
 from vislens_interp.report.render import change_text, evidence_text, number_of
 from vislens_interp.tables import display_name, display_text, shortened
 from vislens_interp.validation import check_counts
@@ -27,13 +28,7 @@ COLOURS = {
     "decrease": "#0072b2",
     "custom": "#009e73",
 }
-LABELS = {
-    "inputs": "input",
-    "unedited": "unedited,\nα = 0",
-    "increase": "preferred",
-    "decrease": "suppressed",
-    "custom": "edited",
-}
+LABELS = {**render.LABELS, "unedited": "unedited,\nα = 0"}
 WARNING = "#b00020"
 DPI = 150
 
@@ -132,6 +127,17 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     return page.figure
 
 
+class TextStyle(TypedDict, total=False):
+    """How a text is drawn, by matplotlib's words."""
+
+    fontsize: float
+    fontweight: str
+    color: str
+    ha: Literal["left", "center", "right"]
+    va: Literal["top", "center"]
+    linespacing: float
+
+
 class PageFigure:
     """A figure on which things are placed in inches from the upper left corner."""
 
@@ -148,14 +154,14 @@ class PageFigure:
             (left / self.width, bottom / self.height, width / self.width, height / self.height), facecolor="white"
         )
 
-    def text(self, left: float, top: float, text: str, **style: Any) -> None:
+    def text(self, left: float, top: float, text: str, **style: Unpack[TextStyle]) -> None:
         # parse_math=False: a file's name may hold dollar signs.
         self.figure.text(left / self.width, 1 - top / self.height, display_text(text), parse_math=False, **style)
 
-    def lines(self, left: float, top: float, lines: Sequence[str], **style: Any) -> None:
+    def lines(self, left: float, top: float, lines: Sequence[str], **style: Unpack[TextStyle]) -> None:
         """Lines one below another."""
         for row, line in enumerate(lines):
-            self.text(left, top + row * LINE, line, va="top", **style)
+            self.text(left, top + row * LINE, line, **{**style, "va": "top"})
 
 
 def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size: float, colour: str) -> None:
@@ -170,17 +176,18 @@ def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size:
 
 
 def _caption(page: PageFigure, result: "LensResult", key: str, row: int, centre: float, top: float) -> None:
-    style: dict[str, Any] = {"fontsize": 8.5, "ha": "center", "va": "top"}
-    page.text(centre, top, f"{number_of(result.standardised[key][row])} SD", color="#222222", **style)
+    style: TextStyle = {"fontsize": 8.5, "ha": "center", "va": "top"}
+    page.text(centre, top, f"{number_of(result.standardised[key][row])} SD", **{**style, "color": "#222222"})
     if key == "unedited":
         change = f"{number_of(result.response_change_from_input[key][row])} from input"
-        page.text(centre, top + LINE, change, color=COLOURS[key], **{**style, "fontsize": 7.5})
+        page.text(centre, top + LINE, change, **{**style, "color": COLOURS[key], "fontsize": 7.5})
     elif key != "inputs":
         change = result.response_change[key][row]
         sign = result.wanted_sign(key)
         wrong = sign is not None and not sign * change > 0
         text = f"Δr {number_of(change)}{' ✗' if wrong else ''}"
-        page.text(centre, top + LINE, text, color="#222222" if wrong else COLOURS[key], fontweight="bold", **style)
+        colour = "#222222" if wrong else COLOURS[key]
+        page.text(centre, top + LINE, text, **{**style, "color": colour, "fontweight": "bold"})
 
 
 def _dots(axes: "Axes", result: "LensResult") -> None:

@@ -455,7 +455,7 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def json_values(value: Any, name: str) -> Any:
+def json_values(value: object, name: str) -> Any:
     """A copy that JSON can hold: keys as text, tuples as lists, and None for a number that is not finite."""
     if isinstance(value, dict):
         return {str(key): json_values(item, f"{name}[{str(key)!r}]") for key, item in value.items()}

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -262,7 +262,7 @@ def _guidance(run: Acceptance) -> tuple[bool, str]:
 
 
 def _scale(run: Acceptance) -> tuple[bool, str]:
-    factor = run.generator.vae.config.scaling_factor
+    factor = run.generator.vae.config["scaling_factor"]
     return factor == run.facts.vae_scale, str(factor)
 
 
@@ -270,7 +270,7 @@ def _start(run: Acceptance) -> tuple[Tensor, Tensor]:
     """The noise of the first picture, and its embedding as the UNet takes it."""
     generator = run.generator
     side = generator.size // generator.text_to_image.vae_scale_factor
-    shape = (1, generator.unet.config.in_channels, side, side)
+    shape = (1, generator.unet.config["in_channels"], side, side)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
     return noise.to(generator.device, generator.dtype), run.embeddings[:1, None].to(generator.device, generator.dtype)
 
@@ -293,7 +293,8 @@ def _by_hand(run: Acceptance) -> tuple[bool, str]:
         now, after = share[step].item(), share[times[row + 1] if row + 1 < len(times) else 0].item()
         clean = (latent - (1 - now) ** 0.5 * noise) / now**0.5
         latent = after**0.5 * clean + (1 - after) ** 0.5 * noise
-    picture = (generator.vae.decode(latent / run.facts.vae_scale).sample.float() / 2 + 0.5).clamp(0, 1)
+    scaled: Any = latent / run.facts.vae_scale  # diffusers asks for a FloatTensor, which is a CPU's alone
+    picture = (generator.vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
     return run.alike(picture, run.pictures[:1])
 
 
@@ -306,7 +307,8 @@ def _told(generator: StableDiffusionGenerator) -> list[dict[str, Tensor]]:
     return [{"text_embeds": one, "time_ids": sizes} for one in generator._encoded[2:]]
 
 
-def _stock_pipeline(run: Acceptance, **parts: Any) -> Any:
+def _stock_picture(run: Acceptance, embedding: Tensor, parts: Mapping[str, object], **how: object) -> Tensor:
+    """What diffusers' own pipeline draws of an embedding (1, 1, D), with some of its parts replaced."""
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     known = {**run.generator.text_to_image.components, **parts}
@@ -315,24 +317,30 @@ def _stock_pipeline(run: Acceptance, **parts: Any) -> Any:
     else:
         stock = StableDiffusionPipeline(**known, requires_safety_checker=False)
     stock.set_progress_bar_config(disable=True)
-    return stock
+    made = stock(
+        prompt=run.generator.prompt,
+        negative_prompt=run.generator.negative_prompt,
+        ip_adapter_image_embeds=[torch.cat([torch.zeros_like(embedding), embedding])],
+        output_type="pt",
+        **how,
+    )
+    return made.images
 
 
 def _stock(run: Acceptance) -> tuple[bool, str]:
-    generator, stock = run.generator, _stock_pipeline(run)
+    generator = run.generator
     latent, embedding = _start(run)
-    made: Any = stock(
-        prompt=generator.prompt,
-        negative_prompt=generator.negative_prompt,
-        ip_adapter_image_embeds=[torch.cat([torch.zeros_like(embedding), embedding])],
+    picture = _stock_picture(
+        run,
+        embedding,
+        {},
         latents=latent,
         num_inference_steps=generator.num_inference_steps,
         guidance_scale=generator.guidance_scale,
         height=generator.size,
         width=generator.size,
-        output_type="pt",
     )
-    return run.alike(made.images, run.pictures[:1])
+    return run.alike(picture, run.pictures[:1])
 
 
 def _anchor(run: Acceptance) -> tuple[bool | None, str]:
@@ -344,16 +352,15 @@ def _anchor(run: Acceptance) -> tuple[bool | None, str]:
     generator = run.generator
     schedule = {**generator.text_to_image.scheduler.config, "skip_prk_steps": True, "timestep_spacing": "leading"}
     embedding = run.backend.encode(ImageFiles(run.anchor, generator.size))[:, None].to(generator.dtype)
-    made: Any = _stock_pipeline(run, scheduler=PNDMScheduler.from_config(schedule))(
-        prompt=generator.prompt,
-        negative_prompt=generator.negative_prompt,
-        ip_adapter_image_embeds=[torch.cat([torch.zeros_like(embedding), embedding])],
+    picture = _stock_picture(
+        run,
+        embedding,
+        {"scheduler": PNDMScheduler.from_config(schedule)},
         generator=torch.Generator().manual_seed(33),
         num_inference_steps=5,
         guidance_scale=7.5,
-        output_type="pt",
     )
-    found = made.images[0, -1, :3, :3].flatten().float().cpu()
+    found = picture[0, -1, :3, :3].flatten().float().cpu()
     difference = (found - torch.tensor(ANCHOR_PIXELS)).abs().max().item()
     text = f"{', '.join(f'{value:.4f}' for value in found)}: up to {difference:.3f} off"
     return (difference < 0.03 if generator.dtype == torch.float16 else None), text
@@ -406,12 +413,12 @@ def _own(run: Acceptance, pictures: Tensor) -> int:
 
 def _deaf(run: Acceptance) -> tuple[bool, str]:
     pipeline = run.generator.text_to_image
-    scales = [layer.scale[0] for layer in run.generator.unet.attn_processors.values() if hasattr(layer, "scale")]
+    scales = [getattr(layer, "scale", None) for layer in run.generator.unet.attn_processors.values()]
     pipeline.set_ip_adapter_scale(0.0)
     try:
         pictures = run.draw(run.embeddings)
     finally:
-        pipeline.set_ip_adapter_scale(scales[0])
+        pipeline.set_ip_adapter_scale(next(scale[0] for scale in scales if scale is not None))
     alike, found = run.alike(pictures[:1].expand_as(pictures), pictures)
     return alike and not torch.equal(pictures, run.pictures), f"{found}; {_own(run, pictures)} found again"
 
@@ -426,7 +433,8 @@ def _growth(run: Acceptance) -> tuple[bool, str]:
 def _vae(run: Acceptance) -> tuple[bool, str]:
     generator = run.generator
     pixels = (2 * run.photographs[:1] - 1).to(generator.device, generator.dtype)
-    latents = generator.vae.encode(pixels).latent_dist.mode().float() * generator.vae.config.scaling_factor
+    codes = generator.vae.encode(pixels, return_dict=False)[0].mode().float()
+    latents = codes * generator.vae.config["scaling_factor"]
     spread = latents.std().item()
     error = (run.draw(run.embeddings[:1], 0.02, run.photographs[:1]) - run.photographs[:1]).square().mean()
     decibels = -10 * error.log10().item()

@@ -4,13 +4,16 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vislens_interp.backends.sources import ADAPTER, Needs, damaged, find
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 AdapterState = Mapping[str, Mapping[str, Tensor]]
 """``"image_proj"`` and ``"ip_adapter"``, each names to tensors: the layout of the published ``.bin``."""
@@ -58,7 +61,8 @@ def read_adapter(
         folder = find(source, needs, argument="adapter", revision=revision, local_files_only=local_files_only)
         path = next(folder / option for option in needs[0] if (folder / option).is_file())
     try:
-        state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_bin(path)
+        is_bin = path.suffix != ".safetensors"
+        state = torch.load(path, map_location="cpu", weights_only=True) if is_bin else _read_safetensors(path)
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise damaged("adapter", path, error) from error
     if not isinstance(state, Mapping) or not all(
@@ -92,11 +96,7 @@ def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
     return state
 
 
-def _read_bin(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def check_adapter(state: AdapterState, unet: Any, *, embedding_dim: int | None) -> int:
+def check_adapter(state: AdapterState, unet: "UNet2DConditionModel", *, embedding_dim: int | None) -> int:
     """Refuse an adapter that does not fit; the shapes alone are read, so that weights may lie on any device.
 
     Args:
@@ -111,13 +111,13 @@ def check_adapter(state: AdapterState, unet: Any, *, embedding_dim: int | None) 
         ValueError: It takes patch tokens, another embedding, or belongs to another UNet.
     """
     projection, layers = state["image_proj"], state["ip_adapter"]
-    use = _USE_XL if unet.config.addition_embed_type == "text_time" else _USE
+    use = _USE_XL if unet.config["addition_embed_type"] == "text_time" else _USE
     if "latents" in projection or "proj.weight" not in projection:
         raise ValueError(
             f"adapter projects through {sorted(projection)[0]!r} and takes patch tokens or a face's embedding (a plus, "
             f"full-face or FaceID adapter); expected 'proj.weight' over one global embedding. {use}"
         )
-    cross = unet.config.cross_attention_dim
+    cross = unet.config["cross_attention_dim"]
     rows, dim = projection["proj.weight"].shape
     width = projection["norm.weight"].shape[0]
     if width != cross:
@@ -147,18 +147,19 @@ def check_adapter(state: AdapterState, unet: Any, *, embedding_dim: int | None) 
     return int(dim)
 
 
-def _layers_of(unet: Any) -> dict[str, tuple[int, int]]:
+def _layers_of(unet: "UNet2DConditionModel") -> dict[str, tuple[int, int]]:
     """Names and shapes of the keys and values that an adapter adds, by position in the UNet's list of attentions."""
     shapes: dict[str, tuple[int, int]] = {}
+    cross = unet.config["cross_attention_dim"]
     for index, name in enumerate(unet.attn_processors):
         if name.endswith("attn2.processor"):
-            hidden = unet.get_submodule(name.removesuffix(".processor")).to_q.weight.shape[0]
+            hidden = unet.get_parameter(name.removesuffix("processor") + "to_q.weight").shape[0]
             for letter in "kv":
-                shapes[f"{index}.to_{letter}_ip.weight"] = (hidden, unet.config.cross_attention_dim)
+                shapes[f"{index}.to_{letter}_ip.weight"] = (hidden, cross)
     return shapes
 
 
-def check_loaded(unet: Any) -> None:
+def check_loaded(unet: "UNet2DConditionModel") -> None:
     """Raise where a UNet would pass over embeddings without a word, because no adapter is in it.
 
     Raises:
@@ -166,7 +167,8 @@ def check_loaded(unet: Any) -> None:
     """
     projection = getattr(unet, "encoder_hid_proj", None)
     layers = getattr(projection, "image_projection_layers", [])
-    if unet.config.encoder_hid_dim_type != "ip_image_proj" or len(layers) != 1:
+    kind = getattr(unet.config, "encoder_hid_dim_type", None)  # diffusers sets the attribute and not the entry
+    if kind != "ip_image_proj" or len(layers) != 1:
         raise ValueError(
             f"the UNet has {len(layers)} image projections, so that it would ignore embeddings; expected the one of an "
             "IP-Adapter. Build the generator anew, and do not unload its adapter."

@@ -1,16 +1,17 @@
 """Embeddings to images: Stable Diffusion 1.5 with IP-Adapter, or any latent diffusion model of the same layout."""
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vislens_interp.backends.base import check_generation
+from vislens_interp.backends.base import check_generation, draw_noise
 from vislens_interp.backends.diffusion.adapters import AdapterState, check_adapter, check_loaded, read_adapter
 from vislens_interp.backends.diffusion.loading import has_accelerate, quiet, read_parts
 from vislens_interp.backends.diffusion.speedups import SAMPLERS, LoraState, Sampler, merge_lora, read_lora, sampler_of
@@ -20,6 +21,10 @@ from vislens_interp.images import resize
 from vislens_interp.memory import in_batches, memory_left, too_little_memory
 from vislens_interp.progress import tqdm
 from vislens_interp.validation import check_counts
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 PROMPT = "best quality, high quality"
 NEGATIVE_PROMPT = "monochrome, lowres, bad anatomy, worst quality, low quality"
@@ -52,6 +57,32 @@ def _with_old_names(function: Callable[P, None]) -> Callable[P, None]:
     return renamed
 
 
+class LoadOptions(TypedDict, total=False):
+    """Keyword arguments of ``StableDiffusionGenerator.load`` and of the class, which say what each of them means."""
+
+    adapter_file: str | None
+    scheduler: Mapping[str, Any] | None
+    revision: str | None
+    adapter_revision: str | None
+    local_files_only: bool
+    prompt: str | None
+    size: int | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    speedup: str | None
+    speedup_weights: str | Path | LoraState | None
+    adapter_scale: float
+    negative_prompt: str
+    dtype: torch.dtype | None
+    batch_size: int | None
+    channels_last: bool
+    compile: bool | str
+    vae_slicing: bool
+    vae_tiling: bool
+    offload: Literal["model", "sequential"] | None
+    progress: bool
+
+
 class StableDiffusionGenerator:
     """Images from embeddings: a UNet with an IP-Adapter denoises latents by DDIM, a VAE decodes them.
 
@@ -70,7 +101,7 @@ class StableDiffusionGenerator:
             adapter's release (the paper gives none), 5 with ``"hyper-sd"``, 1.5 with ``"lcm"``.
         speedup: ``"hyper-sd"`` or ``"lcm"``: a LoRA for few steps (:mod:`~vislens_interp.backends.diffusion.speedups`).
             It needs the extra ``speedup``.
-        speedup_weights: Its tensors; None reads the published file from the hub's cache.
+        speedup_weights: Its tensors, or a file, a folder or an id on the hub; None is the published one.
         adapter_scale: Weight of the adapter's attention; 1 in its release.
         prompt: Text beside the embedding; None where the model reads no text: its text states are one zero token.
         negative_prompt: What guidance leads away from. The negative embedding is zeros.
@@ -99,21 +130,21 @@ class StableDiffusionGenerator:
     @_with_old_names
     def __init__(
         self,
-        unet: Any,
-        vae: Any,
+        unet: "UNet2DConditionModel",
+        vae: "AutoencoderKL",
         scheduler: Mapping[str, Any],
         adapter: AdapterState,
         *,
-        text_encoder: Any = None,
-        tokenizer: Any = None,
-        text_encoder_2: Any = None,
-        tokenizer_2: Any = None,
+        text_encoder: "CLIPTextModel | None" = None,
+        tokenizer: "CLIPTokenizer | None" = None,
+        text_encoder_2: "CLIPTextModelWithProjection | None" = None,
+        tokenizer_2: "CLIPTokenizer | None" = None,
         embedding_dim: int | None = None,
         size: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         speedup: str | None = None,
-        speedup_weights: LoraState | None = None,
+        speedup_weights: str | Path | LoraState | None = None,
         adapter_scale: float = 1.0,
         prompt: str | None = PROMPT,
         negative_prompt: str = NEGATIVE_PROMPT,
@@ -165,8 +196,9 @@ class StableDiffusionGenerator:
         with quiet():
             self.text_to_image, self.image_to_image = self._pipelines(parts)
             if speedup is not None:
-                lora = speedup_weights or read_lora(speedup, samplers=self.samplers)
-                merge_lora(self.text_to_image, speedup, lora, self.samplers)
+                if not isinstance(speedup_weights, Mapping):
+                    speedup_weights = read_lora(speedup, speedup_weights, samplers=self.samplers)
+                merge_lora(self.text_to_image, speedup, speedup_weights, self.samplers)
             weights: Any = {part: dict(tensors) for part, tensors in adapter.items()}
             with torch.random.fork_rng(devices=[]):  # the weights that the adapter's replace
                 self.text_to_image.load_ip_adapter(
@@ -177,7 +209,7 @@ class StableDiffusionGenerator:
                     low_cpu_mem_usage=has_accelerate(),
                 )
             self.text_to_image.set_ip_adapter_scale(adapter_scale)
-        self.size = size or int(unet.config.sample_size) * self.vae_scale_factor
+        self.size = size or int(unet.config["sample_size"]) * self.vae_scale_factor
         for pipeline in (self.text_to_image, self.image_to_image):
             pipeline.set_progress_bar_config(disable=True)
         with quiet():
@@ -197,14 +229,10 @@ class StableDiffusionGenerator:
         model: str | Path = SD15.repo_id,
         adapter: str | Path | AdapterState = IP_ADAPTER.repo_id,
         *,
-        adapter_file: str | None = None,
         config: str | Path = SD15.repo_id,
-        scheduler: Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        adapter_revision: str | None = None,
-        local_files_only: bool = True,
-        prompt: str | None = PROMPT,
-        **options: Any,
+        embedding_dim: int | None = None,
+        device: torch.device | str = "cpu",
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Read a checkpoint and its adapter.
 
@@ -212,60 +240,48 @@ class StableDiffusionGenerator:
             model: An id on the hub, a folder of diffusers' layout, or a single file
                 (``v1-5-pruned-emaonly.safetensors``).
             adapter: An id, a folder, a file (``ip-adapter_sd15.safetensors`` or ``.bin``), or its weights.
-            adapter_file: File within the adapter's folder or repository.
             config: Id or folder with the configurations and the tokenizer of a single file, which has none.
+            embedding_dim, device: For the constructor.
+            adapter_file: File within the adapter's folder or repository.
             scheduler: Settings that replace those of ``scheduler_config.json``.
             revision: Branch, tag or commit of ``model`` on the hub.
             adapter_revision: The same of ``adapter``.
-            local_files_only: Never go to the hub.
+            local_files_only: Never go to the hub, unless it is False.
             prompt: None reads neither text encoder nor tokenizer.
-            options: For the constructor, such as ``device=`` and ``speedup=``; ``speedup_weights=`` may be a file, a
-                folder or an id too, and None is the published one.
+            options: The others are for the constructor, such as ``speedup=``.
 
         Raises:
             FileNotFoundError: Files are missing or the hub is out of reach; the message names what is missing.
             ValueError: A file is damaged, lacks weights, or the adapter is of another kind.
             MemoryError: The weights do not fit.
         """
-        parts = read_parts(
-            model, config=config, revision=revision, local_files_only=local_files_only, text=prompt is not None
-        )
-        parts["scheduler"] |= scheduler or {}
-        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, prompt=prompt, **options)
+        read = partial(read_parts, model, config=config)
+        return cls._of(read, adapter, options, embedding_dim=embedding_dim, device=device)
 
     @classmethod
     def _of(
         cls,
-        parts: dict[str, Any],
+        read: Callable[..., dict[str, Any]],
         adapter: str | Path | AdapterState,
-        adapter_file: str | None,
-        adapter_revision: str | None,
-        local_files_only: bool,
-        *,
-        speedup: str | None = None,
-        speedup_weights: str | Path | LoraState | None = None,
-        **options: Any,
+        options: LoadOptions,
+        **arguments: object,
     ) -> Self:
-        """The generator of these networks, with the adapter and the speed-up read."""
+        """The generator of what :func:`read_parts` gives, with the adapter and the speed-up read."""
+        local_files_only = options.pop("local_files_only", True)
+        with_text = options.get("prompt", PROMPT) is not None
+        parts = read(revision=options.pop("revision", None), local_files_only=local_files_only, text=with_text)
+        parts["scheduler"] |= options.pop("scheduler", None) or {}
+        name, revision = options.pop("adapter_file", None), options.pop("adapter_revision", None)
         if isinstance(adapter, str | Path):
             adapter = read_adapter(
-                adapter,
-                name=adapter_file,
-                revision=adapter_revision,
-                local_files_only=local_files_only,
-                needs=cls.adapter_files,
+                adapter, name=name, revision=revision, local_files_only=local_files_only, needs=cls.adapter_files
             )
-        if speedup is not None and not isinstance(speedup_weights, Mapping):
-            speedup_weights = read_lora(
-                speedup, speedup_weights, local_files_only=local_files_only, samplers=cls.samplers
+        speedup, lora = options.get("speedup"), options.get("speedup_weights")
+        if speedup is not None and not isinstance(lora, Mapping):
+            options["speedup_weights"] = read_lora(
+                speedup, lora, local_files_only=local_files_only, samplers=cls.samplers
             )
-        return cls(
-            **parts,
-            adapter=adapter,
-            speedup=speedup,
-            speedup_weights=speedup_weights,  # pyright: ignore[reportArgumentType] (tensors by now, or no speed-up)
-            **options,
-        )
+        return cls(**{**parts, "adapter": adapter, **options, **arguments})
 
     def _pipelines(self, parts: dict[str, Any]) -> tuple[Any, Any]:
         """diffusers' pipelines from noise and from an image, of the same parts."""
@@ -275,16 +291,14 @@ class StableDiffusionGenerator:
         known |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         return TextToImage(**known), ImageToImage(**known)
 
-    def _place(self, text_encoders: list[Any], offload: str | None, channels_last: bool) -> None:
-        layout = {"memory_format": torch.channels_last} if channels_last else {}
+    def _place(self, text_encoders: Sequence[nn.Module], offload: str | None, channels_last: bool) -> None:
         home = torch.device("cpu") if offload else self.device
-        try:
-            for network in (self.unet, self.vae, *text_encoders):
-                network.to(home, self.dtype, **layout)
-        except RuntimeError as error:
-            if not too_little_memory(error):
-                raise
-            raise self._memory_error(error) from error
+        networks: list[nn.Module] = [self.unet, self.vae, *text_encoders]
+        with self._memory_said():
+            for network in networks:
+                network.to(home, self.dtype)
+                if channels_last:
+                    network.to(memory_format=torch.channels_last)
         if offload is None:
             return
         if offload not in ("model", "sequential"):
@@ -318,11 +332,16 @@ class StableDiffusionGenerator:
         """What the UNet is told of the prompt and of the negative prompt beside text states and embeddings: nothing."""
         return {}, {}
 
-    @cached_property
+    @property
     def _text(self) -> tuple[Tensor, Tensor]:
-        """Text states of the prompt and of the negative prompt, (1, L, C) each; encoded once for all images."""
+        """Text states of the prompt and of the negative prompt, (1, L, C) each."""
+        return self._encoded[0], self._encoded[1]
+
+    @cached_property
+    def _encoded(self) -> tuple[Tensor, ...]:
+        """Both prompts as the text encoders give them, the states first; encoded once for all images."""
         if self.prompt is None:
-            zeros = torch.zeros(1, 1, self.unet.config.cross_attention_dim, dtype=self.dtype, device=self.device)
+            zeros = torch.zeros(1, 1, self.unet.config["cross_attention_dim"], dtype=self.dtype, device=self.device)
             return zeros, zeros
         states: Any = self.text_to_image.encode_prompt(
             self.prompt, self.device, 1, True, negative_prompt=self.negative_prompt
@@ -353,20 +372,15 @@ class StableDiffusionGenerator:
         check_generation(embeddings, self.embedding_dim, init_image, strength, seeds)
         if init_image is not None and strength == 0:
             return self._initial(init_image)
-        try:
-            with tqdm(total=len(embeddings), desc="generate", disable=not self.progress) as bar:
+        with self._memory_said(), tqdm(total=len(embeddings), desc="generate", disable=not self.progress) as bar:
 
-                def draw(rows: slice) -> Tensor:
-                    start = None if init_image is None or strength == 1 else self._initial(init_image[rows])
-                    pictures = self._batch(embeddings[rows], start, strength, seeds[rows])
-                    bar.update(len(pictures))
-                    return pictures
+            def draw(rows: slice) -> Tensor:
+                start = None if init_image is None or strength == 1 else self._initial(init_image[rows])
+                pictures = self._batch(embeddings[rows], start, strength, seeds[rows])
+                bar.update(len(pictures))
+                return pictures
 
-                made, self.batch_size = in_batches(draw, len(embeddings), self.batch_size)
-        except RuntimeError as error:
-            if not too_little_memory(error):
-                raise
-            raise self._memory_error(error) from error
+            made, self.batch_size = in_batches(draw, len(embeddings), self.batch_size)
         images = torch.cat(made)
         if bad := (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
             raise ValueError(
@@ -376,10 +390,7 @@ class StableDiffusionGenerator:
         return images
 
     def _initial(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) at the generator's size, in [0, 1] without the tolerance of the convention.
-
-        diffusers takes a negative value, however small, for a batch that is in [-1, 1] already.
-        """
+        """Images (N, 3, H, W) at the generator's size, in [0, 1]: diffusers takes a value below 0 for [-1, 1]."""
         return resize(images.float(), self.size).clamp(0, 1).to(self.device)
 
     def predict_noise(self, latents: Tensor, condition: Tensor, time: Tensor) -> Tensor:
@@ -400,12 +411,10 @@ class StableDiffusionGenerator:
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Clean latents (N, C, h, w) as images (N, 3, size, size) in [0, 1], float32; gradients flow."""
-        made = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        made = self.vae.decode(latents / self.vae.config["scaling_factor"], return_dict=False)[0]
         return (made.float() / 2 + 0.5).clamp(0, 1)
 
     def _batch(self, embeddings: Tensor, init_image: Tensor | None, strength: float, seeds: list[int]) -> Tensor:
-        from vislens_interp.backends.diffusion.pipelines import draw_noise
-
         count = len(embeddings)
         positive, negative = (states.expand(count, -1, -1) for states in self._text)
         # On the CPU, so that a seed means the same noise on every device.
@@ -422,21 +431,28 @@ class StableDiffusionGenerator:
         }
         if init_image is None:
             side = self.size // self.vae_scale_factor
-            noise = draw_noise(generators, torch.Size([self.unet.config.in_channels, side, side]))
+            noise = draw_noise(generators, (self.unet.config["in_channels"], side, side))
             latents = noise.to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
         else:
             result = self.image_to_image(image=init_image, strength=strength, **arguments)
-        return result.images.float()  # type: ignore[union-attr]
+        return result.images.float()
 
     def _pooled_arguments(self, count: int) -> dict[str, Any]:
         """:meth:`pooled` as the pipelines take it."""
         return {}
 
-    def _memory_error(self, error: RuntimeError) -> MemoryError:
-        return MemoryError(
-            f"memory ran out on {self.device} at size={self.size}, batch_size={self.batch_size}, {self.dtype} "
-            f"({first_line(error)}); in float16 weights take {self.weights_memory} GB, decoding 0.8 GB for each "
-            "512-pixel image of a batch. Lower batch_size, pass vae_slicing=True or vae_tiling=True, offload='model' "
-            "on a GPU, or a smaller size."
-        )
+    @contextlib.contextmanager
+    def _memory_said(self) -> Iterator[None]:
+        """Say what would help where memory runs out."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not too_little_memory(error):
+                raise
+            raise MemoryError(
+                f"memory ran out on {self.device} at size={self.size}, batch_size={self.batch_size}, {self.dtype} "
+                f"({first_line(error)}); in float16 weights take {self.weights_memory} GB, decoding 0.8 GB for each "
+                "512-pixel image of a batch. Lower batch_size, pass vae_slicing=True or vae_tiling=True, "
+                "offload='model' on a GPU, or a smaller size."
+            ) from error

@@ -4,37 +4,49 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 
 from vislens_interp.backends.sources import (
     IMAGE_CONFIGS,
-    IMAGE_PARTS,
     TEXT_CONFIGS,
-    TEXT_PARTS,
-    TEXT_PARTS_2,
-    UNET,
     VAE_ALONE,
     damaged,
     find,
-    first_line,
+    parts_of,
+    reading,
 )
-from vislens_interp.memory import too_little_memory
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
+
+
+TAKES = "SD1.5 takes 5 GB"
 
 
 def read_parts(
-    model: str | Path, *, config: str | Path, revision: str | None, local_files_only: bool, text: bool
+    model: str | Path,
+    *,
+    config: str | Path | None = None,
+    xl: bool = False,
+    vae: str | Path | None = None,
+    revision: str | None,
+    local_files_only: bool,
+    text: bool,
 ) -> dict[str, Any]:
-    """The networks, the tokenizer and the settings of the scheduler, by the names of the generator's arguments.
+    """The networks, the tokenizers and the settings of the scheduler, by the names of the generator's arguments.
 
     Args:
-        model: An id on the hub, a folder or a single file.
+        model: An id on the hub, a folder or, with ``config``, a single file.
         config: Id or folder with the configurations and the tokenizer of a single file.
+        xl: Stable Diffusion XL, with two text encoders.
+        vae: An id or a folder with a VAE alone; None takes the one of ``model``.
         revision: Branch, tag or commit of ``model`` on the hub.
         local_files_only: Never go to the hub.
-        text: Read the text encoder and the tokenizer too.
+        text: Read the text encoders and the tokenizers too.
 
     Raises:
         FileNotFoundError: Files are missing.
@@ -42,40 +54,22 @@ def read_parts(
         MemoryError: The weights do not fit.
     """
     path = Path(model).expanduser()
-    with torch.random.fork_rng(devices=[]), quiet():
-        if path.is_file():
-            needs = [*IMAGE_CONFIGS, *(TEXT_CONFIGS if text else ())]
-            folder = find(config, needs, argument="config", local_files_only=local_files_only)
-            parts = _read_single_file(path, folder, text=text)
-        else:
-            needs = [*IMAGE_PARTS, *(TEXT_PARTS if text else ())]
-            folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
-            parts = _read_folder(folder, text=text)
-    return {**parts, "scheduler": _read_schedule(folder)}
-
-
-def read_parts_xl(
-    model: str | Path, *, vae: str | Path | None, revision: str | None, local_files_only: bool, text: bool
-) -> dict[str, Any]:
-    """The same of Stable Diffusion XL: two text encoders, and a VAE from another place.
-
-    Args:
-        model: An id on the hub or a folder.
-        vae: An id or a folder with a VAE alone; None takes the one of ``model``.
-        revision, local_files_only, text: As for :func:`read_parts`.
-    """
-    if Path(model).expanduser().is_file():
+    if path.is_file() and config is None:
         raise ValueError(
             f"model={str(model)!r} is a single file, which is read of Stable Diffusion 1.5 alone; expected a folder or"
             " an id on the hub. Run `vislens download sdxl`, or save it by diffusers' save_pretrained."
         )
-    needs = [*(UNET if vae is not None else IMAGE_PARTS), *((*TEXT_PARTS, *TEXT_PARTS_2) if text else ())]
-    folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
     with torch.random.fork_rng(devices=[]), quiet():
-        if vae is None:
-            return {**_read_folder(folder, text=text, more=("_2",)), "scheduler": _read_schedule(folder)}
-        place = find(vae, VAE_ALONE, argument="vae", local_files_only=local_files_only)
-        return {**_read_folder(folder, text=text, more=("_2",), vae=place), "scheduler": _read_schedule(folder)}
+        if path.is_file() and config is not None:
+            needs = [*IMAGE_CONFIGS, *(TEXT_CONFIGS if text else ())]
+            folder = find(config, needs, argument="config", local_files_only=local_files_only)
+            parts = _read_single_file(path, folder, text=text)
+        else:
+            needs = parts_of(text=text, xl=xl, vae=vae is None)
+            folder = find(model, needs, argument="model", revision=revision, local_files_only=local_files_only)
+            place = None if vae is None else find(vae, VAE_ALONE, argument="vae", local_files_only=local_files_only)
+            parts = _read_folder(folder, [] if not text else ["", "_2"] if xl else [""], place)
+    return {**parts, "scheduler": _read_schedule(folder)}
 
 
 def _read_schedule(folder: Path) -> dict[str, Any]:
@@ -86,36 +80,37 @@ def _read_schedule(folder: Path) -> dict[str, Any]:
         raise damaged("model", schedule, error) from error
 
 
-def _read_folder(folder: Path, *, text: bool, more: Sequence[str] = (), vae: Path | None = None) -> dict[str, Any]:
+def _read_folder(folder: Path, texts: Sequence[str], vae: Path | None) -> dict[str, Any]:
+    """The networks of a folder, with text encoders and tokenizers whose names end so, and a VAE from elsewhere."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    source, part = (folder, "vae") if vae is None else (vae, "")
     parts: dict[str, Any] = {
-        "unet": _read_network(UNet2DConditionModel, folder, "unet", low_cpu_mem_usage=has_accelerate()),
-        "vae": _read_network(AutoencoderKL, source, part, low_cpu_mem_usage=has_accelerate()),
+        "unet": _read_network(UNet2DConditionModel, folder, "unet"),
+        "vae": _read_network(AutoencoderKL, vae or folder, "" if vae else "vae"),
     }
-    if text:
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-        for end in ("", *more):
-            kind = CLIPTextModelWithProjection if end else CLIPTextModel
-            parts[f"text_encoder{end}"] = _read_network(kind, folder, f"text_encoder{end}")
-            parts[f"tokenizer{end}"] = _read_tokenizer(folder, f"tokenizer{end}")
+    for end in texts:
+        kind = CLIPTextModelWithProjection if end else CLIPTextModel
+        parts[f"text_encoder{end}"] = _read_network(kind, folder, f"text_encoder{end}")
+        with reading("model", folder / f"tokenizer{end}", TAKES):
+            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=f"tokenizer{end}", local_files_only=True)
+        parts[f"tokenizer{end}"] = tokenizer
     return parts
 
 
-def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
+def _read_network(kind: "type[ModelMixin] | type[PreTrainedModel]", folder: Path, part: str) -> Any:
     """One network of a folder, with every weight from its file: what is missing would otherwise stay random."""
     place = folder / part
-    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    is_text = part.startswith("text_encoder")
+    stem = "model" if is_text else "diffusion_pytorch_model"
     whole = [place / f"{stem}.safetensors", place / f"{stem}.bin", place / "pytorch_model.bin"]
     variant = None if any(path.is_file() for path in whole) else "fp16"
-    try:
-        network, info = kind.from_pretrained(
+    options: dict[str, Any] = {} if is_text else {"low_cpu_mem_usage": has_accelerate()}
+    with reading("model", place, TAKES):
+        loaded: Any = kind.from_pretrained(
             folder, subfolder=part or None, variant=variant, local_files_only=True, output_loading_info=True, **options
         )
-    except Exception as error:  # every reader has its own kinds
-        raise _read_error(place, error) from error
+    network, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(
@@ -125,21 +120,12 @@ def _read_network(kind: Any, folder: Path, part: str, **options: Any) -> Any:
     return network
 
 
-def _read_tokenizer(folder: Path, part: str) -> Any:
-    from transformers import CLIPTokenizer
-
-    try:
-        return CLIPTokenizer.from_pretrained(folder, subfolder=part, local_files_only=True)
-    except Exception as error:  # every reader has its own kinds
-        raise _read_error(folder / part, error) from error
-
-
 def _read_single_file(path: Path, config: Path, *, text: bool) -> dict[str, Any]:
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
     left_out: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
     prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
-    try:
+    with reading("model", path, TAKES):
         names = _names_in(path)
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
         parts: dict[str, Any] = {
@@ -154,8 +140,6 @@ def _read_single_file(path: Path, config: Path, *, text: bool) -> dict[str, Any]
                 str(path), config=str(config), local_files_only=True, **left_out, **parts
             )
             parts |= {part: getattr(pipeline, part) for part in ("text_encoder", "tokenizer")}
-    except Exception as error:  # every reader has its own kinds
-        raise _read_error(path, error) from error
     for part, prefix in prefixes.items():
         # Names differ one by one; diffusers would leave what is not there at random values without a word.
         expected = len(parts[part].state_dict()) if part in parts else 0
@@ -174,15 +158,6 @@ def _names_in(path: Path) -> list[str]:
             return list(file.keys())
     state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     return list(state.get("state_dict", state))
-
-
-def _read_error(path: Path, error: Exception) -> Exception:
-    if too_little_memory(error):
-        return MemoryError(
-            f"model={str(path)!r} does not fit into memory ({first_line(error)}); SD1.5 takes 5 GB while it "
-            "loads. Close other programs, or use a machine with more."
-        )
-    return damaged("model", path, error)
 
 
 def has_accelerate() -> bool:

@@ -14,10 +14,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-
-def draw_noise(generators: list[torch.Generator], shape: torch.Size) -> Tensor:
-    """Noise (N, *shape) in float32 from one generator an image, so that it is the same in every batch and precision."""
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+from vislens_interp.backends.base import draw_noise
 
 
 class _OneEmbeddingAnImage:
@@ -25,7 +22,7 @@ class _OneEmbeddingAnImage:
 
     def prepare_ip_adapter_image_embeds(
         self,
-        ip_adapter_image: Any,
+        ip_adapter_image: object,
         ip_adapter_image_embeds: list[Tensor] | None,
         device: torch.device,
         num_images_per_prompt: int,
@@ -56,7 +53,7 @@ class _FromAnImage(_OneEmbeddingAnImage):
     vae: Any
 
     def get_timesteps(
-        self, num_inference_steps: int, strength: float, device: Any, denoising_start: None = None
+        self, num_inference_steps: int, strength: float, device: torch.device, denoising_start: None = None
     ) -> tuple[Tensor, int]:
         """The last ``max(1, round(strength · steps))`` timesteps.
 
@@ -73,7 +70,7 @@ class _FromAnImage(_OneEmbeddingAnImage):
         num_images_per_prompt: int,
         dtype: torch.dtype,
         device: torch.device,
-        generator: Any = None,
+        generator: list[torch.Generator],
         add_noise: bool = True,
     ) -> Tensor:
         """References (N, 3, H, W) in [-1, 1] to noisy latents at ``timestep``.

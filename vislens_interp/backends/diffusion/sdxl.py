@@ -1,16 +1,15 @@
 """Embeddings to images by Stable Diffusion XL, with the IP-Adapter that takes the embeddings of ``"sd15"``."""
 
-from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
 from vislens_interp.backends.diffusion.adapters import AdapterState
-from vislens_interp.backends.diffusion.generator import PROMPT, StableDiffusionGenerator
-from vislens_interp.backends.diffusion.loading import read_parts_xl
+from vislens_interp.backends.diffusion.generator import LoadOptions, StableDiffusionGenerator
+from vislens_interp.backends.diffusion.loading import read_parts
 from vislens_interp.backends.diffusion.speedups import SAMPLERS_XL
 from vislens_interp.backends.sources import ADAPTER_SDXL
 from vislens_interp.backends.weights import IP_ADAPTER_SDXL, SDXL, SDXL_VAE
@@ -30,14 +29,6 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
     adapter_files = ADAPTER_SDXL
     weights_memory = 8.9
 
-    def __init__(self, unet: Any, vae: Any, *args: Any, **options: Any) -> None:
-        super().__init__(unet, vae, *args, **options)
-        if self.dtype == torch.float16 and vae.config.force_upcast:
-            raise ValueError(
-                "vae leaves float16's range, as its force_upcast=True says, and dtype is float16; expected a mended"
-                f" one. Leave vae out, which is {SDXL_VAE.repo_id}, or pass dtype=torch.bfloat16."
-            )
-
     @classmethod
     def load(  # pyright: ignore[reportIncompatibleMethodOverride] (no single file, but a VAE of its own)
         cls,
@@ -45,47 +36,41 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
         adapter: str | Path | AdapterState = IP_ADAPTER_SDXL.repo_id,
         *,
         vae: str | Path | None = SDXL_VAE.repo_id,
-        adapter_file: str | None = None,
-        scheduler: Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        adapter_revision: str | None = None,
-        local_files_only: bool = True,
-        prompt: str | None = PROMPT,
-        **options: Any,
+        embedding_dim: int | None = None,
+        device: torch.device | str = "cpu",
+        **options: Unpack[LoadOptions],
     ) -> Self:
         """Read a checkpoint, its VAE and its adapter; arguments as for ``StableDiffusionGenerator.load``, and one more.
 
         Args:
             vae: An id or a folder with the VAE alone; None takes the one in ``model``.
         """
-        parts = read_parts_xl(
-            model, vae=vae, revision=revision, local_files_only=local_files_only, text=prompt is not None
-        )
-        parts["scheduler"] |= scheduler or {}
-        return cls._of(parts, adapter, adapter_file, adapter_revision, local_files_only, prompt=prompt, **options)
+        read = partial(read_parts, model, xl=True, vae=vae)
+        return cls._of(read, adapter, options, embedding_dim=embedding_dim, device=device)
 
     def _pipelines(self, parts: dict[str, Any]) -> tuple[Any, Any]:
         from vislens_interp.backends.diffusion.pipelines import ImageToImageXL, TextToImageXL
 
+        if self.dtype == torch.float16 and self.vae.config["force_upcast"]:
+            raise ValueError(
+                "vae leaves float16's range, as its force_upcast=True says, and dtype is float16; expected a mended"
+                f" one. Leave vae out, which is {SDXL_VAE.repo_id}, or pass dtype=torch.bfloat16."
+            )
         return TextToImageXL(**parts, add_watermarker=False), ImageToImageXL(**parts, add_watermarker=False)
 
     @cached_property
-    def _encoded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _encoded(self) -> tuple[Tensor, ...]:
         """Text states (1, L, C) of both prompts, then their pooled embeddings (1, P)."""
         if self.prompt is None:
             config = self.unet.config
-            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-            made = [torch.zeros(1, 1, config.cross_attention_dim), torch.zeros(1, pooled)]
+            pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+            made = [torch.zeros(1, 1, config["cross_attention_dim"]), torch.zeros(1, pooled)]
             text, summary = (one.to(self.device, self.dtype) for one in made)
             return text, text, summary, summary
         states: Any = self.text_to_image.encode_prompt(
             self.prompt, device=self.device, negative_prompt=self.negative_prompt
         )
         return states
-
-    @property
-    def _text(self) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self._encoded[:2]
 
     def pooled(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Pooled text and sizes for the prompt and for the negative prompt."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from vislens_interp.backends.sources import damaged, find, first_line
 from vislens_interp.backends.weights import HYPER_SD, HYPER_SDXL, LCM_LORA, PublishedRepository
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 LoraState = Mapping[str, Tensor]
 """A LoRA's tensors by the names of its file."""
@@ -45,10 +48,15 @@ class Sampler:
     schedule: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def published(self) -> PublishedRepository:
+        """The LoRA's repository, of a sampler that has one."""
+        assert self.repository is not None
+        return self.repository
+
+    @property
     def file(self) -> str:
         """The LoRA's file in its repository."""
-        assert self.repository is not None  # callers have one
-        return self.repository.files[0].path
+        return self.published.files[0].path
 
 
 SAMPLERS: dict[str | None, Sampler] = {
@@ -116,19 +124,21 @@ def read_lora(
         ValueError: It is damaged, or no LoRA.
     """
     sampler = sampler_of(speedup, None, None, samplers)
-    path = Path(source or sampler.repository.repo_id).expanduser()  # pyright: ignore[reportOptionalMemberAccess]
+    path = Path(source or sampler.published.repo_id).expanduser()
     if not path.is_file():
         folder = find(str(path), ((sampler.file,),), argument="speedup_weights", local_files_only=local_files_only)
         path = folder / sampler.file
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise damaged("speedup_weights", path, error) from error
-    return state
 
 
 def merge_lora(
-    pipeline: Any, speedup: str, state: LoraState, samplers: Mapping[str | None, Sampler] = SAMPLERS
+    pipeline: "StableDiffusionPipeline | StableDiffusionXLPipeline",
+    speedup: str,
+    state: LoraState,
+    samplers: Mapping[str | None, Sampler] = SAMPLERS,
 ) -> None:
     """Add a LoRA to the weights of a pipeline's UNet, for good: a step then costs what it cost before.
 
