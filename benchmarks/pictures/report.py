@@ -57,7 +57,7 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
         found[text] = median >= WANTED_V4
     if "reader" in parts:
         right, units = parts["reader"]["right"], parts["reader"]["units"]
-        text = f"A reader of the pictures of the earlier edits (2026-11-28) tells in {percent(right)} of pairs of "
+        text = f"A reader of these edits (a vision-language model, once) tells in {percent(right)} of pairs of "
         found[f"{text}photographs which one drives the unit ({units} units; chance 50 %)."] = right[1] > 0.5
     return found
 

@@ -35,7 +35,7 @@ TUNED = 4
 IMAGES = 4
 """Photographs of each half that are edited."""
 GRID = 3
-"""Cells to a side of the embedding: a neuron looks at one place. Chosen on the tuning sessions (docs/design/diary.md)."""
+"""Cells to a side of the embedding: a neuron looks at one place. Chosen on tuning sessions (docs/design/diary.md)."""
 BATCH = 16
 FIGURE_NEURONS, FIGURE_PICTURES = 4, 6
 
@@ -118,8 +118,8 @@ class Sessions:
     def settings(self, angle: float) -> dict[str, Any]:
         """What pictures of one folder have in common."""
         generator, defaults = self.backend.generator, self.backend.defaults
-        said = {"angle": angle, "grid": GRID, "images": self.images, "steps": generator.steps, "change": generator.change}
-        said |= {"strength": defaults.edit.strength, **defaults.to_dict()}
+        said = {"angle": angle, "grid": GRID, "images": self.images, "steps": generator.steps}
+        said |= {"change": generator.change, "strength": defaults.edit.strength, **defaults.to_dict()}
         return json.loads(json.dumps(said | {"embedder": vl.fingerprint(self.backend.embedder.state_dict())}))
 
     def _sides(self, name: str) -> list[Side]:
