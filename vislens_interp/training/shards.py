@@ -31,7 +31,15 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
         raise ValueError(f"mib={mib} must be above 0: the size of a part in MiB; 16 is usual.")
     checkpoint = Path(checkpoint)
     with locked(checkpoint):
-        content = _halved(checkpoint) if half else checkpoint.read_bytes()
+        source = checkpoint
+        if half:
+            state = load_state(checkpoint, "checkpoint")
+            state |= {name: _cast(state[name], torch.float16) for name in ("model", "average")}
+            state["optimizer"] = _cast(state["optimizer"], torch.bfloat16)
+            source = save_state(checkpoint.with_suffix(".half"), "checkpoint", state)
+        content = source.read_bytes()
+        if half:
+            source.unlink()
         step = max(1, int(mib * 2**20))
         count = -(-len(content) // step)
         if count > 99:
@@ -47,17 +55,6 @@ def write_shards(checkpoint: str | Path, mib: float, *, half: bool = False) -> l
         for old in set(before) - set(paths):
             old.unlink()
     return paths
-
-
-def _halved(checkpoint: Path) -> bytes:
-    """The file of a checkpoint in half precision."""
-    state = load_state(checkpoint, "checkpoint")
-    weights = {name: _cast(state[name], torch.float16) for name in ("model", "average")}
-    moments = _cast(state["optimizer"], torch.bfloat16)
-    halved = save_state(checkpoint.with_suffix(".half"), "checkpoint", {**state, **weights, "optimizer": moments})
-    content = halved.read_bytes()
-    halved.unlink()
-    return content
 
 
 def restore(checkpoint: str | Path) -> bool:
