@@ -121,7 +121,7 @@ def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
 
 
 def _warn_of_order(names: Sequence[str]) -> None:
-    natural = sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in _parts(name)])
+    natural = sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
     if natural == list(names):
         return
     place = next(row for row, name in enumerate(names) if name != natural[row])
@@ -131,7 +131,3 @@ def _warn_of_order(names: Sequence[str]) -> None:
         " are paired wrongly: pass a mapping from names of images to responses, or paths in their order.",
         stacklevel=4,
     )
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)

@@ -11,8 +11,6 @@ import torch
 
 SEEDS = 2**32
 """Seeds are below this, which all generators take: NumPy's limit."""
-
-
 NOISE_SEEDS = 2**63
 """Noise seeds of images are below this: torch alone draws from them."""
 
