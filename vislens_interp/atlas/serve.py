@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import socket
-from socketserver import BaseServer
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -20,17 +18,7 @@ HOST = "127.0.0.1"
 class _Quiet(SimpleHTTPRequestHandler):
     """Files of atlases below one folder, without a line for each request."""
 
-    def __init__(
-        self,
-        request: socket,
-        client_address: tuple[str, int],
-        server: BaseServer,
-        *,
-        directory: str,
-        folders: Sequence[Path],
-    ) -> None:
-        self.folders = folders
-        super().__init__(request, client_address, server, directory=directory)
+    folders: Sequence[Path] = ()
 
     def translate_path(self, path: str) -> str:
         found = super().translate_path(path)
@@ -72,7 +60,7 @@ def site_server(folder: str | Path, port: int = 0) -> tuple[ThreadingHTTPServer,
     others = [(own / COMPARISONS / one["other"]).resolve() for one in store.comparisons().values()]
     folders = [own, *(other for other in others if (other / MANIFEST).is_file())]
     root = Path(os.path.commonpath(folders))
-    handler = partial(_Quiet, directory=str(root), folders=folders)
+    handler = partial(type("_Site", (_Quiet,), {"folders": folders}), directory=str(root))
     try:
         server = ThreadingHTTPServer((HOST, port), handler)
     except OSError as error:

@@ -59,11 +59,11 @@ def scores_figure(
     head = 0.75
     height = head + lines * (panel_height + 0.8) + 0.1 + LINE * len(said) + 0.1
     page = PageFigure(width, height)
-    page.text(_MARGIN, 0.12, title, fontsize=13, fontweight="bold", va="top")
+    page.text(_MARGIN, 0.12, title, fontsize=13, bold=True)
     directions = [way for way in NAMES if any(row["direction"] == way for row in rows if row["measure"] in labels)]
     for index, way in enumerate(directions):
         left = _MARGIN + _NAME + 1.4 * index
-        page.text(left, 0.45, f"● {NAMES[way]}", fontsize=9.5, color=COLOURS[way], fontweight="bold", va="top")
+        page.text(left, 0.45, f"● {NAMES[way]}", fontsize=9.5, color=COLOURS[way], bold=True)
     for index, (measure, label) in enumerate(labels.items()):
         left = _MARGIN + _NAME + (index % columns) * (_PANEL + _GAP)
         axes = page.axes(left, head + (index // columns) * (panel_height + 0.8), _PANEL, panel_height)
@@ -127,24 +127,24 @@ def pictures_figure(
     height = head + step * (len(methods) + 1) + LINE * len(said) + 0.2
     page = PageFigure(width, height)
     lines = wrap(title, width - 2 * _MARGIN, 13)
-    page.text(_MARGIN, 0.12, lines[0], fontsize=13, fontweight="bold", va="top")
-    page.text(_MARGIN, head + _SIZE / 2, "input", fontsize=10, fontweight="bold", va="center")
+    page.text(_MARGIN, 0.12, lines[0], fontsize=13, bold=True)
+    page.text(_MARGIN, head + _SIZE / 2, "input", fontsize=10, bold=True, va="center")
     for index, way in enumerate(directions):
         left = _MARGIN + _NAME + index * block
-        page.text(left, 0.5, NAMES[way], fontsize=11, fontweight="bold", color=COLOURS[way], va="top")
+        page.text(left, 0.5, NAMES[way], fontsize=11, bold=True, color=COLOURS[way])
         for column, image in enumerate(pictures["inputs"]):
             draw_picture(page, image, left + column * _STEP, head, _SIZE, COLOURS["inputs"])
         for line, method in enumerate(methods):
             top = head + step * (line + 1)
             if index == 0:
                 name = "\n".join(wrap(method.replace("_", " "), _NAME - 0.1, 10, bold=True))
-                page.text(_MARGIN, top + _SIZE / 2, name, fontsize=10, fontweight="bold", va="center")
+                page.text(_MARGIN, top + _SIZE / 2, name, fontsize=10, bold=True, va="center")
             for column, image in enumerate(pictures.get((method, way), [])):
                 at = left + column * _STEP
                 draw_picture(page, image, at, top, _SIZE, COLOURS[way])
                 change = changes[method, way][column]
                 drawn = change if way == "increase" else -change
                 text = f"{number_of(drawn)}{' ✗' if change < 0 else ''}"
-                page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center", va="top")
+                page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center")
     page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
     return page.figure

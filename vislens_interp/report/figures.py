@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -71,11 +71,11 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
 
     subtitle = result.recipe
     subtitle += f"; {shown} of {len(result)} images shown" if shown < len(result) else ""
-    head = [(line, 13, "bold", "#000000") for line in wrap(result.title, inside, 13)]
-    head += [(line, 9, "normal", "#333333") for line in wrap(subtitle, inside, 9)]
+    head = [(line, 13, True, "#000000") for line in wrap(result.title, inside, 13)]
+    head += [(line, 9, False, "#333333") for line in wrap(subtitle, inside, 9)]
     for key, said in result.words.items():
         line = f"{LABELS[key]}: {said}"
-        head += [(line, 9, "normal", COLOURS[key]) for line in wrap(line, inside, 9)]
+        head += [(line, 9, False, COLOURS[key]) for line in wrap(line, inside, 9)]
     warning = wrap(_warning(result), inside - 0.3, 10.5, bold=True)
     foot = wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9) + wrap(_FOOTNOTE, inside, 8)
 
@@ -86,8 +86,8 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     page = PageFigure(width, height)
 
     y = 0.12
-    for line, size, weight, colour in head:
-        page.text(_MARGIN, y, line, fontsize=size, fontweight=weight, color=colour, va="top")
+    for line, size, bold, colour in head:
+        page.text(_MARGIN, y, line, fontsize=size, bold=bold, color=colour)
         y += size / 72 * 1.4
     if warning:
         banner = page.axes(_MARGIN, y + 0.08, inside, banner_height)
@@ -108,13 +108,11 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     for column in range(shown):
         left = _MARGIN + _LABEL + column * _COLUMN
         name = display_name(result.names[column], 20)
-        page.text(left + _PICTURE / 2, top + 0.06, name, fontsize=7.5, color="#555555", ha="center", va="top")
+        page.text(left + _PICTURE / 2, top + 0.06, name, fontsize=7.5, color="#555555", ha="center")
     y = top + 0.24
     for key, size, text in zip(keys, heights, texts, strict=True):
         points = 9 if key == "unedited" else 11
-        page.text(
-            _MARGIN, y + size / 2, LABELS[key], fontsize=points, fontweight="bold", color=COLOURS[key], va="center"
-        )
+        page.text(_MARGIN, y + size / 2, LABELS[key], fontsize=points, bold=True, color=COLOURS[key], va="center")
         for column in range(shown):
             left = _MARGIN + _LABEL + column * _COLUMN
             draw_picture(page, result.images[key][column], left + (_PICTURE - size) / 2, y, size, COLOURS[key])
@@ -125,17 +123,6 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     _dots(plot, result)
     page.lines(_MARGIN, height - 0.12 - len(foot) * LINE, foot, fontsize=8.5, color="#222222")
     return page.figure
-
-
-class TextStyle(TypedDict, total=False):
-    """How a text is drawn, by matplotlib's words."""
-
-    fontsize: float
-    fontweight: str
-    color: str
-    ha: Literal["left", "center", "right"]
-    va: Literal["top", "center"]
-    linespacing: float
 
 
 class PageFigure:
@@ -154,14 +141,36 @@ class PageFigure:
             (left / self.width, bottom / self.height, width / self.width, height / self.height), facecolor="white"
         )
 
-    def text(self, left: float, top: float, text: str, **style: Unpack[TextStyle]) -> None:
-        # parse_math=False: a file's name may hold dollar signs.
-        self.figure.text(left / self.width, 1 - top / self.height, display_text(text), parse_math=False, **style)
+    def text(
+        self,
+        left: float,
+        top: float,
+        text: str,
+        *,
+        fontsize: float,
+        color: str | None = None,
+        bold: bool = False,
+        ha: Literal["left", "center"] = "left",
+        va: Literal["top", "center"] = "top",
+        linespacing: float | None = None,
+    ) -> None:
+        self.figure.text(
+            left / self.width,
+            1 - top / self.height,
+            display_text(text),
+            fontsize=fontsize,
+            color=color,
+            fontweight="bold" if bold else None,
+            ha=ha,
+            va=va,
+            linespacing=linespacing,
+            parse_math=False,  # a file's name may hold dollar signs
+        )
 
-    def lines(self, left: float, top: float, lines: Sequence[str], **style: Unpack[TextStyle]) -> None:
+    def lines(self, left: float, top: float, lines: Sequence[str], *, fontsize: float, color: str) -> None:
         """Lines one below another."""
         for row, line in enumerate(lines):
-            self.text(left, top + row * LINE, line, **{**style, "va": "top"})
+            self.text(left, top + row * LINE, line, fontsize=fontsize, color=color)
 
 
 def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size: float, colour: str) -> None:
@@ -176,18 +185,18 @@ def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size:
 
 
 def _caption(page: PageFigure, result: "LensResult", key: str, row: int, centre: float, top: float) -> None:
-    style: TextStyle = {"fontsize": 8.5, "ha": "center", "va": "top"}
-    page.text(centre, top, f"{number_of(result.standardised[key][row])} SD", **{**style, "color": "#222222"})
+    said = f"{number_of(result.standardised[key][row])} SD"
+    page.text(centre, top, said, fontsize=8.5, color="#222222", ha="center")
     if key == "unedited":
         change = f"{number_of(result.response_change_from_input[key][row])} from input"
-        page.text(centre, top + LINE, change, **{**style, "color": COLOURS[key], "fontsize": 7.5})
+        page.text(centre, top + LINE, change, fontsize=7.5, color=COLOURS[key], ha="center")
     elif key != "inputs":
         change = result.response_change[key][row]
         sign = result.wanted_sign(key)
         wrong = sign is not None and not sign * change > 0
         text = f"Δr {number_of(change)}{' ✗' if wrong else ''}"
         colour = "#222222" if wrong else COLOURS[key]
-        page.text(centre, top + LINE, text, **{**style, "color": colour, "fontweight": "bold"})
+        page.text(centre, top + LINE, text, fontsize=8.5, color=colour, bold=True, ha="center")
 
 
 def _dots(axes: "Axes", result: "LensResult") -> None:
@@ -242,15 +251,15 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     missing = [
         line for unit, why in sheet.left_out.items() for line in wrap(f"{unit}: {why}", width - 2 * _MARGIN, 8.5)
     ]
-    foot = [("Left out", "bold"), *((line, "normal") for line in missing)] if missing else []
+    foot = ["Left out", *missing] if missing else []
     height = 0.95 + row_height * (len(sheet.rows) + 1) + LINE * len(foot) + 0.3
     page = PageFigure(width, height)
-    page.text(_MARGIN, 0.12, sheet.title, fontsize=13, fontweight="bold", va="top")
+    page.text(_MARGIN, 0.12, sheet.title, fontsize=13, bold=True)
     kind = sheet.settings.get("reference_set", "a reference set that nobody named")
-    page.text(_MARGIN, 0.4, f"fitted on: {kind}", fontsize=9, color="#333333", va="top")
+    page.text(_MARGIN, 0.4, f"fitted on: {kind}", fontsize=9, color="#333333")
     titles = {"top": "top images", **{key: LABELS[key] for key in keys}}
     for key, start in starts.items():
-        page.text(start, 0.7, titles[key], fontsize=9.5, fontweight="bold", color=COLOURS.get(key, "#222222"), va="top")
+        page.text(start, 0.7, titles[key], fontsize=9.5, bold=True, color=COLOURS.get(key, "#222222"))
     y = 0.95
     page.text(_MARGIN, y + _SMALL / 2, "unedited,\nα = 0", fontsize=9, color=COLOURS["unedited"], va="center")
     for key in keys:
@@ -259,15 +268,15 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
     y += row_height
     for row in sheet.rows:
         weak = row.evidence.weak
-        page.text(_MARGIN, y, f"unit {shortened(row.unit, 20)}", fontsize=10, fontweight="bold", va="top")
+        page.text(_MARGIN, y, f"unit {shortened(row.unit, 20)}", fontsize=10, bold=True)
         said = wrap(f"{'WEAK: ' if weak else ''}{evidence_text(row.evidence)}", label - 0.1, 7.5)[:5]
         colour = WARNING if weak else "#333333"
-        page.text(_MARGIN, y + 0.2, "\n".join(said), fontsize=7.5, color=colour, va="top", linespacing=1.25)
+        page.text(_MARGIN, y + 0.2, "\n".join(said), fontsize=7.5, color=colour, linespacing=1.25)
         for key in keys:
             if key in row.words:
                 named = ", ".join(one.word for one in row.words[key].rising) or "no words"
                 named = shortened(named, 14 * len(sheet.inputs))
-                page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key], va="top")
+                page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key])
         shown = {"top": (row.top.images, [f"{number_of(value)} SD" for value in row.top.responses])}
         for key in keys:
             shown[key] = (row.images[key], [change_text(key, value) for value in row.response_change[key].tolist()])
@@ -275,11 +284,10 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
             for column, (image, text) in enumerate(zip(images, texts, strict=True)):
                 at = starts[key] + column * (_SMALL + gap)
                 draw_picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
-                page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center", va="top")
+                page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center")
         y += row_height
-    for line, weight in foot:
-        page.text(_MARGIN, y, line, fontsize=8.5, fontweight=weight, va="top")
-        y += LINE
+    for row, line in enumerate(foot):
+        page.text(_MARGIN, y + row * LINE, line, fontsize=8.5, bold=row == 0)
     return page.figure
 
 
