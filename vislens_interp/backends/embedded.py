@@ -14,6 +14,7 @@ from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
 from vislens_interp.config import Config
 from vislens_interp.landscape.vae import EmbeddingVAE
+from vislens_interp.validation import check_counts
 
 NAME = "embedded"
 NETWORK = "efficientnet_lite0"
@@ -56,6 +57,7 @@ def embedded(
     cache: str | Path | None = None,
     size: int = 224,
     grid: int | None = None,
+    edit_size: int = EDIT_SIZE,
     **options: Unpack[LoopOptions],
 ) -> EmbeddingBackend:
     """Photographs embedded by the channel means of all depths of EfficientNet-Lite0, and edited in a closed loop.
@@ -72,12 +74,15 @@ def embedded(
         size: Side of the pictures in pixels, a multiple of 32.
         grid: 3 adds to an embedding where in the picture things are, for targets that look at one place of it, as
             single neurons do; the reference photographs are then embedded anew. None is the channel means alone.
+        edit_size: Side in pixels at which the embedder sees a picture while it is edited, at most the picture's and at
+            least 128, which takes half the time and moves deep units less.
         options: For :class:`~vislens_interp.backends.closed_loop.ClosedLoopGenerator`: ``steps=``, ``change=``.
 
     Raises:
         FileNotFoundError: A file is missing; the message names it.
         ValueError: A file is damaged, or belongs to another network.
     """
+    check_counts(edit_size=edit_size)
     if folder is None:
         place = zoo.WEIGHTS
         for file in FILES:
@@ -112,7 +117,7 @@ def embedded(
 
     return EmbeddingBackend(
         embedder,
-        ClosedLoopGenerator(embedder, decoder, size=size, **{"edit_size": max(INPUT, min(size, EDIT_SIZE))} | options),
+        ClosedLoopGenerator(embedder, decoder, size=size, edit_size=max(INPUT, min(size, edit_size)), **options),
         name=name or (NAME if folder is None else place.name),
         defaults=DEFAULTS,
         reference=reference,
