@@ -1,5 +1,6 @@
 """Images, responses, networks and the backend of `ann_units`, each made once a process and kept on the disk."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +64,16 @@ class Seen:
 
     def __init__(self, bench: Bench, name: str) -> None:
         self.network, self.cache, self.name = bench.network(name), bench.cache, name
-        self.device = bench.device
         self.known: dict[str, Tensor] = {}
 
     def learn(self, images: Tensor) -> None:
         """Read these from the disk, or put them there."""
         store = vl.RowCache(self.cache, f"seen-{self.name}", vl.weights_fingerprint(self.network))
-        rows = store.rows(images, self._see, batch_size=50, progress=True).tensor()
+        rows = store.rows(images, partial(seen_by, self.network), batch_size=50, progress=True).tensor()
         self.known |= dict(zip(vl.image_keys(images), rows.clone(), strict=True))
 
     def __call__(self, images: Tensor) -> Tensor:
         keys = vl.image_keys(images)
         new = [row for row, key in enumerate(keys) if key not in self.known]
-        found = dict(zip([keys[row] for row in new], self._see(images[new]), strict=True)) if new else {}
+        found = dict(zip([keys[row] for row in new], seen_by(self.network, images[new]), strict=True)) if new else {}
         return torch.stack([found[key] if key in found else self.known[key] for key in keys])
-
-    @torch.no_grad()
-    def _see(self, images: Tensor) -> Tensor:
-        network: Any = self.network
-        if not hasattr(network, "forward_head"):
-            return seen_by(network, images)
-        parts = (network.forward_features(network.preprocess(one.to(self.device))) for one in images.split(50))
-        return torch.cat([network.forward_head(one, pre_logits=True).cpu() for one in parts])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,23 +12,16 @@ from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, MEANS, METHODS, PATTERN, SHUFFLED, TWIN, set_angle
 
 Kind = Literal["ours", "edit", "optimised", "natural", "control"]
-MADE: tuple[Kind, ...] = ("ours", "edit", "optimised")
-"""Kinds that make images for a unit."""
+MADE: tuple[Kind, ...] = ("ours", "edit", "optimised")  # kinds that make images for a unit
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend.
+    """What every method may spend."""
 
-    Args:
-        passes: Forward passes of the target a picture for whatever asks it: a multiple of 4, at least 8.
-        images: Pictures of each direction, all optimised together, so that no row only fills a batch.
-        angle: Degrees of the edits that are compared with one another.
-    """
-
-    passes: int
-    images: int
-    angle: float
+    passes: int  # forward passes of the target a picture for whatever asks it: a multiple of 4, at least 8
+    images: int  # pictures of each direction, all optimised together, so that no row only fills a batch
+    angle: float  # degrees of the edits that are compared with one another
 
     def __post_init__(self) -> None:
         if self.passes < 8 or self.passes % 4:
@@ -50,21 +44,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method of the comparison.
+    """A method of the comparison."""
 
-    Args:
-        kind: What it is; ``"optimised"`` asks the target about each picture again and again.
-        build: From the fitted lens and the budget to the method.
-        traced: What the target says on the way is about the whole picture, and all pictures advance together.
-    """
-
-    kind: Kind
-    build: Callable[[vl.FeatureLens, Budget], Any]
+    kind: Kind  # what it is; `"optimised"` asks the target about each picture again and again
+    build: Callable[[vl.FeatureLens, Budget], Any]  # from the fitted lens and the budget to the method
+    # What the target says on the way is about the whole picture, and all pictures advance together.
     traced: bool = False
 
 
-def _of_lens(lens: Any, name: str, angle: float | None = None) -> Any:
+def _of_lens(lens: vl.FeatureLens, name: str, angle: float | None = None) -> Any:
     """The fitted lens's own edit or optimisation."""
+    assert isinstance(lens.method_, vl.LandscapeMethod)
     return vl.build_method(name, lens.method_, angle)
 
 
@@ -84,6 +74,7 @@ def _named(kind: Kind, name: str, settings: Callable[[Budget], Any] = lambda b: 
 
 OURS, OURS_AT_ANGLE, OPTIMISED = "landscape, shipped edit", "landscape, matched edit", "landscape, optimised"
 NATURAL, RANDOM, NOISE, UNEDITED = "top natural images", "random natural images", "noise", "α = 0"
+# In the order of the tables. What an edit is matched at is its angle; the shipped one goes as far as it is shipped.
 CONTESTANTS: dict[str, Contestant] = {
     OURS: Contestant("ours", lambda lens, b: _of_lens(lens, "edit")),
     OURS_AT_ANGLE: Contestant("ours", lambda lens, b: _of_lens(lens, "edit", b.angle)),
@@ -106,13 +97,12 @@ CONTESTANTS: dict[str, Contestant] = {
     NOISE: _named("control", "noise"),
     UNEDITED: _named("control", "unedited"),
 }
-"""In the order of the tables. What an edit is matched at is its angle; the shipped one goes as far as it is shipped."""
 
 
 class Heard(vl.CountedTarget):
     """A target that notes when it was asked and the mean of what it said (raw, over units and rows of the call)."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: vl.Target) -> None:
         super().__init__(target)
         self.said: list[tuple[float, float]] = []
 
@@ -133,13 +123,7 @@ class Heard(vl.CountedTarget):
 
 
 class Watched(vl.Method):
-    """A method as it is, of which pictures, seconds and what the target said meanwhile are kept.
-
-    Attributes (after ``generate``):
-        made_: Direction to pictures (N, 3, S, S); ``"unedited"`` is none.
-        seconds_: Direction to seconds a picture; ``"fit"`` to those of the fit, where it was fitted here.
-        traces_: Direction to (seconds a picture since the start, raw mean response), a pair each time it was asked.
-    """
+    """A method as it is, of which pictures, seconds and what the target said meanwhile are kept."""
 
     def __init__(self, maker: Any, target: Heard) -> None:
         self.maker, self.heard_ = maker, target
@@ -148,8 +132,9 @@ class Watched(vl.Method):
         if hasattr(maker, "target"):  # a landscape that is not fitted again
             self.target, self.backend = maker.target, maker.backend
         self.method = getattr(maker, "method", maker)  # where a comparison looks for angle and kind
-        self.made_: dict[str, Tensor] = {}
-        self.seconds_: dict[str, float] = {}
+        self.made_: dict[str, Tensor] = {}  # direction to pictures (N, 3, S, S); "unedited" is none
+        self.seconds_: dict[str, float] = {}  # a picture, by direction; "fit" where it was fitted here
+        # Direction to (seconds a picture since the start, raw mean response), a pair each time it was asked.
         self.traces_: dict[str, list[tuple[float, float]]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -165,10 +150,10 @@ class Watched(vl.Method):
     def own_strength(self) -> float | None:
         return self.maker.own_strength
 
-    def validate(self, target: Any, backend: Any) -> None:
+    def validate(self, target: vl.Target, backend: vl.Backend) -> None:
         self.maker.validate(target, backend)
 
-    def _fit(self, reference: Any, *, progress: bool, checkpoint: Any) -> None:
+    def _fit(self, reference: vl.ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         start = self.heard_.clock()
         self.maker.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
         self.seconds_["fit"] = self.heard_.clock() - start

@@ -3,7 +3,7 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from benchmarks.ann_units.methods import CONTESTANTS, MADE, NATURAL, OPTIMISED, OURS, OURS_AT_ANGLE, RANDOM, UNEDITED
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, read_all
 from benchmarks.common.edit_methods import BRAINACTIV, LANDSCAPE, SIGN
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measures
 from benchmarks.common.networks import NETWORKS
-from benchmarks.common.provenance import provenance_line
-from benchmarks.common.tables import fill, ran_at, signed, table, verdict
+from benchmarks.common.script import provenance_line, publish, read_all
+from benchmarks.common.tables import bracketed, fill, ran_at, signed, table, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WANTED_UNITS, WANTED_NETWORKS, WANTED_IMAGES = 24, 2, 12
 COST_RATIO = 0.1
@@ -31,11 +33,7 @@ Values = NDArray[np.float64]
 
 
 class Found:
-    """All cells of one budget, one for each unit and seed, as arrays over units, images and seeds.
-
-    Raises:
-        ValueError: There are none, or they are of different budgets.
-    """
+    """All cells of one budget, one for each unit and seed, as arrays over units, images and seeds."""
 
     def __init__(self, cells: list[dict[str, Any]]) -> None:
         budgets = sorted({(cell["passes"], len(cell["images"]), cell["angle"]) for cell in cells})
@@ -274,7 +272,7 @@ def picture_table(found: Found, distances: dict[str, float | None]) -> list[list
     rows = [[*head, "Fréchet distance", "spectrum, dB", "diversity", "transfer, SD"]]
     for label in found.methods:
         told = interval(found.told(label)) if found.tells(label) else None
-        row = [label, "" if told is None else f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]"]
+        row = [label, "" if told is None else bracketed(told, ".1f")]
         row += [mean_of(found, label, "predictivity_easy", 1, "both")]
         row += [mean_of(found, label, KERNEL, 2, way) for way in SIGN]
         far = distances.get(label)
@@ -335,13 +333,7 @@ def set_distances(out: Path, found: Found) -> dict[str, float | None]:
 
 
 def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
-    """Everything in ``out``: ann_units.json, ann_units.md, and two figures.
-
-    Args:
-        out: Where the cells are.
-        networks: Those that were wanted: what is absent is said.
-        said: Where the tables come from.
-    """
+    """ann_units.json, ann_units.md and two figures of the cells in ``out``; absent ones of ``networks`` are named."""
     stored = read_all(out, "cell-*.json")
     if not stored:
         raise SystemExit(f"nothing to report in {out}: run something first.")
@@ -350,10 +342,12 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
     found = Found(cells)
     verdicts, distances = checks(found), set_distances(out, found)
     absent = [name for name in networks if name not in found.networks]
-    left_out = [f"- Left out, for a score of theirs is not finite: {', '.join(found.broken)}."] if found.broken else []
-    left_out += [f"- Not measured, for no cell of it is there: {', '.join(absent)}."] if absent else []
-    missing = [label for label in CONTESTANTS if label not in found.methods and label not in found.broken]
-    left_out += [f"- Not run on every unit: {', '.join(missing)}."] if missing else []
+    reasons = {
+        "Left out, for a score of theirs is not finite": found.broken,
+        "Not measured, for no cell of it is there": absent,
+        "Not run on every unit": [one for one in CONTESTANTS if one not in (*found.methods, *found.broken)],
+    }
+    left_out = [f"- {reason}: {', '.join(names)}." for reason, names in reasons.items() if names]
     responses, costs = response_table(found), cost_table(found)
     rivals = [label for label in found.methods if label not in (OURS, OURS_AT_ANGLE)]
     edits = [label for label in rivals if CONTESTANTS[label].kind == "edit" or "shuffled" in label]
@@ -361,6 +355,7 @@ def report(out: Path, networks: list[str], said: dict[str, Any]) -> str:
         __file__,
         "page",
         verdict=verdict(verdicts, left_out),
+        found=found,
         **about(found),
         responses=table(responses),
         pictures_table=table(picture_table(found, distances)),
@@ -396,13 +391,10 @@ def about(found: Found) -> dict[str, Any]:
     held = {name: np.mean([c["correlation"] for c in cells if c["network"] == name]) for name in found.networks}
     return {
         "units": len(found.units),
-        "images": found.images,
         "seeds": len(found.seeds),
         "pictures": len(cells) * 2 * found.images * len(found.methods),
         "methods": len(found.methods),
-        "passes": found.passes,
         "shipped_steps": cells[0]["shipped_optimise_steps"],
-        "angle": found.angle,
         "ours": OURS,
         "random": RANDOM,
         "judges": ", ".join(sorted({f"{cell['judge']} for {cell['network']}" for cell in cells})),
@@ -449,7 +441,7 @@ def figures(out: Path, found: Found) -> None:
     save_small(pooled.figure([name for name in SCORES if name in pooled.measures]), out / "ann_units_scores.webp")
 
 
-def figure_4(out: Path, cells: list[dict[str, Any]]) -> Any:
+def figure_4(out: Path, cells: list[dict[str, Any]]) -> "Figure":
     """A row for each layer's first test unit, the first test images, nothing picked; below a picture its Δr in SDs."""
     blocks = {
         "photograph": "input",

@@ -17,34 +17,24 @@ from benchmarks.ann_units.bench import Bench, Seen
 from benchmarks.ann_units.methods import CONTESTANTS, Budget, Heard, Watched
 from benchmarks.ann_units.report import report
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read, save_cell
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import JOB_ANGLE, SIGN
 from benchmarks.common.networks import NETWORKS, load_units
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parse, parser, provenance, read, save_cell
 
 TARGETS = ("lite2", "squeezenet", "vit_tiny64", "simclr_resnet50")
-JUDGES = 200
-"""Test images that judge, after those that are moved."""
-SHOWN = 2
-"""Pictures of each method that a figure may show."""
+JUDGES = 200  # test images that judge, after those that are moved
+SHOWN = 2  # pictures of each method that a figure may show
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One unit and seed.
-
-    Args:
-        column: The unit's place among its layer's candidates.
-        first: It is its layer's first test unit: figure 4 shows it.
-        seed: Of the noise.
-    """
+    """One unit and seed."""
 
     network: str
     layer: str
-    column: int
-    first: bool
-    seed: int
+    column: int  # the unit's place among its layer's candidates
+    first: bool  # it is its layer's first test unit: figure 4 shows it
+    seed: int  # of the noise
 
     @property
     def unit(self) -> int:
@@ -120,7 +110,7 @@ def run_cell(
     }
 
 
-def trace_of(trace: list[tuple[float, float]], scaler: Any, sign: int) -> list[list[float]]:
+def trace_of(trace: list[tuple[float, float]], scaler: vl.ResponseScaler, sign: int) -> list[list[float]]:
     """Seconds a picture and the mean response in the wanted direction, in SDs, each time the target was asked."""
     said = scaler.standardise(torch.tensor([[value] for _, value in trace], dtype=torch.float32).view(-1, 1))[:, 0]
     pairs = zip(trace, said.tolist(), strict=True)
@@ -198,9 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--passes", type=int, default=8, help="forward passes a picture of what asks the target")
     command.add_argument("--without", nargs="+", choices=list(CONTESTANTS), default=[], help="methods to leave out")
     command.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(TARGETS))
-    args = command.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = parse(command, argv)
     if args.part == "run":
         return min(1, run(args))
     report(args.out, args.networks, provenance(seed=list(range(args.seeds)), device=args.device))

@@ -29,8 +29,7 @@ def reported_neurons() -> list[tuple[str, int]]:
 
 def tuning_neurons() -> list[tuple[str, int]]:
     listed = load_neurons()
-    empty = torch.empty(0)
-    orders = {name: neuron_order(Session(name, empty, torch.empty(0, NEURONS[name]), 0)) for name in TEST_SESSIONS}
+    orders = {name: neuron_order(NEURONS[name]) for name in TEST_SESSIONS}
     return take_turns(
         {name: [one for one in order if one not in listed[name]][:TUNED] for name, order in orders.items()}
     )

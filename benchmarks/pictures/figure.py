@@ -11,23 +11,25 @@ import textwrap
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.figures import save_small, sheet
-from benchmarks.pictures.run import LAYERS, layer_width, networks, reference_responses
+from benchmarks.common.script import parser
+from benchmarks.pictures.run import LAYERS, embedded_reference, layer_width, networks, reference_responses
 
 SHOWN, TOP, UNITS, WORDS = 3, 3, 2, 3
 FREE = ("CC0", "LicenseRef-public-domain")
 
 
-def free_photographs(reference: Any) -> list[bool]:
+def free_photographs(reference: vl.ReferenceSet) -> list[bool]:
     """Whether each photograph of the reference set is in the public domain or under CC0."""
-    return [row["licence"].startswith(FREE) for row in csv.DictReader(reference.images.terms().splitlines())]
+    photographs: Any = reference.images
+    return [row["licence"].startswith(FREE) for row in csv.DictReader(photographs.terms().splitlines())]
 
 
-def best_crops(column: torch.Tensor, reference: Any, free: list[bool], count: int) -> list[int]:
+def best_crops(column: Tensor, reference: vl.ReferenceSet, free: list[bool], count: int) -> list[int]:
     """Of the free photographs that drive a unit most, the crop that drives it most."""
     best: dict[int, int] = {}
     for crop in column.argsort(descending=True).tolist():
@@ -37,13 +39,21 @@ def best_crops(column: torch.Tensor, reference: Any, free: list[bool], count: in
     return list(best.values())
 
 
-def whole_photographs(rows: list[int], reference: Any, free: list[bool], count: int) -> list[int]:
+def whole_photographs(rows: list[int], reference: vl.ReferenceSet, free: list[bool], count: int) -> list[int]:
     """Of these crops the whole free photographs, so many, evenly taken."""
     whole = [row for row in rows if reference.names[row].endswith("-0") and free[int(reference.groups[row])]]
     return whole[:: max(1, len(whole) // count)][:count]
 
 
-def unit_row(net: Any, layer: str, unit: int, column: torch.Tensor, reference: Any, free: list[bool], seed: int) -> Any:
+def unit_row(
+    net: nn.Module,
+    layer: str,
+    unit: int,
+    column: Tensor,
+    reference: vl.ReferenceSet,
+    free: list[bool],
+    seed: int,
+) -> tuple[str, Tensor, list[str]]:
     """A unit's top photographs, then photographs with what an edit makes of them either way, as a row of the figure."""
     target, backend = vl.LayerTarget(net, layer, unit), vl.get_backend("embedded")
     method: Any = vl.method_by_name("edit").fit(target, backend, reference.with_responses(column))
@@ -62,10 +72,8 @@ def said_of(method: vl.LandscapeEdit) -> str:
     """Evidence and words of a fitted unit, in short lines."""
     (evidence,) = method.evidence_.values()
     words = vl.edit_words(method, {0: "increase"})
-    lines = [
-        f"{'weak' if evidence.weak else 'good'} evidence:",
-        f"r {evidence.correlation:.2f}, p {evidence.p_value:.3f}",
-    ]
+    lines = [f"{'weak' if evidence.weak else 'good'} evidence:"]
+    lines += [f"r {evidence.correlation:.2f}, p {evidence.p_value:.3f}"]
     for name, row in (("up", words.rising), ("down", words.falling)):
         lines += textwrap.wrap(f"{name}: {', '.join(one.word for one in row[:WORDS])}", 30) if row else []
     return "\n".join(lines if words else [*lines, "no words"])
@@ -74,7 +82,7 @@ def said_of(method: vl.LandscapeEdit) -> str:
 def main() -> None:
     args = parser(__doc__, "--out", "--seed").parse_args()
     net = networks()["lite2"]
-    reference: Any = vl.ReferenceSet.of_backend(vl.get_backend("embedded"))
+    reference = embedded_reference()
     free = free_photographs(reference)
     layers = LAYERS["lite2"]
     responses = reference_responses(args.out / "edits", "lite2", net, list(layers.values()), reference)

@@ -9,6 +9,7 @@ already stay; ``docs/gallery/units.json`` holds what is known of each.
 
 import json
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,16 @@ from typing import Any
 import torch
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
-from benchmarks.common.command import parser
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.judges import data_folder
-from benchmarks.common.provenance import ROOT, provenance, provenance_line
+from benchmarks.common.script import ROOT, parser, provenance, provenance_line, read
 from benchmarks.common.tables import fill
 from benchmarks.pictures.figure import best_crops, free_photographs, whole_photographs
+from benchmarks.pictures.run import embedded_reference
 
 FOLDER, PAGE = ROOT / "docs" / "gallery", ROOT / "docs" / "gallery.md"
 SHOWN, SEED, BYTES = 2, 2026, 45_000
 HEADS = ("drives it most", "suppressed", "photograph", "preferred")
-LITE2, SQUEEZENET, VIT = (
-    f'model = zoo.load("{name}")' for name in ("efficientnet_lite2", "squeezenet1_0", "vit_tiny64")
-)
-SPARSE = f"""{LITE2}
-photographs = get_backend("embedded").reference_images()
-features = train_sparse_features(model, "blocks.4", photographs, latents=1024, k=16, steps=1000)
-latents = features.target(model, "blocks.4", pool="max")"""
-V4 = """session = data / "macaque_v4" / "210225" / "compact_models.safetensors"
-backend = get_backend("embedded", grid=3)  # a neuron looks at one place"""
-REGIONS = """pictures = get_backend("embedded").reference_images()[::2]
-truth = simulate_algonauts(folder, pictures, rois=["FFA-1", "PPA"], snr=1.0, repetitions=3)
-recorded = load_algonauts(folder, subject=1, size=224)
-encoder = InSilicoEncoder(Backbone(zoo.load("squeezenet1_0"), grid=4)).fit(recorded)"""
 
 
 @dataclass(frozen=True)
@@ -57,56 +44,21 @@ class Group:
         return torch.randperm(self.width, generator=torch.Generator().manual_seed(SEED)).tolist()
 
 
-def layer(title: str, setup: str, name: str, width: int, count: int, reading: str = "") -> Group:
-    return Group(title, setup, f'FeatureLens(model, "{name}", unit={{unit}}{reading})', width, count)
-
-
-GROUPS = {
-    "lite2-early": layer("EfficientNet-Lite2, early", LITE2, "blocks.1", 24, 4),
-    "lite2-middle": layer("EfficientNet-Lite2, middle", LITE2, "blocks.3", 88, 4),
-    "lite2-deep": layer("EfficientNet-Lite2, deep", LITE2, "blocks.5", 208, 4),
-    "lite2-class": layer("EfficientNet-Lite2, class scores", LITE2, "classifier", 1000, 4),
-    "squeezenet-early": layer("SqueezeNet, early", SQUEEZENET, "features.4", 128, 4),
-    "squeezenet-middle": layer("SqueezeNet, middle", SQUEEZENET, "features.7", 256, 4),
-    "squeezenet-deep": layer("SqueezeNet, deep", SQUEEZENET, "features.12", 512, 4),
-    "vit-patches": layer("A small ViT, mean of the patches", VIT, "blocks.5", 192, 2, ', pool="patch_mean"'),
-    "vit-class-token": layer("A small ViT, class token", VIT, "blocks.9", 192, 2, ', pool="cls"'),
-    "sparse": Group(
-        "Latents of a sparse autoencoder on EfficientNet-Lite2's blocks.4",
-        SPARSE,
-        "FeatureLens(latents, unit=latents.names[{unit}])",
-        1024,
-        4,
-    ),
-    "v4": Group(
-        "Neurons of macaque V4, as their published networks predict them",
-        V4,
-        "FeatureLens(v4_encoder(session, [{unit}]), backend=backend)",
-        55,
-        3,
-    ),
-    "regions": Group("Simulated fMRI regions", REGIONS, "FeatureLens(encoder, unit=truth.targets[{unit}])", 2, 1),
-}
+_HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+GROUPS = {name: Group(**group) for name, group in _HELD.items()}
 
 
 def space(data: Path, folder: Path) -> dict[str, Any]:
     """What the code of the page may name."""
-    from vislens_interp.brain import Backbone, InSilicoEncoder, load_algonauts, simulate_algonauts
-    from vislens_interp.brain.v4 import v4_encoder
-
-    known = {"FeatureLens": vl.FeatureLens, "zoo": vl.zoo, "get_backend": vl.get_backend, "data": data}
-    known |= {
-        "train_sparse_features": vl.train_sparse_features,
-        "v4_encoder": v4_encoder,
-        "simulate_algonauts": simulate_algonauts,
-        "load_algonauts": load_algonauts,
-    }
-    return known | {"InSilicoEncoder": InSilicoEncoder, "Backbone": Backbone, "folder": folder}
+    names = "FeatureLens zoo get_backend train_sparse_features v4_encoder simulate_algonauts load_algonauts"
+    known = {name: getattr(vl, name) for name in [*names.split(), "InSilicoEncoder", "Backbone"]}
+    return known | {"data": data, "folder": folder}
 
 
-def drawn(lens: Any, free: list[bool], path: Path) -> dict[str, Any]:
+def drawn(lens: vl.FeatureLens, free: list[bool], path: Path) -> dict[str, Any]:
     """Write a fitted lens's picture; what is known of the unit, as JSON values."""
     reference = lens.reference_set
+    assert reference.responses is not None
     column = reference.responses[:, 0]
     result = lens.visualize(reference.images[whole_photographs(reference.held_out_rows, reference, free, SHOWN)])
     top = best_crops(column, reference, free, SHOWN)
@@ -190,8 +142,7 @@ def main() -> None:
     command.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     args = command.parse_args()
     source = provenance(seed=SEED)
-    reference: Any = vl.ReferenceSet.of_backend(vl.get_backend("embedded"))
-    free = free_photographs(reference)
+    free = free_photographs(embedded_reference())
     for name in args.only:
         draw(name, GROUPS[name], data_folder(args.data), free, source)
     there = {name: read(FOLDER / f"{name}.json") for name in GROUPS if (FOLDER / f"{name}.json").is_file()}

@@ -20,11 +20,9 @@ import torchvision
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
-from benchmarks.common.command import parser
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.photographs import photographs
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parser, provenance, read
 from benchmarks.pictures.run import INPUTS, LAYERS, interval, networks
 
 UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 7

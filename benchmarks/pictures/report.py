@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.cells import publish
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.findings import BOOTSTRAP, Measure, measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line, publish
 from benchmarks.common.tables import fill, signed, table_text
+from benchmarks.common.tables import percent as common_percent
 from vislens_interp.backends.closed_loop import CHANGE
 
 NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
@@ -18,9 +19,7 @@ WANTED_V4 = 0.64
 WANTED_R = {"early": 0.95, "middle": 0.90, "deep": 0.68}
 
 
-def percent(interval: list[float]) -> str:
-    mean, low, high = (100 * value for value in interval)
-    return f"{mean:.1f} % [{low:.1f}, {high:.1f}]"
+percent = partial(common_percent, digits=1)
 
 
 def groups(edits: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -97,27 +96,19 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
             worst, theirs = (max(distance[f"{one} {sense}"] for sense in SIGN) for one in ("edit", "ridge_direction"))
             natural = max(distance[f"natural {sense}"] for sense in SIGN)
             text = (
-                f"Realism of {name}'s edits: kernel distance {worst:.2f}, ridge {theirs:.2f}, unedited {unedited:.2f}, "
+                f"Realism of {name}'s edits: kernel distance {worst:.2f}, ridge {theirs:.2f}, unedited {unedited:.2f}"
             )
-            text += f"photographs that the unit answers alike {natural:.2f} (wanted: 1.3 times unedited)."
+            text += f", photographs that the unit answers alike {natural:.2f} (wanted: 1.3 times unedited)."
             found[text] = worst <= 1.3 * max(unedited, 0.0)
     return found
 
 
 def measures(parts: dict[str, Any]) -> list[Measure]:
     """Figures for the table of all results."""
-    found = [
-        measure(
-            f"embedded, {group}: Δr against α = 0",
-            row[f"edit {sense}"],
-            "SD",
-            f"{row['units']} units",
-            sense,
-            BOOTSTRAP,
-        )
-        for group, row in groups(parts.get("edits", {}))
-        for sense in SIGN
-    ]
+    found = []
+    for group, row in groups(parts.get("edits", {})):
+        what, sample = f"embedded, {group}: Δr against α = 0", f"{row['units']} units"
+        found += [measure(what, row[f"edit {sense}"], "SD", sample, sense, BOOTSTRAP) for sense in SIGN]
     if "alone" in parts:
         what = "embedded backend, pictures from the embedding alone at 64 px, named by EfficientNet-Lite2"
         sample = f"{parts['alone']['images']} test images, 200 classes"

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
-from benchmarks.common.provenance import provenance
+from benchmarks.common.script import parse, parser, provenance, read
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.pictures.report import write
 from vislens_interp.audit.material import distinct
@@ -33,7 +31,6 @@ LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
     "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
 }
-PARTS = ("named", "embedding", "v4", "alone", "edits")
 METHODS: dict[str, tuple[str, float | None, float]] = {
     "edit": ("edit", None, 0.0),
     "edit, alpha 0.3": ("edit", 0.3, 0.0),
@@ -47,6 +44,13 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
 PHOTOS, UNITS, INPUTS = 4, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
+
+
+def embedded_reference() -> vl.ReferenceSet:
+    """The photographs that the embedded backend brings."""
+    reference = vl.ReferenceSet.of_backend(vl.get_backend("embedded"))
+    assert reference is not None
+    return reference
 
 
 def networks() -> dict[str, nn.Module]:
@@ -64,8 +68,9 @@ def tiny(data: Path, part: str, count: int, *, parity: int | None = None, seed: 
 
 
 @torch.no_grad()
-def scores(net: Any, images: Tensor, classes: Tensor | slice = slice(None)) -> Tensor:
-    return torch.cat([net(net.preprocess(part)) for part in images.split(20)])[:, classes]
+def scores(net: nn.Module, images: Tensor, classes: Tensor | slice = slice(None)) -> Tensor:
+    preprocess: Any = net.preprocess
+    return torch.cat([net(preprocess(part)) for part in images.split(20)])[:, classes]
 
 
 def tiny_classes(data: Path, words: list[str]) -> tuple[Tensor, Tensor]:
@@ -80,10 +85,11 @@ def eight_bits(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def features(name: str, net: Any, images: Tensor) -> Tensor:
+def features(name: str, net: nn.Module, images: Tensor) -> Tensor:
     """Pooled last features, (N, D)."""
-    last = net.forward_features if name == "lite2" else net.features
-    return torch.cat([last(net.preprocess(part)).mean((2, 3)) for part in images.split(20)])
+    network: Any = net
+    last = network.forward_features if name == "lite2" else network.features
+    return torch.cat([last(network.preprocess(part)).mean((2, 3)) for part in images.split(20)])
 
 
 def interval(values: Tensor, seed: int = 0) -> list[float]:
@@ -178,6 +184,9 @@ def v4(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     return found
 
 
+PARTS = {"named": named, "embedding": embedding, "v4": v4, "alone": alone}  # beside the edits
+
+
 def edits(
     data: Path, nets: dict[str, Any], seed: int, out: Path, parity: int, units: int, split: tuple[int, int]
 ) -> dict[str, Any]:
@@ -186,8 +195,7 @@ def edits(
     Lenses are fitted on the backend's own reference photographs. Every unit gets other photographs to edit, in turn, so
     that a group's pictures together are compared with photographs that nobody edits.
     """
-    backend = vl.get_backend("embedded")
-    reference: Any = vl.ReferenceSet.of_backend(backend)
+    backend, reference = vl.get_backend("embedded"), embedded_reference()
     real = photographs(data, parity)[0].float() / 255
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
     inputs, others = real[order[:INPUTS]], real[order[INPUTS:]]
@@ -225,9 +233,9 @@ def edits(
 
 def edit_unit(
     record: dict[str, Any],
-    nets: dict[str, Any],
-    backend: Any,
-    reference: Any,
+    nets: dict[str, nn.Module],
+    backend: vl.Backend,
+    reference: vl.ReferenceSet,
     images: Tensor,
     seed: int,
     file: Path,
@@ -236,6 +244,7 @@ def edit_unit(
     name = record["network"]
     target = vl.LayerTarget(nets[name], record["layer"], record["unit"])
     judge, column, features_file = JUDGE[name], reference.responses, file.with_suffix(".safetensors")
+    assert column is not None
     sd = column.std()
     before = target.responses(images)[:, 0]
     seen = load_file(features_file) if features_file.is_file() else {"unedited": features(judge, nets[judge], images)}
@@ -302,7 +311,7 @@ def natural_matches(out: Path, nets: dict[str, Any], inputs: Tensor, others: Ten
     return found
 
 
-def told(out: Path, nets: dict[str, Any], others: Tensor, reference: Any) -> dict[str, Any]:
+def told(out: Path, nets: dict[str, nn.Module], others: Tensor, reference: vl.ReferenceSet) -> dict[str, Any]:
     """Share of pairs of unedited photographs in which pictures tell which one drives a unit more.
 
     By the network that is neither the target nor the embedder. Top natural images are the crops of the reference set
@@ -332,7 +341,9 @@ def told(out: Path, nets: dict[str, Any], others: Tensor, reference: Any) -> dic
     return {label: interval(values) for label, values in (columns | gaps).items()}
 
 
-def top_features(column: Tensor, judge: str, net: Any, reference: Any, known: dict[int, Tensor]) -> Tensor:
+def top_features(
+    column: Tensor, judge: str, net: nn.Module, reference: vl.ReferenceSet, known: dict[int, Tensor]
+) -> Tensor:
     """What a judge sees in these crops: (PHOTOS, D)."""
     rows = distinct(column, reference.groups, PHOTOS)
     for row in rows:
@@ -345,11 +356,13 @@ def save_features(path: Path, found: dict[str, Tensor]) -> None:
     vl.write_atomically(path, lambda temporary: save_file({k: v.contiguous() for k, v in found.items()}, temporary))
 
 
-def layer_width(net: Any, layer: str) -> int:
+def layer_width(net: nn.Module, layer: str) -> int:
     return channel_means(net, [layer], torch.zeros(1, 3, 64, 64))[layer].shape[1]
 
 
-def reference_responses(out: Path, name: str, net: Any, layers: list[str], reference: Any) -> list[Tensor]:
+def reference_responses(
+    out: Path, name: str, net: nn.Module, layers: list[str], reference: vl.ReferenceSet
+) -> list[Tensor]:
     """Channel means of layers over the reference photographs, read once and kept in a file."""
     path = out / f"reference-{name}.safetensors"
     if not path.is_file():
@@ -396,25 +409,24 @@ def summarise(out: Path) -> dict[str, Any]:
 
 def main() -> None:
     command = parser(__doc__, "--data", "--out", "--seed", "--share")
-    command.add_argument("--part", choices=PARTS, action="append")
+    command.add_argument("--part", choices=(*PARTS, "edits"), action="append")
     command.add_argument("--units", type=int, default=UNITS)
     command.add_argument("--tune", action="store_true", help="edits on tuning photographs and tuning units")
-    args = command.parse_args()
+    args = parse(command)
     data, nets = data_folder(args.data), networks()
     source = provenance(seed=args.seed)  # now: the code may change while it runs
-    args.out.mkdir(parents=True, exist_ok=True)
-    for part in args.part or PARTS:
+    for part in args.part or (*PARTS, "edits"):
         if part == "edits":
             folder = args.out / ("edits-tuning" if args.tune else "edits")
             folder.mkdir(parents=True, exist_ok=True)
             figures = edits(data, nets, args.seed, folder, 0 if args.tune else 1, args.units, args.share)
             part = folder.name
         else:
-            figures = {"named": named, "alone": alone, "embedding": embedding, "v4": v4}[part](data, nets, args.seed)
+            figures = PARTS[part](data, nets, args.seed)
         text = json.dumps({"provenance": source, "measures": figures}, indent=1)
         vl.write_text(args.out / f"part-{part}.json", text)
         print(part, text, flush=True)
-    files = {part: args.out / f"part-{part}.json" for part in (*PARTS, "reader")}
+    files = {part: args.out / f"part-{part}.json" for part in (*PARTS, "edits", "reader")}
     write({part: read(file) for part, file in files.items() if file.is_file()}, args.out)
 
 

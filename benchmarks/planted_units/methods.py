@@ -23,9 +23,7 @@ DEFAULTS = vl.Config.of(
 class Embeddings:
     """A backend whose images are embeddings already: nothing is drawn, so that nothing can be hallucinated.
 
-    Args:
-        x: (N, D) that the starting VAE is made for.
-        build: Makes that VAE.
+    ``build`` makes the starting VAE for ``x`` (N, D).
     """
 
     name, size, differentiable, device, defaults = "embeddings", 0, False, torch.device("cpu"), DEFAULTS
@@ -53,12 +51,7 @@ class Embeddings:
 
 
 class NonLinearVAE(nn.Module):
-    """An embedding VAE with one hidden layer each way, beside which runs the linear one that it starts as.
-
-    Args:
-        linear: The closed-form VAE.
-        hidden: Width of the hidden layers.
-    """
+    """An embedding VAE with one hidden layer each way, beside which runs the linear one that it starts as."""
 
     def __init__(self, linear: vl.EmbeddingVAE, hidden: int = 256) -> None:
         super().__init__()
@@ -92,6 +85,7 @@ def non_linear(x: Tensor) -> NonLinearVAE:
 
 
 PAPER = {"closed_form_init": False, "block_dim": None, "modes": 1}
+# Label to what makes the method.
 METHODS: dict[str, Callable[[], Any]] = {
     "landscape (paper: one mode, linear)": landscape(**PAPER),
     "landscape, default start": landscape(),
@@ -107,7 +101,6 @@ METHODS: dict[str, Callable[[], Any]] = {
     "shuffled landscape": lambda: vl.Shuffled(vl.LandscapeEdit(shuffles=0, **PAPER), seed=1),
     "α = 0": vl.Unedited,
 }
-"""Label to what makes the method."""
 
 SHIPPED = "landscape, goal uphill"
 SINGLE = ("ridge (BrainACTIV)", "ridge, not projected", "ridge pattern", "difference of means", "algebraic twin")

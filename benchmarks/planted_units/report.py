@@ -1,11 +1,12 @@
 """Tables of the planted units, losses first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.findings import BOOTSTRAP, Aim, Findings, measure
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line
 from benchmarks.common.tables import fill, over_units, table_text
 from benchmarks.planted_units.methods import METHODS, SHIPPED, SINGLE
 from benchmarks.planted_units.truth import load_plan
@@ -29,7 +30,7 @@ def complete(rows: Rows) -> Rows:
     return [row for row in rows if run_on[unit(row)] == methods]
 
 
-def per_unit(rows: Rows, method: str, name: str, **where: Any) -> list[float]:
+def per_unit(rows: Rows, method: str, name: str, **where: Sequence[object]) -> list[float]:
     """The measure of each unit (family x seed), averaged over the conditions and directions that remain."""
     units: dict[tuple[str, int], list[float]] = {}
     for row in rows:
@@ -62,7 +63,7 @@ def verdicts(rows: Rows) -> list[tuple[bool, str]]:
     return found
 
 
-def table(rows: Rows, name: str, direction: str, **where: Any) -> str:
+def table(rows: Rows, name: str, direction: str, **where: Sequence[object]) -> str:
     """A Markdown table: methods by families, mean and interval over units; the best of a family is bold."""
     families = list(load_plan()["families"])
     labels = [label for label in METHODS if any(row["method"] == label for row in rows)]

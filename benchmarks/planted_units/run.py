@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read, read_all
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import data_folder
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.script import RESULTS, parser, provenance, read, read_all
 from benchmarks.planted_units.methods import METHODS, fit_and_move
 from benchmarks.planted_units.report import Rows, report, verdicts
 from benchmarks.planted_units.truth import Space, load_plan, load_space, name_of_space, plant, record
@@ -77,20 +75,10 @@ def measure_unit(
     return found
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> object:
     if isinstance(value, list):
         return [_short(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value
-
-
-def chosen(args: argparse.Namespace, plan: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
-    """Seeds, families and conditions of a call, in the order of the work."""
-    seeds = [seed for seed in plan["seeds"][args.set] if not args.seeds or seed in args.seeds]
-    families = [family for family in plan["families"] if not args.families or family in args.families]
-    numbers = args.conditions or range(len(plan["conditions"]))
-    if args.quick:
-        seeds, numbers = seeds[:1], [3]
-    return list(itertools.product(seeds, families, [plan["conditions"][number] for number in numbers]))
 
 
 def run(args: argparse.Namespace) -> Rows:
@@ -98,18 +86,21 @@ def run(args: argparse.Namespace) -> Rows:
     plan = load_plan()
     space = load_space(data_folder(args.data), args.out, plan)
     inputs = (space.tune if args.set == "tune" else space.test)[: 20 if args.quick else None]
-    labels = [label for label in METHODS if args.only is None or label in args.only]
     where = args.out / f"{args.set}{'_quick' if args.quick else ''}_{name_of_space(space)[:8]}"
+    seeds = [seed for seed in plan["seeds"][args.set] if not args.seeds or seed in args.seeds]
+    seeds = seeds[:1] if args.quick else seeds
+    numbers = [3] if args.quick else args.conditions or range(len(plan["conditions"]))
     rows: Rows = []
-    for seed, family, condition in chosen(args, plan):
+    for seed, family, number in itertools.product(seeds, plan["families"], numbers):
+        condition = plan["conditions"][number]
         file = where / f"{family.replace(' ', '_')}-{seed}-{condition['snr']}-{condition['images']}.json"
         kept = read(file) if file.exists() else []
-        missing = [label for label in labels if label not in {row["method"] for row in kept}]
+        missing = [label for label in METHODS if label not in {row["method"] for row in kept}]
         if missing:
             kept += measure_unit(family, seed, condition, space, inputs, plan, missing)
             vl.write_text(file, json.dumps(kept))
             print(file.name, flush=True)
-        rows += [row for row in kept if row["method"] in labels]
+        rows += [row for row in kept if row["method"] in METHODS]
     return rows
 
 
@@ -129,8 +120,6 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--set", choices=("test", "tune"), default="test")
     command.add_argument("--conditions", nargs="+", type=int, help="positions in the plan's list; all if left out")
     command.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
-    command.add_argument("--families", nargs="+", choices=list(load_plan()["families"]), help="all if left out")
-    command.add_argument("--only", nargs="+", choices=list(METHODS), help="these methods alone")
     command.add_argument("--publish", action="store_true", help="write benchmarks/results too")
     args = command.parse_args(argv)
     rows = run(args)

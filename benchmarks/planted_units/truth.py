@@ -1,6 +1,6 @@
 """Units whose preference is known: functions of real embeddings, and what noisy recordings of them would say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read
 from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_squeezenet
+from benchmarks.common.script import read
 
 PLAN = Path(__file__).with_name("units.json")
 
@@ -22,21 +22,13 @@ def load_plan() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Space:
-    """Embeddings of real images, divided into what is fitted on, what is retrieved from, and what is edited.
+    """Embeddings of real images, divided into what is fitted on, what is retrieved from, and what is edited."""
 
-    Args:
-        fit: (N, D) that methods may learn from.
-        pool: (M, D) natural images that no method has seen.
-        tune: (n, D) to edit while settings are chosen.
-        test: (n, D) to edit for the table.
-        classes: (C, D) mean embedding of each class of the fitted images: where preferences are planted.
-    """
-
-    fit: Tensor
-    pool: Tensor
-    tune: Tensor
-    test: Tensor
-    classes: Tensor
+    fit: Tensor  # (N, D) that methods may learn from
+    pool: Tensor  # (M, D) natural images that no method has seen
+    tune: Tensor  # (n, D) to edit while settings are chosen
+    test: Tensor  # (n, D) to edit for the table
+    classes: Tensor  # (C, D) mean embedding of each class of the fitted images: where preferences are planted
 
 
 def load_space(data: Path, cache: Path, plan: dict[str, Any]) -> Space:
@@ -91,21 +83,13 @@ def _embed(data: Path, said: dict[str, Any]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Planted:
-    """A unit that is known.
+    """A unit that is known."""
 
-    Args:
-        family: Its name in the plan.
-        filters: (F, D), each projection has SD 1 over the fitted images.
-        threshold: In those SDs; None leaves the projection as it is.
-        inhibited: The second filter takes away what the first one gives.
-        scale: SD of the noiseless response over the fitted images, which becomes 1.
-    """
-
-    family: str
-    filters: Tensor
-    threshold: float | None
-    inhibited: bool
-    scale: float = 1.0
+    family: str  # its name in the plan
+    filters: Tensor  # (F, D), each projection has SD 1 over the fitted images
+    threshold: float | None  # in those SDs; None leaves the projection as it is
+    inhibited: bool  # the second filter takes away what the first one gives
+    scale: float = 1.0  # SD of the noiseless response over the fitted images, which becomes 1
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embeddings (N, D) to noiseless responses (N,), in SDs over the fitted images."""
@@ -138,7 +122,7 @@ def plant(family: str, seed: int, space: Space, plan: dict[str, Any]) -> Planted
             break
     filters = filters / (space.fit @ filters.T).std(0)[:, None]
     unit = Planted(family, filters, said["threshold"], bool(said.get("inhibited")))
-    return Planted(family, filters, unit.threshold, unit.inhibited, unit(space.fit).std().item())
+    return replace(unit, scale=unit(space.fit).std().item())
 
 
 def record(unit: Planted, x: Tensor, snr: float, seed: int) -> Tensor:

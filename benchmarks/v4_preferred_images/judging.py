@@ -17,17 +17,13 @@ NATURAL_IMAGES = 10
 
 @dataclass(frozen=True)
 class Eyes:
-    """Who looks at the pictures that are made for one neuron.
+    """Who looks at the pictures that are made for one neuron."""
 
-    Args:
-        answers: Images to every judge's response to them, (N,), standardised; by the judge's name.
-        sees: Images to features (N, D), on the CPU, of a network that is neither the target nor one of the judges.
-        natural: (M, D), those of natural images that are not edited.
-    """
-
+    # Images to every judge's response to them, (N,), standardised; by the judge's name.
     answers: Callable[[Tensor], dict[str, Tensor]]
+    # Images to features (N, D), on the CPU, of a network that is neither the target nor one of the judges.
     sees: Callable[[Tensor], Tensor]
-    natural: Tensor
+    natural: Tensor  # (M, D), those of natural images that are not edited
 
 
 def rounded(values: Tensor) -> list[float]:
@@ -62,7 +58,7 @@ def judged_edits(
     eyes: Eyes,
     methods: dict[str, Any],
     target: vl.Target,
-    backend: Any,
+    backend: vl.Backend,
     reference: tuple[Tensor, Tensor],
     pictures: Tensor,
     noise: list[int],
@@ -71,16 +67,9 @@ def judged_edits(
 ) -> dict[str, Any]:
     """Fit every method, and edit the same pictures with the same noise, turned by the same angle.
 
-    Args:
-        eyes: Who judges.
-        methods: By their names. Natural images among them are shown, not edited.
-        reference: Images to learn from, and their responses (N, 1).
-        pictures: Images to edit, each with a seed in ``noise``.
-        about: Printed with each method's seconds.
-
-    Returns:
-        JSON values: what judges say of the pictures (``input``), of α = 0 (``zero``), and of every method and
-        direction, whose ``changes`` are against α = 0, signed, by judge.
+    Natural images among the methods are shown, not edited. The JSON values that are returned hold what judges say of
+    the pictures (``input``), of α = 0 (``zero``), and of every method and direction, whose ``changes`` are against
+    α = 0, signed, by judge.
     """
     zero_images = vl.Unedited().fit(target, backend, *reference).generate(pictures, {}, seeds=noise).images
     zero, shown = Seen(eyes, zero_images), Seen(eyes, pictures)

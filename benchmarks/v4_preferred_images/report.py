@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import read_all
 from benchmarks.common.edit_methods import BRAINACTIV, NATURAL, OURS, SHUFFLED, SIGN
 from benchmarks.common.findings import Findings, measure, stated
-from benchmarks.common.provenance import provenance_line
+from benchmarks.common.script import provenance_line, read_all
 from benchmarks.common.tables import ends, fill, over_units, ran_at, signed, table, verdict
 
 PUBLISHED, ENCODER = "published network", "our encoder"
 RANDOM = "random images"
-WANTED = 0.85
-"""Share of the neurons with good evidence on whose sign both judges have to agree."""
+WANTED = 0.85  # share of the neurons with good evidence on whose sign both judges have to agree
 DRAWS = 1000
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -3,21 +3,20 @@
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
-from benchmarks.common.cells import publish, read, refuse_other_settings
-from benchmarks.common.command import parser
 from benchmarks.common.edit_methods import JOB_ANGLE, JOB_METHODS, METHODS, NATURAL, OURS, SIGN, Recorded, set_angle
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.judges import load_judge, seen_by
-from benchmarks.common.provenance import RESULTS, provenance
+from benchmarks.common.script import RESULTS, parser, provenance, publish, read, refuse_other_settings
 from benchmarks.common.v4_sessions import NEURONS, SIZE, TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 from benchmarks.v4_encoder.report import OURS as RIDGE
 from benchmarks.v4_encoder.report import correlations
@@ -26,26 +25,24 @@ from benchmarks.v4_preferred_images.judging import NATURAL_IMAGES, Eyes, judged_
 from benchmarks.v4_preferred_images.report import ENCODER, PUBLISHED, RANDOM, report
 from benchmarks.v4_recorded.run import neuron_order
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LIST = Path(__file__).with_name("neurons.json")
 PAGE = RESULTS / "v4_preferred_images"
-COUNTS = {"201025": 30, "210225": 18}
-"""Neurons of each test session on the list."""
-TUNED = 4
-"""Neurons of each tuning session."""
-IMAGES = 4
-"""Photographs of each half that are edited."""
-GRID = 3
-"""Cells to a side of the embedding: a neuron looks at one place. Chosen on tuning sessions (docs/design/diary.md)."""
+COUNTS = {"201025": 30, "210225": 18}  # neurons of each test session on the list
+TUNED = 4  # neurons of each tuning session
+IMAGES = 4  # photographs of each half that are edited
+GRID = (
+    3  # cells to a side of the embedding: a neuron looks at one place; chosen on tuning sessions (docs/design/diary.md)
+)
 BATCH = 16
 FIGURE_NEURONS, FIGURE_PICTURES = 4, 6
 
 
 def draw_neurons() -> dict[str, list[int]]:
     """How the list was drawn, before any fit: of each test session, the first in v4_recorded's fixed random order."""
-    empty = torch.empty(0)
-    return {
-        name: neuron_order(Session(name, empty, torch.empty(0, NEURONS[name]), 0))[:n] for name, n in COUNTS.items()
-    }
+    return {name: neuron_order(NEURONS[name])[:count] for name, count in COUNTS.items()}
 
 
 def load_neurons() -> dict[str, list[int]]:
@@ -79,29 +76,22 @@ def our_encoder(data: Path, session: Session, number: int, out: Path, device: st
 
 
 @torch.no_grad()
-def predicted(encoder: Any, images: Tensor) -> Tensor:
+def predicted(encoder: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Predictions (N, K), on the CPU, for pictures of any size, which are seen at the size of the recordings."""
     return torch.cat([encoder(vl.resize(part, SIZE)).float().cpu() for part in images.split(BATCH)])
 
 
 @dataclass(frozen=True)
 class Side:
-    """One half to learn from, photographs of the other to edit, and the encoder that learnt from the other.
-
-    Args:
-        learnt: Rows to learn from.
-        chosen: Rows to edit, of the other half.
-        fitted: (n, 3, S, S), the photographs to learn from as the backend sees them; ``pictures`` are those to edit.
-        natural: Features of the other half's other photographs.
-        encoder: Our judge; ``answers`` are its predictions for the photographs to learn from: (n, neurons).
-    """
+    """One half to learn from, photographs of the other to edit, and the encoder that learnt from the other."""
 
     session: Session
-    learnt: Tensor
-    chosen: Tensor
-    fitted: Tensor
+    learnt: Tensor  # rows to learn from
+    chosen: Tensor  # rows to edit, of the other half
+    fitted: Tensor  # (n, 3, S, S), the photographs to learn from as the backend sees them; `pictures` are those to edit
     pictures: Tensor
-    natural: Tensor
+    natural: Tensor  # features of the other half's other photographs
+    # Our judge; `answers` are its predictions for the photographs to learn from: (n, neurons).
     encoder: vl.InSilicoEncoder
     answers: Tensor
 
@@ -194,7 +184,7 @@ def cell(bench: Sessions, name: str, neuron: int, labels: list[str], angle: floa
 
 
 def run(
-    bench: Sessions, work: list[tuple[str, int]], labels: list[str], angle: float, said: Any, *, tune: bool
+    bench: Sessions, work: list[tuple[str, int]], labels: list[str], angle: float, said: dict[str, Any], *, tune: bool
 ) -> None:
     """Every cell that is not there yet."""
     settings = bench.settings(angle)
@@ -217,7 +207,7 @@ def cell_path(out: Path, name: str, neuron: int, tune: bool) -> Path:
     return out / f"{'tuning-pictures' if tune else 'pictures'}-{name}-{neuron}.json"
 
 
-def figure(bench: Sessions, work: list[tuple[str, int]], angle: float) -> Any:
+def figure(bench: Sessions, work: list[tuple[str, int]], angle: float) -> "Figure":
     """Figure 3B: of the first neurons of the list the first photographs; nothing is picked.
 
     Below each picture stands its Δr against α = 0, in SDs: the published network's / our encoder's.
@@ -265,7 +255,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def work_of(args: argparse.Namespace) -> list[tuple[str, int]]:
     """What a command is about, before it is shared out."""
     if args.tune:
-        neurons = {name: neuron_order(load_session(args.data, name))[:TUNED] for name in TUNING_SESSIONS}
+        counts = {name: load_session(args.data, name).responses.shape[1] for name in TUNING_SESSIONS}
+        neurons = {name: neuron_order(count)[:TUNED] for name, count in counts.items()}
     else:
         neurons = load_neurons()
     if args.only_session is not None:

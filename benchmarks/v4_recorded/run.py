@@ -46,9 +46,9 @@ def embed(data: Path, session: Session, out: Path) -> Tensor:
     return features.layer(len(backbone.layers) - 1).mean(1)
 
 
-def neuron_order(session: Session) -> list[int]:
+def neuron_order(count: int) -> list[int]:
     """All neurons of a session in the order in which they are done."""
-    return torch.randperm(session.responses.shape[1], generator=torch.Generator().manual_seed(1)).tolist()
+    return torch.randperm(count, generator=torch.Generator().manual_seed(1)).tolist()
 
 
 class Half:
@@ -127,7 +127,7 @@ def run(data: Path, out: Path, said: dict[str, Any], *, tune: bool, neurons: int
     methods = METHODS | (VARIANTS if tune else {})
     for place in range(count):  # sessions side by side, so that whatever has been run holds all of them
         for name, session in loaded.items():
-            for neuron in neuron_order(session)[place : place + 1]:
+            for neuron in neuron_order(session.responses.shape[1])[place : place + 1]:
                 make = lambda name=name, neuron=neuron: {  # noqa: E731
                     "provenance": said,
                     "session": name,

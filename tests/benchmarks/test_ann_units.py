@@ -22,8 +22,8 @@ from benchmarks.ann_units.methods import (
     Watched,
 )
 from benchmarks.common import package as vl
-from benchmarks.common.cells import save_cell
 from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
+from benchmarks.common.script import save_cell
 from vislens_interp.backends.base import _registry
 from vislens_interp.backends.embedded import embedded
 from vislens_interp.images import image_keys
