@@ -33,9 +33,7 @@ PAGE = RESULTS / "v4_preferred_images"
 COUNTS = {"201025": 30, "210225": 18}  # neurons of each test session on the list
 TUNED = 4  # neurons of each tuning session
 IMAGES = 4  # photographs of each half that are edited
-GRID = (
-    3  # cells to a side of the embedding: a neuron looks at one place; chosen on tuning sessions (docs/design/diary.md)
-)
+GRID = 3  # cells to a side of the embedding, chosen on tuning sessions (docs/design/diary.md)
 BATCH = 16
 FIGURE_NEURONS, FIGURE_PICTURES = 4, 6
 

@@ -38,6 +38,7 @@ from benchmarks.peers.report import TENTH, checks, measures, shown
 from benchmarks.peers.scores import complete, difference, find_cells, grid, response_measures, versions
 from vislens_interp import zoo
 from vislens_interp.methods.natural_spectrum import natural_spectrum
+from vislens_interp.metrics.bootstrap import interval
 from vislens_interp.targets.target import LayerTarget
 
 FIRST, SECOND = Unit("features.4", 3), Unit("features.12", 5)
@@ -284,6 +285,7 @@ def test_means_and_differences_are_over_the_same_pictures():
     rows = made_up({"maximization": [[1.0, 2.0], [3.0, 4.0]], "lucent": [[0.0, 1.0], [2.0, 3.0]]})
     pairs = complete(rows, ["maximization", "lucent"])
     assert grid(rows, "maximization", "response", pairs).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert interval(grid(rows, "maximization", "response", pairs)).mean == 2.5
     gap = difference(rows, "maximization", "lucent", "response", pairs)
     assert (gap.mean, gap.low, gap.high) == (1.0, 1.0, 1.0)
 
