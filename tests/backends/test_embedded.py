@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from vislens_interp import FeatureLens, zoo
 from vislens_interp.backends.base import DEFAULT_BACKEND, get_backend
+from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import FILES, GRID, REFERENCE, embedded
 from vislens_interp.backends.reference_photographs import ReferencePhotographs
@@ -185,3 +186,12 @@ def test_any_timm_network(name, backend):
     lens = FeatureLens(model, EARLY[name], 3, backend=backend).fit(_pictures(220, 64, seed=1), shuffles=1)
     result = lens.visualize(_pictures(1, 64))
     assert result.response_change["increase"].isfinite().all()
+
+
+@pytest.mark.parametrize("edit_size", [0, -3])
+def test_a_size_without_pixels_is_refused(edit_size, backend):
+    loop = backend.closed_loop
+    with pytest.raises(ValueError, match=f"edit_size={edit_size} must be at least 1"):
+        embedded(edit_size=edit_size)
+    with pytest.raises(ValueError, match=f"edit_size={edit_size} must be at least 1"):
+        ClosedLoopGenerator(loop.embedder, loop.decoder, edit_size=edit_size)

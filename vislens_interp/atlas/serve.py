@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 class _Quiet(SimpleHTTPRequestHandler):
     """Files of atlases below one folder, without a line for each request."""
 
-    folders: Sequence[Path] = ()
+    folders: Sequence[Path]
 
     def translate_path(self, path: str) -> str:
         found = super().translate_path(path)
@@ -58,11 +58,14 @@ def site_server(folder: str | Path, port: int = 0) -> tuple[ThreadingHTTPServer,
     check_site(store)
     own = store.folder.resolve()
     others = [(own / COMPARISONS / one["other"]).resolve() for one in store.comparisons().values()]
-    folders = [own, *(other for other in others if (other / MANIFEST).is_file())]
-    root = Path(os.path.commonpath(folders))
-    handler = partial(type("_Site", (_Quiet,), {"folders": folders}), directory=str(root))
+    served = [own, *(other for other in others if (other / MANIFEST).is_file())]
+    root = Path(os.path.commonpath(served))
+
+    class Site(_Quiet):
+        folders = served
+
     try:
-        server = ThreadingHTTPServer((HOST, port), handler)
+        server = ThreadingHTTPServer((HOST, port), partial(Site, directory=str(root)))
     except OSError as error:
         raise OSError(
             error.errno, f"port={port} cannot be used ({error.strerror}); name another one, or 0 for any that is free"

@@ -13,7 +13,7 @@ from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.images import COLOURS_SQRT, resize
 from vislens_interp.math import full_chunks
-from vislens_interp.validation import check_positive
+from vislens_interp.validation import check_counts, check_positive
 from vislens_interp.zoo.map_generator import MapGenerator
 
 STEPS, LR, CHANGE = 7, 0.26, 0.1
@@ -83,11 +83,13 @@ class ClosedLoopGenerator:
         draw_steps: int = DRAW_STEPS,
     ) -> None:
         check_positive(steps=steps, lr=lr, change=change, draw_steps=draw_steps)
+        if edit_size is not None:
+            check_counts(edit_size=edit_size)
         if size % 32:
             raise ValueError(f"size={size}; expected a multiple of 32, at which all maps have whole sizes.")
         self.embedder, self.decoder, self.network = embedder, decoder, network
         self.size, self.embedding_dim = size, embedder.dim
-        self.edit_size = edit_size or embedder.size
+        self.edit_size = embedder.size if edit_size is None else edit_size
         self.steps, self.lr, self.change, self.draw_steps = steps, lr, change, draw_steps
 
     @property
