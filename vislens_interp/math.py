@@ -36,6 +36,13 @@ def ridge_gcv(x: Tensor, y: Tensor) -> Tensor:
     return v @ (s[:, None] / (s[:, None] ** 2 + GCV_PENALTIES.to(s)[best]) * projected)
 
 
+def ridge_path(x: Tensor, y: Tensor, penalties: Tensor) -> Tensor:
+    """Ridge weights (P, D, K) for centred x (N, D) and y (N, K), float64, one set for each of penalties (P,)."""
+    s, v = _singular(x)
+    xy = v.T @ (x.T @ y)
+    return torch.stack([v @ (xy / (s**2 + penalty).clamp_min(1e-300)[:, None]) for penalty in penalties.to(s)])
+
+
 def _singular(x: Tensor) -> tuple[Tensor, Tensor]:
     """Singular values (R,) and right singular vectors (D, R) of x (N, D), R = min(N, D), largest first."""
     content = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

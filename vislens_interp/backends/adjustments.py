@@ -11,7 +11,7 @@ BANDS = 5
 FIELDS = (32, 32, 32, 64, 64)
 """Pixels of the picture to one place of a band's field of gains, finest band first. With a quarter of this, edits of
 the same force are 1.4 times as far from photographs for a network with no part in them (12 tuning units of Lite2)."""
-LARGEST, SMALLEST = (0.2, 0.4, 0.7, 1.0, 1.0), -1.0
+LARGEST, SMALLEST = (0.2, 0.4, 0.7, 1.0, 1.0), -2.0
 """Logarithms of each band's largest gain, finest band first, and of the smallest gain. Another network tells edits from
 photographs by fine contrast that is raised, and hardly by contrast that is lowered (docs/design/diary.md)."""
 TINT = 0.5

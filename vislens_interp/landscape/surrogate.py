@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vislens_interp.copies import held_out_mask, row_groups
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.prior import Sense, signed
-from vislens_interp.math import angle_between, keep_norm, ridge_gcv
+from vislens_interp.math import angle_between, keep_norm, ridge_path
 
 STEP_DEG = 7.5
 """Degrees of a step."""
@@ -25,7 +25,10 @@ LR, DECAY, BETAS = 3e-3, 0.1, (0.9, 0.999)
 """Of AdamW."""
 
 FOLDS = 5
-"""One part of so many says when a network's training stops, and how much weight the networks get."""
+"""One part of so many says when a network's training stops, how much weight the networks get, and the ridge penalty."""
+PENALTIES = torch.logspace(-2, 6, 17, dtype=torch.float64)
+"""Of the ridge regression, to choose from; its inputs have a mean square of 1. Generalised cross-validation takes crops of
+one photograph for independent, and a tenth of the penalty: as good a prediction, and edits that carry over less."""
 
 
 class ResponseSurrogate:
@@ -81,9 +84,7 @@ class ResponseSurrogate:
         standard = landscape.scaler.standardise(landscape.responses)[learned].to(self.known)
         inputs = (given - self.centre) / self.scale
         groups = row_groups(given) if groups is None else groups[learned]
-        trained = [_train_member(inputs, standard, groups, seed * NETWORKS + member) for member in range(NETWORKS)]
-        self.members = [member for member, _ in trained]
-        self.mlp_weight = _stack([held_out for _, held_out in trained])
+        self.members, self.mlp_weight = _train_members(inputs, standard, groups, seed)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Predicted responses (N, K), in SDs, to embeddings (N, D)."""
@@ -179,24 +180,40 @@ class _Member:
         return cls(network.to(like).requires_grad_(False), weights, state["offset"].clone().to(like))
 
 
-def _train_member(
-    x: Tensor, responses: Tensor, groups: Tensor, seed: int
-) -> tuple[_Member, tuple[Tensor, Tensor, Tensor]]:
-    """A member, and for the images that it was not trained on (n, K): linear and network predictions, and responses."""
-    draw = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=draw)
-    inside = held_out_mask(groups, order, len(x) // FOLDS)[order]
-    held, rows = order[inside], order[~inside]
-    network = _train_network(x, responses, held, rows, draw, seed)
-    centre, level = x[rows].mean(0), responses[rows].mean(0)
-    weights = ridge_gcv((x[rows] - centre).double(), (responses[rows] - level).double()).to(x)
-    member = _Member(network, weights, level - centre @ weights)
-    return member, (member.linear(x[held]), network(x[held]), responses[held])
+def _train_members(x: Tensor, responses: Tensor, groups: Tensor, seed: int) -> tuple[list[_Member], Tensor]:
+    """Members, each trained without some images of its own, and the networks' weight (K,) in their prediction.
+
+    The images that a member did not see say which penalty is best, and at which weight of the networks the blend's
+    squared error is least.
+    """
+    drawn = []
+    errors = torch.zeros(len(PENALTIES), responses.shape[1]).double()
+    for member in range(NETWORKS):
+        number = seed * NETWORKS + member
+        draw = torch.Generator().manual_seed(number)
+        order = torch.randperm(len(x), generator=draw)
+        inside = held_out_mask(groups, order, len(x) // FOLDS)[order]
+        held, rows = order[inside], order[~inside]
+        network = _train_network(x, responses, held, rows, draw, number)
+        centre, level = x[rows].double().mean(0), responses[rows].double().mean(0)
+        path = ridge_path(x[rows].double() - centre, responses[rows].double() - level, PENALTIES)
+        predicted = (x[held].double() - centre) @ path + level
+        errors += (predicted - responses[held].double()).square().sum(1).cpu()
+        drawn.append((network, path, centre, level, held))
+    best = errors.argmin(0)
+    members, linear, mlp = [], [], []
+    for network, path, centre, level, held in drawn:
+        weights = path[best, :, torch.arange(len(best))].T
+        member = _Member(network, weights.to(x), (level - centre @ weights).to(x))
+        members.append(member)
+        linear.append(member.linear(x[held]))
+        mlp.append(network(x[held]))
+    truth = torch.cat([responses[held] for *_, held in drawn])
+    return members, _stack(torch.cat(linear), torch.cat(mlp), truth)
 
 
-def _stack(held_out: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Weight (K,) of the networks at which the blend's squared error on the held-out images is least."""
-    linear, mlp, truth = (torch.cat([part[index] for part in held_out]) for index in range(3))
+def _stack(linear: Tensor, mlp: Tensor, truth: Tensor) -> Tensor:
+    """Weight (K,) of the networks at which the blend's squared error on the held-out images (n, K) is least."""
     difference = mlp - linear
     return ((difference * (truth - linear)).sum(0) / difference.square().sum(0).clamp_min(1e-12)).clamp(0, 1)
 
