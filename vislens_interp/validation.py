@@ -25,6 +25,13 @@ def check_number(name: str, value: object) -> None:
         )
 
 
+def check_switches(**switches: object) -> None:
+    """Raise TypeError for what is neither True nor False, such as the word "no"; None passes."""
+    for name, value in switches.items():
+        if value is not None and type(value).__name__ not in ("bool", "bool_"):  # NumPy's own as well
+            raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected True or False.")
+
+
 def check_counts(**counts: int) -> None:
     """Raise ValueError for a count below 1."""
     for name, value in counts.items():

@@ -174,3 +174,18 @@ def test_the_written_out_training_is_autograds_and_adamws(monkeypatch):
     for ours, theirs in zip(found.parameters(), network.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
         assert not ours.requires_grad
+
+
+def test_crops_of_one_photograph_are_not_taken_for_many_photographs():
+    """Ridge weights of 90 photographs, six crops each, are about as long as those of one crop of each."""
+    draw = torch.Generator().manual_seed(0)
+    photographs = torch.randn(90, 40, generator=draw)
+    responses = photographs[:, :1] + 3 * torch.randn(90, 1, generator=draw)
+    lengths = []
+    for copies in (1, 6):
+        x = photographs.repeat_interleave(copies, 0)
+        x = x + 0.1 * torch.randn(x.shape, generator=draw)
+        groups = torch.arange(90).repeat_interleave(copies)
+        members, _ = written_out._train_members(x, responses.repeat_interleave(copies, 0), groups, seed=0)
+        lengths.append(torch.stack([member.weights.norm() for member in members]).mean())
+    assert lengths[1] < 1.5 * lengths[0]

@@ -1,5 +1,7 @@
 """Methods by name."""
 
+import inspect
+
 import pytest
 
 from vislens_interp.methods import METHODS, method_by_name
@@ -33,3 +35,22 @@ def test_what_is_not_there_is_named_with_what_is_near():
         method_by_name("unedited", xyz=3)
     with pytest.raises(TypeError, match=r"parametrization='fourier', but method 'pixel_maximization' stands for"):
         method_by_name("pixel_maximization", parametrization="fourier")
+
+
+SWITCHES = [
+    (name, parameter.name)
+    for name in METHODS
+    for parameter in inspect.signature(type(method_by_name(name))).parameters.values()
+    if "bool" in str(parameter.annotation)
+]
+
+
+def test_methods_have_switches():
+    assert len(SWITCHES) >= 5
+
+
+@pytest.mark.parametrize(("name", "switch"), SWITCHES)
+@pytest.mark.parametrize("value", ["no", 0, 1.0])
+def test_a_switch_is_true_or_false(name, switch, value):
+    with pytest.raises(TypeError, match=f"{switch}={value!r}"):
+        method_by_name(name, **{switch: value})

@@ -13,6 +13,7 @@ from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.callable import CallableTarget
 from vislens_interp.targets.target import Target
 from vislens_interp.targets.undisturbed import undisturbed
+from vislens_interp.validation import check_switches
 
 AXES = "NRCT"
 """Images, repetitions, channels (regions, neurons, electrodes), times."""
@@ -71,6 +72,7 @@ class OutsideEncoder(Target):
     ) -> None:
         if not callable(encoder):
             raise TypeError(f"encoder is a {type(encoder).__name__}; expected a torch module or a function of images.")
+        check_switches(numpy=numpy, gradients=gradients)
         self.channels = list(channels)
         if isinstance(channels, str) or not self.channels or len(set(self.channels)) < len(self.channels):
             raise ValueError(f"channels={channels!r}; expected a list of at least one name, each once.")

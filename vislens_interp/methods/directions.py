@@ -10,7 +10,7 @@ from vislens_interp.landscape.prior import SIGN
 from vislens_interp.math import ridge_loo, unit_rows
 from vislens_interp.methods.base import Directions
 from vislens_interp.methods.embedding_edit import DirectionEdit, EmbeddingEdit
-from vislens_interp.validation import check_positive, check_word
+from vislens_interp.validation import check_positive, check_switches, check_word
 
 Variant = Literal["closed_form", "ridge_cv"]
 
@@ -60,6 +60,7 @@ class RidgeDirection(DirectionEdit):
         check_word("variant", variant, ("closed_form", "ridge_cv"))
         super().__init__(alpha=alpha, angle=angle, strength=strength)
         check_positive(penalty=penalty, temperature=temperature)
+        check_switches(project=project)
         self.variant: Variant = variant
         self.penalty = penalty
         self.project, self.temperature, self.natural = project, temperature, natural

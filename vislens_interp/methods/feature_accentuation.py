@@ -28,7 +28,7 @@ from vislens_interp.methods.robustness import check_crops, crops, noise
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.cost import CountedTarget
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_not_negative, check_positive
+from vislens_interp.validation import check_not_negative, check_positive, check_switches
 
 GATE = 5.0
 """Where the logits of the amplitudes' gates start: sigmoid(5) = 0.993, as in faccent."""
@@ -78,6 +78,7 @@ class FeatureAccentuation(ImageAscent):
     ) -> None:
         super().__init__(steps=steps, chunk=chunk, size=size)
         check_positive(lr=lr)
+        check_switches(hold_spectrum=hold_spectrum)
         check_crops(crops, box, noise)
         check_not_negative(regularization=regularization)
         if layer is not None and not regularization:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vislens_interp.images import check_shape, resize
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_whole
+from vislens_interp.validation import check_switches, check_whole
 
 
 class CallableTarget(Target):
@@ -67,6 +67,7 @@ class CallableTarget(Target):
         if not callable(function):
             raise TypeError(f"function is a {type(function).__name__}; expected a function of images.")
         check_whole(1, batch_size=batch_size)
+        check_switches(numpy=numpy, differentiable=differentiable)
         check_whole(0, retries=retries, cache=cache)
         if not 0 <= wait < float("inf"):
             raise ValueError(f"wait={wait!r}; expected seconds, 0 or more.")
