@@ -115,6 +115,16 @@ def first_rows(groups: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(places))
 
 
+def top_rows(column: Tensor, groups: Tensor, count: int) -> list[int]:
+    """Rows of the images that drive a unit most, one of each group: crops of one photograph are shown once.
+
+    >>> top_rows(torch.tensor([1.0, 5.0, 4.0, 3.0]), torch.tensor([0, 1, 1, 2]), 2)
+    [1, 3]
+    """
+    order = column.argsort(descending=True, stable=True)
+    return order[first_rows(groups[order])[:count]].tolist()
+
+
 def split_groups(groups: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Rows to learn from and at least ``held_out`` rows that are not, no group on both sides; sorted.
 

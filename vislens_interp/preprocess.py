@@ -95,6 +95,11 @@ class Preprocess(nn.Module):
             raise ValueError(f"colours has shape {tuple(matrix.shape)}; expected (3, 3) finite numbers, or None.")
         self.register_buffer("colours", matrix, persistent=False)
 
+    def at_size(self, size: int) -> "Preprocess":
+        """The same for a network that takes squares of another side, in pixels, on the CPU."""
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return Preprocess(size, mean, std, fit=self.fit, colours=self.colours)
+
     def forward(self, images: Tensor) -> Tensor:
         if self.size is not None:
             images = self._resized(images, self.size)

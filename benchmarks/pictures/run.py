@@ -24,8 +24,8 @@ from benchmarks.common.photographs import listed, photographs, read_zip
 from benchmarks.common.script import parse, parser, provenance, read
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.pictures.report import write
-from vislens_interp.audit.material import distinct
 from vislens_interp.backends.embedded import INPUT, NETWORK
+from vislens_interp.copies import top_rows
 
 LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
@@ -156,8 +156,7 @@ def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, An
     with torch.no_grad():
         x, held = embedder(learn).double(), embedder(test).double()
     found, network = {}, vl.zoo.load("squeezenet1_0")
-    preprocess = network.preprocess
-    network.preprocess = vl.Preprocess(INPUT, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist())
+    network.preprocess = network.preprocess.at_size(INPUT)
     layers = LAYERS["squeezenet"]
     learned, tested = (channel_means(network, list(layers.values()), part) for part in (learn, test))
     for depth, layer in layers.items():
@@ -264,7 +263,7 @@ def edit_unit(
         for sense, sign in SIGN.items():
             starts, answers = images, before
             if label.startswith("natural"):
-                starts = reference.images[distinct(sign * column[:, 0], reference.groups, PHOTOS)].float()
+                starts = reference.images[top_rows(sign * column[:, 0], reference.groups, PHOTOS)].float()
                 answers = target.responses(starts)[:, 0]
             seeds = [seed] * len(starts)
             made = eight_bits(method.generate(starts, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
@@ -345,7 +344,7 @@ def top_features(
     column: Tensor, judge: str, net: nn.Module, reference: vl.ReferenceSet, known: dict[int, Tensor]
 ) -> Tensor:
     """What a judge sees in these crops: (PHOTOS, D)."""
-    rows = distinct(column, reference.groups, PHOTOS)
+    rows = top_rows(column, reference.groups, PHOTOS)
     for row in rows:
         if row not in known:
             known[row] = features(judge, net, reference.images[[row]])[0]

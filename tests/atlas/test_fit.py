@@ -7,8 +7,9 @@ from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 from vislens_interp import FeatureLens
 from vislens_interp.atlas import Atlas
 from vislens_interp.atlas.atlas import chosen_units
-from vislens_interp.atlas.population import describe_population, layer_map, most_alike, states, top_rows
+from vislens_interp.atlas.population import describe_population, layer_map, most_alike, states
 from vislens_interp.atlas.readout import fit_readouts
+from vislens_interp.copies import top_rows
 from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.math import pearson, ridge_gcv
 from vislens_interp.targets import CallableTarget, LayerTarget

@@ -284,3 +284,14 @@ def test_bad_numbers_of_a_generator_are_named(embedder, decoder):
         ClosedLoopGenerator(embedder, decoder, size=SIDE, steps=0)
     with pytest.raises(ValueError, match="size=65"):
         ClosedLoopGenerator(embedder, decoder, size=65)
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_the_networks_own_order_of_colours_is_kept(size):
+    """What blue does to a network that takes blue first is what red does to the same network otherwise."""
+    plain = Preprocess(16, [0.5], [0.5])
+    swapped = Preprocess(16, [0.5], [0.5], colours=torch.eye(3).flip(0))
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    one, other = (DepthEmbedder(net, ["0"], preprocess=each, size=16) for each in (plain, swapped))
+    assert torch.equal(one.maps(images.flip(1), size=size)[0], other.maps(images, size=size)[0])

@@ -16,14 +16,14 @@ import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp import __version__
 from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import thumbnails
-from vislens_interp.atlas.population import describe_population, layer_map, top_rows
+from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import RunSettings, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
 from vislens_interp.atlas.store import AtlasStore, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
-from vislens_interp.copies import permuted_rows
+from vislens_interp.copies import permuted_rows, top_rows
 from vislens_interp.evaluation.words import readout_of
 from vislens_interp.files import check_writable, clear_leftovers, fingerprint, load_state, save_state
 from vislens_interp.images import ImageSource, load_images

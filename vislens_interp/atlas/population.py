@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from vislens_interp.atlas.readout import UNITS_AT_ONCE
-from vislens_interp.copies import first_rows
 from vislens_interp.targets.ranking import selectivity, sparsity
 
 CONSTANT = 1e-6
@@ -141,16 +140,6 @@ def _principal_scores(rows: Tensor) -> Tensor:
     values, vectors = values.flip(0)[:MAP_COMPONENTS].clamp_min(0), vectors.flip(1)[:, :MAP_COMPONENTS]
     scores = vectors * values.sqrt() if wide else rows @ vectors
     return scores * scores.gather(0, scores.abs().argmax(0, keepdim=True)).sign()  # which a solver leaves open
-
-
-def top_rows(column: Tensor, groups: Tensor, count: int) -> list[int]:
-    """Rows of the images that drive a unit most, one of each group: crops of one photograph are shown once.
-
-    >>> top_rows(torch.tensor([1.0, 5.0, 4.0, 3.0]), torch.tensor([0, 1, 1, 2]), 2)
-    [1, 3]
-    """
-    order = column.argsort(descending=True, stable=True)
-    return order[first_rows(groups[order])[:count]].tolist()
 
 
 def most_alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp import zoo
-from vislens_interp.copies import first_rows
+from vislens_interp.copies import top_rows
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.natural_images import NaturalImages, RandomImages
-from vislens_interp.preprocess import Preprocess
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -131,7 +130,7 @@ class Material:
     def extremes(self, column: Tensor, reference: ReferenceSet | None = None) -> Pictures:
         """Reference images with the largest and the smallest values, one crop of each photograph."""
         reference = self.learned if reference is None else reference
-        rows = (distinct(sign * column, reference.groups, len(self.inputs)) for sign in (1, -1))
+        rows = (top_rows(sign * column, reference.groups, len(self.inputs)) for sign in (1, -1))
         return {sense: reference.images[own] for sense, own in zip(SENSES, rows, strict=True)}
 
     def redrawn(self, values: Tensor) -> Tensor:
@@ -148,12 +147,6 @@ class Material:
     def view(self, pictures: Pictures) -> Pictures:
         """The same of any pictures."""
         return {sense: self.see(pictures[sense]) for sense in SENSES}
-
-
-def distinct(column: Tensor, groups: Tensor, count: int) -> list[int]:
-    """Rows with the largest values, one of each group."""
-    order = column.argsort(descending=True, stable=True)
-    return order[first_rows(groups[order])[:count]].tolist()
 
 
 def axis(seen: Pictures) -> Tensor:
@@ -174,7 +167,7 @@ def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Ten
     given = network.preprocess
     if size < given.size:  # small pictures are not worth a pass at full size
         side = max(size, SMALLEST_SIDE)
-        network.preprocess = Preprocess(side, given.mean.flatten().tolist(), given.std.flatten().tolist())
+        network.preprocess = given.at_size(side)
     last = network.features if name == "squeezenet1_0" else network.forward_features
     device = target.device
     network.to(device)

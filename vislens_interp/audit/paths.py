@@ -13,8 +13,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vislens_interp.audit.material import Material, distinct, ends
+from vislens_interp.audit.material import Material, ends
 from vislens_interp.audit.result import Row
+from vislens_interp.copies import top_rows
 from vislens_interp.methods.base import Method
 from vislens_interp.targets.target import LayerTarget
 
@@ -109,9 +110,9 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
 def _natural(material: Material, target: LayerTarget) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Ranks by layer, less the mean ones, of top photographs and of random ones; and the mean ones (C,)."""
     learned, shown = material.learned, len(material.inputs)
-    order = distinct(material.column, learned.groups, shown + TOP)
+    order = top_rows(material.column, learned.groups, shown + TOP)
     generator = torch.Generator().manual_seed(material.seed)
-    others = distinct(torch.rand(len(learned), generator=generator), learned.groups, RANDOM + shown + TOP)
+    others = top_rows(torch.rand(len(learned), generator=generator), learned.groups, RANDOM + shown + TOP)
     known = learned.groups[order]
     others = [row for row in others if learned.groups[row] not in known][:RANDOM]
     names = list(path(target, learned.images[order[:1]]))

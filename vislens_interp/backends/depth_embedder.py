@@ -88,7 +88,7 @@ class DepthEmbedder(nn.Module):
                 "grid out for channel means alone."
             )
         given = preprocess_for(model) if preprocess is None else preprocess
-        self.preprocess = Preprocess(size, given.mean.flatten().tolist(), given.std.flatten().tolist())
+        self.preprocess = given.at_size(size)
         self.network = copy.deepcopy(model).eval().requires_grad_(False)
         self.size, self.batch_size = size, batch_size
         self.layers = tuple(layers) if layers is not None else _stages(self.network)
@@ -150,16 +150,12 @@ class DepthEmbedder(nn.Module):
         modules = dict(self.network.named_modules())
         handles = [modules[name].register_forward_hook(partial(keep, name=name)) for name in layers]
         try:
-            pixels = self.preprocess(images) if size is None else self._normalise(images, size)
+            pixels = (self.preprocess if size is None else self.preprocess.at_size(size))(images)
             self.network(pixels.contiguous(memory_format=torch.channels_last))
         finally:
             for handle in handles:
                 handle.remove()
         return [_as_map(seen[name], name) for name in layers]
-
-    def _normalise(self, images: Tensor, size: int) -> Tensor:
-        other = Preprocess(size, self.preprocess.mean.flatten().tolist(), self.preprocess.std.flatten().tolist())
-        return other(images)
 
     def standardise(self, images: Tensor) -> Self:
         """Take means and standard deviations of the channels from these reference images, and a grid's components.
