@@ -3,7 +3,7 @@
     python -m benchmarks.pictures.reader --data "$VISLENS_DATA" --out runs/pictures                  # draws the sheets
     python -m benchmarks.pictures.reader --data "$VISLENS_DATA" --out runs/pictures --answers FILE   # counts
 
-Of each unit (four of each network and depth, drawn at random) the reader sees eight test photographs, edited upwards
+Of each unit (four of each network and depth, drawn at random) the reader sees four test photographs, edited upwards
 in the upper row and downwards in the lower one; then five pairs of photographs that nobody edited, one of the 15 % that
 drive the unit most and one of the 15 % that drive it least. The reader says what differs, and which of each pair drives
 the unit. Chance is one half.
@@ -25,7 +25,7 @@ from benchmarks.common.photographs import photographs
 from benchmarks.common.script import parser, provenance, read
 from benchmarks.pictures.run import INPUTS, LAYERS, interval, networks
 
-UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 7
+UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 8
 """Units a group, pairs a unit, share of the photographs at either end, white pixels between pictures, of the draws."""
 
 
