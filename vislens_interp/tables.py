@@ -86,6 +86,46 @@ def csv_text(
     return text.getvalue()
 
 
+def read_given(path: Path, argument: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a user's table: tabs between cells where its name ends in ``.tsv`` or ``.tab``.
+
+    Args:
+        path: The file.
+        argument: What the caller calls it, for messages.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: It is not in UTF-8, has fewer than two columns, no row, or a row of another length.
+    """
+    named = f"{argument}={str(path)!r}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{named}: no such file; expected a CSV or TSV with a header.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",")
+            head, *lines = [row for row in rows if row] or [[]]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{named} is not in UTF-8 (byte {error.object[error.start]:#04x} at place {error.start});"
+            " expected a CSV or TSV in UTF-8. Save it in that encoding, such as with pandas."
+            "read_csv(path, encoding='latin-1').to_csv(path, index=False)."
+        ) from None
+    except csv.Error as error:
+        raise ValueError(f"{named} is no table ({error}); expected a CSV or TSV with a header.") from None
+    if len(head) < 2 or not lines:
+        raise ValueError(
+            f"{named} holds {len(lines)} rows below {len(head)} columns; expected a header and at least one row, of "
+            "two columns or more. A file with tabs has to end in .tsv."
+        )
+    for number, row in enumerate(lines, 2):
+        if len(row) != len(head):
+            raise ValueError(
+                f"{named}, row {number}: {len(row)} cells; expected {len(head)}, as in its header. Quote cells that "
+                "hold the separator."
+            )
+    return [name.strip() for name in head], lines
+
+
 def read_csv(path: Path, columns: Sequence[str], *, escaped: bool = True, delimiter: str = ",") -> list[dict[str, str]]:
     """Rows of a table by column.
 

@@ -43,7 +43,7 @@ def test_tabs_columns_and_folder(folder):
 @pytest.mark.parametrize(
     ("text", "given", "error", "message"),
     [
-        ("path,V1\n", {}, ValueError, "holds 1 lines of 2 cells; expected a header and at least one row"),
+        ("path,V1\n", {}, ValueError, "holds 0 rows below 2 columns; expected a header and at least one row"),
         ("path,V1\npictures/a.png,1,2\n", {}, ValueError, "row 2: 3 cells; expected 2, as in its header"),
         ("path,V1\npictures/a.png,many\n", {}, ValueError, "row 2, column 'V1': 'many' is no number"),
         ("path,FFA-1\npictures/a.png,1\n", {"targets": ["FFA1"]}, KeyError, "Closest: FFA-1"),

@@ -1,6 +1,5 @@
 """A table of image paths and responses, as people keep it: CSV or TSV, a row for each trial or image."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.images import PathLike
+from vislens_interp.tables import read_given
 from vislens_interp.validation import closest
 
 ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
@@ -48,31 +48,8 @@ def read_table(
         ValueError: It has no rows, a row of another length, or a cell that is no number (empty, NaN and NA are absent).
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path={str(path)!r}: no such file; expected a CSV or TSV of paths and responses.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",")
-            lines = [row for row in rows if row]
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"path={str(path)!r} is not in UTF-8 (byte {error.object[error.start]:#04x} at place {error.start});"
-            " expected a CSV or TSV in UTF-8. Save it in that encoding, such as with pandas."
-            "read_csv(path, encoding='latin-1').to_csv(path, index=False)."
-        ) from None
-    if len(lines) < 2 or len(lines[0]) < 2:
-        raise ValueError(
-            f"path={str(path)!r} holds {len(lines)} lines of {len(lines[0]) if lines else 0} cells; expected a header "
-            "and at least one row, a column of paths and one of responses. A file with tabs has to end in .tsv."
-        )
-    header = [name.strip() for name in lines[0]]
-    for number, row in enumerate(lines[1:], 2):
-        if len(row) != len(header):
-            raise ValueError(
-                f"path={str(path)!r}, row {number}: {len(row)} cells; expected {len(header)}, as in its header. Quote "
-                "cells that hold the separator."
-            )
-    named = [place for place in range(len(header)) if not _is_index(header[place], [row[place] for row in lines[1:]])]
+    header, lines = read_given(path, "path")
+    named = [place for place in range(len(header)) if not _is_index(header[place], [row[place] for row in lines])]
     twice = sorted({header[place] for place in named if header.count(header[place]) > 1})
     if twice:
         raise ValueError(
@@ -84,7 +61,7 @@ def read_table(
     start = path.parent if folder is None else Path(folder)
 
     order: dict[Path, int] = {}
-    shown = [order.setdefault(start / row[image], len(order)) for row in lines[1:]]
+    shown = [order.setdefault(start / row[image], len(order)) for row in lines]
     missing = [str(picture) for picture in order if not picture.is_file()]
     if missing:
         raise FileNotFoundError(
@@ -93,7 +70,7 @@ def read_table(
         )
     cells = [
         [_number(row[column], number, header[column], path) for column in columns]
-        for number, row in enumerate(lines[1:], 2)
+        for number, row in enumerate(lines, 2)
     ]
     return Table(list(order), torch.tensor(cells, dtype=torch.float32), shown, names)
 

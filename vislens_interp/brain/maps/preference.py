@@ -15,7 +15,7 @@ from vislens_interp.brain.maps.surface import surface_figure
 from vislens_interp.brain.readers.trials import Table, is_frame
 from vislens_interp.files import write_atomically, write_folder, write_text
 from vislens_interp.images import PathLike
-from vislens_interp.tables import csv_text
+from vislens_interp.tables import csv_text, read_given
 from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
@@ -200,16 +200,7 @@ def _number(value: Cell, place: str, axis: str) -> float:
 
 
 def _read_csv(path: Path) -> dict[str, dict[str, str]]:
-    import csv
-
-    if not path.is_file():
-        raise FileNotFoundError(f"scores={str(path)!r}: no such file; expected a CSV of places and axes.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        head, *rows = [row for row in csv.reader(file) if row] or [[]]
-    places = [row[0] for row in rows]
-    if len(head) < 2 or any(len(row) != len(head) for row in rows) or len(set(places)) < len(places) or not rows:
-        raise ValueError(
-            f"scores={str(path)!r} holds {len(rows)} rows below {len(head)} columns; expected a header, and a row of "
-            "as many cells for each place, each place once."
-        )
+    head, rows = read_given(path, "scores")
+    if len({row[0] for row in rows}) < len(rows):
+        raise ValueError(f"scores={str(path)!r} names a place twice; expected a row for each place, each place once.")
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
