@@ -84,7 +84,8 @@ class Preprocess(nn.Module):
             raise ValueError(f"std={std!r}; expected numbers above 0.")
         if fit not in get_args(Fit):
             raise ValueError(f"fit={fit!r}; expected one of {', '.join(map(repr, get_args(Fit)))}.")
-        self.size, self.fit = size, fit
+        self.size = size
+        self.fit: Fit = fit
         # Not persistent: a model that carries its preprocessing keeps its state_dict and its fingerprint.
         for name, values in (("mean", mean), ("std", std)):
             with torch.inference_mode(False):  # gradients have to pass them later
