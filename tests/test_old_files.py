@@ -57,10 +57,15 @@ def loaded(name):
 
 @pytest.mark.parametrize("name", ["mean", "uphill"])
 def test_an_old_lens_gives_the_old_pictures(name):
+    """Version 0.1.0 did not save a surrogate; what is trained for it today has another penalty, and edits alike."""
     lens, before = loaded(name), LensResult.load(OLD / f"{name}_result")
     after = lens.visualize(gradients(2, seed=1), "increase")
     for key, images in before.images.items():
-        torch.testing.assert_close(after.images[key], images, atol=1 / 255, rtol=0)
+        if (name, key) == ("uphill", "increase"):
+            old, new = ((made.images[key] - made.images["unedited"]).flatten(1) for made in (before, after))
+            assert torch.cosine_similarity(old, new).min() > 0.95
+        else:
+            torch.testing.assert_close(after.images[key], images, atol=1 / 255, rtol=0)
     for unit in ("16", "3"):
         assert after.of_unit(unit).evidence == lens.evidence_[unit]
     for key, responses in before.responses.items():
