@@ -26,9 +26,10 @@ LR, DECAY, BETAS = 3e-3, 0.1, (0.9, 0.999)
 
 FOLDS = 5
 """One part of so many says when a network's training stops, how much weight the networks get, and the ridge penalty."""
-PENALTIES = torch.logspace(-2, 6, 17, dtype=torch.float64)
-"""Of the ridge regression, to choose from; its inputs have a mean square of 1. Generalised cross-validation takes crops
-of one photograph for independent, and a tenth of the penalty, with which edits carry over less."""
+PENALTIES = torch.logspace(6, -2, 17, dtype=torch.float64)
+"""Of the ridge regression, to choose from; the largest where no image is held out. Inputs have a mean square of 1.
+Generalised cross-validation takes crops of one photograph for independent: with its penalty, a tenth of this one's,
+predictions are no better and edits carry over less."""
 
 
 class ResponseSurrogate:
