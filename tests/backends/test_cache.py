@@ -25,6 +25,7 @@ def compute(batch):
         file.write(f"{len(batch)}\\n")
     return batch.flatten(1)[:, :5]
 print("ready", flush=True)
+sys.stdin.readline()
 cache = RowCache(folder, "rows", "f" * 16, rows_per_file=4)
 print(len(cache.rows(images, compute, batch_size=2)))
 """
@@ -132,7 +133,12 @@ def test_rows_of_any_shape_and_type(tmp_path):
 
 def run(tmp_path, pictures, pause, log="log"):
     command = [sys.executable, "-c", WRITER, tmp_path / "cache", pictures, tmp_path / log, str(pause)]
-    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def begin(writer):
+    writer.stdin.write("go\n")
+    writer.stdin.flush()
 
 
 def counted(path):
@@ -142,7 +148,9 @@ def counted(path):
 def test_two_writers_at_once(tmp_path, pictures):
     folder, expected = pictures
     writers = [run(tmp_path, folder, 0.02, f"log{number}") for number in range(2)]
-    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2  # so that they do overlap
+    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2
+    for writer in writers:  # none has begun, so that they do overlap
+        begin(writer)
     assert [writer.communicate(timeout=120)[0] for writer in writers] == ["24\n"] * 2
     assert all(writer.returncode == 0 for writer in writers)
     assert 24 <= sum(counted(tmp_path / f"log{number}") for number in range(2)) <= 48
@@ -155,6 +163,7 @@ def test_two_writers_at_once(tmp_path, pictures):
 def test_killed_and_resumed(tmp_path, pictures):
     folder, expected = pictures
     writer = run(tmp_path, folder, 0.3)
+    begin(writer)
     shards, deadline = tmp_path / "cache" / ("rows-" + "f" * 16), time.monotonic() + 120
     while not list(shards.glob("*.safetensors")):
         assert time.monotonic() < deadline
