@@ -59,7 +59,7 @@ Mean absolute Fourier coefficients of photographs, in logits of pixels with deco
 
 - **Data**: {"; ".join(said)}. ImageNet photographs (terms: non-commercial research); a mean over them holds no picture.
 - **Measurement**: `python -m vislens_interp.training.natural_spectrum DATA --out DIR`, {took} Pixels are clipped to
-  [{EPS}, {1 - EPS}] before the logit; colours as in `baselines/fourier.py`; half precision.
+  [{EPS}, {1 - EPS}] before the logit; colours as in `methods/fourier.py`; half precision.
 - **Known limits**: no window, so that the borders of pictures add to both axes, as in the published spectrum; the
   64-pixel images are compressed (WebP, quality 80) and so hold less of the highest frequencies.
 - **Terms**: Apache-2.0, as far as the data's terms allow.
