@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -195,7 +195,7 @@ class Atlas:
         )
         return run(self.fit_, settings, Path(folder), self.target, self.backend, executor=executor, progress=progress)
 
-    def _about(self, reference: ReferenceSet, settings: dict[str, Any]) -> dict[str, Any]:
+    def _about(self, reference: ReferenceSet, settings: Mapping[str, object]) -> dict[str, Any]:
         target = {name: value for name, value in self.target.describe().items() if name not in ("units", "channels")}
         embedder = getattr(self.backend, "embedder", None)
         network = fingerprint(embedder.state_dict()) if isinstance(embedder, nn.Module) else None

@@ -1,6 +1,6 @@
 """The in-silico encoder: a network whose forward pass predicts the responses of brain regions to pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -380,7 +380,7 @@ class InSilicoEncoder(nn.Module):
 
 
 def _fresh(
-    readout: Readout, backbone: Backbone, targets: int, settings: dict[str, Any]
+    readout: Readout, backbone: Backbone, targets: int, settings: Mapping[str, object]
 ) -> RidgeReadout | TransformerReadout:
     """A read-out whose fit chooses its weights; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):

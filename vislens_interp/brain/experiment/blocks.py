@@ -130,8 +130,8 @@ def write_block(
     display: Display,
     trials: list[Trial],
     images: Mapping[str, Tensor],
-    embeddings: dict[str, Any],
-    said: dict[str, Any],
+    embeddings: Mapping[str, object],
+    said: Mapping[str, object],
 ) -> None:
     """Write a block whole or not at all: (3, S, S) by stimulus, ``embeddings["shown"]`` of them, and the rest."""
     rows = [
