@@ -36,6 +36,7 @@ from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_switches
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
@@ -187,6 +188,7 @@ class Atlas:
                 not build the model.
             BlockingIOError: Another process writes this folder.
         """
+        check_switches(site=site)
         if self.fit_ is None:
             self.fit(folder, progress=progress)
         assert self.fit_ is not None
