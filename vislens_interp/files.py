@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
@@ -53,7 +53,7 @@ _LOOK_SECONDS = 0.1
 PathLike = str | os.PathLike[str]
 
 
-def write_atomically(path: PathLike, write: Callable[[Path], Any]) -> Path:
+def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
     """Call ``write(temporary)`` and rename the result to ``path``; the old file stays whole until then.
 
     What an earlier call left behind because its process was killed is removed.
@@ -89,7 +89,7 @@ def write_bytes(path: PathLike, content: bytes) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def write_folder(folder: PathLike, fill: Callable[[Path], Any], *, replace: bool = True) -> Path:
+def write_folder(folder: PathLike, fill: Callable[[Path], object], *, replace: bool = True) -> Path:
     """Call ``fill(temporary)`` and put the folder that it fills in the place of ``folder``.
 
     An earlier folder steps aside by a rename and is removed when the new one has its name. A process that is killed
@@ -429,7 +429,7 @@ def _note(text: str) -> None:
             print(f"vislens_interp: {text}", file=sys.stderr, flush=True)
 
 
-def save_state(path: str | os.PathLike[str], kind: str, state: dict[str, Any]) -> Path:
+def save_state(path: str | os.PathLike[str], kind: str, state: Mapping[str, object]) -> Path:
     """Save a nested dictionary of tensors and JSON values as one safetensors file.
 
     Args:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from vislens_interp.files import check_writable
 from vislens_interp.images import ImageFiles, ImageSource, load_images
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
-from vislens_interp.landscape.prior import SENSES, Sense
+from vislens_interp.landscape.prior import SENSES, Sense, UnitSenses
 from vislens_interp.landscape.sample import sample_latents
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeEdit
@@ -191,7 +191,7 @@ class FeatureLens:
 
     def validate(
         self,
-        direction: str | Mapping[Any, Sense] = "both",
+        direction: UnitSenses = "both",
         *,
         method: str | Method = "edit",
         alpha: float | None = None,
@@ -208,7 +208,7 @@ class FeatureLens:
     def visualize(
         self,
         images: ImageSource | None = None,
-        direction: str | Mapping[Any, Sense] = "both",
+        direction: UnitSenses = "both",
         *,
         method: str | Method = "edit",
         alpha: float | None = None,
@@ -301,7 +301,7 @@ class FeatureLens:
     def sample(
         self,
         count: int = 8,
-        direction: str | Mapping[Any, Sense] = "increase",
+        direction: UnitSenses = "increase",
         *,
         strength: float | None = None,
         seed: int = PAPER_SEED,
@@ -450,7 +450,7 @@ class FeatureLens:
             raise KeyError(f"unit {unit!r} is not in this lens; it points at {', '.join(self.target.names)}.")
         return self.target.names.index(name)
 
-    def moves(self, direction: str | Mapping[Any, Sense]) -> dict[str, dict[int, Sense]]:
+    def moves(self, direction: UnitSenses) -> dict[str, dict[int, Sense]]:
         """Key of a result's pictures to what is wanted of each unit."""
         if isinstance(direction, Mapping):
             for unit, sense in direction.items():

@@ -218,7 +218,7 @@ def _built_for(model: nn.Module) -> tuple[int, int] | None:
     return (int(size[0]), int(size[1])) if strict and isinstance(size, (list, tuple)) and len(size) == 2 else None
 
 
-def _channels_of(model: nn.Module, settings: Mapping[str, Any]) -> int | None:
+def _channels_of(model: nn.Module, settings: Mapping[str, object]) -> int | None:
     """Channels that the first convolution takes, by the name that timm's settings give it."""
     name = settings.get("first_conv")
     name = name[0] if isinstance(name, (list, tuple)) and name else name

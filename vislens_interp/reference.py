@@ -17,6 +17,7 @@ from vislens_interp.copies import picture_groups, renumbered
 from vislens_interp.images import ImageFiles, ImageSource, holds_files, image_keys, load_images, ordinary
 from vislens_interp.pairing import Responses, paired_responses, pairing_text
 from vislens_interp.progress import tqdm
+from vislens_interp.validation import check_switches
 
 if TYPE_CHECKING:
     from vislens_interp.backends.base import Backend
@@ -88,6 +89,7 @@ class ReferenceSet:
         origin: Origin = "given",
         held_out: Sequence[int] = (),
     ) -> None:
+        check_switches(measured=measured)
         if names is None:
             stem = "synthetic-{:04d}" if origin == "synthetic" else "image_{:05d}"
             count = 0 if images is None else len(images)
@@ -117,6 +119,7 @@ class ReferenceSet:
             stream: Leave files on the disk, where they must remain: they are read where they are needed.
             on_error: ``"skip"`` leaves unreadable files out, with a warning that names them.
         """
+        check_switches(stream=stream)
         if isinstance(source, ReferenceSet):
             return source
         if isinstance(source, ImageFiles):
@@ -292,6 +295,7 @@ class ReferenceSet:
 
         See :func:`~vislens_interp.pairing.paired_responses`.
         """
+        check_switches(measured=measured)
         changed = self._copy()
         changed.responses = paired_responses(responses, self.names, sorted_by_name=measured and self._sorted_by_name)
         changed.measured = measured

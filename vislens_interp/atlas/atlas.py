@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -36,6 +36,7 @@ from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_switches
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
@@ -187,6 +188,7 @@ class Atlas:
                 not build the model.
             BlockingIOError: Another process writes this folder.
         """
+        check_switches(site=site)
         if self.fit_ is None:
             self.fit(folder, progress=progress)
         assert self.fit_ is not None
@@ -195,7 +197,7 @@ class Atlas:
         )
         return run(self.fit_, settings, Path(folder), self.target, self.backend, executor=executor, progress=progress)
 
-    def _about(self, reference: ReferenceSet, settings: dict[str, Any]) -> dict[str, Any]:
+    def _about(self, reference: ReferenceSet, settings: Mapping[str, object]) -> dict[str, Any]:
         target = {name: value for name, value in self.target.describe().items() if name not in ("units", "channels")}
         embedder = getattr(self.backend, "embedder", None)
         network = fingerprint(embedder.state_dict()) if isinstance(embedder, nn.Module) else None

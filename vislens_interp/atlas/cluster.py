@@ -32,6 +32,6 @@ class RayExecutor:
             )
         self._remote: Callable[[Any], Any] = ray.remote(**options) if options else ray.remote
 
-    def submit(self, work: Callable[..., Any], /, *arguments: object) -> Future:
+    def submit(self, work: Callable[..., object], /, *arguments: object) -> Future:
         """Start ``work(*arguments)`` on a worker."""
         return self._remote(work).remote(*arguments).future()

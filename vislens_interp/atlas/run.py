@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -195,7 +195,7 @@ def _made(
         yield number
 
 
-def _finished(waiting: dict[Any, int]) -> Iterator[tuple[Any, int]]:
+def _finished(waiting: dict[Future[int], int]) -> Iterator[tuple[Future[int], int]]:
     """Futures as they end, with their shards; asked for ``done()``, which jobs of a queue know too."""
     left = dict(waiting)
     while left:

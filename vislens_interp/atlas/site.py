@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -92,7 +93,7 @@ def write_site(store: AtlasStore, input_names: list[str]) -> Path:
     return write_index(store, about)
 
 
-def write_index(store: AtlasStore, about: dict[str, Any]) -> Path:
+def write_index(store: AtlasStore, about: Mapping[str, object]) -> Path:
     """Write the page with search and map, which links the comparisons with other atlases."""
     others = {name: content["title"] for name, content in store.comparisons().items()}
     text = environment().get_template("index.html").render(about=about, table=TABLE, others=others, root="")
@@ -142,7 +143,7 @@ def dose_chart(row: dict[str, Any]) -> dict[str, Any] | None:
     return {"points": points, "line": " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in points)}
 
 
-def sheet_rows(row: dict[str, Any]) -> int:
+def sheet_rows(row: Mapping[str, object]) -> int:
     """Rows of a unit's sheet: top images, and edits both ways where they were made."""
     return 0 if row["sheet"] is None else 1 if row["increase"] is None else 3
 

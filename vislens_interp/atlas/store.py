@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def schema() -> "pa.Schema":
     )
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> Path:
+def write_table(path: Path, rows: Sequence[Mapping[str, object]], about: Mapping[str, object]) -> Path:
     """Write rows as Parquet; the same rows give the same bytes."""
     pa = arrow()
     table = pa.Table.from_pylist(list(rows), schema=schema())
@@ -120,7 +120,7 @@ def write_arrow(path: Path, table: "pa.Table") -> Path:
     return write_bytes(path, buffer.getvalue())
 
 
-def write_manifest(folder: Path, content: dict[str, Any]) -> Path:
+def write_manifest(folder: Path, content: Mapping[str, object]) -> Path:
     """Write what the folder says of itself."""
     return write_text(
         folder / MANIFEST, json.dumps({"kind": KIND, "format": FORMAT, **content}, indent=1, sort_keys=True)

@@ -19,6 +19,7 @@ from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.base import Method
 from vislens_interp.random_state import check_seed
 from vislens_interp.targets.selectors import OneUnit
+from vislens_interp.validation import check_switches
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -62,6 +63,7 @@ def audit(
     Raises:
         ValueError: Too few images are left to judge, or the fit learned from some of them.
     """
+    check_switches(full=full)
     named = name_methods(methods)
     check_seed(seed)
     lens.fit_if_needed()

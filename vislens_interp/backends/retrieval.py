@@ -12,7 +12,7 @@ from vislens_interp.images import ImageFiles, check_images, check_shape, image_k
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.math import unit_rows
 from vislens_interp.preprocess import Preprocess
-from vislens_interp.validation import check_shares
+from vislens_interp.validation import check_shares, check_switches
 
 FILES_AT_ONCE = 64
 DEFAULTS = Config.of(
@@ -100,6 +100,7 @@ class RetrievalBackend:
         noise: float = 0.1,
         defaults: Config = DEFAULTS,
     ) -> None:
+        check_switches(leave_out_own=leave_out_own)
         if isinstance(gallery, Tensor):
             check_images(gallery, "gallery")
         if gallery.shape[2] != gallery.shape[3]:

@@ -1,6 +1,6 @@
 """The in-silico encoder: a network whose forward pass predicts the responses of brain regions to pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,7 +16,7 @@ from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
 from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.schema import check_finite, check_schema
-from vislens_interp.validation import check_word
+from vislens_interp.validation import check_switches, check_word
 
 Readout = Literal["ridge", "transformer"]
 READOUTS = {"ridge": RidgeReadout, "transformer": TransformerReadout}
@@ -85,6 +85,7 @@ class InSilicoEncoder(nn.Module):
         **settings: float,
     ) -> None:
         super().__init__()
+        check_switches(force=force)
         check_word("readout", readout, READOUTS)
         if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
             raise ValueError(f"seeds={seeds!r}; expected a whole number of at least 1: the members of the ensemble.")
@@ -215,6 +216,7 @@ class InSilicoEncoder(nn.Module):
             The maker and the judge: ``FeatureLens(maker, unit="FFA-1").visualize(images, judge=LayerTarget(judge, None,
             "FFA-1"))``.
         """
+        check_switches(force=force)
         if not isinstance(backbone, Backbone):
             backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
         first, second = split_images(dataset, 0.5, seed=seed, rows=rows)
@@ -380,7 +382,7 @@ class InSilicoEncoder(nn.Module):
 
 
 def _fresh(
-    readout: Readout, backbone: Backbone, targets: int, settings: dict[str, Any]
+    readout: Readout, backbone: Backbone, targets: int, settings: Mapping[str, object]
 ) -> RidgeReadout | TransformerReadout:
     """A read-out whose fit chooses its weights; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):

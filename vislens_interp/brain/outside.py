@@ -70,9 +70,9 @@ class OutsideEncoder(Target):
         name: str | None = None,
         batch_size: int = 32,
     ) -> None:
+        check_switches(numpy=numpy, gradients=gradients)
         if not callable(encoder):
             raise TypeError(f"encoder is a {type(encoder).__name__}; expected a torch module or a function of images.")
-        check_switches(numpy=numpy, gradients=gradients)
         self.channels = list(channels)
         if isinstance(channels, str) or not self.channels or len(set(self.channels)) < len(self.channels):
             raise ValueError(f"channels={channels!r}; expected a list of at least one name, each once.")

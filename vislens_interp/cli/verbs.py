@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,7 +313,7 @@ def _tell(result: "LensResult", args: argparse.Namespace) -> None:
     _report(args, result.summary(), paths, {"statistics": result.statistics(), "names": result.names})
 
 
-def _report(args: argparse.Namespace, summary: str, paths: dict[str, str], content: dict[str, Any]) -> None:
+def _report(args: argparse.Namespace, summary: str, paths: dict[str, str], content: Mapping[str, object]) -> None:
     """The outcome on stdout: for people, as JSON, or nothing."""
     from vislens_interp.results.result import json_values
 

@@ -1,12 +1,12 @@
 """What is said before an answer: arguments that cannot work, images that were learned from, units that are others."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 
-from vislens_interp.landscape.prior import Sense, check_mode
+from vislens_interp.landscape.prior import UnitSenses, check_mode
 from vislens_interp.math import pearson
 from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
@@ -41,7 +41,7 @@ class Choices(TypedDict):
     alphas: Sequence[float]
 
 
-def validate_visualize(lens: "FeatureLens", direction: str | Mapping[Any, Sense], **choices: Unpack[Choices]) -> None:
+def validate_visualize(lens: "FeatureLens", direction: UnitSenses, **choices: Unpack[Choices]) -> None:
     """Raise what a visualisation with these arguments would raise; nothing is computed."""
     method, alphas, mode, judge = choices["method"], choices["alphas"], choices["mode"], choices["judge"]
     check_method(method)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from vislens_interp.files import (
     write_text,
 )
 from vislens_interp.images import ImageFiles, ImageSource, image_keys
-from vislens_interp.landscape.prior import Sense
+from vislens_interp.landscape.prior import UnitSenses
 from vislens_interp.memory import in_batches
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seeds
@@ -50,14 +50,14 @@ def stream(
     lens: "FeatureLens",
     images: ImageSource | None,
     out: str | os.PathLike[str],
-    direction: str | Mapping[Any, Sense] = "both",
+    direction: UnitSenses = "both",
     *,
     seeds: int | Sequence[int] = PAPER_SEED,
     words: WordReadout | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = False,
-    fit: Callable[[], Any] | None = None,
-    describe: Callable[[LensResult], Any] | None = None,
+    fit: Callable[[], object] | None = None,
+    describe: Callable[[LensResult], object] | None = None,
     **choices: Unpack[Choices],
 ) -> LensResult:
     """Visualise into a folder, some inputs at a time; arguments as for ``FeatureLens.visualize``, and two more.

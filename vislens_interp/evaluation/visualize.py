@@ -13,7 +13,7 @@ from vislens_interp.evaluation.checks import Choices, warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
-from vislens_interp.landscape.prior import ResponseScaler, Sense
+from vislens_interp.landscape.prior import ResponseScaler, Sense, UnitSenses
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.random_state import check_seeds
@@ -71,7 +71,7 @@ class Drawing:
     def __init__(
         self,
         lens: "FeatureLens",
-        direction: str | Mapping[Any, Sense],
+        direction: UnitSenses,
         *,
         words: WordReadout | None,
         **choices: Unpack[Choices],
@@ -226,7 +226,7 @@ class Drawing:
 def visualize(
     lens: "FeatureLens",
     images: ImageSource | None = None,
-    direction: str | Mapping[Any, Sense] = "both",
+    direction: UnitSenses = "both",
     *,
     seeds: int | Sequence[int] = PAPER_SEED,
     words: WordReadout | None = None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from vislens_interp.config import PriorConfig
 
 Sense = Literal["increase", "decrease"]
+UnitSenses: TypeAlias = str | Mapping[Any, Sense]
+"""A sense, ``"both"``, or a sense for each unit, by what selects it."""
 SENSES: tuple[Sense, Sense] = ("increase", "decrease")
 SIGN: dict[Sense, float] = {"increase": 1.0, "decrease": -1.0}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vislens_interp.validation import shapes
+from vislens_interp.validation import check_switches, shapes
 
 AXES = ("unit", "image", "seed")
 
@@ -67,6 +67,7 @@ def interval(
     >>> str(interval([[1.0, 1.0], [1.0, 1.0]]))
     '+1.00 [+1.00, +1.00]'
     """
+    check_switches(same_images=same_images)
     array = _checked(values, levels, draws, confidence)
     return _intervals(array[..., None], levels, draws, seed, confidence, same_images)[0]
 
@@ -85,6 +86,7 @@ def intervals(
     >>> [str(one) for one in intervals([[[1.0, 1.0]], [[2.0, 2.0]]])]
     ['+1.00 [+1.00, +1.00]', '+2.00 [+2.00, +2.00]']
     """
+    check_switches(same_images=same_images)
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
@@ -136,6 +138,7 @@ def paired_difference(
     >>> paired_difference([[2.0, 5.0]], [[1.0, 4.0]]).excludes_zero
     True
     """
+    check_switches(same_images=same_images)
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"{shapes(values_a=a, values_b=b)}; expected the same units, images and seeds in both.")

@@ -27,7 +27,7 @@ _ROW = 0.3
 
 
 def scores_figure(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     methods: Sequence[str],
     labels: Mapping[str, str],
     *,

@@ -44,7 +44,7 @@ EVIDENCE: dict[str, Spec] = {
 """What ``Evidence.to_dict`` writes."""
 
 
-def read_evidence(kept: Mapping[str, Any]) -> Evidence:
+def read_evidence(kept: Mapping[str, object]) -> Evidence:
     """Evidence as :data:`EVIDENCE` says; None is what is not finite."""
     fields = {name.removesuffix("?") for name in EVIDENCE}
     values: dict[str, Any] = {key: math.nan if kept[key] is None else kept[key] for key in fields & kept.keys()}

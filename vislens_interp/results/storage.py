@@ -70,7 +70,7 @@ SCHEMA = {
 
 
 def save_result(
-    result: LensResult, folder: str | os.PathLike[str], place: Callable[[str, Path], Any] = shutil.copyfile
+    result: LensResult, folder: str | os.PathLike[str], place: Callable[[str, Path], object] = shutil.copyfile
 ) -> Path:
     """Write a result as :meth:`LensResult.save` says; ``place`` puts pictures there that lie in files."""
     return write_folder(check_folder(folder), lambda temporary: _write(result, temporary, place))
@@ -187,7 +187,7 @@ _OUR_NAMES = re.compile(
 )
 
 
-def _write(result: LensResult, folder: Path, place: Callable[[str, Path], Any]) -> None:
+def _write(result: LensResult, folder: Path, place: Callable[[str, Path], object]) -> None:
     files = {key: write_pictures(folder, key, images, result.names, place) for key, images in result.images.items()}
     used = {
         key: write_pictures(folder, f"importance_{key}", as_pictures(value), result.names, place)
@@ -252,7 +252,7 @@ def write_pictures(
     key: str,
     images: Pictures,
     names: Sequence[str],
-    place: Callable[[str, Path], Any] = shutil.copyfile,
+    place: Callable[[str, Path], object] = shutil.copyfile,
     first: int = 0,
 ) -> list[str]:
     """PNGs below a folder; their paths in it. The first one is that of input number ``first``."""

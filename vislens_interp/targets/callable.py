@@ -64,10 +64,10 @@ class CallableTarget(Target):
         differentiable: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
+        check_switches(numpy=numpy, differentiable=differentiable)
         if not callable(function):
             raise TypeError(f"function is a {type(function).__name__}; expected a function of images.")
         check_whole(1, batch_size=batch_size)
-        check_switches(numpy=numpy, differentiable=differentiable)
         check_whole(0, retries=retries, cache=cache)
         if not 0 <= wait < float("inf"):
             raise ValueError(f"wait={wait!r}; expected seconds, 0 or more.")

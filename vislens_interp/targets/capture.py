@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -158,7 +158,7 @@ def run_to_layer(
     call: int = 0,
     output: Output | None = None,
     before: bool = False,
-    forward: Callable[[Tensor], Any] | None = None,
+    forward: Callable[[Tensor], object] | None = None,
     stop: bool = True,
 ) -> Tensor:
     """Run a model as far as one layer, and return that layer's output; gradients flow.
@@ -225,7 +225,7 @@ def survey(
     *,
     keep: bool = False,
     before: bool = False,
-    forward: Callable[[Tensor], Any] | None = None,
+    forward: Callable[[Tensor], object] | None = None,
 ) -> dict[str, list[Seen]]:
     """Run one full pass, and see every call of these layers and what the axes of their outputs are.
 

@@ -31,8 +31,8 @@ class Forward:
     tensor([3.])
     """
 
-    def __init__(self, model: nn.Module, forward_args: Mapping[str, Any] | None = None) -> None:
-        self.forward_args: dict[str, Any] = {}
+    def __init__(self, model: nn.Module, forward_args: Mapping[str, object] | None = None) -> None:
+        self.forward_args: dict[str, object] = {}
         if isinstance(forward_args, Mapping) and all(isinstance(name, str) for name in forward_args):
             self.forward_args = dict(forward_args)
         elif forward_args is not None:

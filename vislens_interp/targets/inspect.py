@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +41,7 @@ def list_units(
     *,
     image_size: int | None = None,
     preprocess: PreprocessLike | None = None,
-    forward_args: Mapping[str, Any] | None = None,
+    forward_args: Mapping[str, object] | None = None,
 ) -> list[LayerInfo]:
     """The layers that a lens can point at, found by one pass.
 

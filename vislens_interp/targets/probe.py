@@ -160,7 +160,7 @@ def _frozen(value: object, seen: dict[int, object], depth: int = 0) -> object:
 
 
 def first_difference(
-    model: nn.Module, run: Callable[[Tensor], Any], one: Tensor, other: Tensor, *, alone: bool = False
+    model: nn.Module, run: Callable[[Tensor], object], one: Tensor, other: Tensor, *, alone: bool = False
 ) -> str:
     """The first layer that answers differently in two passes, for a message.
 
@@ -186,7 +186,9 @@ def first_difference(
     return "; no module inside it differs, so it is the model's own code"
 
 
-def _outputs(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, *, seed: int) -> list[tuple[str, Tensor]]:
+def _outputs(
+    model: nn.Module, run: Callable[[Tensor], object], inputs: Tensor, *, seed: int
+) -> list[tuple[str, Tensor]]:
     """Name and first tensor of every layer that a pass calls, in order."""
     outputs: list[tuple[str, Tensor]] = []
 
@@ -229,7 +231,7 @@ def anchor(model: nn.Module) -> Tensor:
     return torch.empty(0)
 
 
-def input_dtype(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor) -> torch.dtype:
+def input_dtype(model: nn.Module, run: Callable[[Tensor], object], inputs: Tensor) -> torch.dtype:
     """The floating-point type that a model takes images in: that of the weights which they meet first.
 
     Args:

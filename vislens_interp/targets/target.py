@@ -227,7 +227,7 @@ class LayerTarget(Target):
         labels: Labels | None = None,
         batch_size: int | None = None,
         image_size: int | None = None,
-        forward_args: Mapping[str, Any] | None = None,
+        forward_args: Mapping[str, object] | None = None,
     ) -> None:
         model = checked_model(model)
         if batch_size is not None:

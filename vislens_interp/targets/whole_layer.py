@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -257,7 +258,7 @@ def _holds(path: Path, key: str) -> bool:
         return False
 
 
-def _header(shape: tuple[int, int], target: dict[str, Any], key: str) -> bytes:
+def _header(shape: tuple[int, int], target: Mapping[str, object], key: str) -> bytes:
     """The beginning of a safetensors file with one float32 tensor, as ``files.load_state`` reads it."""
     state = {"$dict": [[_TENSOR, {"$tensor": _TENSOR}], ["target", json.dumps(target)], ["key", key]]}
     header = {

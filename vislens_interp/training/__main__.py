@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -148,7 +148,7 @@ def _numbers(recipe: ModuleType) -> dict[str, int | float]:
     return {name: value for name, value in defaults.items() if type(value) in (int, float)}
 
 
-def _train(args: argparse.Namespace, recipe: ModuleType, options: dict[str, Any]) -> tuple[Path, Progress]:
+def _train(args: argparse.Namespace, recipe: ModuleType, options: Mapping[str, object]) -> tuple[Path, Progress]:
     """Run the recipe, and write its weights, history and card."""
     folder = args.out / "checkpoints" / args.name
     checkpoint = folder / "checkpoint.safetensors"

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,7 +26,7 @@ def write_card(
     data: str,
     terms: str | None,
     parameters: int,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     progress: Progress,
     device: str,
 ) -> Path:

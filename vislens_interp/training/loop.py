@@ -56,7 +56,7 @@ def train(
     evaluate_every: int = 1000,
     checkpoint_seconds: float = 60.0,
     data: Sequence[Tensor] = (),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> tuple[nn.Module, Progress]:
     """Minimise ``loss`` with AdamW and one cosine cycle, and return the moving average of the weights.
 

@@ -20,7 +20,7 @@ from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
 from vislens_interp.memory import in_batches, memory_left, too_little_memory
 from vislens_interp.progress import tqdm
-from vislens_interp.validation import check_counts
+from vislens_interp.validation import check_counts, check_switches
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -158,6 +158,7 @@ class StableDiffusionGenerator:
         offload: Literal["model", "sequential"] | None = None,
         progress: bool = False,
     ) -> None:
+        check_switches(channels_last=channels_last, vae_slicing=vae_slicing, vae_tiling=vae_tiling)
         import diffusers
 
         sampler = sampler_of(speedup, num_inference_steps, guidance_scale, self.samplers)

@@ -17,7 +17,7 @@ from vislens_interp.files import load_state, rebuilding, save_state, write_folde
 from vislens_interp.images import check_images, load_images, resize, to_pil
 from vislens_interp.schema import check_finite, check_inside, check_schema
 from vislens_interp.tables import csv_text
-from vislens_interp.validation import check_counts, check_positive
+from vislens_interp.validation import check_counts, check_positive, check_switches
 
 KIND = "vislens_interp block"
 MANIFEST, EMBEDDINGS, PICTURES = "manifest.json", "embeddings.safetensors", "stimuli"
@@ -130,8 +130,8 @@ def write_block(
     display: Display,
     trials: list[Trial],
     images: Mapping[str, Tensor],
-    embeddings: dict[str, Any],
-    said: dict[str, Any],
+    embeddings: Mapping[str, object],
+    said: Mapping[str, object],
 ) -> None:
     """Write a block whole or not at all: (3, S, S) by stimulus, ``embeddings["shown"]`` of them, and the rest."""
     rows = [
@@ -161,6 +161,7 @@ def write_block(
 
 def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Block:
     """A block from its folder, its pictures only if wanted; FileNotFoundError, ValueError where a file is not whole."""
+    check_switches(pictures=pictures)
     folder = Path(folder)
     path = folder / MANIFEST
     if not path.is_file():

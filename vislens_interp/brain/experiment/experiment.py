@@ -33,7 +33,7 @@ from vislens_interp.brain.responses import check_targets
 from vislens_interp.files import clear_leftovers, locked, rebuilding, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
 from vislens_interp.tables import display_text
-from vislens_interp.validation import check_counts, check_shares, check_word
+from vislens_interp.validation import check_counts, check_shares, check_switches, check_word
 
 Design = Literal["explore", "exploit", "mixed", "contrast"]
 DESIGNS = ("explore", "exploit", "mixed", "contrast")
@@ -194,6 +194,7 @@ class Experiment:
             FileNotFoundError, KeyError, TypeError, ValueError: There is no such file, it cannot be read, a trial was
                 never asked for, or has another response already.
         """
+        check_switches(replace=replace)
         with locked(self.folder / "responses"):
             trials = [trial.trial_id for block in self.blocks() for trial in block.trials]
             told = read_answers(responses, self.targets, trials, trial_column, reading)
@@ -223,6 +224,7 @@ class Experiment:
 
     def blocks(self, *, pictures: bool = False) -> list[Block]:
         """All blocks that were asked for, the first one first."""
+        check_switches(pictures=pictures)
         found = sorted(path.parent for path in self.folder.glob(f"block_*/{MANIFEST}"))
         blocks, shape = [read_block(path, pictures=pictures) for path in found], tuple(self._x.shape[1:])
         for block in blocks:

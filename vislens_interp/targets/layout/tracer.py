@@ -71,8 +71,8 @@ class AxisTracer(TorchDispatchMode):
         self,
         func: OpOverload,
         types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
         self.drew = self.drew or _draws(func, args, kwargs)
@@ -116,7 +116,7 @@ def _axes(rule: Rule | None, call: Call) -> Axes:
     return unknown_axes(call.shape)
 
 
-def _draws(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def _draws(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
     """Whether an operation draws random numbers: attention without dropout is tagged so too, and does not."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
