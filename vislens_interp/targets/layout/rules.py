@@ -327,19 +327,16 @@ def _convolution(call: Call) -> Axes:
     return (axes[0], first, *rest)
 
 
-def _anchored(axes: Axes, place: int) -> Axes:
+def _norm(call: Call, place: int = 1) -> Axes:
     """A normalisation of channels says which axis they are, where that was not known."""
+    axes = call.own
     if kinds(axes[place]) <= {"X", "?"} and not any("C" in kinds(axis) for axis in axes):
         return _replaced(axes, place, axis_of("C", size_of(axes[place])))
     return axes
 
 
-def _norm(call: Call) -> Axes:
-    return _anchored(call.own, 1)
-
-
 def _layer_norm(call: Call) -> Axes:
-    return _anchored(call.own, -1) if len(call.get(1, "normalized_shape")) == 1 else call.own
+    return _norm(call, -1) if len(call.get(1, "normalized_shape")) == 1 else call.own
 
 
 def _attention(call: Call) -> Axes:
