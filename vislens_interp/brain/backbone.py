@@ -209,8 +209,7 @@ def _tokens(output: Tensor | Iterable[object], info: LayerInfo, grid: int) -> Te
         return output[:, None]
     if info.layout == "NCL":
         return adaptive_avg_pool1d(output, min(grid * grid, output.shape[2])).transpose(1, 2)
-    if info.layout in ("NLC", "LNC"):
-        output = output if info.layout == "NLC" else output.transpose(0, 1)
+    if info.layout == "NLC":
         prefix = info.prefix or 0
         patches = output[:, prefix:].transpose(1, 2)
         side = round(patches.shape[2] ** 0.5)
