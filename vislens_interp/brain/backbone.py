@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -106,18 +107,14 @@ class Backbone(nn.Module):
         """Images (N, 3, H, W) in [0, 1] to (N, tokens, channels) of each layer; gradients flow to the images."""
         check_shape(images)
         seen: dict[str, Tensor] = {}
-        hooks = [
-            self.network.get_submodule(name).register_forward_hook(
-                # Read at once: a ReLU(inplace=True) further on would overwrite it.
-                lambda module, args, output, info=info: seen.update({info.name: _tokens(output, info, self.grid)})
-            )
-            for name, info in zip(self.layers, self._infos, strict=True)
-        ]
-        try:
+        with ExitStack() as hooks:
+            for info in self._infos:
+                hook = self.network.get_submodule(info.name).register_forward_hook(
+                    # Read at once: a ReLU(inplace=True) further on would overwrite it.
+                    lambda module, args, output, info=info: seen.update({info.name: _tokens(output, info, self.grid)})
+                )
+                hooks.callback(hook.remove)
             self.network(self.prepare(images.to(self.device)))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return [seen[name] for name in self.layers]
 
     def read(
@@ -209,8 +206,7 @@ def _tokens(output: Tensor | Iterable[object], info: LayerInfo, grid: int) -> Te
         return output[:, None]
     if info.layout == "NCL":
         return adaptive_avg_pool1d(output, min(grid * grid, output.shape[2])).transpose(1, 2)
-    if info.layout in ("NLC", "LNC"):
-        output = output if info.layout == "NLC" else output.transpose(0, 1)
+    if info.layout == "NLC":
         prefix = info.prefix or 0
         patches = output[:, prefix:].transpose(1, 2)
         side = round(patches.shape[2] ** 0.5)

@@ -332,17 +332,14 @@ class BrainDataset(Tabular):
         return [os.path.realpath(path) for path in self.images.paths]
 
     def _places(self, rows: Rows) -> list[int]:
-        if isinstance(rows, slice):
-            places = list(range(len(self))[rows])
-        else:
-            given = torch.as_tensor(rows)
-            if given.dtype == torch.bool:
-                if given.shape != (len(self),):
-                    raise ValueError(
-                        f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), one value an image."
-                    )
-                given = given.nonzero()[:, 0]
-            places = [int(row) for row in given.tolist()]
+        given = torch.as_tensor(list(range(len(self))[rows]) if isinstance(rows, slice) else rows)
+        if given.dtype == torch.bool:
+            if given.shape != (len(self),):
+                raise ValueError(
+                    f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), one value an image."
+                )
+            given = given.nonzero()[:, 0]
+        places = [int(row) for row in given.tolist()]
         for row in places:
             if not -len(self) <= row < len(self):
                 raise IndexError(f"rows holds {row}; expected rows of {len(self)} images, 0 to {len(self) - 1}.")

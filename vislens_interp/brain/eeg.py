@@ -11,9 +11,10 @@ import numpy as np
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.pickled import read_pickled
 from vislens_interp.brain.published import find_subject, refuse_missing
+from vislens_interp.brain.responses import check_known
 from vislens_interp.brain.windows import Window, window_masks
 from vislens_interp.images import SUFFIXES
-from vislens_interp.validation import check_word, closest
+from vislens_interp.validation import check_word
 
 THINGS_EEG = "THINGS-EEG2's preprocessed data (osf.io/anp5v, github.com/gifale95/eeg_encoding)"
 THINGS_IMAGES = "THINGS-EEG2's image set (osf.io/y63gw: training_images, test_images, image_metadata.npy)"
@@ -63,8 +64,7 @@ def load_things_eeg(
     data, names, times = _read(place / f"preprocessed_eeg_{part}.npy")
     chosen = names if channels is None else [channels] if isinstance(channels, str) else list(channels)
     for name in chosen:
-        if name not in names:
-            raise KeyError(f"channel {name!r} is not in {place.name}. {closest(name, names, cutoff=0.4)}")
+        check_known("channel", name, names, place.name)
     columns = [names.index(name) for name in chosen]
     pictures = _pictures(Path(folder) if images is None else Path(images), part, images is None)
     if len(pictures) != len(data):

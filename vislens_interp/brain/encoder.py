@@ -351,34 +351,29 @@ class InSilicoEncoder(nn.Module):
         check_schema(state, SCHEMA, f"path={str(path)!r}")
         check_finite(state, f"path={str(path)!r}")
         with rebuilding(path, "card, shift, scale or members"):
-            return cls._from_state(state, path, backbone, preprocess)
-
-    @classmethod
-    def _from_state(
-        cls, state: dict[str, Any], path: str | Path, backbone: nn.Module | str | Backbone | None, preprocess: object
-    ) -> Self:
-        card = state["card"]
-        if not isinstance(backbone, Backbone):
-            network = card["backbone"] if backbone is None else backbone
-            backbone = Backbone(network, card["layers"], preprocess=preprocess, grid=card["grid"])
-        if backbone.fingerprint() != card["backbone_fingerprint"] or backbone.layers != card["layers"]:
-            raise ValueError(
-                f"backbone {backbone.source} is not the one that path={str(path)!r} was fitted on ({card['backbone']}, "
-                f"fingerprint {card['backbone_fingerprint']}); expected the same weights and layers. Pass that network."
-            )
-        kept = {key: card[key] for key in ("seeds", "seed", "name")}
-        encoder = cls(backbone, card["readout"], force=state["force"], **kept, **card["settings"])
-        encoder.targets, encoder.card = state["targets"], card
-        if {state["shift"].shape, state["scale"].shape} != {(len(encoder.targets),)}:
-            raise ValueError(f"expected shift and scale of {len(encoder.targets)} targets")
-        encoder.predictivity_ = [Predictivity(**item) for item in card["predictivity"]]
-        encoder.register_buffer("shift", state["shift"].clone())
-        encoder.register_buffer("scale", state["scale"].clone())
-        for weights in state["members"]:
-            readout = _fresh(card["readout"], backbone, len(encoder.targets), card["settings"])
-            readout.load_state_dict(weights)
-            encoder.members.append(readout.eval().requires_grad_(False))
-        return encoder.to(backbone.device).eval()
+            card = state["card"]
+            if not isinstance(backbone, Backbone):
+                network = card["backbone"] if backbone is None else backbone
+                backbone = Backbone(network, card["layers"], preprocess=preprocess, grid=card["grid"])
+            if backbone.fingerprint() != card["backbone_fingerprint"] or backbone.layers != card["layers"]:
+                raise ValueError(
+                    f"backbone {backbone.source} is not the one that path={str(path)!r} was fitted on "
+                    f"({card['backbone']}, fingerprint {card['backbone_fingerprint']}); expected the same weights and "
+                    "layers. Pass that network."
+                )
+            kept = {key: card[key] for key in ("seeds", "seed", "name")}
+            encoder = cls(backbone, card["readout"], force=state["force"], **kept, **card["settings"])
+            encoder.targets, encoder.card = state["targets"], card
+            if {state["shift"].shape, state["scale"].shape} != {(len(encoder.targets),)}:
+                raise ValueError(f"expected shift and scale of {len(encoder.targets)} targets")
+            encoder.predictivity_ = [Predictivity(**item) for item in card["predictivity"]]
+            encoder.register_buffer("shift", state["shift"].clone())
+            encoder.register_buffer("scale", state["scale"].clone())
+            for weights in state["members"]:
+                readout = _fresh(card["readout"], backbone, len(encoder.targets), card["settings"])
+                readout.load_state_dict(weights)
+                encoder.members.append(readout.eval().requires_grad_(False))
+            return encoder.to(backbone.device).eval()
 
 
 def _fresh(

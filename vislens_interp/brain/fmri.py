@@ -63,8 +63,7 @@ def load_algonauts(
                 f"expected ({len(pictures)}, vertices), equal counts. Get both again from {ALGONAUTS}."
             )
     masks = {side: _algonauts_masks(place / "roi_masks", side, array.shape[1]) for side, array in betas.items()}
-    weights = region_weights(rois, masks, f"{place.name} of the Algonauts layout")
-    names = list(next(iter(weights.values())))
+    names, weights = region_weights(rois, masks, f"{place.name} of the Algonauts layout")
     means = region_means(betas, weights, names, None, "none")[:, 0]
     kept = np.asarray(~np.isnan(means).all(1))
     pictures = [picture for picture, there in zip(pictures, kept.tolist(), strict=True) if there]
@@ -162,8 +161,7 @@ def load_brainactiv(
     masks = {
         side: _brainactiv_masks(place / "roi", side, array.shape[-1], t_threshold) for side, array in betas.items()
     }
-    weights = region_weights(rois, masks, f"{place.name} of BrainACTIV's layout (t > {t_threshold:g})")
-    names = list(next(iter(weights.values())))
+    names, weights = region_weights(rois, masks, f"{place.name} of BrainACTIV's layout (t > {t_threshold:g})")
     responses = region_means(betas, weights, names, session, standard)
 
     kept = ~np.isnan(responses).all((1, 2))

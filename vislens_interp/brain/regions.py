@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from vislens_interp.validation import closest
+from vislens_interp.brain.responses import check_known
 
 Rois: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 Standard = Literal["session", "all", "none"]
@@ -15,8 +15,8 @@ CHUNK = 256
 
 def region_weights(
     rois: Rois | None, masks: Mapping[str, Mapping[str, np.ndarray]], where: str
-) -> dict[str, dict[str, np.ndarray]]:
-    """Each vertex's share in its region's mean: hemisphere to region to (V,) weights, which add up to 1 over both.
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Names of K regions, and each vertex's share in their means: (V, K) by hemisphere; columns add up to 1 over both.
 
     ``masks`` are truth values by hemisphere and region; without ``rois`` all regions with vertices are taken. KeyError
     or ValueError for a region that is not there, or has no vertex.
@@ -25,14 +25,14 @@ def region_weights(
     filled = [name for name in known if any(side[name].any() for side in masks.values() if name in side)]
     chosen = filled if rois is None else [rois] if isinstance(rois, str) else rois
     parts = chosen if isinstance(chosen, Mapping) else {name: [name] for name in chosen}
-    weights: dict[str, dict[str, np.ndarray]] = {side: {} for side in masks}
+    weights: dict[str, list[np.ndarray]] = {side: [] for side in masks}
     for region, names in parts.items():
         for name in names:
-            if name not in known:
-                raise KeyError(
-                    f"ROI {name!r} is not in {where}. {closest(name, known, cutoff=0.4)} Regions of the HCP atlas "
-                    "(TE2p, IP0, ...) are in NSD's HCP_MMP1 labels alone: write their masks beside the others."
-                )
+            remark = (
+                " Regions of the HCP atlas (TE2p, IP0, ...) are in NSD's HCP_MMP1 labels alone: write their masks "
+                "beside the others."
+            )
+            check_known("ROI", name, known, where, remark)
         union = {
             side: np.any([of[name] for name in names if name in of] or [np.zeros_like(next(iter(of.values())))], axis=0)
             for side, of in masks.items()
@@ -44,13 +44,13 @@ def region_weights(
                 "hemispheres or a lower t_threshold."
             )
         for side, mask in union.items():
-            weights[side][region] = mask / total
-    return weights
+            weights[side].append(mask / total)
+    return list(parts), {side: np.stack(columns, 1) for side, columns in weights.items()}
 
 
 def region_means(
     betas: Mapping[str, np.ndarray],
-    weights: Mapping[str, Mapping[str, np.ndarray]],
+    weights: Mapping[str, np.ndarray],
     names: Sequence[str],
     session: np.ndarray | None,
     standard: Standard,
@@ -60,8 +60,7 @@ def region_means(
     A few images of ``betas``, (N, R, V) or (N, V) by hemisphere, are in memory at a time. ``session`` (N, R) is below 0
     where there was no trial; None takes all together. ValueError for a region without a vertex that has no gap.
     """
-    chosen = {side: np.stack([weights[side][name] for name in names], 1) for side in betas}
-    vertices = {side: np.flatnonzero(matrix.any(1)) for side, matrix in chosen.items()}
+    vertices = {side: np.flatnonzero(matrix.any(1)) for side, matrix in weights.items()}
     first = next(iter(betas.values()))
     label = np.zeros(first.shape[:-1], int) if session is None else session.astype(int)
     label = label.reshape(len(first), -1)
@@ -72,7 +71,7 @@ def region_means(
         mean, scale, whole = _moments(data, vertices[side], label, present)
         if standard == "none":
             mean, scale = np.zeros_like(mean), np.ones_like(scale)
-        matrix = chosen[side][vertices[side]] * whole[:, None]
+        matrix = weights[side][vertices[side]] * whole[:, None]
         for rows, trials in _parts(data, vertices[side]):
             # What is absent or has gaps counts as 0 here: its weight is 0, or it is set to NaN below.
             values = (np.nan_to_num(trials) - mean[label[rows]]) / scale[label[rows]]

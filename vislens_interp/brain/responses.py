@@ -1,7 +1,7 @@
 """Pictures and responses as people have them, brought to (image, repetition, target), and what is refused."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.images import ImageFiles, PathLike, check_images, holds_files, load_images
-from vislens_interp.validation import shapes
+from vislens_interp.validation import closest, shapes
 
 Images: TypeAlias = Tensor | ImageFiles
 Pictures: TypeAlias = Images | np.ndarray | PathLike | Sequence[PathLike]
@@ -94,6 +94,12 @@ def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
 def repeated(names: Sequence[str]) -> list[str]:
     """Names that come more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def check_known(what: str, name: str, known: Collection[str], where: str, remark: str = "") -> None:
+    """Raise KeyError, with near names, for a name that is not among those that ``where`` has."""
+    if name not in known:
+        raise KeyError(f"{what} {name!r} is not in {where}. {closest(name, known, cutoff=0.4)}{remark}")
 
 
 def check_targets(targets: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from vislens_interp.brain.planted import PlantedTruth, Tuning, plant
 from vislens_interp.brain.windows import window_masks
 from vislens_interp.files import write_atomically, write_text
 from vislens_interp.images import check_images, to_pil
+from vislens_interp.validation import check_whole
 
 SIMULATED = "simulated.json"
 """The file in a folder that says that its data are simulated."""
@@ -189,9 +190,7 @@ def simulate_things_eeg(
 
 def _prepare(images: Tensor, names: Names, snr: Snr, **counts: int) -> tuple[Tensor, PlantedTruth]:
     """Pictures as they will be in their files, and the truth planted over them."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}; expected a whole number of at least 1.")
+    check_whole(1, **counts)
     for name in names:
         if Path(name).name != name:
             raise ValueError(f"target {name!r} cannot be part of a file's name; expected one without slashes.")

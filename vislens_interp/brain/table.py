@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vislens_interp.brain.responses import check_known
 from vislens_interp.images import PathLike
 from vislens_interp.tables import read_given
-from vislens_interp.validation import closest
 
 ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
@@ -81,9 +81,8 @@ def _is_index(name: str, cells: list[str]) -> bool:
 
 
 def _column(name: str, header: list[str]) -> int:
-    if name.strip() in header:
-        return header.index(name.strip())
-    raise KeyError(f"column {name!r} is not in the table. {closest(name, header, cutoff=0.4)}")
+    check_known("column", name.strip(), header, "the table")
+    return header.index(name.strip())
 
 
 def _number(cell: str, row: int, column: str, path: Path) -> float:

@@ -6,7 +6,7 @@ from torch import nn
 
 from vislens_interp.targets.capture import Seen
 from vislens_interp.targets.layout import Arrangement
-from vislens_interp.targets.selectors import CHANNEL_UNITS, Head, OneUnit, Pool, check_pool, token_of, unit_name
+from vislens_interp.targets.selectors import CHANNEL_UNITS, Head, OneUnit, Pool, check_pool, unit_name
 
 
 def pool_of(pool: Pool, token: int | str | None) -> Pool:
@@ -50,11 +50,6 @@ def resolve_pool(pool: Pool, arrangement: Arrangement | None, shape: tuple[int, 
                 " pool='token:k' if you know its place."
             )
         return f"token:{arrangement.class_token}"
-    token = token_of(pool)
-    if token is not None and token >= shape[0]:
-        raise ValueError(
-            f"pool={pool!r} is out of range; expected 'token:0'..'token:{shape[0] - 1}'. Pass one of these."
-        )
     return pool
 
 

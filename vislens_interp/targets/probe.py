@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
+from traceback import walk_tb
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -328,7 +329,5 @@ def told_of(model: nn.Module, inputs: Tensor) -> Iterator[None]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("vislens_interp.targets.")
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").startswith("vislens_interp.targets.")

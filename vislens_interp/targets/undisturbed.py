@@ -85,29 +85,18 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(lock)
-        training, checkpointing, trainable = [], [], []
-        for module in modules:
-            if module.training:
-                training.append(module)
-            checkpointing.extend((module, flag) for flag in _CHECKPOINTING if module.__dict__.get(flag) is True)
+        switched: list[tuple[nn.Module | nn.Parameter, str]] = [(one, "training") for one in modules if one.training]
+        switched += [(one, flag) for one in modules for flag in _CHECKPOINTING if one.__dict__.get(flag) is True]
         if torch.is_grad_enabled():
             # Not model.parameters(), which would build every name: this is done for each pass.
             held = (parameter for module in modules for parameter in module._parameters.values())
-            trainable = [parameter for parameter in held if parameter is not None and parameter.requires_grad]
+            switched += [(one, "requires_grad") for one in held if one is not None and one.requires_grad]
         if not isinstance(model, torch.jit.ScriptModule):
             stack.callback(model.register_forward_pre_hook(wait).remove)
         try:
-            for module in training:
-                module.training = False
-            for module, flag in checkpointing:
-                setattr(module, flag, False)
-            for parameter in trainable:
-                parameter.requires_grad_(False)
+            for owner, flag in switched:
+                setattr(owner, flag, False)
             yield
         finally:
-            for module in training:
-                module.training = True
-            for module, flag in checkpointing:
-                setattr(module, flag, True)
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+            for owner, flag in switched:
+                setattr(owner, flag, True)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from vislens_interp.brain.maps.sensors import time_course_figure, topography_figure
 from vislens_interp.brain.maps.surface import surface_figure
 from vislens_interp.brain.readers.trials import Table, is_frame
+from vislens_interp.brain.responses import check_known
 from vislens_interp.files import write_atomically, write_folder, write_text
 from vislens_interp.images import PathLike
 from vislens_interp.tables import csv_text, read_given
@@ -68,8 +69,7 @@ class PreferenceMap:
     def known_axes(self, names: Sequence[str]) -> list[str]:
         """These axes; KeyError with near names for an unknown one."""
         for name in names:
-            if name not in self.axes:
-                raise KeyError(f"axis {name!r} is not in this map. {closest(name, self.axes, cutoff=0.4)}")
+            check_known("axis", name, self.axes, "this map")
         return list(names)
 
     surface = surface_figure

@@ -8,8 +8,8 @@ import numpy as np
 
 from vislens_interp.brain.maps.surface import COLOURS, NOTHING, WEAK
 from vislens_interp.brain.readers.trials import refuse_without
+from vislens_interp.brain.responses import check_known
 from vislens_interp.frames import figure_class
-from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
     import mne
@@ -108,8 +108,7 @@ def time_course_figure(found: "PreferenceMap", *, sensors: Sequence[str] | None 
     figure = figure_class()(figsize=(6.4, 1.5 * len(sensors) + 0.7), layout="constrained")
     panels = figure.subplots(len(sensors), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for panel, name in zip(panels, sensors, strict=True):
-        if name not in courses:
-            raise KeyError(f"sensor {name!r} is not in this map. {closest(name, courses, cutoff=0.4)}")
+        check_known("sensor", name, courses, "this map")
         times, rows = map(np.array, zip(*sorted(courses[name]), strict=True))
         for axis, (label, colour) in enumerate(zip(found.axes, COLOURS, strict=False)):
             panel.plot(times, found.scores[rows, axis], color=colour, label=label, linewidth=1.5)

@@ -11,15 +11,14 @@ from vislens_interp.brain.readers.trials import (
     Session,
     gather,
     in_parts,
-    one_line,
+    opening,
     pair_by_name,
     read_frame,
     refuse_without,
 )
-from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.brain.responses import NamedPictures, check_known
 from vislens_interp.brain.windows import Window, window_masks
 from vislens_interp.images import PathLike
-from vislens_interp.validation import closest
 
 if TYPE_CHECKING:
     import mne
@@ -107,17 +106,10 @@ def _opened(epochs: "mne.BaseEpochs | PathLike") -> "mne.BaseEpochs":
     import mne
 
     if isinstance(epochs, (str, os.PathLike)):
-        if not os.path.isfile(epochs):
-            raise FileNotFoundError(f"epochs={os.fspath(epochs)!r}: no such file; expected one ending in -epo.fif.")
-        try:
+        with opening(epochs, "epochs", "MNE", "a file ending in -epo.fif that epochs.save wrote"):
             opened = mne.read_epochs(os.fspath(epochs), preload=False, verbose="error")
             with mne.use_log_level("error"):
                 opened[-1:].get_data(copy=False)  # a file that was cut short still opens
-        except Exception as error:
-            raise ValueError(
-                f"epochs={os.fspath(epochs)!r} cannot be read by MNE ({one_line(error)}); expected what "
-                "epochs.save wrote. Save them again, or restore a copy."
-            ) from error
         epochs = opened
     if not isinstance(epochs, mne.BaseEpochs):
         raise TypeError(
@@ -153,8 +145,7 @@ def _channels(epochs: "mne.BaseEpochs", picks: str | Sequence[str]) -> tuple[lis
     if not isinstance(picks, str):
         wanted = [str(name) for name in picks]
         for name in wanted:
-            if name not in names:
-                raise KeyError(f"picks: channel {name!r} is not in epochs. {closest(name, names, cutoff=0.4)}")
+            check_known("picks: channel", name, names, "epochs")
             if name in epochs.info["bads"]:
                 raise ValueError(
                     f"picks: channel {name!r} is marked bad in epochs.info['bads']; expected good ones. Leave it out, "

@@ -17,14 +17,14 @@ from vislens_interp.brain.readers.trials import (
     in_parts,
     moments,
     name_targets,
-    one_line,
+    opening,
     pair_by_name,
     pair_events,
     refuse_without,
 )
-from vislens_interp.brain.responses import NamedPictures
+from vislens_interp.brain.responses import NamedPictures, check_known
 from vislens_interp.images import PathLike
-from vislens_interp.validation import check_word, closest
+from vislens_interp.validation import check_word
 
 if TYPE_CHECKING:
     import h5py
@@ -212,21 +212,11 @@ def _opened(file: PathLike, dataset: str | None, axis: int | None, stack: ExitSt
     import h5py
 
     path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"files: {str(path)!r} is not there; expected HDF5 files such as betas_session01.hdf5 of NSD "
-            "(naturalscenesdataset.org)."
-        )
-    try:
+    with opening(path, "files", "h5py", "an HDF5 file, such as betas_session01.hdf5 of naturalscenesdataset.org"):
         opened = stack.enter_context(h5py.File(path, "r"))
-    except OSError as error:
-        raise ValueError(
-            f"files: {str(path)!r} cannot be read by h5py ({one_line(error)}); expected an HDF5 file. Restore a copy."
-        ) from error
     known = {str(name): data for name, data in opened.items() if isinstance(data, h5py.Dataset)}
     name = dataset or next((one for one in TRIAL_AXIS if one in known), " or ".join(TRIAL_AXIS))
-    if name not in known:
-        raise KeyError(f"dataset {name!r} is not in {path.name}. {closest(name, known, cutoff=0.4)} Pass dataset=.")
+    check_known("dataset", name, known, path.name, " Pass dataset=.")
     data = known[name]
     if data.ndim < 2 or data.dtype.kind not in "fiu":
         raise ValueError(

@@ -14,6 +14,7 @@ from vislens_interp.brain.readers.trials import (
     in_parts,
     name_targets,
     one_line,
+    opening,
     pair_events,
     refuse_without,
 )
@@ -156,20 +157,12 @@ def _names(masker: Masker) -> list[str]:
 def open_image(image: "SpatialImage | PathLike", name: str) -> "SpatialImage":
     """A 4D image whose values are still in its file."""
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import SpatialImage
 
     opened = image
     if isinstance(image, (str, os.PathLike)):
-        if not os.path.isfile(image):
-            raise FileNotFoundError(f"{name}={os.fspath(image)!r}: no such file; expected a 4D NIfTI file.")
-        try:
+        with opening(image, name, "nibabel", "a 4D NIfTI file"):
             opened = nibabel.load(image)
-        except (ImageFileError, OSError, ValueError, EOFError) as error:
-            raise ValueError(
-                f"{name}={os.fspath(image)!r} cannot be read by nibabel ({one_line(error)}); expected a 4D "
-                "NIfTI file. Restore a copy."
-            ) from error
     if not isinstance(opened, SpatialImage) or len(opened.shape) != 4:
         raise ValueError(
             f"{name} is a {type(opened).__name__} of shape {getattr(opened, 'shape', None)}; expected a 4D image, a "

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vislens_interp.brain.readers.trials import Recording, Session, gather, one_line, pair_by_name, refuse_without
+from vislens_interp.brain.readers.trials import (
+    Recording,
+    Session,
+    gather,
+    one_line,
+    opening,
+    pair_by_name,
+    refuse_without,
+)
 from vislens_interp.brain.responses import NamedPictures
 from vislens_interp.images import PathLike
 from vislens_interp.validation import closest
@@ -98,16 +106,9 @@ def _opened(file: "NWBFile | PathLike", stack: ExitStack) -> "NWBFile":
 
     if isinstance(file, NWBFile):
         return file
-    path = os.fspath(file)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"file={path!r}: no such file; expected an NWB file.")
-    try:
+    with opening(file, "file", "pynwb", "an NWB file"):
         reader: Any = NWBHDF5IO  # hdmf's decorators hide its arguments
-        return stack.enter_context(reader(path, "r", load_namespaces=True)).read()
-    except Exception as error:
-        raise ValueError(
-            f"file={path!r} cannot be read by pynwb ({one_line(error)}); expected an NWB file. Restore a copy."
-        ) from error
+        return stack.enter_context(reader(os.fspath(file), "r", load_namespaces=True)).read()
 
 
 def _presentations(nwb: "NWBFile", table: str | None, column: str) -> tuple["DynamicTable", str]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -84,6 +85,20 @@ def refuse_without(package: str, extra: str, reader: str, otherwise: str = "") -
 def one_line(error: Exception) -> str:
     """What another library's error says, in one line of at most 200 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+@contextmanager
+def opening(file: PathLike, argument: str, library: str, expected: str) -> Iterator[None]:
+    """Inside, ``library`` opens a file; FileNotFoundError, ValueError in one line where it is not there or refused."""
+    called = f"{argument}={os.fspath(file)!r}"
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"{called}: no such file; expected {expected}.")
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{called} cannot be read by {library} ({one_line(error)}); expected {expected}. Restore a copy."
+        ) from error
 
 
 def names_picture(label: object) -> bool:

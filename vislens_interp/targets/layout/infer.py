@@ -88,7 +88,6 @@ def declared(layout: Layout, shape: Sequence[int], count: int) -> Arrangement:
     Raises:
         ValueError: Rank or batch axis do not fit.
     """
-    check_layout(layout)
     shape = tuple(shape)
     if len(layout) != len(shape):
         raise ValueError(

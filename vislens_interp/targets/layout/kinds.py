@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import prod
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["N", "C", "S", "M", "H", "K", "?", "X"]
@@ -52,10 +53,7 @@ def axis_of(kind: Kind, size: int, parts: tuple[tuple[str | None, int], ...] = (
 
 def size_of(axis: Axis) -> int:
     """How long an axis is."""
-    size = 1
-    for atom in axis:
-        size *= atom.size
-    return size
+    return prod(atom.size for atom in axis)
 
 
 def kinds(axis: Axis) -> set[Kind]:

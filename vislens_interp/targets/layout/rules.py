@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import torch
@@ -284,19 +284,9 @@ def _reduced(call: Call, place: int = 1) -> Axes:
     return tuple(axis for place, axis in enumerate(axes) if place not in gone)
 
 
-def _vector_norm(call: Call) -> Axes:
-    return _reduced(call, 2)
-
-
-def _mm(call: Call) -> Axes:
-    return _product(call, call.get(0, "self"), call.get(1, "mat2"))
-
-
-def _addmm(call: Call) -> Axes:
-    return _product(call, call.get(1, "mat1"), call.get(2, "mat2"))
-
-
-def _product(call: Call, one: Tensor, other: Tensor) -> Axes:
+def _product(call: Call, place: int, name: str) -> Axes:
+    """A product of matrices, the first of which is the argument of this place and name."""
+    one, other = call.get(place, name), call.get(place + 1, "mat2")
     left, right = call.axes(one), call.axes(other)
     rows, columns = left[-2], right[-1]
     if call.is_constant(other):
@@ -337,19 +327,16 @@ def _convolution(call: Call) -> Axes:
     return (axes[0], first, *rest)
 
 
-def _anchored(axes: Axes, place: int) -> Axes:
+def _norm(call: Call, place: int = 1) -> Axes:
     """A normalisation of channels says which axis they are, where that was not known."""
+    axes = call.own
     if kinds(axes[place]) <= {"X", "?"} and not any("C" in kinds(axis) for axis in axes):
         return _replaced(axes, place, axis_of("C", size_of(axes[place])))
     return axes
 
 
-def _norm(call: Call) -> Axes:
-    return _anchored(call.own, 1)
-
-
 def _layer_norm(call: Call) -> Axes:
-    return _anchored(call.own, -1) if len(call.get(1, "normalized_shape")) == 1 else call.own
+    return _norm(call, -1) if len(call.get(1, "normalized_shape")) == 1 else call.own
 
 
 def _attention(call: Call) -> Axes:
@@ -428,9 +415,9 @@ _OPERATIONS: dict[Rule, str] = {
     _cat: "cat",
     _stack: "stack",
     _reduced: "mean sum amax amin max min var std var_mean std_mean prod logsumexp argmax argmin any all",
-    _vector_norm: "linalg_vector_norm norm",
-    _mm: "mm bmm",
-    _addmm: "addmm _addmm_activation baddbmm",
+    partial(_reduced, place=2): "linalg_vector_norm norm",
+    partial(_product, place=0, name="self"): "mm bmm",
+    partial(_product, place=1, name="mat1"): "addmm _addmm_activation baddbmm",
     _linear: "linear linear_dynamic linear_relu_dynamic mkldnn_linear",
     _convolution: "convolution _convolution mkldnn_convolution cudnn_convolution",
     _norm: """
