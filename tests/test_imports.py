@@ -43,6 +43,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What one room may take from its neighbour on the same level.
 NEIGHBOURS = {
     ("backends", "landscape"),
+    ("backends", "targets"),
     ("results", "report"),
     ("lens", "evaluation"),
     ("atlas", "evaluation"),

@@ -17,6 +17,8 @@ from vislens_interp.audit.material import Material, ends
 from vislens_interp.audit.result import Row
 from vislens_interp.copies import top_rows
 from vislens_interp.methods.base import Method
+from vislens_interp.targets.inspect import list_units
+from vislens_interp.targets.layout import Arrangement, channel_axis
 from vislens_interp.targets.target import LayerTarget
 
 TEST = "paths"
@@ -32,28 +34,39 @@ SMALLEST_GAP = 0.1
 """Cosine by which ceiling and floor have to differ, as they do for 66 of 69 tuning units of SqueezeNet."""
 
 
-def path(target: LayerTarget, images: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
+def weighted_layers(target: LayerTarget) -> dict[str, Arrangement]:
+    """Layers with weights, and where their outputs hold images and channels; left out where that is not known."""
+    weights = {name: getattr(one, "weight", None) for name, one in target.model.named_modules()}
+    infos = list_units(
+        target.model,
+        image_size=target._image_size,
+        preprocess=target.preprocess,
+        forward_args=target.forward_args or None,
+    )
+    known = {info.name: info.arrangement for info in infos if info.arrangement is not None}
+    return {name: known[name] for name, one in weights.items() if name in known and getattr(one, "ndim", 0) > 1}
+
+
+def path(target: LayerTarget, images: Tensor, layers: Mapping[str, Arrangement]) -> dict[str, Tensor]:
     """Means over positions (N, C) of layers on the way to the target's, in the order of their calls.
 
     Args:
         target: Whose network; a pass ends at its layer.
         images: (N, 3, S, S) in [0, 1].
-        names: Layers; None takes all with weights.
+        layers: Some of :func:`weighted_layers`.
     """
     modules = dict(target.model.named_modules())
-    if names is None:
-        weights = {name: getattr(one, "weight", None) for name, one in modules.items()}
-        names = [name for name, weight in weights.items() if isinstance(weight, Tensor) and weight.ndim > 1]
-    last = target.layout == "NHWC"
     seen: dict[str, list[Tensor]] = {}
 
     def keep(module: nn.Module, args: tuple[object, ...], output: object, *, name: str) -> None:
-        if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
-            axes = {2: (), 3: (1,), 4: (1, 2) if last else (2, 3)}[output.ndim]
-            seen.setdefault(name, []).append((output.mean(axes) if axes else output).detach().double().cpu())
+        if isinstance(output, Tensor):
+            maps = layers[name].arrange(output.detach())
+            maps = maps.movedim(channel_axis(layers[name].layout), 1)
+            means = maps if maps.ndim == 2 else maps.mean(tuple(range(2, maps.ndim)))
+            seen.setdefault(name, []).append(means.double().cpu())
 
     with ExitStack() as hooks, torch.no_grad():
-        for name in names:
+        for name in layers:
             hooks.callback(modules[name].register_forward_hook(partial(keep, name=name)).remove)
         for part in images.split(8):
             target.features(part)
@@ -83,8 +96,8 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
         return [Row(name, TEST, "Not run: the target shows no layers of a network.")]
     if TEST not in material.known:
         material.known[TEST] = _natural(material, target)
-    top, random, mean = material.known[TEST]
-    seen = path(target, material.make(name, maker)["increase"], list(mean))
+    top, random, mean, layers = material.known[TEST]
+    seen = path(target, material.make(name, maker)["increase"], layers)
     made = {one: ranked(seen[one]) - mean[one] for one in mean}
     way = {one: rows.mean(0) for one, rows in top.items()}
     alike, apart = likeness(made, way), likeness(random, way)
@@ -107,20 +120,26 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
     return [Row.of(name, TEST, meaning, value, 0.0, control)]
 
 
-def _natural(material: Material, target: LayerTarget) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Ranks by layer, less the mean ones, of top photographs and of random ones; and the mean ones (C,)."""
+def _natural(
+    material: Material, target: LayerTarget
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Arrangement]]:
+    """Ranks by layer, less the mean ones, of top photographs and of random ones; the mean ones (C,); the layers."""
     learned, shown = material.learned, len(material.inputs)
     order = top_rows(material.column, learned.groups, shown + TOP)
     generator = torch.Generator().manual_seed(material.seed)
     others = top_rows(torch.rand(len(learned), generator=generator), learned.groups, RANDOM + shown + TOP)
     known = learned.groups[order]
     others = [row for row in others if learned.groups[row] not in known][:RANDOM]
-    names = list(path(target, learned.images[order[:1]]))
-    kept = [names[row] for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})]
+    layers = weighted_layers(target)
+    names = list(path(target, learned.images[order[:1]], layers))
+    kept = {
+        names[row]: layers[names[row]]
+        for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})
+    }
     top, random = (
         {one: ranked(x) for one, x in path(target, learned.images[rows], kept).items()}
         for rows in (order[shown:], others)
     )
     mean = {one: rows[::2].mean(0) for one, rows in random.items()}
     top = {one: rows - mean[one] for one, rows in top.items()}
-    return top, {one: rows[1::2] - mean[one] for one, rows in random.items()}, mean
+    return top, {one: rows[1::2] - mean[one] for one, rows in random.items()}, mean, kept

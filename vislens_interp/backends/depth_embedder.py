@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_shape
 from vislens_interp.preprocess import Preprocess, preprocess_for
+from vislens_interp.targets.inspect import list_units
+from vislens_interp.targets.layout import Arrangement
 
 STATISTICS = "embedding statistics"
 LONGEST = 2.0
@@ -36,8 +38,9 @@ class DepthEmbedder(nn.Module):
 
     Args:
         model: The network. It is copied, so that its own mode, hooks and gradients stay as they are.
-        layers: Dotted names of layers whose output is a map (N, C, H, W) or tokens (N, L, C). None takes the seven
-            stages ``blocks.0`` to ``blocks.6`` of a network of EfficientNet's form.
+        layers: Dotted names of layers whose output is a map or tokens, in whatever order of axes: one pass finds where
+            images and channels are. A layer for which it cannot is taken as (N, C, H, W) or (N, L, C). None takes the
+            seven stages ``blocks.0`` to ``blocks.6`` of a network of EfficientNet's form.
         preprocess: From RGB in [0, 1] to what the network takes; None asks the model. Its ``size`` is replaced.
         size: Side in pixels of what the network sees.
         batch_size: Images at a time.
@@ -99,6 +102,8 @@ class DepthEmbedder(nn.Module):
                     f"layers names {name!r}, which {type(model).__name__} does not have; expected dotted names of its "
                     "modules. list_units(model) shows them."
                 )
+        known = [] if layers is None else list_units(self.network, preprocess=self.preprocess)
+        self.arrangements = {info.name: info.arrangement for info in known if info.arrangement is not None}
         with torch.no_grad():
             maps = self.maps(torch.zeros(1, 3, size, size))
         self.channels = tuple(item.shape[1] for item in maps)
@@ -133,7 +138,7 @@ class DepthEmbedder(nn.Module):
         return self.mean.device
 
     def maps(self, images: Tensor, *, size: int | None = None, layers: Sequence[str] | None = None) -> list[Tensor]:
-        """The layers' outputs, (N, C, H, W) each; tokens (N, L, C) become (N, C, L, 1).
+        """The layers' outputs, (N, C, H, W) each; tokens become (N, C, L, 1).
 
         Args:
             images: (N, 3, H, W) in [0, 1].
@@ -155,7 +160,7 @@ class DepthEmbedder(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return [_as_map(seen[name], name) for name in layers]
+        return [_as_map(seen[name], name, self.arrangements.get(name)) for name in layers]
 
     def standardise(self, images: Tensor) -> Self:
         """Take means and standard deviations of the channels from these reference images, and a grid's components.
@@ -301,13 +306,15 @@ def _stages(network: nn.Module) -> tuple[str, ...]:
     return tuple(f"blocks.{index}" for index in range(len(blocks)))
 
 
-def _as_map(output: object, name: str) -> Tensor:
-    if isinstance(output, Tensor) and output.ndim == 4:
-        return output
-    if isinstance(output, Tensor) and output.ndim == 3:
-        return output.transpose(1, 2)[..., None]
+def _as_map(output: object, name: str, arrangement: Arrangement | None) -> Tensor:
+    if isinstance(output, Tensor) and (arrangement is None or arrangement.folded == 1):
+        output, layout = (output, None) if arrangement is None else (arrangement.arrange(output), arrangement.layout)
+        if output.ndim == 4:
+            return output.permute(0, 3, 1, 2) if layout == "NHWC" else output
+        if output.ndim == 3:
+            return (output if layout == "NCL" else output.transpose(1, 2))[..., None]
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise ValueError(
-        f"layers: the output of {name!r} is {shape}; expected a map (N, C, H, W) or tokens (N, L, C). Choose other "
-        "layers."
+        f"layers: the output of {name!r} is {shape}; expected a map (N, C, H, W) or tokens (N, L, C) of whole images. "
+        "Choose other layers."
     )

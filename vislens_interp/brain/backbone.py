@@ -202,6 +202,8 @@ def _tokens(output: Tensor | Iterable[object], info: LayerInfo, grid: int) -> Te
     """A layer's output, of the layout that was established, as (N, tokens, channels)."""
     if not isinstance(output, Tensor):
         output = next(part for part in output if isinstance(part, Tensor))
+    assert info.arrangement is not None  # a layer of unknown layout is refused
+    output = info.arrangement.arrange(output)
     if info.layout == "NC":
         return output[:, None]
     if info.layout == "NCL":

@@ -10,7 +10,7 @@ from vislens_interp.preprocess import PreprocessLike, as_preprocess, preprocess_
 from vislens_interp.random_state import kept_random_state
 from vislens_interp.targets.capture import Seen, refuse_script, survey
 from vislens_interp.targets.forward import Forward
-from vislens_interp.targets.layout import Layout, channel_axis, establish
+from vislens_interp.targets.layout import Arrangement, Layout, channel_axis, establish
 from vislens_interp.targets.probe import PROBE_IMAGES, checked_model, input_dtype, prepared, probe_images, told_of
 from vislens_interp.targets.undisturbed import undisturbed
 
@@ -26,6 +26,7 @@ class LayerInfo:
         n_units: Channels or features that an int selects; None where ``layout=`` has to be passed first.
         layout: Layout of its output, images first; None where it has to be passed.
         prefix: Tokens before the patches, where there are tokens and it could be established.
+        arrangement: How its output is brought into this layout; None where the layout is.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LayerInfo:
     n_units: int | None
     layout: Layout | None = field(default=None, compare=False)
     prefix: int | None = field(default=None, compare=False)
+    arrangement: Arrangement | None = field(default=None, compare=False, repr=False)
 
 
 def list_units(
@@ -93,7 +95,7 @@ def _info(name: str, module: nn.Module, seen: Seen) -> LayerInfo | None:
         return LayerInfo(name, kind, shape[1:], None) if images_first else None
     arranged = tuple(arrangement.arrange(torch.empty(shape, device="meta")).shape)
     layout = arrangement.layout
-    return LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix)
+    return LayerInfo(name, kind, arranged[1:], arranged[channel_axis(layout)], layout, arrangement.prefix, arrangement)
 
 
 def _is_scripted_inside(model: nn.Module, name: str) -> bool:
