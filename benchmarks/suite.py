@@ -17,8 +17,6 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark."""
-
     name: str  # of its folder in `benchmarks`, and of its folder below `--out`
     # Modules of its folder with their arguments, one after the other, each going on where it was interrupted. `{out}`
     # is the benchmark's own folder, `{data}`, `{weights}` and the others are what `run_all` was given; without a value

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import seen_by
-from benchmarks.common.networks import ALIVE, NETWORKS, TUNING_UNITS, load_units
+from benchmarks.common.networks import NETWORKS, TUNING_UNITS, alive, load_units
 from benchmarks.common.photographs import photographs
+from benchmarks.common.script import shuffled
 
 
 class Bench:
@@ -27,7 +28,7 @@ class Bench:
         self.reference: Tensor = self.reference_set.images[:]
         # In one fixed order that is not the classes', so that the first few are of all kinds.
         test = photographs(data, 1)[0]
-        self.test = vl.pixels(test[torch.randperm(len(test), generator=torch.Generator().manual_seed(1))])
+        self.test = vl.pixels(test[shuffled(len(test), 1)])
         self.networks: dict[str, Any] = {}
 
     def present(self) -> list[str]:
@@ -53,10 +54,9 @@ class Bench:
     def units(self, name: str, layer: str, count: int) -> list[int]:
         """Columns of :meth:`responses` to use: test units that are alive on the reference set."""
         reference = self.responses(name, layer, self.reference)
-        usual = reference.mode(0).values
-        alive = ((reference != usual).double().mean(0) >= ALIVE) & (reference.std(0) > 1e-6)
+        usable = alive(reference) & (reference.std(0) > 1e-6)
         first = min(TUNING_UNITS, reference.shape[1] // 2)
-        return [column for column in range(first, reference.shape[1]) if alive[column]][:count]
+        return [column for column in range(first, reference.shape[1]) if usable[column]][:count]
 
 
 class Seen:

@@ -44,8 +44,6 @@ class Budget:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method of the comparison."""
-
     kind: Kind  # what it is; `"optimised"` asks the target about each picture again and again
     build: Callable[[vl.FeatureLens, Budget], Any]  # from the fitted lens and the budget to the method
     # What the target says on the way is about the whole picture, and all pictures advance together.

@@ -3,10 +3,11 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,9 +20,6 @@ from benchmarks.common.findings import BOOTSTRAP, Measure, measure, stated_measu
 from benchmarks.common.networks import NETWORKS
 from benchmarks.common.script import provenance_line, publish, read_all
 from benchmarks.common.tables import bracketed, fill, ran_at, signed, table, verdict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WANTED_UNITS, WANTED_NETWORKS, WANTED_IMAGES = 24, 2, 12
 COST_RATIO = 0.1
@@ -441,7 +439,7 @@ def figures(out: Path, found: Found) -> None:
     save_small(pooled.figure([name for name in SCORES if name in pooled.measures]), out / "ann_units_scores.webp")
 
 
-def figure_4(out: Path, cells: list[dict[str, Any]]) -> "Figure":
+def figure_4(out: Path, cells: list[dict[str, Any]]) -> Figure:
     """A row for each layer's first test unit, the first test images, nothing picked; below a picture its Δr in SDs."""
     blocks = {
         "photograph": "input",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.common.figures import empty, save_small
@@ -18,14 +18,10 @@ PROCESSES, LINEAR = 1.7, 1.2  # exponent of growth up to which a cost counts as 
 Checks = dict[str, bool | None]
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 def lens_numbers(found: dict[str, Any]) -> dict[str, float]:
     """What the atlas and the loop cost for 512 units, from what was measured."""
     lens = [fit + pictures for fit, pictures in zip(found["lens_fit"], found["lens_pictures"], strict=True)]
-    further, fit = mean(lens[1:] or lens), mean(found["lens_fit"][1:] or found["lens_fit"])
+    further, fit = fmean(lens[1:] or lens), fmean(found["lens_fit"][1:] or found["lens_fit"])
     a_unit = found["atlas_pictures"] / found["atlas_units"]
     atlas = found["atlas_fit"] + UNITS * a_unit
     return {
@@ -122,10 +118,8 @@ def workers_checks(found: dict[str, Any]) -> Checks:
 def engine_checks(found: dict[str, Any]) -> Checks:
     checks: Checks = {}
     for name, seen in found["engines"].items():
-        label, how = (
-            {"distributed": "Dask", "ray": "Ray"}.get(name, name),
-            "the same bytes" if seen else "not installed",
-        )
+        label = {"distributed": "Dask", "ray": "Ray"}.get(name, name)
+        how = "the same bytes" if seen else "not installed"
         checks[f"{label} and a single process: {how}"] = seen["identical"] if seen else None
     return checks
 

@@ -23,7 +23,6 @@ UNITS, PAIRS, SHARE, SIDE, GAP = 10, 3, 0.1, 224, 30
 
 
 def make(atlas: Path, images: Path, out: Path, seed: int) -> None:
-    """Write sheets and key."""
     manifest = vl.read_manifest(atlas)
     origin = manifest["origin"]
     target = vl.units_of(
@@ -53,7 +52,6 @@ def make(atlas: Path, images: Path, out: Path, seed: int) -> None:
 
 
 def score(out: Path) -> None:
-    """Count right guesses."""
     key, guesses = read(out / "key.json"), read(out / "guesses.json")
     right = {unit: sum(a == b for a, b in zip(guesses[unit], key[unit], strict=True)) for unit in key}
     print(f"{sum(right.values())} of {sum(map(len, key.values()))} pairs; right by unit: {right}")

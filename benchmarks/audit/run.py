@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.audit.report import write
 from benchmarks.common import package as vl
 from benchmarks.common.judges import channel_means, data_folder
-from benchmarks.common.photographs import listed, photographs, read_zip
-from benchmarks.common.script import once, parse, parser, provenance, read
-from benchmarks.pictures.run import INPUTS, reference_responses, save_features
+from benchmarks.common.photographs import listed, read_zip
+from benchmarks.common.script import once, parse, parser, provenance, read, save_tensors, shuffled_half
+from benchmarks.pictures.run import INPUTS, inputs_and_others, reference_responses
 from vislens_interp.audit.fooling import agreement, fool
 from vislens_interp.audit.full import identification, interpretability, permuted, transfer
 from vislens_interp.audit.material import Material, axis, independent_judge
@@ -81,10 +81,7 @@ class Bench:
         self.backend: Any = vl.get_backend("embedded")
         whole: Any = vl.ReferenceSet.of_backend(self.backend)
         self.reference = whole.at(range(0, len(whole), THINNED))
-        photos, self.labels = photographs(data, parity)
-        order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed + 1))
-        self.inputs, self.others = (photos[rows].float() / 255 for rows in (order[:INPUTS], order[INPUTS:]))
-        self.labels = self.labels[order[INPUTS:]]
+        self.inputs, self.others, self.labels = inputs_and_others(data, parity, seed)
         self.seen: dict[str, Tensor] = {}
 
     @functools.cache  # noqa: B019 - one bench a process
@@ -99,7 +96,7 @@ class Bench:
         """The same to the photographs that judge."""
         path = self.out / f"others_{name}.safetensors"
         if not path.is_file():
-            save_features(path, channel_means(self.nets[name], list(layers_of(name)), self.others))
+            save_tensors(path, channel_means(self.nets[name], list(layers_of(name)), self.others))
         return load_file(path)
 
     @functools.cache  # noqa: B019
@@ -109,8 +106,7 @@ class Bench:
     def units(self, name: str, layer: str) -> list[int]:
         """Units of a layer that answer anything: the first half of a fixed shuffle tunes, the second half tests."""
         spread = self.stored(name)[layer].std(0)
-        order = torch.randperm(len(spread), generator=torch.Generator().manual_seed(self.seed + 2))
-        half = order[len(order) // 2 :] if self.parity else order[: len(order) // 2]
+        half = shuffled_half(len(spread), self.seed + 2, self.parity)
         return [unit for unit in half.tolist() if spread[unit] > 0]
 
     def lens(self, place: Place) -> vl.FeatureLens:
@@ -176,7 +172,7 @@ def unit_cell(bench: Bench, place: Place) -> dict[str, Any]:
         for label, made in material.pictures.items()
         for sense, pictures in made.items()
     }
-    save_file(kept, pictures_file(bench, place))
+    save_tensors(pictures_file(bench, place), kept)
     return {"rows": rows, "evidence": evidence_of(lens, place), "seconds": seconds}
 
 

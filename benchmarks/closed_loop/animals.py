@@ -1,6 +1,5 @@
 """Animals to run experiments on: published networks of V4 neurons, whose rates answer with Poisson spikes."""
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.script import save_array
 from benchmarks.common.v4_sessions import NEURONS, SIZE, TEST_SESSIONS, Session, load_session
 from benchmarks.v4_preferred_images.run import BATCH, load_neurons, take_turns
 from benchmarks.v4_recorded.run import neuron_order
@@ -73,7 +73,7 @@ class Laboratory:
             path = self.out / f"embeddings-{name}.npy"
             if not path.is_file():
                 big = lambda part: self.backend.encode(vl.resize(part, self.backend.size)).detach()  # noqa: E731
-                _save(path, torch.cat([big(part) for part in session.images.split(64)]).numpy())
+                save_array(path, torch.cat([big(part) for part in session.images.split(64)]).numpy())
             self._galleries[name] = session, torch.from_numpy(np.load(path))
         return self._galleries[name]
 
@@ -83,9 +83,8 @@ class Laboratory:
         path = self.out / f"outputs-{name}-{neuron}.npy"
         if not path.is_file():
             began = time.monotonic()
-            _save(
-                path, _outputs(self.data / "macaque_v4" / name / "compact_models.safetensors", neuron, session.images)
-            )
+            networks = self.data / "macaque_v4" / name / "compact_models.safetensors"
+            save_array(path, _outputs(networks, neuron, session.images))
             print(f"{path.name}: {time.monotonic() - began:.0f} s", flush=True)
         outputs = np.load(path)
         slope, offset = np.polyfit(outputs, session.responses[:, neuron].double().numpy(), 1)
@@ -99,9 +98,3 @@ def _outputs(file: Path, neuron: int, images: Tensor) -> np.ndarray:
     parts = vl.resize(images, SIZE).split(BATCH)
     answers = [network(part.contiguous(memory_format=torch.channels_last)) for part in parts]
     return torch.cat(answers)[:, 0].double().numpy()
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.save(file, array)
-    vl.write_bytes(path, file.getvalue())

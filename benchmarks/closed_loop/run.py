@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,7 @@ def run(data: Path, out: Path, work: list[tuple[str, int]], seed: int) -> None:
     refuse_other_settings(out, {"seed": seed, "budgets": list(BUDGETS), "blocks": list(BLOCKS), "controls": CONTROLS})
     lab, said = Laboratory(data, out), provenance(seed=seed)
     for name, neuron in work:
-        make = lambda name=name, neuron=neuron: cell(lab, name, neuron, seed)  # noqa: E731
-        once(out / f"neuron-{name}-{neuron}.json", make, said)
+        once(out / f"neuron-{name}-{neuron}.json", partial(cell, lab, name, neuron, seed), said)
 
 
 def main() -> None:

@@ -3,24 +3,19 @@
 import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.common import package as vl
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 FIGURE_BYTES = 400_000
 
 
-def empty(width: float, height: float) -> "Figure":
+def empty(width: float, height: float) -> Figure:
     """A figure without axes, of so many inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     page = Figure(figsize=(width, height), dpi=110)
     FigureCanvasAgg(page)
     return page
@@ -32,7 +27,7 @@ def sheet(
     *,
     heads: Sequence[str] = (),
     title: str = "",
-) -> "Figure":
+) -> Figure:
     """A figure of rows of as many pictures each: what the row is, images (N, 3, H, W), and a note below each of them.
 
     ``bold`` are rows that begin something new; ``heads`` stand above the columns.
@@ -56,7 +51,7 @@ def sheet(
     return page
 
 
-def save_small(page: "Figure", path: Path, limit: int = FIGURE_BYTES) -> None:
+def save_small(page: Figure, path: Path, limit: int = FIGURE_BYTES) -> None:
     """Write a figure as WebP, of less quality until it is small enough."""
     drawn = io.BytesIO()
     page.savefig(drawn, format="png")

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
+from torchvision.models import squeezenet1_0
+from torchvision.models.resnet import BasicBlock
 
 from benchmarks.common import package as vl
 
@@ -18,22 +20,12 @@ NEAREST = 5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut without parameters (option A): every second pixel, channels of zeros."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride = stride
-        self.added = (outputs - inputs) // 2  # in front and behind
+class _Shortcut(nn.Module):
+    """To half the size and twice the channels without parameters (option A): every second pixel, channels of zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
-        shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.added, self.added))
-        return relu(y + shortcut)
+        added = x.shape[1] // 2  # in front and behind
+        return pad(x[:, :, ::2, ::2], (0, 0, 0, 0, added, added))
 
 
 class CifarResNet(nn.Module):
@@ -50,12 +42,12 @@ class CifarResNet(nn.Module):
         self.layer2 = self._stage(16, 32, 2, blocks)
         self.layer3 = self._stage(32, 64, 2, blocks)
         self.linear = nn.Linear(64, 10)
-        self.preprocess = vl.Preprocess(None, IMAGENET_MEAN, IMAGENET_STD)
+        self.preprocess = vl.Preprocess(32, IMAGENET_MEAN, IMAGENET_STD)
 
     @staticmethod
     def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
-        rest = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
-        return nn.Sequential(_Block(inputs, outputs, stride), *rest)
+        rest = [BasicBlock(outputs, outputs) for _ in range(blocks - 1)]
+        return nn.Sequential(BasicBlock(inputs, outputs, stride, None if stride == 1 else _Shortcut()), *rest)
 
     def penultimate(self, x: Tensor) -> Tensor:
         """Preprocessed images (N, 3, 32, 32) to features (N, 64)."""
@@ -67,14 +59,14 @@ class CifarResNet(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor, batch_size: int = 256) -> Tensor:
-        """Images (N, 3, 32, 32) in [0, 1] to the features below the classifier: (N, 64), on the CPU."""
+        """Images (N, 3, S, S) in [0, 1] to the features below the classifier: (N, 64), on the CPU."""
         device = self.linear.weight.device
         parts = [self.penultimate(self.preprocess(part.to(device))).cpu() for part in images.split(batch_size)]
         return torch.cat(parts)
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> Tensor:
-        """Images (N, 3, 32, 32) in [0, 1] to class numbers (N,), in the alphabetical order of CIFAR-10's names."""
+        """Images (N, 3, S, S) in [0, 1] to class numbers (N,), in the alphabetical order of CIFAR-10's names."""
         return self.linear(self.features(images).to(self.linear.weight)).argmax(1).cpu()
 
 
@@ -106,12 +98,10 @@ def load_squeezenet(data: str | Path | None = None, *, size: int = 224) -> Any:
     return network.requires_grad_(False)
 
 
-def fresh_squeezenet(seed: int = 0, *, size: int = 224) -> Any:
+def fresh_squeezenet(*, size: int = 224) -> Any:
     """The same architecture, as torchvision has it, with the weights that it starts from and ``preprocess``."""
-    from torchvision.models import squeezenet1_0
-
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         network: Any = squeezenet1_0()
     network.preprocess = vl.Preprocess(size, IMAGENET_MEAN, IMAGENET_STD)
     return network.eval()
@@ -134,7 +124,7 @@ def seen_by(judge: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def channel_means(network: nn.Module, layers: Sequence[str], images: Tensor, batch_size: int = 25) -> dict[str, Tensor]:
+def channel_means(network: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """Means over positions of all channels (or scores) of some layers, (N, C) by layer, from one pass of images."""
     seen: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     preprocess: Any = network.preprocess
@@ -145,11 +135,11 @@ def channel_means(network: nn.Module, layers: Sequence[str], images: Tensor, bat
     with ExitStack() as hooks:
         for layer, rows in seen.items():
             hooks.callback(network.get_submodule(layer).register_forward_hook(partial(keep, rows)).remove)
-        for part in images.split(batch_size):
+        for part in images.split(25):
             network(preprocess(part))
     return {layer: torch.cat(rows) for layer, rows in seen.items()}
 
 
-def nearest(x: Tensor, gallery: Tensor, count: int = NEAREST) -> Tensor:
-    """Cosines (N, count) of x (N, D) with the rows of a gallery (M, D) that are nearest to it."""
-    return (vl.unit_rows(x.float()) @ vl.unit_rows(gallery.float()).T).topk(count, dim=1).values
+def nearest(x: Tensor, gallery: Tensor) -> Tensor:
+    """Cosines (N, NEAREST) of x (N, D) with the rows of a gallery (M, D) that are nearest to it."""
+    return (vl.unit_rows(x.float()) @ vl.unit_rows(gallery.float()).T).topk(NEAREST, dim=1).values

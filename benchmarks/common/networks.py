@@ -1,16 +1,16 @@
 """Networks whose units the embedded backend is tested on, and which units."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.common import package as vl
-from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, load_judge
+from benchmarks.common.judges import load_judge
+from benchmarks.common.script import read
 
 UNITS = Path(__file__).parent / "network_units.json"
 TUNING_UNITS = 8  # of a layer's units in the file, the first few tune; of the others those test that answer to anything
@@ -19,8 +19,6 @@ ALIVE = 0.05  # share of the reference images that have to move a unit
 
 @dataclass(frozen=True)
 class Network:
-    """A target."""
-
     # From the data folder and the weights folder to the network, with `preprocess` attached.
     build: Callable[[Path, Path], Any]
     layers: dict[str, int]  # early, middle, deep, and class scores; layer to its units
@@ -46,12 +44,6 @@ def _trained(model: nn.Module, path: Path) -> Any:
     return network
 
 
-def _cifar(data: Path, weights: Path) -> Any:
-    network: Any = load_judge(data)
-    network.preprocess = vl.Preprocess(32, IMAGENET_MEAN, IMAGENET_STD)
-    return network
-
-
 NETWORKS = {
     "lite2": Network(
         lambda data, weights: vl.zoo.load("efficientnet_lite2"),
@@ -66,9 +58,14 @@ NETWORKS = {
     "simclr_resnet50": Network(
         _simclr, {"layer2": 512, "layer3": 1024, "layer4": 2048}, file="simclr_resnet50.safetensors"
     ),
-    "cifar10_resnet20": Network(_cifar, {"layer1": 16, "layer2": 32, "layer3": 64}),
+    "cifar10_resnet20": Network(lambda data, weights: load_judge(data), {"layer1": 16, "layer2": 32, "layer3": 64}),
 }
 
 
+def alive(responses: Tensor) -> Tensor:
+    """Which units enough images move from their usual response: (N, K) to (K,) bools."""
+    return (responses != responses.mode(0).values).double().mean(0) >= ALIVE
+
+
 def load_units() -> dict[str, dict[str, list[int]]]:
-    return json.loads(UNITS.read_text(encoding="utf-8"))
+    return read(UNITS)

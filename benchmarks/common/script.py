@@ -1,6 +1,7 @@
 """What every benchmark does: its command line, cells that a run goes on from, its page, where figures come from."""
 
 import argparse
+import io
 import itertools
 import json
 import os
@@ -9,14 +10,18 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
-from vislens_interp.files import write_text
+from vislens_interp.files import write_atomically, write_bytes, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -103,7 +108,9 @@ def device_name(device: torch.device) -> str:
 
 
 def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What a file of JSON or TOML holds."""
+    text = path.read_text(encoding="utf-8")
+    return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
 
 
 def read_all(folder: Path, pattern: str) -> list[Any]:
@@ -125,6 +132,28 @@ def once(path: Path, make: Callable[[], object], said: dict[str, Any] | None = N
     print(f"{path.stem}: {time.monotonic() - began:.0f} s, CPU {time.process_time() - cpu:.1f} s", flush=True)
 
 
+def rounded(values: Any, digits: int = 4) -> Any:
+    """An array, or lists in lists, as lists whose floating-point numbers are rounded."""
+    if isinstance(values, Tensor | np.ndarray):
+        values = values.tolist()
+    if isinstance(values, list):
+        return [rounded(one, digits) for one in values]
+    return round(values, digits) if isinstance(values, float) else values
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    kept = {name: value.contiguous() for name, value in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(kept, temporary))
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a NumPy file, whole or not at all."""
+    packed = io.BytesIO()
+    np.save(packed, array)
+    write_bytes(path, packed.getvalue())
+
+
 def publish(stem: Path, text: str, numbers: object) -> None:
     """``STEM.md`` and ``STEM.json``; the page is printed too."""
     write_text(stem.with_suffix(".md"), text)
@@ -144,6 +173,17 @@ def refuse_other_settings(out: Path, settings: dict[str, Any]) -> None:
         raise ValueError(
             f"--out {out} was begun with {'; '.join(changed)}; expected the same settings. Take another folder."
         )
+
+
+def shuffled(count: int, seed: int) -> Tensor:
+    """Rows 0 to ``count - 1`` in the order that a seed gives them."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def shuffled_half(count: int, seed: int, parity: int) -> Tensor:
+    """The first half of this order, on which settings are tuned (``parity`` 0), or the second, which tests (1)."""
+    order = shuffled(count, seed)
+    return order[count // 2 :] if parity else order[: count // 2]
 
 
 def share(text: str) -> tuple[int, int]:

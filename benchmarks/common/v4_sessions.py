@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.script import shuffled
 
 TEST_SESSIONS, TUNING_SESSIONS = ("201025", "210225"), ("190925", "190929")
 """What is reported; and what settings may be chosen on."""
@@ -23,8 +24,6 @@ HELD_OUT = 0.2  # share of the pictures that v4_encoder tests on
 
 @dataclass(frozen=True)
 class Session:
-    """One session."""
-
     name: str  # its date
     images: Tensor  # (N, 3, 112, 112) in [0, 1], distinct pictures
     responses: Tensor  # (N, neurons) spike counts, averaged over repetitions
@@ -35,7 +34,7 @@ class Session:
         return [f"neuron{number}" for number in range(self.responses.shape[1])]
 
     def order(self) -> Tensor:
-        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(int(self.name)))
+        return shuffled(len(self.images), int(self.name))
 
     def split(self) -> tuple[Tensor, Tensor]:
         """Rows to learn from, and held-out ones."""

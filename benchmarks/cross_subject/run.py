@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
-from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, save_cell
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, save_cell, shuffled
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.cross_subject.made import made_cells
 from benchmarks.cross_subject.report import report
@@ -22,7 +22,6 @@ from benchmarks.v4_recorded.methods import METHODS as ALL_METHODS
 from benchmarks.v4_recorded.report import EDITED, NEAREST
 from benchmarks.v4_recorded.run import LATENT_DIM, KnownEmbeddings
 
-PAGE = RESULTS / "cross_subject"
 TABLE_ANGLE = 55.0  # of the tables in the paper's form: what the retrieval backend ships with
 GROUPS = 4
 """Disjoint random groups of a session's neurons, each a landscape of its own: how much the neurons at hand matter."""
@@ -33,8 +32,7 @@ GROUP_METHODS = (OURS, LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV)
 
 
 def group_columns(neurons: int) -> list[list[int]]:
-    """The neurons of each group."""
-    order = torch.randperm(neurons, generator=torch.Generator().manual_seed(2)).tolist()
+    order = shuffled(neurons, 2).tolist()
     return [sorted(order[place::GROUPS]) for place in range(GROUPS)]
 
 
@@ -211,7 +209,7 @@ def main() -> None:
     args = parse(parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report")))
     said = provenance(seed=[0, 1, 2])
     if args.part == "report":
-        publish(PAGE, *report(args.out, said, table_angle=TABLE_ANGLE))
+        publish(RESULTS / "cross_subject", *report(args.out, said, table_angle=TABLE_ANGLE))
     else:
         fit(args.data, args.out, said, list(ANIMALS))
 

@@ -1,6 +1,5 @@
 """Table 1: every number of the paper beside ours, and what the paper does not give."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.script import provenance_line, read
 from benchmarks.common.tables import fill, signed, table, table_text
 
-TABLES: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(
-    Path(__file__).with_name("paper.toml").read_text(encoding="utf-8")
-)
+TABLES: dict[str, dict[str, dict[str, Any]]] = read(Path(__file__).with_name("paper.toml"))
 PUBLISHED = {
     kind: {name: row for one in tables.values() for name, row in one.items()} for kind, tables in TABLES.items()
 }

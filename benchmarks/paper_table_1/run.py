@@ -5,18 +5,16 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN, Recorded
 from benchmarks.common.script import parser, provenance, refuse_other_settings
 from benchmarks.paper_table_1.report import BRAINACTIV, LANDSCAPE, METHODS, PATTERN, PUBLISHED, SHIPPED, report
-
-if TYPE_CHECKING:
-    from torchmetrics.image.fid import FrechetInceptionDistance
 
 SEED = 42
 PICTURES = 16  # generated and judged at a time
@@ -85,10 +83,8 @@ def fitted_encoder(
     return encoder
 
 
-def frechet(feature: int | nn.Module, weights: Path | None = None) -> "FrechetInceptionDistance":
+def frechet(feature: int | nn.Module, weights: Path | None = None) -> FrechetInceptionDistance:
     """torchmetrics' FID in these features, of images in [0, 1]."""
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     given: dict[str, Any] = {} if weights is None else {"feature_extractor_weights_path": str(weights)}
     return FrechetInceptionDistance(feature=feature, normalize=True, **given)
 
@@ -100,7 +96,7 @@ def cell(
     training: tuple[Tensor | vl.ImageFiles, Tensor],
     testing: Tensor | vl.ImageFiles,
     judge: Callable[[Tensor], Tensor],
-    fid: "FrechetInceptionDistance | None",
+    fid: FrechetInceptionDistance | None,
 ) -> dict[str, Any]:
     """Fit for one target, edit every test image both ways and not at all, and judge the pictures."""
     images, responses = training

@@ -3,11 +3,11 @@
 import site
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import package as vl
+from benchmarks.common.script import read
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,7 @@ class Peer:
     needed: list[str]
 
 
-_TOOLS = tomllib.loads(Path(__file__).with_name("tools.toml").read_text(encoding="utf-8"))
-PEERS = {name: Peer(**said) for name, said in _TOOLS.items()}
+PEERS = {name: Peer(**said) for name, said in read(Path(__file__).with_name("tools.toml")).items()}
 
 
 def interpreter(folder: Path, name: str) -> Path:

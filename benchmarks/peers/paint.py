@@ -1,20 +1,18 @@
 """Painting: jobs for the other tools, ours beside them, a cell each; what is there is not painted again."""
 
-import io
 import json
 import os
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import channel_means
+from benchmarks.common.script import save_array, shuffled
 from benchmarks.peers.environments import PEERS, interpreter
 from benchmarks.peers.inside import job as peers_job
 from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, SIZE, WAYS, Photographs, Unit, cell_name
@@ -22,13 +20,6 @@ from benchmarks.peers.plan import BEST, INPUT, LANDSCAPE, SIZE, WAYS, Photograph
 INSIDE = Path(__file__).parent / "inside"  # scripts that run in the environment of another tool
 SPECTRUM = "spectrum_decorrelated.npy"
 """What Horama looks for in its working folder, and dreamlens in ``spectrums`` there."""
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """All that an ascent in pixels asks of a backend: how large the picture is."""
-
-    size: int = SIZE
 
 
 def jobs_of(
@@ -106,9 +97,7 @@ def run_peer(bench: Photographs, name: str, jobs: list[dict[str, Any]], environm
 
 def save_spectrum(path: Path) -> None:
     """Our amplitudes of photographs where Horama keeps those that it would download."""
-    packed = io.BytesIO()
-    np.save(packed, vl.natural_spectrum(SIZE).amplitude.numpy())
-    vl.write_bytes(path, packed.getvalue())
+    save_array(path, vl.natural_spectrum(SIZE).amplitude.numpy())
 
 
 def timed(method: vl.Method, image: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
@@ -121,10 +110,11 @@ def timed(method: vl.Method, image: Tensor, seed: int) -> tuple[Tensor, dict[str
 
 def run_ours(bench: Photographs, jobs: list[dict[str, Any]]) -> None:
     """Our own baselines, at the size of the photographs."""
+    canvas: Any = SimpleNamespace(size=SIZE)  # all that an ascent in pixels asks of a backend
     for job in missing(bench.out, jobs):
         target = vl.LayerTarget(bench.network, job["layer"], [job["unit"]])
         method: Any = vl.method_by_name(job["method"], **job["settings"])
-        method.fit(target, Canvas(), bench.tuning, bench.natural["tuning"][job["layer"]][:, [job["unit"]]])
+        method.fit(target, canvas, bench.tuning, bench.natural["tuning"][job["layer"]][:, [job["unit"]]])
         image = bench.tuning[:1] if job["reference"] is None else peers_job.read_picture(job["reference"])[None]
         picture, cost = timed(method, image, job["seed"])
         peers_job.write_cell(cells(bench.out), job, picture, cost)
@@ -145,7 +135,7 @@ def run_landscape(
         return
     backend: Any = vl.get_backend(backend_name)
     reference = backend.reference_images()
-    rows = torch.randperm(len(reference), generator=torch.Generator().manual_seed(0))[:images]
+    rows = shuffled(len(reference), 0)[:images]
     known: dict[str, Tensor] = {}
     for unit in dict.fromkeys(unit for unit, _ in left):
         if not known:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import IMAGENET_MEAN, IMAGENET_STD, channel_means, load_squeezenet
-from benchmarks.common.networks import ALIVE, TUNING_UNITS, load_units
+from benchmarks.common.networks import TUNING_UNITS, alive, load_units
+from benchmarks.common.script import shuffled
 from benchmarks.peers.inside.job import load_network
 
 SIZE = 224
@@ -22,13 +22,9 @@ NEARLY_WHOLE = (0.8, 1.0)  # sides of all crops, as shares of the picture's: it 
 WHOLE = (0.6, 0.8)  # what Horama has to be told for these
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     layer: str
     unit: int
-
-    def __str__(self) -> str:
-        return f"{self.layer}:{self.unit}"
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,6 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way to a picture."""
-
     label: str  # in tables
     place: str  # `"lucent"`, `"horama"`, `"dreamlens"` or `"ours"`: where it runs
     method: str  # its name there
@@ -157,12 +151,13 @@ class Photographs:
     def units(self, count: int) -> list[Unit]:
         """The first test units of each layer in turn that at least one in twenty tuning photographs moves."""
         if self.name == "lite2":
-            classes = torch.randperm(1000, generator=torch.Generator().manual_seed(CLASSES_SEED))[:count]
+            classes = shuffled(1000, CLASSES_SEED)[:count]
             return [Unit("classifier", one) for one in classes.tolist()]
         drawn = load_units()["squeezenet"]
-        alive = {layer: [unit for unit in drawn[layer][TUNING_UNITS:] if self._moves(layer, unit)] for layer in LAYERS}
-        rows = zip(*alive.values(), strict=False)  # as long as the layer with the fewest
-        ordered = [Unit(layer, unit) for row in rows for layer, unit in zip(alive, row, strict=True)]
+        moved = {layer: alive(self.natural["tuning"][layer]) for layer in LAYERS}
+        tested = ([unit for unit in drawn[layer][TUNING_UNITS:] if moved[layer][unit]] for layer in LAYERS)
+        rows = zip(*tested, strict=False)  # as long as the layer with the fewest
+        ordered = [Unit(layer, unit) for row in rows for layer, unit in zip(LAYERS, row, strict=True)]
         if count > len(ordered):
             raise ValueError(
                 f"units={count}, and {len(ordered)} of the drawn ones answer to photographs; expected at most those. "
@@ -170,11 +165,7 @@ class Photographs:
             )
         return ordered[:count]
 
-    def _moves(self, layer: str, unit: int) -> bool:
-        responses = self.natural["tuning"][layer][:, unit]
-        return bool((responses != responses.mode().values).double().mean() >= ALIVE)
-
     def start(self, unit: Unit, seed: int) -> int:
         """Row of the tuning photograph that a unit and seed start from: another for each, drawn once."""
-        rows = torch.randperm(len(self.tuning), generator=torch.Generator().manual_seed(seed))
+        rows = shuffled(len(self.tuning), seed)
         return int(rows[unit.unit % len(rows)])

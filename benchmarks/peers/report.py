@@ -118,9 +118,7 @@ def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -
     found: dict[str, Any] = {"pairs": pairs, "ways": {}}
     for way in ways:
         own = [row for row in rows if row["way"] == way and (row["layer"], row["unit"], row["seed"]) in pairs]
-        kept: dict[str, Any] = {}
-        for name in EACH:
-            kept[name] = list(three(vl.interval(grid(own, way, name, pairs))))
+        kept: dict[str, Any] = {name: list(three(vl.interval(grid(own, way, name, pairs)))) for name in EACH}
         kept |= scorer.of_set(own)
         for name in (*COST, "fit_cpu_seconds", "fit_forward"):
             if all(name in row for row in own):
@@ -134,7 +132,6 @@ def table(scorer: Scorer, rows: list[Row], ways: list[str], pairs: list[Pair]) -
 
 
 def shown(kept: dict[str, Any]) -> list[str]:
-    """The Markdown table."""
     names = ("response (SD)", "percentile", "like photographs", "transfer (SD)", "contrast")
     classes = ["recognised"] if any("recognised" in one for one in kept["ways"].values()) else []
     rows: list[list[Any]] = [

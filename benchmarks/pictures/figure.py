@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.figures import save_small, sheet
-from benchmarks.common.script import parser
+from benchmarks.common.script import parser, shuffled_half
 from benchmarks.pictures.run import LAYERS, embedded_reference, layer_width, networks, reference_responses
 
 SHOWN, TOP, UNITS, WORDS = 3, 3, 2, 3
@@ -88,8 +88,7 @@ def main() -> None:
     responses = reference_responses(args.out / "edits", "lite2", net, list(layers.values()), reference)
     rows = []
     for layer, read in zip(layers.values(), responses, strict=True):
-        order = torch.randperm(layer_width(net, layer), generator=torch.Generator().manual_seed(args.seed + 2))
-        for unit in order[len(order) // 2 :][:UNITS].tolist():
+        for unit in shuffled_half(layer_width(net, layer), args.seed + 2, 1)[:UNITS].tolist():
             column = read[:, unit : unit + 1].float()
             rows.append(unit_row(net, layer, unit, column, reference, free, args.seed))
     drawn = f"units drawn with seed {args.seed + 2}; up and down: words that rise and fall along the edit"

@@ -9,7 +9,6 @@ already stay; ``docs/gallery/units.json`` holds what is known of each.
 
 import json
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from benchmarks.common import package as vl
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.judges import data_folder
-from benchmarks.common.script import ROOT, parser, provenance, provenance_line, read
+from benchmarks.common.script import ROOT, parser, provenance, provenance_line, read, shuffled
 from benchmarks.common.tables import fill
 from benchmarks.pictures.figure import best_crops, free_photographs, whole_photographs
 from benchmarks.pictures.run import embedded_reference
@@ -39,13 +38,8 @@ class Group:
     width: int
     count: int
 
-    def units(self) -> list[int]:
-        """All units in a fixed random order."""
-        return torch.randperm(self.width, generator=torch.Generator().manual_seed(SEED)).tolist()
 
-
-_HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-GROUPS = {name: Group(**group) for name, group in _HELD.items()}
+GROUPS = {name: Group(**group) for name, group in read(Path(__file__).with_suffix(".toml")).items()}
 
 
 def space(data: Path, folder: Path) -> dict[str, Any]:
@@ -91,7 +85,7 @@ def draw(name: str, group: Group, data: Path, free: list[bool], source: dict[str
         known = space(data, Path(folder))
         if len(found["units"]) < group.count:
             exec(group.setup, known)
-        for unit in group.units():
+        for unit in shuffled(group.width, SEED).tolist():
             if len(found["units"]) >= group.count:
                 break
             if str(unit) in found["units"] or unit in found["silent"]:

@@ -17,13 +17,11 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import channel_means, data_folder
-from benchmarks.common.photographs import photographs
 from benchmarks.common.script import parser, provenance, read
-from benchmarks.pictures.run import INPUTS, LAYERS, interval, networks
+from benchmarks.pictures.run import LAYERS, inputs_and_others, interval, networks
 
 UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 8
 """Units a group, pairs a unit, share of the photographs at either end, white pixels between pictures, of the draws."""
@@ -31,7 +29,7 @@ UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 8
 
 def trials(folder: Path, data: Path) -> list[tuple[Path, list[tuple[int, int]], str]]:
     """Each unit's record, its pairs of photographs (left, right), and on which side the driving one is."""
-    nets, rows = networks(), others(data)
+    nets, rows = networks(), inputs_and_others(data, 1, 0)[1]
     layers = {name: list(depths.values()) for name, depths in LAYERS.items()}
     responses = {name: channel_means(net, layers[name], rows) for name, net in nets.items()}
     draw = random.Random(SEED)
@@ -57,15 +55,9 @@ def trials(folder: Path, data: Path) -> list[tuple[Path, list[tuple[int, int]], 
     return found
 
 
-def others(data: Path) -> Tensor:
-    """Test photographs (N, 3, 224, 224) that no method was given."""
-    real = photographs(data, 1)[0].float() / 255
-    return real[torch.randperm(len(real), generator=torch.Generator().manual_seed(1))[INPUTS:]]
-
-
 def draw_sheets(folder: Path, data: Path) -> None:
     """``NN-edits.png`` and ``NN-pairs.png`` of each unit."""
-    photos = others(data)
+    photos = inputs_and_others(data, 1, 0)[1]
     out = folder.parent / "reader"
     out.mkdir(exist_ok=True)
     for number, (file, pairs, _) in enumerate(trials(folder, data)):

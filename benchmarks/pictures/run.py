@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
-from benchmarks.common.script import parse, parser, provenance, read
+from benchmarks.common.script import parse, parser, provenance, read, save_tensors, shuffled, shuffled_half
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.pictures.report import write
 from vislens_interp.backends.embedded import INPUT, NETWORK
@@ -47,7 +47,6 @@ PHOTOS, UNITS, INPUTS = 4, 8, 96
 
 
 def embedded_reference() -> vl.ReferenceSet:
-    """The photographs that the embedded backend brings."""
     reference = vl.ReferenceSet.of_backend(vl.get_backend("embedded"))
     assert reference is not None
     return reference
@@ -62,9 +61,17 @@ def tiny(data: Path, part: str, count: int, *, parity: int | None = None, seed: 
     """A random draw of 64-pixel images (N, 3, 64, 64) uint8, and their WordNet ids."""
     path = data / "tiny_imagenet" / f"{part}.zip"
     names = listed(path) if parity is None else listed(path)[parity::2]
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    order = shuffled(len(names), seed)[:count].sort().values
     names = [names[row] for row in order]
     return read_zip(path, names), [name.split("/")[-2] for name in names]
+
+
+def inputs_and_others(data: Path, parity: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Photographs (N, 3, 224, 224) that may be edited, others that no method is given, and the classes of these."""
+    images, classes = photographs(data, parity)
+    order = shuffled(len(images), seed + 1)
+    inputs, others = (images[rows].float() / 255 for rows in (order[:INPUTS], order[INPUTS:]))
+    return inputs, others, classes[order[INPUTS:]]
 
 
 @torch.no_grad()
@@ -92,9 +99,9 @@ def features(name: str, net: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([last(network.preprocess(part)).mean((2, 3)) for part in images.split(20)])
 
 
-def interval(values: Tensor, seed: int = 0) -> list[float]:
+def interval(values: Tensor) -> list[float]:
     """95 % bootstrap interval of the mean over the first axis: units, or images where there are no units."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, len(values), (2000, len(values)), generator=generator)
     low, high = values[rows].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return [values.mean().item(), low, high]
@@ -195,18 +202,13 @@ def edits(
     that a group's pictures together are compared with photographs that nobody edits.
     """
     backend, reference = vl.get_backend("embedded"), embedded_reference()
-    real = photographs(data, parity)[0].float() / 255
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed + 1))
-    inputs, others = real[order[:INPUTS]], real[order[INPUTS:]]
-    save_features(out / "others.safetensors", {name: features(name, net, others) for name, net in nets.items()})
+    inputs, others, _ = inputs_and_others(data, parity, seed)
+    save_tensors(out / "others.safetensors", {name: features(name, net, others) for name, net in nets.items()})
     work: list[tuple[str, str, int]] = []
     for name, layers in LAYERS.items():
         for depth, layer in layers.items():
-            width = layer_width(nets[name], layer)
-            order = torch.randperm(width, generator=torch.Generator().manual_seed(seed + 2))
-            # Units of the first half of a fixed shuffle tune, those of the second half test.
-            chosen = (order[width // 2 :] if parity else order[: width // 2])[:units].tolist()
-            work += [(name, depth, unit) for unit in chosen]
+            chosen = shuffled_half(layer_width(nets[name], layer), seed + 2, parity)[:units]
+            work += [(name, depth, unit) for unit in chosen.tolist()]
     for number, (name, depth, unit) in enumerate(work):
         file = out / f"{name}-{depth}-{unit}.json"
         record = read(file) if file.is_file() else {"network": name, "layer": LAYERS[name][depth], "methods": {}}
@@ -276,7 +278,7 @@ def edit_unit(
                 sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112), mode="area"), len(made))
                 torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
         record["methods"][label] = row
-    save_features(features_file, seen)
+    save_tensors(features_file, seen)
 
 
 def natural_matches(out: Path, nets: dict[str, Any], inputs: Tensor, others: Tensor) -> dict[str, dict[str, float]]:
@@ -351,10 +353,6 @@ def top_features(
     return torch.stack([known[row] for row in rows])
 
 
-def save_features(path: Path, found: dict[str, Tensor]) -> None:
-    vl.write_atomically(path, lambda temporary: save_file({k: v.contiguous() for k, v in found.items()}, temporary))
-
-
 def layer_width(net: nn.Module, layer: str) -> int:
     return channel_means(net, [layer], torch.zeros(1, 3, 64, 64))[layer].shape[1]
 
@@ -366,7 +364,7 @@ def reference_responses(
     path = out / f"reference-{name}.safetensors"
     if not path.is_file():
         parts = [channel_means(net, layers, part) for part in reference.parts()]
-        save_features(path, {layer: torch.cat([part[layer] for part in parts]).double() for layer in layers})
+        save_tensors(path, {layer: torch.cat([part[layer] for part in parts]).double() for layer in layers})
     stored = load_file(path)
     return [stored[layer] for layer in layers]
 

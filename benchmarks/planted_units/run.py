@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import data_folder
-from benchmarks.common.script import RESULTS, parser, provenance, read, read_all
+from benchmarks.common.script import RESULTS, parser, provenance, read, read_all, rounded
 from benchmarks.planted_units.methods import METHODS, fit_and_move
 from benchmarks.planted_units.report import Rows, report, verdicts
 from benchmarks.planted_units.truth import Space, load_plan, load_space, name_of_space, plant, record
@@ -20,8 +20,7 @@ from benchmarks.planted_units.truth import Space, load_plan, load_space, name_of
 
 def realism(x: Tensor, pool: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
     """Mean cosine to the nearest pool images, (N,), and the row of the nearest one."""
-    unit, others = (part / part.norm(dim=1, keepdim=True) for part in (x, pool))
-    nearest = (unit @ others.T).topk(neighbours, dim=1)
+    nearest = (vl.unit_rows(x) @ vl.unit_rows(pool).T).topk(neighbours, dim=1)
     return nearest.values.mean(1), nearest.indices[:, 0]
 
 
@@ -71,20 +70,12 @@ def measure_unit(
             for level in plan["realism"]["levels"]:
                 row[f"realism {level}"] = furthest(change, real, level * real[0])
             row |= {"change": change, "realism": real}
-            found.append({key: _short(value) for key, value in row.items()})
+            found.append({key: rounded(value) for key, value in row.items()})
     return found
 
 
-def _short(value: object) -> object:
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def run(args: argparse.Namespace) -> Rows:
+def run(args: argparse.Namespace, plan: dict[str, Any], space: Space) -> Rows:
     """Rows of every unit and condition; finished ones are read from the folder."""
-    plan = load_plan()
-    space = load_space(data_folder(args.data), args.out, plan)
     inputs = (space.tune if args.set == "tune" else space.test)[: 20 if args.quick else None]
     where = args.out / f"{args.set}{'_quick' if args.quick else ''}_{name_of_space(space)[:8]}"
     seeds = [seed for seed in plan["seeds"][args.set] if not args.seeds or seed in args.seeds]
@@ -104,10 +95,8 @@ def run(args: argparse.Namespace) -> Rows:
     return rows
 
 
-def finished(args: argparse.Namespace) -> Rows:
+def finished(args: argparse.Namespace, plan: dict[str, Any], space: Space) -> Rows:
     """Rows of everything that earlier calls left in the folder, of the planned units and conditions."""
-    plan = load_plan()
-    space = load_space(data_folder(args.data), args.out, plan)
     files = read_all(args.out / f"{args.set}_{name_of_space(space)[:8]}", "*.json")
     known = [(condition["snr"], condition["images"]) for condition in plan["conditions"]]
     seeds = plan["seeds"][args.set]
@@ -122,10 +111,12 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
     command.add_argument("--publish", action="store_true", help="write benchmarks/results too")
     args = command.parse_args(argv)
-    rows = run(args)
+    plan = load_plan()
+    space = load_space(data_folder(args.data), args.out, plan)
+    rows = run(args, plan, space)
     if args.publish:
-        rows = finished(args)
-    source = provenance(seed=load_plan()["seeds"][args.set])
+        rows = finished(args, plan, space)
+    source = provenance(seed=plan["seeds"][args.set])
     slim = [{key: value for key, value in row.items() if key != "change"} for row in rows]
     content = json.dumps({"provenance": source, "rows": slim, "verdicts": [text for _, text in verdicts(rows)]})
     text = report(rows, source)

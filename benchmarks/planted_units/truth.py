@@ -55,15 +55,14 @@ def load_space(data: Path, cache: Path, plan: dict[str, Any]) -> Space:
 
 
 def _embed(data: Path, said: dict[str, Any]) -> dict[str, Tensor]:
-    network = load_squeezenet(data)
+    network, normalised = load_squeezenet(data), vl.Preprocess(None, IMAGENET_MEAN, IMAGENET_STD)
 
     @torch.no_grad()
     def embed(images: Tensor) -> Tensor:
         parts = []
         for part in images.split(64):
             pixels = interpolate(part.float() / 255, size=said["pixels"], mode="bilinear", antialias=True)
-            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-            parts.append(network.features((pixels - mean) / std).mean((2, 3)))
+            parts.append(network.features(normalised(pixels)).mean((2, 3)))
         return torch.cat(parts)
 
     folder = data / "tiny_imagenet"
@@ -83,8 +82,6 @@ def _embed(data: Path, said: dict[str, Any]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Planted:
-    """A unit that is known."""
-
     family: str  # its name in the plan
     filters: Tensor  # (F, D), each projection has SD 1 over the fitted images
     threshold: float | None  # in those SDs; None leaves the projection as it is
@@ -116,7 +113,7 @@ def plant(family: str, seed: int, space: Space, plan: dict[str, Any]) -> Planted
             filters[:, :kept] = torch.randn(said["filters"], kept, generator=draw)
         else:
             filters = space.classes[torch.randperm(len(space.classes), generator=draw)[: said["filters"]]]
-        unit = filters / filters.norm(dim=1, keepdim=True)
+        unit = vl.unit_rows(filters)
         cosines = (unit @ unit.T).fill_diagonal_(-1)
         if cosines.max() < said.get("cosine_below", 1.0):
             break

@@ -13,7 +13,6 @@ import resource
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import package as vl
+from benchmarks.common.script import read
 from benchmarks.sd15_speed.report import FEW_STEPS, STEPS
 from benchmarks.speed.run import seconds_of, wait
 
@@ -47,7 +47,7 @@ class Networks:
 
 
 def _networks(name: str) -> Networks:
-    said = tomllib.loads(Path(__file__).with_name("networks.toml").read_text(encoding="utf-8"))[name]
+    said = read(Path(__file__).with_name("networks.toml"))[name]
     depth = len(said["vae"]["block_out_channels"])
     blocks = {"down_block_types": ["DownEncoderBlock2D"] * depth, "up_block_types": ["UpDecoderBlock2D"] * depth}
     return Networks(**said | {"vae": said["vae"] | blocks})

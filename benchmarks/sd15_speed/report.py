@@ -14,7 +14,6 @@ MEMORY_GOAL = 6e9  # bytes at batch 1 in half precision
 
 
 def fit_lines(fits: list[dict[str, Any]]) -> list[str]:
-    """The tables of the fit as markdown."""
     head = ["embeddings", "recipe", "epochs or rounds", "s in all (CPU s)"]
     head.append("epochs (s) to the paper's recipe's best validation loss")
     rows = [[*head, "validation loss", "training loss", "held-out axis r"]]
@@ -94,7 +93,6 @@ def generation_lines(found: dict[str, Any], device: str, cpus: int) -> list[str]
 
 
 def path_lines(paths: list[dict[str, Any]]) -> list[str]:
-    """Operations of each path to a picture."""
     rows = [["`backend=`", "pixels", "steps", "TFLOP a step", "TFLOP of decoding", "TFLOP a picture", "of the first"]]
     whole = [row["steps"] * row["step"] + row["decode"] for row in paths]
     for row, total in zip(paths, whole, strict=True):

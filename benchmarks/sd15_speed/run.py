@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import data_folder, load_squeezenet
-from benchmarks.common.script import parser, provenance, provenance_line, read
+from benchmarks.common.script import parser, provenance, provenance_line, read, shuffled
 from benchmarks.sd15_speed import generation
 from benchmarks.sd15_speed.report import fit_lines, generation_lines, path_lines
 from benchmarks.speed.run import seconds_of
@@ -60,7 +60,7 @@ def photographs(data: Path, size: Size, cache: Path) -> tuple[Tensor, Tensor]:
         return torch.cat([last.mean((2, 3)), last.amax((2, 3)), middle[:, :1].mean((2, 3))], 1)
 
     images, _, _ = vl.read_images(data / "tiny_imagenet" / "train_0.zip", 64)
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: size.images]
+    rows = shuffled(len(images), 0)[: size.images]
     store = vl.RowCache(cache, "squeezenet", vl.weights_fingerprint(network, side=128, channel=0))
     found = store.rows(vl.pixels(images[rows]), compute, batch_size=128, progress=True).tensor()
     x, responses = found[:, :-1], found[:, -1:]

@@ -140,7 +140,6 @@ PARTS: dict[str, Callable[[Any], list[str]]] = {
 
 
 def report(found: dict[str, Any]) -> str:
-    """The page of all parts that there are."""
     sections = ["# Speed" + (" (quick run: it works, and measures nothing)" if found["quick"] else "")]
     for part, lines in PARTS.items():
         if part in found:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import data_folder
-from benchmarks.common.script import ROOT, parser, provenance, publish, read
+from benchmarks.common.script import ROOT, parser, provenance, publish, read, shuffled
 from benchmarks.speed.report import LAYER, PARTS, UNIT, report
 
 TOWARDS: dict[int, vl.Sense] = {0: "increase"}
@@ -421,7 +421,7 @@ def pictures(data: Path | None, size: Size, seed: int, *, quick: bool) -> tuple[
     test, _, _ = vl.read_images(archive / "test.zip", 32)
     # Reading the training images takes longer than all the rest of a quick run.
     everything = test[::2] if quick else vl.read_images(archive / "train.zip", 32)[0]
-    rows = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))[: size.reference]
+    rows = shuffled(len(everything), seed)[: size.reference]
     return vl.pixels(everything[rows]), vl.pixels(test[1::2][: size.images])
 
 

@@ -11,14 +11,16 @@ from benchmarks.common.figures import save_small, sheet
 from benchmarks.table3.landscapes import Cell, Material, fit, optimize_settings, trajectories
 from benchmarks.table3.rows import OURS, RIVAL, ROWS, SIGN, TEST_UNITS, TRACE
 
+PICTURES = 6  # test images that are shown
 
-def figure(bench: Material, tuned: dict[str, Any], path: Path, pictures: int = 6) -> None:
+
+def figure(bench: Material, tuned: dict[str, Any], path: Path) -> None:
     """Figure 5: the first test unit of each layer and the first test images, nothing picked.
 
     Optimisations are shown, picture by picture, at the last scored step before it gives up 30 % of its similarity, so
     that both priors are seen at the same cost. Everything is refined; below each picture stands its Δr.
     """
-    images = bench.test[0::3][:pictures]
+    images = bench.test[0::3][:PICTURES]
     start = bench.features(images)
     rows: list[tuple[str, Tensor, list[str]]] = []
     shown_rows = (ROWS[1], OURS, RIVAL)
@@ -39,8 +41,8 @@ def figure(bench: Material, tuned: dict[str, Any], path: Path, pictures: int = 6
             base = scaler.standardise(target.responses(bench.refine(unedited, 0)))[:, 0]
             if row is None:
                 name = f"{layer}, unit {units[0]}"
-                rows.append((f"{name}\ninput", images, [""] * pictures))
-                rows.append((f"{name}\nα = 0", bench.refine(unedited, 0).cpu(), ["0.0"] * pictures))
+                rows.append((f"{name}\ninput", images, [""] * PICTURES))
+                rows.append((f"{name}\nα = 0", bench.refine(unedited, 0).cpu(), ["0.0"] * PICTURES))
                 zero_kept = bench.similarity(bench.features(unedited), start)
                 continue
             for way in SIGN:
@@ -48,12 +50,12 @@ def figure(bench: Material, tuned: dict[str, Any], path: Path, pictures: int = 6
                     shown = landscape.decode(method.latents(images, {0: way}, alpha=1.0)[1])
                 else:
                     settings = optimize_settings(row, way, tuned, max(TRACE))
-                    doses = torch.stack(list(trajectories(bench, method, images, 0, way, settings).values()))
+                    doses = torch.stack(list(trajectories(method, images, 0, way, settings).values()))
                     kept = torch.stack([bench.similarity(bench.features(dose), start) for dose in doses])
                     lost = (kept[:1] - kept) / (zero_kept.mean() - random)
                     spent = (lost >= 0.3).int()
                     last = torch.where(spent.any(0), spent.argmax(0) - 1, len(doses) - 1).clamp_min(0)
-                    shown = doses[last.to(doses.device), torch.arange(pictures)]
+                    shown = doses[last.to(doses.device), torch.arange(PICTURES)]
                 refined = bench.refine(shown, 0).cpu()
                 change = scaler.standardise(target.responses(refined))[:, 0] - base
                 label = {ROWS[1].label: "edit", OURS.label: "our optim.", RIVAL.label: "standard optim."}[row.label]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import load_judge
+from benchmarks.common.script import shuffled
 from benchmarks.table3 import rows as plan
 from benchmarks.table3.rows import FIT, Row
 
@@ -37,7 +38,7 @@ class Material:
         self.device = torch.device(device)
         archive = data / "cifar10"
         images, _, _ = vl.read_images(archive / "train.zip", 32)
-        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: plan.REFERENCE_IMAGES]
+        rows = shuffled(len(images), 0)[: plan.REFERENCE_IMAGES]
         self.reference = vl.pixels(images[rows])
         test, _, _ = vl.read_images(archive / "test.zip", 32)
         odd, even = vl.pixels(test[1::2]), vl.pixels(test[::2])
@@ -63,7 +64,7 @@ class Material:
 
     def units(self, layer: str) -> tuple[list[int], list[int]]:
         """Tuning units, the first of one fixed shuffle, and test units, the next that are not dead."""
-        order = torch.randperm(plan.WIDTH[layer], generator=torch.Generator().manual_seed(0)).tolist()
+        order = shuffled(plan.WIDTH[layer], 0).tolist()
         responses = self.target(layer, order).responses(self.reference[:2000])
         alive = ((responses > 0).float().mean(0) >= plan.ALIVE).tolist()
         tuning, rest = slice(plan.TUNING_UNITS), slice(plan.TUNING_UNITS, None)
@@ -96,7 +97,6 @@ class Cell:
         return f"{self.layer}-{self.group}-{self.seed}-{self.start}-{self.landscape}"
 
     def units(self, bench: Material) -> list[int]:
-        """The units that share the latent."""
         size = plan.TOGETHER[self.layer]
         return bench.units(self.layer)[1][self.group * size : (self.group + 1) * size]
 
@@ -133,7 +133,7 @@ def fit(bench: Material, cell: Cell, path: Path | None = None) -> vl.LandscapeMe
         method.landscape_ = standard(bench, method, responses, cell.start, cell.seed)
     else:
         if cell.landscape == "shuffled":
-            order = torch.randperm(len(responses), generator=torch.Generator().manual_seed(cell.seed + 99))
+            order = shuffled(len(responses), cell.seed + 99)
             responses = responses[order]
         method.fit(target, backend, bench.reference, responses)
     if path is not None:
@@ -170,7 +170,7 @@ def complete(chosen: dict[str, Any], prior: Literal["structured", "standard"], s
 
 
 def trajectories(
-    bench: Material, method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Sense, settings: dict[str, Any]
+    method: vl.LandscapeMethod, images: Tensor, unit: int, way: vl.Sense, settings: dict[str, Any]
 ) -> dict[int, Tensor]:
     """Decoded images (N, 3, 32, 32) at the steps of ``TRACE``."""
     together = {**settings, "chunk": len(images)}

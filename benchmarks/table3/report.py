@@ -11,8 +11,7 @@ from torch import Tensor
 from benchmarks.common import package as vl
 from benchmarks.common.findings import BOOTSTRAP, Aim, Findings, Measure, measure
 from benchmarks.common.script import provenance_line, publish, read, read_all
-from benchmarks.common.tables import fill, signed, table, table_text, three
-from benchmarks.common.tables import verdict as verdict_lines
+from benchmarks.common.tables import fill, signed, table, table_text, three, verdict
 from benchmarks.table3 import rows as plan
 from benchmarks.table3.landscapes import Material
 from benchmarks.table3.rows import ALIKE, HELD, NOISY, OURS, RIVAL, ROWS, SIGN, Row
@@ -65,7 +64,7 @@ def report(bench: Material, out: Path, provenance_: Numbers, draws: int = 400) -
     text = fill(
         __file__,
         "page",
-        verdict=verdict(numbers),
+        verdict=verdict(checks(numbers)),
         source=provenance_line(provenance_),
         **about(drawn, unseen, seeds),
         tuned=read(out / "tuned.json"),
@@ -110,7 +109,6 @@ def ends(values: np.ndarray) -> list[float]:
 
 
 def row_numbers(drawn: Table, row: Row, way: vl.Sense, sd: dict[Any, float], real: Tensor) -> Numbers:
-    """One row of the table in one direction."""
     change, kept = (drawn.values(row.label, way, what) for what in ("change", "similarity"))
     return {
         "direction": way,
@@ -136,7 +134,6 @@ def zero_similarity(drawn: Table, row: Row, stage: str) -> float:
 
 
 def row_lines(found: list[Numbers]) -> list[str]:
-    """The main table."""
     columns = ["direction", "method", "Δr, SD", "Δr, raw", "units the right way", "similarity", "normalised", "Fréchet"]
     lines = [[*columns, "refined: Δr", "refined: similarity", "refined: Fréchet", "paper: similarity, Δr"]]
     papers = {row.label: row.paper for row in ROWS}
@@ -302,11 +299,6 @@ def checks(numbers: Numbers) -> dict[str, bool]:
         count = numbers["pairs"]["pairs"]
         said[f"Two units in one latent, {count} pairs: cross-talk {name} is {text}"] = one["both over single"] <= 0.5
     return said
-
-
-def verdict(numbers: Numbers) -> list[str]:
-    """What was hoped for and is not seen, first; then what is."""
-    return verdict_lines(checks(numbers))
 
 
 def findings(numbers: Numbers) -> Findings:

@@ -79,7 +79,7 @@ def measure(
             yield known[same] | {"row": row.label}
             continue
         if row.technique == "optimize":
-            doses: dict[Any, Tensor] = trajectories(bench, method, pictures, unit, way, settings)
+            doses: dict[Any, Tensor] = trajectories(method, pictures, unit, way, settings)
         else:
             doses = edits(method, pictures, unit, way, row.technique)
         entry = {"row": row.label, "layer": cell.layer, "group": cell.group, "seed": cell.seed, "unit": number}
@@ -178,7 +178,6 @@ def begin(data: Path, pixel_vae: Path | None, device: str) -> None:
 
 
 def work(path: Path, what: Job, tuned: dict[str, Any], where: dict[str, str]) -> None:
-    """One job of a worker."""
     (bench,) = BENCH
     if isinstance(what, str):
         vl.write_text(path, json.dumps(tune(bench, STEPS, what), indent=1))

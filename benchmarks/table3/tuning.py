@@ -44,7 +44,7 @@ def tune(bench: Material, steps: int, prior: Literal["structured", "standard"]) 
             way = row["direction"]
             given = complete({name: row[name] for name in GRID[way]}, prior, steps)
             for unit in range(count):
-                shown = trajectories(bench, method, bench.tuning, unit, way, given)
+                shown = trajectories(method, bench.tuning, unit, way, given)
                 refined = [bench.refine(shown[step][: len(few)], 0) for step in REFINED_AT if step > 0]
                 curves: dict[str, Any] = {"random": random}
                 for stage, pictures in (("decoded", [*shown.values()]), ("refined", [zeros["refined"], *refined])):

@@ -2,18 +2,17 @@
 
 import importlib
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from benchmarks.common.script import read
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """One network of the benchmark."""
-
     family: str  # as in the table
     name: str  # timm's name, `torchvision:NAME`, or `MODULE:CLASS` to build a smaller one of a class
     layouts: tuple[tuple[str, str], ...]  # patterns of layer names, searched in this order, and what they declare
@@ -49,7 +48,7 @@ class Architecture:
 
 
 def _read() -> tuple[dict[str, tuple[tuple[str, str], ...]], list[Architecture]]:
-    held = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    held = read(Path(__file__).with_suffix(".toml"))
     named: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def patterns(rows: list[Any]) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +10,10 @@ ROWS = 4  # the first image three times (as it is, its first unit changed, its s
 Read = Callable[[Tensor], Tensor]
 
 
-class Reader(Protocol):
-    """A tool that reads units."""
-
-    changes: bool  # whether its passes see an output that is changed
-    note: str  # for the table
-
-    def version(self) -> str: ...
-
-    def open(self, model: nn.Module, size: int) -> None:
-        """Get to know the network."""
-
-    def prepare(self, layer: str, units: list[int], **told: int | str) -> Read:
-        """What reads these units from images, (N, K); raises where it refuses. ``told``: what its refusal asked for."""
-        ...
-
-    def close(self) -> None:
-        """Leave the network."""
-
-
 class VislensReader:
     """This library, a target for each layer, told nothing but layer and unit."""
 
-    changes = True
+    changes = True  # its passes see an output that is changed
     note = "Every layer has a target of its own, which traces the network anew, as a user's would."
 
     def version(self) -> str:
@@ -45,6 +25,7 @@ class VislensReader:
         self.model, self.size = model, size
 
     def prepare(self, layer: str, units: list[int], **told: int | str) -> Read:
+        """What reads these units from images, (N, K); raises where it refuses. ``told``: what its refusal asked for."""
         from vislens_interp.preprocess import Preprocess
         from vislens_interp.targets import LayerTarget
 
@@ -98,4 +79,5 @@ class LucentReader:
             del module._forward_hooks[key]
 
 
+Reader = VislensReader | LucentReader
 READERS: dict[str, Callable[[], Reader]] = {"vislens_interp": VislensReader, "lucent": LucentReader}

@@ -82,7 +82,6 @@ def listed(records: list[dict[str, Any]], wanted: Callable[[dict[str, Any], str]
 
 
 def section(name: str, held: dict[str, Any]) -> str:
-    """The markdown of one reader."""
     records = held["records"]
     counts = tally(records)
     missed = lambda cell, out: reason(cell["message"]) if out == "refused" and not cell["missing"] else None  # noqa: E731

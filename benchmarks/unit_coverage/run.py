@@ -212,7 +212,6 @@ def remedy(message: str, truth: Truth) -> tuple[dict[str, Any], int]:
 
 
 def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images: Tensor) -> dict[str, Any]:
-    """One layer's cells."""
     can_change = reader.changes and "C" in truth.layout and truth.missing in CHOOSABLE
     module = model.get_submodule(name)
     cell: dict[str, Any] = {}
@@ -248,7 +247,6 @@ def try_layer(reader: Reader, model: nn.Module, name: str, truth: Truth, images:
 
 
 def cover(architecture: Architecture, reader: Reader, seed: int) -> dict[str, Any]:
-    """All cells of one architecture."""
     start = time.process_time()
     torch.manual_seed(seed)
     model = architecture.build()

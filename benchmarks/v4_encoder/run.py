@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import fresh_squeezenet, load_squeezenet
-from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, rounded
 from benchmarks.common.v4_sessions import SIZE, TEST_SESSIONS, Session, load_session
 from benchmarks.v4_encoder.report import EMBEDDING, ORDER, OURS, PAPER, PIXELS, PUBLISHED, RANDOM, cell_path, report
-
-PAGE = RESULTS / "v4_encoder"
 
 
 def pixels_only() -> nn.Module:
@@ -79,7 +77,7 @@ def cell(label: str, data: Path, session: Session, out: Path) -> dict[str, Any]:
         "images": len(session.images),
         "held_out": len(held_out),
         "seconds": seconds,
-        "predicted": [[round(value, 4) for value in row] for row in predicted.tolist()],
+        "predicted": rounded(predicted),
         "neurons": [item.to_dict() for item in found],
     }
 
@@ -88,7 +86,7 @@ def main() -> None:
     args = parse(parser(__doc__, "--data", "--out", "--threads", parts=("fit", "report"), needed="--data"))
     said = provenance(seed=0)
     if args.part == "report":
-        publish(PAGE, *report(args.data, args.out, said))
+        publish(RESULTS / "v4_encoder", *report(args.data, args.out, said))
         return
     for label, name in itertools.product(ORDER, TEST_SESSIONS):
         make = lambda label=label, name=name: cell(label, args.data, load_session(args.data, name), args.out)  # noqa: E731

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import BRAINACTIV, NATURAL, OURS, SHUFFLED, SIGN
 from benchmarks.common.findings import Findings, measure, stated
-from benchmarks.common.script import provenance_line, read_all
+from benchmarks.common.script import provenance_line, read_all, rounded
 from benchmarks.common.tables import ends, fill, over_units, ran_at, signed, table, verdict
 
 PUBLISHED, ENCODER = "published network", "our encoder"
@@ -201,7 +201,6 @@ def look_lines(judged: Judged) -> list[str]:
 
 
 def neuron_lines(judged: Judged) -> list[str]:
-    """Every neuron by itself."""
     changes = [(judge, way) for way in SIGN for judge in judged.judges]
     head = ["neuron", "evidence", "its axis's held-out r", *(f"R of {judge}" for judge in judged.judges)]
     rows = [[*head, *(f"{way}, {judge}" for judge, way in changes), "both directions right"]]
@@ -268,10 +267,7 @@ def report(
         made=ran_at(cell["provenance"] for cell in cells),
     )
     changes = {
-        judge: {
-            method: {way: [round(one, 4) for one in judged.means(judge, method, way).tolist()] for way in SIGN}
-            for method in judged.methods
-        }
+        judge: {method: {way: rounded(judged.means(judge, method, way)) for way in SIGN} for method in judged.methods}
         for judge in judged.judges
     }
     kept: dict[str, Any] = {"provenance": said, "settings": cells[0]["settings"], "checks": checks}

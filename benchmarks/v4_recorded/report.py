@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.common import package as vl
 from benchmarks.common.findings import Aim, Findings, measure
-from benchmarks.common.script import provenance_line, read_all
+from benchmarks.common.script import provenance_line, read_all, rounded
 from benchmarks.common.tables import against_rivals, angles_table, fill, over_units
 from benchmarks.common.v4_sessions import NEURONS
 from benchmarks.v4_recorded.methods import ANGLES, BRAINACTIV, METHODS, OURS, RIVALS, SIGN, VARIANTS
@@ -41,8 +41,7 @@ def report(out: Path, said: dict[str, Any], *, tune: bool) -> tuple[str, dict[st
     changes = {key: table_of(cells, *key, "change") for key in every}
     kept: dict[str, Any] = {"provenance": said, "neurons": neurons, "changes": {}}
     for label, way, angle in every:
-        values = [round(value, 4) for value in changes[label, way, angle].tolist()]
-        kept["changes"].setdefault(label, {}).setdefault(way, {})[f"{angle:.0f}"] = values
+        kept["changes"].setdefault(label, {}).setdefault(way, {})[f"{angle:.0f}"] = rounded(changes[label, way, angle])
     text = fill(
         __file__,
         "page",

@@ -12,12 +12,11 @@ from torch import Tensor
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
-from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, shuffled
 from benchmarks.common.v4_sessions import TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 from benchmarks.v4_recorded.methods import ANGLES, METHODS, SIGN, VARIANTS
 from benchmarks.v4_recorded.report import EDITED, NEAREST, TOP, report
 
-PAGE = RESULTS / "v4_recorded"
 LATENT_DIM = 128
 TUNING_NEURONS = 10  # of each tuning session
 
@@ -48,7 +47,7 @@ def embed(data: Path, session: Session, out: Path) -> Tensor:
 
 def neuron_order(count: int) -> list[int]:
     """All neurons of a session in the order in which they are done."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(1)).tolist()
+    return shuffled(count, 1).tolist()
 
 
 class Half:
@@ -144,7 +143,7 @@ def main() -> None:
     args = parse(command)
     said = provenance(seed=[0, 1])
     if args.part == "report":
-        publish(args.out / "tuning" if args.tune else PAGE, *report(args.out, said, tune=args.tune))
+        publish(args.out / "tuning" if args.tune else RESULTS / "v4_recorded", *report(args.out, said, tune=args.tune))
         return
     tune = args.part == "tune"
     neurons = args.neurons or (TUNING_NEURONS if tune else None)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.judges import data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
-from benchmarks.common.script import parse, parser, provenance, publish
+from benchmarks.common.script import parse, parser, provenance, publish, save_tensors, shuffled, shuffled_half
 from benchmarks.pictures.run import interval, tiny_classes
 from benchmarks.words.report import findings_of, page
 
@@ -58,8 +58,7 @@ def read_all(images: Tensor, file: Path) -> dict[str, Tensor]:
             found = {"x": backend.encode(pixels), "scores": scores, **means}
             for key, value in found.items():
                 parts[key].append(value)
-        whole = {key: torch.cat(value).contiguous() for key, value in parts.items()}
-        vl.write_atomically(file, lambda temporary: save_file(whole, temporary))
+        save_tensors(file, {key: torch.cat(value) for key, value in parts.items()})
     return load_file(file)
 
 
@@ -84,19 +83,19 @@ def average_precision(scores: Tensor, wanted: Tensor) -> float:
 
 def class_scores(found: dict[str, Tensor], classes: list[int], seed: int) -> dict[str, Any]:
     """Rank of the right word among all, for each class score, and in its shuffled landscapes."""
-    readout, cache, ranks, shuffled = vl.readout_of(vl.get_backend("embedded")), {}, [], []
+    readout, cache, ranks, chances = vl.readout_of(vl.get_backend("embedded")), {}, [], []
     for number in classes:
         real, chance = axes_of(found["x"], found["scores"][:, number], seed, cache)
         scores = readout.scores(torch.cat([real, chance]), found["x"])
         rank = (scores > scores[:, [number]]).sum(1) + 1
         ranks.append(rank[0].item())
-        shuffled.append((rank[1:] <= FIRST).double().mean().item())
+        chances.append((rank[1:] <= FIRST).double().mean().item())
     right = torch.tensor(ranks) <= FIRST
     return {
         "classes": len(classes),
         "right": interval(right.double()),
         "first": interval((torch.tensor(ranks) == 1).double()),
-        "shuffled": interval(torch.tensor(shuffled)),
+        "shuffled": interval(torch.tensor(chances)),
         "ranks": ranks,
     }
 
@@ -130,18 +129,15 @@ def main() -> None:
     images, numbers = images_of(data, parity)
     found = read_all(images, args.out / f"responses-{parity}.safetensors")
     held = torch.unique(numbers)
-    order = held[torch.randperm(len(held), generator=torch.Generator().manual_seed(11))].tolist()
-    every = torch.randperm(1000, generator=torch.Generator().manual_seed(12)).tolist()
-    half = set(every[:500] if args.tune else every[500:])
+    order = held[shuffled(len(held), 11)].tolist()
+    half = set(shuffled_half(1000, 12, parity).tolist())
     classes = [number for number in order if number in half][:CLASSES]
     measures: dict[str, Any] = {"images": len(images), "class scores": class_scores(found, classes, args.seed)}
     print(json.dumps(measures), flush=True)
     small = torch.unique(numbers[len(photographs(data, parity)[1]) :])
-    held_out = small[torch.randperm(len(small), generator=torch.Generator().manual_seed(13))][:100].tolist()
+    held_out = small[shuffled(len(small), 13)][:100].tolist()
     for layer in LAYERS:
-        width = found[layer].shape[1]
-        order = torch.randperm(width, generator=torch.Generator().manual_seed(14))
-        units = (order[: width // 2] if args.tune else order[width // 2 :])[:UNITS].tolist()
+        units = shuffled_half(found[layer].shape[1], 14, parity)[:UNITS].tolist()
         measures[layer] = channels(found, numbers, held_out, layer, units, args.seed)
         print(layer, json.dumps(measures[layer]), flush=True)
     name = "words-tuning" if args.tune else "words"

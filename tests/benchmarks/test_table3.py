@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.common.script import provenance
+from benchmarks.common.tables import verdict
 from benchmarks.table3 import landscapes as table3_bench
 from benchmarks.table3 import rows as plan
 from benchmarks.table3 import run as cifar10_landscape
 from benchmarks.table3.landscapes import Cell, cells, fit, optimize_settings
-from benchmarks.table3.report import EXTRAS, STAGES, read_cells, report, verdict
+from benchmarks.table3.report import EXTRAS, STAGES, checks, read_cells, report
 from benchmarks.table3.rows import ALIKE, FIT, HELD, JUDGED_IMAGES, NOISY, OURS, RIVAL, ROWS, SIGN, TEST_UNITS, UNSEEN
 from benchmarks.table3.statistics import GIVEN_UP, MEANS, Table, change_where_given_up
 from benchmarks.table3.tuning import choose, score
@@ -326,10 +327,10 @@ def test_what_fails_is_said_first():
             }
         },
     }
-    text = "\n".join(verdict(numbers))
+    text = "\n".join(verdict(checks(numbers)))
     failed, held = text.split("**What holds.**")
     assert "Structured against standard-VAE optimisation, unseen units, increase, decoded: Δr" in failed
     assert failed.count("The same, unseen units, and") == 2 * len(EXTRAS)
     assert "-0.10 SD off" in held
     numbers["reconstruction"][ROWS[1].label]["bias"][0] = -0.4
-    assert "-0.40 SD off" in "\n".join(verdict(numbers)).split("**What holds.**")[0]
+    assert "-0.40 SD off" in "\n".join(verdict(checks(numbers))).split("**What holds.**")[0]
