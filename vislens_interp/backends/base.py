@@ -116,8 +116,7 @@ def check_generation(
             f"embeddings has NaN or infinite values in {bad} of {len(embeddings)} rows; expected finite ones. Mend "
             "what made them."
         )
-    if len(seeds) != len(embeddings):
-        raise ValueError(f"seeds has {len(seeds)} entries for {len(embeddings)} images; expected one an image.")
+    check_seed_count(seeds, len(embeddings))
     if init_image is None:
         if strength < 1:
             raise ValueError(f"strength={strength} starts from an image, and init_image=None. Pass one, or strength=1.")
@@ -127,6 +126,12 @@ def check_generation(
         raise ValueError(
             f"init_image has {len(init_image)} images for {len(embeddings)} embeddings; expected one each."
         )
+
+
+def check_seed_count(seeds: Sequence[int], count: int) -> None:
+    """Raise ValueError unless there is one noise seed for each image."""
+    if len(seeds) != count:
+        raise ValueError(f"seeds has {len(seeds)} entries for {count} images; expected one an image.")
 
 
 def draw_noise(generators: Iterable[torch.Generator], shape: Sequence[int]) -> Tensor:

@@ -105,7 +105,6 @@ class ClosedLoopGenerator:
         proportion below.
 
         Args:
-            x: (N, D).
             init_image: (N, 3, S, S) that the pictures start from, or None.
             strength: 0 starts from ``init_image`` itself; above, fewer and fewer of its feature maps are kept; 1 none.
             seeds: One an image, for the noise at strength 1.
@@ -116,7 +115,8 @@ class ClosedLoopGenerator:
         check_generation(x, self.embedding_dim, init_image, strength, seeds)
         if init_image is None or strength == 1:
             return self.draw(x, seeds)
-        here = self._embed(init_image)
+        with torch.no_grad():
+            here = self.embedder(init_image.to(self.device))
         step = x.to(here) - here
         far = step.norm(dim=1)
         share = (far / here.norm(dim=1).clamp_min(1e-12)).clamp_max(1)
@@ -151,7 +151,6 @@ class ClosedLoopGenerator:
         """Pictures (N, 3, S, S) near ``images`` that score higher.
 
         Args:
-            images: (N, 3, S, S).
             objective: Some pictures (n, 3, side, side), and their rows (n,), to one number each that is to rise. The
                 pictures are shifted a little, differently at each step.
             share: How much of the largest change each picture may take, 0 to 1: one number, or (N,).
@@ -225,7 +224,7 @@ class ClosedLoopGenerator:
         optimizer = torch.optim.Adam([spectrum], DRAW_LR)
 
         def picture() -> Tensor:
-            return first + F.interpolate(_signal(spectrum, side, EXPONENT), first.shape[-2:], mode="bicubic")
+            return first + F.interpolate(_signal(spectrum, side), first.shape[-2:], mode="bicubic")
 
         with torch.enable_grad():
             for step in range(self.draw_steps):
@@ -249,15 +248,11 @@ class ClosedLoopGenerator:
         seen = F.pad(seen, [MARGIN] * 4, mode="reflect")[:, :, down : down + side, right : right + side]
         return seen.flip(3) if step % 2 else seen
 
-    def _embed(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.embedder(images.to(self.device))
 
-
-def _signal(spectrum: Tensor, side: int, exponent: float) -> Tensor:
+def _signal(spectrum: Tensor, side: int) -> Tensor:
     """Coefficients (N, 3, side, side // 2 + 1, 2) to a change of pixels (N, 3, side, side)."""
     rows, columns = torch.fft.fftfreq(side)[:, None] * side, torch.fft.rfftfreq(side)[None] * side
-    weight = (rows**2 + columns**2).sqrt().clamp_min(1) ** -exponent
+    weight = (rows**2 + columns**2).sqrt().clamp_min(1) ** -EXPONENT
     weight = (weight / weight.square().mean().sqrt()).to(spectrum)
     waves = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
     return torch.einsum("rc,nchw->nrhw", COLOURS_SQRT.to(waves), waves)

@@ -184,7 +184,12 @@ class DepthEmbedder(nn.Module):
         values = torch.cat(means)
         if self.grid is not None:
             self._set_components([torch.cat(layer).double() for layer in zip(*cells, strict=True)], values.std(0))
-        return self.set_statistics(values.mean(0), values.std(0))
+        std = values.std(0)
+        length = self.variances()[: len(self.mean)].sqrt().to(std)
+        # A channel that never varies has nothing to say; it must not divide by nothing.
+        weight = torch.where(std > 1e-6 * std.median(), length / std.clamp_min(1e-30), 0.0)
+        self.mean, self.scale = values.mean(0).to(self.device), weight.to(self.device)
+        return self
 
     def _parts(self, images: Tensor) -> Sequence[Tensor]:
         return images.to(self.device).split(self.batch_size)
@@ -216,14 +221,6 @@ class DepthEmbedder(nn.Module):
         self.cell_basis = (weight[:, None] * basis.T * length).to(self.cell_basis)
         self.cell_variance = (variances * length**2).to(self.cell_variance)
 
-    def set_statistics(self, mean: Tensor, std: Tensor) -> Self:
-        """Standardise with these means and standard deviations (dim,) of the channels."""
-        length = self.variances()[: len(self.mean)].sqrt().to(std)
-        # A channel that never varies has nothing to say; it must not divide by nothing.
-        weight = torch.where(std > 1e-6 * std.median(), length / std.clamp_min(1e-30), 0.0)
-        self.mean, self.scale = mean.to(self.device), weight.to(self.device)
-        return self
-
     def variances(self) -> Tensor:
         """(dim,) of an embedding's dimensions over the reference images: 1 of each mean on average, then the grid's."""
         share = torch.cat([torch.full((count,), 1 / count) for count in self.channels]) / len(self.channels)
@@ -234,7 +231,6 @@ class DepthEmbedder(nn.Module):
         """Images (N, 3, H, W) in [0, 1] to embeddings (N, dim), float32; gradients flow to the images.
 
         Args:
-            images: (N, 3, H, W) in [0, 1].
             size: Side in pixels at which the network sees them; None is the embedder's, which it is standardised for.
         """
         if bool(self.mean.isnan().any()):

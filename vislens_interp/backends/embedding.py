@@ -54,8 +54,6 @@ class EmbeddingBackend:
     """Images to embeddings by an embedder, embeddings to images by a generator: Stable Diffusion, or a closed loop.
 
     Args:
-        embedder: Images to embeddings.
-        generator: Embeddings to images.
         name: What results and files call it.
         defaults: Settings of a fit and an edit.
         reference: The backend's own reference images (N, 3, H, W) in [0, 1], a

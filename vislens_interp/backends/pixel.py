@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vislens_interp import zoo
-from vislens_interp.backends.base import register_backend
+from vislens_interp.backends.base import check_seed_count, register_backend
 from vislens_interp.backends.refiner import DDPMRefiner
 from vislens_interp.config import Config
 from vislens_interp.images import resize
@@ -76,8 +76,7 @@ class PixelBackend:
         """
         if strength == 0:
             return x
-        if len(seeds) != len(x):
-            raise ValueError(f"seeds has {len(seeds)} entries for {len(x)} images; expected one an image.")
+        check_seed_count(seeds, len(x))
         parts = []
         for rows, own in full_chunks(len(x), 16):
             refined = self.refiner(x[rows], strength=strength, seeds=[seeds[row] for row in rows.tolist()])
@@ -114,12 +113,8 @@ class PixelBackend:
     def feature_extractor(self) -> Callable[[Tensor], Tensor]:
         """``fc1`` of the shipped ConvNet, before its ReLU; for a unit of that very ConvNet it is no stranger."""
         network = cast(zoo.ConvNet, zoo.load("cifar10_convnet").to(self.device).requires_grad_(False))
-
-        def features(x: Tensor) -> Tensor:
-            maps = network.conv3(network.conv2(network.conv1(zoo.preprocess(network)(x))))
-            return network.semantics(maps)
-
-        return features
+        prepare = cast(Callable[[Tensor], Tensor], network.preprocess)
+        return lambda x: network.semantics(network.maps(prepare(x)))
 
 
 register_backend(PixelBackend.name, PixelBackend)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ class PyramidDecoder:
                 f"images has shape {tuple(images.shape)}; expected squares whose side is a multiple of 32. Resize "
                 "them with load_images(folder, size=224)."
             )
-        sums: list[tuple[Tensor, Tensor]] = []
+        sums: list[Any] = [(0, 0)] * self.levels
         for part in images.split(batch_size):
             maps = self.maps(part)
             for dropped, patch in enumerate(self.patches):
@@ -108,11 +108,8 @@ class PyramidDecoder:
                 features = F.pad(features.transpose(0, 1).flatten(1), (0, 0, 0, 1), value=1.0)  # the last row: offsets
                 wanted = F.pixel_unshuffle(part.to(features), patch).flatten(2)[:, :, ::every]
                 wanted = wanted.transpose(0, 1).flatten(1)
-                products = (features @ features.T).double(), (features @ wanted.T).double()
-                if dropped < len(sums):
-                    sums[dropped] = sums[dropped][0] + products[0], sums[dropped][1] + products[1]
-                else:
-                    sums.append(products)
+                gram, cross = sums[dropped]
+                sums[dropped] = gram + (features @ features.T).double(), cross + (features @ wanted.T).double()
         self.weights = []
         for gram, cross in sums:
             penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

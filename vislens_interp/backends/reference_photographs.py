@@ -72,9 +72,6 @@ class ReferencePhotographs(ImageFiles):
             and self.about.get("embedder") == fingerprint(embedder.state_dict())
         )
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
         """Crops at these positions, (n, 3, size, size) in [0, 1]."""
         places = self._places(rows)
@@ -82,16 +79,10 @@ class ReferencePhotographs(ImageFiles):
             return torch.zeros(0, *self.shape[1:])
         return torch.stack([self._crop(self.boxes[self.rows[place]]) for place in places])
 
-    def at(self, rows: Sequence[int]) -> "ReferencePhotographs":
-        """The crops at these positions, still in the zip."""
-        found = object.__new__(type(self))
-        found.__dict__ |= self.__dict__
-        places = self._places(rows)
-        found.rows = [self.rows[place] for place in places]
-        found.paths, found.names = [self.paths[place] for place in places], [self.names[place] for place in places]
-        found.groups = self.groups[places]
-        found.shape = (len(places), *self.shape[1:])
-        return found
+    def _keep(self, rows: Sequence[int]) -> None:
+        super()._keep(rows)
+        self.rows = [self.rows[row] for row in rows]
+        self.groups = self.groups[list(rows)]
 
     def identity(self) -> Iterable[bytes]:
         """What tells this set of pictures from another: the zip's own directory, and which crops."""
@@ -180,10 +171,10 @@ def _names(photographs: list[str], boxes: list[list[int]]) -> list[str]:
     return names
 
 
-def crop_boxes(width: int, height: int, generator: torch.Generator, shares: Sequence[float] = CROPS) -> list[list[int]]:
+def crop_boxes(width: int, height: int, generator: torch.Generator) -> list[list[int]]:
     """Squares (left, top, side) of a photograph, each at a random place; of the largest, the middle."""
     boxes = []
-    for share in shares:
+    for share in CROPS:
         side = max(1, round(share * min(width, height)))
         room = torch.rand(2, generator=generator) if share < 1 else torch.tensor([0.5, 0.5])
         left, top = (room * torch.tensor([width - side, height - side])).round().int().tolist()
@@ -204,7 +195,6 @@ def write_reference(
     """Write photographs, compressed, the places of their crops, and the crops' embeddings.
 
     Args:
-        path: The zip.
         photographs: Their files, whose names they keep.
         terms: CSV of sources, authors and licences.
         embedder: Images to embeddings (N, D).

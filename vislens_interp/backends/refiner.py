@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from vislens_interp.backends.base import draw_noise
+from vislens_interp.backends.base import check_seed_count, draw_noise
 from vislens_interp.validation import check_counts, check_shares
 
 
@@ -37,21 +37,16 @@ class DDPMRefiner(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, strength: float, seeds: list[int]) -> Tensor:
-        """Refine images (N, 3, S, S) in [0, 1].
+        """Refine images (N, 3, S, S) in [0, 1], to the same shape and range.
 
         Args:
-            images: What to refine.
             strength: Share of the noise schedule: 0 returns the very input, 1 forgets it altogether.
             seeds: One an image; equal seeds add the same noise.
-
-        Returns:
-            (N, 3, S, S) in [0, 1].
         """
         check_shares(": 0 keeps the input, 1 ignores it.", strength=strength)
         if strength == 0:
             return images
-        if len(seeds) != len(images):
-            raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
+        check_seed_count(seeds, len(images))
         clean = pixel_unshuffle(2 * images - 1, self.patch)
         noise = draw_noise((torch.Generator().manual_seed(seed) for seed in seeds), clean.shape[1:]).to(clean)
         self.scheduler.set_timesteps(self.steps)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.backends.base import check_seed_count
 from vislens_interp.backends.embedders import Embedder
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images, check_shape, image_keys
@@ -159,8 +160,7 @@ class RetrievalBackend:
         """Natural images (N, 3, S, S), of each embedding's k nearest the one at its seed mod k."""
         meaning = ": 0 keeps the image, 1 ignores it; retrieval refines nothing and ignores it always."
         check_shares(meaning, strength=strength)
-        if len(seeds) != len(x):
-            raise ValueError(f"seeds has {len(seeds)} entries for {len(x)} images; expected one an image.")
+        check_seed_count(seeds, len(x))
         found = self.retrieve(x, inputs=init_image)
         ranks = torch.tensor([seed % self.count for seed in seeds])
         return self.gallery[found.rows[torch.arange(len(x)), ranks]].to(self.device)

@@ -59,7 +59,6 @@ def find(
 
     Args:
         source: A folder, or a repository on the hub ("owner/name").
-        needs: The files.
         argument: Name of the argument in messages.
         revision: Branch, tag or commit on the hub; None is the pinned commit of a published repository, or ``main``.
         local_files_only: Never go to the hub.

@@ -270,22 +270,19 @@ class _Loss:
 
     def __call__(self, rows: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         with mixed_precision(self.x.device, enabled=self.settings.bf16):
-            return self._parts(rows, noise)
-
-    def _parts(self, rows: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
-        x = self.x[rows]
-        mean, log_variance = (part.float() for part in self.vae.encode(x))
-        z = mean if noise is None else sample_posterior(mean, log_variance, noise.to(mean))
-        decoded = self.vae.decode(z).float()
-        recon = ((decoded - x) ** 2).flatten(1).sum(1).mean()
-        kld = kl_divergence(mean, log_variance, self.prior_mean[rows], self.prior_sigma[rows]).mean()
-        parts = {"recon": recon, "kld": kld}
-        total = self.settings.w_recon * recon + self.settings.w_kld * kld
-        if self.consistency is not None and self.features is not None:
-            error = (self.consistency(decoded).flatten(1).float() - self.features[rows].float()) ** 2
-            parts["consistency"] = self.scale * error.sum(1).mean()
-            total = total + parts["consistency"]
-        return {"loss": total, **parts}
+            x = self.x[rows]
+            mean, log_variance = (part.float() for part in self.vae.encode(x))
+            z = mean if noise is None else sample_posterior(mean, log_variance, noise.to(mean))
+            decoded = self.vae.decode(z).float()
+            recon = ((decoded - x) ** 2).flatten(1).sum(1).mean()
+            kld = kl_divergence(mean, log_variance, self.prior_mean[rows], self.prior_sigma[rows]).mean()
+            parts = {"recon": recon, "kld": kld}
+            total = self.settings.w_recon * recon + self.settings.w_kld * kld
+            if self.consistency is not None and self.features is not None:
+                error = (self.consistency(decoded).flatten(1).float() - self.features[rows].float()) ** 2
+                parts["consistency"] = self.scale * error.sum(1).mean()
+                total = total + parts["consistency"]
+            return {"loss": total, **parts}
 
     @torch.no_grad()
     def validate(self, rows: Tensor) -> dict[str, float]:

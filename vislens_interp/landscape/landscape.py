@@ -1,7 +1,7 @@
 """The fitted landscape: the VAE, its prior, the scale of the responses, and what the reference set looks like in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,13 @@ def check_state(state: Mapping[str, Any], where: str, name: str = "") -> None:
     check_finite(state, where, name)
     prefix = f"{name}." if name else ""
     rows, units = len(state["latents"]) if state["latents"].ndim else 0, len(state["names"])
-    shapes = {"latents": (rows, state["prior"]["latent_dim"]), "responses": (rows, units), "held_out": (None,)}
-    parts = {part: state[part] for part in shapes}
-    parts |= {f"scaler.{key}": state["scaler"][key] for key in ("mean", "std")}  # 0.1.0 has more
-    shapes |= dict.fromkeys(("scaler.mean", "scaler.std"), (units,))
-    for part, tensor in parts.items():
-        if tensor.shape != shapes[part] and not (part == "held_out" and tensor.ndim == 1):
+    shapes = {"latents": (rows, state["prior"]["latent_dim"]), "responses": (rows, units)}
+    shapes |= {"held_out": (state["held_out"].numel(),), "scaler.mean": (units,), "scaler.std": (units,)}
+    parts = {**state, **{f"scaler.{key}": value for key, value in state["scaler"].items()}}
+    for part, shape in shapes.items():
+        if parts[part].shape != shape:
             raise ValueError(
-                f"{where}: {prefix}{part} has shape {tuple(tensor.shape)}; expected {shapes[part]}, a row for each of"
+                f"{where}: {prefix}{part} has shape {tuple(parts[part].shape)}; expected {shape}, a row for each of"
                 f" latents and a column for each of names. Restore a copy, or fit again."
             )
     held_out = state["held_out"]
@@ -181,17 +180,8 @@ class Landscape:
 
     def state(self) -> dict[str, Any]:
         """Everything, as nested dictionaries for :func:`vislens_interp.files.save_state`."""
-        return {
-            "vae": vaes.state(self.vae),
-            "prior": self.prior.state(),
-            "scaler": self.scaler.state(),
-            "names": self.names,
-            "latents": self.latents,
-            "responses": self.responses,
-            "held_out": self.held_out,
-            "history": self.history,
-            "settings": self.settings,
-        }
+        parts = {"vae": vaes.state(self.vae), "prior": self.prior.state(), "scaler": self.scaler.state()}
+        return {one.name: getattr(self, one.name) for one in fields(self)} | parts
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Landscape":

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from vislens_interp.config import OptimizeConfig
 from vislens_interp.math import full_chunks
-from vislens_interp.progress import tqdm
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ def optimize(
     sensitivity: Tensor | None = None,
     seed: int = 0,
     trace: Callable[[int, Tensor], None] | None = None,
-    progress: bool = False,
 ) -> Optimized:
     """Minimise -response + w_kld · KLD + w_consistency · change over latents, image by image, from posterior means on.
 
@@ -101,7 +99,7 @@ def optimize(
         length = torch.where(total > 0, length * (sigma * free).norm(dim=1, keepdim=True) / total, sigma)
     shape = _Shape(prior_mean, prior_sigma, sigma, free, length)
     parts = []
-    for rows, own in tqdm(full_chunks(len(z), settings.chunk), desc="optimize", disable=not progress):
+    for rows, own in full_chunks(len(z), settings.chunk):
         parts.append((_optimize_chunk(start, rows, own, read, settings, shape, seed, trace), own))
     return Optimized(
         torch.cat([part.latents[:count] for part, count in parts]),

@@ -160,10 +160,7 @@ def _change_basis(
 
 
 VAE = BottleneckCVAE | EmbeddingVAE
-KINDS: dict[str, type[BottleneckCVAE] | type[EmbeddingVAE]] = {
-    "BottleneckCVAE": BottleneckCVAE,
-    "EmbeddingVAE": EmbeddingVAE,
-}
+KINDS = {kind.__name__: kind for kind in (BottleneckCVAE, EmbeddingVAE)}
 
 
 def sample_posterior(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:

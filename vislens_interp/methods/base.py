@@ -10,7 +10,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend
+from vislens_interp.backends.base import Backend, check_seed_count
 from vislens_interp.files import check_writable
 from vislens_interp.images import ImageFiles, ordinary
 from vislens_interp.landscape.prior import ResponseScaler, Sense
@@ -181,8 +181,7 @@ class Method(ABC):
             ValueError: An argument has no effect on this method, or counts differ.
         """
         self.check_used(alpha=alpha, strength=strength)
-        if len(seeds) != len(images):
-            raise ValueError(f"seeds has {len(seeds)} entries for {len(images)} images; expected one an image.")
+        check_seed_count(seeds, len(images))
         if not isinstance(directions, Mapping):
             self._check_directions(directions, len(images))
         seeds = [check_seed(one, "seeds", NOISE_SEEDS) for one in seeds]

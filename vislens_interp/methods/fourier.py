@@ -47,10 +47,15 @@ def to_signal(spectrum: Tensor, size: int) -> Tensor:
     return torch.fft.irfft2(spectrum, s=(size, size), norm="ortho")
 
 
+def edges(size: int) -> list[int]:
+    """Columns of coefficients that hold both f and -f; elsewhere -f follows from f."""
+    return [0] if size % 2 else [0, size // 2]
+
+
 def multiplicity(size: int) -> Tensor:
     """How many coefficients of a whole spectrum those of each column stand for, conjugates too: (size // 2 + 1,)."""
     twice = torch.full((size // 2 + 1,), 2.0)
-    twice[[0, -1] if size % 2 == 0 else [0]] = 1
+    twice[edges(size)] = 1
     return twice
 
 
@@ -80,15 +85,9 @@ def with_ring_amplitudes(pictures: Tensor, amplitudes: Tensor) -> Tensor:
 
 
 def odd(phase: Tensor) -> Tensor:
-    """Phases (..., S, S // 2 + 1) that a real picture can have: φ(-f) = -φ(f) where both are in the half-plane.
-
-    Only in the first column, and for an even side the last; elsewhere the other half follows from this one.
-    """
+    """Phases (..., S, S // 2 + 1) that a real picture can have: φ(-f) = -φ(f) where both are in the half-plane."""
     size = phase.shape[-2]
-    columns = [0, phase.shape[-1] - 1] if size % 2 == 0 else [0]
     opposite = (-torch.arange(size, device=phase.device)) % size
-    edge = phase[..., columns]
-    edge = (edge - edge[..., opposite, :]) / 2
-    middle = phase[..., 1:-1] if size % 2 == 0 else phase[..., 1:]
-    parts = [edge[..., :1], middle] + ([edge[..., 1:]] if size % 2 == 0 else [])
-    return torch.cat(parts, -1)
+    edge, turned = phase[..., edges(size)], phase.clone()
+    turned[..., edges(size)] = (edge - edge[..., opposite, :]) / 2
+    return turned

@@ -72,9 +72,7 @@ class GuidedDiffusion(Method):
 
         scheduler: Any = DDIMScheduler.from_config(generator.text_to_image.scheduler.config)  # also where it has LCM's
         scheduler.set_timesteps(self.steps or generator.num_inference_steps)
-        side = generator.size // generator.text_to_image.vae_scale_factor
-        seeded = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = draw_noise(seeded, (generator.unet.config["in_channels"], side, side))
+        noise = draw_noise((torch.Generator().manual_seed(seed) for seed in seeds), generator.latent_shape)
         latents = noise.to(generator.device, generator.dtype) * scheduler.init_noise_sigma
         for time in scheduler.timesteps:
             share = scheduler.alphas_cumprod[time].item()

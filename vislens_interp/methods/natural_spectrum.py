@@ -9,7 +9,7 @@ from torch.nn.functional import grid_sample
 
 from vislens_interp import zoo
 from vislens_interp.files import load_state
-from vislens_interp.methods.fourier import decorrelate, frequencies, multiplicity, to_logits, to_spectrum
+from vislens_interp.methods.fourier import decorrelate, edges, frequencies, multiplicity, to_logits, to_spectrum
 
 FILE, KIND = "natural_spectrum.safetensors", "natural spectrum"
 EPS = 0.01
@@ -71,8 +71,8 @@ def natural_spectrum(size: int) -> NaturalSpectrum:
     spectrum = measured[chosen]
     amplitude = at_size(spectrum.amplitude, size)
     opposite = (-torch.arange(size)) % size
-    for column in [0] if size % 2 else [0, size // 2]:  # f and -f are both in there, and alike in every real picture
-        amplitude[..., column] = (amplitude[..., column] + amplitude[:, opposite, column]) / 2
+    edge = amplitude[..., edges(size)]  # f and -f are both in there, and alike in every real picture
+    amplitude[..., edges(size)] = (edge + edge[:, opposite]) / 2
     return NaturalSpectrum(amplitude, spectrum.mean)
 
 

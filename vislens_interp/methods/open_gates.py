@@ -54,9 +54,8 @@ class OpenGates(TorchFunctionMode):
             in_place = bool(args[place] if len(args) > place else kwargs.get("inplace", False))
         else:
             in_place = _IN_PLACE[func]
-        rest = args[1:] if args else ()
         kwargs.pop("input", None)
-        return _Gate.apply(given, lambda x: func(x, *rest, **kwargs), in_place)
+        return _Gate.apply(given, lambda x: func(x, *args[1:], **kwargs), in_place)
 
 
 class _Gate(torch.autograd.Function):

@@ -2,7 +2,6 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,15 +33,6 @@ def fid(images_a: Tensor, images_b: Tensor, *, weights: str | Path | None = None
             )
         if not ((images >= 0) & (images <= 1)).all():
             raise ValueError(f"{name} holds pixels outside of [0, 1]; expected RGB in that range. Clamp or rescale it.")
-    metric = inception_metric(weights)
-    for images, real in ((images_a, True), (images_b, False)):
-        for part in images.split(batch_size):
-            metric.update((part * 255).round().to(torch.uint8), real=real)
-    return float(metric.compute())
-
-
-def inception_metric(weights: str | Path | None = None) -> Any:
-    """torchmetrics' ``FrechetInceptionDistance`` with weights from the disk; errors as :func:`fid`."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS if weights is None else Path(weights)
     if not path.is_file():
         raise FileNotFoundError(
@@ -57,4 +47,8 @@ def inception_metric(weights: str | Path | None = None) -> Any:
         )
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(path))
+    metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(path))
+    for images, real in ((images_a, True), (images_b, False)):
+        for part in images.split(batch_size):
+            metric.update((part * 255).round().to(torch.uint8), real=real)
+    return float(metric.compute())

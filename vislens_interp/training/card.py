@@ -35,15 +35,9 @@ def write_card(
     Args:
         path: Where it goes; its stem is the title.
         about: What the network is, one sentence.
-        data: What it was trained on.
-        terms: Under which terms those images are.
+        terms: Under which terms the images of ``data`` are.
         parameters: How many it has; 0 of what is no network.
-        options: The recipe's settings.
         progress: Steps, seconds and the history, whose last entry are the figures.
-        device: What it was trained on, a name of torch's.
-
-    Returns:
-        ``path``.
     """
     said = ", ".join(f"{name} {value}" for name, value in options.items())
     last = progress.history[-1] if progress.history else {}

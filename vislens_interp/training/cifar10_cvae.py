@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vislens_interp import zoo
 from vislens_interp.landscape.prior import kl_divergence
 from vislens_interp.landscape.vae import BottleneckCVAE, sample_posterior
 from vislens_interp.precision import mixed_precision
 from vislens_interp.training.cifar10_convnet import normalise, split
-from vislens_interp.training.data import augment, pixels, read_images
+from vislens_interp.training.data import augment, evenly, pixels, read_images
 from vislens_interp.training.loop import Progress, train
 from vislens_interp.zoo.convnet import ConvNet
 
@@ -27,8 +27,6 @@ def run(
     lr: float = 2e-3,
     w_kld: float = 0.1,
     w_consistency: float = 0.5,
-    perception: ConvNet | None = None,
-    start: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
 ) -> tuple[nn.Module, Progress]:
@@ -38,10 +36,9 @@ def run(
         data: Folder with ``train.zip`` and ``test.zip`` (or folders ``train``, ``test``), one folder a class.
         out: Folder for the checkpoint.
         w_kld: Weight of the KLD beside the squared error summed over pixels.
-        w_consistency: Weight of the squared error in features of ``perception``; 0 is the paper's standard VAE.
-        perception: A trained ConvNet; None for the one in the zoo. Compared are, at equal weight, its ``conv3`` maps
-            (what is where), their means (how much of it: what a pooled unit answers) and ``fc1`` before the ReLU.
-        start: Weights to start from instead of fresh ones.
+        w_consistency: Weight of the squared error in features of the zoo's ConvNet; 0 is the paper's standard VAE.
+            Compared are, at equal weight, its ``conv3`` maps (what is where), their means (how much of it: what a
+            pooled unit answers) and ``fc1`` before the ReLU.
 
     Returns:
         The averaged network and its history: shares of the variance of pixels and features left unexplained.
@@ -50,26 +47,21 @@ def run(
     images, _, _ = read_images(split(data, "train"), 32)
     held_out, _, _ = read_images(split(data, "test"), 32)
     images, held_out = images.to(device), held_out[::2].to(device)
-    if perception is None and w_consistency > 0:
-        from vislens_interp import zoo
-
-        perception = cast(ConvNet, zoo.load("cifar10_convnet"))
-    see = perception.to(device).eval().requires_grad_(False) if perception is not None else None
+    see: ConvNet | None = None
+    if w_consistency > 0:
+        see = cast(ConvNet, zoo.load("cifar10_convnet").to(device).requires_grad_(False))
 
     def features(batch: Tensor) -> list[Tensor]:
         if see is None:
             return []
-        maps = see.conv3(see.conv2(see.conv1(normalise(batch))))
+        maps = see.maps(normalise(batch))
         return [maps.flatten(1), maps.mean((2, 3)), see.semantics(maps)]
 
     with torch.no_grad():
-        probe = pixels(images[:: max(1, len(images) // 2000)])
+        probe = pixels(evenly(images, 2000))
         variance_pixels = probe.flatten(1).var(0).sum()
         variances = [part.float().var(0).sum() for part in features(probe)]
-    model = BottleneckCVAE()
-    if start is not None:
-        model.load_state_dict(load_file(start))
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = BottleneckCVAE().to(device).to(memory_format=torch.channels_last)
     zero, one = torch.zeros(1, device=device), torch.ones(1, device=device)
 
     def errors(network: BottleneckCVAE, batch: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

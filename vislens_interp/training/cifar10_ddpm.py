@@ -115,9 +115,7 @@ def run(
         minutes=minutes,
         data=(images,),
         settings={"batch_size": batch_size},
-        weight_decay=0.0,
         warmup=500,
-        ema_decay=0.999,
         evaluate=evaluate,
         evaluate_every=1000,
     )

@@ -5,7 +5,6 @@ import zipfile
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.files import write_bytes
@@ -32,18 +31,11 @@ def run(out: Path, *, device: str = "cpu", count: int = 2000, seed: int = 0) -> 
             grey = torch.full((len(rows), 3, refiner.size, refiner.size), 0.5, device=device)
             pictures = refiner(grey, strength=1.0, seeds=[seed + row for row in rows.tolist()])
             for row, picture in zip(rows.tolist(), to_pil(pictures), strict=True):
-                archive.writestr(_entry(row), _png(picture))
+                png = io.BytesIO()
+                picture.save(png, "PNG", optimize=True)
+                entry = zipfile.ZipInfo(f"synthetic/{row:05d}.png", date_time=(2026, 1, 1, 0, 0, 0))  # the same bytes
+                archive.writestr(entry, png.getvalue())
     return write_bytes(Path(out) / "cifar10_reference.zip", buffer.getvalue())
-
-
-def _entry(row: int) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(f"synthetic/{row:05d}.png", date_time=(2026, 1, 1, 0, 0, 0))  # the same bytes every time
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

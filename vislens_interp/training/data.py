@@ -51,8 +51,6 @@ def read_images(path: str | Path, size: int, *, grayscale: bool = False) -> tupl
         names = sorted(read)
         if not names:
             raise FileNotFoundError(f"data={str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))}).")
-        classes = sorted({Path(name).parent.name for name in names})
-        index = {label: number for number, label in enumerate(classes)}
         images = np.empty((len(names), size, size, 3), dtype=np.uint8)
         for row, name in enumerate(names):
             try:
@@ -62,8 +60,8 @@ def read_images(path: str | Path, size: int, *, grayscale: bool = False) -> tupl
                     f"data={str(path)!r}: {name!r} cannot be read ({type(error).__name__}: {error}); expected a whole"
                     " image without a password. Mend or remove it."
                 ) from error
-    labels = torch.tensor([index[Path(name).parent.name] for name in names])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels, classes
+    classes, labels = np.unique([Path(name).parent.name for name in names], return_inverse=True)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels), classes.tolist()
 
 
 @contextmanager
@@ -123,17 +121,13 @@ def pixels(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
+def evenly(rows: Tensor, count: int) -> Tensor:
+    """About ``count`` rows, evenly spaced; all of them where there are fewer."""
+    return rows[:: max(1, len(rows) // count)]
+
+
 def augment(images: Tensor, generator: torch.Generator, *, padding: int = 4) -> Tensor:
-    """Random shifts of up to ``padding`` pixels (reflected borders) and random horizontal flips, an image at a time.
-
-    Args:
-        images: (N, C, H, W).
-        generator: Source of randomness.
-        padding: Largest shift, in pixels.
-
-    Returns:
-        The same shape.
-    """
+    """Images (N, C, H, W), each shifted by up to ``padding`` pixels (reflected borders) and perhaps flipped."""
     count, _, height, width = images.shape
     if padding:
         padded = torch.nn.functional.pad(images.float(), [padding] * 4, mode="reflect").to(images.dtype)
@@ -152,9 +146,8 @@ def views(
     min_scale: float = 0.2,
     jitter: float = 0.4,
     gray: float = 0.1,
-    size: int | None = None,
 ) -> Tensor:
-    """Random crops of each image, resized to one size, flipped, with other brightness, contrast and saturation.
+    """Random crops of each image, resized to its size, flipped, with other brightness, contrast and saturation.
 
     The whole batch at once and on its device, which is what makes it as fast as the network.
 
@@ -164,10 +157,9 @@ def views(
         min_scale: Smallest area of a crop, as a share of the image's.
         jitter: The three factors lie within ``1 ± jitter``.
         gray: Share of views without colour.
-        size: Side of a view in pixels; None is the images' own.
 
     Returns:
-        (N, 3, size, size) float32 in [0, 1].
+        (N, 3, H, W) float32 in [0, 1].
     """
     count = len(images)
     drawn = torch.rand(9, count, generator=generator).to(images.device)
@@ -178,8 +170,7 @@ def views(
     transform = torch.zeros(count, 2, 3, device=images.device)
     transform[:, 0, 0], transform[:, 1, 1] = width * turn, height
     transform[:, 0, 2], transform[:, 1, 2] = (1 - width) * (2 * drawn[3] - 1), (1 - height) * (2 * drawn[4] - 1)
-    shape = list(images.shape) if size is None else [count, 3, size, size]
-    grid = affine_grid(transform, shape, align_corners=False)
+    grid = affine_grid(transform, list(images.shape), align_corners=False)
     seen = grid_sample(pixels(images), grid, padding_mode="reflection", align_corners=False)
     brightness, contrast, saturation = (1 + jitter * (2 * drawn[5:8] - 1))[..., None, None, None]
     seen = (seen * brightness).clamp(0, 1)
@@ -235,16 +226,15 @@ def read_splits(data: str | Path, size: int) -> Splits:
     else:
         images, labels, other, other_labels = _hold_out(*_read_parts(train or [data], size), data)
         division = "every tenth"
-    classes = sorted(set(labels))
-    unknown = sorted(set(other_labels) - set(classes))
+    unknown = sorted(set(other_labels) - set(labels))
     if unknown:
         raise ValueError(
             f"data={str(data)!r}: held-out class {unknown[0]!r} has no training images ({len(unknown)} such); expected "
             "the same classes. Rename or remove its folder."
         )
-    index = {label: number for number, label in enumerate(classes)}
-    numbers, other_numbers = (torch.tensor([index[label] for label in part]) for part in (labels, other_labels))
-    return Splits(images, numbers, other, other_numbers, classes, division)
+    classes, numbers = np.unique(labels, return_inverse=True)
+    numbers, other_numbers = torch.from_numpy(numbers), torch.from_numpy(np.searchsorted(classes, other_labels))
+    return Splits(images, numbers, other, other_numbers, classes.tolist(), division)
 
 
 def _parts(data: Path, name: str) -> list[Path]:

@@ -8,7 +8,7 @@ from vislens_interp import zoo
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import DECODER, INPUT, NETWORK, STATISTICS
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
-from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
+from vislens_interp.training.data import TEST, TUNING, evenly, pixels, read_splits
 from vislens_interp.training.loop import Progress
 
 ABOUT = (
@@ -41,7 +41,7 @@ def run(
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     splits = read_splits(data, size)
-    some = pixels(splits.train[:: max(1, len(splits.train) // images)][:images])
+    some = pixels(evenly(splits.train, images)[:images])
     embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT).to(device).standardise(some)
     decoder = PyramidDecoder(embedder).fit(some)
 

@@ -85,96 +85,72 @@ def train(
         raise ValueError(f"minutes={minutes} must be a number above 0, or None for the whole run.")
     if steps < 1 or not 0 < lr < math.inf:
         raise ValueError(f"steps={steps} and lr={lr} must be above 0.")
-    numbers = {"seed": seed, "steps": steps, "lr": lr, "weight_decay": weight_decay, "warmup": warmup}
-    numbers |= {"ema_decay": ema_decay, "clip": clip, **(settings or {})}
-    identity = {**numbers, "data": fingerprint({str(place): part for place, part in enumerate(data)})}
-    with locked(out / "checkpoint.safetensors", wait=False):
-        return _train(
-            model, loss, out, identity, minutes, evaluate, evaluate_every=evaluate_every, seconds=checkpoint_seconds
-        )
-
-
-def _train(
-    model: nn.Module,
-    loss: Callable[[int, torch.Generator], Tensor],
-    out: Path,
-    identity: dict[str, Any],
-    minutes: float | None,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None,
-    *,
-    evaluate_every: int,
-    seconds: float,
-) -> tuple[nn.Module, Progress]:
-    steps, lr, seed, warmup = (identity[name] for name in ("steps", "lr", "seed", "warmup"))
-    on_gpu = next(model.parameters()).is_cuda  # there a step is many small kernels; fused, they are one
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=identity["weight_decay"], fused=on_gpu)
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    progress = Progress()
+    identity = {"seed": seed, "steps": steps, "lr": lr, "weight_decay": weight_decay, "warmup": warmup}
+    identity |= {"ema_decay": ema_decay, "clip": clip, **(settings or {})}
+    identity["data"] = fingerprint({str(place): part for place, part in enumerate(data)})
     checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists():
-        state = load_state(checkpoint, "checkpoint")
-        _check(state, checkpoint, identity, model)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        restore_optimizer(optimizer, state["optimizer"], f"path={str(checkpoint)!r}")
-        progress = Progress(state["step"], state["seconds"], state["history"])
+    with locked(checkpoint, wait=False):
+        on_gpu = next(model.parameters()).is_cuda  # there a step is many small kernels; fused, they are one
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=on_gpu)
+        average = copy.deepcopy(model).eval().requires_grad_(False)
+        progress = _resumed(checkpoint, identity, model, average, optimizer)
 
-    def save() -> None:
-        _check_finite(value, lr, progress.step)
-        parts = {"model": model, "average": average, "optimizer": optimizer}
-        state = {name: part.state_dict() for name, part in parts.items()} | {"identity": identity}
-        reached = {"step": progress.step, "seconds": progress.seconds, "history": progress.history}
-        save_state(checkpoint, "checkpoint", state | reached)
+        def save() -> None:
+            if value is not None and not torch.isfinite(value):
+                raise ValueError(
+                    f"lr={lr:g}: the loss is {value.item()} at step {progress.step}, and nothing is written; expected "
+                    "a finite one. The checkpoint, if there is one, holds the last good state. Lower lr, or look at "
+                    "the images."
+                )
+            parts = {"model": model, "average": average, "optimizer": optimizer}
+            state = {name: part.state_dict() for name, part in parts.items()} | {"identity": identity}
+            reached = {"step": progress.step, "seconds": progress.seconds, "history": progress.history}
+            save_state(checkpoint, "checkpoint", state | reached)
 
-    value: Tensor | None = None
-    started = saved = time.monotonic()
-    before = progress.seconds
-    bar = tqdm(total=steps, initial=progress.step, unit="step", mininterval=5)
-    # One step at least: weights that nothing was learned by are no outcome.
-    while progress.step < steps and (minutes is None or time.monotonic() - started < 60 * minutes or value is None):
-        rate = lr * min(1.0, (progress.step + 1) / max(1, warmup))
-        rate *= 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress.step / steps)).item())
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + progress.step)
-        torch.manual_seed(seed * 1_000_003 + progress.step)  # dropout draws from the global generator
-        model.train()
-        value = loss(progress.step, generator)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), identity["clip"])
-        optimizer.step()
-        progress.step += 1
-        progress.seconds = before + time.monotonic() - started
-        decay = min(identity["ema_decay"], (1 + progress.step) / (10 + progress.step))
-        _follow(average, model, decay)
-        bar.update()
-        if progress.step % 50 == 0:
-            bar.set_postfix(loss=f"{value.item():.4f}")
-        if evaluate is not None and progress.step % evaluate_every == 0:
-            progress.history.append({"step": progress.step, "loss": value.item(), **evaluate(average)})
-            bar.write(str(progress.history[-1]))
-        if time.monotonic() - saved > seconds:
-            save()
-            saved = time.monotonic()
-    bar.close()
-    if evaluate is not None and (not progress.history or progress.history[-1]["step"] != progress.step):
-        progress.history.append({"step": progress.step, **evaluate(average)})
-    save()
+        value: Tensor | None = None
+        started = saved = time.monotonic()
+        before = progress.seconds
+        bar = tqdm(total=steps, initial=progress.step, unit="step", mininterval=5)
+        # One step at least: weights that nothing was learned by are no outcome.
+        while progress.step < steps and (minutes is None or time.monotonic() - started < 60 * minutes or value is None):
+            rate = lr * min(1.0, (progress.step + 1) / max(1, warmup))
+            rate *= 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress.step / steps)).item())
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + progress.step)
+            torch.manual_seed(seed * 1_000_003 + progress.step)  # dropout draws from the global generator
+            model.train()
+            value = loss(progress.step, generator)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            progress.step += 1
+            progress.seconds = before + time.monotonic() - started
+            _follow(average, model, min(ema_decay, (1 + progress.step) / (10 + progress.step)))
+            bar.update()
+            if progress.step % 50 == 0:
+                bar.set_postfix(loss=f"{value.item():.4f}")
+            if evaluate is not None and progress.step % evaluate_every == 0:
+                progress.history.append({"step": progress.step, "loss": value.item(), **evaluate(average)})
+                bar.write(str(progress.history[-1]))
+            if time.monotonic() - saved > checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+        bar.close()
+        if evaluate is not None and (not progress.history or progress.history[-1]["step"] != progress.step):
+            progress.history.append({"step": progress.step, **evaluate(average)})
+        save()
     return average, progress
 
 
-def _check_finite(loss: Tensor | None, lr: float, step: int) -> None:
-    if loss is not None and not torch.isfinite(loss):
-        raise ValueError(
-            f"lr={lr:g}: the loss is {loss.item()} at step {step}, and nothing is written; expected a finite one. The "
-            "checkpoint, if there is one, holds the last good state. Lower lr, or look at the images."
-        )
-
-
-def _check(state: dict[str, Any], checkpoint: Path, identity: dict[str, Any], model: nn.Module) -> None:
-    """Refuse a checkpoint that was changed, or is of another run."""
-    where = f"path={str(checkpoint)!r}"
+def _resumed(
+    checkpoint: Path, identity: dict[str, Any], model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put back what a checkpoint holds, if there is one; one that was changed, or is of another run, is refused."""
+    if not checkpoint.exists():
+        return Progress()
+    where, state = f"path={str(checkpoint)!r}", load_state(checkpoint, "checkpoint")
     check_schema(state, SCHEMA, where)
     before = identity if state.get("identity") is None else state["identity"]  # one of 0.1.0 does not say
     with rebuilding(checkpoint, "identity"):  # what is compared may be anything
@@ -189,6 +165,10 @@ def _check(state: dict[str, Any], checkpoint: Path, identity: dict[str, Any], mo
     for name in ("model", "average"):
         check_tensors(state[name], model.state_dict(), where, name)
     check_finite(state, where)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    restore_optimizer(optimizer, state["optimizer"], where)
+    return Progress(state["step"], state["seconds"], state["history"])
 
 
 def add_test_figures(progress: Progress, steps: int, figures: Callable[[], dict[str, float]]) -> None:

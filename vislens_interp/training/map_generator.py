@@ -11,7 +11,7 @@ from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.embedded import INPUT, NETWORK, STATISTICS
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.files import fingerprint, write_text
-from vislens_interp.training.data import TEST, TUNING, augment, pixels, read_splits
+from vislens_interp.training.data import TEST, TUNING, augment, evenly, pixels, read_splits
 from vislens_interp.training.loop import Progress, add_test_figures, train
 from vislens_interp.zoo.map_generator import MapGenerator
 
@@ -60,7 +60,7 @@ def run(
     """
     torch.manual_seed(seed)
     splits = read_splits(data, size)
-    some = pixels(splits.train[:: max(1, len(splits.train) // FITTED_ON)])
+    some = pixels(evenly(splits.train, FITTED_ON))
     embedder = DepthEmbedder(zoo.load(NETWORK), size=size).to(device)
     statistics, weights, origin = (out / f"{name}" for name in (STATISTICS64, DECODER64, "decoder64.txt"))
     data_key = fingerprint({"images": some})

@@ -24,14 +24,11 @@ AT_ONCE = 250
 def measure_file(path: Path, size: int, rows: slice) -> tuple[NaturalSpectrum, int]:
     """Mean amplitudes of the images of a zip at one size, and how many they were."""
     images = read_images(path, size)[0][rows]
-    parts = [(measure(pixels(part)), len(part)) for part in images.split(AT_ONCE)]
-    weights = torch.tensor([count for _, count in parts]) / len(images)
-
-    def mean(values: list[torch.Tensor]) -> torch.Tensor:
-        return torch.einsum("n,n...->...", weights, torch.stack(values))
-
-    found = [spectrum for spectrum, _ in parts]
-    return NaturalSpectrum(mean([one.amplitude for one in found]), mean([one.mean for one in found])), len(images)
+    parts = images.split(AT_ONCE)
+    weights = torch.tensor([len(part) for part in parts]) / len(images)
+    found = [measure(pixels(part)) for part in parts]
+    means = (torch.einsum("n,n...->...", weights, torch.stack(values)) for values in zip(*found, strict=True))
+    return NaturalSpectrum(*means), len(images)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

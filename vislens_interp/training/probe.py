@@ -6,47 +6,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from vislens_interp.training.data import Splits, pixels
+from vislens_interp.training.data import Splits, evenly, pixels
+
+AT_ONCE = 500
+NEIGHBOURS = 20
+STEPS, DECAY = 40, 1e-4
+"""Of the linear probe: iterations of L-BFGS on all embeddings at once; weight of the squared norm."""
 
 
 @torch.no_grad()
-def accuracy(
-    network: nn.Module, prepare: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch_size: int = 500
-) -> float:
+def accuracy(network: nn.Module, prepare: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
     """Share of images (uint8) whose largest logit is their label; ``prepare`` takes pixels in [0, 1]."""
     device = next(network.parameters()).device
     hits = [
         (network(prepare(pixels(batch.to(device)))).argmax(1) == truth.to(device)).float()
-        for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        for batch, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
     ]
     return torch.cat(hits).mean().item()
 
 
-def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = 20) -> float:
-    """Share of queries whose label wins the vote of their ``k`` nearest embeddings, weighed by exp(cosine / 0.07).
+def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor) -> float:
+    """Share of queries whose label wins the vote of their 20 nearest embeddings, weighed by exp(cosine / 0.07).
 
     Args:
         bank: Embeddings (N, D) that vote.
         bank_labels: Their labels (N,).
         queries: Embeddings (M, D).
         labels: Their true labels (M,).
-        k: How many vote; all of them where there are fewer.
 
     Source: Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, Sec. 3.4.
     """
     bank, classes = normalize(bank.float(), dim=1), int(bank_labels.max()) + 1
     hits = []
     for part, truth in zip(queries.split(1000), labels.split(1000), strict=True):
-        cosine, rows = (normalize(part.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
+        cosine, rows = (normalize(part.float(), dim=1) @ bank.T).topk(min(NEIGHBOURS, len(bank)), dim=1)
         votes = torch.zeros(len(part), classes, device=bank.device)
         votes.scatter_add_(1, bank_labels[rows], (cosine / 0.07).exp())
         hits.append((votes.argmax(1) == truth).float())
     return torch.cat(hits).mean().item()
 
 
-def linear_probe(
-    train: Tensor, train_labels: Tensor, queries: Tensor, labels: Tensor, *, steps: int = 40, decay: float = 1e-4
-) -> float:
+def linear_probe(train: Tensor, train_labels: Tensor, queries: Tensor, labels: Tensor) -> float:
     """Top-1 accuracy of a logistic regression on frozen embeddings.
 
     Args:
@@ -54,20 +54,18 @@ def linear_probe(
         train_labels: Their labels (N,).
         queries: Embeddings (M, D).
         labels: Their true labels (M,).
-        steps: Iterations of L-BFGS on all of them at once.
-        decay: Weight of the squared norm.
     """
     mean, std = train.float().mean(0), train.float().std(0).clamp_min(1e-6)
     seen, asked = (train.float() - mean) / std, (queries.float() - mean) / std
     classes = int(max(train_labels.max(), labels.max())) + 1
     weight = nn.Parameter(torch.zeros(classes, train.shape[1], device=train.device))
     bias = nn.Parameter(torch.zeros(classes, device=train.device))
-    solver = torch.optim.LBFGS([weight, bias], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([weight, bias], max_iter=STEPS, history_size=10, line_search_fn="strong_wolfe")
 
     @torch.enable_grad()
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = cross_entropy(seen @ weight.T + bias, train_labels) + decay * weight.square().sum()
+        loss = cross_entropy(seen @ weight.T + bias, train_labels) + DECAY * weight.square().sum()
         loss.backward()
         return loss
 
@@ -87,12 +85,7 @@ def probes(network: nn.Module, splits: Splits, held_out: slice, bank: int) -> di
 
 
 @torch.no_grad()
-def embed(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
+def embed(network: nn.Module, images: Tensor) -> Tensor:
     """Embeddings (N, D) float32 of bytes (N, 3, H, W), a batch at a time."""
     device = next(network.parameters()).device
-    return torch.cat([network(pixels(part.to(device))) for part in images.split(batch_size)])
-
-
-def evenly(rows: Tensor, count: int) -> Tensor:
-    """About ``count`` rows, evenly spaced; all of them where there are fewer."""
-    return rows[:: max(1, len(rows) // count)]
+    return torch.cat([network(pixels(part.to(device))) for part in images.split(AT_ONCE)])

@@ -12,7 +12,7 @@ from vislens_interp.backends.embedded import NETWORK
 from vislens_interp.evaluation.words import SHIPPED, WordReadout
 from vislens_interp.files import fingerprint
 from vislens_interp.reference import ReferenceSet
-from vislens_interp.training.data import TEST, TUNING, pixels, read_splits
+from vislens_interp.training.data import TEST, TUNING, evenly, pixels, read_splits
 from vislens_interp.training.loop import Progress
 
 ABOUT = (
@@ -50,7 +50,7 @@ def run(
     backend = get_backend("embedded", device)
     embedder, network = backend.embedder, zoo.load(NETWORK)  # pyright: ignore[reportAttributeAccessIssue]
     splits = read_splits(data, 64)
-    some = splits.train[:: max(1, len(splits.train) // images)][:images]
+    some = evenly(splits.train, images)[:images]
     reference = ReferenceSet.of_backend(backend)
     assert reference is not None  # it travels with the package
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.zoo.convnet import ConvNet
@@ -80,13 +80,6 @@ def load(name: str) -> nn.Module:
         {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     )
     return model.eval()
-
-
-def preprocess(model: ConvNet) -> Callable[[Tensor], Tensor]:
-    """The preprocessing attached to a network of the zoo: RGB in [0, 1] to what it takes."""
-    if model.preprocess is None:
-        raise ValueError("model has no preprocess; expected a network from zoo.load.")
-    return model.preprocess
 
 
 @cache

@@ -42,8 +42,11 @@ class ConvNet(nn.Module):
         self.fc2 = nn.Linear(256, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.conv3(self.conv2(self.conv1(images)))
-        return self.fc2(self.fc1(self.flatten(features)))
+        return self.fc2(self.fc1(self.flatten(self.maps(images))))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """What ``conv3`` makes of preprocessed images (N, C, 32, 32): (N, 128, 4, 4)."""
+        return self.conv3(self.conv2(self.conv1(images)))
 
     def semantics(self, maps: Tensor) -> Tensor:
         """What ``fc1`` makes of ``conv3``'s maps (N, 128, 4, 4) before its dropout and ReLU: (N, 256)."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vislens_interp import zoo
+from vislens_interp.backends.base import draw_noise
 from vislens_interp.backends.diffusion.adapters import read_adapter
 from vislens_interp.backends.diffusion.generator import StableDiffusionGenerator
 from vislens_interp.backends.diffusion.sdxl import StableDiffusionXLGenerator
@@ -88,14 +89,10 @@ OF_SDXL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """One line of the report: what was checked and found, what has to hold, and what a failure means.
 
     Args:
-        name: What was checked.
         state: ``"passed"``, ``"failed"``, or ``"measured"`` where nothing is judged.
-        found: What was found.
-        expected: What has to hold.
-        failure: What a failure means.
     """
 
     name: str
@@ -269,9 +266,7 @@ def _scale(run: Acceptance) -> tuple[bool, str]:
 def _start(run: Acceptance) -> tuple[Tensor, Tensor]:
     """The noise of the first picture, and its embedding as the UNet takes it."""
     generator = run.generator
-    side = generator.size // generator.text_to_image.vae_scale_factor
-    shape = (1, generator.unet.config["in_channels"], side, side)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+    noise = draw_noise([torch.Generator().manual_seed(SEED)], generator.latent_shape)
     return noise.to(generator.device, generator.dtype), run.embeddings[:1, None].to(generator.device, generator.dtype)
 
 

@@ -100,8 +100,6 @@ def check_adapter(state: AdapterState, unet: "UNet2DConditionModel", *, embeddin
     """Refuse an adapter that does not fit; the shapes alone are read, so that weights may lie on any device.
 
     Args:
-        state: The adapter.
-        unet: The UNet that it has to fit.
         embedding_dim: Dimensions of the embeddings that it will be given; None takes any.
 
     Returns:

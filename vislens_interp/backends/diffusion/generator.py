@@ -329,6 +329,12 @@ class StableDiffusionGenerator:
         """Pixels of one latent, along a side."""
         return self.text_to_image.vae_scale_factor
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a picture's latents."""
+        side = self.size // self.vae_scale_factor
+        return self.unet.config["in_channels"], side, side
+
     def pooled(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What the UNet is told of the prompt and of the negative prompt beside text states and embeddings: nothing."""
         return {}, {}
@@ -431,9 +437,7 @@ class StableDiffusionGenerator:
             **self._pooled_arguments(count),
         }
         if init_image is None:
-            side = self.size // self.vae_scale_factor
-            noise = draw_noise(generators, (self.unet.config["in_channels"], side, side))
-            latents = noise.to(self.device, self.dtype)
+            latents = draw_noise(generators, self.latent_shape).to(self.device, self.dtype)
             result = self.text_to_image(height=self.size, width=self.size, latents=latents, **arguments)
         else:
             result = self.image_to_image(image=init_image, strength=strength, **arguments)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +163,6 @@ def _names_in(path: Path) -> list[str]:
 
 def has_accelerate() -> bool:
     """Whether accelerate is installed, without importing it."""
-    from importlib.util import find_spec
-
     return find_spec("accelerate") is not None
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,7 @@ with image adapters users report burnt pictures, so it is the second choice."""
 
 SAMPLERS_XL: dict[str | None, Sampler] = {
     None: Sampler(None, 50, 5.0),
-    "hyper-sd": Sampler(HYPER_SDXL, 8, 5.0, (8, 8), (5.0, 8.0), schedule={"timestep_spacing": "trailing"}),
+    "hyper-sd": replace(SAMPLERS["hyper-sd"], repository=HYPER_SDXL),
 }
 """Of Stable Diffusion XL; 5 is the guidance of diffusers' pipeline, and so of the adapter's release."""
 
