@@ -61,19 +61,7 @@ def run(
     torch.manual_seed(seed)
     splits = read_splits(data, size)
     some = pixels(evenly(splits.train, FITTED_ON))
-    embedder = DepthEmbedder(zoo.load(NETWORK), size=size).to(device)
-    statistics, weights, origin = (out / f"{name}" for name in (STATISTICS64, DECODER64, "decoder64.txt"))
-    data_key = fingerprint({"images": some})
-    ours = origin.read_text(encoding="utf-8").strip() == data_key if origin.is_file() else True  # 0.1.0 did not say
-    if statistics.is_file() and weights.is_file() and ours:
-        embedder.load_statistics(statistics)
-        decoder = PyramidDecoder.load(weights, embedder)
-    else:
-        weights.unlink(missing_ok=True)  # so that a kill leaves none of other images under this key
-        write_text(origin, data_key)
-        embedder.standardise(some).save_statistics(statistics)
-        decoder = PyramidDecoder(embedder).fit(some, batch_size=50)
-        decoder.save(weights)
+    embedder, decoder = _embedder_and_decoder(some, size, out, device)
     levels = decoder.levels
     reader = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(zoo.weights(STATISTICS)).to(device)
     model = MapGenerator(embedder.dim, levels=levels).to(device)
@@ -139,6 +127,23 @@ def run(
     add_test_figures(progress, steps, lambda: figures(average, TEST))
     progress.data = splits.describe()
     return average, progress
+
+
+def _embedder_and_decoder(images: Tensor, size: int, out: Path, device: str) -> tuple[DepthEmbedder, PyramidDecoder]:
+    """Those fitted on images (N, 3, size, size), or read from ``out`` where an earlier run fitted them on the same."""
+    embedder = DepthEmbedder(zoo.load(NETWORK), size=size).to(device)
+    statistics, weights, origin = (out / f"{name}" for name in (STATISTICS64, DECODER64, "decoder64.txt"))
+    key = fingerprint({"images": images})
+    ours = origin.read_text(encoding="utf-8").strip() == key if origin.is_file() else True  # 0.1.0 did not say
+    if statistics.is_file() and weights.is_file() and ours:
+        embedder.load_statistics(statistics)
+        return embedder, PyramidDecoder.load(weights, embedder)
+    weights.unlink(missing_ok=True)  # so that a kill leaves none of other images under this key
+    write_text(origin, key)
+    embedder.standardise(images).save_statistics(statistics)
+    decoder = PyramidDecoder(embedder).fit(images, batch_size=50)
+    decoder.save(weights)
+    return embedder, decoder
 
 
 def save(model: MapGenerator, path: Path) -> Path:
