@@ -180,6 +180,19 @@ def test_right_imports_pass(importer, statement):
         assert complaint(importer, imported, typing_only) is None
 
 
+def test_files_and_functions_stay_short():
+    """600 lines a file, 80 a function without its docstring."""
+    too_long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        too_long += [path.name] if source.count("\n") > 600 else []
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None and len(node.body) > 1 else node.body
+                too_long += [f"{path.name}: {node.name}"] if body[-1].end_lineno - body[0].lineno >= 80 else []
+    assert too_long == []
+
+
 def test_import_is_light():
     code = f"import sys, vislens_interp; print(*[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
