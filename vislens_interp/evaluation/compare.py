@@ -20,7 +20,7 @@ from vislens_interp.evaluation.checks import check_method, warn_of_overlap
 from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison, Key
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.files import check_writable, fingerprint, save_state
+from vislens_interp.files import check_writable, fingerprint, load_state, save_state
 from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods import METHODS, method_by_name
@@ -33,7 +33,6 @@ from vislens_interp.metrics.angle import edit_angle
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet, embed
-from vislens_interp.results.lens_file import load_changed
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.memory import PeakMemory
 from vislens_interp.targets.target import Target
@@ -352,7 +351,7 @@ class Run:
         return part
 
     def _read(self, path: Path, identity: str) -> dict[str, Any]:
-        kept, where = load_changed(path, KIND), repr(str(path))
+        kept, where = load_state(path, KIND), repr(str(path))
         check_schema(kept, PART, where)
         check_finite(kept["angles"], where, "angles")
         try:
