@@ -420,13 +420,9 @@ def resolve(defaults: Config, *overrides: Mapping[str, object]) -> Config:
         yields["cross_talk_steps"] = 0
     modes, block_dim = prior.get("modes", defaults.prior.modes), defaults.prior.block_dim
     if modes > 1 and "block_dim" not in prior and block_dim is not None:
-        prior = {**prior, "block_dim": max(block_dim, 2 * modes)}
-    return Config(
-        replace(defaults.fit, **given["fit"]),
-        replace(defaults.prior, **prior),
-        replace(defaults.edit, **{**yields, **edit}),
-        replace(defaults.optimize, **given["optimize"]),
-    )
+        prior["block_dim"] = max(block_dim, 2 * modes)
+    given["edit"] = yields | edit
+    return Config(**{name: replace(getattr(defaults, name), **values) for name, values in given.items()})
 
 
 def migrate(saved: Mapping[str, object]) -> dict[str, dict[str, Any]]:

@@ -49,10 +49,8 @@ def _version(package: str) -> str | None:
 def _versions() -> list[str]:
     own = _version("vislens_interp") or "not installed, run from its folder"
     lines = [f"vislens_interp {own}", f"python {platform.python_version()} on {platform.platform()}"]
-    found = {package: _version(package) for package in PACKAGES}
-    return lines + [
-        f"{name} {version or 'MISSING; installing vislens_interp brings it'}" for name, version in found.items()
-    ]
+    missing = "MISSING; installing vislens_interp brings it"
+    return lines + [f"{package} {_version(package) or missing}" for package in PACKAGES]
 
 
 def _devices() -> list[str]:

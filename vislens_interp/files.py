@@ -69,7 +69,7 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     path = Path(path)
-    with _temporary(path, path.parent) as (folder, _):
+    with _temporary(path) as (folder, _):
         folder.mkdir()  # a writer may have temporary files of its own, as safetensors does, which a kill leaves too
         temporary = folder / "whole"
         write(temporary)
@@ -109,7 +109,7 @@ def write_folder(folder: PathLike, fill: Callable[[Path], object], *, replace: b
         FileExistsError: The folder is there, and ``replace`` is False.
     """
     folder = Path(os.path.abspath(folder))
-    with _temporary(folder, folder.parent) as (temporary, earlier):
+    with _temporary(folder) as (temporary, earlier):
         temporary.mkdir()
         fill(temporary)
         for path in [*temporary.rglob("*"), temporary]:
@@ -134,7 +134,7 @@ def write_folder(folder: PathLike, fill: Callable[[Path], object], *, replace: b
 def remove_folder(folder: PathLike) -> None:
     """Remove a folder; a process that is killed meanwhile leaves it whole, or under a name that the next one clears."""
     folder = Path(os.path.abspath(folder))
-    with _temporary(folder, folder.parent) as (temporary, _):
+    with _temporary(folder) as (temporary, _):
         os.rename(folder, temporary)
 
 
@@ -285,8 +285,9 @@ def is_writing() -> bool:
 
 
 @contextmanager
-def _temporary(path: Path, parent: Path) -> Iterator[tuple[Path, Path]]:
+def _temporary(path: Path) -> Iterator[tuple[Path, Path]]:
     """Names beside ``path`` for what is being written and for what steps aside; the first is gone afterwards."""
+    parent = path.parent
     with writing(path):
         parent.mkdir(parents=True, exist_ok=True)
         _sweep(parent, path.name)

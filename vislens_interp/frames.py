@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislens_interp.files import write_bytes
+from vislens_interp.validation import missing_library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ class Tabular(ABC):
         try:
             import pandas
         except ImportError as error:
-            raise ImportError(_missing("to_pandas", "pandas")) from error
+            raise missing_library("to_pandas() needs pandas", "tables") from error
         return pandas.DataFrame(dict(self.columns()))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
@@ -45,17 +46,10 @@ class Tabular(ABC):
             import pyarrow
             from pyarrow import parquet
         except ImportError as error:
-            raise ImportError(_missing("to_parquet", "pyarrow")) from error
+            raise missing_library("to_parquet() needs pyarrow", "tables") from error
         buffer = io.BytesIO()
         parquet.write_table(pyarrow.table(dict(self.columns())), buffer, compression="zstd")
         return write_bytes(path, buffer.getvalue())
-
-
-def _missing(method: str, library: str) -> str:
-    return (
-        f"{method}() needs {library}, which is not installed; expected the extra 'tables'. Install it: pip install "
-        "'vislens_interp[tables]'"
-    )
 
 
 @cache

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import torch
@@ -17,7 +18,6 @@ from vislens_interp.config import MIN_IMAGES, Config, Overrides
 from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_other_units
 from vislens_interp.evaluation.compare import build, compare, fit_beside
 from vislens_interp.evaluation.contact_sheet import contact_sheet
-from vislens_interp.evaluation.describe import describe_lens, lens_cell
 from vislens_interp.evaluation.stream import stream
 from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
 from vislens_interp.evaluation.words import WordReadout
@@ -33,6 +33,7 @@ from vislens_interp.models import device_beside
 from vislens_interp.pairing import Responses
 from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet
+from vislens_interp.report.render import render
 from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
@@ -382,10 +383,31 @@ class FeatureLens:
         return self
 
     def __repr__(self) -> str:
-        return describe_lens(self)
+        described = self.target.describe()
+        pool = ""
+        # A neuron at its place and a function of the whole output are not pooled.
+        pooled = not all(isinstance(unit, tuple | FunctionType) for unit in getattr(self.target, "units", [0]))
+        if pooled and len(described.get("shape", [])) > 1:
+            over = "the map" if described["layout"] in ("NCHW", "NHWC", None) else "the positions"
+            pool = f"{described['pool']} over {over}" if described["pool"] in ("mean", "max") else described["pool"]
+            pool = f" ({pool})"
+        layer = f"layer {described['layer']}" if described.get("layer") else "output"
+        units = ", ".join(self.target.names)
+        lines = [
+            f"{described['model']}, {layer}, unit {units}{pool}, backend {self.backend.name}",
+            f"preprocessing: {described.get('preprocess', 'none')}",
+        ]
+        if self.method_ is None:
+            return "\n".join([*lines, "not fitted yet"])
+        lines.append(f"fitted on {len(self.landscape_.latents)} images ({self.reference_set.kind})")
+        if self.reference_set.pairing is not None:
+            lines.append(f"images and their responses: {self.reference_set.pairing}")
+        return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
 
     def _repr_html_(self) -> str:
-        return lens_cell(self)
+        title, *lines = repr(self).splitlines()
+        weak = self.method_ is not None and any(item.weak for item in self.evidence_.values())
+        return render("notebook.html", title=title, lines=lines, weak=weak, columns=[], rows=[])
 
     def maker(self, method: str | Method, mode: int | None = None) -> Method:
         """What generates: in the lens's own landscape, or another method fitted on what that was fitted on."""

@@ -4,25 +4,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from typing import TextIO, TypedDict, Unpack
+from typing import Any, TextIO
 
 from tqdm import tqdm as _tqdm
 
 SECONDS_IN_A_FILE = 30.0
 """Between two lines of a bar in what is no terminal: a log of hours stays short."""
-
-
-class BarOptions(TypedDict, total=False):
-    """What tqdm takes beside what it runs through."""
-
-    desc: str
-    total: float
-    initial: int
-    unit: str
-    unit_scale: bool
-    file: TextIO | None
-    disable: bool | None
-    mininterval: float
 
 
 class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
@@ -35,7 +22,7 @@ class tqdm(_tqdm):  # noqa: N801 (it takes the place of tqdm's own)
     _lock = threading.RLock()
     monitor_interval = 0  # no thread that could hold the lock while the process forks
 
-    def __init__(self, iterable: Iterable[object] | None = None, **options: Unpack[BarOptions]) -> None:
+    def __init__(self, iterable: Iterable[object] | None = None, **options: Any) -> None:
         stream = options.get("file", sys.stderr)
         if stream is None or getattr(stream, "closed", False):
             options["disable"] = True

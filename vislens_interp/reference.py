@@ -7,7 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -285,7 +285,7 @@ class ReferenceSet:
 
     def with_held_out(self, rows: Sequence[int] | Tensor) -> "ReferenceSet":
         """The same images, of which a fit held out these rows."""
-        changed = self._copy()
+        changed = copy.copy(self)
         changed.held_out_rows = torch.as_tensor(rows).tolist()
         changed._learned_keys = None
         return changed
@@ -296,27 +296,25 @@ class ReferenceSet:
         See :func:`~vislens_interp.pairing.paired_responses`.
         """
         check_switches(measured=measured)
-        changed = self._copy()
+        changed = copy.copy(self)
         changed.responses = paired_responses(responses, self.names, sorted_by_name=measured and self._sorted_by_name)
         changed.measured = measured
         return changed
 
     def without_responses(self) -> "ReferenceSet":
         """The same images for another target."""
-        changed = self._copy()
+        changed = copy.copy(self)
         changed.responses, changed.measured = None, False
         return changed
 
     def read_by(self, target: "Target", *, progress: bool = False) -> Tensor:
-        """Responses (N, K) of a target to the images; files are read a part at a time."""
-        known = self._from_layer(target, progress)
-        return self._read(target, progress) if known is None else known
+        """Responses (N, K) of a target to the images; files are read a part at a time.
 
-    def _from_layer(self, target: "Target", progress: bool) -> Tensor | None:
-        """Responses of channels of a layer, of which all are read at once and remembered for the next lens."""
+        All channels of a layer are read at once, and remembered for the next lens.
+        """
         found = target.whole_layer()
         if found is None:
-            return None
+            return self._read(target, progress)
         whole, columns, key = found
         if key not in self._layers:
             self._layers[key] = self._read(whole(), progress)
@@ -352,9 +350,6 @@ class ReferenceSet:
         if self._learned_keys is None:
             self._learned_keys = set(self.learned().keys)
         return self._learned_keys
-
-    def _copy(self) -> Self:
-        return copy.copy(self)
 
 
 def embed(backend: "Backend", images: Tensor | ImageFiles, *, key: str | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -35,12 +35,10 @@ def check_schema(value: object, spec: Spec, where: str, name: str = "") -> None:
     Traceback (most recent call last):
     ValueError: 'result.json': seeds[1] is '2'; expected a whole number. Restore a copy, or make it again.
     """
-    if isinstance(spec, tuple):
-        if not any(_is_kind(value, one) for one in spec):
-            _refuse(value, spec, where, name)
-        spec = next(one for one in spec if _is_kind(value, one))
-    if not _is_kind(value, spec):
+    fitting = [one for one in (spec if isinstance(spec, tuple) else (spec,)) if _is_kind(value, one)]
+    if not fitting:
         _refuse(value, spec, where, name)
+    spec = fitting[0]
     if isinstance(spec, list) and isinstance(value, list):
         for index, item in enumerate(value):
             check_schema(item, spec[0], where, f"{name}[{index}]")
@@ -164,7 +162,7 @@ def _is_kind(value: object, spec: Spec) -> bool:
     return isinstance(value, spec) and (spec is not int or not isinstance(value, bool))
 
 
-def _refuse(value: object, spec: Spec, where: str, name: str) -> None:
+def _refuse(value: object, spec: Spec, where: str, name: str) -> NoReturn:
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
     text = text if len(text) <= 80 else f"{text[:77]}..."
     raise ValueError(

@@ -74,6 +74,14 @@ def check_finite(remedy: str = "Leave those images out.", /, **tensors: "Tensor"
             raise ValueError(f"{name} holds values that are NaN or infinite; expected finite ones. {remedy}")
 
 
+def missing_library(need: str, extra: str) -> ImportError:
+    """What to raise where an optional library is missing: ``need`` says who needs which, ``extra`` what brings it."""
+    return ImportError(
+        f"{need}, which is not installed; expected the extra {extra!r}. Install it: pip install"
+        f" 'vislens_interp[{extra}]'"
+    )
+
+
 def closest(
     name: str, known: Collection[str], *, cutoff: float = 0.6, limit: int | None = 20, otherwise: str | None = "Known:"
 ) -> str:

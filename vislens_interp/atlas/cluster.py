@@ -5,6 +5,8 @@ from concurrent.futures import Future
 from importlib import import_module
 from typing import Any
 
+from vislens_interp.validation import missing_library
+
 
 class RayExecutor:
     """Tasks of a Ray cluster in the form of ``concurrent.futures``, for ``Atlas.save(executor=...)``.
@@ -22,10 +24,7 @@ class RayExecutor:
         try:
             ray = import_module("ray")
         except ImportError as error:
-            raise ImportError(
-                "RayExecutor needs ray, which is not installed; expected the extra 'cluster'. Install it: pip install"
-                " 'vislens_interp[cluster]'"
-            ) from error
+            raise missing_library("RayExecutor needs ray", "cluster") from error
         if not ray.is_initialized():
             raise RuntimeError(
                 "RayExecutor found no Ray cluster; expected one that this process has joined. Call ray.init() before."

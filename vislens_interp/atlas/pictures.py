@@ -20,14 +20,13 @@ QUALITY = 75
 """Of WebP: a sheet of 20 pictures then takes about 40 kB."""
 
 
-def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor, *, share: float = 1.0) -> Tensor:
+def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor) -> Tensor:
     """Inputs moved up and down every unit's read-out, in batches that mix units.
 
     Args:
         loop: The generator that changes a picture until its embedding scores higher.
         inputs: (n, 3, S, S).
         directions: (U, E) gradient of each unit's predicted response, in SDs, with respect to the embedding.
-        share: How much of the largest change of pixels a picture may take, 0 to 1.
 
     Returns:
         (U, 2, n, 3, S, S) on the CPU: for each unit what increases it, then what decreases it.
@@ -42,7 +41,7 @@ def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor, *, shar
 
     starts = inputs.repeat(units * len(signs), 1, 1, 1)
     chunk = max(1, min(CHUNK, len(starts)))  # chunks are filled up
-    made = loop.ascend(starts, score, share=share, strength=0.0, chunk=chunk).cpu()
+    made = loop.ascend(starts, score, share=1.0, strength=0.0, chunk=chunk).cpu()
     return made.unflatten(0, (units, len(signs), count))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vislens_interp.atlas.readout import UNITS_AT_ONCE
 from vislens_interp.targets.ranking import selectivity, sparsity
+from vislens_interp.validation import missing_library
 
 CONSTANT = 1e-6
 """Spread of a constant unit's responses at most, as a share of its largest: the rule of ``ResponseScaler``."""
@@ -40,7 +41,12 @@ class Population:
     @property
     def alive(self) -> Tensor:
         """Units that vary, in order."""
-        return torch.tensor([unit for unit, state in enumerate(self.state) if state == "alive"], dtype=torch.int64)
+        return alive_units(self.state)
+
+
+def alive_units(state: list[str]) -> Tensor:
+    """Numbers of the units that vary, of :func:`states`, in order."""
+    return torch.tensor([unit for unit, word in enumerate(state) if word == "alive"], dtype=torch.int64)
 
 
 def states(responses: Tensor) -> list[str]:
@@ -63,31 +69,33 @@ def states(responses: Tensor) -> list[str]:
 def describe_population(responses: Tensor) -> Population:
     """Compare the units of (N, K) responses with one another."""
     count = responses.shape[1]
-    words = states(responses)
-    alive = torch.tensor([unit for unit, word in enumerate(words) if word == "alive"], dtype=torch.int64)
-    scores = {name: torch.full((count,), torch.nan, dtype=torch.float64) for name in ("sparsity", "selectivity")}
-    duplicate_of = torch.full((count,), -1, dtype=torch.int64)
-    neighbours = torch.full((count, NEIGHBOURS), -1, dtype=torch.int64)
-    likeness = torch.full((count, NEIGHBOURS), torch.nan)
-    described = {"duplicate_of": duplicate_of, "neighbours": neighbours, "likeness": likeness}
+    found = Population(
+        state=states(responses),
+        sparsity=torch.full((count,), torch.nan, dtype=torch.float64),
+        selectivity=torch.full((count,), torch.nan, dtype=torch.float64),
+        duplicate_of=torch.full((count,), -1, dtype=torch.int64),
+        neighbours=torch.full((count, NEIGHBOURS), -1, dtype=torch.int64),
+        likeness=torch.full((count, NEIGHBOURS), torch.nan),
+    )
+    alive = found.alive
     if not len(alive):
-        return Population(words, **scores, **described)
+        return found
     for part in alive.split(UNITS_AT_ONCE):
-        scores["sparsity"][part] = sparsity(responses[:, part])
-        scores["selectivity"][part] = selectivity(responses[:, part])
+        found.sparsity[part] = sparsity(responses[:, part])
+        found.selectivity[part] = selectivity(responses[:, part])
     shapes = unit_shapes(responses[:, alive])
     for places in torch.arange(len(alive)).split(UNITS_AT_ONCE):
         alike = shapes[:, places].T @ shapes
         twins = (alike > DUPLICATE) & (torch.arange(len(alive)) < places[:, None])
         has_twin = twins.any(1)
-        duplicate_of[alive[places[has_twin]]] = alive[twins[has_twin].int().argmax(1)]
+        found.duplicate_of[alive[places[has_twin]]] = alive[twins[has_twin].int().argmax(1)]
         alike[torch.arange(len(places)), places] = -2.0  # a unit is not its own neighbour
         best = alike.topk(min(NEIGHBOURS, len(alive)), dim=1)
         there = best.values > -2.0
         width = best.values.shape[1]
-        neighbours[alive[places], :width] = torch.where(there, alive[best.indices], -1)
-        likeness[alive[places], :width] = torch.where(there, best.values, torch.nan)
-    return Population(words, **scores, **described)
+        found.neighbours[alive[places], :width] = torch.where(there, alive[best.indices], -1)
+        found.likeness[alive[places], :width] = torch.where(there, best.values, torch.nan)
+    return found
 
 
 def unit_shapes(responses: Tensor) -> Tensor:
@@ -121,10 +129,7 @@ def layer_map(responses: Tensor, seed: int = 0) -> Tensor:
         try:
             from sklearn.manifold import TSNE
         except ImportError as error:
-            raise ImportError(
-                "the map of an atlas needs scikit-learn, which is not installed; expected the extra 'atlas'. Install"
-                " it: pip install 'vislens_interp[atlas]'"
-            ) from error
+            raise missing_library("the map of an atlas needs scikit-learn", "atlas") from error
 
         made = TSNE(init="pca", perplexity=min(30.0, (count - 1) / 3), random_state=seed, n_jobs=1)
         places = torch.from_numpy(made.fit_transform(scores.double().numpy()).astype("float32"))
@@ -150,10 +155,7 @@ def most_alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """
     count = one.shape[1]
     best, alike = torch.full((count,), -1, dtype=torch.int64), torch.full((count,), torch.nan)
-    ours, theirs = (
-        torch.tensor([unit for unit, word in enumerate(states(part)) if word == "alive"], dtype=torch.int64)
-        for part in (one, other)
-    )
+    ours, theirs = alive_units(states(one)), alive_units(states(other))
     if not len(theirs):
         return best, alike
     shapes = unit_shapes(other[:, theirs])

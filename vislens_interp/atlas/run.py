@@ -334,10 +334,8 @@ def unit_row(fit: AtlasFit, unit: int) -> dict[str, Any]:
         return row
     column, reads = fit.column_of[unit], fit.readouts
     top = [place for place in fit.top_rows[unit].tolist() if place >= 0]
-    near = [
-        (int(one), alike) for one, alike in zip(population.neighbours[unit], population.likeness[unit], strict=True)
-    ]
-    near = [(one, float(alike)) for one, alike in near if one >= 0]
+    alike = zip(population.neighbours[unit].tolist(), population.likeness[unit].tolist(), strict=True)
+    near = [(one, likeness) for one, likeness in alike if one >= 0]
     twin = int(population.duplicate_of[unit])
     reasons = reads.reasons(column)
     return row | {
@@ -351,7 +349,7 @@ def unit_row(fit: AtlasFit, unit: int) -> dict[str, Any]:
         "sd": float(fit.std[unit]),
         "duplicate_of": None if twin < 0 else twin,
         "neighbours": [one for one, _ in near],
-        "likeness": [alike for _, alike in near],
+        "likeness": [likeness for _, likeness in near],
         "map_x": float(fit.places[unit, 0]),
         "map_y": float(fit.places[unit, 1]),
         "top_images": [fit.image_names[place] for place in top],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vislens_interp.atlas.store import INPUTS, TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
+from vislens_interp.report.charts import number
 from vislens_interp.report.render import escaping_environment
 
 if TYPE_CHECKING:
@@ -27,18 +28,13 @@ NAMES_SEARCHED = 3
 def environment() -> "Environment":
     """That of the site, with its filters."""
     made = escaping_environment("vislens_interp.atlas")
-    made.filters |= {"two": two, "signed": signed, "stem": lambda name: Path(name).name}
+    made.filters |= {"two": two, "signed": number, "stem": lambda name: Path(name).name}
     return made
 
 
 def two(value: float | None) -> str:
     """Two decimals, or a dash."""
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Two decimals with a sign."""
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def write_site(store: AtlasStore, input_names: list[str]) -> Path:

@@ -162,8 +162,7 @@ class SparseFeatures:
             return before.relu() * (before > self.threshold.to(before))
         if self.kind == "topk":
             assert self.k is not None
-            best = before.topk(self.k, dim=-1)
-            return torch.zeros_like(before).scatter(-1, best.indices, best.values.relu())
+            return largest(before, self.k)
         return before.relu()
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -192,6 +191,12 @@ class SparseFeatures:
                 largest (``"max"``) of a latent over positions.
         """
         return SparseTarget(self, model, layer, **reading)
+
+
+def largest(values: Tensor, k: int) -> Tensor:
+    """The k largest of (..., M) where they are above 0, and 0 for all others."""
+    best = values.topk(k, dim=-1)
+    return torch.zeros_like(values).scatter(-1, best.indices, best.values.relu())
 
 
 class SparseTarget(Target):

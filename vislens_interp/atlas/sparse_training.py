@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vislens_interp.atlas.sparse import SparseFeatures
+from vislens_interp.atlas.sparse import SparseFeatures, largest
 from vislens_interp.images import ImageSource
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
@@ -137,14 +137,12 @@ def _train(
         for _ in range(steps):
             batch = x[torch.randint(len(x), (min(batch_size, len(x)),), generator=generator)]
             before = batch @ encoder + bias
-            best = before.topk(k, dim=1)
-            codes = torch.zeros_like(before).scatter(1, best.indices, best.values.relu())
+            codes = largest(before, k)
             left = batch - codes @ decoder
             loss = left.square().mean()
             dead = idle > DEAD_AFTER
             if int(dead.sum()) >= k:
-                spare = before.masked_fill(~dead, -torch.inf).topk(k, dim=1)
-                again = torch.zeros_like(before).scatter(1, spare.indices, spare.values.relu()) @ decoder
+                again = largest(before.masked_fill(~dead, -torch.inf), k) @ decoder
                 loss = loss + DEAD_WEIGHT * (left.detach() - again).square().mean()
             optimizer.zero_grad()
             loss.backward()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vislens_interp.files import rebuilding, write_bytes, write_text
 from vislens_interp.schema import check_inside, check_schema
 from vislens_interp.tables import display_text
+from vislens_interp.validation import missing_library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,10 +63,7 @@ def arrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(
-            "an atlas is kept by pyarrow, which is not installed; expected the extra 'atlas'. Install it: pip install"
-            " 'vislens_interp[atlas]'"
-        ) from error
+        raise missing_library("an atlas is kept by pyarrow", "atlas") from error
     return pyarrow
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +139,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     if path.is_file():
         raise ValueError(f"folder={str(folder)!r} is a file; expected a folder. Name another one.")
     held = sorted(one.name for one in path.iterdir()) if path.is_dir() else []
-    strange = [name for name in held if name not in FILES and not re.fullmatch(r"\..*", name)]
+    strange = [name for name in held if name not in FILES and not name.startswith(".")]
     if strange:
         raise ValueError(
             f"folder={str(folder)!r} holds {strange[0]!r}, not written by an earlier audit; expected a new or empty "

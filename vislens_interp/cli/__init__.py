@@ -3,7 +3,6 @@
 import sys
 import traceback
 import warnings
-from typing import TextIO
 
 from vislens_interp.streams import Stopped, drop_stdout, say, stopping_cleanly, usable_streams
 
@@ -69,14 +68,7 @@ def _flushed() -> bool:
     return True
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     say(f"warning: {' '.join(str(message).split())}")
 
 

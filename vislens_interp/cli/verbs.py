@@ -31,8 +31,9 @@ def demo(args: argparse.Namespace) -> None:
     """Run ``vislens demo``."""
     from vislens_interp.lens import FeatureLens
     from vislens_interp.reference import ReferenceSet
+    from vislens_interp.results.storage import check_folder
 
-    _check_out(args.out)
+    check_folder(args.out)
     device = _device(args.device)
     model, layer, unit = DEMOS[args.backend]
     args.layer = layer if args.layer is None else args.layer
@@ -127,8 +128,9 @@ def audit(args: argparse.Namespace) -> None:
 def visualize(args: argparse.Namespace) -> None:
     """Run ``vislens visualize``."""
     from vislens_interp.evaluation.stream import stream
+    from vislens_interp.results.storage import check_folder
 
-    _check_out(args.out)
+    check_folder(args.out)
     lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
     alphas = args.alphas if args.alphas is not None else ALPHAS if args.method == "edit" else ()
@@ -287,13 +289,6 @@ def accept(args: argparse.Namespace) -> None:
     if failed := [finding.name for finding in findings if finding.state == "failed"]:
         raise ValueError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}. {path} says more.")
     print(f"all passed; {path}")
-
-
-def _check_out(folder: str) -> None:
-    from vislens_interp.files import check_writable
-    from vislens_interp.results.storage import check_folder
-
-    check_writable(check_folder(folder))
 
 
 def _describe(result: "LensResult", args: argparse.Namespace, *, model: str, weights: str | None) -> None:

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend
 from vislens_interp.evaluation.checks import check_method, warn_of_overlap
 from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison, Key
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
-from vislens_interp.files import check_writable, fingerprint, save_state
+from vislens_interp.files import check_writable, fingerprint, load_state, save_state
 from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods import METHODS, method_by_name
@@ -33,11 +33,9 @@ from vislens_interp.metrics.angle import edit_angle
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet, embed
-from vislens_interp.results.lens_file import load_changed
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.memory import PeakMemory
-from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_shares
+from vislens_interp.validation import check_shares, check_word
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -144,18 +142,10 @@ def compare(
     if angle is not None:
         other = [label for label, maker in makers.items() if angle_of(maker) != angle]
         notes.append(f"Edits are matched at {angle:g}°" + (f", except: {', '.join(other)}." if other else "."))
-    run = Run(
-        ours,
-        makers,
-        inputs,
-        reference,
-        [sense for sense in SENSES if direction in (sense, "both")],
-        fit_seconds=lens.fit_seconds_,
-        strength=strength,
-        folder=None if folder is None else Path(folder),
-    )
+    ways: list[Sense] = [sense for sense in SENSES if direction in (sense, "both")]
+    run = Run(lens, makers, inputs, ways, strength=strength, folder=None if folder is None else Path(folder))
     scorer = Scorer(lens.target, lens.landscape_.scaler, inputs, judges, features=features, transfer=transfer)
-    comparison = collect(run, scorer, list(makers), repetitions, progress=progress)
+    comparison = collect(run, scorer, repetitions, progress=progress)
     comparison.notes.extend(notes + run.notes)
     return comparison
 
@@ -163,8 +153,7 @@ def compare(
 def _check_arguments(seeds: list[int], direction: str, strength: float | None, angle: float | None) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds={seeds}; expected different numbers from 0, at least one. Pass (0, 1, 2).")
-    if not isinstance(direction, str) or direction not in (*SENSES, "both"):
-        raise ValueError(f"direction={direction!r} is unknown; expected 'increase', 'decrease' or 'both'.")
+    check_word("direction", direction, (*SENSES, "both"))
     check_shares(strength=strength)
     if angle is not None and not 0 <= angle <= 180:
         raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an edit turns.")
@@ -290,10 +279,9 @@ class Run:
     """One comparison: methods are fitted on what the landscape learned from, and make pictures of the same inputs.
 
     Args:
-        ours: The fitted landscape's method.
+        lens: Fitted; what it did not hold out is what every method learns from.
         methods: Label to what :func:`build` made.
         inputs: (N, 3, S, S) images to move.
-        reference: The lens's reference set: what it did not hold out is what every method learns from.
         directions: ``"increase"``, ``"decrease"`` or both.
         strength: SDEdit strength of every generation; None is each method's own.
         folder: Where each finished method and seed is kept, or None.
@@ -301,32 +289,29 @@ class Run:
 
     def __init__(
         self,
-        ours: LandscapeMethod,
+        lens: "FeatureLens",
         methods: dict[str, Method],
         inputs: Tensor,
-        reference: ReferenceSet,
-        directions: Sequence[Sense],
+        directions: list[Sense],
         *,
-        fit_seconds: float | None,
         strength: float | None,
         folder: Path | None,
     ) -> None:
-        self.ours, self.methods, self.inputs, self.directions = ours, methods, inputs, list(directions)
-        self.target: Target = ours.target
-        self.backend: Backend = ours.backend
-        self.learned = reference.learned()
-        self.fit_seconds, self.strength, self.folder = fit_seconds, strength, folder
+        self.ours, self.methods, self.inputs, self.directions = lens.fitted_method, methods, inputs, directions
+        self.target, self.backend = self.ours.target, self.ours.backend
+        self.learned = lens.reference_set.learned()
+        self.fit_seconds, self.strength, self.folder = lens.fit_seconds_, strength, folder
         self.notes: list[str] = []
         self._fitted: dict[str, float | None] = {}
-        landscape = ours.landscape_
+        landscape = self.ours.landscape_
         self._landscape = fingerprint(landscape.vae.state_dict())
         self._responses = landscape.scaler.standardise(landscape.responses).float().cpu()
         self._common = {
             "target": self.target.describe(),
             "backend": self.backend.name,
             # What the landscape was made from, not its weights: these differ in the last bits between machines.
-            "config": ours.config.to_dict(),
-            "learned": hashlib.sha256("".join(sorted(reference.learned_keys)).encode()).hexdigest()[:16],
+            "config": self.ours.config.to_dict(),
+            "learned": hashlib.sha256("".join(sorted(lens.reference_set.learned_keys)).encode()).hexdigest()[:16],
             "images": image_keys(inputs),
             "directions": self.directions,
             "strength": strength,
@@ -352,7 +337,7 @@ class Run:
         return part
 
     def _read(self, path: Path, identity: str) -> dict[str, Any]:
-        kept, where = load_changed(path, KIND), repr(str(path))
+        kept, where = load_state(path, KIND), repr(str(path))
         check_schema(kept, PART, where)
         check_finite(kept["angles"], where, "angles")
         try:
@@ -414,11 +399,7 @@ class Run:
                     generated = maker.generate(self.inputs, {unit: way}, seeds=seeds, **strength)
                 made[key] = _to_8_bits(generated.images)
                 spent, count = generated.cost, len(self.inputs)
-                costs[key] = {
-                    "forward": spent.forward / count,
-                    "backward": spent.backward / count,
-                    "seconds": spent.seconds / count,
-                }
+                costs[key] = {name: getattr(spent, name) / count for name in ("forward", "backward", "seconds")}
                 if fit_seconds is not None:
                     costs[key]["fit_seconds"] = fit_seconds
                 if memory.mebibytes is not None:
@@ -447,10 +428,11 @@ class Run:
         return edit_angle(x if x.ndim == 2 else maker.embeddings(x, {}), edited).cpu()
 
 
-def collect(run: Run, scorer: Scorer, labels: Sequence[str], seeds: Sequence[int], *, progress: bool) -> Comparison:
+def collect(run: Run, scorer: Scorer, seeds: list[int], *, progress: bool) -> Comparison:
     """Make and score everything; what was made before is read."""
-    names = list(run.target.names)
-    values: dict[tuple[str, str, str], dict[tuple[int, int], Tensor]] = {}
+    names, labels = list(run.target.names), list(run.methods)
+    scores: dict[Key, NDArray[np.float64]] = {}
+    filled: Counter[Key] = Counter()
     pictures: dict[str, dict[str | tuple[str, str], Tensor]] = {
         name: {"inputs": run.inputs[:SHOWN].cpu()} for name in names
     }
@@ -468,16 +450,18 @@ def collect(run: Run, scorer: Scorer, labels: Sequence[str], seeds: Sequence[int
                 if seed == seeds[0]:
                     pictures[name][label, way] = made[way][:SHOWN]
             for (way, measure), value in found.items():
-                values.setdefault((label, way, measure), {})[unit, seeds.index(seed)] = value.double()
-    whole = len(names) * len(seeds)
-    scores = {key: _stack(cells, len(names), len(seeds)) for key, cells in values.items() if len(cells) == whole}
+                asked = (label, way, measure)
+                cells = scores.setdefault(asked, np.empty((len(names), len(value), len(seeds))))
+                cells[unit, :, seeds.index(seed)] = value.double().numpy()
+                filled[asked] += 1
+    scores = {key: values for key, values in scores.items() if filled[key] == len(names) * len(seeds)}
     said = run.target.describe()
     where = " ".join(str(one) for one in (said.get("model"), said.get("layer")) if one)
     units = [f"{where} {name}".strip() for name in names]
     return Comparison(
-        methods=list(labels),
+        methods=labels,
         units=units,
-        seeds=list(seeds),
+        seeds=seeds,
         images=image_keys(run.inputs),
         scores=scores,
         pictures=dict(zip(units, pictures.values(), strict=True)),
@@ -503,12 +487,6 @@ def _budgets(scores: Mapping[Key, NDArray[np.float64]], labels: Sequence[str]) -
         return []
     listed = ", ".join(f"{label} {one:.0f} + {other:.0f}" for label, (one, other) in spent.items())
     return [f"Budgets are unequal. Passes through the target a picture, forward + backward: {listed}."]
-
-
-def _stack(cells: dict[tuple[int, int], Tensor], units: int, seeds: int) -> NDArray[np.float64]:
-    """(units, images or 1, seeds)."""
-    rows = [torch.stack([cells[unit, seed] for seed in range(seeds)], 1) for unit in range(units)]
-    return torch.stack(rows).numpy()
 
 
 def _to_8_bits(images: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
 """What a comparison found: every method's scores on the same units, images and seeds, with intervals."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ from torch import Tensor
 from vislens_interp.evaluation.scorer import MEASURES
 from vislens_interp.files import write_text
 from vislens_interp.frames import Tabular
-from vislens_interp.metrics.bootstrap import intervals, paired_difference
+from vislens_interp.metrics.bootstrap import Interval, intervals, paired_difference
 from vislens_interp.tables import csv_text
 
 if TYPE_CHECKING:
@@ -79,7 +82,6 @@ class Comparison(Tabular):
                     f"scores[{key}] has shape {values.shape}; expected ({len(self.units)}, {count}, "
                     f"{len(self.seeds)}): units, images, seeds. Score every unit, image and seed."
                 )
-        self._rows: list[dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -128,21 +130,21 @@ class Comparison(Tabular):
             measures: Only these.
         """
         chosen = self._check(measures)
-        if self._rows is None:
-            found = {}
-            for count in {values.shape[1] for values in self.scores.values()}:  # all of one shape under the same draws
-                keys = [key for key, values in self.scores.items() if values.shape[1] == count]
-                stack = np.stack([self.scores[key] for key in keys])
-                found |= dict(zip(keys, intervals(stack, draws=DRAWS, same_images=self.same_images), strict=True))
-            self._rows = []
-            for method in self.methods:
-                for direction in self.directions:
-                    for measure in self.measures:
-                        if (key := (method, direction, measure)) in found:
-                            one, shape = found[key], self.scores[key].shape
-                            row = (*key, one.mean, one.low, one.high, shape[0], len(self.images), shape[2])
-                            self._rows.append(dict(zip(COLUMNS, row, strict=True)))
-        return [dict(row) for row in self._rows if row["measure"] in chosen]
+        rows = product(self.methods, self.directions, chosen)
+        return [self._row(*key, self._intervals[key]) for key in rows if key in self._intervals]
+
+    @cached_property
+    def _intervals(self) -> dict[Key, Interval]:
+        found = {}
+        for count in {values.shape[1] for values in self.scores.values()}:  # all of one shape under the same draws
+            keys = [key for key, values in self.scores.items() if values.shape[1] == count]
+            stack = np.stack([self.scores[key] for key in keys])
+            found |= dict(zip(keys, intervals(stack, draws=DRAWS, same_images=self.same_images), strict=True))
+        return found
+
+    def _row(self, method: str, direction: str, measure: str, found: Interval) -> dict[str, Any]:
+        counts = (len(self.units), len(self.images), len(self.seeds))
+        return dict(zip(COLUMNS, (method, direction, measure, found.mean, found.low, found.high, *counts), strict=True))
 
     def difference(self, method: str, other: str, measures: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The paired difference of two methods: same unit, image and seed, one minus the other.
@@ -163,14 +165,11 @@ class Comparison(Tabular):
             if label not in self.methods:
                 raise ValueError(f"{name}={label!r} is not in this comparison; expected one of {self.methods}.")
         rows = []
-        for measure in self._check(measures):
-            for direction in self.directions:
-                pair = [self.scores.get((label, direction, measure)) for label in (method, other)]
-                if pair[0] is not None and pair[1] is not None:
-                    one = paired_difference(pair[0], pair[1], draws=DRAWS, same_images=self.same_images)
-                    counts = (len(self.units), len(self.images), len(self.seeds))
-                    row = (f"{method} - {other}", direction, measure, one.mean, one.low, one.high, *counts)
-                    rows.append(dict(zip(COLUMNS, row, strict=True)))
+        for measure, direction in product(self._check(measures), self.directions):
+            pair = [self.scores.get((label, direction, measure)) for label in (method, other)]
+            if pair[0] is not None and pair[1] is not None:
+                one = paired_difference(pair[0], pair[1], draws=DRAWS, same_images=self.same_images)
+                rows.append(self._row(f"{method} - {other}", direction, measure, one))
         return rows
 
     @classmethod
@@ -336,9 +335,7 @@ def _digits(value: float) -> str:
 
 
 def _tex(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, rf"\{sign}")
-    return text
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)
 
 
 def _written(text: str, path: str | Path | None) -> str:

@@ -1,12 +1,11 @@
 """Many units of a layer on one sheet: read once, fitted in one latent."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from vislens_interp.config import MIN_IMAGES, Config, sections_of
+from vislens_interp.config import MIN_IMAGES, Config
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.evaluation.words import edit_words
 from vislens_interp.images import ImageSource, load_images
@@ -67,10 +66,8 @@ def contact_sheet(
         raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
     reference = _reference_of(lens, reference_set)
     target, responses, left_out = _living_units(lens, units, reference, progress=progress)
-    parts = sections_of({"seed": lens.seed, **overrides})
-    fitted = LandscapeEdit(
-        config, fit=parts["fit"], prior=parts["prior"], edit=parts["edit"], optimize=parts["optimize"]
-    )
+    chosen: dict[str, Any] = {"seed": lens.seed, **overrides}
+    fitted = LandscapeEdit(config, **chosen)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
     if images is None:
         inputs, names = reference.with_held_out(fitted.landscape_.held_out).held_out(count)
@@ -122,31 +119,29 @@ def _living_units(
 ) -> tuple[Target, Tensor, dict[str, str]]:
     """One target that reads all units that vary, their responses (N, K), and why the others are left out."""
     target, left_out = _aim_at_all(lens.target, units)
-    alive: list[int] = []
-    responses = torch.zeros(0)
     if target is not None:
-        responses = reference.read_by(target, progress=progress)
+        alive, responses = [], reference.read_by(target, progress=progress)
         for column, name in enumerate(target.names):
             try:
                 ResponseScaler.fit(responses[:, [column]], [name])
                 alive.append(column)
             except ValueError as error:  # dead, constant or not finite
                 left_out[name] = str(error)
-    if target is None or not alive:
-        raise ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
-    return UnitsOf(target, alive), responses[:, alive], left_out
+        if alive:
+            return UnitsOf(target, alive), responses[:, alive], left_out
+    raise ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
 
 
 def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target | None, dict[str, str]]:
     """One target that reads all of these units that there are, and why the others are not read."""
-    left_out: dict[str, str] = {}
     by_name = {unit if isinstance(unit, str) else unit_name(unit): unit for unit in units}
     if not isinstance(ours, LayerTarget):
         columns = [ours.names.index(name) for name in by_name if name in ours.names]
-        for name in [one for one in by_name if one not in ours.names]:
-            left_out[name] = f"unit {name!r} is not in this target; it has {', '.join(ours.names)}."
+        strange, names = [name for name in by_name if name not in ours.names], ", ".join(ours.names)
+        left_out = {name: f"unit {name!r} is not in this target; it has {names}." for name in strange}
         return (UnitsOf(ours, columns) if columns else None), left_out
 
+    left_out = {}
     known: list[OneUnit | str] = []
     for name, unit in by_name.items():
         try:

@@ -175,22 +175,18 @@ class _Run:
     def result(self) -> LensResult:
         """What all parts give together; its pictures are the files of the parts."""
         starts = range(0, len(self.source), self.size)
-        folders, parts = [self.folder(start) for start in starts], [self._numbers(start) for start in starts]
+        parts, names = [self._numbers(start) for start in starts], list(self.source.names)
         with rebuilding(self.work, "unfinished work"):
             numbers = _joined_numbers(parts)
-        keys = [path.name for path in (folders[0] / "images").iterdir()]
-        files = {}
-        for key in ["inputs", *self.drawing.moves, *(name for name in keys if name.startswith("importance_"))]:
-            paths = []
-            for number, folder in enumerate(folders):
-                first = number * self.size
-                names = self.source.names[first : first + self.size]
-                paths += [folder / file for file in picture_files(key, names, first)]
-            files[key] = _opened(paths)
-        importance = {
-            key.removeprefix("importance_"): files.pop(key) for key in list(files) if key.startswith("importance_")
-        }
-        return self.drawing.result(files, importance, numbers, list(self.source.names), self.seeds)
+
+        def opened(key: str) -> ImageFiles:
+            files = ((start, picture_files(key, names[start : start + self.size], start)) for start in starts)
+            return _opened([self.folder(start) / file for start, of_part in files for file in of_part])
+
+        pictures = {key: opened(key) for key in ["inputs", *self.drawing.moves]}
+        used = [path.name for path in (self.folder(0) / "images").glob("importance_*")]
+        importance = {key.removeprefix("importance_"): opened(key) for key in used}
+        return self.drawing.result(pictures, importance, numbers, names, self.seeds)
 
     def _numbers(self, start: int) -> dict[str, Any]:
         """The numbers of a part; ValueError where it holds other ones than this run makes."""

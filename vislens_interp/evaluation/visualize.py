@@ -29,23 +29,6 @@ if TYPE_CHECKING:
 PAPER_SEED = 42
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """What reads the pictures, in which scale, and what it answers to the reference set."""
-
-    target: Target
-    scaler: ResponseScaler
-    reference: Tensor | None = None
-
-    def read(self, images: Tensor) -> Tensor:
-        """Raw responses (N, K)."""
-        return self.target.responses(images.to(self.target.device))
-
-    def changes(self, responses: Tensor, unedited: Tensor) -> Tensor:
-        """Changes (N, K) of raw responses against those to the unedited pictures, in SDs."""
-        return self.scaler.standardise(responses) - self.scaler.standardise(unedited)
-
-
 @dataclass(frozen=True, eq=False)
 class Part:
     """What was made of some inputs.
@@ -83,7 +66,7 @@ class Drawing:
         self.maker = lens.maker(self.method, self.mode)
         given = {"alpha": choices["alpha"], "strength": choices["strength"]}
         self.given = {key: value for key, value in given.items() if value is not None}
-        self.reader = _reader(lens, self.judge)
+        self.reader, self.scaler, self.judged = _reader(lens, self.judge)
 
     def part(self, pictures: Tensor, seeds: Sequence[int]) -> Part:
         """Move some inputs (n, 3, S, S) and read what came out; each has a noise seed."""
@@ -92,7 +75,7 @@ class Drawing:
         responses: dict[str, Tensor] = {}
         for key, value in shown.items():  # at strength 0 an unedited picture is the input itself, which was read
             same = key == "unedited" and value.shape == pictures.shape and torch.equal(value.cpu(), pictures.cpu())
-            responses[key] = responses["inputs"] if same else self.reader.read(value)
+            responses[key] = responses["inputs"] if same else self._read(value)
         in_force = list(made.values())[-1].settings_in_force
         numbers = {
             "responses": responses,
@@ -130,6 +113,14 @@ class Drawing:
             )
         check_tensors(changes, dict.fromkeys(weights, units), where, "changes")
 
+    def _read(self, images: Tensor) -> Tensor:
+        """Raw responses (N, K)."""
+        return self.reader.responses(images.to(self.reader.device))
+
+    def _changes(self, responses: Tensor, unedited: Tensor) -> Tensor:
+        """Changes (N, K) of raw responses against those to the unedited pictures, in SDs."""
+        return self.scaler.standardise(responses) - self.scaler.standardise(unedited)
+
     def _doses(
         self, pictures: Tensor, seeds: Sequence[int], responses: dict[str, Tensor], weight: float | None
     ) -> dict[str, Tensor]:
@@ -140,11 +131,10 @@ class Drawing:
         for key, one in list(self.moves.items())[1:]:
             sign = -1 if key == "decrease" else 1
             if weight:
-                changes[str(sign * weight)] = self.reader.changes(responses[key], responses["unedited"])
+                changes[str(sign * weight)] = self._changes(responses[key], responses["unedited"])
             for other in set(self.alphas) - {weight}:
                 dosed = self.maker.generate(pictures, one, seeds=seeds, **{**self.given, "alpha": other})
-                read = self.reader.read(dosed.images)
-                changes[str(sign * other)] = self.reader.changes(read, responses["unedited"])
+                changes[str(sign * other)] = self._changes(self._read(dosed.images), responses["unedited"])
         return changes
 
     def settings(self, in_force: Mapping[str, float | None], seeds: int | Sequence[int]) -> dict[str, Any]:
@@ -185,7 +175,7 @@ class Drawing:
         seeds: int | Sequence[int],
     ) -> LensResult:
         """The result of all inputs, for each unit; ``numbers`` as :class:`Part` says, of all inputs."""
-        lens, reader, reference = self.lens, self.reader, self.lens.reference_set
+        lens, reference = self.lens, self.lens.reference_set
         settings = self.settings(numbers["in_force"], seeds)
         said = {
             key: edit_words(lens.fitted_method, one, readout=self.words)
@@ -200,8 +190,8 @@ class Drawing:
                     model=settings["target"].get("model", type(lens.target).__name__),
                     images=dict(images),
                     responses={key: value[:, unit] for key, value in numbers["responses"].items()},
-                    response_mean=reader.scaler.mean[unit].item(),
-                    response_std=reader.scaler.std[unit].item(),
+                    response_mean=self.scaler.mean[unit].item(),
+                    response_std=self.scaler.std[unit].item(),
                     similarity=numbers["similarity"],
                     importance=dict(importance),
                     evidence=lens.evidence_.get(name),
@@ -212,7 +202,7 @@ class Drawing:
                         lens.landscape_,
                         unit,
                         numbers["latents"],
-                        responses=None if reader.reference is None else reader.reference[:, unit],
+                        responses=None if self.judged is None else self.judged[:, unit],
                         pictures=reference.images if reference.has_images else None,
                         names=reference.names if reference.has_images else None,
                         changes={float(weight): one[:, unit] for weight, one in numbers["changes"].items()},
@@ -271,13 +261,14 @@ def _inputs(
     return pictures, names, drawn
 
 
-def _reader(lens: "FeatureLens", judge: Target | None) -> _Reader:
+def _reader(lens: "FeatureLens", judge: Target | None) -> tuple[Target, ResponseScaler, Tensor | None]:
+    """What reads the pictures, in which scale, and a judge's responses (R, K) to the reference set."""
     if judge is None:
-        return _Reader(lens.target, lens.landscape_.scaler)
+        return lens.target, lens.landscape_.scaler, None
     if not lens.reference_set.has_images:
         raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
     responses = lens.reference_set.read_by(judge)
-    return _Reader(judge, ResponseScaler.fit(responses, judge.names), responses)
+    return judge, ResponseScaler.fit(responses, judge.names), responses
 
 
 def _ours(lens: "FeatureLens", maker: Method) -> bool:

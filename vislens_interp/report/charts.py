@@ -18,9 +18,9 @@ LINES = 40
 """Single images drawn behind a mean."""
 
 
-def number(value: float) -> str:
+def number(value: float | Tensor) -> str:
     """Two decimals with a sign, and a minus that is as wide as the plus."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{float(value):+.2f}".replace("-", "−")
 
 
 def histogram(
@@ -55,7 +55,7 @@ def histogram(
     for row, (key, values) in enumerate(marked.items()):
         y = plot.y(0) + BOTTOM + rail * row + 6
         plot.add("text", f"{key} label", labels[key], x=plot.left - 8, y=y + 4, text_anchor="end")
-        plot.line("grid", plot.left, y, plot.width - RIGHT, y)
+        plot.line("grid", plot.left, y, WIDTH - RIGHT, y)
         values = values[values.isfinite()]
         for value in values.tolist():
             plot.add("circle", f"{key} dot", cx=plot.x(value), cy=y, r=3.5)
@@ -82,7 +82,7 @@ def dose_response(alphas: Sequence[float], changes: Tensor, *, title: str, descr
     low, high = _padded(low, high)
     plot = _Plot(min(alphas) - 0.05, max(alphas) + 0.05, low, high)
     plot.axes("α (negative: towards the suppressed mean)" if min(alphas) < 0 else "α", "response change, SDs")
-    plot.line("zero", plot.left, plot.y(0), plot.width - RIGHT, plot.y(0))
+    plot.line("zero", plot.left, plot.y(0), WIDTH - RIGHT, plot.y(0))
     plot.line("zero", plot.x(0), TOP, plot.x(0), plot.bottom)
     across = [plot.x(alpha) for alpha in alphas]
     if changes.shape[1] > 1:
@@ -156,7 +156,7 @@ def landscape(
 
 def _colour_scale(plot: "_Plot", limit: float) -> None:
     side = 20
-    first = (plot.width - STEPS * side) / 2
+    first = (WIDTH - STEPS * side) / 2
     y = plot.height - 28
     for step in range(STEPS):
         plot.add("rect", f"h{step}", x=first + step * side, y=y, width=side, height=10)
@@ -197,19 +197,18 @@ class _Plot:
         y0: float,
         y1: float,
         *,
-        width: int = WIDTH,
         height: int = HEIGHT,
         left: int = LEFT,
         bottom: int = BOTTOM,
     ) -> None:
         self.x_range, self.y_range = (x0, x1), (y0, y1)
-        self.width, self.height, self.left = width, height, left
+        self.height, self.left = height, left
         self.bottom = height - bottom
-        self.root = ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {width} {height}", "role": "img"})
+        self.root = ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img"})
 
     def x(self, value: float) -> float:
         low, high = self.x_range
-        return self.left + (value - low) / (high - low) * (self.width - RIGHT - self.left)
+        return self.left + (value - low) / (high - low) * (WIDTH - RIGHT - self.left)
 
     def y(self, value: float) -> float:
         low, high = self.y_range
@@ -250,13 +249,13 @@ class _Plot:
                 continue
             y = self.y(value)
             if grid:
-                self.line("grid", self.left, y, self.width - RIGHT, y)
+                self.line("grid", self.left, y, WIDTH - RIGHT, y)
             self.add("text", "tick", _tick(value), x=self.left - 5, y=y + 4, text_anchor="end")
-        middle = (self.left + self.width - RIGHT) / 2
+        middle = (self.left + WIDTH - RIGHT) / 2
         self.add("text", "label", x_label, x=middle, y=self.bottom + 30, text_anchor="middle")
         turn = f"translate({self.left - 32} {(TOP + self.bottom) / 2:.1f}) rotate(-90)"
         self.add("text", "label", y_label, transform=turn, text_anchor="middle")
-        self.line("edge", self.left, self.bottom, self.width - RIGHT, self.bottom)
+        self.line("edge", self.left, self.bottom, WIDTH - RIGHT, self.bottom)
 
     def svg(self, title: str, description: str) -> str:
         self.root.set("aria-label", display_text(f"{title}. {description}"))

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from vislens_interp.report.charts import number
 from vislens_interp.report.figures import COLOURS as OF_KEYS
 from vislens_interp.report.figures import LABELS, LINE, PageFigure, draw_picture, wrap
-from vislens_interp.report.render import number_of
 from vislens_interp.tables import shortened
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def pictures_figure(
                 draw_picture(page, image, at, top, _SIZE, COLOURS[way])
                 change = changes[method, way][column]
                 drawn = change if way == "increase" else -change
-                text = f"{number_of(drawn)}{' ✗' if change < 0 else ''}"
+                text = f"{number(drawn)}{' ✗' if change < 0 else ''}"
                 page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center")
     page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
     return page.figure

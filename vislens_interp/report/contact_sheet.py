@@ -40,6 +40,11 @@ class ContactRow:
     words: "dict[str, Words]" = field(default_factory=dict)
 
     @property
+    def pictures(self) -> dict[str, Tensor]:
+        """The top images and the moved inputs, for ``"top"`` and each direction."""
+        return {"top": self.top.images, **self.images}
+
+    @property
     def captions(self) -> dict[str, list[str]]:
         """Under each picture, for ``"top"`` and each direction."""
         changes = {key: [change_text(key, one) for one in row.tolist()] for key, row in self.response_change.items()}
@@ -47,8 +52,7 @@ class ContactRow:
 
     def cells(self) -> list[dict[str, Any]]:
         """The first picture of each kind with its caption, and the evidence, for a table."""
-        images = {"top": self.top.images, **self.images}
-        shots = [{"image": images[key][0], "text": said[0]} for key, said in self.captions.items() if said]
+        shots = [{"image": self.pictures[key][0], "text": said[0]} for key, said in self.captions.items() if said]
         return [*shots, {"text": evidence_text(self.evidence)}]
 
 

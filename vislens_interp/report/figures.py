@@ -2,14 +2,15 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from vislens_interp.frames import figure_class
 from vislens_interp.report import render
-from vislens_interp.report.render import change_text, evidence_text, number_of
+from vislens_interp.report.charts import number
+from vislens_interp.report.render import evidence_text, measured
 from vislens_interp.tables import display_name, display_text, shortened
 from vislens_interp.validation import check_counts
 
@@ -147,24 +148,18 @@ class PageFigure:
         top: float,
         text: str,
         *,
-        fontsize: float,
-        color: str | None = None,
         bold: bool = False,
-        ha: Literal["left", "center"] = "left",
         va: Literal["top", "center"] = "top",
-        linespacing: float | None = None,
+        **style: Any,
     ) -> None:
         self.figure.text(
             left / self.width,
             1 - top / self.height,
             display_text(text),
-            fontsize=fontsize,
-            color=color,
             fontweight="bold" if bold else None,
-            ha=ha,
             va=va,
-            linespacing=linespacing,
             parse_math=False,  # a file's name may hold dollar signs
+            **style,
         )
 
     def lines(self, left: float, top: float, lines: Sequence[str], *, fontsize: float, color: str) -> None:
@@ -185,17 +180,14 @@ def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size:
 
 
 def _caption(page: PageFigure, result: "LensResult", key: str, row: int, centre: float, top: float) -> None:
-    said = f"{number_of(result.standardised[key][row])} SD"
-    page.text(centre, top, said, fontsize=8.5, color="#222222", ha="center")
-    if key == "unedited":
-        change = f"{number_of(result.response_change_from_input[key][row])} from input"
+    said = measured(result, key, row)
+    page.text(centre, top, f"{said['response']} SD", fontsize=8.5, color="#222222", ha="center")
+    if said["from_input"]:
+        change = f"{said['from_input']} from input"
         page.text(centre, top + LINE, change, fontsize=7.5, color=COLOURS[key], ha="center")
-    elif key != "inputs":
-        change = result.response_change[key][row]
-        sign = result.wanted_sign(key)
-        wrong = sign is not None and not sign * change > 0
-        text = f"Δr {number_of(change)}{' ✗' if wrong else ''}"
-        colour = "#222222" if wrong else COLOURS[key]
+    elif said["change"]:
+        text = f"Δr {said['change']}{' ✗' if said['wrong'] else ''}"
+        colour = "#222222" if said["wrong"] else COLOURS[key]
         page.text(centre, top + LINE, text, fontsize=8.5, color=colour, bold=True, ha="center")
 
 
@@ -213,10 +205,9 @@ def _dots(axes: "Axes", result: "LensResult") -> None:
         mean = values[key].mean()
         axes.plot([place - 0.27, place + 0.27], [mean, mean], color=COLOURS[key], lw=3, zorder=3)
     axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
-    short = {**LABELS, "unedited": "α = 0"}
     axes.set_xticks(
         list(places.values()),
-        [f"{short[key]}\n{number_of(values[key].mean())}" for key in places],
+        [f"{render.LABELS[key]}\n{number(values[key].mean())}" for key in places],
         fontsize=8,
     )
     for label, key in zip(axes.get_xticklabels(), places, strict=True):
@@ -277,11 +268,8 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
                 named = ", ".join(one.word for one in row.words[key].rising) or "no words"
                 named = shortened(named, 14 * len(sheet.inputs))
                 page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key])
-        shown = {"top": (row.top.images, [f"{number_of(value)} SD" for value in row.top.responses])}
-        for key in keys:
-            shown[key] = (row.images[key], [change_text(key, value) for value in row.response_change[key].tolist()])
-        for key, (images, texts) in shown.items():
-            for column, (image, text) in enumerate(zip(images, texts, strict=True)):
+        for key, texts in row.captions.items():
+            for column, (image, text) in enumerate(zip(row.pictures[key], texts, strict=True)):
                 at = starts[key] + column * (_SMALL + gap)
                 draw_picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
                 page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center")

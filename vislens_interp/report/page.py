@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 from vislens_interp.math import pearson
 from vislens_interp.report import charts
 from vislens_interp.report.charts import number
-from vislens_interp.report.render import LABELS, reference_label, render
+from vislens_interp.report.render import LABELS, measured, reference_label, render
 from vislens_interp.tables import display_name
 from vislens_interp.validation import check_counts
 
 if TYPE_CHECKING:
     from vislens_interp.results.background import Background
     from vislens_interp.results.result import LensResult
+
+
+IN_A_CELL = 4
+"""Inputs that a notebook shows."""
 
 
 def result_page(result: "LensResult", *, max_images: int = 8) -> str:
@@ -51,9 +55,9 @@ def result_page(result: "LensResult", *, max_images: int = 8) -> str:
     )
 
 
-def result_cell(result: "LensResult", max_images: int = 4) -> str:
+def result_cell(result: "LensResult") -> str:
     """A result in a notebook: its first pictures with their numbers; :func:`result_page` is the whole report."""
-    shown = range(min(max_images, len(result)))
+    shown = range(min(IN_A_CELL, len(result)))
     rows = []
     for key in result.images:
         shots = [_shot(result, key, row) for row in shown]
@@ -99,31 +103,25 @@ def _at_the_floor(result: "LensResult", key: str) -> int:
 
 def _shot(result: "LensResult", key: str, row: int) -> dict[str, Any]:
     """A picture with what stands below it."""
-    response = number(result.standardised[key][row].item())
-    alt = f"{LABELS[key]}, {display_name(result.names[row])}: response {response} SD"
-    shot = {"key": key, "label": LABELS[key], "image": result.images[key][row], "response": response}
-    shot |= {"from_input": "", "change": "", "wrong": False}
-    if key == "unedited":
-        shot["from_input"] = number(result.response_change_from_input[key][row].item())
-        alt += f", {shot['from_input']} from the input"
-    elif key != "inputs":
-        value = result.response_change[key][row].item()
-        sign = result.wanted_sign(key)
-        shot["change"], shot["wrong"] = number(value), sign is not None and not sign * value > 0
-        alt += f", change {number(value)} SD{', not the wanted way' if shot['wrong'] else ''}"
-    return shot | {"alt": alt}
+    said = measured(result, key, row)
+    alt = f"{LABELS[key]}, {display_name(result.names[row])}: response {said['response']} SD"
+    if said["from_input"]:
+        alt += f", {said['from_input']} from the input"
+    elif said["change"]:
+        alt += f", change {said['change']} SD{', not the wanted way' if said['wrong'] else ''}"
+    return {"key": key, "label": LABELS[key], "image": result.images[key][row], "alt": alt, **said}
 
 
 def _charts(result: "LensResult", behind: "Background") -> dict[str, Any]:
     """The charts over the reference set, as SVG, which ElementTree has escaped."""
     standard = (behind.responses - result.response_mean) / result.response_std
-    means = ", ".join(f"{LABELS[key]} {number(value.nanmean().item())}" for key, value in result.standardised.items())
+    means = ", ".join(f"{LABELS[key]} {number(value.nanmean())}" for key, value in result.standardised.items())
     histogram = charts.histogram(
         standard,
         result.standardised,
         LABELS,
         title="Histogram of responses over the reference set",
-        description=f"{len(standard)} images from {number(standard.min().item())} to {number(standard.max().item())} "
+        description=f"{len(standard)} images from {number(standard.min())} to {number(standard.max())} "
         f"SDs. Means of the shown pictures: {means}.",
     )
     landscape = charts.landscape(

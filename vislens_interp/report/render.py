@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch import Tensor
@@ -18,6 +18,7 @@ from vislens_interp.tables import display_name, display_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from vislens_interp.results.result import LensResult
     from vislens_interp.results.words import Word
 
 LABELS = {
@@ -64,7 +65,7 @@ def environment() -> "Environment":
         "evidence_text": evidence_text,
         "operating_point": operating_point,
         "flat": flat,
-        "number": number_of,
+        "number": number,
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}",
         "short": display_name,
         "spread": spread,
@@ -92,11 +93,6 @@ def encoded(image: Tensor) -> dict[str, str | int | bool]:
     return {"source": source, "width": shown.width, "height": shown.height, "small": small}
 
 
-def number_of(value: float | Tensor) -> str:
-    """Two decimals with a sign."""
-    return number(float(value))
-
-
 def spread(values: Mapping[str, float | None]) -> str:
     """A mean, and the SD over images where there are several."""
     return number(values["mean"] or 0.0) + ("" if values["sd"] is None else f" ± {values['sd']:.2f}")
@@ -116,6 +112,17 @@ def evidence_text(evidence: Evidence) -> str:
 def word_list(words: "Sequence[Word]") -> str:
     """Words, each with its score and its margin."""
     return ", ".join(f"{one} ({number(one.margin)})" for one in words) or "nothing"
+
+
+def measured(result: "LensResult", key: str, row: int) -> dict[str, Any]:
+    """What stands below a picture: response, change, and whether that is not the wanted way; ``""`` has no place."""
+    said = {"response": number(result.standardised[key][row]), "from_input": "", "change": "", "wrong": False}
+    if key == "unedited":
+        said["from_input"] = number(result.response_change_from_input[key][row])
+    elif key != "inputs":
+        value, sign = result.response_change[key][row].item(), result.wanted_sign(key)
+        said |= {"change": number(value), "wrong": sign is not None and not sign * value > 0}
+    return said
 
 
 def change_text(key: str, value: float) -> str:

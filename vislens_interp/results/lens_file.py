@@ -71,21 +71,13 @@ def save(
     return save_state(path, KIND, state)
 
 
-def load_changed(path: str | Path, kind: str) -> dict[str, Any]:
-    """:func:`~vislens_interp.files.load_state`, whose header may have been edited; ValueError if so."""
-    with rebuilding(path, "header"):
-        state = load_state(path, kind)
-    check_schema(state, dict, f"path={str(path)!r}")
-    return state
-
-
 def read(path: str | Path) -> dict[str, Any]:
     """What :func:`save` wrote; of 0.1.0 with the kind of reference set by today's names.
 
     Raises:
         ValueError: It was changed since: the message names the field.
     """
-    saved = load_changed(path, KIND)
+    saved = load_state(path, KIND)
     kind, where = saved.pop("reference_kind", None), f"path={str(path)!r}"
     if isinstance(kind, str):
         saved |= {"synthetic": kind.startswith("synthetic"), "measured": kind.endswith("measured responses")}

@@ -94,22 +94,22 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
     if content["format_version"] < 3:
         content = _migrated(content)
     evidence, behind = content["evidence"], content.get("background")
+
+    def pictures(field: str) -> dict[str, Any]:
+        kept = content.get(field, {})
+        return {key: _pictures(folder, files, where, f"{field}[{key!r}]") for key, files in kept.items()}
+
     try:
         return LensResult(
             unit=content["unit"],
             layer=content["layer"],
             model=content["model"],
-            images={
-                key: _pictures(folder, files, where, f"images[{key!r}]") for key, files in content["images"].items()
-            },
+            images=pictures("images"),
             responses={key: _tensor(values) for key, values in content["responses"].items()},
             response_mean=content["response_mean"],
             response_std=content["response_std"],
             similarity={key: _tensor(values) for key, values in content["similarity"].items()},
-            importance={
-                key: _pictures(folder, files, where, f"importance[{key!r}]")[:, 0]
-                for key, files in content.get("importance", {}).items()
-            },
+            importance={key: grey[:, 0] for key, grey in pictures("importance").items()},
             evidence=None if evidence is None else read_evidence(evidence),
             names=content["names"],
             settings=content["settings"],
