@@ -11,8 +11,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
-from torchvision.models import squeezenet1_0
-from torchvision.models.resnet import BasicBlock
 
 from benchmarks.common import package as vl
 
@@ -46,6 +44,8 @@ class CifarResNet(nn.Module):
 
     @staticmethod
     def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+        from torchvision.models.resnet import BasicBlock  # here: some who import this module measure their memory
+
         rest = [BasicBlock(outputs, outputs) for _ in range(blocks - 1)]
         return nn.Sequential(BasicBlock(inputs, outputs, stride, None if stride == 1 else _Shortcut()), *rest)
 
@@ -100,6 +100,8 @@ def load_squeezenet(data: str | Path | None = None, *, size: int = 224) -> Any:
 
 def fresh_squeezenet(*, size: int = 224) -> Any:
     """The same architecture, as torchvision has it, with the weights that it starts from and ``preprocess``."""
+    from torchvision.models import squeezenet1_0
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: Any = squeezenet1_0()

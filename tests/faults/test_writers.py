@@ -36,7 +36,7 @@ INTO_A_TEMPORARY = {
 
 OF_FILES = ("write_atomically", "write_bytes", "write_text", "write_folder", "save_state")
 IN_NO_HARNESS = {
-    ("training/map_generator.py", "run"): "a recipe of minutes: embedder, decoder and a training run, as here",
+    ("training/map_generator.py", "_embedder_and_decoder"): "a recipe of minutes: its embedder and decoder",
     ("training/ship.py", "ship"): "a developer's command, which writes into the package",
 }
 """Functions that write and that no entry of ``WRITERS`` reaches, and why."""
