@@ -52,7 +52,7 @@ def text(notebook, stream):
     return "".join(one.text for one in outputs(notebook) if one.output_type == "stream" and one.name == stream)
 
 
-@pytest.mark.tutorial
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=pytest.mark.data if path.stem in NEED_DATA else ()) for path in TUTORIALS],

@@ -207,6 +207,7 @@ def run(places, out, *words):
 
 
 @pytest.mark.filterwarnings("ignore:.*WEAK EVIDENCE:UserWarning")
+@pytest.mark.end_to_end
 def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("cmaes")

@@ -116,6 +116,7 @@ def test_seconds_of_a_block_are_said(seconds, cpu, met):
     assert last.endswith(f"| {seconds:.1f} ({cpu:.1f}; 2) |")
 
 
+@pytest.mark.end_to_end
 def test_blocks_are_timed_after_the_trials_that_are_said(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "TRIALS", (8, 16))
     draw = torch.Generator().manual_seed(0)

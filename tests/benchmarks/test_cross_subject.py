@@ -154,6 +154,7 @@ def small(monkeypatch):
     monkeypatch.setattr(made.vl, "get_backend", partial(made.vl.get_backend, steps=2))
 
 
+@pytest.mark.end_to_end
 def test_what_is_shared_transfers_and_the_page_says_what_fails_first(data, small, tmp_path):
     said = cross_subject.provenance(seed=0)
     cross_subject.fit(data, tmp_path, said, list(SESSIONS))

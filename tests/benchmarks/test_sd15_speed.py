@@ -219,6 +219,7 @@ def test_parts_are_measured_once(tmp_path):
         Measured(tmp_path / "a.json", {"device": "two"}, source)
 
 
+@pytest.mark.end_to_end
 def test_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     command = ["-m", "benchmarks.sd15_speed.run", "--quick", "--out", str(tmp_path)]
     subprocess.run([sys.executable, *command, "--only", "generation"], check=True, capture_output=True, cwd=ROOT)

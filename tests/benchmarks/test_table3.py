@@ -258,6 +258,7 @@ def test_a_cell_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch)
 
 
 @pytest.mark.data
+@pytest.mark.end_to_end
 def test_cells_measure_every_row_of_their_landscapes(data, tmp_path, monkeypatch):
     (tmp_path / "cifar10").mkdir()
     for name in ("train", "test"):  # the test images stand in for ten times as many

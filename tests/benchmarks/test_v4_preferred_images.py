@@ -261,6 +261,7 @@ def small(monkeypatch, tmp_path):
     write_text(tmp_path / "list.json", json.dumps({name: [0] for name in v4_data.TEST_SESSIONS}))
 
 
+@pytest.mark.end_to_end
 def test_end_to_end(data, small, tmp_path, capsys):
     out, threads = tmp_path / "out", torch.get_num_threads()
     common = ["--data", str(data), "--out", str(out), "--images", "2"]
