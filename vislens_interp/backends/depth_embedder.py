@@ -103,7 +103,7 @@ class DepthEmbedder(nn.Module):
                     "modules. list_units(model) shows them."
                 )
         known = [] if layers is None else list_units(self.network, preprocess=self.preprocess)
-        self.arrangements = {info.name: info.arrangement for info in known if info.arrangement is not None}
+        self._arrangements = {info.name: info.arrangement for info in known if info.arrangement is not None}
         with torch.no_grad():
             maps = self.maps(torch.zeros(1, 3, size, size))
         self.channels = tuple(item.shape[1] for item in maps)
@@ -160,7 +160,7 @@ class DepthEmbedder(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return [_as_map(seen[name], name, self.arrangements.get(name)) for name in layers]
+        return [_as_map(seen[name], name, self._arrangements.get(name)) for name in layers]
 
     def standardise(self, images: Tensor) -> Self:
         """Take means and standard deviations of the channels from these reference images, and a grid's components.
