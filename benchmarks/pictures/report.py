@@ -14,7 +14,7 @@ from benchmarks.common.tables import percent as common_percent
 from vislens_interp.backends.closed_loop import CHANGE
 
 NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
-SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled")
+SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled", "prototypes, edited")
 WANTED_V4 = 0.64
 WANTED_R = {"early": 0.95, "middle": 0.90, "deep": 0.68}
 
@@ -64,7 +64,13 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
 def _told_checks(told: dict[str, Any]) -> dict[str, bool | None]:
     """Whether pictures tell which photographs drive a unit, as well as photographs do."""
     found: dict[str, bool | None] = {}
-    for label, what in (("edit", "edits"), ("natural, edited", "edits of the top natural images themselves")):
+    shown = {
+        "edit": "edits",
+        "natural, edited": "edits of the top natural images themselves",
+        "prototypes": "prototypes",
+        "prototypes, edited": "edits of prototypes",
+    }
+    for label, what in shown.items():
         gap = told[f"{label} minus natural"]
         text = f"Pairs of photographs told by {what} {percent(told[label])}, by top natural images "
         text += f"{percent(told['natural'])}, difference {percent(gap)} (wanted: above 0; tried: docs/results.md)."
@@ -122,7 +128,8 @@ def measures(parts: dict[str, Any]) -> list[Measure]:
 
 
 def edits_text(edits: dict[str, Any]) -> str:
-    rows = [["group", "direction", "edit", "edit, α = 0.3", "BrainACTIV's ridge", "shuffled", "room to fall"]]
+    titles = ("edit", "edit, α = 0.3", "BrainACTIV's ridge", "shuffled", "edit of prototypes")
+    rows = [["group", "direction", *titles, "room to fall"]]
     for group, row in groups(edits):
         for sense in SIGN:
             room = f"{row['room to fall, SD']:.1f}" if sense == "decrease" else ""

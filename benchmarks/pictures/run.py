@@ -37,10 +37,13 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
     "ridge_direction": ("ridge_direction", None, 0.0),
     "shuffled": ("shuffled", None, 0.0),
     "natural, edited": ("edit", None, 0.0),
+    "prototypes, edited": ("edit", None, 0.0),
 }
 """Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself.
 
-"natural, edited" starts from the crops of the reference set that drive a unit most (and, to decrease, least)."""
+"natural, edited" starts from the crops of the reference set that drive a unit most (and, to decrease, least),
+"prototypes, edited" from those that were chosen for what their likeness tells (method ``prototypes``)."""
+UNEDITED = ("natural", "prototypes")
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
 PHOTOS, UNITS, INPUTS = 4, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
@@ -250,6 +253,14 @@ def edit_unit(
     before = target.responses(images)[:, 0]
     seen = load_file(features_file) if features_file.is_file() else {"unedited": features(judge, nets[judge], images)}
     record["room"] = ((before.mean() - column.min()) / sd).item()
+    prototypes = vl.Prototypes(PHOTOS).fit(target, backend, reference)
+    record["reference rows"] = {
+        sense: {
+            "natural": top_rows(sign * column[:, 0], reference.groups, PHOTOS),
+            "prototypes": prototypes.rows({0: sense}).tolist(),
+        }
+        for sense, sign in SIGN.items()
+    }
     fitted: dict[str, Any] = {}
     for label, (kind, alpha, strength) in METHODS.items():
         if label in record["methods"]:
@@ -264,8 +275,8 @@ def edit_unit(
         row: dict[str, Any] = {}
         for sense, sign in SIGN.items():
             starts, answers = images, before
-            if label.startswith("natural"):
-                starts = reference.images[top_rows(sign * column[:, 0], reference.groups, PHOTOS)].float()
+            if (shown := label.split(",")[0]) in UNEDITED:
+                starts = reference.images[record["reference rows"][sense][shown]].float()
                 answers = target.responses(starts)[:, 0]
             seeds = [seed] * len(starts)
             made = eight_bits(method.generate(starts, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
@@ -319,18 +330,17 @@ def told(out: Path, nets: dict[str, nn.Module], others: Tensor, reference: vl.Re
     that drive a unit most and least, one a photograph, as many as there are edited pictures.
     """
     seen = load_file(out / "others.safetensors")
-    found: dict[str, list[float]] = {label: [] for label in (*METHODS, "natural")}
+    found: dict[str, list[float]] = {label: [] for label in (*METHODS, *UNEDITED)}
     for name, layers in LAYERS.items():
         judge = JUDGE[name]
         responses = channel_means(nets[name], list(layers.values()), others)
-        references = load_file(out / f"reference-{name}.safetensors")
         known: dict[int, Tensor] = {}
         for path in sorted(out.glob(f"{name}-*-*.json")):
             record, made = read(path), load_file(path.with_suffix(".safetensors"))
-            column = references[record["layer"]][:, record["unit"]]
             made |= {
-                f"natural {sense}": top_features(column * sign, judge, nets[judge], reference, known)
-                for sense, sign in SIGN.items()
+                f"{shown} {sense}": row_features(rows, judge, nets[judge], reference, known)
+                for sense, sides in record["reference rows"].items()
+                for shown, rows in sides.items()
             }
             answers = responses[record["layer"]][:, record["unit"]]
             for label, values in found.items():
@@ -338,15 +348,16 @@ def told(out: Path, nets: dict[str, nn.Module], others: Tensor, reference: vl.Re
                 values.append(vl.pairs_told(up, down, seen[judge], answers).accuracy)
     columns = {label: torch.tensor(values, dtype=torch.float64) for label, values in found.items()}
     gaps = {f"edit minus {label}": columns["edit"] - columns[label] for label in columns if label != "edit"}
-    gaps["natural, edited minus natural"] = columns["natural, edited"] - columns["natural"]
+    for shown in UNEDITED:
+        gaps[f"{shown}, edited minus natural"] = columns[f"{shown}, edited"] - columns["natural"]
+    gaps["prototypes minus natural"] = columns["prototypes"] - columns["natural"]
     return {label: interval(values) for label, values in (columns | gaps).items()}
 
 
-def top_features(
-    column: Tensor, judge: str, net: nn.Module, reference: vl.ReferenceSet, known: dict[int, Tensor]
+def row_features(
+    rows: list[int], judge: str, net: nn.Module, reference: vl.ReferenceSet, known: dict[int, Tensor]
 ) -> Tensor:
     """What a judge sees in these crops: (PHOTOS, D)."""
-    rows = top_rows(column, reference.groups, PHOTOS)
     for row in rows:
         if row not in known:
             known[row] = features(judge, net, reference.images[[row]])[0]

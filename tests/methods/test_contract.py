@@ -21,6 +21,7 @@ from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.maco import MACO
 from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 from vislens_interp.methods.optimization import LandscapeOptimization
+from vislens_interp.methods.prototypes import EditedPrototypes, Prototypes
 from vislens_interp.methods.standard_vae import StandardVAE
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.callable import CallableTarget
@@ -50,6 +51,8 @@ METHODS = {
     "twin": lambda: Centroids(),
     "twin, slerp": lambda: Centroids(interpolation="slerp", angle=20.0),
     "natural images": lambda: NaturalImages(),
+    "prototypes": lambda: Prototypes(5),
+    "edited prototypes": lambda: EditedPrototypes(DifferenceOfMeans()),
     "shuffled": lambda: Shuffled(DifferenceOfMeans()),
     "unedited": lambda: Unedited(),
     "random images": lambda: RandomImages(),

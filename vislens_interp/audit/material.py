@@ -104,7 +104,7 @@ class Material:
         """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits."""
         if name in self.pictures:
             return self.pictures[name]
-        if isinstance(maker, NaturalImages):  # one crop of each photograph, which the methods themselves do not ask for
+        if type(maker) in (NaturalImages, RandomImages):  # one crop of each photograph, for which they do not ask
             generator = torch.Generator().manual_seed(self.seed)
             random = type(maker) is RandomImages
             column = torch.rand(len(self.learned), generator=generator) if random else self.column

@@ -12,7 +12,7 @@ from vislens_interp.evaluation.compare import build, fit_beside, is_edit
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled
 from vislens_interp.methods.landscape import LandscapeEdit
-from vislens_interp.methods.natural_images import NaturalImages
+from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 
 EXTREME = 0.1
 """Share of the photographs at each end that extreme pairs come from, and that AUPRC is to find."""
@@ -142,7 +142,8 @@ def prediction(material: Material, name: str, maker: Method) -> list[Row]:
 
 def shuffled(material: Material, name: str, given: str | Method, maker: Method, repeats: int = 1) -> list[Row]:
     """The same method on responses dealt out to the wrong images: pictures must tell less, and evidence refuse."""
-    if not (is_edit(maker) or type(maker) is NaturalImages) or not maker.uses_responses:
+    learns = is_edit(maker) or (maker.shows_reference and not isinstance(maker, RandomImages))
+    if not learns or not maker.uses_responses:
         why = "Not asked: it learns nothing from natural responses that could be shuffled."
         return [Row(name, SHUFFLED, why)]
     responses = material.responses

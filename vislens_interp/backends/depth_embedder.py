@@ -245,6 +245,11 @@ class DepthEmbedder(nn.Module):
         cells = (torch.cat(self._cells(maps), 1) - self.cell_mean) @ self.cell_basis
         return torch.cat([means, _limited(cells, GRID_WEIGHT**2 * len(self.mean))], 1)
 
+    def last_layers(self, x: Tensor, count: int = 2) -> Tensor:
+        """Of embeddings (N, dim) what the last layers gave, (N, D): what pictures show, rather than how."""
+        means = sum(self.channels)
+        return x[:, means - sum(self.channels[-count:]) : means]
+
     def save_statistics(self, path: str | Path) -> Path:
         """Write what :meth:`standardise` learned, with layers, size and a fingerprint of the network's weights."""
         learned = {name: getattr(self, name).cpu() for name in self._learned()}

@@ -238,6 +238,8 @@ def build(
     if method == "optimize":
         config = ours.config if mode is None else ours.config.replace(goal="mean", mode=mode)
         return LandscapeOptimization(config).share(ours)
+    if method == "edited_prototypes":
+        return method_by_name(method, method=LandscapeEdit(ours.config, shuffles=0, **turned))
     if method == "shuffled":  # a control of this very landscape takes its settings
         return method_by_name(method, config=ours.config, **turned)
     if method in METHODS and "angle" not in inspect.signature(METHODS[method].load()).parameters:
@@ -272,7 +274,7 @@ def angle_of(maker: Method) -> float | None:
 def is_edit(maker: Method) -> TypeGuard[LandscapeEdit | EmbeddingEdit | Unedited]:
     """Whether a method's edited x costs nothing to compute again: neither search nor optimisation is behind it."""
     inner = getattr(maker, "method", maker)
-    return isinstance(inner, (EmbeddingEdit, Unedited, LandscapeEdit))
+    return not maker.shows_reference and isinstance(inner, (EmbeddingEdit, Unedited, LandscapeEdit))
 
 
 class Run:

@@ -34,6 +34,7 @@ METHODS: dict[str, Entry] = {
     # ours
     "edit": Entry("methods.landscape", "LandscapeEdit"),
     "optimize": Entry("methods.optimization", "LandscapeOptimization"),
+    "edited_prototypes": Entry("methods.prototypes", "EditedPrototypes"),
     # an embedding moved along what the responses say
     "ridge_direction": Entry("methods.directions", "RidgeDirection"),
     "ridge_pattern": Entry("methods.directions", "RidgePattern"),
@@ -55,6 +56,7 @@ METHODS: dict[str, Entry] = {
     "guided_diffusion": Entry("methods.guided_diffusion", "GuidedDiffusion"),
     # nothing generated
     "natural_images": Entry("methods.natural_images", "NaturalImages"),
+    "prototypes": Entry("methods.prototypes", "Prototypes"),
     # controls
     "random_images": Entry("methods.natural_images", "RandomImages"),
     "noise": Entry("methods.controls", "Noise"),
