@@ -15,6 +15,7 @@ import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend, on_device
 from vislens_interp.config import MIN_IMAGES, Config, Overrides
+from vislens_interp.copies import top_rows
 from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_other_units
 from vislens_interp.evaluation.compare import build, compare, fit_beside
 from vislens_interp.evaluation.contact_sheet import contact_sheet
@@ -324,7 +325,7 @@ class FeatureLens:
         """The images that drive the unit most: the reality check beside every generated picture.
 
         Args:
-            count: How many.
+            count: How many, one of each photograph: crops and copies are shown once.
             images: Where to look; files are read a part at a time. None looks among the images of the fit, with the
                 responses that the landscape was fitted on, which may have been measured.
             unit: Which unit of a lens on several.
@@ -335,8 +336,8 @@ class FeatureLens:
             reference = ReferenceSet.open(images, self.backend.size, stream=True)
             responses = reference.read_by(self.target)
         column = responses[:, self.index(unit)]
-        order = column.argsort(descending=True, stable=True)[:count]
-        return TopImages(reference.images[order], column[order], [reference.names[row] for row in order.tolist()])
+        rows = top_rows(column, reference.groups, count)
+        return TopImages(reference.images[rows], column[rows], [reference.names[row] for row in rows])
 
     def attribute(
         self,

@@ -56,6 +56,11 @@ def _of_lens(lens: vl.FeatureLens, name: str, angle: float | None = None) -> Any
     return vl.build_method(name, lens.method_, angle)
 
 
+def _edited_prototypes(lens: vl.FeatureLens, budget: Budget) -> Any:
+    """The shipped edit, of as many of a unit's prototypes as there are images."""
+    return vl.EditedPrototypes(vl.LandscapeEdit(lens.fitted_method.config, shuffles=0), count=budget.images)
+
+
 def _edit(label: str) -> Contestant:
     def build(lens: vl.FeatureLens, budget: Budget) -> Any:
         method = METHODS[label]()
@@ -72,11 +77,13 @@ def _named(kind: Kind, name: str, settings: Callable[[Budget], Any] = lambda b: 
 
 OURS, OURS_AT_ANGLE, OPTIMISED = "landscape, shipped edit", "landscape, matched edit", "landscape, optimised"
 NATURAL, RANDOM, NOISE, UNEDITED = "top natural images", "random natural images", "noise", "α = 0"
+PROTOTYPES, EDITED = "prototypes", "prototypes, edited"
 # In the order of the tables. What an edit is matched at is its angle; the shipped one goes as far as it is shipped.
 CONTESTANTS: dict[str, Contestant] = {
     OURS: Contestant("ours", lambda lens, b: _of_lens(lens, "edit")),
     OURS_AT_ANGLE: Contestant("ours", lambda lens, b: _of_lens(lens, "edit", b.angle)),
     OPTIMISED: Contestant("ours", lambda lens, b: _of_lens(lens, "optimize").override(optimize=b.ascent), traced=True),
+    EDITED: Contestant("ours", _edited_prototypes),
     **{label: _edit(label) for label in (LANDSCAPE, TWIN, MEANS, PATTERN, BRAINACTIV, SHUFFLED)},
     "standard VAE, optimised": _named("optimised", "standard_vae", lambda b: {"optimize": b.ascent}, traced=True),
     "CMA-ES": _named("optimised", "cma_es", lambda b: b.search),
@@ -91,6 +98,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "optimised", "feature_accentuation", lambda b: {"steps": b.passes // 2, "crops": 1, "chunk": b.images}
     ),
     NATURAL: _named("natural", "natural_images", lambda b: {"count": b.images}),
+    PROTOTYPES: _named("natural", "prototypes", lambda b: {"count": b.images}),
     RANDOM: _named("control", "random_images"),
     NOISE: _named("control", "noise"),
     UNEDITED: _named("control", "unedited"),

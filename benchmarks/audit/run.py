@@ -52,7 +52,8 @@ ASCENTS = {
     "squeezenet": ("activation_maximization",),
     "lite2": ("activation_maximization",),
 }
-METHODS = ("edit", "natural_images", "random_images")  # Ours, the bar, and a control that has to fail
+METHODS = ("edit", "natural_images", "random_images", "prototypes", "edited_prototypes")
+"""Our edit, the bar, and a control that has to fail; photographs chosen for what they tell, and edits of these."""
 SHUFFLED = "edit, responses shuffled"
 THREADS = 2  # of an audit that is timed
 
@@ -160,7 +161,7 @@ def evidence_of(method: vl.LandscapeEdit | vl.FeatureLens, place: Place) -> dict
 
 
 def unit_cell(bench: Bench, place: Place) -> dict[str, Any]:
-    """Three methods on a test unit, and the evidence of its landscape; the pictures are kept."""
+    """Every method but ascents on a test unit, and the evidence of its landscape; the pictures are kept."""
     lens, material = bench.of(place)
     seconds, rows = {}, []
     for label in METHODS:
@@ -243,7 +244,7 @@ def fooled_cell(bench: Bench, place: Place) -> dict[str, Any]:
             maker.fit(target, bench.backend, learned.with_responses(responses))
             synthetic.append(maker.generate(photos[:count], {0: "increase"}, seeds=range(100, 100 + count)).images)
     first = bench.material(honest, place)
-    compared = {label: label for label in METHODS if label != "random_images"}
+    compared = {label: label for label in METHODS[:2]}
     compared |= {one: vl.method_by_name(one, size=side, steps=steps) for one in ASCENTS[name]}
 
     def make(material: Material, lens: vl.FeatureLens) -> dict[str, Any]:

@@ -3,10 +3,11 @@
     python -m benchmarks.pictures.reader --data "$VISLENS_DATA" --out runs/pictures                  # draws the sheets
     python -m benchmarks.pictures.reader --data "$VISLENS_DATA" --out runs/pictures --answers FILE   # counts
 
-Of each unit (four of each network and depth, drawn at random) the reader sees four test photographs, edited upwards
-in the upper row and downwards in the lower one; then five pairs of photographs that nobody edited, one of the 15 % that
+Of each unit (four of each network and depth, drawn at random) a reader sees four preferred pictures in the upper row
+and four suppressed ones in the lower one, all of one kind: test photographs edited up and down, top natural images, a
+unit's prototypes, or edits of these; then five pairs of photographs that nobody edited, one of the 15 % that
 drive the unit most and one of the 15 % that drive it least. The reader says what differs, and which of each pair drives
-the unit. Chance is one half.
+the unit. Chance is one half. Every kind has a reader of its own, and all see the same pairs.
 """
 
 import json
@@ -19,10 +20,22 @@ import torch
 import torchvision
 
 from benchmarks.common import package as vl
+from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.script import parser, provenance, read
-from benchmarks.pictures.run import LAYERS, inputs_and_others, interval, networks
+from benchmarks.pictures.run import (
+    LAYERS,
+    READ,
+    UNEDITED,
+    embedded_reference,
+    inputs_and_others,
+    interval,
+    networks,
+    row_file,
+    row_of,
+)
 
+KINDS = (*READ, *UNEDITED)
 UNITS, TRIALS, EXTREME, GAP, SEED = 4, 5, 0.15, 12, 8
 """Units a group, pairs a unit, share of the photographs at either end, white pixels between pictures, of the draws."""
 
@@ -56,14 +69,21 @@ def trials(folder: Path, data: Path) -> list[tuple[Path, list[tuple[int, int]], 
 
 
 def draw_sheets(folder: Path, data: Path) -> None:
-    """``NN-edits.png`` and ``NN-pairs.png`` of each unit."""
-    photos = inputs_and_others(data, 1, 0)[1]
+    """``NN-pictures.png`` of each unit in a folder of each kind, and ``NN-pairs.png``, which all kinds share."""
+    photos, reference = inputs_and_others(data, 1, 0)[1], embedded_reference()
     out = folder.parent / "reader"
-    out.mkdir(exist_ok=True)
+    for kind in KINDS:
+        (out / kind).mkdir(parents=True, exist_ok=True)
     for number, (file, pairs, _) in enumerate(trials(folder, data)):
-        rows = [torchvision.io.read_image(str(file.with_suffix(f".{sense}.png"))) for sense in ("increase", "decrease")]
-        white = torch.full((3, GAP, rows[0].shape[2]), 255, dtype=torch.uint8)
-        torchvision.io.write_png(torch.cat([rows[0], white, rows[1]], 1), str(out / f"{number:02d}-edits.png"))
+        shown = read(file)["reference rows"]
+        for kind in KINDS:
+            if kind in READ:
+                rows = [torchvision.io.read_image(str(row_file(file, kind, sense))) / 255 for sense in SIGN]
+            else:
+                rows = [row_of(reference.images[shown[sense][kind]].float()) for sense in SIGN]
+            white = torch.ones(3, GAP, rows[0].shape[2])
+            sheet = torch.cat([rows[0], white, rows[1]], 1)
+            torchvision.utils.save_image(sheet, out / kind / f"{number:02d}-pictures.png")
         grid = torchvision.utils.make_grid(photos[[row for pair in pairs for row in pair]], 2, GAP, pad_value=1)
         torchvision.utils.save_image(grid, out / f"{number:02d}-pairs.png")
     print(out)
@@ -82,6 +102,7 @@ def count(folder: Path, data: Path, answers: dict[str, Any]) -> dict[str, Any]:
         "units": len(right["all"]),
         "pairs": TRIALS * len(right["all"]),
         "right": interval(torch.tensor(right["all"]).double() / TRIALS),
+        "right, by unit": right["all"],
         "units with at least 4 of 5": sum(hits >= 4 for hits in right["all"]),
         "right, by group": {key: sum(hits) / TRIALS / len(hits) for key, hits in right.items() if key != "all"},
     }
@@ -95,7 +116,11 @@ def main() -> None:
     if args.answers is None:
         draw_sheets(folder, data)
         return
-    found = count(folder, data, read(args.answers))
+    found = {kind: count(folder, data, answers) for kind, answers in read(args.answers).items()}
+    by_unit = {kind: torch.tensor(one["right, by unit"]).double() / TRIALS for kind, one in found.items()}
+    for kind, one in found.items():
+        if kind != "natural" and "natural" in found:
+            one["minus natural"] = interval(by_unit[kind] - by_unit["natural"])
     vl.write_text(args.out / "part-reader.json", json.dumps({"provenance": provenance(seed=SEED), "measures": found}))
     print(json.dumps(found, indent=1))
 

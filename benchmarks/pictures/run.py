@@ -44,6 +44,8 @@ METHODS: dict[str, tuple[str, float | None, float]] = {
 "natural, edited" starts from the crops of the reference set that drive a unit most (and, to decrease, least),
 "prototypes, edited" from those that were chosen for what their likeness tells (method ``prototypes``)."""
 UNEDITED = ("natural", "prototypes")
+READ = ("edit", "prototypes, edited")
+"""What readers are shown, beside photographs."""
 JUDGE = {"lite2": "squeezenet", "squeezenet": "lite2"}
 PHOTOS, UNITS, INPUTS = 4, 8, 96
 """Photographs that are edited for each unit, units of each layer, and photographs that may be edited."""
@@ -285,11 +287,20 @@ def edit_unit(
                 "change": (sign * (target.responses(made)[:, 0] - answers) / sd).tolist(),
                 "rms": (made - starts).square().mean((1, 2, 3)).sqrt().mean().item(),
             }
-            if label == "edit":
-                sheet = torchvision.utils.make_grid(F.interpolate(made, (112, 112), mode="area"), len(made))
-                torchvision.utils.save_image(sheet, file.with_suffix(f".{sense}.png"))
+            if label in READ:
+                torchvision.utils.save_image(row_of(made), row_file(file, label, sense))
         record["methods"][label] = row
     save_tensors(features_file, seen)
+
+
+def row_of(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, S, S) side by side at 112 pixels, as a reader sees them."""
+    return torchvision.utils.make_grid(F.interpolate(pictures, (112, 112), mode="area"), len(pictures))
+
+
+def row_file(file: Path, label: str, sense: str) -> Path:
+    """Where the row of a unit's pictures is, beside its record."""
+    return file.with_suffix(f".{label}.{sense}.png")
 
 
 def natural_matches(out: Path, nets: dict[str, Any], inputs: Tensor, others: Tensor) -> dict[str, dict[str, float]]:

@@ -261,3 +261,22 @@ def test_summary(lens, fitted):
     lines = str(fitted).splitlines()
     assert lines[2] == "fitted on 220 images (given images)"
     assert lines[3] == str(fitted.evidence_["2"])
+
+
+def test_a_result_shows_prototypes(fitted, images):
+    result = fitted.visualize(images[:2])
+    rows = result.background.galleries
+    for sense in ("increase", "decrease"):
+        kept = rows[f"prototypes_{sense}"]
+        assert len(set(kept.names)) == len(kept.images) == 8
+    assert rows["prototypes_increase"].responses.min() > rows["prototypes_decrease"].responses.max()
+    assert "preferred prototype 8" in result.html()
+    assert "suppressed prototype 8" in result.html()
+
+
+def test_edits_of_prototypes(fitted, images):
+    edited, plain = (fitted.visualize(images[:3], method=one) for one in ("edited_prototypes", "prototypes"))
+    for sense, sign in (("increase", 1), ("decrease", -1)):
+        assert not torch.equal(edited.images[sense], plain.images[sense])
+        gain = sign * (edited.responses[sense] - plain.responses[sense])
+        assert gain.mean() > 0

@@ -96,6 +96,7 @@ def make_background(modes=1, count=3, directions=("increase", "decrease"), pictu
         {"unedited": z, **goals},
         pictures=torch.rand(300, 3, 8, 8, generator=torch.Generator().manual_seed(1)) if pictures else None,
         names=[f"synthetic-{row:04d}" for row in range(300)] if pictures else None,
+        prototypes={"increase": torch.arange(8), "decrease": torch.arange(20, 28)},
         changes=changes,
     )
 

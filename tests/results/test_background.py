@@ -41,6 +41,16 @@ def test_top_images_are_the_strongest_in_order():
     assert top.names == [f"synthetic-{row:04d}" for row in order[:10].tolist()]
 
 
+def test_crops_of_a_photograph_are_shown_once_among_the_top():
+    landscape = make_landscape()
+    groups = torch.arange(300) // 3
+    pictures = torch.rand(300, 3, 4, 4)
+    background = Background.of(landscape, 0, {}, pictures=pictures, groups=groups)
+    rows = [int(name.removeprefix("image_")) for name in background.galleries["top"].names]
+    assert len({row // 3 for row in rows}) == len(rows) == 10
+    assert rows[0] == landscape.responses[:, 0].argmax()
+
+
 def test_images_of_modes_are_strong_and_nearest():
     landscape, background = make_landscape(modes=2), make_background(modes=2)
     standard = landscape.scaler.standardise(landscape.responses)[:, 0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
@@ -13,9 +14,10 @@ from vislens_interp.evaluation.checks import Choices, warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
-from vislens_interp.landscape.prior import ResponseScaler, Sense, UnitSenses
+from vislens_interp.landscape.prior import SENSES, ResponseScaler, Sense, UnitSenses
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
+from vislens_interp.methods.prototypes import COUNT, likeness, prototype_rows
 from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import embed
 from vislens_interp.results.background import Background
@@ -166,6 +168,18 @@ class Drawing:
             **({} if judge is None else {"judge": judge}),
         }
 
+    @cached_property
+    def _likeness(self) -> Tensor:
+        return likeness(self.lens.backend, self.lens.reference_set)
+
+    def _prototypes(self, unit: int) -> dict[Sense, Tensor]:
+        """Rows of the reference set that tell most of a unit; none of a set that is small, or not at hand."""
+        reference = self.lens.reference_set
+        if not reference.has_images or len(reference) < 2 * COUNT:
+            return {}
+        values = (self.lens.landscape_.responses if self.judged is None else self.judged)[:, unit]
+        return dict(zip(SENSES, prototype_rows(self._likeness, values, reference.groups), strict=True))
+
     def result(
         self,
         images: Mapping[str, Pictures],
@@ -205,6 +219,8 @@ class Drawing:
                         responses=None if self.judged is None else self.judged[:, unit],
                         pictures=reference.images if reference.has_images else None,
                         names=reference.names if reference.has_images else None,
+                        groups=reference.groups if reference.has_images else None,
+                        prototypes=self._prototypes(unit),
                         changes={float(weight): one[:, unit] for weight, one in numbers["changes"].items()},
                     ),
                 )

@@ -18,8 +18,10 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import Target
 from vislens_interp.validation import check_counts, check_shares
 
+COUNT, SHARE = 8, 0.05
+"""Prototypes to either side, and the share of images at either end of the responses that they are chosen from."""
 CANDIDATES = 128
-"""At most, to either side."""
+"""To either side, at most."""
 
 
 class Prototypes(NaturalImages):
@@ -42,7 +44,7 @@ class Prototypes(NaturalImages):
     stand for responses. What images have to tell is the task of Borowski et al. 2021.
     """
 
-    def __init__(self, count: int = 8, share: float = 0.05) -> None:
+    def __init__(self, count: int = COUNT, share: float = SHARE) -> None:
         super().__init__(count)
         check_shares(share=share)
         self.share = share
@@ -54,7 +56,7 @@ class Prototypes(NaturalImages):
                 f"images holds {len(reference)} images; expected at least {2 * self.count}, count={self.count} to "
                 "either side."
             )
-        self.likeness_ = unit_rows(_features(self.backend, reference.embeddings(self.backend)).cpu())
+        self.likeness_ = likeness(self.backend, reference)
         self._groups = reference.groups
 
     def rows(self, directions: Directions) -> Tensor:
@@ -76,7 +78,7 @@ class EditedPrototypes(Method):
 
     shows_reference = True
 
-    def __init__(self, method: Method | None = None, *, count: int = 8, share: float = 0.05) -> None:
+    def __init__(self, method: Method | None = None, *, count: int = COUNT, share: float = SHARE) -> None:
         self.method = LandscapeEdit() if method is None else method
         self.prototypes = Prototypes(count, share)
         self.uses_alpha, self.uses_strength = self.method.uses_alpha, self.method.uses_strength
@@ -107,7 +109,7 @@ class EditedPrototypes(Method):
 
 
 def prototype_rows(
-    likeness: Tensor, responses: Tensor, groups: Tensor, count: int, share: float
+    likeness: Tensor, responses: Tensor, groups: Tensor, count: int = COUNT, share: float = SHARE
 ) -> tuple[Tensor, Tensor]:
     """Choose images at both ends of the responses: one after another, then each again while the others stay.
 
@@ -168,10 +170,12 @@ def prototype_rows(
     return candidates[chosen[0]], candidates[chosen[1]]
 
 
-def _features(backend: Backend, x: Tensor) -> Tensor:
-    """Features (N, D) of x (N, ...), in which images are alike that show alike things."""
-    embedder = getattr(backend, "embedder", None)
-    if isinstance(embedder, DepthEmbedder):
-        return embedder.last_layers(x)
+def likeness(backend: Backend, reference: ReferenceSet) -> Tensor:
+    """Features (N, D) of length 1, in which reference images are alike that show alike things."""
+    x, embedder = reference.embeddings(backend), getattr(backend, "embedder", None)
     extractor = backend.feature_extractor()
-    return x.flatten(1) if extractor is None else torch.cat([extractor(part) for part in x.split(256)])
+    if isinstance(embedder, DepthEmbedder):
+        x = embedder.last_layers(x)
+    elif extractor is not None:
+        x = torch.cat([extractor(part) for part in x.split(256)])
+    return unit_rows(x.flatten(1).cpu())

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vislens_interp.copies import top_rows
 from vislens_interp.images import ImageFiles
 from vislens_interp.landscape.evidence import Evidence
 from vislens_interp.landscape.landscape import Landscape
 from vislens_interp.landscape.modes import STRONG
-from vislens_interp.landscape.prior import SENSES
+from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.schema import Spec
 
 TOP = 10
@@ -78,8 +79,10 @@ class Background:
         names: Their names; empty where nobody knows them.
         means: For each direction (modes, 2): where the prior means lie.
         moves: For ``"unedited"`` and each direction (N, 2): the latents of the pictures before and after.
-        galleries: Reference images in rows: ``"top"``, and ``"increase_1"``, ``"decrease_1"`` and so on, the most and
-            the least driving ones that lie nearest to each of several means. Empty where the images are not there.
+        galleries: Reference images in rows: ``"top"``, one crop of each photograph; ``"prototypes_increase"`` and
+            ``"prototypes_decrease"``, see :class:`~vislens_interp.methods.prototypes.Prototypes`; and ``"increase_1"``,
+            ``"decrease_1"`` and so on, the most and the least driving ones that lie nearest to each of several means.
+            Empty where the images are not there.
         alphas: Signed weights of a dose-response, ascending; negative is towards the suppressed mean.
         changes: (len(alphas), N) change of the response against α = 0, in SDs.
 
@@ -116,10 +119,11 @@ class Background:
             raise ValueError("background.moves differ in length; expected a position an image, 'unedited' among them.")
         for key, row in self.galleries.items():
             counts = len(row.images), len(row.responses), len(row.names)
-            if not re.fullmatch(r"top|(increase|decrease)_\d+", key) or len(set(counts)) > 1:
+            known = re.fullmatch(r"top|prototypes_(increase|decrease)|(increase|decrease)_\d+", key)
+            if not known or len(set(counts)) > 1:
                 raise ValueError(
                     f"background.galleries[{key!r}] has {counts[0]} images, {counts[1]} responses, {counts[2]} names;"
-                    " expected as many of each, under 'top', 'increase_1', 'decrease_1', ..."
+                    " expected as many of each, under 'top', 'prototypes_increase', 'increase_1', 'decrease_1', ..."
                 )
         if self.changes.shape[:1] != (len(self.alphas),) or any(abs(alpha) > 1 for alpha in self.alphas):
             raise ValueError(
@@ -137,6 +141,8 @@ class Background:
         responses: Tensor | None = None,
         pictures: Tensor | ImageFiles | None = None,
         names: list[str] | None = None,
+        groups: Tensor | None = None,
+        prototypes: Mapping[Sense, Tensor] | None = None,
         changes: Mapping[float, Tensor] | None = None,
     ) -> "Background":
         """Gather it for one unit of a fitted landscape; no network is run.
@@ -148,6 +154,8 @@ class Background:
             responses: (R,) responses of the reference set where another target read the pictures; None are the fit's.
             pictures: (R, 3, H, W) the reference set, in memory or in files, if it is at hand.
             names: Its names.
+            groups: (R,) which of them are crops or copies of one photograph; None: no two are.
+            prototypes: Rows of the reference set that tell most of the unit, to either side.
             changes: Signed weight to the changes of the response that it made, (N,) in SDs.
         """
         values = landscape.responses[:, unit] if responses is None else responses
@@ -155,7 +163,9 @@ class Background:
         galleries = {}
         if pictures is not None:
             names = names or [f"image_{row:05d}" for row in range(len(pictures))]
-            rows = {"top": values.argsort(descending=True, stable=True)[:TOP]}
+            groups = torch.arange(len(values)) if groups is None else groups
+            rows = {"top": torch.tensor(top_rows(values, groups, TOP), dtype=torch.long)}
+            rows |= {f"prototypes_{sense}": chosen for sense, chosen in (prototypes or {}).items()}
             if landscape.prior.modes > 1:
                 rows |= _rows_of_modes(landscape, unit, values)
             galleries = {
