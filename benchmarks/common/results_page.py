@@ -92,12 +92,13 @@ def sources_of(value: object) -> list[dict[str, Any]]:
 
 
 def headline(results: dict[str, Any]) -> list[str]:
-    """The measures of every benchmark as one Markdown table."""
+    """The measures of every benchmark as one Markdown table; what a response cost is on its own page alone."""
     rows = [("what", "result", "measured on", "benchmark")]
     for entry in results["benchmarks"]:
         grouped: dict[tuple[str, str], list[Measure]] = {}
-        for fields in entry["measures"]:
-            measure = Measure(**fields)
+        measures = [Measure(**fields) for fields in entry["measures"]]
+        responses = any(one.unit == "SD" for one in measures)
+        for measure in (one for one in measures if not (responses and one.unit == "s")):
             grouped.setdefault((measure.what, measure.sample), []).append(measure)
         for (what, sample), members in grouped.items():
             result = "; ".join(f"{one.direction} {one}".strip() for one in members)
