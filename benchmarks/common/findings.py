@@ -5,7 +5,6 @@ A benchmark whose JSON states its own ``checks`` (a sentence that holds the figu
 is for aims that compare a figure with a limit. What has not been measured is ``met=None``, never true.
 """
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +38,8 @@ class Measure:
 
     def __str__(self) -> str:
         if self.unit == "share":
-            return f"{math.floor(1000 * self.value + 1e-9) / 10:.1f} %"  # down, so that 100 % means all
+            least = 100.0 if self.value >= 1 else min(round(100 * self.value, 1), 99.9)  # 100 % means all
+            return f"{least:.1f} %"
         sign, after = ("+", " SD") if self.unit == "SD" else ("", {"s": " s"}.get(self.unit, ""))
         shown = [f"{value:{sign}.2f}" for value in (self.value, self.low, self.high) if value is not None]
         return shown[0] + after + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")

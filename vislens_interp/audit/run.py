@@ -24,8 +24,8 @@ from vislens_interp.validation import check_switches
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
 
-AUDITED = ("edit", "natural_images", "random_images")
-"""Ours, the bar, and a control that has to fail."""
+AUDITED = ("edit", "edited_prototypes", "natural_images", "random_images")
+"""Ours, of any photographs and of a unit's prototypes; the bar; and a control that has to fail."""
 PICTURES, PICTURES_FULL = 8, 9
 """Pictures each way that a method is judged by; the machine interpretability score takes nine."""
 FEWEST = 20

@@ -30,8 +30,8 @@ FILES = (f"{NETWORK}.safetensors", STATISTICS, GRID, DECODER, REFERENCE)
 CELLS = 3
 """To a side, of the grid that ships."""
 INPUT = 128
-"""Side in pixels at which the embedder sees pictures. Read-outs of held-out photographs lose little against 224 px
-(SqueezeNet's units: 0.94, 0.90, 0.73 against 0.96, 0.92, 0.74), and an embedding costs a third."""
+"""Side in pixels at which the embedder sees pictures. Read-outs of tuning photographs lost little against 224 px
+(SqueezeNet's units: 0.94, 0.90, 0.73 and 0.96, 0.92, 0.74), and an embedding costs a third."""
 EDIT_SIZE = 224
 """Side in pixels at which it sees a picture while it is edited. What rises at 224 px carries over to other networks
 better than what rises at 128 px (docs/design/diary.md); a step costs 2.3 times as much."""
