@@ -61,7 +61,7 @@ from vislens_interp.methods.landscape import LandscapeEdit, LandscapeMethod
 from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 from vislens_interp.methods.natural_spectrum import natural_spectrum, relative_contrast
 from vislens_interp.methods.optimization import LandscapeOptimization
-from vislens_interp.methods.prototypes import EditedPrototypes, Prototypes
+from vislens_interp.methods.prototypes import EditedPrototypes, Prototypes, likeness, prototype_rows
 from vislens_interp.methods.standard_vae import ALGORITHM_3, StandardVAE
 from vislens_interp.metrics.bootstrap import Interval, interval, paired_difference
 from vislens_interp.metrics.pairwise import diversity

@@ -1,4 +1,4 @@
-"""Six test units of EfficientNet-Lite2 on free photographs: what drives each, what an edit does, evidence and words.
+"""Six test units of EfficientNet-Lite2 on free photographs: prototypes, what an edit does, evidence and words.
 
     python -m benchmarks.pictures.figure --out runs/pictures
 
@@ -19,7 +19,7 @@ from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.script import parser, shuffled_half
 from benchmarks.pictures.run import LAYERS, embedded_reference, layer_width, networks, reference_responses
 
-SHOWN, TOP, UNITS, WORDS = 3, 3, 2, 3
+SHOWN, PROTOTYPES, UNITS, WORDS = 2, 3, 2, 3
 FREE = ("CC0", "LicenseRef-public-domain")
 
 
@@ -29,14 +29,12 @@ def free_photographs(reference: vl.ReferenceSet) -> list[bool]:
     return [row["licence"].startswith(FREE) for row in csv.DictReader(photographs.terms().splitlines())]
 
 
-def best_crops(column: Tensor, reference: vl.ReferenceSet, free: list[bool], count: int) -> list[int]:
-    """Of the free photographs that drive a unit most, the crop that drives it most."""
-    best: dict[int, int] = {}
-    for crop in column.argsort(descending=True).tolist():
-        group = int(reference.groups[crop])
-        if len(best) < count and free[group]:
-            best.setdefault(group, crop)
-    return list(best.values())
+def prototypes(column: Tensor, reference: vl.ReferenceSet, free: list[bool], count: int) -> tuple[Tensor, Tensor]:
+    """Of the free photographs those that tell most of a unit: rows (count,) of preferred and of suppressed ones."""
+    rows = torch.tensor([row for row, group in enumerate(reference.groups.tolist()) if free[group]])
+    alike = vl.likeness(vl.get_backend("embedded"), reference)[rows]
+    preferred, suppressed = vl.prototype_rows(alike, column[rows], reference.groups[rows], count)
+    return rows[preferred], rows[suppressed]
 
 
 def whole_photographs(rows: list[int], reference: vl.ReferenceSet, free: list[bool], count: int) -> list[int]:
@@ -54,18 +52,20 @@ def unit_row(
     free: list[bool],
     seed: int,
 ) -> tuple[str, Tensor, list[str]]:
-    """A unit's top photographs, then photographs with what an edit makes of them either way, as a row of the figure."""
+    """A unit's suppressed prototypes, photographs between their edits down and up, and its preferred prototypes."""
     target, backend = vl.LayerTarget(net, layer, unit), vl.get_backend("embedded")
     method: Any = vl.method_by_name("edit").fit(target, backend, reference.with_responses(column))
     images = reference.images[whole_photographs(method.landscape_.held_out.tolist(), reference, free, SHOWN)]
     before = target.responses(images)[:, 0]
-    shown, notes = [reference.images[best_crops(column[:, 0], reference, free, TOP)]], ["top photograph"] * TOP
+    preferred, suppressed = (reference.images[rows] for rows in prototypes(column[:, 0], reference, free, PROTOTYPES))
+    shown, notes = [suppressed], ["suppressed"] * PROTOTYPES
     made = {way: method.generate(images, {0: way}, seeds=[seed] * SHOWN).images for way in SIGN}
     change = {way: (target.responses(pictures)[:, 0] - before) / column.std() for way, pictures in made.items()}
     for k in range(SHOWN):
         shown.append(torch.stack([made["decrease"][k], images[k], made["increase"][k]]))
         notes += [f"{change['decrease'][k]:+.1f} SD", "photograph", f"{change['increase'][k]:+.1f} SD"]
-    return f"{layer}: {unit}\n{said_of(method)}", torch.cat(shown), notes
+    notes += ["preferred"] * PROTOTYPES
+    return f"{layer}: {unit}\n{said_of(method)}", torch.cat([*shown, preferred]), notes
 
 
 def said_of(method: vl.LandscapeEdit) -> str:
@@ -91,7 +91,7 @@ def main() -> None:
         for unit in shuffled_half(layer_width(net, layer), args.seed + 2, 1)[:UNITS].tolist():
             column = read[:, unit : unit + 1].float()
             rows.append(unit_row(net, layer, unit, column, reference, free, args.seed))
-    drawn = f"units drawn with seed {args.seed + 2}; up and down: words that rise and fall along the edit"
+    drawn = f"units drawn with seed {args.seed + 2}; outside: their prototypes; up and down: words that rise and fall along the edit"
     save_small(sheet(rows, title=drawn), args.out / "units.webp")
     print(args.out / "units.webp")
 
