@@ -91,7 +91,9 @@ def main() -> None:
         for unit in shuffled_half(layer_width(net, layer), args.seed + 2, 1)[:UNITS].tolist():
             column = read[:, unit : unit + 1].float()
             rows.append(unit_row(net, layer, unit, column, reference, free, args.seed))
-    drawn = f"units drawn with seed {args.seed + 2}; outside: their prototypes; up and down: words that rise and fall along the edit"
+    drawn = (
+        f"units drawn with seed {args.seed + 2}; outside: prototypes; up and down: words that rise and fall with edits"
+    )
     save_small(sheet(rows, title=drawn), args.out / "units.webp")
     print(args.out / "units.webp")
 
