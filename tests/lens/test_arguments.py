@@ -39,7 +39,7 @@ def test_an_only_output_needs_no_unit():
         ({"direction": "up"}, "direction='up' is unknown; expected 'increase', 'decrease', 'both' or a dict"),
         ({"direction": {2: "up"}}, r"direction\[2\]='up' is unknown; expected one of"),
         ({"direction": {}}, r"direction=\{\} names no unit"),
-        ({"method": "dream"}, "method='dream' is unknown; expected one of edit, optimize, ridge_direction"),
+        ({"method": "dream"}, "method='dream' is unknown; expected one of edit, optimize, edited_prototypes"),
         ({"alpha": 1.5}, r"alpha=1.5 must lie in \[0, 1\]"),
         ({"alpha": -1.0}, r"alpha=-1.0 must lie in \[0, 1\]"),
         ({"strength": 2.0}, r"strength=2.0 must lie in \[0, 1\]"),

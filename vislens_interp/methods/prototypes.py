@@ -126,7 +126,7 @@ def prototype_rows(
 
     >>> x = torch.tensor([[0.0, 1.0], [0.8, 0.6], [1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> [rows.tolist() for rows in prototype_rows(x, torch.arange(6.0), torch.arange(6), 1, 0.5)]
-    [[5], [2]]
+    [[4], [2]]
     """
     check_counts(count=count)
     side = max(count, min(max(8 * count, round(share * len(responses))), CANDIDATES, len(responses) // 2))
