@@ -50,6 +50,8 @@ def test_the_models_random_state_is_as_it_was():
         ("cma_es", {"generations": 2, "components": 8}),
         ("standard_vae", {"epochs": 1, "optimize": {"steps": 2}}),
         ("random_images", {}),
+        ("prototypes", {}),
+        ("edited_prototypes", {}),
         ("noise", {}),
     ],
 )

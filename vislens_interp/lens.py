@@ -336,7 +336,7 @@ class FeatureLens:
             reference = ReferenceSet.open(images, self.backend.size, stream=True)
             responses = reference.read_by(self.target)
         column = responses[:, self.index(unit)]
-        rows = top_rows(column, reference.groups, count)
+        rows = top_rows(column.cpu(), reference.groups, count)
         return TopImages(reference.images[rows], column[rows], [reference.names[row] for row in rows])
 
     def attribute(

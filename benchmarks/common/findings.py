@@ -38,8 +38,8 @@ class Measure:
 
     def __str__(self) -> str:
         if self.unit == "share":
-            least = 100.0 if self.value >= 1 else min(round(100 * self.value, 1), 99.9)  # 100 % means all
-            return f"{least:.1f} %"
+            percent = 100.0 if self.value >= 1 else min(round(100 * self.value, 1), 99.9)  # 100 % means all
+            return f"{percent:.1f} %"
         sign, after = ("+", " SD") if self.unit == "SD" else ("", {"s": " s"}.get(self.unit, ""))
         shown = [f"{value:{sign}.2f}" for value in (self.value, self.low, self.high) if value is not None]
         return shown[0] + after + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")

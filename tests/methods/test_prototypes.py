@@ -113,5 +113,7 @@ def test_a_depth_embedders_likeness_is_that_of_its_last_layers(pictures):
 def test_too_few_images_are_refused(pictures, pixels, linear_unit):
     with pytest.raises(ValueError, match="images holds 15 images; expected at least 16, count=8 to either side"):
         Prototypes(8).fit(linear_unit(torch.ones(3, 8, 8)), pixels(), pictures(15))
+    with pytest.raises(TypeError, match="method is a str; expected a Method such as LandscapeEdit"):
+        EditedPrototypes("edit")
     with pytest.raises(ValueError, match="share=2 must lie in"):
         Prototypes(share=2)

@@ -246,3 +246,34 @@ class Method(ABC):
         """What the method is set to before a fit, by name."""
         inside = ("target", "backend", "uses_alpha", "uses_strength", "shows_reference", "own_directions")
         return {name: value for name, value in vars(self).items() if name not in inside and name.strip("_") == name}
+
+
+class Wrapper(Method):
+    """A method that changes what another one learns from, or starts from.
+
+    Args:
+        method: The other one, not fitted; its alpha, strength and demands are this one's.
+    """
+
+    def __init__(self, method: Method) -> None:
+        if not isinstance(method, Method):
+            raise TypeError(f"method is a {type(method).__name__}; expected a Method such as LandscapeEdit().")
+        self.method = method
+        self.uses_alpha, self.uses_strength = method.uses_alpha, method.uses_strength
+
+    @property
+    def own_alpha(self) -> float | None:
+        return self.method.own_alpha
+
+    @property
+    def own_strength(self) -> float | None:
+        return self.method.own_strength
+
+    def validate(self, target: Target, backend: Backend) -> None:
+        self.method.validate(target, backend)
+
+    def _generate(
+        self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
+    ) -> tuple[Tensor, Tensor | None]:
+        self.method.target = self.target  # which counts what goes through it
+        return self.method._generate(images, directions, seeds, alpha, strength)[:2]

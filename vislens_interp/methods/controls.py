@@ -6,19 +6,18 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from vislens_interp.backends.base import Backend, draw_noise
+from vislens_interp.backends.base import draw_noise
 from vislens_interp.config import Config, Overrides
 from vislens_interp.copies import permuted_rows
 from vislens_interp.images import resize
-from vislens_interp.methods.base import Directions, Method
+from vislens_interp.methods.base import Directions, Method, Wrapper
 from vislens_interp.methods.embedding_edit import decode
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
-from vislens_interp.targets.target import Target
 from vislens_interp.validation import check_shares
 
 
-class Shuffled(Method):
+class Shuffled(Wrapper):
     """Another method, fitted on responses that were dealt out to the wrong images.
 
     What it changes, any edit of that size changes: a method has to beat it. With ``LandscapeEdit`` it is the
@@ -31,21 +30,8 @@ class Shuffled(Method):
     """
 
     def __init__(self, method: Method, *, seed: int = 0) -> None:
-        if not isinstance(method, Method):
-            raise TypeError(f"method is a {type(method).__name__}; expected a Method such as LandscapeEdit().")
-        self.method, self.seed = method, seed
-        self.uses_alpha, self.uses_strength = method.uses_alpha, method.uses_strength
-
-    @property
-    def own_alpha(self) -> float | None:
-        return self.method.own_alpha
-
-    @property
-    def own_strength(self) -> float | None:
-        return self.method.own_strength
-
-    def validate(self, target: Target, backend: Backend) -> None:
-        self.method.validate(target, backend)
+        super().__init__(method)
+        self.seed = seed
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         responses = reference.responses
@@ -61,8 +47,7 @@ class Shuffled(Method):
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, None]:
-        self.method.target = self.target  # which counts what goes through it
-        return self.method._generate(images, directions, seeds, alpha, strength)[0], None
+        return super()._generate(images, directions, seeds, alpha, strength)[0], None
 
 
 def shuffled_landscape(config: Config | None = None, **overrides: Unpack[Overrides]) -> Shuffled:

@@ -11,11 +11,10 @@ from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.images import resize
 from vislens_interp.landscape.prior import SIGN, signed
 from vislens_interp.math import unit_rows
-from vislens_interp.methods.base import Directions, Method
+from vislens_interp.methods.base import Directions, Method, Wrapper
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.methods.natural_images import NaturalImages
 from vislens_interp.reference import ReferenceSet
-from vislens_interp.targets.target import Target
 from vislens_interp.validation import check_counts, check_shares
 
 COUNT, SHARE = 8, 0.05
@@ -68,7 +67,7 @@ class Prototypes(NaturalImages):
         return sides[0 if sign > 0 else 1]
 
 
-class EditedPrototypes(Method):
+class EditedPrototypes(Wrapper):
     """Start an edit from a unit's prototypes instead of the image to edit.
 
     Args:
@@ -79,20 +78,8 @@ class EditedPrototypes(Method):
     shows_reference = True
 
     def __init__(self, method: Method | None = None, *, count: int = COUNT, share: float = SHARE) -> None:
-        self.method = LandscapeEdit() if method is None else method
+        super().__init__(LandscapeEdit() if method is None else method)
         self.prototypes = Prototypes(count, share)
-        self.uses_alpha, self.uses_strength = self.method.uses_alpha, self.method.uses_strength
-
-    @property
-    def own_alpha(self) -> float | None:
-        return self.method.own_alpha
-
-    @property
-    def own_strength(self) -> float | None:
-        return self.method.own_strength
-
-    def validate(self, target: Target, backend: Backend) -> None:
-        self.method.validate(target, backend)
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         self.prototypes.fit(self.target, self.backend, reference.learned())
@@ -101,11 +88,10 @@ class EditedPrototypes(Method):
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, Tensor | None]:
-        self.method.target = self.target  # which counts what goes through it
         if directions:
             chosen = self.prototypes.images_[self.prototypes.choose(directions, seeds)]
             images = resize(chosen.float(), self.backend.size)
-        return self.method._generate(images, directions, seeds, alpha, strength)[:2]
+        return super()._generate(images, directions, seeds, alpha, strength)
 
 
 def prototype_rows(
@@ -129,6 +115,7 @@ def prototype_rows(
     [[4], [2]]
     """
     check_counts(count=count)
+    likeness, responses, groups = (one.detach().cpu() for one in (likeness, responses, groups))
     side = max(count, min(max(8 * count, round(share * len(responses))), CANDIDATES, len(responses) // 2))
     order = responses.argsort(descending=True, stable=True)
     candidates = torch.cat([order[:side], order[-side:].flip(0)])

@@ -164,7 +164,7 @@ class Background:
         if pictures is not None:
             names = names or [f"image_{row:05d}" for row in range(len(pictures))]
             groups = torch.arange(len(values)) if groups is None else groups
-            rows = {"top": torch.tensor(top_rows(values, groups, TOP), dtype=torch.long)}
+            rows = {"top": torch.tensor(top_rows(values.cpu(), groups, TOP), dtype=torch.long)}
             rows |= {f"prototypes_{sense}": chosen for sense, chosen in (prototypes or {}).items()}
             if landscape.prior.modes > 1:
                 rows |= _rows_of_modes(landscape, unit, values)
