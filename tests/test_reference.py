@@ -126,6 +126,14 @@ def test_what_is_held_out_and_learned():
     assert len(backend.encoded) == 6
 
 
+def test_photographs_that_are_held_out_come_before_their_further_crops():
+    images = pictures(6)[[0, 0, 1, 0, 2, 2, 3]]
+    reference = ReferenceSet(images, held_out=[0, 1, 2, 4, 5])
+    assert reference.held_out(3)[1] == ["image_00000", "image_00002", "image_00004"]
+    assert reference.held_out(4)[1] == ["image_00000", "image_00001", "image_00002", "image_00004"]
+    assert len(reference.held_out(9)[1]) == 5
+
+
 def test_keys_are_read_once_for_all_lenses_on_a_set(tmp_path, monkeypatch):
     for row, picture in enumerate(to_pil(pictures(10))):
         picture.save(tmp_path / f"{row:03d}.png")

@@ -20,7 +20,7 @@ from vislens_interp.evaluation.checks import OURS, validate_visualize, warn_of_o
 from vislens_interp.evaluation.compare import build, compare, fit_beside
 from vislens_interp.evaluation.contact_sheet import contact_sheet
 from vislens_interp.evaluation.stream import stream
-from vislens_interp.evaluation.visualize import PAPER_SEED, visualize
+from vislens_interp.evaluation.visualize import PAPER_SEED, default_inputs, visualize
 from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import check_writable
 from vislens_interp.images import ImageFiles, ImageSource, load_images
@@ -229,8 +229,9 @@ class FeatureLens:
         An unfitted lens is fitted first: on the backend's reference set, or on these images if there are 200 of them.
 
         Args:
-            images: A tensor, PIL images, paths or a folder; None takes eight of the reference pictures that the fit
-                never saw.
+            images: A tensor, PIL images, paths or a folder. None takes eight reference images that say most of the
+                unit, four that drive it and four that do not (``"prototypes"``); of a lens on more than four units,
+                eight that the fit never saw.
             direction: ``"increase"``, ``"decrease"``, ``"both"``, or unit to sense, for a lens on several.
             method: ``"edit"`` moves a latent to the prior mean (Algorithm 2); ``"optimize"`` runs Adam on it
                 (Algorithm 3). Or what they are compared with, fitted on the same images and responses: any name of
@@ -238,7 +239,8 @@ class FeatureLens:
                 ``"unedited"``; or one of them with settings of its own, such as ``RidgePattern(angle=40)``.
             alpha: Weight of the edit, 0 to 1; None is the measured default. Refused by methods that have none.
             strength: SDEdit strength of the refinement: 0 is the bare decoding. Refused by methods that have none.
-            seeds: Noise seed of every image, or one an image.
+            seeds: Noise seed of every image, or one an image. Methods that show reference images take them in their
+                order, unless there is one an image.
             judge: Another target to read the responses instead of the lens's own: as many units, in the same order.
             mode: Which of several prior means; None takes the nearest to each image.
             alphas: Further weights in (0, 1] for the dose-response; each makes every picture once more.
@@ -351,14 +353,13 @@ class FeatureLens:
 
         Args:
             images: A tensor, PIL images, paths or a folder, such as a result's ``images["increase"]``; None takes
-                reference pictures that the fit never saw.
+                those of :meth:`visualize`.
             unit: Which unit of a lens on several.
             method: ``"NeuronIntegratedGradients"``, ``"NeuronGradient"`` or ``"NeuronFeatureAblation"``.
             settings: For Captum's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
         """
         if images is None:
-            self.fit_if_needed()
-            pictures, _ = self.reference_set.held_out(8)
+            pictures, _ = default_inputs(self)
         else:
             pictures, _ = load_images(images, size=self.backend.size)
         return attribute(self.target, pictures, self.index(unit), method=method, **settings)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES
-from vislens_interp.copies import picture_groups, renumbered
+from vislens_interp.copies import first_rows, picture_groups, renumbered
 from vislens_interp.images import ImageFiles, ImageSource, holds_files, image_keys, load_images, ordinary
 from vislens_interp.pairing import Responses, paired_responses, pairing_text
 from vislens_interp.progress import tqdm
@@ -279,8 +279,15 @@ class ReferenceSet:
         return self.at([row for row in range(len(self)) if row not in left_out])
 
     def held_out(self, count: int | None = None) -> tuple[Tensor, list[str]]:
-        """The first ``count`` images that the fit did not learn from, and their names; None: all of them."""
-        rows = self.held_out_rows[:count]
+        """Images that the fit did not learn from, and their names; None: all of them.
+
+        The first ``count`` photographs, one crop of each; further crops where there are fewer photographs.
+        """
+        rows = self.held_out_rows
+        if count is not None:
+            first = set(first_rows(self.groups[rows]).tolist())
+            rows = sorted(range(len(rows)), key=lambda place: (place not in first, place))[:count]
+            rows = [self.held_out_rows[place] for place in sorted(rows)]
         return self.images[rows], [self.names[row] for row in rows]
 
     def with_held_out(self, rows: Sequence[int] | Tensor) -> "ReferenceSet":

@@ -14,7 +14,10 @@ from benchmarks.common.tables import percent as common_percent
 from vislens_interp.backends.closed_loop import CHANGE
 
 NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
-SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled", "prototypes, edited")
+SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled")
+PROTOTYPES = ("prototypes, edited", "other prototypes, edited", "default", "default, shuffled")
+CONTROL = {"edit": "shuffled", "default": "default, shuffled"}
+NONE = "none is below"
 READERS = {
     "edit": "edits",
     "natural": "top natural images",
@@ -82,20 +85,29 @@ def _told_checks(told: dict[str, Any]) -> dict[str, bool | None]:
     return found
 
 
-def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
+def _small(edits: dict[str, Any], label: str, *, room: bool = False) -> str:
+    """Groups and directions in which a method moves units by less than 1 SD, or no further than its control."""
     low = []
     for group, row in groups(edits):
         for sense in SIGN:
-            own = row[f"edit {sense}"][0]
-            if own < 1.0 or own <= row[f"shuffled {sense}"][0]:
-                room = f" of {row['room to fall, SD']:.1f} possible" if sense == "decrease" else ""
-                low.append(f"{group}, {sense} {own:+.2f}{room}")
-    said = f"below: {'; '.join(low)}" if low else "none is below"
+            own = row[f"{label} {sense}"][0]
+            if own < 1.0 or own <= row[f"{CONTROL[label]} {sense}"][0]:
+                left = f" of {row['room to fall, SD']:.1f} possible" if room and sense == "decrease" else ""
+                low.append(f"{group}, {sense} {own:+.2f}{left}")
+    return f"below: {'; '.join(low)}" if low else NONE
+
+
+def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
+    said, shown = _small(edits, "edit", room=True), _small(edits, "default")
     good, gap, kept = (edits[key] for key in ("evidence good", "edit minus ridge_direction, SD", "alpha 0, SD"))
     ridge = f"Edits minus BrainACTIV's ridge in the same loop and limit: {signed(gap)} SD (wanted: above 0)."
     found = {} if "predictivity" not in edits else _told_checks(edits["predictivity"])
     found |= {
-        f"Edits move units by +1.0 SD in every group and direction, above shuffled ({said}).": not low,
+        f"Edits of any photographs move units by +1.0 SD in every group and direction, above shuffled ({said}).": (
+            said == NONE
+        ),
+        f"Edits of what visualize() shows, prototypes of both sides, move units by +1.0 SD in every group and direction, "
+        f"above shuffled ({shown}).": shown == NONE,
         f"Evidence is good for {percent(good)} of units (wanted: 95 %).": good[0] >= 0.95,
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,
@@ -131,13 +143,15 @@ def measures(parts: dict[str, Any]) -> list[Measure]:
 
 
 def edits_text(edits: dict[str, Any]) -> str:
-    titles = ("edit", "edit, α = 0.3", "BrainACTIV's ridge", "shuffled", "edit of prototypes")
+    titles = ("edit", "edit, α = 0.3", "BrainACTIV's ridge", "shuffled")
     rows = [["group", "direction", *titles, "room to fall"]]
+    preferred = [["group", "direction", "of the own side", "of the other side", "of both", "shuffled"]]
     for group, row in groups(edits):
         for sense in SIGN:
+            first = [f"{group} ({row['units']})", sense]
             room = f"{row['room to fall, SD']:.1f}" if sense == "decrease" else ""
-            changes = (signed(row[f"{method} {sense}"]) for method in SHOWN)
-            rows.append([f"{group} ({row['units']})", sense, *changes, room])
+            rows.append([*first, *(signed(row[f"{method} {sense}"]) for method in SHOWN), room])
+            preferred.append([*first, *(signed(row[f"{method} {sense}"]) for method in PROTOTYPES)])
     columns = [f"{method} {sense}" for method in ("natural", *SHOWN[:3]) for sense in SIGN]
     far = [["target", "unedited", *(name.replace("_direction", "") for name in columns)]]
     for network, name in NETWORKS.items():
@@ -149,7 +163,12 @@ def edits_text(edits: dict[str, Any]) -> str:
         if " minus " not in label:
             gap = edits["predictivity"].get(f"edit minus {label}")
             told.append([label.replace("_direction", ""), percent(value), percent(gap) if gap else ""])
-    tables = {"changes": table_text(rows), "distances": table_text(far), "told": table_text(told)}
+    tables = {
+        "changes": table_text(rows),
+        "prototypes": table_text(preferred),
+        "distances": table_text(far),
+        "told": table_text(told),
+    }
     tables |= {
         key: f"{sum(rms[method]) / len(rms[method]):.3f}"
         for key, method in zip(("rms", "little", "ridge"), rms, strict=True)

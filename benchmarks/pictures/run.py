@@ -31,18 +31,26 @@ LAYERS = {
     "lite2": {"early": "blocks.1", "middle": "blocks.3", "deep": "blocks.5"},
     "squeezenet": {"early": "features.4", "middle": "features.7", "deep": "features.12"},
 }
-METHODS: dict[str, tuple[str, float | None, float]] = {
-    "edit": ("edit", None, 0.0),
-    "edit, alpha 0.3": ("edit", 0.3, 0.0),
-    "ridge_direction": ("ridge_direction", None, 0.0),
-    "shuffled": ("shuffled", None, 0.0),
-    "natural, edited": ("edit", None, 0.0),
-    "prototypes, edited": ("edit", None, 0.0),
+METHODS: dict[str, tuple[str, float | None, str]] = {
+    "edit": ("edit", None, "inputs"),
+    "edit, alpha 0.3": ("edit", 0.3, "inputs"),
+    "ridge_direction": ("ridge_direction", None, "inputs"),
+    "shuffled": ("shuffled", None, "inputs"),
+    "natural, edited": ("edit", None, "natural"),
+    "prototypes, edited": ("edit", None, "prototypes"),
+    "other prototypes, edited": ("edit", None, "other prototypes"),
+    "prototypes, shuffled": ("shuffled", None, "prototypes"),
+    "other prototypes, shuffled": ("shuffled", None, "other prototypes"),
 }
-"""Method, weight of the edit (None is its own), and strength: 0 starts from the photograph itself.
+"""Method, weight of the edit (None is its own), and what it starts from, at strength 0.
 
-"natural, edited" starts from the crops of the reference set that drive a unit most (and, to decrease, least),
-"prototypes, edited" from those that were chosen for what their likeness tells (method ``prototypes``)."""
+"natural" are the crops of the reference set that drive a unit most (and, to decrease, least), "prototypes" those that
+were chosen for what their likeness tells (method ``prototypes``), "other prototypes" those of the other side."""
+DEFAULT = {
+    "default": ("prototypes, edited", "other prototypes, edited"),
+    "default, shuffled": ("prototypes, shuffled", "other prototypes, shuffled"),
+}
+"""What ``visualize()`` moves without inputs, prototypes of both sides either way, is made of these."""
 UNEDITED = ("natural", "prototypes")
 READ = ("edit", "prototypes, edited")
 """What readers are shown, beside photographs."""
@@ -264,7 +272,7 @@ def edit_unit(
         for sense, sign in SIGN.items()
     }
     fitted: dict[str, Any] = {}
-    for label, (kind, alpha, strength) in METHODS.items():
+    for label, (kind, alpha, start) in METHODS.items():
         if label in record["methods"]:
             continue
         if kind not in fitted:
@@ -277,11 +285,12 @@ def edit_unit(
         row: dict[str, Any] = {}
         for sense, sign in SIGN.items():
             starts, answers = images, before
-            if (shown := label.split(",")[0]) in UNEDITED:
-                starts = reference.images[record["reference rows"][sense][shown]].float()
+            if start != "inputs":
+                side = sense if start in UNEDITED else next(one for one in SIGN if one != sense)
+                starts = reference.images[record["reference rows"][side][start.removeprefix("other ")]].float()
                 answers = target.responses(starts)[:, 0]
             seeds = [seed] * len(starts)
-            made = eight_bits(method.generate(starts, {0: sense}, seeds=seeds, alpha=alpha, strength=strength).images)
+            made = eight_bits(method.generate(starts, {0: sense}, seeds=seeds, alpha=alpha, strength=0.0).images)
             seen[f"{label} {sense}"] = features(judge, nets[judge], made)
             row[sense] = {
                 "change": (sign * (target.responses(made)[:, 0] - answers) / sd).tolist(),
@@ -410,6 +419,10 @@ def summarise(out: Path) -> dict[str, Any]:
                 for sense in SIGN:
                     row[f"{label} {sense}"] = interval(torch.tensor([change(r, label, sense) for r in group]))
                     row[f"{label} {sense}, rms"] = float(np.mean([r["methods"][label][sense]["rms"] for r in group]))
+            for label, both in DEFAULT.items():
+                for sense in SIGN:
+                    mean = [np.mean([change(r, one, sense) for one in both]) for r in group]
+                    row[f"{label} {sense}"] = interval(torch.tensor(mean))
             found[f"{name} {depth}"] = row
         real = others[JUDGE[name]]
         scale = real.std(0).clamp_min(1e-6)

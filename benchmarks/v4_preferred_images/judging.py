@@ -93,8 +93,9 @@ def judged_edits(
         edits = not isinstance(method, vl.NaturalImages)
         if edits:
             set_angle(method, angle)
-        # Of the top k each is shown once; of random images one for each picture, by its noise.
-        seeds = noise if edits or isinstance(method, vl.RandomImages) else list(range(min(method.count, len(pictures))))
+        # Each natural image is shown once.
+        shown = len(pictures) if edits or isinstance(method, vl.RandomImages) else min(method.count, len(pictures))
+        seeds = noise if edits else list(range(shown))
         evidence = next(iter(getattr(method, "evidence_", {}).values()), None)
         for way, sign in SIGN.items():
             began = time.monotonic()

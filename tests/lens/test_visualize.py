@@ -9,9 +9,12 @@ from small_networks import QUICK, pictures
 
 from vislens_interp import CallableTarget, FeatureLens, LensResult, MeanOf
 from vislens_interp.math import angle_between
+from vislens_interp.methods import METHODS, method_by_name
 from vislens_interp.methods.activation_maximization import ActivationMaximization
 from vislens_interp.methods.directions import RidgePattern
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.methods.prototypes import likeness, prototype_rows
+from vislens_interp.report.render import measured
 
 
 def test_visualize(fitted, network, images):
@@ -244,12 +247,38 @@ def test_top_images(fitted):
     assert len(fitted.top_images(9, pictures(4)).images) == 4
 
 
-def test_the_first_inputs_were_held_out(fitted):
-    images, names = fitted.reference_set.held_out(4)
-    rows = fitted.landscape_.held_out[:4]
-    assert torch.equal(images, pictures(220)[rows])
-    assert names == [f"image_{row:05d}" for row in rows.tolist()]
-    assert fitted.visualize(strength=0).names == fitted.reference_set.held_out(8)[1]
+def test_without_images_a_units_prototypes_are_moved(fitted):
+    result = fitted.visualize(strength=0)
+    read = fitted.landscape_.responses[:, 0]
+    like = likeness(fitted.backend, fitted.reference_set)
+    driving, others = prototype_rows(like, read, fitted.reference_set.groups, 4)
+    rows = [*driving.tolist(), *others.tolist()]
+    assert result.names == [f"image_{row:05d}" for row in rows]
+    assert torch.equal(result.images["inputs"], pictures(220)[rows])
+    assert result.responses["inputs"][:4].min() > result.responses["inputs"][4:].max()
+
+
+def test_units_share_the_inputs_that_are_not_given(pair, network):
+    shared = pair.visualize(strength=0)
+    assert 4 < len(set(shared.names)) == len(shared) <= 8
+    assert shared.responses["inputs"][:2].min() > shared.of_unit("1").response_mean
+    many = FeatureLens(network, "conv", [0, 1, 2, 3, 4], backend="cifar10").fit(pictures(220), **QUICK)
+    assert many.visualize(strength=0).names == many.reference_set.held_out(8)[1]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if method_by_name(name).shows_reference])
+def test_reference_images_that_are_shown_are_not_the_same(fitted, images, method, tmp_path):
+    """One seed for all inputs picks another image for each of them, in memory and into a folder."""
+    result = fitted.visualize(images, method=method)
+    for sense in ("increase", "decrease"):
+        assert len(result.images[sense].flatten(1).unique(dim=0)) == len(images)
+    assert result.settings["seeds"] == [0, 1, 2]
+    written = fitted.visualize(images, method=method, out=tmp_path / "result")
+    assert torch.equal((written.images["increase"][:] * 255).round(), (result.images["increase"] * 255).round())
+    again = fitted.visualize(images, method=method, seeds=[5, 1, 2])
+    assert not torch.equal(again.images["increase"][0], result.images["increase"][0])
+    assert torch.equal(again.images["increase"][1:], result.images["increase"][1:])
+    assert not any(measured(result, "increase", row)["change"] for row in range(3))  # they are no versions of these
 
 
 def test_summary(lens, fitted):

@@ -106,6 +106,8 @@ def test_natural_images_are_the_best_by_rank():
     assert torch.equal(shown, pictures()[order[[0, 1, 2, 0]]])
     worst = method.generate(pictures(1, seed=1), {0: "decrease"}, seeds=[0]).images
     assert torch.equal(worst, pictures()[order[[-1]]])
+    twice = NaturalImages(2).fit(Linear(), Correlated(), pictures()[torch.cat([order[:1], order])])
+    assert twice.rows({0: "increase"}).tolist() == [0, 2]  # a copy is shown once
 
 
 def test_controls():

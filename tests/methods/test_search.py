@@ -12,6 +12,7 @@ from vislens_interp.methods.cma_es import EmbeddingSearch
 from vislens_interp.methods.controls import Noise
 from vislens_interp.methods.natural_images import RandomImages
 from vislens_interp.methods.standard_vae import ALGORITHM_3, StandardVAE
+from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.callable import CallableTarget
 
 
@@ -107,14 +108,17 @@ def test_bad_settings(settings, message):
         EmbeddingSearch(**settings)
 
 
-def test_random_images_are_drawn_by_the_seed_alone(reference):
+def test_random_images_know_nothing_of_the_unit():
     target = CallableTarget(lambda images: images.mean((1, 2, 3)))
-    method = RandomImages().fit(target, Embedded(), reference)
-    seeds = list(range(60))
-    shown = method.generate(reference[:1].expand(60, -1, -1, -1), {0: "increase"}, seeds=seeds).images
-    rows = [(reference == picture).flatten(1).all(1).nonzero().item() for picture in shown]
-    assert len(set(rows)) > 45
-    assert torch.equal(shown, method.generate(reference[:60], {0: "decrease"}, seeds=seeds).images)
+    images = torch.rand(20, 3, 16, 16)
+    known = ReferenceSet(images[torch.arange(40) // 2]).with_responses(torch.arange(40.0))  # each photograph twice
+    method, other = (RandomImages(seed=seed).fit(target, Embedded(), known) for seed in (0, 1))
+    rows = method.rows({0: "increase"})
+    assert sorted((rows // 2).tolist()) == list(range(20))
+    assert rows.tolist() != other.rows({0: "increase"}).tolist()
+    assert not set(rows[:6].tolist()) & set(method.rows({0: "decrease"})[:6].tolist())
+    dealt = known.with_responses(torch.arange(40.0).flip(0))
+    assert torch.equal(RandomImages().fit(target, Embedded(), dealt).rows({0: "increase"}), rows)
 
 
 def test_noise_has_the_reference_sets_mean_and_spread(pictures, pixels, linear_unit):

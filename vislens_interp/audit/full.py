@@ -13,7 +13,6 @@ from vislens_interp.evaluation.compare import build
 from vislens_interp.math import pearson
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.landscape import LandscapeMethod
-from vislens_interp.methods.natural_images import NaturalImages
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.forward import Forward
 from vislens_interp.targets.target import LayerTarget
@@ -89,9 +88,6 @@ def _pictures(material: Material, given: str | Method, target: LayerTarget, refe
     if isinstance(maker, LandscapeMethod):
         maker.override(shuffles=0)
     maker.fit(target, material.lens.backend, reference)
-    if type(maker) is NaturalImages:
-        assert reference.responses is not None  # they were read above
-        return material.extremes(reference.responses[:, material.unit], reference)
     return material.draw(maker)
 
 

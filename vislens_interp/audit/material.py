@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp import zoo
-from vislens_interp.copies import top_rows
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods.base import Method
-from vislens_interp.methods.natural_images import NaturalImages, RandomImages
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget, Target
 
@@ -102,20 +100,14 @@ class Material:
 
     def make(self, name: str, maker: Method) -> Pictures:
         """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits."""
-        if name in self.pictures:
-            return self.pictures[name]
-        if type(maker) in (NaturalImages, RandomImages):  # one crop of each photograph, for which they do not ask
-            generator = torch.Generator().manual_seed(self.seed)
-            random = type(maker) is RandomImages
-            column = torch.rand(len(self.learned), generator=generator) if random else self.column
-            self.pictures[name] = self.extremes(column)
-        else:
+        if name not in self.pictures:
             self.pictures[name] = self.draw(maker)
         return self.pictures[name]
 
     def draw(self, maker: Method) -> Pictures:
         """The same of a method that is not kept."""
-        seeds = [self.seed + row for row in range(len(self.inputs))]
+        first = 0 if maker.shows_reference else self.seed  # reference images in their order
+        seeds = list(range(first, first + len(self.inputs)))
         return {
             sense: (maker.generate(self.inputs, {self.unit: sense}, seeds=seeds).images * 255).round() / 255
             for sense in SENSES
@@ -126,12 +118,6 @@ class Material:
         """(M,) the unit's responses to the reference images that methods learned from."""
         assert self.learned.responses is not None  # a fitted lens has them
         return self.learned.responses[:, self.unit]
-
-    def extremes(self, column: Tensor, reference: ReferenceSet | None = None) -> Pictures:
-        """Reference images with the largest and the smallest values, one crop of each photograph."""
-        reference = self.learned if reference is None else reference
-        rows = (top_rows(sign * column, reference.groups, len(self.inputs)) for sign in (1, -1))
-        return {sense: reference.images[own] for sense, own in zip(SENSES, rows, strict=True)}
 
     def redrawn(self, values: Tensor) -> Tensor:
         """(D, ...) means of values (N, ...) whose rows are drawn again."""

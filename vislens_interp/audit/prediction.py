@@ -12,7 +12,7 @@ from vislens_interp.evaluation.compare import build, fit_beside, is_edit
 from vislens_interp.methods.base import Method
 from vislens_interp.methods.controls import Shuffled
 from vislens_interp.methods.landscape import LandscapeEdit
-from vislens_interp.methods.natural_images import NaturalImages, RandomImages
+from vislens_interp.methods.natural_images import RandomImages
 
 EXTREME = 0.1
 """Share of the photographs at each end that extreme pairs come from, and that AUPRC is to find."""
@@ -151,7 +151,7 @@ def shuffled(material: Material, name: str, given: str | Method, maker: Method, 
     draws, points, refused = [], [], []
     once = torch.ones(1, len(responses), dtype=torch.float64)
     for repeat in range(repeats):
-        pictures, weak = _on_shuffled(material, given, maker, material.seed + 1 + repeat)
+        pictures, weak = _on_shuffled(material, given, material.seed + 1 + repeat)
         refused += [] if weak is None else [weak]
         score = picture_score(material, material.view(pictures))
         for weights, kept in ((material.weights, draws), (once, points)):
@@ -169,13 +169,8 @@ def shuffled(material: Material, name: str, given: str | Method, maker: Method, 
     return rows
 
 
-def _on_shuffled(material: Material, given: str | Method, maker: Method, seed: int) -> tuple[Pictures, bool | None]:
+def _on_shuffled(material: Material, given: str | Method, seed: int) -> tuple[Pictures, bool | None]:
     """Pictures of a method on permuted responses, and whether its evidence is weak; None where it has none."""
-    if type(maker) is NaturalImages:
-        count = len(material.learned)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        column = material.column[order]
-        return material.extremes(column), None
     ours = material.lens.fitted_method
     control = Shuffled(build(given, ours) if isinstance(given, str) else copy.deepcopy(given), seed=seed)
     fit_beside(control, ours, material.lens.reference_set)

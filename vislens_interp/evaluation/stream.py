@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.evaluation.checks import Choices, warn_of_overlap
-from vislens_interp.evaluation.visualize import PAPER_SEED, Drawing, Part, seed_list
+from vislens_interp.evaluation.visualize import PAPER_SEED, Drawing, Part, default_inputs, seed_list
 from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import (
     check_writable,
@@ -70,8 +70,7 @@ def stream(
     lens.validate(direction, **choices)
     out = check_folder(out)
     if images is None:
-        lens.fit_if_needed(progress=progress)
-        source = ReferenceSet(*lens.reference_set.held_out(8))
+        source = ReferenceSet(*default_inputs(lens, progress=progress))
     else:
         source = ReferenceSet.open(images, lens.backend.size, stream=True, on_error=on_error)
     seed_list(seeds, len(source))
@@ -82,7 +81,7 @@ def stream(
     warn_of_overlap(lens.reference_set, [] if images is None else keys)
     drawing = Drawing(lens, direction, words=words, **choices)
     with locked(work := out.with_name(f"{out.name}.unfinished")):
-        run = _Run(drawing, source, seeds, work)
+        run = _Run(drawing, source, drawing.seeds(seeds, len(source)), work)
         run.start(keys)
         run.draw(progress)
         result = run.result()
@@ -102,7 +101,7 @@ class _Run:
 
     drawing: Drawing
     source: ReferenceSet
-    seeds: int | Sequence[int]
+    seeds: int | list[int]
     work: Path
 
     @property

@@ -17,7 +17,7 @@ from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler, Sense, UnitSenses
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
-from vislens_interp.methods.prototypes import COUNT, likeness, prototype_rows
+from vislens_interp.methods.prototypes import likeness, prototype_rows, tells
 from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import embed
 from vislens_interp.results.background import Background
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
 
 PAPER_SEED = 42
+SHOWN = 8
+"""Inputs where none are given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,12 @@ class Drawing:
         given = {"alpha": choices["alpha"], "strength": choices["strength"]}
         self.given = {key: value for key, value in given.items() if value is not None}
         self.reader, self.scaler, self.judged = _reader(lens, self.judge)
+
+    def seeds(self, seeds: int | Sequence[int], count: int) -> int | list[int]:
+        """As they were given; of a method that shows reference images, one seed for all picks a different one each."""
+        if isinstance(seeds, int):
+            return list(range(count)) if self.maker.shows_reference else seeds
+        return list(seeds)
 
     def part(self, pictures: Tensor, seeds: Sequence[int]) -> Part:
         """Move some inputs (n, 3, S, S) and read what came out; each has a noise seed."""
@@ -139,7 +147,7 @@ class Drawing:
                 changes[str(sign * other)] = self._changes(self._read(dosed.images), responses["unedited"])
         return changes
 
-    def settings(self, in_force: Mapping[str, float | None], seeds: int | Sequence[int]) -> dict[str, Any]:
+    def settings(self, in_force: Mapping[str, float | None], seeds: int | list[int]) -> dict[str, Any]:
         """How pictures are made, as JSON values: what is in force, not what was asked for."""
         lens, backend, ours = self.lens, self.lens.backend, _ours(self.lens, self.maker)
         described = self.maker if isinstance(self.maker, LandscapeMethod) and ours else lens.fitted_method
@@ -151,7 +159,8 @@ class Drawing:
             **({} if ours else {"baseline": describe_method(self.maker)}),
             "alpha": in_force["alpha"],
             "strength": in_force["strength"],
-            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "seeds": seeds,
+            **({"shows_reference": True} if self.maker.shows_reference else {}),
             "mode": self.mode,
             "alphas": list(self.alphas),
             "direction": (
@@ -175,7 +184,7 @@ class Drawing:
     def _prototypes(self, unit: int) -> dict[Sense, Tensor]:
         """Rows of the reference set that tell most of a unit; none of a set that is small, or not at hand."""
         reference = self.lens.reference_set
-        if not reference.has_images or len(reference) < 2 * COUNT:
+        if not tells(reference):
             return {}
         values = (self.lens.landscape_.responses if self.judged is None else self.judged)[:, unit]
         return dict(zip(SENSES, prototype_rows(self._likeness, values, reference.groups), strict=True))
@@ -186,7 +195,7 @@ class Drawing:
         importance: Mapping[str, Pictures],
         numbers: dict[str, Any],
         names: list[str],
-        seeds: int | Sequence[int],
+        seeds: int | list[int],
     ) -> LensResult:
         """The result of all inputs, for each unit; ``numbers`` as :class:`Part` says, of all inputs."""
         lens, reference = self.lens, self.lens.reference_set
@@ -243,10 +252,35 @@ def visualize(
     """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
     seeds = check_seeds(seeds)
     lens.validate(direction, **choices)
-    pictures, names, drawn = _inputs(lens, images, seeds, on_error, progress)
+    if images is None:
+        pictures, names = default_inputs(lens, progress=progress)
+    else:
+        pictures, names = load_images(images, size=lens.backend.size, on_error=on_error)
+    seed_list(seeds, len(pictures))
+    if images is not None:
+        lens.fit_if_needed(pictures, progress=progress)
+        warn_of_overlap(lens.reference_set, image_keys(pictures))
     drawing = Drawing(lens, direction, words=words, **choices)
-    part = drawing.part(pictures, drawn)
-    return drawing.result(part.images, part.importance, part.numbers, names, seeds)
+    drawn = drawing.seeds(seeds, len(pictures))
+    part = drawing.part(pictures, seed_list(drawn, len(pictures)))
+    return drawing.result(part.images, part.importance, part.numbers, names, drawn)
+
+
+def default_inputs(lens: "FeatureLens", *, progress: bool = False) -> tuple[Tensor, list[str]]:
+    """Photographs of the reference set that say most of a lens's units, and their names; the lens is fitted first.
+
+    Of one unit four prototypes that drive it, then four that do not; up to four units share the eight. Of more units,
+    or where there are no prototypes, eight photographs that the fit never saw.
+    """
+    lens.fit_if_needed(progress=progress)
+    reference, units = lens.reference_set, len(lens.target.names)
+    count = SHOWN // (2 * units)
+    if not count or not tells(reference):
+        return reference.held_out(SHOWN)
+    responses, like = lens.landscape_.responses, likeness(lens.backend, reference)
+    sides = [prototype_rows(like, responses[:, unit], reference.groups, count) for unit in range(units)]
+    rows = list(dict.fromkeys(torch.cat([one[half] for half in (0, 1) for one in sides]).tolist()))
+    return reference.images[rows], [reference.names[row] for row in rows]
 
 
 def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
@@ -256,25 +290,6 @@ def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:
     if len(seeds) != count:
         raise ValueError(f"seeds has {len(seeds)} entries for {count} images; give one for all or one an image.")
     return [int(seed) for seed in seeds]
-
-
-def _inputs(
-    lens: "FeatureLens",
-    images: ImageSource | None,
-    seeds: int | Sequence[int],
-    on_error: Literal["raise", "skip"],
-    progress: bool,
-) -> tuple[Tensor, list[str], list[int]]:
-    """Pictures to move, names and seeds; the lens is fitted afterwards, on these if there are enough of them."""
-    if images is None:
-        lens.fit_if_needed(progress=progress)
-        pictures, names = lens.reference_set.held_out(8)
-        return pictures, names, seed_list(seeds, len(pictures))
-    pictures, names = load_images(images, size=lens.backend.size, on_error=on_error)
-    drawn = seed_list(seeds, len(pictures))
-    lens.fit_if_needed(pictures, progress=progress)
-    warn_of_overlap(lens.reference_set, image_keys(pictures))
-    return pictures, names, drawn
 
 
 def _reader(lens: "FeatureLens", judge: Target | None) -> tuple[Target, ResponseScaler, Tensor | None]:

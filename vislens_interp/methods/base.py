@@ -260,6 +260,7 @@ class Wrapper(Method):
             raise TypeError(f"method is a {type(method).__name__}; expected a Method such as LandscapeEdit().")
         self.method = method
         self.uses_alpha, self.uses_strength = method.uses_alpha, method.uses_strength
+        self.shows_reference = self.shows_reference or method.shows_reference
 
     @property
     def own_alpha(self) -> float | None:

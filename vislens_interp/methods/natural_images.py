@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vislens_interp.copies import top_rows
 from vislens_interp.images import ImageFiles, resize
-from vislens_interp.landscape.prior import signed
+from vislens_interp.landscape.prior import SIGN, signed
 from vislens_interp.methods.base import Directions, Method
+from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.validation import check_counts
 
@@ -15,14 +17,15 @@ from vislens_interp.validation import check_counts
 class NaturalImages(Method):
     """Show the ``count`` reference images that a unit answers to most (or least): the reality check.
 
-    Nothing is generated and the image to edit has no say: a picture's noise seed picks its rank, seed mod ``count``.
-    No direction gives the image itself.
+    One of each photograph: crops and copies are shown once. Nothing is generated and the image to edit has no say: a
+    picture's noise seed picks its rank, seed mod ``count``. No direction gives the image itself.
 
     Args:
         count: k; 10 in the paper.
 
     Attributes (after ``fit``):
         images_, standard_: (N, 3, H, W) the reference images; (N, K) their standardised responses.
+        groups_: (N,) which of them are crops of one photograph.
 
     Source: Vis-Lens, Figs. 4 and S21 to S26 (top 10). Several units: ranked by the sum of their wanted changes.
     """
@@ -38,12 +41,12 @@ class NaturalImages(Method):
         if len(reference) < self.count:
             raise ValueError(f"images holds {len(reference)} images; expected at least count={self.count}.")
         assert reference.responses is not None  # the ranking uses responses
-        self.images_ = reference.images
+        self.images_, self.groups_ = reference.images, reference.groups
         self.standard_ = self.scaler_.standardise(reference.responses)
 
     def rows(self, directions: Directions) -> Tensor:
-        """Rows of the reference set, the best first: (count,)."""
-        return signed(self.standard_, directions).argsort(descending=True, stable=True)[: self.count]
+        """Rows of the reference set, the best first: (count,), or as many as there are photographs."""
+        return torch.tensor(top_rows(signed(self.standard_, directions).cpu(), self.groups_, self.count))
 
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
@@ -54,19 +57,25 @@ class NaturalImages(Method):
 
     def choose(self, directions: Directions, seeds: list[int]) -> Tensor:
         """A row of the reference set for each seed: (N,)."""
-        return self.rows(directions)[torch.tensor([seed % self.count for seed in seeds])]
+        rows = self.rows(directions)
+        return rows[torch.tensor([seed % len(rows) for seed in seeds])]
 
 
 class RandomImages(NaturalImages):
-    """Show any reference images, whatever a unit answers to them: the control of the top-k images.
+    """Show random reference images, whatever a unit answers to them: the control of the top-k images.
 
-    A picture's noise seed picks it, for one direction as for the other. No direction gives the image itself.
+    One of each photograph; those that stand for one direction come last for the other.
+
+    Args:
+        seed: Of their order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__(count=1)
+        self.seed = check_seed(seed)
 
-    def choose(self, directions: Directions, seeds: list[int]) -> Tensor:
-        """A row of the reference set for each seed: (N,)."""
-        count = len(self.images_)
-        return torch.cat([torch.randint(count, (1,), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    def rows(self, directions: Directions) -> Tensor:
+        """Rows of the reference set, one of each photograph: (G,)."""
+        order = torch.rand(len(self.images_), generator=torch.Generator().manual_seed(self.seed))
+        sign = SIGN[directions[min(directions)]]
+        return torch.tensor(top_rows(sign * order, self.groups_, len(order)))

@@ -56,13 +56,12 @@ class Prototypes(NaturalImages):
                 "either side."
             )
         self.likeness_ = likeness(self.backend, reference)
-        self._groups = reference.groups
 
     def rows(self, directions: Directions) -> Tensor:
         """Rows of the reference set: (count,)."""
         sign = SIGN[directions[min(directions)]]  # the two senses of a unit are the two sides of one choice
         sides = prototype_rows(
-            self.likeness_, sign * signed(self.standard_, directions), self._groups, self.count, self.share
+            self.likeness_, sign * signed(self.standard_, directions), self.groups_, self.count, self.share
         )
         return sides[0 if sign > 0 else 1]
 
@@ -155,6 +154,11 @@ def prototype_rows(
         if before == list(chosen):
             break
     return candidates[chosen[0]], candidates[chosen[1]]
+
+
+def tells(reference: ReferenceSet) -> bool:
+    """Whether a reference set has its images at hand, and enough of them for prototypes."""
+    return reference.has_images and len(reference) >= 2 * COUNT
 
 
 def likeness(backend: Backend, reference: ReferenceSet) -> Tensor:

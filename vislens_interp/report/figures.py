@@ -42,10 +42,11 @@ _COLUMN = 1.36
 LINE = 0.17
 _PLOT = 3.3
 _PLOT_GAP = 0.85
-_FOOTNOTE = (
-    "Each picture: response in SDs from the mean of the reference set; below it Δr, the change against the "
-    "unedited picture (α = 0) of the same image and seed. ✗: not the wanted way."
+_FOOTNOTE = "Each picture: response in SDs from the mean of the reference set"
+_CHANGED = (
+    "; below it Δr, the change against the unedited picture (α = 0) of the same image and seed. ✗: not the wanted way."
 )
+_SHOWN = ". Preferred and suppressed ones come from the reference set; they are no versions of the inputs."
 
 
 def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
@@ -77,8 +78,10 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     for key, said in result.words.items():
         line = f"{LABELS[key]}: {said}"
         head += [(line, 9, False, COLOURS[key]) for line in wrap(line, inside, 9)]
+    below = _SHOWN if result.settings.get("shows_reference") else _CHANGED
     warning = wrap(_warning(result), inside - 0.3, 10.5, bold=True)
-    foot = wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9) + wrap(_FOOTNOTE, inside, 8)
+    foot = wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9)
+    foot += wrap(f"{_FOOTNOTE}{below}", inside, 8)
 
     head_height = sum(size / 72 * 1.4 for _, size, _, _ in head)
     banner_height = len(warning) * 0.2 + 0.16 if warning else 0.0
@@ -192,12 +195,13 @@ def _caption(page: PageFigure, result: "LensResult", key: str, row: int, centre:
 
 
 def _dots(axes: "Axes", result: "LensResult") -> None:
-    """Every image's responses, joined from α = 0 to both directions; the inputs stand apart."""
+    """Every image's responses, joined from α = 0 to what was made of it; the inputs stand apart."""
     keys = [key for key in ("decrease", "unedited", "increase", "custom") if key in result.images]
     places = {"inputs": 0.0} | {key: index + 1.2 for index, key in enumerate(keys)}
     values = {key: result.standardised[key].numpy() for key in places}
     fade = min(1.0, max(0.12, 6 / len(result)))
-    for key in [key for key in keys if key != "unedited"]:
+    joined = [] if result.settings.get("shows_reference") else keys
+    for key in [key for key in joined if key != "unedited"]:
         for start, end in zip(values["unedited"], values[key], strict=True):
             axes.plot([places["unedited"], places[key]], [start, end], color="#999999", lw=0.8, alpha=fade, zorder=1)
     for key, place in places.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vislens_interp.results.result import LensResult
 
 
-IN_A_CELL = 4
+IN_A_CELL = 8
 """Inputs that a notebook shows."""
 
 

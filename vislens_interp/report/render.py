@@ -119,7 +119,7 @@ def measured(result: "LensResult", key: str, row: int) -> dict[str, Any]:
     said = {"response": number(result.standardised[key][row]), "from_input": "", "change": "", "wrong": False}
     if key == "unedited":
         said["from_input"] = number(result.response_change_from_input[key][row])
-    elif key != "inputs":
+    elif key != "inputs" and not result.settings.get("shows_reference"):  # those are no versions of the input
         value, sign = result.response_change[key][row].item(), result.wanted_sign(key)
         said |= {"change": number(value), "wrong": sign is not None and not sign * value > 0}
     return said
