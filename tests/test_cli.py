@@ -52,7 +52,7 @@ def test_version(capsys):
         ["demo", "--out", "x", "--seed", "1.5"],
         ["demo", "--out", "x", "--seed", "-1"],
         ["units", "--model", "m", "--seed", str(2**63)],
-        ["visualize", "--model", "zoo:cifar10_convnet", "--unit", "1", "--out", "x"],
+        ["compare", "--model", "zoo:cifar10_convnet", "--unit", "1", "--out", "x"],
         ["visualize", "--model", "m", "--unit", "1", "--images", "i", "--out", "x", "--direction", "up"],
     ],
 )
@@ -318,6 +318,20 @@ def test_visualize(tmp_path, capsys):
     assert result.directions == ["increase"]
     assert (result.settings["alpha"], result.settings["strength"]) == (0.5, 0)
     assert capsys.readouterr().out.rstrip().endswith("result.json")
+
+
+@shipped
+@pytest.mark.slow
+def test_visualize_without_images_shows_prototypes_of_the_reference_set(tmp_path):
+    reference = write_images(tmp_path / "reference", 250, seed=1)
+    command = ["visualize", "--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--strength", "0"]
+    command += ["--backend", "cifar10", "--reference", str(reference), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    result = LensResult.load(tmp_path / "out")
+    assert len(set(result.names)) == 8
+    assert set(result.names) <= {path.name for path in reference.iterdir()}
+    read = result.responses["inputs"]
+    assert read[:4].min() > read[4:].max()
 
 
 @pytest.mark.parametrize(("text", "unit"), [("16", 16), ("-1", -1), ("17,3,3", (17, 3, 3)), ("frog", "frog")])

@@ -1,4 +1,4 @@
-"""Forty units, drawn and not chosen: what drives each, what an edit does, evidence and words; docs/gallery.md.
+"""Forty units, drawn and not chosen: prototypes of each, what an edit does, evidence and words; docs/gallery.md.
 
     python -m benchmarks.pictures.gallery --data "$VISLENS_DATA" [--only GROUP ...]
 
@@ -9,6 +9,7 @@ already stay; ``docs/gallery/units.json`` holds what is known of each.
 
 import json
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.judges import data_folder
 from benchmarks.common.script import ROOT, parser, provenance, provenance_line, read, shuffled
 from benchmarks.common.tables import fill
-from benchmarks.pictures.figure import best_crops, free_photographs, whole_photographs
+from benchmarks.pictures.figure import free_photographs, prototypes
 from benchmarks.pictures.run import embedded_reference
 
 FOLDER, PAGE = ROOT / "docs" / "gallery", ROOT / "docs" / "gallery.md"
 SHOWN, SEED, BYTES = 2, 2026, 45_000
-HEADS = ("drives it most", "suppressed", "photograph", "preferred")
+HEADS = ("suppressed", "drives it", "preferred", "suppressed", "does not", "preferred")
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,14 @@ def drawn(lens: vl.FeatureLens, free: list[bool], path: Path) -> dict[str, Any]:
     """Write a fitted lens's picture; what is known of the unit, as JSON values."""
     reference = lens.reference_set
     assert reference.responses is not None
-    column = reference.responses[:, 0]
-    result = lens.visualize(reference.images[whole_photographs(reference.held_out_rows, reference, free, SHOWN)])
-    top = best_crops(column, reference, free, SHOWN)
-    best = reference.images[top]
-    above = lens.landscape_.scaler.standardise(column[top][:, None])[:, 0].tolist()
+    preferred, suppressed = prototypes(reference.responses[:, 0], reference, free, SHOWN)
+    with warnings.catch_warnings(action="ignore"):  # the fit learned from some: so it does of what visualize() takes
+        result = lens.visualize(reference.images[torch.cat([preferred, suppressed]).tolist()])
     rows = []
     for place in range(SHOWN):
-        shown = [result.images[key][place] for key in ("decrease", "inputs", "increase")]
-        values = [result.standardised[key][place].item() for key in ("decrease", "inputs", "increase")]
-        rows.append(("", torch.stack([best[place], *shown]), [f"{value:+.1f} SD" for value in (above[place], *values)]))
+        shown = [(key, row) for row in (place, SHOWN + place) for key in ("decrease", "inputs", "increase")]
+        notes = [f"{result.standardised[key][row]:+.1f} SD" for key, row in shown]
+        rows.append(("", torch.stack([result.images[key][row] for key, row in shown]), notes))
     save_small(sheet(rows, heads=HEADS), path, BYTES)
     (evidence,) = lens.evidence_.values()
     words = {way: [one.word for one in said.rising[:4]] for way, said in result.words.items()}

@@ -106,8 +106,8 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
         f"Edits of any photographs move units by +1.0 SD in every group and direction, above shuffled ({said}).": (
             said == NONE
         ),
-        f"Edits of what visualize() shows, prototypes of both sides, move units by +1.0 SD in every group and direction, "
-        f"above shuffled ({shown}).": shown == NONE,
+        "Edits of what visualize() shows, prototypes of both sides, move units by +1.0 SD in every group and "
+        f"direction, above shuffled ({shown}).": shown == NONE,
         f"Evidence is good for {percent(good)} of units (wanted: 95 %).": good[0] >= 0.95,
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,

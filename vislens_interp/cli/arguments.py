@@ -71,11 +71,11 @@ def _add_visualize(commands: Commands, common: argparse.ArgumentParser) -> None:
     visualize = commands.add_parser(
         "visualize",
         parents=[common],
-        help="preferred and suppressed versions of your images, for one unit of a model",
+        help="preferred and suppressed versions of images, for one unit of a model",
         description="Make preferred and suppressed versions of images for one unit of a model.",
     )
     _add_model(visualize)
-    _add_lens(visualize)
+    _add_lens(visualize, "a folder, or one file, to start from (default: photographs that say most of the unit)")
     visualize.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the result; made, or replaced if ours"
     )
@@ -125,7 +125,7 @@ def _add_audit(commands: Commands, common: argparse.ArgumentParser) -> None:
         description="Test whether pictures of a unit say how it treats photographs that nobody edited.",
     )
     _add_model(audit)
-    _add_lens(audit, images=False)
+    _add_lens(audit, "photographs that judge (default: those held out)")
     audit.add_argument("--out", required=True, metavar="DIR", help="folder for the page; made, or replaced if ours")
     audit.add_argument("--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD", help=", ".join(METHODS))
     audit.add_argument("--full", action="store_true", help="all tests: minutes")
@@ -238,7 +238,8 @@ def _add_accept(commands: Commands, quiet: argparse.ArgumentParser) -> None:
     accept.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
 
 
-def _add_lens(parser: argparse.ArgumentParser, *, images: bool = True) -> None:
+def _add_lens(parser: argparse.ArgumentParser, images: str | None = None) -> None:
+    """Which unit, and on what; ``images`` says what is taken without any, and None that they are needed."""
     parser.add_argument("--layer", help="dotted name of the layer; left out: the model's own output")
     parser.add_argument(
         "--unit", type=parse_unit, required=True, help="channel or feature, its name, or a place such as 17,3,3"
@@ -246,8 +247,8 @@ def _add_lens(parser: argparse.ArgumentParser, *, images: bool = True) -> None:
     parser.add_argument(
         "--pool", default="mean", help="map to one number: mean, max, center, cls, token:K, patch_mean (default: mean)"
     )
-    said = "a folder, or one file, to start from" if images else "photographs that judge (default: those held out)"
-    parser.add_argument("--images", required=images, metavar="DIR", help=said)
+    said = images or "a folder, or one file, to start from"
+    parser.add_argument("--images", required=images is None, metavar="DIR", help=said)
     parser.add_argument("--reference", metavar="DIR", help="images to fit on (default: the backend's own)")
     parser.add_argument(
         "--backend",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # each command imports what it needs
 
 DEMO_EVERY = {"cifar10": 1, "embedded": 3}
 """The demo reads one of so many reference images, for a large network takes a tenth of a second for each."""
-DEMO_IMAGES = 8
 ALPHAS = (0.5,)
 FILES = {"report": "report.html", "figure": "figure.png", "result": "result.json"}
 NOT_KEPT = ("command", "debug", "json", "model", "quiet", "weights")
@@ -41,15 +40,7 @@ def demo(args: argparse.Namespace) -> None:
     lens = FeatureLens(_model(model).to(device), args.layer, args.unit, backend=args.backend, seed=args.seed)
     reference = ReferenceSet.for_fit(lens.backend)
     lens.fit(reference.at(range(0, len(reference), DEMO_EVERY[args.backend])), progress=not args.quiet)
-    if args.images is None:
-        images, names = lens.reference_set.held_out()
-        # Where they are crops of photographs: each photograph once, as a whole.
-        whole = [row for row, name in enumerate(names) if name.endswith("-0")] or list(range(len(names)))
-        rows = whole[:: max(1, len(whole) // DEMO_IMAGES)][:DEMO_IMAGES]
-        result = lens.visualize(images[rows], alphas=ALPHAS, progress=not args.quiet)
-        result.names = [names[row] for row in rows]
-    else:
-        result = lens.visualize(args.images, alphas=ALPHAS, progress=not args.quiet)
+    result = lens.visualize(args.images, alphas=ALPHAS, progress=not args.quiet)
     _describe(result, args, model=model, weights=None)
     result.save(args.out)
     _tell(result, args)

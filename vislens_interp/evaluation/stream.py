@@ -70,6 +70,9 @@ def stream(
     lens.validate(direction, **choices)
     out = check_folder(out)
     if images is None:
+        if fit is not None:
+            fit()
+            fit = None
         source = ReferenceSet(*default_inputs(lens, progress=progress))
     else:
         source = ReferenceSet.open(images, lens.backend.size, stream=True, on_error=on_error)
