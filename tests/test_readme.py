@@ -87,7 +87,12 @@ def few_photographs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python") and page.name not in RUN_ELSEWHERE], ids=named
+    "page",
+    [
+        pytest.param(page, id=named(page), marks=[] if page == PAGES[0] else pytest.mark.end_to_end)
+        for page in PAGES
+        if blocks(page, "python") and page.name not in RUN_ELSEWHERE
+    ],
 )
 @pytest.mark.filterwarnings("default:boolean values for 'standardize':FutureWarning")  # nilearn's, of its own calls
 def test_python_runs(page, photos, few_photographs):

@@ -67,6 +67,7 @@ def public_names():
                 yield from ((module, name) for name in ast.literal_eval(node.value))
 
 
+@pytest.mark.end_to_end
 def test_every_public_name_is_described(site):
     names = described(site)
     missing = []
@@ -79,12 +80,14 @@ def test_every_public_name_is_described(site):
     assert missing == []
 
 
+@pytest.mark.end_to_end
 def test_methods_are_described_with_their_settings(site):
     names = described(site)
     for entry in vislens_interp.METHODS.values():
         assert f"vislens_interp.{entry.module}.{entry.attribute}" in names
 
 
+@pytest.mark.end_to_end
 def test_no_page_loads_anything_from_elsewhere(site):
     """It is read offline: scripts, styles, pictures and fonts are its own."""
     loaded = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*?(?:src|href)=\"(https?:)?//")
@@ -93,6 +96,7 @@ def test_no_page_loads_anything_from_elsewhere(site):
     assert [str(page.relative_to(site)) for page in pages if loaded.search(page.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.end_to_end
 def test_figures_come_from_the_results(site):
     page = (site / "docs/choosing.html").read_text(encoding="utf-8")
     assert "torch-lucent, 96 passes: response" in page

@@ -279,15 +279,18 @@ class ReferenceSet:
         return self.at([row for row in range(len(self)) if row not in left_out])
 
     def held_out(self, count: int | None = None) -> tuple[Tensor, list[str]]:
-        """Images that the fit did not learn from, and their names; None: all of them.
+        """Images that the fit did not learn from, and their names.
 
-        The first ``count`` photographs, one crop of each; further crops where there are fewer photographs.
+        Args:
+            count: So many photographs, evenly taken, the first crop of each; further crops where there are fewer
+                photographs. None takes all images.
         """
         rows = self.held_out_rows
-        if count is not None:
-            first = set(first_rows(self.groups[rows]).tolist())
-            rows = sorted(range(len(rows)), key=lambda place: (place not in first, place))[:count]
-            rows = [self.held_out_rows[place] for place in sorted(rows)]
+        if count is not None and count < len(rows):
+            first = first_rows(self.groups[rows]).tolist()
+            chosen = first[:: max(1, len(first) // max(1, count))][:count]
+            further = [place for place in range(len(rows)) if place not in first]
+            rows = [rows[place] for place in sorted(chosen + further[: count - len(chosen)])]
         return self.images[rows], [self.names[row] for row in rows]
 
     def with_held_out(self, rows: Sequence[int] | Tensor) -> "ReferenceSet":

@@ -4,13 +4,13 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.ann_units.bench import Bench, Seen
@@ -58,9 +58,9 @@ def cells(bench: Bench, names: list[str], units: int, seeds: int) -> Iterator[Ce
 
 
 def run_cell(
-    bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget, without: Sequence[str] = ()
+    bench: Bench, sees: dict[str, Seen], cell: Cell, budget: Budget, labels: Collection[str] = tuple(CONTESTANTS)
 ) -> dict[str, Any]:
-    """Every method on one unit, or all but some: scores, what each picture cost, and what the target said on the way.
+    """Methods on one unit: scores, what each picture cost, and what the target said on the way.
 
     The pictures that figures show are written beside it, and features of all of them for the distances of whole sets.
     """
@@ -75,7 +75,7 @@ def run_cell(
     began = target.clock()
     lens.fit(bench.reference_set, responses, shuffles=0)
     fit_seconds = target.clock() - began
-    wanted = {label: one for label, one in CONTESTANTS.items() if label not in without}
+    wanted = {label: CONTESTANTS[label] for label in labels}
     methods = {label: Watched(one.build(lens, budget), target) for label, one in wanted.items()}
     found = lens.compare(
         inputs, methods, [cell.seed], angle=budget.angle, natural=natural, embedding=sees[judge], second=sees[judge]
@@ -110,6 +110,13 @@ def run_cell(
     }
 
 
+def merged(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A cell in which some methods were run again."""
+    again = {row["method"] for row in found["scores"]}
+    scores = [row for row in known["scores"] if row["method"] not in again]
+    return known | {"scores": scores + found["scores"], "traces": known["traces"] | found["traces"]}
+
+
 def trace_of(trace: list[tuple[float, float]], scaler: vl.ResponseScaler, sign: int) -> list[list[float]]:
     """Seconds a picture and the mean response in the wanted direction, in SDs, each time the target was asked."""
     said = scaler.standardise(torch.tensor([[value] for _, value in trace], dtype=torch.float32).view(-1, 1))[:, 0]
@@ -118,9 +125,13 @@ def trace_of(trace: list[tuple[float, float]], scaler: vl.ResponseScaler, sign: 
 
 
 def write_pictures(file: Path, inputs: Tensor, natural: Tensor, methods: dict[str, Watched], see: Seen) -> None:
-    """``"LABEL|WAY"`` to the first pictures in 8 bits, and ``"LABEL|WAY|seen"`` to the features of all."""
+    """``"LABEL|WAY"`` to the first pictures in 8 bits, and ``"LABEL|WAY|seen"`` to the features of all.
+
+    Those of other methods that are there stay.
+    """
     to_8_bits = lambda images: (images.clamp(0, 1) * 255).round().byte().contiguous()  # noqa: E731
-    kept = {"input": to_8_bits(inputs[:SHOWN]), "natural|seen": see(natural).float().contiguous()}
+    kept = load_file(file) if file.is_file() else {}
+    kept |= {"input": to_8_bits(inputs[:SHOWN]), "natural|seen": see(natural).float().contiguous()}
     for label, method in methods.items():
         for way in SIGN:
             pictures = to_8_bits(method.made_[way])
@@ -149,7 +160,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"networks: {', '.join(there)}; not there: {absent}", flush=True)
     budget, (part, parts) = Budget(args.passes, args.images, JOB_ANGLE), args.share
     mine = list(cells(bench, there, args.units, args.seeds))[part::parts]
-    left = [cell for cell in mine if not (args.out / f"cell-{cell.stem}.json").exists()]
+    paths = {cell: args.out / f"cell-{cell.stem}.json" for cell in mine}
+    left = [cell for cell, path in paths.items() if path.exists() == bool(args.again)]
+    labels = args.again or [label for label in CONTESTANTS if label not in args.without]
     refuse_other_budgets(args.out, budget)
     if not left:
         print("nothing is left to run")
@@ -165,13 +178,13 @@ def run(args: argparse.Namespace) -> int:
     for place, cell in enumerate(left):
         began, cpu = time.monotonic(), time.process_time()
         try:
-            found = run_cell(bench, sees, cell, budget, args.without)
+            found = run_cell(bench, sees, cell, budget, labels)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):  # the other units go on
             traceback.print_exc()
             failed += 1
             continue
         spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
-        save_cell(args.out / f"cell-{cell.stem}.json", found | spent, said)
+        save_cell(paths[cell], merged(read(paths[cell])["found"], found) if args.again else found | spent, said)
         took = f"{spent['seconds']:.0f} s, {spent['cpu_seconds']:.0f} s of a core"
         print(f"{cell.stem}: {took}; {len(left) - place - 1} cells left", flush=True)
     if failed:
@@ -187,6 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--seeds", type=int, default=1)
     command.add_argument("--passes", type=int, default=8, help="forward passes a picture of what asks the target")
     command.add_argument("--without", nargs="+", choices=list(CONTESTANTS), default=[], help="methods to leave out")
+    command.add_argument("--again", nargs="+", choices=list(CONTESTANTS), help="run these again in finished cells")
     command.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(TARGETS))
     args = parse(command, argv)
     if args.part == "run":

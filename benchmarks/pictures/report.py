@@ -103,11 +103,8 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
     ridge = f"Edits minus BrainACTIV's ridge in the same loop and limit: {signed(gap)} SD (wanted: above 0)."
     found = {} if "predictivity" not in edits else _told_checks(edits["predictivity"])
     found |= {
-        f"Edits of any photographs move units by +1.0 SD in every group and direction, above shuffled ({said}).": (
-            said == NONE
-        ),
-        "Edits of what visualize() shows, prototypes of both sides, move units by +1.0 SD in every group and "
-        f"direction, above shuffled ({shown}).": shown == NONE,
+        f"Edits of any photographs move every group +1.0 SD both ways, above shuffled ({said}).": said == NONE,
+        f"Edits of prototypes of both sides, which visualize() shows, do so ({shown}).": shown == NONE,
         f"Evidence is good for {percent(good)} of units (wanted: 95 %).": good[0] >= 0.95,
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,

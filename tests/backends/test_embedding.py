@@ -191,7 +191,7 @@ def test_reference_files_stay_on_the_disk_and_make_the_same_lens(network, folder
     assert one.names == [f"{int(name[-5:]):03d}.png" for name in two.names]
     shown, names = lens.reference_set.held_out(2)
     assert shown.shape == (2, 3, 32, 32)
-    assert names == [f"{row:03d}.png" for row in lens.landscape_.held_out.tolist()[:2]]
+    assert len(set(names) & {f"{row:03d}.png" for row in lens.landscape_.held_out.tolist()}) == 2
     judged = lens.visualize(shown, "increase", judge=lens.target)
     assert judged.response_mean == pytest.approx(lens.landscape_.scaler.mean.item(), rel=1e-5)
 

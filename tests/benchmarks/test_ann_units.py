@@ -228,6 +228,11 @@ def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
             assert 6 <= forward[label] <= 9 or "guided" in label, label
         else:
             assert forward[label] == 0, label
+    assert run(places, tmp_path, "run", "--again", NATURAL, *size) == 0
+    again = json.loads(file.read_text())["found"]
+    assert {one["method"] for one in again["scores"]} == set(CONTESTANTS)
+    kept = [one for one in found["scores"] if one["method"] != NATURAL]
+    assert again["scores"][: len(kept)] == kept
     assert run(places, tmp_path, "report") == 0
     text = (tmp_path / "ann_units.md").read_text()
     assert "Not measured, for no cell of it is there: vit_tiny64" in text

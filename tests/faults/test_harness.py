@@ -50,6 +50,7 @@ def test_kills():
     assert total(run("kill", 26, "--writers", *FILES), "killed") >= 20
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("part", OTHERS)
 def test_kills_of_what_the_library_makes(part):
     names = list(OTHERS[part])
@@ -63,6 +64,7 @@ def test_a_kill_before_every_change_of_the_disk(name, tmp_path):
     assert harness.kill_at_every_change(name, tmp_path) == []
 
 
+@pytest.mark.end_to_end
 def test_largest_files():
     assert total(run("full", 26, "--writers", *FILES), "OSError") >= 20
 
@@ -73,6 +75,7 @@ def test_full_disks_of_what_is_mapped():
     assert total(run("full", 8, "--writers", "trials", "layer table", tmpfs=True), "OSError") == 8
 
 
+@pytest.mark.end_to_end
 def test_pairs():
     counts = run("pair", len(FILES), "--writers", *FILES)
     assert total(counts, "both") >= 8

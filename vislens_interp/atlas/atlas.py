@@ -321,15 +321,10 @@ class Atlas:
         return found
 
     def _inputs(self, reference: ReferenceSet, inputs: ImageSource | int) -> tuple[Tensor, list[str]]:
-        """Images to edit and their names: given ones, or whole photographs that the fit held out."""
+        """Images to edit and their names: given ones, or photographs that the fit held out."""
         if not isinstance(inputs, int):
             return load_images(inputs, size=self.backend.size)
-        if inputs == 0:
-            return torch.zeros(0, 3, self.backend.size, self.backend.size), []
-        rows = reference.held_out_rows
-        whole = [row for row in rows if reference.names[row].endswith("-0")] or rows
-        rows = whole[:: max(1, len(whole) // inputs)][:inputs]
-        return reference.images[rows], [reference.names[row] for row in rows]
+        return reference.held_out(inputs)
 
 
 def _chance(latents: Tensor, standard: Tensor, groups: Tensor, training: Tensor, seed: int) -> Tensor:
