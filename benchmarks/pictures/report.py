@@ -64,10 +64,8 @@ def checks(parts: dict[str, Any]) -> dict[str, bool | None]:
         text += f"{mean:.3f} [{low:.3f}, {high:.3f}], channel means alone {plain:.3f} (wanted: {WANTED_V4})."
         found[text] = median >= WANTED_V4
     for kind, one in parts.get("reader", {}).items():
-        text = (
-            f"A reader of {READERS[kind]} (a vision-language model, once) tells in {percent(one['right'])} of pairs of "
-        )
-        text += f"photographs which one drives the unit ({one['units']} units; chance 50 %"
+        text = f"A reader of {READERS[kind]} (a vision-language model) tells {percent(one['right'])} of pairs of "
+        text += f"photographs ({one['units']} units; chance 50 %"
         if gap := one.get("minus natural"):
             text += f"; top natural images: difference {percent(gap)}, wanted: not below 0"
         found[f"{text})."] = one["right"][1] > 0.5 and (not gap or gap[2] >= 0)
@@ -81,7 +79,7 @@ def _told_checks(told: dict[str, Any]) -> dict[str, bool | None]:
     for label, what in ((label, what) for label, what in shown.items() if label != "natural"):
         gap = told[f"{label} minus natural"]
         text = f"Pairs of photographs told by {what} {percent(told[label])}, by top natural images "
-        found[f"{text}{percent(told['natural'])}, difference {percent(gap)} (wanted: above 0)."] = gap[1] > 0
+        found[f"{text}{100 * told['natural'][0]:.1f} %, difference {percent(gap)} (wanted: above 0)."] = gap[1] > 0
     return found
 
 
@@ -103,8 +101,8 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
     ridge = f"Edits minus BrainACTIV's ridge in the same loop and limit: {signed(gap)} SD (wanted: above 0)."
     found = {} if "predictivity" not in edits else _told_checks(edits["predictivity"])
     found |= {
-        f"Edits of any photographs move every group +1.0 SD both ways, above shuffled ({said}).": said == NONE,
-        f"Edits of prototypes of both sides, which visualize() shows, do so ({shown}).": shown == NONE,
+        f"Edits of any photographs move all groups 1.0 SD both ways, above shuffled ({said}).": said == NONE,
+        f"Edits of prototypes, which visualize() shows, do so ({shown}).": shown == NONE,
         f"Evidence is good for {percent(good)} of units (wanted: 95 %).": good[0] >= 0.95,
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,
@@ -117,7 +115,7 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
             text = (
                 f"Realism of {name}'s edits: kernel distance {worst:.2f}, ridge {theirs:.2f}, unedited {unedited:.2f}"
             )
-            text += f", photographs that the unit answers alike {natural:.2f} (wanted: 1.3 times unedited)."
+            text += f", photographs answered alike {natural:.2f} (wanted: 1.3 times unedited)."
             found[text] = worst <= 1.3 * max(unedited, 0.0)
     return found
 
@@ -129,12 +127,12 @@ def measures(parts: dict[str, Any]) -> list[Measure]:
         what, sample = f"embedded, {group}: Δr against α = 0", f"{row['units']} units"
         found += [measure(what, row[f"edit {sense}"], "SD", sample, sense, BOOTSTRAP) for sense in SIGN]
     if "alone" in parts:
-        what = "embedded backend, pictures from the embedding alone at 64 px, named by EfficientNet-Lite2"
+        what = "embedded, from the embedding alone, 64 px: named by Lite2"
         sample = f"{parts['alone']['images']} test images, 200 classes"
         spread = "95 % bootstrap interval over images"
         found.append(measure(what, parts["alone"]["named"], "share", sample, spread=spread))
     for kind, one in parts.get("reader", {}).items():
-        what = f"pairs of photographs that a reader of {READERS[kind]} tells apart (chance 50 %)"
+        what = f"pairs of photographs told by a reader of {READERS[kind]} (chance 50 %)"
         found.append(measure(what, one["right"], "share", f"{one['units']} units, one reader", spread=BOOTSTRAP))
     return found
 

@@ -114,7 +114,10 @@ def submitit_jobs(folder):
 ENGINES = {"ray": ray_cluster, "dask": dask_cluster, "submitit": submitit_jobs}
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == "dask" else pytest.mark.end_to_end) for name in ENGINES],
+)
 def engine(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers need small_workers.py
