@@ -281,6 +281,28 @@ def test_reference_images_that_are_shown_are_not_the_same(fitted, images, method
     assert not any(measured(result, "increase", row)["change"] for row in range(3))  # they are no versions of these
 
 
+def test_no_photograph_is_shown_twice(network):
+    """Wherever natural images are shown, copies and crops of one photograph are one."""
+    whole = torch.cat([pictures(220), pictures(220)])
+    lens = FeatureLens(network, "conv", [2], backend="cifar10").fit(whole, modes=2, block_dim=3, **QUICK)
+    groups = lens.reference_set.groups
+    assert len(groups.unique()) == 220
+    result = lens.visualize(strength=0)
+    shown = {key: gallery.names for key, gallery in result.background.galleries.items()}
+    assert {"top", "prototypes_increase", "increase_1", "decrease_2"} <= set(shown)
+    shown |= {
+        "inputs": result.names,
+        "top_images": lens.top_images(8).names,
+        "held out": lens.reference_set.held_out(8)[1],
+    }
+    shown["sheet"] = lens.contact_sheet([2, 3]).rows[0].top.names
+    for where, names in shown.items():
+        numbers = [int(groups[int(name.removeprefix("image_"))]) for name in names]
+        assert len(set(numbers)) == len(numbers), where
+    images = lens.visualize(pictures(5, seed=1), "increase", method="natural_images").images["increase"]
+    assert len(images.flatten(1).unique(dim=0)) == 5
+
+
 def test_summary(lens, fitted):
     assert str(lens).splitlines() == [
         "SmallNet, layer conv, unit 2 (mean over the map), backend bare",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from vislens_interp.config import MIN_IMAGES, Config
+from vislens_interp.copies import top_rows
 from vislens_interp.evaluation.visualize import PAPER_SEED
 from vislens_interp.evaluation.words import edit_words
 from vislens_interp.images import ImageSource, load_images
@@ -173,14 +174,12 @@ def _rows(
         made = {sense: fitted.generate(inputs, {unit: sense}, seeds=seeds, strength=strength) for sense in SENSES}
         in_force = made["increase"].settings_in_force
         said = {sense: edit_words(fitted, {unit: sense}) for sense in SENSES}
-        best = standard[:, unit].argsort(descending=True, stable=True)[:top]
+        best = top_rows(standard[:, unit].cpu(), reference.groups, top)
         rows.append(
             ContactRow(
                 unit=name,
                 evidence=fitted.evidence_[name],
-                top=TopImages(
-                    reference.images[best], standard[best, unit], [reference.names[row] for row in best.tolist()]
-                ),
+                top=TopImages(reference.images[best], standard[best, unit], [reference.names[row] for row in best]),
                 images={sense: one.images for sense, one in made.items()},
                 words={sense: found for sense, found in said.items() if found is not None},
                 response_change={

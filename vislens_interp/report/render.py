@@ -121,14 +121,14 @@ def measured(result: "LensResult", key: str, row: int) -> dict[str, Any]:
         said["from_input"] = number(result.response_change_from_input[key][row])
     elif key != "inputs" and not result.settings.get("shows_reference"):  # those are no versions of the input
         value, sign = result.response_change[key][row].item(), result.wanted_sign(key)
-        said |= {"change": number(value), "wrong": sign is not None and not sign * value >= 0}
+        said |= {"change": number(value), "wrong": sign is not None and not sign * round(value, 2) >= 0}
     return said
 
 
 def change_text(key: str, value: float) -> str:
     """A change of the response, marked where it is not the wanted one."""
     sign = -1 if key == "decrease" else 1
-    return f"Δr {number(value)}{'' if sign * value >= 0 else ' ✗'}"
+    return f"Δr {number(value)}{'' if sign * round(value, 2) >= 0 else ' ✗'}"
 
 
 def reference_label(settings: Mapping[str, object]) -> str:

@@ -167,7 +167,7 @@ class Background:
             rows = {"top": torch.tensor(top_rows(values.cpu(), groups, TOP), dtype=torch.long)}
             rows |= {f"prototypes_{sense}": chosen for sense, chosen in (prototypes or {}).items()}
             if landscape.prior.modes > 1:
-                rows |= _rows_of_modes(landscape, unit, values)
+                rows |= _rows_of_modes(landscape, unit, values, groups)
             galleries = {
                 key: TopImages(pictures[chosen].cpu(), values[chosen], [names[row] for row in chosen.tolist()])
                 for key, chosen in rows.items()
@@ -247,7 +247,7 @@ class Axes:
         return torch.stack([z @ self.first, (z @ self.second - self.centre) / self.scale], 1).float()
 
 
-def _rows_of_modes(landscape: Landscape, unit: int, values: Tensor) -> dict[str, Tensor]:
+def _rows_of_modes(landscape: Landscape, unit: int, values: Tensor, groups: Tensor) -> dict[str, Tensor]:
     """For each mean the strongly driven reference images that lie nearest to it, the strongest first."""
     standard = (values - values.mean()) / values.std().clamp_min(torch.finfo(values.dtype).tiny)
     codes = landscape.latents[:, landscape.block(unit)]
@@ -258,6 +258,6 @@ def _rows_of_modes(landscape: Landscape, unit: int, values: Tensor) -> dict[str,
         nearest = torch.cdist(codes[strong], means.to(codes)).argmin(1)
         for mode in range(landscape.prior.modes):
             own = strong[nearest == mode]
-            order = (sign * standard[own]).argsort(descending=True, stable=True)
-            found[f"{direction}_{mode + 1}"] = own[order][:MODE_IMAGES]
+            best = top_rows((sign * standard[own]).cpu(), groups[own.cpu()], MODE_IMAGES)
+            found[f"{direction}_{mode + 1}"] = own[best]
     return found
