@@ -289,7 +289,7 @@ class ReferenceSet:
         if count is not None and count < len(rows):
             first = first_rows(self.groups[rows]).tolist()
             chosen = first[:: max(1, len(first) // max(1, count))][:count]
-            further = [place for place in range(len(rows)) if place not in first]
+            further = sorted(set(range(len(rows))) - set(first))
             rows = [rows[place] for place in sorted(chosen + further[: count - len(chosen)])]
         return self.images[rows], [self.names[row] for row in rows]
 
