@@ -132,6 +132,9 @@ def test_photographs_that_are_held_out_come_before_their_further_crops():
     assert reference.held_out(3)[1] == ["image_00000", "image_00002", "image_00004"]
     assert reference.held_out(4)[1] == ["image_00000", "image_00001", "image_00002", "image_00004"]
     assert len(reference.held_out(9)[1]) == 5
+    assert reference.held_out(0)[0].shape == (0, *images.shape[1:])
+    with pytest.raises(ValueError, match="count=-1; expected a whole number of at least 0"):
+        reference.held_out(-1)
 
 
 def test_keys_are_read_once_for_all_lenses_on_a_set(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from vislens_interp.copies import first_rows, picture_groups, renumbered
 from vislens_interp.images import ImageFiles, ImageSource, holds_files, image_keys, load_images, ordinary
 from vislens_interp.pairing import Responses, paired_responses, pairing_text
 from vislens_interp.progress import tqdm
-from vislens_interp.validation import check_switches
+from vislens_interp.validation import check_switches, check_whole
 
 if TYPE_CHECKING:
     from vislens_interp.backends.base import Backend
@@ -285,6 +285,8 @@ class ReferenceSet:
             count: So many photographs, evenly taken, the first crop of each; further crops where there are fewer
                 photographs. None takes all images.
         """
+        if count is not None:
+            check_whole(0, count=count)
         rows = self.held_out_rows
         if count is not None and count < len(rows):
             first = first_rows(self.groups[rows]).tolist()

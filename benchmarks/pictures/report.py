@@ -17,7 +17,6 @@ NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
 SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled")
 PROTOTYPES = ("prototypes, edited", "other prototypes, edited", "default", "default, shuffled")
 CONTROL = {"edit": "shuffled", "default": "default, shuffled"}
-NONE = "none is below"
 READERS = {
     "edit": "edits",
     "natural": "top natural images",
@@ -82,7 +81,7 @@ def _told_checks(told: dict[str, Any]) -> dict[str, bool | None]:
     return found
 
 
-def _small(edits: dict[str, Any], label: str, *, room: bool = False) -> str:
+def _small(edits: dict[str, Any], label: str, *, room: bool = False) -> list[str]:
     """Groups and directions in which a method moves units by less than 1 SD, or no further than its control."""
     low = []
     for group, row in groups(edits):
@@ -91,17 +90,21 @@ def _small(edits: dict[str, Any], label: str, *, room: bool = False) -> str:
             if own < 1.0 or own <= row[f"{CONTROL[label]} {sense}"][0]:
                 left = f" of {row['room to fall, SD']:.1f} possible" if room and sense == "decrease" else ""
                 low.append(f"{group}, {sense} {own:+.2f}{left}")
-    return f"below: {'; '.join(low)}" if low else NONE
+    return low
+
+
+def _below(low: list[str]) -> str:
+    return f"below: {'; '.join(low)}" if low else "none is below"
 
 
 def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
-    said, shown = _small(edits, "edit", room=True), _small(edits, "default")
+    low, shown = _small(edits, "edit", room=True), _small(edits, "default")
     good, gap, kept = (edits[key] for key in ("evidence good", "edit minus ridge_direction, SD", "alpha 0, SD"))
     ridge = f"Edits minus BrainACTIV's ridge in the same loop and limit: {signed(gap)} SD (wanted: above 0)."
     found = {} if "predictivity" not in edits else _told_checks(edits["predictivity"])
     found |= {
-        f"Edits of any photographs move all groups 1.0 SD both ways, above shuffled ({said}).": said == NONE,
-        f"Edits of prototypes, which visualize() shows, do so ({shown}).": shown == NONE,
+        f"Edits of any photographs move all groups 1.0 SD both ways, above shuffled ({_below(low)}).": not low,
+        f"Edits of prototypes, which visualize() shows, do so ({_below(shown)}).": not shown,
         f"Evidence is good for {percent(good)} of units (wanted: 95 %).": good[0] >= 0.95,
         ridge: gap[1] > 0,
         f"α = 0 moves a unit by {kept[0]:.3f} SD (wanted: at most 0.2).": kept[0] <= 0.2,

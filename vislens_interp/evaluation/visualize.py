@@ -17,7 +17,7 @@ from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler, Sense, UnitSenses
 from vislens_interp.methods.base import Generated, Method
 from vislens_interp.methods.landscape import LandscapeMethod
-from vislens_interp.methods.prototypes import likeness, prototype_rows, tells
+from vislens_interp.methods.prototypes import has_prototypes, likeness, prototype_rows
 from vislens_interp.random_state import check_seeds
 from vislens_interp.reference import embed
 from vislens_interp.results.background import Background
@@ -184,7 +184,7 @@ class Drawing:
     def _prototypes(self, unit: int) -> dict[Sense, Tensor]:
         """Rows of the reference set that tell most of a unit; none of a set that is small, or not at hand."""
         reference = self.lens.reference_set
-        if not tells(reference):
+        if not has_prototypes(reference):
             return {}
         values = (self.lens.landscape_.responses if self.judged is None else self.judged)[:, unit]
         return dict(zip(SENSES, prototype_rows(self._likeness, values, reference.groups), strict=True))
@@ -275,7 +275,7 @@ def default_inputs(lens: "FeatureLens", *, progress: bool = False) -> tuple[Tens
     lens.fit_if_needed(progress=progress)
     reference, units = lens.reference_set, len(lens.target.names)
     count = SHOWN // (2 * units)
-    if not count or not tells(reference):
+    if not count or not has_prototypes(reference):
         return reference.held_out(SHOWN)
     responses, like = lens.landscape_.responses, likeness(lens.backend, reference)
     sides = [prototype_rows(like, responses[:, unit], reference.groups, count) for unit in range(units)]

@@ -156,7 +156,7 @@ def prototype_rows(
     return candidates[chosen[0]], candidates[chosen[1]]
 
 
-def tells(reference: ReferenceSet) -> bool:
+def has_prototypes(reference: ReferenceSet) -> bool:
     """Whether a reference set has its images at hand, and enough of them for prototypes."""
     return reference.has_images and len(reference) >= 2 * COUNT
 
