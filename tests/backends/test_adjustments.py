@@ -23,12 +23,37 @@ def test_a_gain_multiplies_the_contrast_of_one_band_at_one_place():
     images = _photographs(side=256)
     adjustments = Adjustments(images)
     with torch.no_grad():
-        adjustments.gains[0][:, :, :, :4] = -10.0  # the left half, as far as it goes
+        adjustments.gains[0][..., :2] = -10.0  # the left half, as far as it goes
     change = (adjustments() - images).detach()
     assert change[..., :96].abs().mean() > 0.1
     assert change[..., 160:].abs().max() < 1e-5
     low = torch.nn.functional.avg_pool2d(change, 8)
     assert low.abs().mean() < 0.1 * change.abs().mean()  # the finest band has no coarse colours
+
+
+def _halves(dark=0.1, light=0.9, side=224):
+    images = torch.full((1, 3, side, side), dark)
+    images[..., side // 2 :] = light
+    return images
+
+
+def test_a_tint_follows_brightness_and_not_only_place():
+    images = _halves()
+    adjustments = Adjustments(images)
+    with torch.no_grad():
+        adjustments.tint[:, :, -1] = 1.0  # of the lightest level, everywhere
+    change = (adjustments() - images).abs().amax(1)
+    assert change[..., 112:].min() > 0.05
+    assert change[..., :112].max() < 1e-5  # up to the last pixel before the edge
+
+
+def test_contrast_follows_brightness_and_not_only_place():
+    images = (_halves(0.2, 0.8) + 0.2 * (_photographs(1, 224) - 0.5)).clamp(0, 1)
+    adjustments = Adjustments(images)
+    with torch.no_grad():
+        adjustments.gains[0][:, :, :2] = -10.0  # of the two darkest levels, everywhere
+    change = (adjustments() - images).detach()
+    assert change[..., :108].square().mean() > 20 * change[..., 116:].square().mean()
 
 
 def test_fine_contrast_is_raised_less_than_it_is_lowered():

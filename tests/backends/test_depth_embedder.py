@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislens_interp.backends.closed_loop import ClosedLoopGenerator
+from vislens_interp.backends.closed_loop import CONTRAST_SHARE, ClosedLoopGenerator
 from vislens_interp.backends.depth_embedder import DepthEmbedder
 from vislens_interp.backends.pyramid_decoder import PyramidDecoder
 from vislens_interp.preprocess import Preprocess
@@ -246,6 +246,16 @@ def test_the_picture_moves_where_the_embedding_is_asked_to_within_its_limit(gene
     changed = (made - start).square().mean((1, 2, 3)).sqrt()
     assert (changed <= generator.change + 1e-5).all()
     assert (changed > 0.2 * generator.change).all()
+
+
+def test_a_plain_picture_is_changed_by_a_share_of_its_own_contrast(generator, embedder):
+    plain = 0.5 + 0.1 * (_images(2, 8) - 0.5)
+    for images in (plain, torch.full_like(plain, 0.4)):
+        made = generator.ascend(images, lambda seen, rows: embedder(seen)[:, 0], share=1, strength=0.0)
+        contrast = images.var((2, 3), unbiased=False).mean(1).sqrt()
+        changed = (made - images).square().mean((1, 2, 3)).sqrt()
+        assert (changed <= CONTRAST_SHARE * contrast + 1e-5).all()
+        assert (changed >= 0.2 * CONTRAST_SHARE * contrast).all()
 
 
 def test_half_the_way_is_half_the_limit(generator, embedder):

@@ -1,4 +1,4 @@
-"""What an edit may change of a photograph so that it stays one: contrast, band by band and place by place, and tint."""
+"""What an edit may change of a photograph so that it stays one: contrast and tint, by place and brightness."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,11 @@ from vislens_interp.images import COLOURS_SQRT
 
 BANDS = 5
 """Octaves of a picture whose contrast can change; what is left is its coarse colours, of a 32nd of its side."""
-FIELDS = (32, 32, 32, 64, 64)
-"""Pixels of the picture to one place of a band's field of gains, finest band first. With a quarter of this, edits of
-the same force are 1.4 times as far from photographs for a network with no part in them (12 tuning units of Lite2)."""
+PLACES = 4
+"""Places of a grid along each side of the picture."""
+CONTRAST_LEVELS, TINT_LEVELS = 4, 6
+"""Levels of brightness of the grids. More move units further, and turn smooth shades into steps
+(docs/design/diary.md)."""
 LARGEST, SMALLEST = (0.2, 0.4, 0.7, 1.0, 1.0), -2.0
 """Logarithms of each band's largest gain, finest band first, and of the smallest gain. Another network tells edits from
 photographs by fine contrast that is raised, and hardly by contrast that is lowered (docs/design/diary.md)."""
@@ -22,44 +24,67 @@ SMOOTH = 64
 
 
 class Adjustments:
-    """A picture (N, 3, S, S) as bands of a Laplacian pyramid, with a gain for each band, place and colour.
+    """A picture (N, 3, S, S) as bands of a Laplacian pyramid, with gains, and a tint.
 
-    Gains multiply what the photograph has; they add no pattern to it. The coarsest colours can shift as well. Colours
-    are decorrelated first, so that brightness and hue change apart.
+    Gains multiply what the photograph has; they add no pattern to it. The tint shifts colours. Both are bilateral
+    grids: a few places by a few levels of brightness, read at each pixel's place and brightness. So they follow the
+    edges of what is in the photograph: a sky is tinted as a whole, and the bird in it is left alone. Colours are
+    decorrelated first, so that brightness and hue change apart.
 
     Args:
         images: (N, 3, S, S) in [0, 1], S a multiple of 32.
 
     Attributes:
+        gains: One grid (N, 3, levels, 4, 4) a band, finest first.
+        tint: A grid (N, 3, levels, 4, 4).
         parameters: What an optimiser changes; all 0 is the pictures as they are.
 
     Source: the pyramid is Burt and Adelson 1983; gains of its bands are what photographers call local contrast. The
-    colour space is Olah et al. 2017's.
+    bilateral grid is Chen, Paris and Durand 2007's; Gharbi et al. 2017 retouch photographs with it. The colour space is
+    Olah et al. 2017's.
     """
 
     def __init__(self, images: Tensor) -> None:
         self.colours = COLOURS_SQRT.to(images)
         coarse = torch.einsum("rc,nchw->nrhw", torch.linalg.inv(self.colours), images - 0.5)
+        brightness = images.mean(1, keepdim=True).clamp(0, 1)
+        self.tint_weights = _level_weights(brightness, TINT_LEVELS)
         self.bands: list[Tensor] = []
+        self.band_weights: list[Tensor] = []
         for _ in range(BANDS):
             low = F.interpolate(coarse, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False)
             self.bands.append(coarse - _enlarged(low, coarse))
+            shades = F.interpolate(brightness, coarse.shape[-2:], mode="area")
+            self.band_weights.append(_level_weights(shades, CONTRAST_LEVELS))
             coarse = low
         self.coarse = coarse
-        count, side = len(images), images.shape[-1]
-        sides = [max(1, side // pixels) for pixels in FIELDS]
-        zeros = lambda cells: torch.zeros(count, 3, cells, cells, device=images.device, requires_grad=True)  # noqa: E731
-        self.gains = [zeros(cells) for cells in sides]
-        self.tint = zeros(coarse.shape[-1])
+        of = {"device": images.device, "requires_grad": True}
+        self.gains = [torch.zeros(len(images), 3, CONTRAST_LEVELS, PLACES, PLACES, **of) for _ in range(BANDS)]
+        self.tint = torch.zeros(len(images), 3, TINT_LEVELS, PLACES, PLACES, **of)
         self.parameters = [*self.gains, self.tint]
 
     def __call__(self) -> Tensor:
         """The pictures, adjusted; values may lie outside [0, 1]."""
-        picture = self.coarse + TINT * self.tint
-        for band, gain, largest in reversed(list(zip(self.bands, self.gains, LARGEST, strict=True))):
-            field = torch.tanh(F.interpolate(gain, band.shape[-2:], mode="bilinear", align_corners=False))
+        picture = self.coarse
+        bands = zip(self.bands, self.gains, self.band_weights, LARGEST, strict=True)
+        for band, gain, weights, largest in reversed(list(bands)):
+            field = torch.tanh(_read(gain, weights))
             picture = _enlarged(picture, band) + band * torch.exp(field * torch.where(field > 0, largest, -SMALLEST))
+        picture = picture + TINT * _read(self.tint, self.tint_weights)
         return torch.einsum("rc,nchw->nrhw", self.colours, picture) + 0.5
+
+
+def _level_weights(brightness: Tensor, levels: int) -> Tensor:
+    """Brightness (N, 1, S, S) in [0, 1] to the weights (N, levels, S, S) of the two levels beside it; they sum to 1."""
+    level = torch.arange(levels, device=brightness.device)[:, None, None]
+    return (1 - (brightness * (levels - 1) - level).abs()).clamp_min(0)
+
+
+def _read(grid: Tensor, weights: Tensor) -> Tensor:
+    """A grid (N, 3, levels, 4, 4) at each pixel's place and brightness: (N, 3, S, S)."""
+    # Faster on a CPU than grid_sample in three dimensions, and the same up to a picture's borders.
+    levels = F.interpolate(grid.flatten(1, 2), weights.shape[-2:], mode="bilinear", align_corners=False)
+    return (levels.unflatten(1, grid.shape[1:3]) * weights[:, None]).sum(2)
 
 
 def _enlarged(small: Tensor, like: Tensor) -> Tensor:

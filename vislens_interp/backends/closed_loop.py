@@ -19,6 +19,9 @@ from vislens_interp.zoo.map_generator import MapGenerator
 STEPS, LR, CHANGE = 7, 0.26, 0.1
 """Of an edit: Adam steps, their size, and the root mean square of the change of pixels at most, chosen on tuning units
 (docs/design/diary.md)."""
+CONTRAST_SHARE = 0.4
+"""The change of pixels is at most this share of the picture's own contrast (its standard deviation over places), so
+that a plain picture stays one."""
 DRAW_STEPS, DRAW_LR = 150, 0.1
 """Of a picture that is drawn from its embedding alone."""
 EXPONENT = 1.0
@@ -48,9 +51,9 @@ class ClosedLoopGenerator:
     At strength 0 it starts from the input image; above, from what a closed-form decoder draws of the image's feature
     maps, of ever fewer of the finest. Adam then adjusts the picture's local contrast and tint
     (:class:`~vislens_interp.backends.adjustments.Adjustments`), so that the embedding moves as asked; the change of
-    pixels is held to a limit. Nobody asks the target, and no weight is trained. At strength 1 there is no input image:
-    the picture is drawn from its embedding, starting from a trained generator's picture if there is one, else from
-    noise.
+    pixels is held to a limit, which is lower for a picture of little contrast. Nobody asks the target, and no weight is
+    trained. At strength 1 there is no input image: the picture is drawn from its embedding, starting from a trained
+    generator's picture if there is one, else from noise.
 
     Args:
         embedder: Reads embeddings from pictures, with gradients.
@@ -59,7 +62,8 @@ class ClosedLoopGenerator:
         edit_size: Side in pixels at which the embedder sees a picture while it is edited; None is the embedder's own.
         network: Draws a first picture from an embedding at strength 1; None starts from noise.
         steps: Adam steps of an edit; ``lr`` their size.
-        change: Largest root mean square of an edit's change of pixels.
+        change: Largest root mean square of an edit's change of pixels; that of a picture whose own contrast is low is
+            ``CONTRAST_SHARE`` of it.
         draw_steps: Adam steps of a picture at strength 1.
 
     Raises:
@@ -190,7 +194,8 @@ class ClosedLoopGenerator:
     ) -> Tensor:
         adjustments = Adjustments(starts)
         optimizer = torch.optim.Adam(adjustments.parameters, self.lr, betas=(0.8, 0.99))
-        limit = (self.change * share)[:, None, None, None]
+        contrast = starts.var((2, 3), unbiased=False).mean(1).sqrt()
+        limit = ((CONTRAST_SHARE * contrast).clamp_max(self.change) * share)[:, None, None, None]
 
         def picture() -> Tensor:
             change = adjustments() - starts
