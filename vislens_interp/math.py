@@ -66,7 +66,7 @@ def _singular(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def ridge_loo(
     x: Tensor, y: Tensor, penalties: Tensor = LOO_PENALTIES, *, relative: bool = False
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ridge regression with a bias, the penalty of each column of y by its leave-one-out error.
 
     Args:
@@ -75,7 +75,7 @@ def ridge_loo(
         relative: Whether they are shares of the largest squared singular value of the centred x.
 
     Returns:
-        (D, K) weights and (K,) penalties.
+        (D, K) weights, (K,) penalties, and (N, K) errors of the leave-one-out predictions: y less these.
 
     Source: what scikit-learn's ``RidgeCV(alphas=..., cv=None)`` computes for one target: left-out errors are residuals
     over 1 - leverage, exactly (Golub, Heath and Wahba 1979 and references there).
@@ -85,15 +85,16 @@ def ridge_loo(
     projected = u.T @ targets
     penalties = penalties.to(s) * (s[0] ** 2 if relative else 1)
     kept = s**2 / (s**2 + penalties[:, None])
-    errors = []
-    for share in kept:
-        fitted = u @ (share[:, None] * projected)
+
+    def left_out(share: Tensor) -> Tensor:
+        """Errors (N, K) where this share (R, K), or (R, 1) for all, is kept of each principal axis."""
         leverage = u**2 @ share + 1 / len(x)  # the bias is a direction of its own, which no penalty touches
-        errors.append((((targets - fitted) / (1 - leverage)[:, None]) ** 2).mean(0))
-    best = torch.stack(errors).argmin(0)
+        return (targets - u @ (share * projected)) / (1 - leverage)
+
+    best = torch.stack([left_out(share[:, None]).square().mean(0) for share in kept]).argmin(0)
     chosen = penalties[best]
     weights = vt.T @ (s[:, None] / (s[:, None] ** 2 + chosen) * projected)
-    return weights, chosen.cpu()
+    return weights, chosen.cpu(), left_out(kept[best].T)
 
 
 def pearson(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:

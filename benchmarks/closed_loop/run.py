@@ -67,7 +67,7 @@ class Trials:
 
     def by_ridge(self, rows: list[int], counts: np.ndarray) -> np.ndarray:
         """All photographs, the highest prediction of a ridge regression first."""
-        weights, _ = vl.ridge_loo(self.x[rows], torch.from_numpy(counts)[:, None])
+        weights, *_ = vl.ridge_loo(self.x[rows], torch.from_numpy(counts)[:, None])
         return np.argsort(-(self.x @ weights[:, 0]).numpy(), kind="stable")
 
     def by_landscape(self, rows: list[int], counts: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def test_leave_one_out_is_what_leaving_one_out_gives():
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(30, 5, generator=generator).double() + 2
     responses = x[:, :2] @ torch.tensor([[1.0, 0.0], [0.5, 0.0]]).double() + torch.randn(30, 2, generator=generator)
-    weights, chosen = ridge_loo(x, responses)
+    weights, chosen, residuals = ridge_loo(x, responses)
     assert LOO_PENALTIES.tolist() == pytest.approx([10 ** (-1 + 0.5 * step) for step in range(13)])
     best = []
     for column in range(2):
@@ -97,9 +97,11 @@ def test_leave_one_out_is_what_leaving_one_out_gives():
             for row in range(30):
                 keep = torch.arange(30) != row
                 own, bias = _ridge(x[keep], responses[keep, column], penalty)
-                left_out.append(((x[row] @ own + bias - responses[row, column]) ** 2).item())
-            errors.append(sum(left_out))
-        best.append(LOO_PENALTIES[torch.tensor(errors).argmin()].item())
+                left_out.append((responses[row, column] - x[row] @ own - bias).item())
+            errors.append(left_out)
+        least = torch.tensor(errors).square().sum(1).argmin()
+        best.append(LOO_PENALTIES[least].item())
+        torch.testing.assert_close(residuals[:, column], torch.tensor(errors[least]).double(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(weights[:, column], _ridge(x, responses[:, column], best[-1])[0])
     assert chosen.tolist() == best
     assert chosen[1] > chosen[0]  # there is nothing to learn of the second

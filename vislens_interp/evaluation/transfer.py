@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.landscape.prior import ResponseScaler
-from vislens_interp.math import pearson
+from vislens_interp.math import pearson, ridge_loo
 
 PENALTIES = tuple(10.0**power for power in range(-4, 5))
 
@@ -29,7 +29,7 @@ class Transfer:
         penalty_: (K,) chosen.
 
     Source: transfer of preferred images to a second network, as in Ponce et al. 2019 and Walker et al. 2019 from a
-    model to neurons; leave-one-out error in closed form, Golub, Heath and Wahba 1979. The read-out is ours.
+    model to neurons; leave-one-out errors are :func:`~vislens_interp.math.ridge_loo`'s. The read-out is ours.
     """
 
     def __init__(
@@ -62,22 +62,11 @@ class Transfer:
         wanted = self.scaler_.standardise(responses).double().cpu()
         x = self._read(images)
         self.mean_, self.offset_ = x.mean(0), wanted.mean(0)
-        left, size, right = torch.linalg.svd(x - self.mean_, full_matrices=False)
-        along = left.T @ (wanted - self.offset_)  # (R, K)
-        squares = size[:, None] ** 2
-
-        def left_out(penalty: Tensor) -> Tensor:
-            """Errors (N, K) of leave-one-out predictions at a penalty for each unit (K,), or one for all (1,)."""
-            kept = squares / (squares + penalty)
-            leverage = left**2 @ kept + 1 / len(x)  # of each image on its own prediction, the mean's included
-            return (wanted - self.offset_ - left @ (kept * along)) / (1 - leverage.clamp_max(0.999))
-
-        penalties = torch.tensor(self.penalties, dtype=torch.float64)
-        scaled = penalties * squares.mean().clamp_min(1e-12)
-        best = torch.stack([(left_out(one[None]) ** 2).mean(0) for one in scaled]).argmin(0)
-        self.weight_ = right.T @ (size[:, None] / (squares + scaled[best]) * along)
-        self.penalty_ = penalties[best].float()
-        self.correlation_ = pearson(wanted - left_out(scaled[best]), wanted).float()
+        scale = ((x - self.mean_).square().sum() / min(x.shape)).clamp_min(1e-12)  # the mean squared singular value
+        penalties = torch.tensor(self.penalties, dtype=torch.float64) * scale
+        self.weight_, chosen, errors = ridge_loo(x, wanted, penalties)
+        self.penalty_ = (chosen / scale).float()
+        self.correlation_ = pearson(wanted - errors, wanted).float()
         return self
 
     def standardised(self, images: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class RidgeDirection(DirectionEdit):
             weights = torch.linalg.solve(gram, codes.T @ responses.to(codes))
             self.penalties_ = torch.full((responses.shape[1],), self.penalty, dtype=torch.float64)
         else:
-            weights, self.penalties_ = ridge_loo(codes, standard.to(codes))
+            weights, self.penalties_, _ = ridge_loo(codes, standard.to(codes))
         self.directions_ = unit_rows(weights.T).to(x)
         natural = x if self.natural is None else self.natural.flatten(1).to(x)
         if natural.shape[1] != x.shape[1]:
@@ -109,7 +109,7 @@ class RidgePattern(DirectionEdit):
 
     def learn(self, x: Tensor, responses: Tensor, standard: Tensor) -> None:
         centred = x.double() - x.double().mean(0)
-        weights, self.penalties_ = ridge_loo(centred, standard.double())
+        weights, self.penalties_, _ = ridge_loo(centred, standard.double())
         self.directions_ = unit_rows((centred.T @ (centred @ weights)).T).to(x.dtype).to(x.device)
 
 

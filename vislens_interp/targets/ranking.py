@@ -187,7 +187,7 @@ def predictability(responses: Tensor, embeddings: Tensor, *, seed: int = 0) -> T
     """
     x, r = embeddings.double().cpu(), responses.double().cpu()
     kept, held = split_groups(row_groups(x), max(2, round(_HELD_OUT * len(x))), seed=seed)
-    weights, _ = ridge_loo(x[kept], r[kept], _PENALTIES, relative=True)
+    weights, *_ = ridge_loo(x[kept], r[kept], _PENALTIES, relative=True)
     return pearson(x[held] @ weights, r[held])
 
 
