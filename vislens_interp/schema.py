@@ -1,5 +1,6 @@
 """What a file that is loaded has to hold: kinds of values, field by field; an error names the field."""
 
+import json
 import sys
 from collections.abc import Mapping
 from numbers import Real
@@ -17,6 +18,38 @@ _NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "t
 _NAMES |= {Real: "a number"}
 HISTORY = [{str: Real}]
 """Rows of numbers, NaN among them: what a fit writes down every epoch."""
+
+
+def read_document(folder: Path, name: str, kind: str, version: int, writer: str) -> dict[str, Any]:
+    """What a JSON file in a saved folder holds; its fields are still to be checked.
+
+    Args:
+        kind: Its field ``kind``.
+        version: The newest ``format_version`` that can be read.
+        writer: What writes such folders, for the messages.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON, of another kind, or of a newer version.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no {name}; expected a folder of {writer}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} is truncated or no JSON ({error}). Restore a copy, or make it again."
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise ValueError(f"{str(path)!r} was not written by vislens_interp; expected a folder of {writer}.")
+    written = content.get("format_version")
+    if isinstance(written, int) and written > version:
+        raise ValueError(
+            f"folder={str(folder)!r} has format version {written}, newer than this library reads ({version})."
+            " Upgrade vislens_interp."
+        )
+    return content
 
 
 def check_schema(value: object, spec: Spec, where: str, name: str = "") -> None:

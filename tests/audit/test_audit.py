@@ -152,6 +152,30 @@ def test_a_verdict_is_in_words_and_on_the_page(audited, lens, tmp_path):
     assert operating_point(lens.evidence_["0"]) in page
     assert operating_point(lens.evidence_["0"]) in str(audited)
     assert audited.save(folder) == folder
+    loaded = AuditResult.load(folder)
+    assert (loaded.rows, loaded.title) == (audited.rows, audited.title)
+    assert loaded.to_dict() == audited.to_dict()
+
+
+def test_an_audit_that_was_damaged_is_not_loaded(audited, tmp_path):
+    folder = audited.save(tmp_path / "audit")
+    content = json.loads((folder / "audit.json").read_text())
+    row = content["rows"][0]
+    for damaged, said in (
+        ({**content, "kind": "vislens_interp result"}, "was not written by vislens_interp"),
+        ({**content, "format_version": 99}, "format version 99, newer"),
+        ({**content, "rows": [{**row, "state": "fine"}]}, r"rows\[0\]\.state"),
+        ({**content, "rows": [{**row, "value": "high"}]}, r"rows\[0\]\.value"),
+        ({key: value for key, value in content.items() if key != "unit"}, "unit"),
+    ):
+        (folder / "audit.json").write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=said):
+            AuditResult.load(folder)
+    (folder / "audit.json").write_text("{")
+    with pytest.raises(ValueError, match="truncated or no JSON"):
+        AuditResult.load(folder)
+    with pytest.raises(FileNotFoundError, match=r"holds no audit\.json"):
+        AuditResult.load(tmp_path)
 
 
 def test_the_lens_report_says_what_was_tested(lens, audited, photographs):

@@ -8,15 +8,27 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vislens_interp.files import write_folder, write_text
+from vislens_interp.files import recover, write_folder, write_text
 from vislens_interp.report.render import render
 from vislens_interp.results.result import json_values, versions
+from vislens_interp.schema import check_schema, read_document
 
 State = Literal["passed", "failed", "not run"]
 Ends = tuple[float, float, float]
 STATES: tuple[State, ...] = ("failed", "passed", "not run")
-FORMAT_VERSION = 1
+KIND, FORMAT_VERSION = "vislens_interp audit", 1
 FILES = ("audit.html", "audit.json")
+_TEXTS, _NUMBERS = ("method", "test", "meaning"), ("value", "low", "high", "bar")
+SCHEMA = {
+    "format_version": int,
+    "unit": str,
+    "layer": str,
+    "model": str,
+    "rows": [
+        {"state": frozenset(STATES), **dict.fromkeys(_TEXTS, str), **dict.fromkeys(_NUMBERS, (float, None))},
+    ],
+    "settings": {str: object},
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ class AuditResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON values."""
         return {
-            "kind": "vislens_interp audit",
+            "kind": KIND,
             "format_version": FORMAT_VERSION,
             **{name: getattr(self, name) for name in ("unit", "layer", "model")},
             "verdict": {one: self.verdict(one) for one in self.methods},
@@ -131,6 +143,22 @@ class AuditResult:
             write_text(temporary / "audit.json", json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
 
         return write_folder(path, fill)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "AuditResult":
+        """Read what :meth:`save` wrote, but for the pictures, which are on its page alone.
+
+        Raises:
+            FileNotFoundError: The folder holds no audit.
+            ValueError: It was written by something else or by a newer version, or a field is damaged.
+        """
+        path = Path(folder)
+        if not path.exists():
+            recover(path)
+        content = read_document(path, "audit.json", KIND, FORMAT_VERSION, "AuditResult.save()")
+        check_schema(content, SCHEMA, repr(str(path / "audit.json")))
+        rows = tuple(Row(**{name: row[name] for name in ("state", *_TEXTS, *_NUMBERS)}) for row in content["rows"])
+        return cls(content["unit"], content["layer"], content["model"], rows, settings=content["settings"])
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:

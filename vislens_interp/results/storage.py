@@ -20,7 +20,7 @@ from vislens_interp.images import ImageFiles, load_images, to_pil
 from vislens_interp.results.background import BACKGROUND, EVIDENCE, Background, TopImages, read_evidence
 from vislens_interp.results.result import LensResult, Pictures, json_values
 from vislens_interp.results.words import WORDS, Words
-from vislens_interp.schema import check_inside, check_schema
+from vislens_interp.schema import check_inside, check_schema, read_document
 from vislens_interp.tables import Value, csv_text, read_csv
 
 KIND = "vislens_interp result"
@@ -83,12 +83,6 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
         recover(folder)
     content = _read(folder)
     where = repr(str(folder / "result.json"))
-    version = content.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ValueError(
-            f"folder={str(folder)!r} has format version {version}, newer than this library reads ({FORMAT_VERSION})."
-            " Upgrade vislens_interp."
-        )
     check_schema(content, SCHEMA, where)
     check_schema(content["settings"], object, where, "settings")
     if content["format_version"] < 3:
@@ -284,18 +278,7 @@ def _rows(result: LensResult, files: Mapping[str, Sequence[str]]) -> Iterator[li
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "result.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"folder={str(folder)!r} holds no result.json; expected a folder of LensResult.save().")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{str(path)!r} is truncated or no JSON ({error}). Restore a copy, or make it again."
-        ) from error
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise ValueError(f"{str(path)!r} was not written by vislens_interp; expected a folder of LensResult.save().")
-    return content
+    return read_document(folder, "result.json", KIND, FORMAT_VERSION, "LensResult.save()")
 
 
 def _reference_rows(behind: Background, mean: float, std: float) -> Iterator[list[Value]]:
