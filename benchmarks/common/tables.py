@@ -57,14 +57,16 @@ def percent(value: Ends, digits: int = 0) -> str:
     return f"{mean:.{digits}f} % [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def above(interval: "Interval") -> bool | None:
+def above(interval: Ends) -> bool | None:
     """Whether a difference is above zero; None where its interval holds zero."""
-    return None if interval.low <= 0 <= interval.high else interval.low > 0
+    _, low, high = three(interval)
+    return None if low <= 0 <= high else low > 0
 
 
-def not_below(interval: "Interval") -> bool | None:
+def not_below(interval: Ends) -> bool | None:
     """Whether a difference is not below zero; None where its interval holds numbers below and above."""
-    return True if interval.low >= 0 else False if interval.high < 0 else None
+    _, low, high = three(interval)
+    return True if low >= 0 else False if high < 0 else None
 
 
 def ends(value: "Interval") -> dict[str, float]:
