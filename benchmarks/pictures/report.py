@@ -11,11 +11,12 @@ from benchmarks.common.findings import BOOTSTRAP, Measure, measure
 from benchmarks.common.script import provenance_line, publish
 from benchmarks.common.tables import above, fill, not_below, signed, table_text, verdict
 from benchmarks.common.tables import percent as common_percent
-from vislens_interp.backends.closed_loop import CHANGE
+from vislens_interp.backends.closed_loop import CHANGE, CONTRAST_SHARE
 
 NETWORKS = {"lite2": "EfficientNet-Lite2", "squeezenet": "SqueezeNet"}
 SHOWN = ("edit", "edit, alpha 0.3", "ridge_direction", "shuffled")
 PROTOTYPES = ("prototypes, edited", "other prototypes, edited", "default", "default, shuffled")
+ROOM, PROTOTYPES_ROOM = "room to fall, SD", "prototypes' room to fall, SD"
 CONTROL = {"edit": "shuffled", "default": "default, shuffled"}
 READERS = {
     "edit": "edits",
@@ -80,14 +81,14 @@ def _told_checks(told: dict[str, Any]) -> dict[str, bool | None]:
     return found
 
 
-def _small(edits: dict[str, Any], label: str, *, room: bool = False) -> list[str]:
+def _small(edits: dict[str, Any], label: str, room: str) -> list[str]:
     """Groups and directions in which a method moves units by less than 1 SD, or no further than its control."""
     low = []
     for group, row in groups(edits):
         for sense in SIGN:
             own = row[f"{label} {sense}"][0]
             if own < 1.0 or own <= row[f"{CONTROL[label]} {sense}"][0]:
-                left = f" of {row['room to fall, SD']:.1f} possible" if room and sense == "decrease" else ""
+                left = f" of {row[room]:.1f} possible" if sense == "decrease" else ""
                 low.append(f"{group}, {sense} {own:+.2f}{left}")
     return low
 
@@ -97,7 +98,7 @@ def _below(low: list[str]) -> str:
 
 
 def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
-    low, shown = _small(edits, "edit", room=True), _small(edits, "default")
+    low, shown = _small(edits, "edit", ROOM), _small(edits, "default", PROTOTYPES_ROOM)
     good, gap, kept = (edits[key] for key in ("evidence good", "edit minus ridge_direction, SD", "alpha 0, SD"))
     ridge = f"Edits minus BrainACTIV's ridge in the same loop and limit: {signed(gap)} SD (wanted: above 0)."
     found = {} if "predictivity" not in edits else _told_checks(edits["predictivity"])
@@ -141,13 +142,13 @@ def measures(parts: dict[str, Any]) -> list[Measure]:
 def edits_text(edits: dict[str, Any]) -> str:
     titles = ("edit", "edit, α = 0.3", "BrainACTIV's ridge", "shuffled")
     rows = [["group", "direction", *titles, "room to fall"]]
-    preferred = [["group", "direction", "of the own side", "of the other side", "of both", "shuffled"]]
+    preferred = [["group", "direction", "of the own side", "of the other side", "of both", "shuffled", "room to fall"]]
     for group, row in groups(edits):
         for sense in SIGN:
             first = [f"{group} ({row['units']})", sense]
-            room = f"{row['room to fall, SD']:.1f}" if sense == "decrease" else ""
-            rows.append([*first, *(signed(row[f"{method} {sense}"]) for method in SHOWN), room])
-            preferred.append([*first, *(signed(row[f"{method} {sense}"]) for method in PROTOTYPES)])
+            for listed, methods, room in ((rows, SHOWN, ROOM), (preferred, PROTOTYPES, PROTOTYPES_ROOM)):
+                left = f"{row[room]:.1f}" if sense == "decrease" else ""
+                listed.append([*first, *(signed(row[f"{method} {sense}"]) for method in methods), left])
     columns = [f"{method} {sense}" for method in ("natural", *SHOWN[:3]) for sense in SIGN]
     far = [["target", "unedited", *(name.replace("_direction", "") for name in columns)]]
     for network, name in NETWORKS.items():
@@ -169,7 +170,12 @@ def edits_text(edits: dict[str, Any]) -> str:
         key: f"{sum(rms[method]) / len(rms[method]):.3f}"
         for key, method in zip(("rms", "little", "ridge"), rms, strict=True)
     }
-    said = {"units": edits["units"], "photographs": edits["photographs a unit"], "limit": CHANGE}
+    said = {
+        "units": edits["units"],
+        "photographs": edits["photographs a unit"],
+        "limit": CHANGE,
+        "contrast": CONTRAST_SHARE,
+    }
     return fill(__file__, "edits", **said, **tables)
 
 

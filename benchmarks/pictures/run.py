@@ -23,7 +23,7 @@ from benchmarks.common.judges import channel_means, data_folder
 from benchmarks.common.photographs import listed, photographs, read_zip
 from benchmarks.common.script import parse, parser, provenance, read, save_tensors, shuffled, shuffled_half
 from benchmarks.common.v4_sessions import load_session
-from benchmarks.pictures.report import write
+from benchmarks.pictures.report import PROTOTYPES_ROOM, ROOM, write
 from vislens_interp.backends.embedded import INPUT, NETWORK
 from vislens_interp.copies import top_rows
 
@@ -384,6 +384,14 @@ def row_features(
     return torch.stack([known[row] for row in rows])
 
 
+def prototypes_room(out: Path, record: dict[str, Any]) -> float:
+    """How far a unit's prototypes of both sides can fall on average, in SDs: to the least of the reference set."""
+    stored = load_file(out / f"reference-{record['network']}.safetensors")
+    column = stored[record["layer"]][:, record["unit"]]
+    rows = [row for sides in record["reference rows"].values() for row in sides["prototypes"]]
+    return ((column[rows].mean() - column.min()) / column.std()).item()
+
+
 def layer_width(net: nn.Module, layer: str) -> int:
     return channel_means(net, [layer], torch.zeros(1, 3, 64, 64))[layer].shape[1]
 
@@ -414,7 +422,8 @@ def summarise(out: Path) -> dict[str, Any]:
             continue
         for depth in layers:
             group = [record for record in own.values() if record["depth"] == depth]
-            row: dict[str, Any] = {"units": len(group), "room to fall, SD": float(np.mean([r["room"] for r in group]))}
+            row: dict[str, Any] = {"units": len(group), ROOM: float(np.mean([r["room"] for r in group]))}
+            row[PROTOTYPES_ROOM] = float(np.mean([prototypes_room(out, r) for r in group]))
             for label in METHODS:
                 for sense in SIGN:
                     row[f"{label} {sense}"] = interval(torch.tensor([change(r, label, sense) for r in group]))
