@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vislens_interp.backends.adjustments import LARGEST, SMALLEST, Adjustments
+from vislens_interp.backends.adjustments import LARGEST, PLACES, SMALLEST, Adjustments
 
 
 def _photographs(count=2, side=64, seed=0):
@@ -45,6 +45,18 @@ def test_a_tint_follows_brightness_and_not_only_place():
     change = (adjustments() - images).abs().amax(1)
     assert change[..., 112:].min() > 0.05
     assert change[..., :112].max() < 1e-5  # up to the last pixel before the edge
+
+
+def test_a_tint_lies_linearly_between_places_and_levels():
+    images, levels = _photographs(side=96), 6
+    adjustments = Adjustments(images)
+    grid = torch.randn(2, 3, levels, PLACES, PLACES, generator=torch.Generator().manual_seed(1))
+    by_place = torch.nn.functional.interpolate(grid.flatten(1, 2), (96, 96), mode="bilinear").unflatten(1, (3, levels))
+    level = images.mean(1, keepdim=True) * (levels - 1)
+    below = level.long().clamp_max(levels - 2)
+    pick = lambda one: by_place.gather(2, one[:, :, None].expand(-1, 3, 1, -1, -1))[:, :, 0]  # noqa: E731
+    wanted = torch.lerp(pick(below), pick(below + 1), level - below)
+    torch.testing.assert_close(adjustments.read_tint(grid), wanted, atol=1e-5, rtol=0)
 
 
 def test_contrast_follows_brightness_and_not_only_place():
