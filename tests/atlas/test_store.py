@@ -77,7 +77,7 @@ def test_a_sheet_shows_top_images_and_edits(store, fitted):
     assert picture.shape == (3 * CELL, 4 * CELL, 3)
     top = fitted.fit_.cells(fitted.fit_.top_rows[UNIT].tolist())[0].numpy().astype(float)
     assert np.abs(picture[:CELL, :CELL] - top).mean() < 12
-    assert (picture[CELL:, 2 * CELL + 8 :] > 225).all()  # two inputs; WebP rings a little beside them
+    assert (picture[CELL + 8 :, 2 * CELL + 8 :] > 225).all()  # two inputs; WebP rings a little beside pictures
     assert sheet([torch.zeros(1, CELL, CELL, 3, dtype=torch.uint8)], 1) == sheet(
         [torch.zeros(1, CELL, CELL, 3, dtype=torch.uint8)], 1
     )
