@@ -20,12 +20,12 @@ HISTORY = [{str: Real}]
 """Rows of numbers, NaN among them: what a fit writes down every epoch."""
 
 
-def read_document(folder: Path, name: str, kind: str, version: int, writer: str) -> dict[str, Any]:
+def read_document(folder: Path, name: str, kind: str, version: int | None, writer: str) -> dict[str, Any]:
     """What a JSON file in a saved folder holds; its fields are still to be checked.
 
     Args:
         kind: Its field ``kind``.
-        version: The newest ``format_version`` that can be read.
+        version: The newest ``format_version`` that can be read; None where its other fields are not.
         writer: What writes such folders, for the messages.
 
     Raises:
@@ -44,7 +44,7 @@ def read_document(folder: Path, name: str, kind: str, version: int, writer: str)
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise ValueError(f"{str(path)!r} was not written by vislens_interp; expected a folder of {writer}.")
     written = content.get("format_version")
-    if isinstance(written, int) and written > version:
+    if version is not None and isinstance(written, int) and written > version:
         raise ValueError(
             f"folder={str(folder)!r} has format version {written}, newer than this library reads ({version})."
             " Upgrade vislens_interp."

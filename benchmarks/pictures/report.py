@@ -117,7 +117,7 @@ def _edit_checks(edits: dict[str, Any]) -> dict[str, bool | None]:
             text = (
                 f"Realism of {name}'s edits: kernel distance {worst:.2f}, ridge {theirs:.2f}, unedited {unedited:.2f}"
             )
-            text += f", photographs answered alike {natural:.2f} (wanted: 1.3 x unedited)."
+            text += f", photographs answered alike {natural:.2f} (wanted: 1.3 × unedited)."
             found[text] = worst <= 1.3 * max(unedited, 0.0)
     return found
 

@@ -299,6 +299,7 @@ def test_load_refuses_a_truncated_or_newer_file(tmp_path):
     path.write_text(content.replace('"format_version": 3', '"format_version": 4'))
     with pytest.raises(ValueError, match="format version 4, newer than this library reads.*Upgrade"):
         LensResult.load(tmp_path / "out")
+    assert LensResult.load(make_result().save(tmp_path / "out")).unit == make_result().unit  # it is ours to replace
 
 
 def test_load_names_a_missing_picture(tmp_path):

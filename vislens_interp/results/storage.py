@@ -81,7 +81,7 @@ def load_result(folder: str | os.PathLike[str]) -> LensResult:
     folder = Path(folder)
     if not folder.exists():
         recover(folder)
-    content = _read(folder)
+    content = _read(folder, FORMAT_VERSION)
     where = repr(str(folder / "result.json"))
     check_schema(content, SCHEMA, where)
     check_schema(content["settings"], object, where, "settings")
@@ -163,7 +163,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 def _written_by_us(folder: Path) -> dict[str, str | None]:
     """Files of an earlier result under names that we give, with what they held, which results before version 3 lack."""
     try:
-        listed = _read(folder).get("files")
+        listed = _read(folder, None).get("files")
     except (OSError, ValueError):
         return {}
     if not isinstance(listed, (dict, list)):
@@ -277,8 +277,8 @@ def _rows(result: LensResult, files: Mapping[str, Sequence[str]]) -> Iterator[li
             yield [files[key][row], name, key, *values, None if key == "inputs" else seed]
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    return read_document(folder, "result.json", KIND, FORMAT_VERSION, "LensResult.save()")
+def _read(folder: Path, version: int | None) -> dict[str, Any]:
+    return read_document(folder, "result.json", KIND, version, "LensResult.save()")
 
 
 def _reference_rows(behind: Background, mean: float, std: float) -> Iterator[list[Value]]:
