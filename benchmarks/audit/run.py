@@ -54,7 +54,8 @@ ASCENTS = {
 }
 METHODS = ("edit", "natural_images", "random_images", "prototypes", "edited_prototypes")
 """Our edit, the bar, and a control that has to fail; photographs chosen for what they tell, and edits of these."""
-SHUFFLED = "edit, responses shuffled"
+CALIBRATED = ("edit", "prototypes", "edited_prototypes")
+"""Pictures of a landscape that evidence is compared with: what a page of results shows."""
 THREADS = 2  # of an audit that is timed
 
 
@@ -204,15 +205,19 @@ def ascent_cell(bench: Bench, place: Place) -> dict[str, Any]:
 def landscape_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """A landscape's evidence, and what its pictures predict."""
     lens, material = bench.of(place)
-    return {"rows": dicts(prediction(material, "edit", lens.maker("edit"))), "evidence": evidence_of(lens, place)}
+    rows = [row for label in CALIBRATED for row in prediction(material, label, lens.maker(label))]
+    return {"rows": dicts(rows), "evidence": evidence_of(lens, place)}
 
 
 def shuffled_cell(bench: Bench, place: Place) -> dict[str, Any]:
     """The same of the same unit with its responses dealt out to the wrong photographs."""
     lens, material = bench.of(place)
     landscape = vl.LandscapeEdit()
-    rows = dicts(prediction(material, SHUFFLED, lens.maker(vl.Shuffled(landscape, seed=1 + place.number))))
-    return {"rows": rows, "evidence": evidence_of(landscape, place)}
+    edited = vl.EditedPrototypes(landscape)
+    control = lens.maker(vl.Shuffled(edited, seed=1 + place.number))
+    makers = dict(zip(CALIBRATED, (landscape, edited.prototypes, control), strict=True))
+    rows = [row for label, maker in makers.items() for row in prediction(material, label, maker)]
+    return {"rows": dicts(rows), "evidence": evidence_of(landscape, place)}
 
 
 def whole_cell(bench: Bench, place: Place) -> dict[str, Any]:
