@@ -27,7 +27,13 @@ NETWORKS = ("squeezenet", "lite2")
 WANTED_UNITS, WANTED_FOOLED, WANTED_REFUSED, WANTED_AUROC, WANTED_LANDSCAPES = 40, 0.95, 0.95, 0.9, 200
 WANTED_SECONDS = 60
 SHOWN = {"edit": "edits", "prototypes": "prototypes", "edited_prototypes": "edits of prototypes"}
+"""What a page of results shows, which evidence is compared with."""
 CHANCE = 0.05  # share of units for which a control may pass a test
+AREAS = {
+    "all": "all landscapes",
+    "real units": "of real units alone",
+    "chance alone": "all, where confirmed means only that the interval lies above chance",
+}
 BINS = (-1.0, 0.1, 0.3, 0.5, 0.7, 0.85, 1.0)
 DRAWS = 2000
 
@@ -125,32 +131,36 @@ def auroc(values: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def calibration(cells: dict[str, Any]) -> dict[str, Any]:
     """Does evidence foretell which landscapes' pictures the judge confirms?"""
-    found = [
-        (name, cell["evidence"], row_of(cell["rows"], EXTREMES, None if name == "shuffled" else "edit"))
-        for name in LANDSCAPES
-        for cell in kind(cells, f"{name}-").values()
-    ]
-    r = torch.tensor([evidence["correlation"] for _, evidence, _ in found], dtype=torch.float64)
-    good = torch.tensor([not evidence["weak"] for _, evidence, _ in found])
-    confirmed = torch.tensor([row["state"] == "passed" for _, _, row in found])
-    above = torch.tensor([row["low"] is not None and row["low"] > 0.5 for _, _, row in found])
-    real = torch.tensor([name in ("unit", "landscape") for name, _, _ in found])
-    shuffled = torch.tensor([name == "shuffled" for name, _, _ in found])
+    found = [(name, cell) for name in LANDSCAPES for cell in kind(cells, f"{name}-").values()]
+    r = torch.tensor([cell["evidence"]["correlation"] for _, cell in found], dtype=torch.float64)
+    good = torch.tensor([not cell["evidence"]["weak"] for _, cell in found])
+    real = torch.tensor([name in ("unit", "landscape") for name, _ in found])
+    shuffled = torch.tensor([name == "shuffled" for name, _ in found])
+    areas, confirmed = {}, {}
+    for shown in SHOWN:
+        rows = [row_of(cell["rows"], EXTREMES, shown) for _, cell in found]
+        right = confirmed[shown] = torch.tensor([row["state"] == "passed" for row in rows])
+        above = torch.tensor([row["low"] is not None and row["low"] > 0.5 for row in rows])
+        areas[shown] = {"all": area(r, right), "real units": area(r[real], right[real]), "chance alone": area(r, above)}
+
+    def counts(chosen: torch.Tensor) -> dict[str, int]:
+        return {"landscapes": int(chosen.sum())} | {
+            shown: int((right & chosen).sum()) for shown, right in confirmed.items()
+        }
+
     bins = []
     for begin, end in itertools.pairwise(BINS):
         inside = (r >= begin) & ((r < end) | (end == BINS[-1]))
-        bins.append([begin, end, int(inside.sum()), int((confirmed & inside).sum())])
+        bins.append({"from": begin, "to": end} | counts(inside))
     return {
-        "landscapes": {name: sum(one == name for one, _, _ in found) for name in LANDSCAPES},
-        "auroc": area(r, confirmed),
-        "auroc, chance alone": area(r, above),
-        "auroc, real units": area(r[real], confirmed[real]),
+        "landscapes": {name: sum(one == name for one, _ in found) for name in LANDSCAPES},
+        "auroc": areas,
         "refused, shuffled": int((shuffled & ~good).sum()),
         "operating point": {
             "source": "benchmarks/results/audit.md",
             "networks": " and ".join(NAMES[name] for name in NETWORKS),
-            "good": [int(good.sum()), int((good & confirmed).sum())],
-            "weak": [int((~good).sum()), int((~good & confirmed).sum())],
+            "good": counts(good),
+            "weak": counts(~good),
             "bins": bins,
         },
     }
@@ -189,10 +199,12 @@ def checks(units: dict[str, Any], fooled: dict[str, Any], known: dict[str, Any])
         said[f"{text}." if not fell_for else f"{text}; they pass {'; '.join(fell_for)}."] = not fell_for
     if fooled:
         said |= fooled_checks(list(fooled.values()))
-    area, count = known["auroc"], sum(known["landscapes"].values())
-    text = f"Evidence foretells which pictures the judge confirms with an AUROC of {bracketed(area)}"
-    text = f"{text} over {count} landscapes (wanted: {WANTED_AUROC} over {WANTED_LANDSCAPES})."
-    said[text] = True if area[1] >= WANTED_AUROC else False if area[2] < WANTED_AUROC else None
+    count = sum(known["landscapes"].values())
+    for shown, what in SHOWN.items():
+        area = known["auroc"][shown]["all"]
+        text = f"Evidence foretells which {what} the judge confirms with an AUROC of {bracketed(area)} over {count} "
+        text += f"landscapes (wanted: {WANTED_AUROC} over {WANTED_LANDSCAPES})."
+        said[text] = True if area[1] >= WANTED_AUROC else False if area[2] < WANTED_AUROC else None
     refused, shuffled = known["refused, shuffled"], known["landscapes"]["shuffled"]
     text = f"Evidence refuses {refused} of {shuffled} landscapes of shuffled responses (wanted: {WANTED_REFUSED:.0%})."
     said[text] = refused >= WANTED_REFUSED * shuffled if shuffled else None
@@ -236,31 +248,35 @@ def time_checks(cells: dict[str, Any]) -> dict[str, bool | None]:
 
 def calibration_text(known: dict[str, Any]) -> str:
     point = known["operating point"]
-    rows = [["held-out correlation", "landscapes", "confirmed by the judge"]]
-    rows += [[f"{low:g} to {high:g}", str(count), str(hits)] for low, high, count, hits in point["bins"]]
+    rows = [["evidence", "landscapes", *(f"{what} confirmed" for what in SHOWN.values())]]
+    for name, one in [("good", point["good"]), ("weak", point["weak"])] + [
+        (f"held-out correlation {one['from']:g} to {one['to']:g}", one) for one in point["bins"]
+    ]:
+        rows.append([name, *(str(one[key]) for key in ("landscapes", *SHOWN))])
+    areas = [["AUROC of the correlation", *SHOWN.values()]]
+    areas += [[what, *(bracketed(known["auroc"][shown][key]) for shown in SHOWN)] for key, what in AREAS.items()]
     return fill(
         __file__,
         "calibration",
         counts=", ".join(f"{known['landscapes'][name]} {said}" for name, said in LANDSCAPES.items()),
         table=table_text(rows),
-        good=tuple(point["good"]),
-        weak=tuple(point["weak"]),
-        auroc=bracketed(known["auroc"]),
-        real=bracketed(known["auroc, real units"]),
-        chance=bracketed(known["auroc, chance alone"]),
+        areas=table_text(areas),
     ).rstrip("\n")
 
 
 def evidence_measures(known: dict[str, Any]) -> list[Measure]:
     """What evidence is worth, for pages that show it."""
-    what, spread = "audit: AUROC of evidence for pictures that the judge confirms", "95 % bootstrap over landscapes"
-    count = f"{sum(known['landscapes'].values())} landscapes"
-    found = [measure(what, known["auroc"], "", count, spread=spread)]
+    spread, count = "95 % bootstrap over landscapes", f"{sum(known['landscapes'].values())} landscapes"
+    found = []
+    for shown, what in SHOWN.items():
+        text = f"audit: AUROC of evidence for {what} that the judge confirms"
+        found.append(measure(text, known["auroc"][shown]["all"], "", count, spread=spread))
     for name in ("good", "weak"):
-        total, confirmed = known["operating point"][name]
-        if total:
-            what = f"audit: landscapes with {name} evidence whose pictures the judge confirms"
-            found.append(Measure(what, confirmed / total, "share", f"{total} landscapes"))
+        point = known["operating point"][name]
+        if total := point["landscapes"]:
+            for shown, what in SHOWN.items():
+                text = f"audit: landscapes with {name} evidence whose {what} the judge confirms"
+                found.append(Measure(text, point[shown] / total, "share", f"{total} landscapes"))
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vislens_interp.landscape.calibration import measured, operating_point
+from vislens_interp.landscape.calibration import SHOWN, measured, operating_point
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "audit.json"
 
@@ -15,22 +15,26 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "audit.json"
 def test_the_table_is_what_the_benchmark_found():
     found = json.loads(RESULTS.read_text(encoding="utf-8"))["calibration"]
     assert measured() == found["operating point"]  # after a run: copy its calibration.json
-    total = [sum(one) for one in zip(measured()["good"], measured()["weak"], strict=True)]
-    assert total == [sum(row[place] for row in measured()["bins"]) for place in (2, 3)]
-    assert total[0] == sum(found["landscapes"].values())
+    for key in ("landscapes", *SHOWN):
+        assert sum(row[key] for row in measured()["bins"]) == measured()["good"][key] + measured()["weak"][key]
+    assert measured()["good"]["landscapes"] + measured()["weak"]["landscapes"] == sum(found["landscapes"].values())
 
 
 @pytest.mark.parametrize("correlation", torch.linspace(-1, 1, 41).tolist())
 def test_every_correlation_has_its_row(lens, correlation):
     said = operating_point(replace(lens.evidence_["0"], correlation=correlation))
-    rows = [f"of {row[3]} of {row[2]} with a held-out correlation of {row[0]:g} to" for row in measured()["bins"]]
-    assert sum(row in said for row in rows) >= 1
-    assert said.count("as here") == 1
+    rows = [
+        f"of {row['landscapes']} with a held-out correlation of {row['from']:g} to {row['to']:g}, as here, the edits "
+        f"of prototypes of {row['edited_prototypes']}, the prototypes of {row['prototypes']} and"
+        for row in measured()["bins"]
+    ]
+    assert sum(row in said for row in rows) == said.count("as here") == 1
 
 
 def test_without_evidence_the_counts_alone(lens):
-    (good, right), (weak, missed) = measured()["good"], measured()["weak"]
-    assert f"{right} of {good} with good evidence and of {missed} of {weak} with weak evidence." in operating_point()
+    for one in (measured()["good"], measured()["weak"]):
+        assert f"of {one['landscapes']} with" in operating_point()
+        assert f"the edits of any photographs of {one['edit']}" in operating_point()
     assert "as here" not in operating_point(replace(lens.evidence_["0"], correlation=float("nan")))
 
 

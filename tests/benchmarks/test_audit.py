@@ -26,7 +26,8 @@ def row(method, value, state, test="2AFC, extremes"):
 
 def unit(r, passed):
     state = "passed" if passed else "failed"
-    rows = [row("edit", 0.5 + 0.3 * passed, state), row("random_images", 0.5, "failed")]
+    rows = [row(method, 0.5 + 0.3 * passed, state) for method in ("edit", "prototypes", "edited_prototypes")]
+    rows.append(row("random_images", 0.5, "failed"))
     return {"rows": rows, "evidence": {"correlation": r, "weak": r < 0.1}, "seconds": {"edit": 1.0}}
 
 
@@ -68,21 +69,31 @@ def test_a_unit_has_the_rows_of_all_its_cells():
     units = audited(RECORDS)
     assert len(units) == 3
     found = units["unit-squeezenet-features.4-3"]
-    assert [(one["method"], one["test"]) for one in found["rows"][2:]] == [
+    assert [(one["method"], one["test"]) for one in found["rows"][4:]] == [
         ("edit", "paths"),
         ("maco", "2AFC, extremes"),
     ]
     assert found["seconds"] == {"edit": 1.0, "maco": 9.0}
-    assert len(units["unit-lite2-blocks.1-1"]["rows"]) == 2
+    assert len(units["unit-lite2-blocks.1-1"]["rows"]) == 4
 
 
 def test_calibration_counts_who_is_confirmed():
     known = calibration(RECORDS)
     point = known["operating point"]
-    assert known["auroc"][0] == known["auroc, real units"][0] == 1
+    assert known["auroc"]["edit"]["all"][0] == known["auroc"]["edit"]["real units"][0] == 1
     assert known["landscapes"] == {"unit": 3, "landscape": 1, "random": 1, "shuffled": 1}
-    assert (point["good"], point["weak"]) == ([5, 3], [1, 0])
-    assert [sum(row[place] for row in point["bins"]) for place in (2, 3)] == [6, 3]
+    shown = ("edit", "prototypes", "edited_prototypes")
+    assert point["good"] == {"landscapes": 5} | dict.fromkeys(shown, 3)
+    assert point["weak"] == {"landscapes": 1} | dict.fromkeys(shown, 0)
+    assert [sum(row[key] for row in point["bins"]) for key in ("landscapes", *shown)] == [6, 3, 3, 3]
+
+
+def test_each_kind_of_pictures_is_confirmed_by_its_own_row():
+    cells = {name: {"found": cell["found"] | {}} for name, cell in RECORDS.items()}
+    found = cells["unit-lite2-blocks.1-1"]["found"]
+    found["rows"] = [one | {"state": "failed"} if one["method"] == "edit" else one for one in found["rows"]]
+    good = calibration(cells)["operating point"]["good"]
+    assert good == {"landscapes": 5, "edit": 2, "prototypes": 3, "edited_prototypes": 3}
 
 
 def test_what_is_missing_is_said():
@@ -105,16 +116,17 @@ def test_a_control_that_passes_is_a_failure():
             one for one in checks(audited(cells), {}, calibration(cells)).items() if one[0].startswith("Random")
         )
         assert (met, f"for {place} of 20" in text) == (place < 2, place >= 2)
-        cells[f"unit-lite2-a-{place}"]["found"]["rows"][1]["state"] = "passed"
+        cells[f"unit-lite2-a-{place}"]["found"]["rows"][-1]["state"] = "passed"
 
 
 @pytest.mark.parametrize(("edit", "met"), [(0.6, False), (0.9, True)])
 def test_edits_are_compared_with_top_photographs(edit, met):
     cells = {f"unit-lite2-a-{place}": {"found": unit(0.5, True)} for place in range(3)}
     for cell in cells.values():
-        cell["found"]["rows"] = [row("edit", edit, "passed"), row("natural_images", 0.8, "passed")]
+        others = [one for one in cell["found"]["rows"] if one["method"] not in ("edit", "random_images")]
+        cell["found"]["rows"] = [row("edit", edit, "passed"), row("natural_images", 0.8, "passed"), *others]
     found = checks(audited(cells), {}, calibration(cells))
-    assert [held for text, held in found.items() if text.startswith("Share of extreme pairs")] == [met]
+    assert [held for text, held in found.items() if "that edits tell" in text] == [met]
 
 
 def test_what_is_published_has_no_sentences_and_four_digits():
@@ -128,7 +140,8 @@ def test_page(tmp_path, capsys):
     write(RECORDS, tmp_path)
     page, numbers = (tmp_path / "audit.md").read_text(), json.loads((tmp_path / "audit.json").read_text())
     assert page.index("What fails, first") < page.index("## Methods by tests") < page.index("## Fooled units")
-    assert "of 5 landscapes with good evidence the judge confirms 3, of 1 with weak evidence 0" in page
+    assert "| good | 5 | 3 | 3 | 3 |" in page
+    assert "| weak | 1 | 0 | 0 | 0 |" in page
     assert "It rests on 3 test units" in page
     assert "differ by 2 of 255 levels" in page
     assert numbers["measures"][0]["value"] == pytest.approx(0.5)
