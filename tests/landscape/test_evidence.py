@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -85,6 +87,11 @@ def test_no_control_is_weak(weighed):
     known = evidence(one, x, [])[0]
     assert known.p_value == 1
     assert known.reasons == ["no shuffled control was fitted"]
+
+
+@pytest.mark.parametrize(("shuffles", "said"), [(0, "p not tested, 0 shuffled fits"), (1, "1 shuffled fit,")])
+def test_a_p_that_nothing_was_permuted_for_is_not_shown(weighed, shuffles, said):
+    assert said in str(replace(weighed[3][0], shuffles=shuffles))
 
 
 def test_few_strong_images_are_weak():

@@ -8,6 +8,7 @@ import torch
 from small_networks import QUICK, pictures
 
 from vislens_interp import CallableTarget, FeatureLens, LensResult, MeanOf
+from vislens_interp.images import image_keys
 from vislens_interp.math import angle_between
 from vislens_interp.methods import METHODS, method_by_name
 from vislens_interp.methods.activation_maximization import ActivationMaximization
@@ -256,6 +257,33 @@ def test_without_images_a_units_prototypes_are_moved(fitted):
     assert result.names == [f"image_{row:05d}" for row in rows]
     assert torch.equal(result.images["inputs"], pictures(220)[rows])
     assert result.responses["inputs"][:4].min() > result.responses["inputs"][4:].max()
+
+
+def test_a_result_says_where_its_inputs_are_from(fitted, network, images, tmp_path):
+    learned = fitted.reference_set.learned_keys
+    by_itself = fitted.visualize(strength=0)
+    count = sum(key in learned for key in image_keys(by_itself.images["inputs"]))
+    assert 0 < count <= 8
+    assert by_itself.settings["inputs"] == {"chosen": "prototypes", "learned": count}
+    for text in (by_itself.summary(), by_itself.html()):
+        assert "images were given: the inputs are prototypes" in text
+        assert f"learned from {count} of the 8 inputs" in text
+    given = fitted.visualize(images, strength=0)
+    assert given.settings["inputs"] == {"chosen": "given", "learned": 0}
+    assert given.inputs_note == []
+    with pytest.warns(UserWarning, match="1 of 1 images to edit"):
+        written = fitted.visualize(by_itself.images["inputs"][:1], strength=0, out=tmp_path / "result")
+    assert written.inputs_note == ["the fit learned from 1 of the 1 input: they may change more than other images"]
+    assert LensResult.load(tmp_path / "result").inputs_note == written.inputs_note
+    many = FeatureLens(network, "conv", [0, 1, 2, 3, 4], backend="cifar10").fit(pictures(220), **QUICK)
+    assert many.visualize(strength=0).inputs_note[0].endswith("reference images that the fit never saw")
+
+
+def test_responses_that_were_given_guided_the_pictures(network, images):
+    lens = FeatureLens(network, "conv", 2, backend="cifar10")
+    read = lens.target.responses(pictures(220))
+    said = lens.fit(pictures(220), responses=read, **QUICK).visualize(images, strength=0).judge
+    assert said == "SmallNet itself; responses that were given guided them"
 
 
 def test_units_share_the_inputs_that_are_not_given(pair, network):

@@ -90,9 +90,14 @@ def warn_of_other_units(target: Target, reference: ReferenceSet) -> None:
             )
 
 
+def learned_from(reference: ReferenceSet, keys: Sequence[str]) -> int:
+    """How many images, by their keys, the fit learned from."""
+    return sum(key in reference.learned_keys for key in keys)
+
+
 def warn_of_overlap(reference: ReferenceSet, keys: Sequence[str]) -> None:
     """Warn of images that the fit learned from, by their keys: their changes may be better than those of others."""
-    if count := sum(key in reference.learned_keys for key in keys):
+    if count := learned_from(reference, keys):
         warnings.warn(
             f"{count} of {len(keys)} images to edit are among those that the landscape was fitted on "
             f"({reference.kind}); their changes may be better than those of other images. Edit images "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import torch
 from torch import Tensor
 
-from vislens_interp.evaluation.checks import Choices, warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, learned_from, warn_of_overlap
 from vislens_interp.evaluation.visualize import PAPER_SEED, Drawing, Part, default_inputs, seed_list
 from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import (
@@ -73,8 +73,10 @@ def stream(
         if fit is not None:
             fit()
             fit = None
-        source = ReferenceSet(*default_inputs(lens, progress=progress))
+        pictures, names, chosen = default_inputs(lens, progress=progress)
+        source = ReferenceSet(pictures, names)
     else:
+        chosen = "given"
         source = ReferenceSet.open(images, lens.backend.size, stream=True, on_error=on_error)
     seed_list(seeds, len(source))
     keys = [key for part in source.parts() for key in image_keys(part)]
@@ -83,6 +85,7 @@ def stream(
     lens.fit_if_needed(source.images, progress=progress)
     warn_of_overlap(lens.reference_set, [] if images is None else keys)
     drawing = Drawing(lens, direction, words=words, **choices)
+    drawing.inputs = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
     with locked(work := out.with_name(f"{out.name}.unfinished")):
         run = _Run(drawing, source, drawing.seeds(seeds, len(source)), work)
         run.start(keys)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.evaluation.checks import Choices, warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, learned_from, warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
@@ -53,6 +53,10 @@ class Drawing:
     """One visualisation of a fitted lens: what is made of inputs, and the result of all that was made.
 
     Args: as for ``FeatureLens.visualize``.
+
+    Attributes:
+        inputs: Set before anything is drawn, for the record: how they were ``chosen`` (see :func:`default_inputs`, or
+            "given"), and from how many of them the fit had ``learned``.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Drawing:
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
         self.judge, self.alphas = choices["judge"], choices["alphas"]
+        self.inputs: dict[str, Any] = {}
         self.moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
         self.maker = lens.maker(self.method, self.mode)
         given = {"alpha": choices["alpha"], "strength": choices["strength"]}
@@ -153,6 +158,8 @@ class Drawing:
         described = self.maker if isinstance(self.maker, LandscapeMethod) and ours else lens.fitted_method
         target, method = lens.target.describe(), self.method
         judge = target.get("judge") if self.judge is None else _describe_judge(lens, self.judge)  # what was recorded
+        if judge is None and lens.reference_set.measured:
+            judge = f"{target.get('model', type(lens.target).__name__)} itself; responses that were given guided them"
         direction = self.direction
         return {
             "method": method if isinstance(method, str) else type(method).__name__,
@@ -162,6 +169,7 @@ class Drawing:
             "seeds": seeds,
             **({"shows_reference": True} if self.maker.shows_reference else {}),
             "mode": self.mode,
+            "inputs": self.inputs,
             "alphas": list(self.alphas),
             "direction": (
                 {lens.target.names[lens.index(unit)]: sense for unit, sense in direction.items()}
@@ -203,7 +211,7 @@ class Drawing:
         said = {
             key: edit_words(lens.fitted_method, one, readout=self.words)
             for key, one in self.moves.items()
-            if _ours(lens, self.maker)
+            if _ours(lens, self.maker) and numbers["in_force"]["alpha"] != 0  # where it goes nowhere there are none
         }
         return LensResult.joined(
             [
@@ -253,34 +261,40 @@ def visualize(
     seeds = check_seeds(seeds)
     lens.validate(direction, **choices)
     if images is None:
-        pictures, names = default_inputs(lens, progress=progress)
+        pictures, names, chosen = default_inputs(lens, progress=progress)
     else:
         pictures, names = load_images(images, size=lens.backend.size, on_error=on_error)
+        chosen = "given"
     seed_list(seeds, len(pictures))
+    keys = image_keys(pictures)
     if images is not None:
         lens.fit_if_needed(pictures, progress=progress)
-        warn_of_overlap(lens.reference_set, image_keys(pictures))
+        warn_of_overlap(lens.reference_set, keys)
     drawing = Drawing(lens, direction, words=words, **choices)
+    drawing.inputs = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
     drawn = drawing.seeds(seeds, len(pictures))
     part = drawing.part(pictures, seed_list(drawn, len(pictures)))
     return drawing.result(part.images, part.importance, part.numbers, names, drawn)
 
 
-def default_inputs(lens: "FeatureLens", *, progress: bool = False) -> tuple[Tensor, list[str]]:
+def default_inputs(lens: "FeatureLens", *, progress: bool = False) -> tuple[Tensor, list[str], str]:
     """Photographs of the reference set that say most of a lens's units, and their names; the lens is fitted first.
 
     Of one unit four prototypes that drive it, then four that do not; up to four units share the eight. Of more units,
     or where there are no prototypes, eight photographs that the fit never saw.
+
+    Returns:
+        Pictures, names, and ``"prototypes"`` or ``"held out"``.
     """
     lens.fit_if_needed(progress=progress)
     reference, units = lens.reference_set, len(lens.target.names)
     count = SHOWN // (2 * units)
     if not count or not has_prototypes(reference):
-        return reference.held_out(SHOWN)
+        return *reference.held_out(SHOWN), "held out"
     responses, like = lens.landscape_.responses, likeness(lens.backend, reference)
     sides = [prototype_rows(like, responses[:, unit], reference.groups, count) for unit in range(units)]
     rows = list(dict.fromkeys(torch.cat([one[half] for half in (0, 1) for one in sides]).tolist()))
-    return reference.images[rows], [reference.names[row] for row in rows]
+    return reference.images[rows], [reference.names[row] for row in rows], "prototypes"
 
 
 def seed_list(seeds: int | Sequence[int], count: int) -> list[int]:

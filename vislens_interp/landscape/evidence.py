@@ -60,9 +60,11 @@ class Evidence:
     def __str__(self) -> str:
         verdict = f"WEAK EVIDENCE: {'; '.join(self.reasons)}" if self.weak else "good evidence"
         copies = f", {self.copies} copies or crops of these left out of every count" if self.copies else ""
+        p = f"p = {self.p_value:.3f} by permutation" if self.shuffles else "p not tested"
+        fits = f"{self.shuffles} shuffled fit{'s' * (self.shuffles != 1)}"
         return (
-            f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, p = {self.p_value:.3f} by "
-            f"permutation, {self.shuffles} shuffled fits, {self.strong_images} of {self.images} images strong, "
+            f"unit {self.unit}: {verdict} (held-out r = {self.correlation:.2f}, {p}, {fits}, "
+            f"{self.strong_images} of {self.images} images strong, "
             f"reconstruction keeps {self.reconstruction:.0%} of the variance{copies})"
         )
 

@@ -105,7 +105,8 @@ def counted(count: int, noun: str) -> str:
 
 def evidence_text(evidence: Evidence) -> str:
     """A unit's evidence in one line."""
-    numbers = f"held-out r = {evidence.correlation:.2f}, p = {evidence.p_value:.3f}"
+    p = f"p = {evidence.p_value:.3f}" if evidence.shuffles else "p not tested"
+    numbers = f"held-out r = {evidence.correlation:.2f}, {p}"
     return f"{'; '.join(evidence.reasons)} ({numbers})" if evidence.weak else f"good evidence ({numbers})"
 
 

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIRECTIONS = ("increase", "decrease", "custom")
+CHOSEN = {
+    "prototypes": "no images were given: the inputs are prototypes, reference images that drive the unit or do not",
+    "held out": "no images were given: the inputs are reference images that the fit never saw",
+}
+"""What is said of inputs that nobody gave."""
 Pictures = Tensor | ImageFiles
 """Pictures in memory, or in files, read where they are asked for; both give them by ``images[rows]``."""
 
@@ -293,6 +298,7 @@ class LensResult(Tabular):
             line += f", similarity {row['similarity']['mean']:.2f}"
         lines.append(line)
         lines.append(f"responses judged by {self.judge}")
+        lines += self.inputs_note
         if self.similarity:
             lines.append(f"similarity judged by {self.similarity_network}")
         return "\n".join(lines)
@@ -301,6 +307,16 @@ class LensResult(Tabular):
     def judge(self) -> str:
         """What read the responses."""
         return self.settings.get("judge") or f"{self.model} itself, the network that guided them"
+
+    @property
+    def inputs_note(self) -> list[str]:
+        """How the inputs were chosen where nobody gave any, and whether the fit had learned from them, in sentences."""
+        known = self.settings.get("inputs") or {}
+        said = [text for key, text in CHOSEN.items() if key == known.get("chosen")]
+        if learned := known.get("learned"):
+            inputs = _count(len(self), "input")
+            said.append(f"the fit learned from {learned} of the {inputs}: they may change more than other images")
+        return said
 
     @property
     def similarity_network(self) -> str:
