@@ -49,6 +49,9 @@ def test_tables_come_back(tmp_path):
         assert again.axes == found.axes
         assert np.allclose(again.scores, SCORES, equal_nan=True)
         assert np.allclose(again.evidence, EVIDENCE)
+    numbered = preference_map(pd.DataFrame(SCORES, index=PLACES))
+    assert numbered.axes == ("0", "1")
+    assert np.array_equal(numbered.scores, SCORES, equal_nan=True)
     assert preference_map(frame[["edge"]], evidence=dict(zip(PLACES, EVIDENCE, strict=True))).weak.sum() == 1
 
 
