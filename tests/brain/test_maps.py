@@ -115,6 +115,17 @@ def test_a_surface_is_drawn_offline(regions, monkeypatch):
     assert values.min() == -2.0
 
 
+def test_numbers_below_0_belong_to_no_region(regions):
+    """FreeSurfer's labels are -1 outside of every region."""
+    outside = {side: np.where(numbers == 0, -1, numbers) for side, numbers in regions.items()}
+    figures = [
+        planted().surface(regions=one, targets=dict(enumerate(PLACES, 1)), axes=[]) for one in (regions, outside)
+    ]
+    expected, found = (figure.axes[0].collections[-1].get_array() for figure in figures)
+    assert np.ma.allequal(found, expected)
+    assert np.array_equal(found.mask, expected.mask)
+
+
 def test_vertices_and_views(regions):
     scores = np.zeros((2 * VERTICES, 1))
     scores[:200] = 1

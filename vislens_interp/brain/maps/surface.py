@@ -225,8 +225,8 @@ def _places_of_vertices(
             f"targets gives no number to place {missing[0]!r} ({len(missing)} of {len(found.places)} have none); "
             f"expected one for each. {closest(missing[0], names, cutoff=0.4)}"
         )
-    top = max(*(int(np.nanmax(part)) for part in parts.values()), *targets, 0)
-    look_up = np.full(top + 1, -1)
-    for number, name in zip(targets, names, strict=True):
-        look_up[number] = found.places.index(name) if name in found.places else -1
-    return {side: look_up[np.nan_to_num(part).astype(int)] for side, part in parts.items()}
+    places = {
+        number: found.places.index(name) for number, name in zip(targets, names, strict=True) if name in found.places
+    }
+    whole = {side: np.nan_to_num(part).astype(int).tolist() for side, part in parts.items()}
+    return {side: np.array([places.get(number, -1) for number in part]) for side, part in whole.items()}
