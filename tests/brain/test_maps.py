@@ -149,6 +149,10 @@ def test_vertices_and_views(regions):
     many = preference_map(np.ones((1, 9)), axes=list("abcdefghi"), places=["V1"])
     with pytest.raises(ValueError, match="this map has 9 axes; expected at most 8"):
         many.surface(axes=["a"])
+    with pytest.raises(ValueError, match="this map has 9 axes; expected at most 8"):
+        many.topography(sensors())
+    with pytest.raises(ValueError, match="this map has 9 axes; expected at most 8"):
+        many.time_course()
 
 
 def sensors(count=8):

@@ -66,11 +66,12 @@ class PreferenceMap:
         said = "evidence unknown" if self.evidence is None else f"{int(self.weak.sum())} weakly supported"
         return f"{len(self.places)} places prefer: {', '.join(counts)}; {said}"
 
-    def known_axes(self, names: Sequence[str]) -> list[str]:
-        """These axes; KeyError with near names for an unknown one."""
-        for name in names:
+    def known_axes(self, names: Sequence[str] | None) -> list[str]:
+        """These axes, or all of them if None; KeyError with near names for an unknown one."""
+        chosen = list(self.axes if names is None else names)
+        for name in chosen:
             check_known("axis", name, self.axes, "this map")
-        return list(names)
+        return chosen
 
     surface = surface_figure
     topography = topography_figure

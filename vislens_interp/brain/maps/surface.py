@@ -94,16 +94,21 @@ def surface_figure(
     return figure
 
 
-def _rows(found: "PreferenceMap", axes: Sequence[str] | None) -> list[_Row]:
-    """What is preferred, the scores along each axis, and the evidence."""
-    from matplotlib.colors import ListedColormap, Normalize
-
-    chosen = found.known_axes(found.axes[: len(COLOURS)] if axes is None else axes)
+def check_colours(found: "PreferenceMap") -> None:
+    """Raise ValueError for more axes than there are colours."""
     if len(found.axes) > len(COLOURS):
         raise ValueError(
             f"this map has {len(found.axes)} axes; expected at most {len(COLOURS)}, of which colours are told apart. "
             "Make a map of fewer."
         )
+
+
+def _rows(found: "PreferenceMap", axes: Sequence[str] | None) -> list[_Row]:
+    """What is preferred, the scores along each axis, and the evidence."""
+    from matplotlib.colors import ListedColormap, Normalize
+
+    check_colours(found)
+    chosen = found.known_axes(axes)
     colours = ListedColormap([NOTHING, WEAK, *COLOURS[: len(found.axes)]])
     preferred = np.where(found.preferred < 0, 0, found.preferred + 2)
     preferred = np.where(found.weak, 1, preferred).astype(float)
