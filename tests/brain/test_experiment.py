@@ -215,6 +215,8 @@ def test_responses_come_in_parts_late_twice_and_with_gaps(experiment, tmp_path):
     frame.to_csv(experiment.folder.parent / "answers.csv", index=False)
     assert experiment.tell(experiment.folder.parent / "answers.csv") == 4
     assert experiment.tell(frame) == 0
+    gaps = pd.DataFrame({"trial_id": ids[8:10], "red": [1, None], "blue": [None, 4]})
+    assert experiment.tell(gaps.convert_dtypes()) == 2  # pandas' own integers, whose gaps are pd.NA
     events = pd.read_csv(block.folder / "events.tsv", sep="\t")  # the template, filled in by its reader
     events.assign(red=range(16), blue=2.0).iloc[6:8].to_csv(tmp_path / "events.tsv", sep="\t", index=False)
     assert experiment.tell(tmp_path / "events.tsv") == 4
