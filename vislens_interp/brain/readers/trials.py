@@ -301,8 +301,13 @@ def moments(session: Session) -> tuple[np.ndarray, np.ndarray]:
 
 def name_targets(targets: Sequence[str] | Mapping[int, str] | None, default: Sequence[str], what: str) -> list[str]:
     """Names of targets: those that were given, one for each, or the source's own, which a mapping has named already."""
+    if isinstance(targets, Mapping) and not {str(name) for name in targets.values()} & set(default):
+        raise ValueError(
+            f"targets maps numbers of regions to names, and none of the {len(default)} {what} has such a number; "
+            "expected names in their order, or None."
+        )
     if targets is None or isinstance(targets, Mapping):
-        return [str(name) for name in default]
+        return list(default)
     if len(targets) != len(default):
         raise ValueError(f"targets holds {len(targets)} names for {len(default)} {what}; expected one for each.")
     return [str(name) for name in targets]
