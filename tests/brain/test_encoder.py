@@ -142,8 +142,19 @@ def test_an_unpredictable_target_is_refused_unless_forced(encoder, dataset, back
 
 def test_without_himalaya_the_install_line_comes_before_hours_of_features(dataset, backbone, monkeypatch):
     monkeypatch.setattr("vislens_interp.brain.readers.trials.find_spec", lambda name: None)
+    monkeypatch.setattr(Backbone, "read", lambda *a, **k: pytest.fail("features were read"))
     with pytest.raises(ImportError, match=r"readout='ridge' needs the package himalaya.*vislens_interp\[brain\]"):
         InSilicoEncoder(backbone).fit(dataset)
+    with pytest.raises(ImportError, match="readout='ridge' needs the package himalaya"):
+        InSilicoEncoder.fit_pair(backbone, dataset)
+
+
+def test_wrong_settings_of_a_pair_come_before_hours_of_features(dataset, backbone, monkeypatch):
+    monkeypatch.setattr(Backbone, "read", lambda *a, **k: pytest.fail("features were read"))
+    with pytest.raises(ValueError, match="readout='linear' is unknown"):
+        InSilicoEncoder.fit_pair(backbone, dataset, "linear")
+    with pytest.raises(ValueError, match="width=10 must be a multiple of heads=4"):
+        InSilicoEncoder.fit_pair(backbone, dataset, "transformer", width=10, heads=4)
 
 
 def test_a_lens_on_an_unfitted_encoder(backbone):
