@@ -371,6 +371,8 @@ def test_wrong_data(backbone, dataset, tmp_path):
         encoder(pictures(2))
     with pytest.raises(ValueError, match="this encoder is not fitted; call fit"):
         encoder.save(tmp_path / "x")
+    with pytest.raises(ValueError, match="this encoder is not fitted; call fit"):
+        encoder.summary()
     with pytest.raises(ValueError, match="rows and held_out share 10 pictures"):
         encoder.fit(dataset, rows=torch.arange(50), held_out=torch.arange(40, 60))
     with pytest.raises(ValueError, match="held_out holds 1 rows for 400 images; expected at least 3"):

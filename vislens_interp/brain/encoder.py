@@ -314,6 +314,7 @@ class InSilicoEncoder(nn.Module):
 
     def summary(self) -> str:
         """What it is and how well it predicts, in a few lines."""
+        self._refuse_unfitted()
         card = self.card
         several = "s" if card["seeds"] > 1 else ""
         what = f"{card['readout']} read-out of {len(card['layers'])} layers of {card['backbone']}"
