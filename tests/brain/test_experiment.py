@@ -351,12 +351,12 @@ def test_broken_files_are_named(experiment, tmp_path):
     with pytest.raises(ValueError, match="'b001-t001' has 1 numbers; expected 2"):
         experiment.fit()
     (block.folder / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match="manifest.json': kind is missing; expected one of"):
+    with pytest.raises(ValueError, match="manifest.json' was not written by vislens_interp"):
         experiment.blocks()
-    with pytest.raises(FileNotFoundError, match="holds no manifest.json; expected a block"):
+    with pytest.raises(FileNotFoundError, match="holds no manifest.json; expected a folder of Experiment.ask"):
         read_block(tmp_path)
     (experiment.folder / "experiment.json").write_text("no")
-    with pytest.raises(ValueError, match="experiment.json': the experiment cannot be restored"):
+    with pytest.raises(ValueError, match="experiment.json' is truncated or no JSON"):
         Experiment(clouds(), retrieval(clouds()), ["red", "blue"], experiment.folder, display=SMALL)
 
 

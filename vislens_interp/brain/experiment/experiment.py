@@ -30,14 +30,15 @@ from vislens_interp.brain.experiment.blocks import (
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
 from vislens_interp.brain.responses import check_targets
-from vislens_interp.files import clear_leftovers, locked, rebuilding, write_text
+from vislens_interp.files import clear_leftovers, locked, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
+from vislens_interp.schema import read_document
 from vislens_interp.tables import display_text
 from vislens_interp.validation import check_counts, check_shares, check_switches, check_word
 
 Design = Literal["explore", "exploit", "mixed", "contrast"]
 DESIGNS = ("explore", "exploit", "mixed", "contrast")
-SETTINGS = "experiment.json"
+KIND, SETTINGS = "vislens_interp experiment", "experiment.json"
 TRIGGERS = 255
 """Of an eight-bit port; 0 is rest."""
 CANDIDATES = 2000
@@ -245,14 +246,13 @@ class Experiment:
         pictures = self.names if isinstance(self.gallery, ImageFiles) else image_keys(self.gallery)
         known = np.nan_to_num(self._known[0].astype(np.float32), nan=-1e30)
         content = hashlib.sha256("\n".join(pictures).encode("utf-8", "replace") + known.tobytes()).hexdigest()[:16]
-        said = {"kind": "vislens_interp experiment", "targets": self.targets, "backend": self.backend.name}
+        said = {"kind": KIND, "targets": self.targets, "backend": self.backend.name}
         said |= {"seed": self.seed, "display": asdict(self.display), "gallery": content}
         path = self.folder / SETTINGS
         if not path.is_file():
             write_text(path, json.dumps(said, indent=1, ensure_ascii=False))
             return
-        with rebuilding(path, "the experiment"):
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        before = read_document(self.folder, SETTINGS, KIND, None, "Experiment")
         for key, value in said.items():
             if before.get(key) != value:
                 raise ValueError(
