@@ -157,7 +157,7 @@ def test_every_design_asks_for_what_it_says(experiment):
     expected = experiment.predict(clouds()[free], "red")[0]
     assert chosen(blocks["exploit"]).min() >= expected.sort(descending=True).values[8].item() - 1e-6
     assert np.ptp(chosen(blocks["contrast"])) > np.ptp(chosen(blocks["exploit"]))
-    with pytest.raises(KeyError, match="target 'green' is not in this experiment; it has red, blue"):
+    with pytest.raises(KeyError, match="target 'green' is not in this experiment. Closest: red"):
         experiment.ask(4, target="green")
     with pytest.raises(ValueError, match="n=50, and 22 of 60 pictures were not shown yet"):
         experiment.ask(50)

@@ -27,6 +27,7 @@ from vislens_interp.brain.responses import (
     as_numbers,
     as_responses,
     by_image,
+    check_known,
     check_responses,
     check_targets,
     open_pictures,
@@ -37,7 +38,6 @@ from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys
 from vislens_interp.pairing import pairing_text
 from vislens_interp.tables import display_text
-from vislens_interp.validation import closest
 
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 P = ParamSpec("P")
@@ -273,11 +273,10 @@ class BrainDataset(Tabular):
     def select(self, targets: Sequence[str] | str) -> Self:
         """The same images with some of the targets, in this order; KeyError with near names for an unknown one."""
         chosen = [targets] if isinstance(targets, str) else list(targets)
-        if unknown := [name for name in chosen if name not in self.targets]:
-            near = closest(unknown[0], self.targets, cutoff=0.4, otherwise="It has")
-            raise KeyError(f"target {unknown[0]!r} is not in this data set. {near}")
-        columns = [self.targets.index(name) for name in chosen]
-        return self._with(self.images, self.responses[:, :, columns], chosen, self.names)
+        columns = {name: column for column, name in enumerate(self.targets)}
+        for name in chosen:
+            check_known("target", name, columns, "this data set")
+        return self._with(self.images, self.responses[:, :, [columns[name] for name in chosen]], chosen, self.names)
 
     def take(self, rows: Rows) -> Self:
         """Some of the images, in this order.

@@ -29,7 +29,7 @@ from vislens_interp.brain.experiment.blocks import (
 )
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
-from vislens_interp.brain.responses import check_targets
+from vislens_interp.brain.responses import check_known, check_targets
 from vislens_interp.files import clear_leftovers, locked, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
 from vislens_interp.schema import read_document
@@ -168,8 +168,8 @@ class Experiment:
         check_counts(n=n, repetitions=repetitions)
         check_word("design", design, DESIGNS)
         check_shares(controls=controls, made=made)
-        if target is not None and target not in self.targets:
-            raise KeyError(f"target {target!r} is not in this experiment; it has {', '.join(self.targets)}.")
+        if target is not None:
+            check_known("target", target, self.targets, "this experiment")
         with locked(self.folder / "ask"):
             blocks = self.blocks()
             number = len(blocks) + 1
