@@ -30,6 +30,7 @@ from vislens_interp.brain.responses import (
     check_known,
     check_responses,
     check_targets,
+    names_of,
     open_pictures,
     row_parts,
 )
@@ -109,10 +110,7 @@ class BrainDataset(Tabular):
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
         check_responses(responses, len(images), self.targets)
-        if names is None:
-            numbered = isinstance(images, Tensor)
-            names = [f"image_{row:05d}" for row in range(len(images))] if numbered else images.names
-        self.names = [str(name) for name in names]
+        self.names = [str(name) for name in (names_of(images) if names is None else names)]
         if len(self.names) != len(images):
             raise ValueError(f"names holds {len(self.names)} for {len(images)} images; expected one each, or None.")
 

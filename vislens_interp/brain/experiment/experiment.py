@@ -29,7 +29,7 @@ from vislens_interp.brain.experiment.blocks import (
 )
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
-from vislens_interp.brain.responses import check_known, check_targets
+from vislens_interp.brain.responses import check_known, check_targets, names_of
 from vislens_interp.files import clear_leftovers, locked, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
 from vislens_interp.schema import read_document
@@ -118,8 +118,7 @@ class Experiment:
             raise ValueError("targets is None for pictures without responses; expected names of what will be recorded.")
         else:
             gallery, shape = dataset_or_prior, (len(dataset_or_prior), len(targets))
-            numbered = [f"image_{row:05d}" for row in range(len(gallery))]
-            self.names = gallery.names if isinstance(gallery, ImageFiles) else numbered
+            self.names = names_of(gallery)
             self._known = np.full(shape, np.nan), np.zeros(shape)
         self.targets = check_targets(targets)
         if len(gallery) < 8:
