@@ -16,7 +16,7 @@ from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
 from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.schema import check_finite, check_schema
-from vislens_interp.validation import check_switches, check_word
+from vislens_interp.validation import check_switches, check_whole, check_word
 
 Readout = Literal["ridge", "transformer"]
 READOUTS = {"ridge": RidgeReadout, "transformer": TransformerReadout}
@@ -87,8 +87,7 @@ class InSilicoEncoder(nn.Module):
         super().__init__()
         check_switches(force=force)
         check_word("readout", readout, READOUTS)
-        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-            raise ValueError(f"seeds={seeds!r}; expected a whole number of at least 1: the members of the ensemble.")
+        check_whole(1, seeds=seeds)
         if not isinstance(backbone, Backbone):
             backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
         _fresh(readout, backbone, 1, settings)  # wrong settings fail here, not after hours of features

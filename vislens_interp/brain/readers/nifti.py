@@ -145,7 +145,7 @@ def _labels_masker(
 def _names(masker: Masker) -> list[str]:
     names = getattr(masker, "region_names_", None)
     if names:
-        return [str(names[key]) for key in sorted(names, key=str if isinstance(next(iter(names)), str) else None)]
+        return [str(names[place]) for place in sorted(names)]
     mask = getattr(masker, "mask_img_", None)
     if type(masker).__name__ == "NiftiMasker" and mask is not None:
         return [f"voxel {x} {y} {z}" for x, y, z in np.argwhere(np.asarray(mask.dataobj) != 0)]
