@@ -99,7 +99,7 @@ def test_take_and_select():
     assert torch.equal(data.select("PPA").responses, data.responses[:, :, 1:])
     with pytest.raises(KeyError, match="target 'FFA1' is not in this data set. Closest: FFA-1."):
         data.select("FFA1")
-    with pytest.raises(KeyError, match="It has FFA-1, PPA"):
+    with pytest.raises(KeyError, match="Known: FFA-1, PPA"):
         data.select("zzz")
     with pytest.raises(IndexError, match="rows holds 12; expected rows of 12 images"):
         data.take([12])

@@ -178,6 +178,12 @@ def test_damage(things, tmp_path, change, message):
 
 def test_missing_files(things, tmp_path):
     copy = shutil.copytree(things[0], tmp_path / "copy")
+    listed = (copy / "image_metadata.npy").read_bytes()
+    for wrong in ({}, {"train_img_concepts": ["a"], "train_img_files": []}):
+        np.save(copy / "image_metadata.npy", np.array(wrong, dtype=object), allow_pickle=True)
+        with pytest.raises(ValueError, match="image_metadata.npy': the list of pictures cannot be restored"):
+            load_things_eeg(copy, windows="P1")
+    (copy / "image_metadata.npy").write_bytes(listed)
     next((copy / "training_images").rglob("*.png")).unlink()
     with pytest.raises(FileNotFoundError, match="1 of 300 pictures are missing, .*osf.io/y63gw"):
         load_things_eeg(copy, windows="P1")

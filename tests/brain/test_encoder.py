@@ -142,8 +142,19 @@ def test_an_unpredictable_target_is_refused_unless_forced(encoder, dataset, back
 
 def test_without_himalaya_the_install_line_comes_before_hours_of_features(dataset, backbone, monkeypatch):
     monkeypatch.setattr("vislens_interp.brain.readers.trials.find_spec", lambda name: None)
+    monkeypatch.setattr(Backbone, "read", lambda *a, **k: pytest.fail("features were read"))
     with pytest.raises(ImportError, match=r"readout='ridge' needs the package himalaya.*vislens_interp\[brain\]"):
         InSilicoEncoder(backbone).fit(dataset)
+    with pytest.raises(ImportError, match="readout='ridge' needs the package himalaya"):
+        InSilicoEncoder.fit_pair(backbone, dataset)
+
+
+def test_wrong_settings_of_a_pair_come_before_hours_of_features(dataset, backbone, monkeypatch):
+    monkeypatch.setattr(Backbone, "read", lambda *a, **k: pytest.fail("features were read"))
+    with pytest.raises(ValueError, match="readout='linear' is unknown"):
+        InSilicoEncoder.fit_pair(backbone, dataset, "linear")
+    with pytest.raises(ValueError, match="width=10 must be a multiple of heads=4"):
+        InSilicoEncoder.fit_pair(backbone, dataset, "transformer", width=10, heads=4)
 
 
 def test_a_lens_on_an_unfitted_encoder(backbone):
@@ -360,6 +371,8 @@ def test_wrong_data(backbone, dataset, tmp_path):
         encoder(pictures(2))
     with pytest.raises(ValueError, match="this encoder is not fitted; call fit"):
         encoder.save(tmp_path / "x")
+    with pytest.raises(ValueError, match="this encoder is not fitted; call fit"):
+        encoder.summary()
     with pytest.raises(ValueError, match="rows and held_out share 10 pictures"):
         encoder.fit(dataset, rows=torch.arange(50), held_out=torch.arange(40, 60))
     with pytest.raises(ValueError, match="held_out holds 1 rows for 400 images; expected at least 3"):

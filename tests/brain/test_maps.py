@@ -49,6 +49,9 @@ def test_tables_come_back(tmp_path):
         assert again.axes == found.axes
         assert np.allclose(again.scores, SCORES, equal_nan=True)
         assert np.allclose(again.evidence, EVIDENCE)
+    numbered = preference_map(pd.DataFrame(SCORES, index=PLACES))
+    assert numbered.axes == ("0", "1")
+    assert np.array_equal(numbered.scores, SCORES, equal_nan=True)
     assert preference_map(frame[["edge"]], evidence=dict(zip(PLACES, EVIDENCE, strict=True))).weak.sum() == 1
 
 
@@ -112,6 +115,17 @@ def test_a_surface_is_drawn_offline(regions, monkeypatch):
     assert values.min() == -2.0
 
 
+def test_numbers_below_0_belong_to_no_region(regions):
+    """FreeSurfer's labels are -1 outside of every region."""
+    outside = {side: np.where(numbers == 0, -1, numbers) for side, numbers in regions.items()}
+    figures = [
+        planted().surface(regions=one, targets=dict(enumerate(PLACES, 1)), axes=[]) for one in (regions, outside)
+    ]
+    expected, found = (figure.axes[0].collections[-1].get_array() for figure in figures)
+    assert np.ma.allequal(found, expected)
+    assert np.array_equal(found.mask, expected.mask)
+
+
 def test_vertices_and_views(regions):
     scores = np.zeros((2 * VERTICES, 1))
     scores[:200] = 1
@@ -135,6 +149,10 @@ def test_vertices_and_views(regions):
     many = preference_map(np.ones((1, 9)), axes=list("abcdefghi"), places=["V1"])
     with pytest.raises(ValueError, match="this map has 9 axes; expected at most 8"):
         many.surface(axes=["a"])
+    with pytest.raises(ValueError, match="this map has 9 axes; expected at most 8"):
+        many.topography(sensors())
+    with pytest.raises(ValueError, match="this map has 9 axes; expected at most 8"):
+        many.time_course()
 
 
 def sensors(count=8):

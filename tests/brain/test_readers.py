@@ -257,7 +257,8 @@ def bids(folder, pictures, runs=2):
 
 def from_bids(pictures, folder):
     root, regions, expected = bids(folder, pictures)
-    data = BrainDataset.from_bids(root, "things", regions, space="MNI", targets=["V1", "V4", "IT"], size=8)
+    names = {1: "V1", 2: "V4", 3: "IT"}
+    data = BrainDataset.from_bids(root, "things", regions, space="MNI", targets=names, size=8)
     return data, expected, ["V1", "V4", "IT"], "percent signal change"
 
 
@@ -535,6 +536,11 @@ MALFORMED = {
         lambda p, f: BrainDataset.from_h5(*short_h5(f), p, size=8),
         ValueError,
         "events holds 15 names for 13 trials in 1 files",
+    ),
+    "names by number for vertices": (
+        lambda p, f: BrainDataset.from_surface(surface(np.zeros((24, TRIALS))), events(), p, targets={1: "V1"}, size=8),
+        ValueError,
+        "targets maps numbers of regions to names, and none of the 24 targets has such a number",
     ),
     "labels of another surface": (
         lambda p, f: BrainDataset.from_surface(*other_surface(f)[:2], p, labels=other_surface(f)[2], size=8),

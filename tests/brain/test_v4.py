@@ -78,6 +78,9 @@ def test_errors(file, tmp_path):
     save_file({"x": torch.zeros(1)}, other)
     with pytest.raises(ValueError, match="holds no key such as 'neuron0.layer0_conv.weight'"):
         CompactNetworks.load(other)
+    save_file({"neuron0.layer0_bn.weight": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match="other.safetensors': its networks cannot be restored .KeyError: 'layer1_bn"):
+        CompactNetworks.load(other)
     other.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         CompactNetworks.load(other)

@@ -27,8 +27,10 @@ from vislens_interp.brain.responses import (
     as_numbers,
     as_responses,
     by_image,
+    check_known,
     check_responses,
     check_targets,
+    names_of,
     open_pictures,
     row_parts,
 )
@@ -37,7 +39,6 @@ from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys
 from vislens_interp.pairing import pairing_text
 from vislens_interp.tables import display_text
-from vislens_interp.validation import closest
 
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 P = ParamSpec("P")
@@ -109,10 +110,7 @@ class BrainDataset(Tabular):
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
         check_responses(responses, len(images), self.targets)
-        if names is None:
-            numbered = isinstance(images, Tensor)
-            names = [f"image_{row:05d}" for row in range(len(images))] if numbered else images.names
-        self.names = [str(name) for name in names]
+        self.names = [str(name) for name in (names_of(images) if names is None else names)]
         if len(self.names) != len(images):
             raise ValueError(f"names holds {len(self.names)} for {len(images)} images; expected one each, or None.")
 
@@ -273,11 +271,10 @@ class BrainDataset(Tabular):
     def select(self, targets: Sequence[str] | str) -> Self:
         """The same images with some of the targets, in this order; KeyError with near names for an unknown one."""
         chosen = [targets] if isinstance(targets, str) else list(targets)
-        if unknown := [name for name in chosen if name not in self.targets]:
-            near = closest(unknown[0], self.targets, cutoff=0.4, otherwise="It has")
-            raise KeyError(f"target {unknown[0]!r} is not in this data set. {near}")
-        columns = [self.targets.index(name) for name in chosen]
-        return self._with(self.images, self.responses[:, :, columns], chosen, self.names)
+        columns = {name: column for column, name in enumerate(self.targets)}
+        for name in chosen:
+            check_known("target", name, columns, "this data set")
+        return self._with(self.images, self.responses[:, :, [columns[name] for name in chosen]], chosen, self.names)
 
     def take(self, rows: Rows) -> Self:
         """Some of the images, in this order.

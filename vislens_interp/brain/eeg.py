@@ -13,6 +13,7 @@ from vislens_interp.brain.pickled import read_pickled
 from vislens_interp.brain.published import find_subject, refuse_missing
 from vislens_interp.brain.responses import check_known
 from vislens_interp.brain.windows import Window, window_masks
+from vislens_interp.files import rebuilding
 from vislens_interp.images import SUFFIXES
 from vislens_interp.validation import check_word
 
@@ -139,9 +140,10 @@ def _pictures(folder: Path, part: str, search: bool) -> list[Path]:
             continue
         index = place / "image_metadata.npy"
         if index.is_file():
-            said, key = read_pickled(index), {"training": "train", "test": "test"}[part]
-            concepts, files = said[f"{key}_img_concepts"], said[f"{key}_img_files"]
-            found = [root / str(concept) / str(file) for concept, file in zip(concepts, files, strict=True)]
+            with rebuilding(index, "the list of pictures"):
+                said, key = read_pickled(index), {"training": "train", "test": "test"}[part]
+                concepts, files = said[f"{key}_img_concepts"], said[f"{key}_img_files"]
+                found = [root / str(concept) / str(file) for concept, file in zip(concepts, files, strict=True)]
             refuse_missing(found, THINGS_IMAGES)
             return found
         # Rows are numbered by the sorted paths: training_images/00001_aardvark/aardvark_01b.jpg comes first.

@@ -16,7 +16,7 @@ from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
 from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.schema import check_finite, check_schema
-from vislens_interp.validation import check_switches, check_word
+from vislens_interp.validation import check_switches, check_whole, check_word
 
 Readout = Literal["ridge", "transformer"]
 READOUTS = {"ridge": RidgeReadout, "transformer": TransformerReadout}
@@ -87,8 +87,7 @@ class InSilicoEncoder(nn.Module):
         super().__init__()
         check_switches(force=force)
         check_word("readout", readout, READOUTS)
-        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-            raise ValueError(f"seeds={seeds!r}; expected a whole number of at least 1: the members of the ensemble.")
+        check_whole(1, seeds=seeds)
         if not isinstance(backbone, Backbone):
             backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
         _fresh(readout, backbone, 1, settings)  # wrong settings fail here, not after hours of features
@@ -141,8 +140,7 @@ class InSilicoEncoder(nn.Module):
         Raises:
             ValueError, ImportError: Rows overlap or are not there, a target has too few responses, himalaya is missing.
         """
-        if self.readout == "ridge":  # before features, which take long
-            refuse_without("himalaya", "brain", "readout='ridge'", ", or pass readout='transformer'")
+        self._refuse_without_himalaya()
         count = len(dataset)
         if held_out is None:
             held_out, rows = split_images(dataset, HELD_OUT, seed=self.seed, rows=rows)
@@ -216,23 +214,20 @@ class InSilicoEncoder(nn.Module):
             The maker and the judge: ``FeatureLens(maker, unit="FFA-1").visualize(images, judge=LayerTarget(judge, None,
             "FFA-1"))``.
         """
-        check_switches(force=force)
         if not isinstance(backbone, Backbone):
             backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
+        maker, judge = (
+            cls(backbone, readout, seeds=seeds, force=force, seed=seed, name=name or part, **settings)
+            for part in ("maker", "judge")
+        )
+        maker._refuse_without_himalaya()
         first, second = split_images(dataset, 0.5, seed=seed, rows=rows)
         if features is None:
             features = backbone.read(dataset.images, cache=cache, progress=progress)
-        pair = []
-        for part, own, other in (("maker", first, second), ("judge", second, first)):
-            encoder = cls(
-                backbone, readout, layers=layers, preprocess=preprocess, grid=grid, seeds=seeds, force=force, seed=seed,
-                name=name or part, **settings,
-            )  # fmt: skip
+        for encoder, part, own, other in ((maker, "maker", first, second), (judge, "judge", second, first)):
             place = None if checkpoint is None else Path(checkpoint) / part
-            pair.append(
-                encoder.fit(dataset, rows=own, held_out=other, features=features, checkpoint=place, progress=progress)
-            )
-        return pair[0], pair[1]
+            encoder.fit(dataset, rows=own, held_out=other, features=features, checkpoint=place, progress=progress)
+        return maker, judge
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] to predicted responses (N, targets); gradients flow to the images."""
@@ -255,6 +250,11 @@ class InSilicoEncoder(nn.Module):
     def _refuse_unfitted(self) -> None:
         if not self.members:
             raise ValueError("this encoder is not fitted; call fit(dataset) or load a saved one first.")
+
+    def _refuse_without_himalaya(self) -> None:
+        """Raise ImportError where the read-out needs it; asked before features, which take long."""
+        if self.readout == "ridge":
+            refuse_without("himalaya", "brain", "readout='ridge'", ", or pass readout='transformer'")
 
     def _combine(self, layers: list[Tensor]) -> Tensor:
         read = torch.stack([member(layers) for member in self.members]).mean(0)
@@ -313,6 +313,7 @@ class InSilicoEncoder(nn.Module):
 
     def summary(self) -> str:
         """What it is and how well it predicts, in a few lines."""
+        self._refuse_unfitted()
         card = self.card
         several = "s" if card["seeds"] > 1 else ""
         what = f"{card['readout']} read-out of {len(card['layers'])} layers of {card['backbone']}"

@@ -1,7 +1,6 @@
 """The Natural Scenes Dataset, in two published layouts: responses of regions, averaged over their vertices."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -208,15 +207,19 @@ def _sessions(
 def _brainactiv_masks(folder: Path, side: str, vertices: int, t_threshold: float) -> dict[str, np.ndarray]:
     named = f"{side}.<ROI>_mask.npy"
     found = find_files(folder, f"{side}.*_mask.npy", named, "a mask for each region", BRAINACTIV_FMRI)
+
+    def read(path: Path) -> np.ndarray:
+        array = read_array(path, BRAINACTIV_FMRI)
+        check_shape(path.name, array, (vertices,), "as many vertices as the responses have", BRAINACTIV_FMRI)
+        return np.asarray(array)
+
     masks = {}
     for file in found:
-        name = re.sub(r"_mask$", "", file.stem.removeprefix(f"{side}."))
-        mask = np.asarray(read_array(file, BRAINACTIV_FMRI)).astype(bool)
-        values = folder / f"{side}.{name}_tval.npy"
-        if values.is_file():
-            mask = mask & (np.asarray(read_array(values, BRAINACTIV_FMRI)) > t_threshold)
-        check_shape(file.name, mask, (vertices,), "as many vertices as the responses have", BRAINACTIV_FMRI)
-        masks[name] = mask
+        name = file.stem.removeprefix(f"{side}.").removesuffix("_mask")
+        masks[name] = read(file).astype(bool)
+        t_values = folder / f"{side}.{name}_tval.npy"
+        if t_values.is_file():
+            masks[name] &= read(t_values) > t_threshold
     return masks
 
 

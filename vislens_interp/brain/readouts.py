@@ -138,7 +138,6 @@ class TransformerReadout(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"width={width} must be a multiple of heads={heads}.")
-        self.shapes = shapes
         self.settings = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs, "patience": patience}
         self.settings |= {"validation": validation, "batch_size": batch_size}
         self.settings |= {"width": width, "heads": heads, "dropout": dropout}

@@ -26,12 +26,12 @@ def region_weights(
     chosen = filled if rois is None else [rois] if isinstance(rois, str) else rois
     parts = chosen if isinstance(chosen, Mapping) else {name: [name] for name in chosen}
     weights: dict[str, list[np.ndarray]] = {side: [] for side in masks}
+    remark = (
+        " Regions of the HCP atlas (TE2p, IP0, ...) are in NSD's HCP_MMP1 labels alone: write their masks beside the "
+        "others."
+    )
     for region, names in parts.items():
         for name in names:
-            remark = (
-                " Regions of the HCP atlas (TE2p, IP0, ...) are in NSD's HCP_MMP1 labels alone: write their masks "
-                "beside the others."
-            )
             check_known("ROI", name, known, where, remark)
         union = {
             side: np.any([of[name] for name in names if name in of] or [np.zeros_like(next(iter(of.values())))], axis=0)

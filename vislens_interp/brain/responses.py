@@ -40,6 +40,11 @@ def open_pictures(images: Pictures, size: int | None) -> tuple[Images, list[str]
     return files, files.names
 
 
+def names_of(images: Images) -> list[str]:
+    """The names of files; numbers for pictures in memory."""
+    return images.names if isinstance(images, ImageFiles) else [f"image_{row:05d}" for row in range(len(images))]
+
+
 def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
     """A float32 tensor of them, in memory."""
     if not isinstance(responses, (Tensor, np.ndarray)):

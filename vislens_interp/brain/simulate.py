@@ -254,4 +254,4 @@ def _save(path: Path, array: np.ndarray, *, pickled: bool = False) -> None:
 
 
 def _save_image(path: Path, picture: Image.Image) -> None:
-    write_atomically(path, lambda temporary: picture.save(temporary, Image.registered_extensions()[path.suffix]))
+    write_atomically(path, lambda temporary: picture.save(temporary, "PNG"))

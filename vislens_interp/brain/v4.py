@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from vislens_interp.brain.outside import OutsideEncoder
+from vislens_interp.files import rebuilding
 from vislens_interp.preprocess import Preprocess
 
 SIZE = 112
@@ -121,7 +122,9 @@ class CompactNetworks(nn.Module):
                 f"neurons={missing} are not in {str(path)!r}, which holds {min(states)} to {max(states)}; expected "
                 "numbers among them."
             )
-        return cls({f"neuron{number}": _restore(states[number]) for number in wanted}).eval().requires_grad_(False)
+        with rebuilding(path, "its networks"):
+            networks = {f"neuron{number}": _restore(states[number]) for number in wanted}
+        return cls(networks).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([network(images) for network in self.networks], 1)

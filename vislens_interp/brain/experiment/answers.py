@@ -125,7 +125,7 @@ def _of_table(source: Table, column: str) -> tuple[list[str], Iterable[tuple[str
     table, _ = read_frame(source, column, argument="responses", column_argument="trial_column")
     table = table[table[column].notna()]
     names = [str(name) for name in table.columns]
-    return names, zip(map(str, table[column]), table.to_numpy(dtype=object).tolist(), strict=True)
+    return names, zip(map(str, table[column]), table.to_numpy(dtype=object, na_value=np.nan).tolist(), strict=True)
 
 
 def _row(trial: str, value: Response, targets: Sequence[str]) -> list[float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vislens_interp.files import load_state, rebuilding, save_state, write_folder, write_text
 from vislens_interp.images import check_images, load_images, resize, to_pil
-from vislens_interp.schema import check_finite, check_inside, check_schema
+from vislens_interp.schema import check_finite, check_inside, check_schema, read_document
 from vislens_interp.tables import csv_text
 from vislens_interp.validation import check_counts, check_positive, check_switches
 
@@ -70,7 +70,7 @@ class Trial:
 
 
 TRIAL: dict[str, Any] = {item.name: item.type for item in fields(Trial)}
-SCHEMA = {"kind": frozenset({KIND}), "number": int, "sha256": {str: str}, "trials": [TRIAL]}
+SCHEMA = {"number": int, "sha256": {str: str}, "trials": [TRIAL]}
 """What is read of a manifest."""
 
 
@@ -164,10 +164,8 @@ def read_block(folder: str | os.PathLike[str], *, pictures: bool = True) -> Bloc
     check_switches(pictures=pictures)
     folder = Path(folder)
     path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"folder={str(folder)!r} holds no {MANIFEST}; expected a block that ask wrote.")
+    said = read_document(folder, MANIFEST, KIND, None, "Experiment.ask()")
     with rebuilding(path, "the block"):
-        said = json.loads(path.read_text(encoding="utf-8"))
         check_schema(said, SCHEMA, repr(str(path)))
         number, hashes = said["number"], said["sha256"]
         trials = [Trial(**{name: one[name] for name in TRIAL}) for one in said["trials"]]

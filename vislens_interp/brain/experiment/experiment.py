@@ -29,15 +29,16 @@ from vislens_interp.brain.experiment.blocks import (
 )
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
-from vislens_interp.brain.responses import check_targets
-from vislens_interp.files import clear_leftovers, locked, rebuilding, write_text
+from vislens_interp.brain.responses import check_known, check_targets, names_of
+from vislens_interp.files import clear_leftovers, locked, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
+from vislens_interp.schema import read_document
 from vislens_interp.tables import display_text
 from vislens_interp.validation import check_counts, check_shares, check_switches, check_word
 
 Design = Literal["explore", "exploit", "mixed", "contrast"]
 DESIGNS = ("explore", "exploit", "mixed", "contrast")
-SETTINGS = "experiment.json"
+KIND, SETTINGS = "vislens_interp experiment", "experiment.json"
 TRIGGERS = 255
 """Of an eight-bit port; 0 is rest."""
 CANDIDATES = 2000
@@ -117,8 +118,7 @@ class Experiment:
             raise ValueError("targets is None for pictures without responses; expected names of what will be recorded.")
         else:
             gallery, shape = dataset_or_prior, (len(dataset_or_prior), len(targets))
-            numbered = [f"image_{row:05d}" for row in range(len(gallery))]
-            self.names = gallery.names if isinstance(gallery, ImageFiles) else numbered
+            self.names = names_of(gallery)
             self._known = np.full(shape, np.nan), np.zeros(shape)
         self.targets = check_targets(targets)
         if len(gallery) < 8:
@@ -167,8 +167,8 @@ class Experiment:
         check_counts(n=n, repetitions=repetitions)
         check_word("design", design, DESIGNS)
         check_shares(controls=controls, made=made)
-        if target is not None and target not in self.targets:
-            raise KeyError(f"target {target!r} is not in this experiment; it has {', '.join(self.targets)}.")
+        if target is not None:
+            check_known("target", target, self.targets, "this experiment")
         with locked(self.folder / "ask"):
             blocks = self.blocks()
             number = len(blocks) + 1
@@ -245,14 +245,13 @@ class Experiment:
         pictures = self.names if isinstance(self.gallery, ImageFiles) else image_keys(self.gallery)
         known = np.nan_to_num(self._known[0].astype(np.float32), nan=-1e30)
         content = hashlib.sha256("\n".join(pictures).encode("utf-8", "replace") + known.tobytes()).hexdigest()[:16]
-        said = {"kind": "vislens_interp experiment", "targets": self.targets, "backend": self.backend.name}
+        said = {"kind": KIND, "targets": self.targets, "backend": self.backend.name}
         said |= {"seed": self.seed, "display": asdict(self.display), "gallery": content}
         path = self.folder / SETTINGS
         if not path.is_file():
             write_text(path, json.dumps(said, indent=1, ensure_ascii=False))
             return
-        with rebuilding(path, "the experiment"):
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        before = read_document(self.folder, SETTINGS, KIND, None, "Experiment")
         for key, value in said.items():
             if before.get(key) != value:
                 raise ValueError(

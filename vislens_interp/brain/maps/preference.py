@@ -66,11 +66,12 @@ class PreferenceMap:
         said = "evidence unknown" if self.evidence is None else f"{int(self.weak.sum())} weakly supported"
         return f"{len(self.places)} places prefer: {', '.join(counts)}; {said}"
 
-    def known_axes(self, names: Sequence[str]) -> list[str]:
-        """These axes; KeyError with near names for an unknown one."""
-        for name in names:
+    def known_axes(self, names: Sequence[str] | None) -> list[str]:
+        """These axes, or all of them if None; KeyError with near names for an unknown one."""
+        chosen = list(self.axes if names is None else names)
+        for name in chosen:
             check_known("axis", name, self.axes, "this map")
-        return list(names)
+        return chosen
 
     surface = surface_figure
     topography = topography_figure
@@ -180,12 +181,13 @@ def _of_mapping(
     scores: Mapping[str, Mapping[str, Cell]],
 ) -> tuple[list[str], list[str], np.ndarray, dict[str, float] | None]:
     """Places, axes, (P, A) and the evidence that a table holds."""
-    axes = list(dict.fromkeys(str(axis) for row in scores.values() for axis in row))
+    rows = [(str(place), {str(axis): value for axis, value in row.items()}) for place, row in scores.items()]
+    axes = list(dict.fromkeys(axis for _, row in rows for axis in row))
     has_evidence = EVIDENCE in axes
     axes = [axis for axis in axes if axis not in (EVIDENCE, "preferred", "weak")]
-    values = np.array([[_number(row.get(axis), place, axis) for axis in axes] for place, row in scores.items()])
-    kept = {str(place): _number(row.get(EVIDENCE), place, EVIDENCE) for place, row in scores.items()}
-    return [str(place) for place in scores], axes, values, kept if has_evidence else None
+    values = np.array([[_number(row.get(axis), place, axis) for axis in axes] for place, row in rows])
+    kept = {place: _number(row.get(EVIDENCE), place, EVIDENCE) for place, row in rows}
+    return [place for place, _ in rows], axes, values, kept if has_evidence else None
 
 
 def _number(value: Cell, place: str, axis: str) -> float:
@@ -195,7 +197,7 @@ def _number(value: Cell, place: str, axis: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ValueError(
-            f"scores: {value!r} of place {str(place)!r} along {axis!r} is no number; expected one, or nothing."
+            f"scores: {value!r} of place {place!r} along {axis!r} is no number; expected one, or nothing."
         ) from None
 
 

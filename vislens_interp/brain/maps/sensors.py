@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.maps.surface import COLOURS, NOTHING, WEAK
+from vislens_interp.brain.maps.surface import COLOURS, NOTHING, WEAK, check_colours
 from vislens_interp.brain.readers.trials import refuse_without
 from vislens_interp.brain.responses import check_known
 from vislens_interp.frames import figure_class
@@ -33,7 +33,8 @@ def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequenc
 
     Raises:
         ImportError: MNE is not installed.
-        KeyError, ValueError: An axis is unknown, no place is a sensor of ``info``, or sensors have no positions.
+        KeyError, ValueError: An axis is unknown, there are more than eight, no place is a sensor of ``info``, or
+            sensors have no positions.
     """
     refuse_without("mne", "mne", "PreferenceMap.topography")
     import mne
@@ -41,7 +42,8 @@ def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequenc
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
-    chosen = found.known_axes(found.axes if axes is None else axes)
+    check_colours(found)
+    chosen = found.known_axes(axes)
     windows = _by_window(found, info.ch_names)
     columns = len(chosen) + 1 + (found.evidence is not None)
     figure = figure_class()(figsize=(2.1 * columns + 0.6, 2.3 * len(windows) + 0.9), layout="constrained")
@@ -89,8 +91,9 @@ def time_course_figure(found: "PreferenceMap", *, sensors: Sequence[str] | None 
         sensors: Which get a panel; None takes the four with the largest scores.
 
     Raises:
-        KeyError, ValueError: A sensor is unknown, or places carry no times.
+        KeyError, ValueError: A sensor is unknown, there are more than eight axes, or places carry no times.
     """
+    check_colours(found)
     courses: dict[str, list[tuple[float, int]]] = {}
     for row, place in enumerate(found.places):
         if said := _TIME.fullmatch(place):

@@ -94,16 +94,21 @@ def surface_figure(
     return figure
 
 
-def _rows(found: "PreferenceMap", axes: Sequence[str] | None) -> list[_Row]:
-    """What is preferred, the scores along each axis, and the evidence."""
-    from matplotlib.colors import ListedColormap, Normalize
-
-    chosen = found.known_axes(found.axes[: len(COLOURS)] if axes is None else axes)
+def check_colours(found: "PreferenceMap") -> None:
+    """Raise ValueError for more axes than there are colours."""
     if len(found.axes) > len(COLOURS):
         raise ValueError(
             f"this map has {len(found.axes)} axes; expected at most {len(COLOURS)}, of which colours are told apart. "
             "Make a map of fewer."
         )
+
+
+def _rows(found: "PreferenceMap", axes: Sequence[str] | None) -> list[_Row]:
+    """What is preferred, the scores along each axis, and the evidence."""
+    from matplotlib.colors import ListedColormap, Normalize
+
+    check_colours(found)
+    chosen = found.known_axes(axes)
     colours = ListedColormap([NOTHING, WEAK, *COLOURS[: len(found.axes)]])
     preferred = np.where(found.preferred < 0, 0, found.preferred + 2)
     preferred = np.where(found.weak, 1, preferred).astype(float)
@@ -225,8 +230,8 @@ def _places_of_vertices(
             f"targets gives no number to place {missing[0]!r} ({len(missing)} of {len(found.places)} have none); "
             f"expected one for each. {closest(missing[0], names, cutoff=0.4)}"
         )
-    top = max(*(int(np.nanmax(part)) for part in parts.values()), *targets, 0)
-    look_up = np.full(top + 1, -1)
-    for number, name in zip(targets, names, strict=True):
-        look_up[number] = found.places.index(name) if name in found.places else -1
-    return {side: look_up[np.nan_to_num(part).astype(int)] for side, part in parts.items()}
+    places = {
+        number: found.places.index(name) for number, name in zip(targets, names, strict=True) if name in found.places
+    }
+    whole = {side: np.nan_to_num(part).astype(int).tolist() for side, part in parts.items()}
+    return {side: np.array([places.get(number, -1) for number in part]) for side, part in whole.items()}

@@ -1,7 +1,7 @@
 """A BIDS dataset with preprocessed runs: a beta for each trial, by nilearn's general linear model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ def read_bids(
     derivatives: str = "derivatives",
     hrf_model: str = "spm",
     confounds: str | None = None,
-    targets: Sequence[str] | None = None,
+    targets: Sequence[str] | Mapping[int, str] | None = None,
     standard: str = "none",
     size: int | None = None,
     cache: PathLike | None = None,
@@ -79,7 +79,7 @@ def read_bids(
     check_word("standard", standard, ("session", "none"))
     root = Path(folder)
     runs = _runs(root, root / derivatives, subject, task, space)
-    masker, found = fitted_masker(regions)
+    masker, found = fitted_masker(regions, targets)
     labels: list[str] = []
     sessions: list[Session] = []
     for bold, table in runs:

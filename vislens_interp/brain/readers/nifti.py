@@ -69,8 +69,8 @@ def read_nifti(
             ``*_events.tsv``.
         images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
         image_column: The column of events that names each trial's picture.
-        targets: Names of what the masker gives, in its order, or a mapping from region numbers to names; None takes
-            those of the masker or atlas.
+        targets: Names of what the masker gives, in its order, or, where ``regions`` is no masker, a mapping from region
+            numbers to names; None takes those of the masker or atlas.
         standard: ``"session"`` standardises each target within each session, ``"none"`` leaves values.
         units, subject: What a value is measured in, and whose it is.
         size, names: Side in pixels of pictures in files; names of pictures in memory.
@@ -99,9 +99,7 @@ def read_nifti(
     )
 
 
-def fitted_masker(
-    regions: Regions, targets: Sequence[str] | Mapping[int, str] | None = None
-) -> tuple[Masker, list[str]]:
+def fitted_masker(regions: Regions, targets: Sequence[str] | Mapping[int, str] | None) -> tuple[Masker, list[str]]:
     """A fitted masker that only averages, and the names of what it gives as far as it knows them."""
     masker = regions if isinstance(regions, Masker) else _labels_masker(regions, targets)
     doing = [name for name in STANDARDISING if getattr(masker, name, None)]
@@ -147,7 +145,7 @@ def _labels_masker(
 def _names(masker: Masker) -> list[str]:
     names = getattr(masker, "region_names_", None)
     if names:
-        return [str(names[key]) for key in sorted(names, key=str if isinstance(next(iter(names)), str) else None)]
+        return [str(names[place]) for place in sorted(names)]
     mask = getattr(masker, "mask_img_", None)
     if type(masker).__name__ == "NiftiMasker" and mask is not None:
         return [f"voxel {x} {y} {z}" for x, y, z in np.argwhere(np.asarray(mask.dataobj) != 0)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from vislens_interp.brain.responses import Images, NamedPictures, Pictures, open_pictures, repeated, repetitions
 from vislens_interp.files import allocate, write_atomically
 from vislens_interp.images import PathLike
-from vislens_interp.validation import closest
+from vislens_interp.validation import closest, missing_library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,10 +76,7 @@ class Session:
 def refuse_without(package: str, extra: str, reader: str, otherwise: str = "") -> None:
     """Raise ImportError where the package that a reader, or something else, needs is missing."""
     if find_spec(package) is None:
-        raise ImportError(
-            f"{reader} needs the package {package}, which is not installed; expected the extra {extra!r}. Install it: "
-            f"pip install 'vislens_interp[{extra}]'{otherwise}"
-        )
+        raise ImportError(f"{missing_library(f'{reader} needs the package {package}', extra)}{otherwise}")
 
 
 def one_line(error: Exception) -> str:
@@ -167,7 +164,7 @@ def read_frame(
             raise FileNotFoundError(f"{argument}={str(path)!r}: no such file; expected a table, a row for each trial.")
         try:
             table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", dtype={column: str})
-        except (ValueError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{argument}={str(path)!r} cannot be read as a table ({one_line(error)}); expected a header and a row "
                 "for each trial."
@@ -301,8 +298,13 @@ def moments(session: Session) -> tuple[np.ndarray, np.ndarray]:
 
 def name_targets(targets: Sequence[str] | Mapping[int, str] | None, default: Sequence[str], what: str) -> list[str]:
     """Names of targets: those that were given, one for each, or the source's own, which a mapping has named already."""
+    if isinstance(targets, Mapping) and not {str(name) for name in targets.values()} & set(default):
+        raise ValueError(
+            f"targets maps numbers of regions to names, and none of the {len(default)} {what} has such a number; "
+            "expected names in their order, or None."
+        )
     if targets is None or isinstance(targets, Mapping):
-        return [str(name) for name in default]
+        return list(default)
     if len(targets) != len(default):
         raise ValueError(f"targets holds {len(targets)} names for {len(default)} {what}; expected one for each.")
     return [str(name) for name in targets]
