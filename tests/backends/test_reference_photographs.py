@@ -57,6 +57,7 @@ def test_crops_are_read_from_the_zip(path, files):
     whole = torch.from_numpy(np.array(middle)).permute(2, 0, 1) / 255
     assert (crops[:1][0] - whole).abs().mean() < 0.03  # WebP
     assert torch.equal(crops[[7]], crops[:][7:8])
+    assert torch.equal(crops[-1], crops[:][-1])
     assert crops.terms() == TERMS
 
 

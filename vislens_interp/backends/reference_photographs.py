@@ -72,8 +72,10 @@ class ReferencePhotographs(ImageFiles):
             and self.about.get("embedder") == fingerprint(embedder.state_dict())
         )
 
-    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
-        """Crops at these positions, (n, 3, size, size) in [0, 1]."""
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """Crops at these positions, (n, 3, size, size) in [0, 1]; of one number (3, size, size)."""
+        if isinstance(rows, int):
+            return super().__getitem__(rows)
         places = self._places(rows)
         if not places:
             return torch.zeros(0, *self.shape[1:])
