@@ -91,6 +91,11 @@ def test_it_is_small_enough_or_refused(files, tmp_path):
         write_reference(tmp_path / "none.zip", files, TERMS, Means(), size=32, limit=1000)
 
 
+def test_two_photographs_of_one_name_are_refused(files, tmp_path):
+    with pytest.raises(ValueError, match="several files of the name 'a'; expected a name of its own for each"):
+        write_reference(tmp_path / "none.zip", [*files, tmp_path / "other" / "a.jpg"], TERMS, Means(), size=32)
+
+
 def test_a_damaged_or_absent_set_is_named(path, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file; expected a set of reference photographs"):
         ReferencePhotographs(tmp_path / "none.zip", 32)

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -205,8 +206,14 @@ def write_reference(
         limit: Largest size in bytes; the quality is lowered until it is met.
 
     Raises:
-        ValueError: Even the lowest quality does not fit.
+        ValueError: Two files have one name without its suffix, or even the lowest quality does not fit.
     """
+    names = [f"photographs/{Path(file).stem}.webp" for file in photographs]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"photographs holds several files of the name {Path(repeated[0]).stem!r}; expected a name of its own for "
+            "each, without folder and suffix. Rename them."
+        )
     pictures = []
     for file in photographs:
         with Image.open(file) as image:
@@ -224,7 +231,6 @@ def write_reference(
             "Leave some out, or raise the limit."
         )
     generator = torch.Generator().manual_seed(seed)
-    names = [f"photographs/{Path(file).stem}.webp" for file in photographs]
     about = {
         "what": "crops of free photographs; licences.csv says whose they are, and on which terms",
         "photographs": names,
