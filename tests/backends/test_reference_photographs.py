@@ -86,6 +86,16 @@ def test_crops_of_one_photograph_stay_together(path):
     assert reference.at([8, 9, 0]).groups.tolist() == [0, 0, 1]
 
 
+def test_a_photograph_is_turned_upright(files, tmp_path):
+    with Image.open(files[0]) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # held upright, its sensor lay on its side
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    turned = write_reference(tmp_path / "turned.zip", [tmp_path / "a.png"], TERMS, Means(), size=32)
+    upright = write_reference(tmp_path / "upright.zip", files[:1], TERMS, Means(), size=32)
+    assert torch.equal(ReferencePhotographs(turned, 32)[:], ReferencePhotographs(upright, 32)[:])
+
+
 def test_it_is_small_enough_or_refused(files, tmp_path):
     with pytest.raises(ValueError, match=r"2 pictures, which do not fit into limit=1000 bytes; expected fewer"):
         write_reference(tmp_path / "none.zip", files, TERMS, Means(), size=32, limit=1000)

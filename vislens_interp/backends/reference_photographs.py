@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -217,9 +217,9 @@ def write_reference(
     pictures = []
     for file in photographs:
         with Image.open(file) as image:
-            image = image.convert("RGB")
-            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            pictures.append(image)
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            pictures.append(upright)
     room = limit - 2 * len(pictures) * len(CROPS) * getattr(embedder, "dim", 1024) - 300 * len(pictures)
     for quality in QUALITIES:
         files = [_encode(picture, quality) for picture in pictures]
