@@ -131,6 +131,13 @@ def test_it_brings_photographs_and_their_embeddings():
     assert (zoo.WEIGHTS / "embedded/reference.zip").stat().st_size <= 12_000_000
 
 
+def test_a_cache_keeps_what_is_embedded_anew(backend, tmp_path):
+    crops = backend.reference_images().at([0, 700])
+    cached = embedded(size=64, cache=tmp_path)  # at another size than the embeddings that travel along
+    torch.testing.assert_close(cached.encode(crops), backend.encode(crops))
+    assert list(tmp_path.glob("embeddings-*/*.safetensors"))
+
+
 def test_optimisation_moves_the_unit_further_than_the_edit(backend):
     warmth = CallableTarget(
         lambda images: (images[:, 0] - images[:, 2]).mean((1, 2)).sigmoid(), name="warmth", differentiable=True
