@@ -130,6 +130,8 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         if "steps" not in parameters:
             parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
         options["steps"] = args.steps
+    if args.shard_mib is not None and "steps" not in parameters:
+        parser.error(f"--shard-mib {args.shard_mib:g}: recipe {args.name!r} keeps no checkpoint. Leave it out.")
     for setting in args.set:
         try:
             options |= _setting(setting, _numbers(recipe))
