@@ -16,6 +16,7 @@ from vislens_interp.images import check_shape
 from vislens_interp.preprocess import Preprocess, preprocess_for
 from vislens_interp.targets.inspect import list_units
 from vislens_interp.targets.layout import Arrangement
+from vislens_interp.validation import check_counts
 
 STATISTICS = "embedding statistics"
 LONGEST = 2.0
@@ -83,8 +84,7 @@ class DepthEmbedder(nn.Module):
         components: int = COMPONENTS,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; expected at least 1 image at a time.")
+        check_counts(batch_size=batch_size)
         if grid is not None and (grid < 2 or components < 1):
             raise ValueError(
                 f"grid={grid}, components={components}; expected at least 2 cells to a side and 1 component. Leave "
