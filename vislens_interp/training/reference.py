@@ -54,7 +54,6 @@ def run(
     own = out.parents[1] / STATISTICS
     statistics = own if own.is_file() else zoo.weights(STATISTICS)
     embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(statistics).to(device)
-    out.mkdir(parents=True, exist_ok=True)
     path = write_reference(
         out / "reference.zip",
         [Path(data) / row["file"] for row in rows],
