@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the arguments of ``vislens`` are checked without them
     from torch import Tensor
 
 
-def check_word(name: str, value: str, known: Collection[str], remark: str = "") -> None:
+def check_word(name: str, value: str | None, known: Collection[str | None], remark: str = "") -> None:
     """Raise ValueError for a word that is not one of these."""
     if value not in known:
         *first, last = map(repr, known)

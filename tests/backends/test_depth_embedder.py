@@ -160,6 +160,7 @@ def test_a_grid_is_saved_and_belongs_to_one_number_of_cells(tmp_path):
         (lambda: _gridded(components=33), ValueError, "grid=2 has 32 values"),
         (lambda: _gridded().standardise(_images(20)), ValueError, "more than the 20 components"),
         (lambda: DepthEmbedder(_Net(), ["no"], preprocess=Preprocess(8, [0.5], [0.5])), KeyError, "layers names 'no'"),
+        (lambda: _gridded().maps(_images(1), layers=["no"]), KeyError, "layers names 'no', which _Maps does not have"),
         (lambda: DepthEmbedder(_Net(), None, preprocess=Preprocess(8, [0.5], [0.5])), ValueError, "layers=None"),
         (
             lambda: DepthEmbedder(_Net(), ["fine"], preprocess=Preprocess(8, [0.5], [0.5]), batch_size=0),

@@ -105,6 +105,19 @@ def test_the_recipe_packs_photographs_with_their_terms_and_a_grid(tmp_path, monk
     assert gridded(crops[:]).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,author\n0.png,me", "has the columns file, author; expected file and licence among them. Add licence"),
+        ("file,licence\n", "holds 0 rows below 2 columns"),
+    ],
+)
+def test_a_table_of_terms_that_lacks_something(table, message, tmp_path, capsys):
+    (tmp_path / "licences.csv").write_text(table, encoding="utf-8")
+    assert main(["reference", "--data", str(tmp_path), "--out", str(tmp_path / "mine")]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_a_grid_knows_where_things_are(tmp_path):
     backend = get_backend("embedded", size=64, grid=3)
     left = torch.full((1, 3, 64, 64), 0.5)
@@ -129,6 +142,13 @@ def test_it_brings_photographs_and_their_embeddings():
     rows = images.terms().splitlines()
     assert rows[0].startswith("file,package,path,author,licence")
     assert (zoo.WEIGHTS / "embedded/reference.zip").stat().st_size <= 12_000_000
+
+
+def test_a_cache_keeps_what_is_embedded_anew(backend, tmp_path):
+    crops = backend.reference_images().at([0, 700])
+    cached = embedded(size=64, cache=tmp_path)  # at another size than the embeddings that travel along
+    torch.testing.assert_close(cached.encode(crops), backend.encode(crops))
+    assert list(tmp_path.glob("embeddings-*/*.safetensors"))
 
 
 def test_optimisation_moves_the_unit_further_than_the_edit(backend):

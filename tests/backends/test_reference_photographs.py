@@ -57,6 +57,7 @@ def test_crops_are_read_from_the_zip(path, files):
     whole = torch.from_numpy(np.array(middle)).permute(2, 0, 1) / 255
     assert (crops[:1][0] - whole).abs().mean() < 0.03  # WebP
     assert torch.equal(crops[[7]], crops[:][7:8])
+    assert torch.equal(crops[-1], crops[:][-1])
     assert crops.terms() == TERMS
 
 
@@ -85,9 +86,24 @@ def test_crops_of_one_photograph_stay_together(path):
     assert reference.at([8, 9, 0]).groups.tolist() == [0, 0, 1]
 
 
+def test_a_photograph_is_turned_upright(files, tmp_path):
+    with Image.open(files[0]) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # held upright, its sensor lay on its side
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    turned = write_reference(tmp_path / "turned.zip", [tmp_path / "a.png"], TERMS, Means(), size=32)
+    upright = write_reference(tmp_path / "upright.zip", files[:1], TERMS, Means(), size=32)
+    assert torch.equal(ReferencePhotographs(turned, 32)[:], ReferencePhotographs(upright, 32)[:])
+
+
 def test_it_is_small_enough_or_refused(files, tmp_path):
     with pytest.raises(ValueError, match=r"2 pictures, which do not fit into limit=1000 bytes; expected fewer"):
         write_reference(tmp_path / "none.zip", files, TERMS, Means(), size=32, limit=1000)
+
+
+def test_two_photographs_of_one_name_are_refused(files, tmp_path):
+    with pytest.raises(ValueError, match="several files of the name 'a'; expected a name of its own for each"):
+        write_reference(tmp_path / "none.zip", [*files, tmp_path / "other" / "a.jpg"], TERMS, Means(), size=32)
 
 
 def test_a_damaged_or_absent_set_is_named(path, tmp_path):

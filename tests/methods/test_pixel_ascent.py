@@ -231,6 +231,8 @@ def test_a_caricature_points_where_its_image_does_in_every_layer(bumps, pixels, 
         Caricature(["nowhere"]).fit(target, pixels(16), pictures(60, 16))
     with pytest.raises(ValueError, match="layer '3' is looked for in a network, and Function shows none; expected"):
         Caricature(["3"]).fit(Function(), pixels(), pictures(60))
+    with pytest.raises(ValueError, match=r"layers=\(\) needs the layer .* has no features. Pass a network and a layer"):
+        Caricature().fit(Function(), pixels(), pictures(60))
 
 
 def test_accentuation_is_held_at_the_chosen_layer(bumps, pixels, pictures):
@@ -403,10 +405,10 @@ class Function(Target):
 
 
 def test_accentuation_says_that_it_needs_features(pixels, pictures):
-    with pytest.raises(ValueError, match=r"regularization=1.0 holds the layer .* Function has no features. Pass regul"):
+    with pytest.raises(ValueError, match=r"regularization=1.0 needs the layer .* Function has no features. Pass regul"):
         FeatureAccentuation().fit(Function(), pixels(), pictures(60))
     FeatureAccentuation(regularization=0).fit(Function(), pixels(), pictures(60))
-    with pytest.raises(ValueError, match=r"diversity=1.0 holds the layer .* Pass diversity=0, or a network"):
+    with pytest.raises(ValueError, match=r"diversity=1.0 needs the layer .* Pass diversity=0, or a network"):
         MACO(diversity=1.0).fit(Function(), pixels(), pictures(60))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vislens_interp.training.data import pixels, read_splits, views
+from vislens_interp.training.data import pixels, read_images, read_splits, views
 
 
 def write(folder, names, size=(8, 8)):
@@ -39,6 +39,15 @@ def test_an_image_folder_without_a_division(tmp_path):
     assert (len(splits.train), len(splits.validation)) == (18, 2)
     assert splits.validation_labels.tolist() == [0, 1]
     assert splits.train_labels.bincount().tolist() == [9, 9]
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # held upright, its sensor lay on its side
+    picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    images, _, _ = read_images(tmp_path, 8)
+    assert np.array_equal(images[0].permute(1, 2, 0), picture)
 
 
 def test_what_cannot_be_read(tmp_path):

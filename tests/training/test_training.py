@@ -104,8 +104,9 @@ def test_trained_ddpm_refines(folder, tmp_path):
     [
         (["cifar100"], 2, r"error: recipe 'cifar100' is unknown; expected one of cifar10_convnet, cifar10_cvae, "),
         (["cifar10_convnet", "--steps", "0"], 2, "error: --steps 0 must be at least 1."),
-        (["cifar10_convnet", "--device", "cuda:99"], 2, "error: --device cuda:99: no CUDA device is available; "),
+        (["cifar10_convnet", "--device", "cuda:99"], 2, "error: device='cuda:99' is not available: PyTorch "),
         (["cifar10_cvae", "--grayscale"], 2, "error: --grayscale: recipe 'cifar10_cvae' has colour images only."),
+        (["decoder", "--shard-mib", "16"], 2, "error: --shard-mib 16: recipe 'decoder' keeps no checkpoint."),
         (["cifar10_convnet"], 1, "no such zip or folder of images."),
     ],
 )

@@ -12,6 +12,7 @@ from vislens_interp.config import DEFAULT_BACKEND as DEFAULT_BACKEND
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.vae import VAE
+from vislens_interp.validation import check_shares
 
 
 @runtime_checkable
@@ -105,8 +106,7 @@ def check_generation(
     Raises:
         ValueError: One of them is not of this form.
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength={strength} must lie in [0, 1]: 0 keeps the image, 1 ignores its pixels.")
+    check_shares(": 0 keeps the image, 1 ignores its pixels.", strength=strength)
     if embeddings.ndim != 2 or embeddings.shape[1] != dim:
         raise ValueError(
             f"embeddings has shape {tuple(embeddings.shape)}; expected (N, {dim}), what the generator takes."

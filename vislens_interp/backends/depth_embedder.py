@@ -16,6 +16,7 @@ from vislens_interp.images import check_shape
 from vislens_interp.preprocess import Preprocess, preprocess_for
 from vislens_interp.targets.inspect import list_units
 from vislens_interp.targets.layout import Arrangement
+from vislens_interp.validation import check_counts
 
 STATISTICS = "embedding statistics"
 LONGEST = 2.0
@@ -83,8 +84,7 @@ class DepthEmbedder(nn.Module):
         components: int = COMPONENTS,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; expected at least 1 image at a time.")
+        check_counts(batch_size=batch_size)
         if grid is not None and (grid < 2 or components < 1):
             raise ValueError(
                 f"grid={grid}, components={components}; expected at least 2 cells to a side and 1 component. Leave "
@@ -95,13 +95,6 @@ class DepthEmbedder(nn.Module):
         self.network = copy.deepcopy(model).eval().requires_grad_(False)
         self.size, self.batch_size = size, batch_size
         self.layers = tuple(layers) if layers is not None else _stages(self.network)
-        modules = dict(self.network.named_modules())
-        for name in self.layers:
-            if name not in modules:
-                raise KeyError(
-                    f"layers names {name!r}, which {type(model).__name__} does not have; expected dotted names of its "
-                    "modules. list_units(model) shows them."
-                )
         known = [] if layers is None else list_units(self.network, preprocess=self.preprocess)
         self._arrangements = {info.name: info.arrangement for info in known if info.arrangement is not None}
         with torch.no_grad():
@@ -144,6 +137,9 @@ class DepthEmbedder(nn.Module):
             images: (N, 3, H, W) in [0, 1].
             size: Side in pixels at which the network sees them; None is the embedder's.
             layers: Names of other layers of the network; None takes the embedder's.
+
+        Raises:
+            KeyError: A layer is not in the network.
         """
         layers = self.layers if layers is None else layers
         check_shape(images)
@@ -153,6 +149,12 @@ class DepthEmbedder(nn.Module):
             seen[name] = output
 
         modules = dict(self.network.named_modules())
+        for name in layers:
+            if name not in modules:
+                raise KeyError(
+                    f"layers names {name!r}, which {type(self.network).__name__} does not have; expected dotted names "
+                    "of its modules. list_units(model) shows them."
+                )
         handles = [modules[name].register_forward_hook(partial(keep, name=name)) for name in layers]
         try:
             pixels = (self.preprocess if size is None else self.preprocess.at_size(size))(images)

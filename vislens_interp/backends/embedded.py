@@ -83,14 +83,15 @@ def embedded(
         ValueError: A file is damaged, or belongs to another network.
     """
     check_counts(edit_size=edit_size)
+    statistics, unused = (STATISTICS, GRID) if grid is None else (GRID, STATISTICS)
     if folder is None:
         place = zoo.WEIGHTS
         for file in FILES:
-            if file != (STATISTICS if grid else GRID):
+            if file != unused:
                 zoo.weights(file)
     else:
         place = Path(folder)
-        wanted = {STATISTICS if grid is None else GRID: "decoder" if grid is None else "reference", DECODER: "decoder"}
+        wanted = {statistics: "decoder" if grid is None else "reference", DECODER: "decoder"}
         if missing := {file: recipe for file, recipe in wanted.items() if not (place / file).is_file()}:
             raise FileNotFoundError(
                 f"folder={str(folder)!r} lacks {', '.join(missing)}; expected what these recipes write: "
@@ -98,8 +99,7 @@ def embedded(
                     f"python -m vislens_interp.training {one} --data DIR --out {folder}" for one in missing.values()
                 )
             )
-    statistics = place / (STATISTICS if grid is None else GRID)
-    embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=grid).load_statistics(statistics).to(device)
+    embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT, grid=grid).load_statistics(place / statistics).to(device)
     decoder = PyramidDecoder.load(place / DECODER, embedder)
     reference = ReferencePhotographs(place / REFERENCE, size, embedder) if (place / REFERENCE).is_file() else None
 

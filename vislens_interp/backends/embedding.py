@@ -112,7 +112,8 @@ class EmbeddingBackend:
             # As the network's published transform reads files, and not over the size of the backend's own pictures.
             images, side = copy.copy(images), self.embedder.size
             images.size, images.shape = side, (*images.shape[:2], side, side)
-        if self.cache is not None and not (isinstance(images, Tensor) and images.requires_grad):
+        in_zip = isinstance(images, ReferencePhotographs)  # without paths, by which a cache knows files
+        if self.cache is not None and not in_zip and not (isinstance(images, Tensor) and images.requires_grad):
             return self._from_cache(images)
         if isinstance(images, ImageFiles):
             return torch.cat([self.encode(part) for part in images.split(FILES_AT_ONCE)])

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -72,8 +73,10 @@ class ReferencePhotographs(ImageFiles):
             and self.about.get("embedder") == fingerprint(embedder.state_dict())
         )
 
-    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Tensor:
-        """Crops at these positions, (n, 3, size, size) in [0, 1]."""
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
+        """Crops at these positions, (n, 3, size, size) in [0, 1]; of one number (3, size, size)."""
+        if isinstance(rows, int):
+            return super().__getitem__(rows)
         places = self._places(rows)
         if not places:
             return torch.zeros(0, *self.shape[1:])
@@ -203,14 +206,20 @@ def write_reference(
         limit: Largest size in bytes; the quality is lowered until it is met.
 
     Raises:
-        ValueError: Even the lowest quality does not fit.
+        ValueError: Two files have one name without its suffix, or even the lowest quality does not fit.
     """
+    names = [f"photographs/{Path(file).stem}.webp" for file in photographs]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"photographs holds several files of the name {Path(repeated[0]).stem!r}; expected a name of its own for "
+            "each, without folder and suffix. Rename them."
+        )
     pictures = []
     for file in photographs:
         with Image.open(file) as image:
-            image = image.convert("RGB")
-            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            pictures.append(image)
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            pictures.append(upright)
     room = limit - 2 * len(pictures) * len(CROPS) * getattr(embedder, "dim", 1024) - 300 * len(pictures)
     for quality in QUALITIES:
         files = [_encode(picture, quality) for picture in pictures]
@@ -222,7 +231,6 @@ def write_reference(
             "Leave some out, or raise the limit."
         )
     generator = torch.Generator().manual_seed(seed)
-    names = [f"photographs/{Path(file).stem}.webp" for file in photographs]
     about = {
         "what": "crops of free photographs; licences.csv says whose they are, and on which terms",
         "photographs": names,

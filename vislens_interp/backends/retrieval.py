@@ -222,7 +222,7 @@ class NetworkEmbedder(nn.Module):
         with torch.no_grad():
             x = self(images)
         self.mean, spread = x.mean(0), x.std(0)
-        self.std = torch.where(spread > 1e-6 * spread.max(), spread, torch.full_like(spread, torch.inf))
+        self.std = torch.where(spread > 1e-6 * spread.max(), spread, torch.inf)
         return self
 
     def forward(self, images: Tensor) -> Tensor:

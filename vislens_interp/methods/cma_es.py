@@ -13,7 +13,7 @@ from vislens_interp.methods.base import Directions, Method
 from vislens_interp.methods.embedding_edit import decode
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_counts, check_positive, check_shares
+from vislens_interp.validation import check_counts, check_positive, check_shares, missing_library
 
 RENDERED = 16
 """Pictures rendered at a time."""
@@ -65,10 +65,7 @@ class EmbeddingSearch(Method):
     def validate(self, target: Target, backend: Backend) -> None:
         """Raise ImportError where the package cmaes is missing, before anything is computed."""
         if find_spec("cmaes") is None:
-            raise ImportError(
-                "EmbeddingSearch needs the package cmaes, which is not installed; expected the extra 'search'. "
-                "Install it: pip install 'vislens_interp[search]'"
-            )
+            raise missing_library("EmbeddingSearch needs the package cmaes", "search")
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         x = reference.embeddings(self.backend).flatten(1).cpu().double()

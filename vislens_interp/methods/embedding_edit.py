@@ -61,15 +61,11 @@ class EmbeddingEdit(Method):
 
     def embeddings(self, x: Tensor, directions: Directions, *, alpha: float | None = None) -> Tensor:
         """Embeddings (N, ...) after the edit, each as long as it was; no direction leaves them as they are."""
-        return self._moved(x, directions, self.own_alpha if alpha is None else alpha)
-
-    def _moved(self, x: Tensor, directions: Directions, alpha: float | None) -> Tensor:
-        """Edited embeddings; ``alpha`` None goes by angle."""
         if not directions:
             return x
         flat = x.flatten(1)
         goal = self.goal(flat, directions)
-        weight: Tensor | float | None = alpha
+        weight: Tensor | float | None = self.own_alpha if alpha is None else alpha
         if weight is None:
             assert self.angle is not None  # own_alpha is None only then
             weight, _ = alpha_for_angle(flat, goal, self.angle, interpolation=self.interpolation)
@@ -78,7 +74,7 @@ class EmbeddingEdit(Method):
     def _generate(
         self, images: Tensor, directions: Directions, seeds: list[int], alpha: float | None, strength: float | None
     ) -> tuple[Tensor, None]:
-        x = self._moved(self.encode(images), directions, alpha)
+        x = self.embeddings(self.encode(images), directions, alpha=alpha)
         return decode(self.backend, x, images, strength, seeds), None
 
 

@@ -248,11 +248,10 @@ class LandscapeEdit(LandscapeMethod):
         """Latents before and after the edit, (N, latent_dim) each; no image is made yet."""
         x = self.encode(images)
         before = self.landscape_.encode(x)[0]
-        return before, self._edited(x, before, directions, self.own_alpha if alpha is None else alpha)[1]
+        return before, self._edited(x, before, directions, alpha)[1]
 
     def embeddings(self, x: Tensor, directions: Directions, *, alpha: float | None = None) -> Tensor:
         """The x (N, ...) that pictures are made of, moved in these directions."""
-        alpha = self.own_alpha if alpha is None else alpha
         return self._edited(x, self.landscape_.encode(x)[0], directions, alpha)[0]
 
     def _generate(
@@ -281,8 +280,9 @@ class LandscapeEdit(LandscapeMethod):
         return loop.ascend(images, score, share=share, strength=strength)
 
     def _edited(self, x: Tensor, before: Tensor, directions: Directions, alpha: float | None) -> tuple[Tensor, Tensor]:
-        """Moved x (N, ...) and its latents (N, latent_dim); ``alpha`` None goes by angle."""
+        """Moved x (N, ...) and its latents (N, latent_dim); ``alpha`` None is the settings' own, or goes by angle."""
         edit = self.config.edit
+        alpha = self.own_alpha if alpha is None else alpha
         check_shares(": 0 keeps the image, 1 is the goal.", alpha=alpha)
         if edit.goal == "surrogate_ascent":
             if not directions:

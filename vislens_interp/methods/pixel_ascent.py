@@ -219,9 +219,10 @@ def need_features(target: Target, argument: str, value: object) -> None:
     """Raise ValueError for a target that shows no layer, which ``argument`` asks for."""
     whole = innermost(target)
     if type(whole).features is Target.features:
+        without = f"{argument}=0, or " if value else ""
         raise ValueError(
-            f"{argument}={value} holds the layer that the unit is read from, and "
-            f"{type(whole).__name__} has no features. Pass {argument}=0, or a network and a layer."
+            f"{argument}={value} needs the layer that the unit is read from, and "
+            f"{type(whole).__name__} has no features. Pass {without}a network and a layer."
         )
 
 

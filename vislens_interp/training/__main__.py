@@ -116,8 +116,6 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         parser.error(f"--minutes {args.minutes:g} must be a number above 0; leave it out for the whole run.")
     if args.shard_mib is not None and not 0 < args.shard_mib < math.inf:
         parser.error(f"--shard-mib {args.shard_mib:g} must be above 0: MiB a part; 16 is usual.")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error(f"--device {args.device}: no CUDA device is available; use --device cpu.")
     try:
         check_device(args.device)
         check_seed(args.seed, "--seed")
@@ -130,6 +128,8 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         if "steps" not in parameters:
             parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
         options["steps"] = args.steps
+    if args.shard_mib is not None and "steps" not in parameters:
+        parser.error(f"--shard-mib {args.shard_mib:g}: recipe {args.name!r} keeps no checkpoint. Leave it out.")
     for setting in args.set:
         try:
             options |= _setting(setting, _numbers(recipe))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -32,7 +32,7 @@ _UNREADABLE = (
 
 
 def read_images(path: str | Path, size: int, *, grayscale: bool = False) -> tuple[Tensor, Tensor, list[str]]:
-    """Read a labelled set of images, resized (shorter side) and centre-cropped to a square.
+    """Read a labelled set of images, upright as their EXIF orientation says, resized and centre-cropped to a square.
 
     Args:
         path: A zip or a folder that holds ``.../<class>/<name>.<suffix>``.
@@ -101,7 +101,7 @@ def _pixels_of(content: bytes, size: int, grayscale: bool) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(_square(image.convert("RGB"), size, grayscale))
+            return np.asarray(_square(ImageOps.exif_transpose(image).convert("RGB"), size, grayscale))
 
 
 def _square(image: Image.Image, size: int, grayscale: bool) -> Image.Image:

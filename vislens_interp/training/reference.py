@@ -1,6 +1,5 @@
 """Recipe: the embedded backend's reference set, from a folder of photographs with a table of their terms."""
 
-import csv
 import shutil
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from vislens_interp.backends.depth_embedder import COMPONENTS, DepthEmbedder
 from vislens_interp.backends.embedded import CELLS, GRID, INPUT, NETWORK, REFERENCE, STATISTICS
 from vislens_interp.backends.reference_photographs import ReferencePhotographs, write_reference
 from vislens_interp.files import write_atomically
+from vislens_interp.tables import read_given
 from vislens_interp.training.loop import Progress
 
 ABOUT = (
@@ -36,6 +36,7 @@ def run(
 
     Raises:
         FileNotFoundError: There is no such table, or a photograph is missing.
+        ValueError: The table lacks a column or rows, or two photographs have one name.
     """
     table = Path(data) / LIST
     if not table.is_file():
@@ -43,14 +44,23 @@ def run(
             f"data={str(data)!r} holds no {LIST}; expected a table with the columns file and licence. Say for each "
             "photograph on which terms it may be passed on."
         )
-    terms = table.read_text(encoding="utf-8")
-    rows = list(csv.DictReader(terms.splitlines()))
+    head, lines = read_given(table, "data")
+    if missing := {"file", "licence"} - set(head):
+        raise ValueError(
+            f"data={str(table)!r} has the columns {', '.join(head)}; expected file and licence among them. Add "
+            f"{' and '.join(sorted(missing))}."
+        )
+    rows = [dict(zip(head, line, strict=True)) for line in lines]
     own = out.parents[1] / STATISTICS
     statistics = own if own.is_file() else zoo.weights(STATISTICS)
     embedder = DepthEmbedder(zoo.load(NETWORK), size=INPUT).load_statistics(statistics).to(device)
-    out.mkdir(parents=True, exist_ok=True)
     path = write_reference(
-        out / "reference.zip", [Path(data) / row["file"] for row in rows], terms, embedder, size=size, seed=seed
+        out / "reference.zip",
+        [Path(data) / row["file"] for row in rows],
+        table.read_text(encoding="utf-8"),
+        embedder,
+        size=size,
+        seed=seed,
     )
     made = ReferencePhotographs(path, size)
     if len(made) > COMPONENTS:

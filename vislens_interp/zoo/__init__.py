@@ -76,9 +76,7 @@ def load(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
         model = build(len(state[bias]))
     model.preprocess = Preprocess(size, *colours)
-    model.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    )
+    model.load_state_dict(state)  # into float32, from the half precision of most files
     return model.eval()
 
 

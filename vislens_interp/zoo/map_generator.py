@@ -101,7 +101,7 @@ class MapGenerator(nn.Module):
             state = load_file(path)
             if wrong := [name for name, value in state.items() if not value.isfinite().all()]:
                 raise ValueError(f"{wrong[0]} holds NaN or infinity")
-            network.load_state_dict({name: value.float() for name, value in state.items()})
+            network.load_state_dict(state)  # into float32
         return network.eval().requires_grad_(False)
 
 

@@ -37,7 +37,6 @@ ANCHOR = "https://user-images.githubusercontent.com/24734142/266492875-2d50d223-
 ANCHOR_PIXELS = (0.8110, 0.8843, 0.9326, 0.9224, 0.9878, 1.0, 0.9736, 1.0, 1.0)
 """The picture of diffusers' test of IP-Adapter with Stable Diffusion 1.5, and ``images[0, :3, :3, -1]`` that it expects
 (tests/pipelines/ip_adapters/test_ip_adapter_stable_diffusion.py, ``test_text_to_image``)."""
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -219,6 +218,7 @@ def _tokens(run: Acceptance) -> tuple[bool, str]:
 @torch.no_grad()
 def _embedder(run: Acceptance) -> tuple[bool, str]:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     folder = find(OPENCLIP.repo_id, CLIP, argument="clip")
     state = load_file(folder / "open_clip_model.safetensors")
@@ -232,7 +232,7 @@ def _embedder(run: Acceptance) -> tuple[bool, str]:
     side = run.facts.vision["image_size"]
     pictures = [picture.resize((side, side), 3) for picture in to_pil(run.photographs)]  # 3: bicubic, Pillow's own
     pixels = load_images(pictures)[0]
-    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     expected = theirs((pixels - mean) / std).image_embeds
     found = run.backend.embedder(pixels).float().cpu()
     difference = ((found - expected).abs().max() / expected.abs().max()).item()
@@ -397,7 +397,8 @@ def _batch(run: Acceptance) -> tuple[bool, str]:
 
 
 def _found_again(run: Acceptance) -> tuple[bool, str]:
-    return _own(run, run.pictures) >= PHOTOGRAPHS - 1, f"{_own(run, run.pictures)} of {PHOTOGRAPHS}"
+    found = _own(run, run.pictures)
+    return found >= PHOTOGRAPHS - 1, f"{found} of {PHOTOGRAPHS}"
 
 
 def _own(run: Acceptance, pictures: Tensor) -> int:
@@ -519,7 +520,6 @@ CHECKS: tuple[tuple[str, str, str, bool, Callable[[Acceptance], tuple[bool | Non
 def write_report(findings: Sequence[Finding], backend: EmbeddingBackend, folder: str | Path) -> Path:
     """``accept.md`` to attach to an issue, and the same as ``accept.json``; the former's path."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name(backend.device) if backend.device.type == "cuda" else platform.processor()
     where = {
         "device": device or str(backend.device),

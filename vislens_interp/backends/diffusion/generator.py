@@ -20,7 +20,7 @@ from vislens_interp.backends.weights import IP_ADAPTER, SD15
 from vislens_interp.images import resize
 from vislens_interp.memory import in_batches, memory_left, too_little_memory
 from vislens_interp.progress import tqdm
-from vislens_interp.validation import check_counts, check_switches
+from vislens_interp.validation import check_counts, check_switches, check_word
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -302,8 +302,7 @@ class StableDiffusionGenerator:
                     network.to(memory_format=torch.channels_last)
         if offload is None:
             return
-        if offload not in ("model", "sequential"):
-            raise ValueError(f"offload={offload!r} is unknown; expected 'model', 'sequential' or None.")
+        check_word("offload", offload, ("model", "sequential", None))
         if self.device.type == "cpu":
             raise ValueError(
                 f"offload={offload!r} moves weights off a GPU, but device={str(self.device)!r}. Leave it out."
@@ -335,9 +334,9 @@ class StableDiffusionGenerator:
         side = self.size // self.vae_scale_factor
         return self.unet.config["in_channels"], side, side
 
-    def pooled(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the UNet is told of the prompt and of the negative prompt beside text states and embeddings: nothing."""
-        return {}, {}
+    def pooled(self, count: int) -> dict[str, Tensor]:
+        """What the UNet is told of the prompt beside text states and embeddings: nothing."""
+        return {}
 
     @property
     def _text(self) -> tuple[Tensor, Tensor]:
@@ -413,7 +412,7 @@ class StableDiffusionGenerator:
             latents,
             time,
             encoder_hidden_states=text.expand(len(latents), -1, -1),
-            added_cond_kwargs={"image_embeds": [condition], **self.pooled(len(latents))[0]},
+            added_cond_kwargs={"image_embeds": [condition], **self.pooled(len(latents))},
         ).sample
 
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -444,7 +443,7 @@ class StableDiffusionGenerator:
         return result.images.float()
 
     def _pooled_arguments(self, count: int) -> dict[str, Any]:
-        """:meth:`pooled` as the pipelines take it."""
+        """The same, and that of the negative prompt, as the pipelines take it."""
         return {}
 
     @contextlib.contextmanager

@@ -72,13 +72,10 @@ class StableDiffusionXLGenerator(StableDiffusionGenerator):
         )
         return states
 
-    def pooled(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Pooled text and sizes for the prompt and for the negative prompt."""
+    def pooled(self, count: int) -> dict[str, Tensor]:
+        """Pooled text of the prompt, and sizes."""
         sizes = torch.tensor([[self.size, self.size, 0, 0, self.size, self.size]], device=self.device, dtype=self.dtype)
-        towards, away = (
-            {"text_embeds": one.expand(count, -1), "time_ids": sizes.expand(count, -1)} for one in self._encoded[2:]
-        )
-        return towards, away
+        return {"text_embeds": self._encoded[2].expand(count, -1), "time_ids": sizes.expand(count, -1)}
 
     def _pooled_arguments(self, count: int) -> dict[str, Any]:
         towards, away = (one.expand(count, -1) for one in self._encoded[2:])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vislens_interp.backends.sources import damaged, find, first_line
 from vislens_interp.backends.weights import HYPER_SD, HYPER_SDXL, LCM_LORA, PublishedRepository
+from vislens_interp.validation import check_word, missing_library
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -86,9 +87,7 @@ def sampler_of(
     Raises:
         ValueError: There is no such sampler.
     """
-    if speedup not in samplers:
-        known = ", ".join(repr(name) for name in samplers)
-        raise ValueError(f"speedup={speedup!r} is unknown; expected one of {known}.")
+    check_word("speedup", speedup, samplers)
     sampler = samplers[speedup]
     for name, value, (low, high) in (
         ("num_inference_steps", num_inference_steps, sampler.steps),
@@ -150,10 +149,7 @@ def merge_lora(
         ValueError: The LoRA was made for another network, or holds numbers that are not finite.
     """
     if find_spec("peft") is None:
-        raise ImportError(
-            f"speedup={speedup!r} needs the package peft, by which diffusers reads LoRAs. Install it: "
-            "pip install 'vislens_interp[speedup]'"
-        )
+        raise missing_library(f"speedup={speedup!r} needs the package peft", "speedup")
     from peft.tuners.lora import LoraLayer
 
     parts = sum(name.endswith(_DOWN) for name in state)
