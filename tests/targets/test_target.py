@@ -7,6 +7,7 @@ import torch
 from captum.attr import LayerActivation
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.transforms import CenterCrop
 
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import Direction, Head, LayerTarget, MeanOf, Target, list_units, read_responses
@@ -453,6 +454,15 @@ def test_model_without_parameters():
         1.0,
         1.0,
     ]
+
+
+def test_a_transform_that_names_height_and_width(model):
+    crop = CenterCrop(32)  # whose size is (32, 32)
+    target = LayerTarget(model, "conv3", 3, preprocess=crop)
+    assert target.batch_size == 256
+    assert torch.equal(
+        target.responses(IMAGES), LayerTarget(model, "conv3", 3, preprocess=Preprocess(32, [0], [1]))(IMAGES)
+    )
 
 
 def test_describe_and_fingerprint(model):

@@ -19,6 +19,7 @@ from vislens_interp.preprocess import (
     describe_preprocess,
     normalises,
     preprocess_for,
+    preprocess_size,
 )
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import kept_random_state
@@ -249,7 +250,7 @@ class LayerTarget(Target):
         self.output, self.call = output, call
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._image_size = image_size
-        side = getattr(self.preprocess, "size", None) or image_size
+        side = preprocess_size(self.preprocess) or image_size
         self.batch_size = _usual_batch_size(self.device, side) if batch_size is None else batch_size
         self._read, self._before, self.units = resolve_heads(self.layer, module, self.units)
         self._stops, self._draws = True, False
