@@ -16,6 +16,7 @@ from vislens_interp.cli.arguments import build_parser
 from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.predictivity import predictivity
+from vislens_interp.targets.subset import UnitsOf
 
 PREDICTION = ("2AFC, extremes", "2AFC, random pairs", "Pearson", "AUPRC")
 METHODS = {"honest": Painter(), "lying": Painter(CYAN, RED), "natural": "natural_images", "random": "random_images"}
@@ -134,6 +135,7 @@ def test_the_judge_is_never_of_the_targets_architecture(lens):
 
     own = LayerTarget(zoo.load("squeezenet1_0"), "features.4", 0)
     assert independent_judge(own, 32)[1] == "efficientnet_lite2"
+    assert independent_judge(UnitsOf(own, [0]), 32)[1] == "efficientnet_lite2"
     see, name = independent_judge(lens.target, 32)
     assert name == "squeezenet1_0"
     assert see(torch.rand(2, 3, 32, 32)).shape == (2, 512)
