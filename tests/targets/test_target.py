@@ -328,6 +328,14 @@ def test_labels_of_the_output(vit, model):
     assert LayerTarget(model, None, "class 3", preprocess=PREPROCESS).units == [3]
 
 
+def test_doubts_of_the_model_about_its_own_outputs(model):
+    model.labels = [f"class {number}" for number in range(10)]
+    model.doubts = {"class 3": "near chance"}
+    for unit in ("class 3", 3):  # by its number, too
+        target = LayerTarget(model, None, [unit, 4], preprocess=PREPROCESS)
+        assert target.doubts == {target.names[0]: "near chance"}
+
+
 def test_call_and_output():
     class Odd(nn.Module):
         def __init__(self):

@@ -407,8 +407,10 @@ class LayerTarget(Target):
                     raise ValueError(
                         f"unit={name!r} of {type(self.model).__name__}: {why}. Expected one that can be trusted."
                     )
-            doubts = _said_of(self.model, "doubts")
-            self.doubts = {name: doubts[name] for name in self.names if name in doubts}
+            doubts, own = _said_of(self.model, "doubts"), dict(enumerate(own_labels(self.model) or []))
+            named = zip(self.names, self.units, strict=True)  # a unit may have been asked for by its number
+            labels = {name: own.get(one, name) if isinstance(one, int) else name for name, one in named}
+            self.doubts = {name: doubts[label] for name, label in labels.items() if label in doubts}
 
     def _check_labels(self, *, given: bool) -> None:
         """Refuse labels of another layer; a model's own are left out if no unit was named by them."""
