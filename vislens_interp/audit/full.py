@@ -86,7 +86,7 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
 
 def _pictures(material: Material, given: str | Method, target: LayerTarget, reference: ReferenceSet) -> Pictures:
     """Pictures of a method for another target, fitted anew without controls."""
-    maker = build(given, material.lens.fitted_method) if isinstance(given, str) else copy.deepcopy(given)
+    maker = build(copy.deepcopy(given), material.lens.fitted_method)
     if isinstance(maker, LandscapeMethod):
         maker.override(shuffles=0)
     maker.fit(target, material.lens.backend, reference)

@@ -254,7 +254,6 @@ class LayerTarget(Target):
         self.batch_size = _usual_batch_size(self.device, side) if batch_size is None else batch_size
         self._read, self._before, self.units = resolve_heads(self.layer, module, self.units)
         self._stops, self._draws = True, False
-        self._dtype = anchor(model).dtype
 
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
@@ -493,7 +492,7 @@ class LayerTarget(Target):
 
     def whole_layer(self) -> "tuple[Callable[[], Target], list[int], str] | None":
         count = self.n_units or 0
-        columns = [unit for unit in self.units if isinstance(unit, int) and unit >= 0]
+        columns = [unit for unit in self.units if isinstance(unit, int)]
         plain = isinstance(self.preprocess, Preprocess) and not self.forward_args
         if not plain or len(columns) < len(self.units) or not 0 < count <= WIDEST:
             return None
