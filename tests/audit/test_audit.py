@@ -5,17 +5,20 @@ import json
 import pytest
 import torch
 from colours import CYAN, QUICK, RED, Painter
+from torch import nn
 
-from vislens_interp import CallableTarget, FeatureLens
+from vislens_interp import CallableTarget, FeatureLens, LayerTarget, Preprocess
 from vislens_interp.audit import AuditResult, Row, audit
+from vislens_interp.audit.full import randomisation
 from vislens_interp.audit.material import Material, independent_judge
-from vislens_interp.audit.paths import paths
+from vislens_interp.audit.paths import NO_LAYERS, paths
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
 from vislens_interp.cli import main
 from vislens_interp.cli.arguments import build_parser
 from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.metrics.predictivity import predictivity
+from vislens_interp.targets.subset import UnitsOf
 
 PREDICTION = ("2AFC, extremes", "2AFC, random pairs", "Pearson", "AUPRC")
 METHODS = {"honest": Painter(), "lying": Painter(CYAN, RED), "natural": "natural_images", "random": "random_images"}
@@ -105,6 +108,16 @@ def test_a_target_without_a_network_is_audited_as_far_as_it_goes(reference, phot
     assert "needs gradients" in result.of("ascent")[0].meaning
 
 
+def test_a_network_without_layers_that_can_be_read_is_audited_as_far_as_it_goes(reference, photographs, judge, backend):
+    red = LayerTarget(nn.Sequential(nn.AvgPool2d(2)), None, 0, preprocess=Preprocess(32, [0], [1]))
+    lens = FeatureLens(red, backend=backend).fit(reference, **QUICK)
+    material = Material(lens, 0, photographs[:8], photographs[20:], torch.arange(100), judge)
+    maker = lens.maker("natural_images")
+    (row,) = paths(material, "natural", maker)
+    assert (row.state, row.meaning) == ("not run", NO_LAYERS)
+    assert randomisation(material, "natural", "natural_images", maker) == [Row("natural", "random weights", NO_LAYERS)]
+
+
 def test_a_share_of_pairs_is_that_of_the_metric(photographs):
     features = photographs.mean((2, 3)).double()
     responses = features @ torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
@@ -130,10 +143,11 @@ def test_known_values():
 
 
 def test_the_judge_is_never_of_the_targets_architecture(lens):
-    from vislens_interp import LayerTarget, zoo
+    from vislens_interp import zoo
 
     own = LayerTarget(zoo.load("squeezenet1_0"), "features.4", 0)
     assert independent_judge(own, 32)[1] == "efficientnet_lite2"
+    assert independent_judge(UnitsOf(own, [0]), 32)[1] == "efficientnet_lite2"
     see, name = independent_judge(lens.target, 32)
     assert name == "squeezenet1_0"
     assert see(torch.rand(2, 3, 32, 32)).shape == (2, 512)

@@ -1,9 +1,11 @@
 import copy
+import shutil
 
 import pytest
 import torch
 
 from vislens_interp.config import FitConfig
+from vislens_interp.files import save_state
 from vislens_interp.landscape.fit import fit_landscape, split_rows
 from vislens_interp.landscape.prior import ActivationPrior
 from vislens_interp.landscape.vae import BottleneckCVAE, EmbeddingVAE
@@ -154,6 +156,24 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path, calls):
     )
     assert same(whole, resumed)
     assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("solver", ["adam", "alternating"])
+def test_interrupted_after_its_last_epoch_a_fit_is_over(tmp_path, solver):
+    x, responses = planted()
+    settings = FitConfig(epochs=40, lr=0.3, patience=3, solver=solver, w_consistency=0)
+    checkpoint, kept = tmp_path / "fit.safetensors", tmp_path / "kept.safetensors"
+
+    def keep(path, kind, state):
+        return shutil.copy(save_state(path, kind, state), kept)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vislens_interp.landscape.fit.save_state", keep)
+        whole = fit_landscape(start(), x, responses, PRIOR, settings, checkpoint=checkpoint)
+    assert len(whole.history) < 40
+    resumed = fit_landscape(start(), x, responses, PRIOR, settings, checkpoint=kept)
+    assert resumed.history == whole.history
+    assert same(whole, resumed)
 
 
 def test_checkpoint_of_another_fit_is_refused(tmp_path):

@@ -65,12 +65,6 @@ def test_coding_does_not_depend_on_the_batch(landscape):
     torch.testing.assert_close(landscape.decode(mean)[577:578], landscape.decode(alone), atol=1e-5, rtol=0)
 
 
-def test_unit_names(landscape):
-    assert landscape.unit_index("42") == landscape.unit_index(42) == 1
-    with pytest.raises(KeyError, match="unit 7 is not in this landscape; it holds 17, 42"):
-        landscape.unit_index(7)
-
-
 def test_save_and_load(landscape, tmp_path):
     again = Landscape.load(landscape.save(tmp_path / "one.safetensors"))
     x = torch.randn(5, 10)

@@ -57,6 +57,8 @@ def test_everything_else_is_the_targets_own(target):
     meter = CountedTarget(target)
     assert (meter.layout, meter.names, meter.batch_size) == (target.layout, ["1", "3"], 4)
     assert meter.describe() == target.describe()
+    target.doubts = {"3": "noisy"}
+    assert CountedTarget(target).doubts == target.doubts
     assert copy.copy(meter).layout == "NCHW"
     with pytest.raises(AttributeError, match="colour"):
         _ = meter.colour

@@ -88,7 +88,7 @@ def test_top_units_of_a_layer(tmp_path):
 
 def test_refused():
     responses = torch.rand(30, 3)
-    with pytest.raises(ValueError, match="by='size' is unknown; expected one of 'sparsity', 'selectivity', 'evidence'"):
+    with pytest.raises(ValueError, match="by='size' is unknown; expected 'sparsity', 'selectivity' or 'evidence'"):
         rank(table(responses), "size")
     with pytest.raises(ValueError, match="count=0; expected a whole number of at least 1"):
         rank(table(responses), count=0)

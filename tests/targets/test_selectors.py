@@ -14,6 +14,7 @@ from vislens_interp.targets.selectors import (
     token_of,
     unit_list,
     unit_name,
+    unit_names,
 )
 
 MAPS = torch.randn(3, 5, 4, 6)
@@ -121,7 +122,9 @@ def test_unit_list_and_names():
     with pytest.raises(ValueError, match=r"unit=\[\]; expected at least one"):
         unit_list([])
     with pytest.raises(ValueError, match="unit names 3 more than once"):
-        unit_list([3, 4, 3])
+        unit_names([3, 4, 3], [3, 4, 3], None)
+    with pytest.raises(ValueError, match="unit names 1 more than once"):  # the label of one is the number of the other
+        unit_names([0, 1], ["1", 1], ["1", "0"])
     for wrong in (None, True, 1.0, "3", [[3]]):
         with pytest.raises(TypeError, match="expected an int .a channel., a tuple"):
             unit_list(wrong)  # pyright: ignore[reportArgumentType]

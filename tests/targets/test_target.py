@@ -7,6 +7,7 @@ import torch
 from captum.attr import LayerActivation
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.transforms import CenterCrop
 
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import Direction, Head, LayerTarget, MeanOf, Target, list_units, read_responses
@@ -327,6 +328,14 @@ def test_labels_of_the_output(vit, model):
     assert LayerTarget(model, None, "class 3", preprocess=PREPROCESS).units == [3]
 
 
+def test_doubts_of_the_model_about_its_own_outputs(model):
+    model.labels = [f"class {number}" for number in range(10)]
+    model.doubts = {"class 3": "near chance"}
+    for unit in ("class 3", 3):  # by its number, too
+        target = LayerTarget(model, None, [unit, 4], preprocess=PREPROCESS)
+        assert target.doubts == {target.names[0]: "near chance"}
+
+
 def test_call_and_output():
     class Odd(nn.Module):
         def __init__(self):
@@ -453,6 +462,15 @@ def test_model_without_parameters():
         1.0,
         1.0,
     ]
+
+
+def test_a_transform_that_names_height_and_width(model):
+    crop = CenterCrop(32)  # whose size is (32, 32)
+    target = LayerTarget(model, "conv3", 3, preprocess=crop)
+    assert target.batch_size == 256
+    assert torch.equal(
+        target.responses(IMAGES), LayerTarget(model, "conv3", 3, preprocess=Preprocess(32, [0], [1]))(IMAGES)
+    )
 
 
 def test_describe_and_fingerprint(model):

@@ -8,7 +8,7 @@ from torch import nn
 from vislens_interp.files import load_state, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
-from vislens_interp.targets.whole_layer import all_units, open_table, read_layer
+from vislens_interp.targets.whole_layer import all_units, open_table, read_layer, read_responses
 from vislens_interp.zoo.convnet import ConvNet
 
 PREPROCESS = Preprocess(32, [0.5], [0.5])
@@ -54,6 +54,12 @@ def test_every_unit_as_it_is_read_alone(model, tmp_path):
     assert in_memory.path is None
     assert torch.equal(in_memory.responses, table.responses)
     assert in_memory.target == table.target
+
+
+def test_the_images_say_their_size_where_the_model_does_not():
+    model = ConvNet().eval()
+    model.preprocess = Preprocess(None, [0.5], [0.5])  # of any size
+    assert torch.equal(read_layer(model, "conv2", IMAGES).responses[:, 17], read_responses(model, "conv2", 17, IMAGES))
 
 
 def test_the_file_is_mapped_and_safe(model, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.audit.material import Material, Pictures, axis, ends
-from vislens_interp.audit.paths import path, weighted_layers
+from vislens_interp.audit.paths import NO_LAYERS, path, weighted_layers
 from vislens_interp.audit.prediction import of_random_pictures, picture_score, weighted_pearson, with_ends
 from vislens_interp.audit.result import Row
 from vislens_interp.evaluation.compare import build
@@ -55,6 +55,8 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
     if not isinstance(target, LayerTarget) or not maker.uses_responses:
         return [Row(name, RANDOM, "Not run: the target or the method has no weights to randomise.")]
     layers = list(path(target, material.photographs[:1], weighted_layers(target)))
+    if not layers:
+        return [Row(name, RANDOM, NO_LAYERS)]
     reference = material.lens.reference_set
     thin = reference.at(range(0, len(reference), THINNED)).without_responses()
     own, told_of = axis(material.seen(name, maker)), []
@@ -84,7 +86,7 @@ def randomisation(material: Material, name: str, given: str | Method, maker: Met
 
 def _pictures(material: Material, given: str | Method, target: LayerTarget, reference: ReferenceSet) -> Pictures:
     """Pictures of a method for another target, fitted anew without controls."""
-    maker = build(given, material.lens.fitted_method) if isinstance(given, str) else copy.deepcopy(given)
+    maker = build(copy.deepcopy(given), material.lens.fitted_method)
     if isinstance(maker, LandscapeMethod):
         maker.override(shuffles=0)
     maker.fit(target, material.lens.backend, reference)

@@ -12,7 +12,7 @@ from vislens_interp import zoo
 from vislens_interp.landscape.prior import SENSES, Sense
 from vislens_interp.methods.base import Method
 from vislens_interp.reference import ReferenceSet
-from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.targets.target import Target
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -147,7 +147,7 @@ def independent_judge(target: Target, size: int) -> tuple[Callable[[Tensor], Ten
         target: What is audited.
         size: Side of the pictures in pixels.
     """
-    own = type(target.model).__name__ if isinstance(target, LayerTarget) else ""
+    own = target.describe().get("model")
     name = next(one for one, kind in JUDGES.items() if kind != own)
     network: Any = zoo.load(name).requires_grad_(False)
     given = network.preprocess

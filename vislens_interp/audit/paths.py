@@ -30,6 +30,7 @@ RANDOM = 48
 """Random photographs of the same set: the mean of one half is what all have in common, the other half is the floor."""
 SETS = 200
 """Draws of as many random photographs as there are pictures."""
+NO_LAYERS = "Not run: no layer with weights can be read on the way to the target's."
 SMALLEST_GAP = 0.1
 """Cosine by which ceiling and floor have to differ, as they do for 66 of 69 tuning units of SqueezeNet."""
 
@@ -97,6 +98,8 @@ def paths(material: Material, name: str, maker: Method) -> list[Row]:
     if TEST not in material.known:
         material.known[TEST] = _natural(material, target)
     top, random, mean, layers = material.known[TEST]
+    if not layers:
+        return [Row(name, TEST, NO_LAYERS)]
     seen = path(target, material.make(name, maker)["increase"], layers)
     made = {one: ranked(seen[one]) - mean[one] for one in mean}
     way = {one: rows.mean(0) for one, rows in top.items()}
@@ -132,6 +135,8 @@ def _natural(
     others = [row for row in others if learned.groups[row] not in known][:RANDOM]
     layers = weighted_layers(target)
     names = list(path(target, learned.images[order[:1]], layers))
+    if not names:
+        return {}, {}, {}, {}
     kept = {
         names[row]: layers[names[row]]
         for row in sorted({round(x) for x in torch.linspace(0, len(names) - 1, LAYERS).tolist()})

@@ -172,7 +172,7 @@ def shuffled(material: Material, name: str, given: str | Method, maker: Method, 
 def _on_shuffled(material: Material, given: str | Method, seed: int) -> tuple[Pictures, bool | None]:
     """Pictures of a method on permuted responses, and whether its evidence is weak; None where it has none."""
     ours = material.lens.fitted_method
-    control = Shuffled(build(given, ours) if isinstance(given, str) else copy.deepcopy(given), seed=seed)
+    control = Shuffled(build(copy.deepcopy(given), ours), seed=seed)
     fit_beside(control, ours, material.lens.reference_set)
     found = control.method.evidence_ if isinstance(control.method, LandscapeEdit) else {}
     evidence = found.get(material.target.names[material.unit])

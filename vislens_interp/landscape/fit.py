@@ -93,6 +93,8 @@ def fit_landscape(
     first = len(history)
     bar = tqdm(range(first, settings.epochs), initial=first, total=settings.epochs, desc="fit", disable=not progress)
     for epoch in bar:
+        if _is_over(history, settings):  # asked here, so that a fit that was interrupted after its last epoch is over
+            break
         row = solver.epoch(epoch)
         row |= {f"validation_{name}": value for name, value in loss.validate(held_out).items()}
         history.append({"epoch": epoch + 1, "seconds": time.monotonic() - started, **row})
@@ -103,10 +105,6 @@ def fit_landscape(
         if checkpoint is not None:
             state = {"vae": vae.state_dict(), "solver": solver.state(), "history": history, "best": best}
             save_state(checkpoint, "fit checkpoint", fixed | state)
-        if settings.patience is not None and epoch - losses.index(min(losses)) >= settings.patience:
-            break
-        if settings.solver == "alternating" and settled(history, settings.tolerance):
-            break
     if not best:
         raise ValueError(
             f"x, with values up to {x.abs().max().item():.4g}, gave a validation loss that is not finite in any epoch; "
@@ -119,6 +117,14 @@ def fit_landscape(
     return Landscape.describe(
         vae, prior, scaler, names, x, responses, held_out=held_out, history=history, settings=asdict(settings)
     )
+
+
+def _is_over(history: list[dict[str, float]], settings: FitConfig) -> bool:
+    """Whether a fit stops after these epochs: none of the last few was better, or the loss has come to a stand."""
+    losses = [row["validation_loss"] for row in history]
+    if losses and settings.patience is not None and len(losses) > losses.index(min(losses)) + settings.patience:
+        return True
+    return settings.solver == "alternating" and settled(history, settings.tolerance)
 
 
 def _checked_groups(x: Tensor, responses: Tensor, groups: Tensor | None) -> Tensor:

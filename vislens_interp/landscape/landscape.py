@@ -113,12 +113,6 @@ class Landscape:
         learned[self.held_out] = False
         return learned
 
-    def unit_index(self, unit: str | int) -> int:
-        """Position of a unit's block, by name or by the number that the lens was given."""
-        if str(unit) not in self.names:
-            raise KeyError(f"unit {unit!r} is not in this landscape; it holds {', '.join(self.names)}.")
-        return self.names.index(str(unit))
-
     def block(self, unit: int) -> slice:
         """The latent dimensions of one unit."""
         return slice(*self.prior.blocks[unit])

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.validation import check_word
+
 
 class BottleneckCVAE(nn.Module):
     """Convolutional VAE from image to image through one bottleneck.
@@ -170,8 +172,7 @@ def sample_posterior(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tenso
 
 def build(kind: str, config: dict[str, int]) -> VAE:
     """A VAE from its class name and configuration, with fresh weights from the global generator."""
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is not a VAE of this library; expected one of {sorted(KINDS)}.")
+    check_word("kind", kind, KINDS)
     return KINDS[kind](**config)
 
 

@@ -138,7 +138,6 @@ def paired_difference(
     >>> paired_difference([[2.0, 5.0]], [[1.0, 4.0]]).excludes_zero
     True
     """
-    check_switches(same_images=same_images)
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"{shapes(values_a=a, values_b=b)}; expected the same units, images and seeds in both.")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vislens_interp.landscape.prior import SIGN, Sense
 from vislens_interp.math import pearson
-from vislens_interp.validation import check_finite, shapes
+from vislens_interp.validation import check_finite, check_word, shapes
 
 
 def signed_change(change: Tensor, direction: Sense) -> Tensor:
@@ -14,11 +14,8 @@ def signed_change(change: Tensor, direction: Sense) -> Tensor:
     >>> signed_change(torch.tensor([-2.0, 1.0]), "decrease").tolist()
     [2.0, -1.0]
     """
-    if direction not in SIGN:
-        raise ValueError(
-            f"direction={direction!r} is unknown; expected one of {list(SIGN)}. A custom direction has a sign "
-            "for each of its units: ask for one unit at a time."
-        )
+    remark = " A custom direction has a sign for each of its units: ask for one unit at a time."
+    check_word("direction", direction, SIGN, remark)
     return SIGN[direction] * change
 
 

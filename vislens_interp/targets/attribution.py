@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vislens_interp.images import check_images
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_word
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -110,8 +111,7 @@ def attribute(
     >>> attribute(target, torch.rand(2, 3, 8, 8), n_steps=4).values.shape
     torch.Size([2, 3, 8, 8])
     """
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(map(repr, METHODS))}.")
+    check_word("method", method, METHODS)
     check_images(images)
     if not target.differentiable and method != _WITHOUT_GRADIENTS:
         raise ValueError(

@@ -138,10 +138,9 @@ def refuse_script(model: nn.Module, layer_name: str) -> None:
     Raises:
         ValueError: Naming the scripted module.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
     parts = layer_name.split(".") if layer_name else []
     for path in [".".join(parts[:count]) for count in range(len(parts) + 1)]:
-        if layer_name and isinstance(modules.get(path), torch.jit.ScriptModule):
+        if layer_name and isinstance(_submodule(model, path), torch.jit.ScriptModule):
             where = "is" if path == layer_name else f"is inside {path or 'the model'}, which is"
             remedy = "Pass layer=None for the model's own output" if not path else "Choose a layer before or after it"
             raise ValueError(

@@ -51,6 +51,7 @@ class CountedTarget(Target):
     def __init__(self, target: Target) -> None:
         self.target = target
         self.names, self.differentiable, self.batch_size = target.names, target.differentiable, target.batch_size
+        self.doubts = target.doubts
         self.forward = self.backward = 0
 
     @property

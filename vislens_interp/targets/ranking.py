@@ -11,7 +11,7 @@ from vislens_interp.copies import row_groups, split_groups
 from vislens_interp.math import pearson, ridge_loo
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.whole_layer import LayerTable, read_layer
-from vislens_interp.validation import check_whole
+from vislens_interp.validation import check_whole, check_word
 
 By = Literal["sparsity", "selectivity", "evidence"]
 
@@ -192,8 +192,7 @@ def predictability(responses: Tensor, embeddings: Tensor, *, seed: int = 0) -> T
 
 
 def _check(by: str, count: int, images: int, embeddings: Tensor | None) -> None:
-    if by not in get_args(By):
-        raise ValueError(f"by={by!r} is unknown; expected one of {', '.join(map(repr, get_args(By)))}.")
+    check_word("by", by, get_args(By))
     check_whole(1, count=count)
     if images < _MIN_IMAGES:
         raise ValueError(f"images: {images} came; expected at least {_MIN_IMAGES} to rank units. Pass more.")

@@ -113,7 +113,7 @@ def unit_list(unit: Unit) -> list[OneUnit]:
     """A unit, or a list of them, as a checked list.
 
     Raises:
-        ValueError: The list is empty or names a unit twice.
+        ValueError: The list is empty.
         TypeError: Something in it is no unit.
     """
     units = list(unit) if isinstance(unit, list) else [unit]
@@ -132,10 +132,6 @@ def unit_list(unit: Unit) -> list[OneUnit]:
                 f" neuron), MeanOf([...]), Direction(vector), Head(k), a function of the layer's output, or a list of"
                 f" these.{remedy}"
             )
-    names = [unit_name(one) for one in checked]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"unit names {', '.join(twice)} more than once; expected each unit once, with its own name.")
     return checked
 
 
@@ -444,7 +440,15 @@ def own_labels(model: nn.Module) -> list[str] | None:
 
 
 def unit_names(units: list[OneUnit], asked: Unit, labels: list[str] | None) -> list[str]:
-    """Names of the units: the label of one that was asked for by its label."""
+    """Names of the units: the label of one that was asked for by its label.
+
+    Raises:
+        ValueError: Two have one name.
+    """
     by_name = [one for one in (asked if isinstance(asked, list) else [asked]) if isinstance(one, str)]
     named = {number: label for number, label in enumerate(labels or []) if label in by_name}
-    return [named.get(one, str(one)) if isinstance(one, int) else unit_name(one) for one in units]
+    names = [named.get(one, str(one)) if isinstance(one, int) else unit_name(one) for one in units]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"unit names {', '.join(twice)} more than once; expected each unit once, with its own name.")
+    return names

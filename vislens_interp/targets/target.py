@@ -19,6 +19,7 @@ from vislens_interp.preprocess import (
     describe_preprocess,
     normalises,
     preprocess_for,
+    preprocess_size,
 )
 from vislens_interp.progress import tqdm
 from vislens_interp.random_state import kept_random_state
@@ -249,11 +250,10 @@ class LayerTarget(Target):
         self.output, self.call = output, call
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._image_size = image_size
-        side = getattr(self.preprocess, "size", None) or image_size
+        side = preprocess_size(self.preprocess) or image_size
         self.batch_size = _usual_batch_size(self.device, side) if batch_size is None else batch_size
         self._read, self._before, self.units = resolve_heads(self.layer, module, self.units)
         self._stops, self._draws = True, False
-        self._dtype = anchor(model).dtype
 
         # With gradients, whatever the caller's mode is: the pass also finds out if they arrive.
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(model), kept_random_state():
@@ -406,8 +406,10 @@ class LayerTarget(Target):
                     raise ValueError(
                         f"unit={name!r} of {type(self.model).__name__}: {why}. Expected one that can be trusted."
                     )
-            doubts = _said_of(self.model, "doubts")
-            self.doubts = {name: doubts[name] for name in self.names if name in doubts}
+            doubts, own = _said_of(self.model, "doubts"), dict(enumerate(own_labels(self.model) or []))
+            named = zip(self.names, self.units, strict=True)  # a unit may have been asked for by its number
+            labels = {name: own.get(one, name) if isinstance(one, int) else name for name, one in named}
+            self.doubts = {name: doubts[label] for name, label in labels.items() if label in doubts}
 
     def _check_labels(self, *, given: bool) -> None:
         """Refuse labels of another layer; a model's own are left out if no unit was named by them."""
@@ -490,7 +492,7 @@ class LayerTarget(Target):
 
     def whole_layer(self) -> "tuple[Callable[[], Target], list[int], str] | None":
         count = self.n_units or 0
-        columns = [unit for unit in self.units if isinstance(unit, int) and unit >= 0]
+        columns = [unit for unit in self.units if isinstance(unit, int)]
         plain = isinstance(self.preprocess, Preprocess) and not self.forward_args
         if not plain or len(columns) < len(self.units) or not 0 < count <= WIDEST:
             return None

@@ -141,8 +141,7 @@ def read_layer(
     torch.Size([5, 4])
     """
     check_images(images)
-    if "preprocess" in reading:
-        reading.setdefault("image_size", min(images.shape[-2:]))
+    reading.setdefault("image_size", min(images.shape[-2:]))
     target = all_units(model, layer, **reading)
     described = target.describe()
     if path is None:

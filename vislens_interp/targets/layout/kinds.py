@@ -113,7 +113,7 @@ def reshaped(axes: Axes, shape: Sequence[int]) -> Axes:
     return tuple(made)
 
 
-def part_of(axis: Axis, size: int, axes: Axes, *, start: int | None = None) -> Axis:
+def part_of(axis: Axis, size: int, *, start: int | None = None) -> Axis:
     """Some of an axis, or its entries in another order."""
     if size == size_of(axis) and start == 0:
         return axis

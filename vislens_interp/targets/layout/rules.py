@@ -92,7 +92,7 @@ class Call:
     def part(self, place: int, *, start: int | None = None) -> Axes:
         """The first argument's axes with one of them cut to the output's length, from ``start`` or anyhow."""
         axes = self.own
-        return _replaced(axes, place, part_of(axes[place], self.shape[place], axes, start=start))
+        return _replaced(axes, place, part_of(axes[place], self.shape[place], start=start))
 
 
 Rule: TypeAlias = Callable[[Call], Axes]
@@ -208,17 +208,14 @@ def _shuffled(call: Call) -> Axes:
     """Entries of some axes in another order: rolled, flipped."""
     axes = call.own
     chosen = _places(call.get(2, "dims", ()) if len(call.args) > 2 else call.get(1, "dims", ()), len(axes))
-    return tuple(
-        part_of(axis, size_of(axis), axes) if place in chosen and axis else axis for place, axis in enumerate(axes)
-    )
+    return tuple(part_of(axis, size_of(axis)) if place in chosen and axis else axis for place, axis in enumerate(axes))
 
 
 def _resized(call: Call) -> Axes:
     """Padded: axes change their length and keep their kind."""
-    axes = call.own
     return tuple(
-        axis if size == size_of(axis) else axis_of("S", size) if not axis else part_of(axis, size, axes)
-        for axis, size in zip(axes, call.shape, strict=True)
+        axis if size == size_of(axis) else axis_of("S", size) if not axis else part_of(axis, size)
+        for axis, size in zip(call.own, call.shape, strict=True)
     )
 
 
