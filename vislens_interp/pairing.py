@@ -112,6 +112,12 @@ def _keys(named: Mapping[str, object], names: Sequence[str]) -> list[str]:
 
 
 def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
+    if isinstance(responses, Table) and not callable(responses.index):
+        responses = responses.to_numpy()
+    if isinstance(responses, np.ndarray):  # torch warns of arrays that it may not write to, and of arrays in a list
+        responses = np.require(responses, requirements="W")
+    elif isinstance(responses, (list, tuple)):
+        responses = [row.tolist() if isinstance(row, np.ndarray) else row for row in responses]
     try:
         values = torch.as_tensor(responses, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
@@ -127,7 +133,7 @@ def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
 
 
 def _warn_of_order(names: Sequence[str]) -> None:
-    natural = sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
+    natural = sorted(names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
     if natural == list(names):
         return
     place = next(row for row, name in enumerate(names) if name != natural[row])
