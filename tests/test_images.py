@@ -254,7 +254,7 @@ def test_wrong_arguments():
         load_images(np.zeros((1, 3, 4, 4)))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*to_pil"):
         load_images([picture(), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_error='ignore' is unknown; expected 'raise' or 'skip'"):
         load_images(picture(), on_error="ignore")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="size=0; expected the side"):
         load_images(picture(), size=0)
@@ -368,7 +368,7 @@ def test_image_files_are_files(tmp_path):
             ImageFiles(source, 8)
     with pytest.raises(FileNotFoundError, match="nothing is there"):
         ImageFiles(tmp_path / "none", 8)
-    with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_error='ignore' is unknown; expected 'raise' or 'skip'"):
         ImageFiles(tmp_path, 8, on_error="ignore")
 
 

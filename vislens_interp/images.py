@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, TypeGuard, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
+
+from vislens_interp.validation import check_word
 
 COLOURS_SQRT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 """Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
@@ -59,7 +61,7 @@ def load_images(
         FileNotFoundError: ``source`` is a path at which nothing is.
         TypeError: ``source`` is none of the above.
     """
-    _check_on_error(on_error)
+    check_word("on_error", on_error, get_args(OnError))
     if size is not None:
         check_size(size)
     found = dataset_images(source)
@@ -88,11 +90,6 @@ def load_images(
     stack = torch.from_numpy(np.stack([one.array for _, one in pictures])).permute(0, 3, 1, 2)
     images = stack.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     return images, [name for name, _ in pictures]
-
-
-def _check_on_error(on_error: OnError) -> None:
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
 
 
 def _tell_of_failures(names: Sequence[str], read: Sequence[object], on_error: OnError) -> None:
@@ -399,7 +396,7 @@ class ImageFiles:
     """
 
     def __init__(self, source: PathLike | Sequence[PathLike], size: int, *, on_error: OnError = "raise") -> None:
-        _check_on_error(on_error)
+        check_word("on_error", on_error, get_args(OnError))
         check_size(size)
         if not holds_files(source):
             raise TypeError(

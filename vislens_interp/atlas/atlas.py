@@ -36,7 +36,7 @@ from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_switches
+from vislens_interp.validation import check_counts, check_switches, check_word
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
@@ -366,14 +366,12 @@ def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by
         raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
     if top is None:
         return chosen
-    if top < 1:
-        raise ValueError(f"top={top}; expected at least 1 unit.")
+    check_counts(top=top)
     scores = {"selectivity": fit.population.selectivity, "sparsity": fit.population.sparsity}
     correlation = torch.full((count,), torch.nan, dtype=torch.float64)
     correlation[fit.population.alive] = fit.readouts.correlation.double()
     scores["correlation"] = correlation
-    if by not in scores:
-        raise ValueError(f"by={by!r} is unknown; expected one of {', '.join(map(repr, scores))}.")
+    check_word("by", by, scores)
     best = scores[by][chosen].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:top]
     return sorted(chosen[place] for place in best.tolist())
 
