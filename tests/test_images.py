@@ -337,6 +337,12 @@ def test_image_files_are_read_where_they_are_asked_for(tmp_path):
     assert torch.equal(torch.cat(list(files.split(2))), loaded)
     assert torch.equal(files[1:3], loaded[1:3])
     assert torch.equal(files[torch.tensor([4, 0])], loaded[[4, 0]])
+    assert torch.equal(files[np.int64(-1)], loaded[-1])
+    mask = torch.tensor([True, False, False, True, True])
+    assert torch.equal(files[mask], loaded[mask])
+    assert torch.equal(files[mask.tolist()], loaded[mask])
+    with pytest.raises(IndexError):
+        files[mask[:4]]
     assert torch.equal(ImageFiles([tmp_path / "3.png"], 16)[[0]], loaded[3:4])
     assert files[[]].shape == files[torch.zeros(0, dtype=torch.int64)].shape == (0, 3, 16, 16)
     some = files.at([3, 1])

@@ -418,7 +418,7 @@ class ImageFiles:
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
         """Pictures at these positions, (n, 3, size, size) in [0, 1]; of one number (3, size, size)."""
-        if isinstance(rows, int):
+        if isinstance(rows, (int, np.integer)):
             return self[[range(len(self))[rows]]][0]
         paths = [self.paths[row] for row in self._places(rows)]
         return load_images(paths, size=self.size)[0] if paths else torch.zeros(0, *self.shape[1:])
@@ -442,7 +442,10 @@ class ImageFiles:
     def _places(self, rows: slice | Sequence[int] | Tensor) -> list[int]:
         if isinstance(rows, slice):
             return list(range(len(self))[rows])
-        return [int(row) for row in torch.as_tensor(rows, dtype=torch.int64).tolist()]
+        places = torch.as_tensor(rows)
+        if places.dtype == torch.bool:  # a mask
+            places = torch.arange(len(self))[places.cpu()]
+        return [int(row) for row in places.tolist()]
 
     def split(self, count: int) -> Iterator[Tensor]:
         """All of them in order, ``count`` at a time."""
