@@ -345,6 +345,11 @@ def test_image_files_are_read_where_they_are_asked_for(tmp_path):
         files[mask[:4]]
     assert torch.equal(ImageFiles([tmp_path / "3.png"], 16)[[0]], loaded[3:4])
     assert files[[]].shape == files[torch.zeros(0, dtype=torch.int64)].shape == (0, 3, 16, 16)
+    for size in (None, 16):
+        again, same_names = load_images(files, size=size)
+        assert torch.equal(again, loaded)
+        assert same_names == names
+    assert torch.equal(load_images(files, size=8)[0], resize(loaded, 8))
     some = files.at([3, 1])
     assert isinstance(some, ImageFiles)
     assert (some.names, some.shape) == ([files.names[3], files.names[1]], (2, 3, 16, 16))

@@ -45,8 +45,8 @@ def load_images(
         source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read
             recursively in sorted order, through links to folders; a warning says what is left out: files that are no
             images by their suffix, whatever is hidden, and folders below it that hold what this library made), a
-            sequence of PIL images, paths of files or tensors, or a data set or a DataLoader, of which the images are
-            taken and the rest is left: see :func:`dataset_images`.
+            sequence of PIL images, paths of files or tensors, a data set or a DataLoader, of which the images are
+            taken and the rest is left: see :func:`dataset_images`; or :class:`ImageFiles`, such as a result's.
         size: Pixels of the square to make: the shorter side is resized to it and the centre cropped. None keeps the
             sizes, which then have to be the same.
         on_error: What to do with files that cannot be read: ``"raise"`` an error naming them, or ``"skip"`` them with
@@ -65,9 +65,10 @@ def load_images(
     if size is not None:
         check_size(size)
     found = dataset_images(source)
-    if isinstance(found, Tensor):
-        images = ordinary(check_images(found)).float()
-        return images if size is None else resize(images, size), _numbered(len(images))
+    if isinstance(found, (Tensor, ImageFiles)):
+        images = ordinary(check_images(found[:])).float()
+        names = _numbered(len(images)) if isinstance(found, Tensor) else list(found.names)
+        return images if size is None else resize(images, size), names
 
     items, names = _list_source(found)
     read = [_read(item, size) for item in items]
