@@ -20,7 +20,7 @@ from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import RunSettings, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
-from vislens_interp.atlas.store import AtlasStore, short_hash
+from vislens_interp.atlas.store import FIT, READING, AtlasStore, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import permuted_rows, top_rows
@@ -44,7 +44,6 @@ WORDS, SURE, CHANCE = 5, 0.95, 200
 """Words of a unit at most, the share of chance that one has to beat, and about how many units chance is drawn from."""
 BLOCK = 512
 """Images between two files of an unfinished reading."""
-FIT, READING = "fit.safetensors", "reading"
 
 
 class Atlas:
@@ -270,7 +269,10 @@ class Atlas:
             rows = top_rows(responses[:, unit], groups, tops.shape[1])
             tops[unit, : len(rows)] = torch.tensor(rows)
         shown = tops[tops >= 0].unique()
-        pictures, names = self._inputs(reference.with_held_out(held_out), inputs)
+        if isinstance(inputs, int):
+            pictures, names = reference.with_held_out(held_out).held_out(inputs)
+        else:
+            pictures, names = load_images(inputs, size=self.backend.size)
         return AtlasFit(
             key=key,
             about=about,
@@ -319,12 +321,6 @@ class Atlas:
         for unit, words in zip(alive.tolist(), said, strict=True):
             found[unit] = [str(word) for word in words]
         return found
-
-    def _inputs(self, reference: ReferenceSet, inputs: ImageSource | int) -> tuple[Tensor, list[str]]:
-        """Images to edit and their names: given ones, or photographs that the fit held out."""
-        if not isinstance(inputs, int):
-            return load_images(inputs, size=self.backend.size)
-        return reference.held_out(inputs)
 
 
 def _chance(latents: Tensor, standard: Tensor, groups: Tensor, training: Tensor, seed: int) -> Tensor:

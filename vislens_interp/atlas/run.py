@@ -20,6 +20,7 @@ from vislens_interp.atlas.store import (
     FIT,
     INPUTS,
     MANIFEST,
+    READING,
     SHARDS,
     SHEETS,
     TABLE,
@@ -158,7 +159,7 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
 
 
 def _ours(name: str) -> bool:
-    return name in (FIT, "reading") or name.startswith(".")
+    return name in (FIT, READING) or name.startswith(".")
 
 
 def _made(
