@@ -71,7 +71,7 @@ def scores_figure(
         axes.set_xlabel("\n".join(wrap(label, _PANEL + 0.1, 8.5)), fontsize=8.5)
         names = [shortened(name, 26) for name in methods] if index % columns == 0 else [""] * len(methods)
         axes.set_yticks(range(len(methods)), names, fontsize=9, parse_math=False)
-    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
+    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said)
     return page.figure
 
 
@@ -146,5 +146,5 @@ def pictures_figure(
                 drawn = change if way == "increase" else -change
                 text = f"{number(drawn)}{' ✗' if change < 0 else ''}"
                 page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center")
-    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
+    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said)
     return page.figure
