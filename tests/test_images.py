@@ -254,7 +254,7 @@ def test_wrong_arguments():
         load_images(np.zeros((1, 3, 4, 4)))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"source\[1\] is a Tensor.*to_pil"):
         load_images([picture(), torch.zeros(3, 4, 4)])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_error='ignore' is unknown; expected 'raise' or 'skip'"):
         load_images(picture(), on_error="ignore")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="size=0; expected the side"):
         load_images(picture(), size=0)
@@ -337,8 +337,19 @@ def test_image_files_are_read_where_they_are_asked_for(tmp_path):
     assert torch.equal(torch.cat(list(files.split(2))), loaded)
     assert torch.equal(files[1:3], loaded[1:3])
     assert torch.equal(files[torch.tensor([4, 0])], loaded[[4, 0]])
+    assert torch.equal(files[np.int64(-1)], loaded[-1])
+    mask = torch.tensor([True, False, False, True, True])
+    assert torch.equal(files[mask], loaded[mask])
+    assert torch.equal(files[mask.tolist()], loaded[mask])
+    with pytest.raises(IndexError):
+        files[mask[:4]]
     assert torch.equal(ImageFiles([tmp_path / "3.png"], 16)[[0]], loaded[3:4])
     assert files[[]].shape == files[torch.zeros(0, dtype=torch.int64)].shape == (0, 3, 16, 16)
+    for size in (None, 16):
+        again, same_names = load_images(files, size=size)
+        assert torch.equal(again, loaded)
+        assert same_names == names
+    assert torch.equal(load_images(files, size=8)[0], resize(loaded, 8))
     some = files.at([3, 1])
     assert isinstance(some, ImageFiles)
     assert (some.names, some.shape) == ([files.names[3], files.names[1]], (2, 3, 16, 16))
@@ -368,7 +379,7 @@ def test_image_files_are_files(tmp_path):
             ImageFiles(source, 8)
     with pytest.raises(FileNotFoundError, match="nothing is there"):
         ImageFiles(tmp_path / "none", 8)
-    with pytest.raises(ValueError, match="on_error='ignore'; expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_error='ignore' is unknown; expected 'raise' or 'skip'"):
         ImageFiles(tmp_path, 8, on_error="ignore")
 
 

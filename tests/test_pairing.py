@@ -42,6 +42,24 @@ def test_tables_by_their_index():
     assert paired_responses([1.0, 2.0], ["1.png", "2.png"], sorted_by_name=True).shape == (2, 1)
 
 
+def test_tables_and_arrays_of_several_units():
+    pandas = pytest.importorskip("pandas")
+    names, values = ["1.png", "2.png"], [[1.0, 2.0], [3.0, 4.0]]
+    rows = [np.array(row) for row in values]
+    numbered, named = pandas.DataFrame(values), pandas.DataFrame(values, index=["1", "2"])
+    for given_ in (numbered, named, named.to_numpy(), rows, dict(zip(names, rows, strict=True))):
+        assert paired_responses(given_, names).tolist() == values
+
+
+def test_a_power_in_a_name_is_no_number():
+    assert paired_responses([1.0], ["²1.png"], sorted_by_name=True).tolist() == [[1]]
+
+
+def test_a_table_with_repeats_of_an_image_is_refused():
+    with pytest.raises(ValueError, match="1 images more than once, such as 'a'; expected one row an image"):
+        paired_responses(Table(["a", "b", "a"], [1.0, 2.0, 3.0]), ["a.png", "b.png"])
+
+
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match="of the 2 images 'b.png' has none .1 have none.*such as 'a.png'"):
         paired_responses({"a.png": 1.0}, ["a.png", "b.png"])

@@ -31,6 +31,8 @@ from vislens_interp.validation import (
         (lambda: check_whole(0, retries=-1), "retries=-1; expected a whole number of at least 0."),
         (lambda: check_positive(lr=0.0), "lr=0.0 must be greater than 0."),
         (lambda: check_not_negative(noise=-1), "noise=-1 must not be negative."),
+        (lambda: check_positive(lr=float("nan")), "lr=nan must be greater than 0."),
+        (lambda: check_not_negative(noise=float("nan")), "noise=nan must not be negative."),
         (lambda: check_shares(": no more than all.", alpha=1.5), "alpha=1.5 must lie in [0, 1]: no more than all."),
         (
             lambda: check_finite("Cut it.", curve=torch.tensor([0.0, torch.nan])),

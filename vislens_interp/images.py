@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, TypeGuard, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
+
+from vislens_interp.validation import check_word
 
 COLOURS_SQRT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 """Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
@@ -43,8 +45,8 @@ def load_images(
         source: A tensor (checked, see :func:`check_images`), a PIL image, a path to a file, a path to a folder (read
             recursively in sorted order, through links to folders; a warning says what is left out: files that are no
             images by their suffix, whatever is hidden, and folders below it that hold what this library made), a
-            sequence of PIL images, paths of files or tensors, or a data set or a DataLoader, of which the images are
-            taken and the rest is left: see :func:`dataset_images`.
+            sequence of PIL images, paths of files or tensors, a data set or a DataLoader, of which the images are
+            taken and the rest is left: see :func:`dataset_images`; or :class:`ImageFiles`, such as a result's.
         size: Pixels of the square to make: the shorter side is resized to it and the centre cropped. None keeps the
             sizes, which then have to be the same.
         on_error: What to do with files that cannot be read: ``"raise"`` an error naming them, or ``"skip"`` them with
@@ -59,13 +61,14 @@ def load_images(
         FileNotFoundError: ``source`` is a path at which nothing is.
         TypeError: ``source`` is none of the above.
     """
-    _check_on_error(on_error)
+    check_word("on_error", on_error, get_args(OnError))
     if size is not None:
         check_size(size)
     found = dataset_images(source)
-    if isinstance(found, Tensor):
-        images = ordinary(check_images(found)).float()
-        return images if size is None else resize(images, size), _numbered(len(images))
+    if isinstance(found, (Tensor, ImageFiles)):
+        images = ordinary(check_images(found[:])).float()
+        names = _numbered(len(images)) if isinstance(found, Tensor) else list(found.names)
+        return images if size is None else resize(images, size), names
 
     items, names = _list_source(found)
     read = [_read(item, size) for item in items]
@@ -88,11 +91,6 @@ def load_images(
     stack = torch.from_numpy(np.stack([one.array for _, one in pictures])).permute(0, 3, 1, 2)
     images = stack.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     return images, [name for name, _ in pictures]
-
-
-def _check_on_error(on_error: OnError) -> None:
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}; expected 'raise' or 'skip'.")
 
 
 def _tell_of_failures(names: Sequence[str], read: Sequence[object], on_error: OnError) -> None:
@@ -399,7 +397,7 @@ class ImageFiles:
     """
 
     def __init__(self, source: PathLike | Sequence[PathLike], size: int, *, on_error: OnError = "raise") -> None:
-        _check_on_error(on_error)
+        check_word("on_error", on_error, get_args(OnError))
         check_size(size)
         if not holds_files(source):
             raise TypeError(
@@ -421,7 +419,7 @@ class ImageFiles:
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
         """Pictures at these positions, (n, 3, size, size) in [0, 1]; of one number (3, size, size)."""
-        if isinstance(rows, int):
+        if isinstance(rows, (int, np.integer)):
             return self[[range(len(self))[rows]]][0]
         paths = [self.paths[row] for row in self._places(rows)]
         return load_images(paths, size=self.size)[0] if paths else torch.zeros(0, *self.shape[1:])
@@ -445,7 +443,10 @@ class ImageFiles:
     def _places(self, rows: slice | Sequence[int] | Tensor) -> list[int]:
         if isinstance(rows, slice):
             return list(range(len(self))[rows])
-        return [int(row) for row in torch.as_tensor(rows, dtype=torch.int64).tolist()]
+        places = torch.as_tensor(rows)
+        if places.dtype == torch.bool:  # a mask
+            places = torch.arange(len(self))[places.cpu()]
+        return [int(row) for row in places.tolist()]
 
     def split(self, count: int) -> Iterator[Tensor]:
         """All of them in order, ``count`` at a time."""

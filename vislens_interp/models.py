@@ -85,10 +85,9 @@ def load_model(spec: str, weights: str | None = None, seed: int = 0) -> nn.Modul
         if weights is not None:
             raise ValueError(f"weights={weights!r} does not go with model={spec!r}, which is trained. Leave it out.")
         return zoo.load(name)
-    build = _timm if source == "timm" else _torchvision
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(name, spec, published=weights is not None)
+        model = _timm(name, spec) if source == "timm" else _torchvision(name, spec, published=weights is not None)
     if weights is None:
         warnings.warn(
             f"{spec} has RANDOM WEIGHTS: what its units prefer means nothing. Pass --weights FILE.safetensors for"
@@ -100,7 +99,7 @@ def load_model(spec: str, weights: str | None = None, seed: int = 0) -> nn.Modul
     return model.eval()
 
 
-def _timm(name: str, spec: str, *, published: bool) -> nn.Module:
+def _timm(name: str, spec: str) -> nn.Module:
     import timm
 
     if not timm.is_model(name.split(".")[0]):

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -40,7 +41,7 @@ def paired_responses(responses: Responses, names: Sequence[str], *, sorted_by_na
         (N, K), float32; without names as many rows as came, which a fit compares with its images.
 
     Raises:
-        ValueError: An image has no response among those with names.
+        ValueError: An image has no response among those with names, or a table names one twice.
         TypeError: ``responses`` holds no numbers.
 
     >>> paired_responses({"b": 2.0, "a": 1.0}, ["a.png", "b.png"]).flatten().tolist()
@@ -74,6 +75,11 @@ def _by_name(responses: Responses) -> dict[str, Tensor | ArrayLike] | None:
     keys = list(responses.index)
     if all(isinstance(key, int) or hasattr(key, "__index__") for key in keys) and keys == list(range(len(keys))):
         return None  # pandas' own row numbers
+    if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
+        raise ValueError(
+            f"responses names {len(twice)} images more than once, such as {twice[0]!r}; expected one row an image."
+            " Average repeats first, in pandas by responses.groupby(level=0).mean()."
+        )
     return dict(zip(map(str, keys), responses.to_numpy(), strict=True))
 
 
@@ -106,6 +112,12 @@ def _keys(named: Mapping[str, object], names: Sequence[str]) -> list[str]:
 
 
 def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
+    if isinstance(responses, Table) and not callable(responses.index):
+        responses = responses.to_numpy()
+    if isinstance(responses, np.ndarray):  # torch warns of arrays that it may not write to, and of arrays in a list
+        responses = np.require(responses, requirements="W")
+    elif isinstance(responses, (list, tuple)):
+        responses = [row.tolist() if isinstance(row, np.ndarray) else row for row in responses]
     try:
         values = torch.as_tensor(responses, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
@@ -121,7 +133,7 @@ def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
 
 
 def _warn_of_order(names: Sequence[str]) -> None:
-    natural = sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
+    natural = sorted(names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
     if natural == list(names):
         return
     place = next(row for row, name in enumerate(names) if name != natural[row])

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vislens_interp.images import check_size, resize, to_pil
 from vislens_interp.random_state import kept_random_state, random_states
+from vislens_interp.validation import check_word
 
 Fit: TypeAlias = Literal["crop", "squash", "shorter"]
 """What becomes of a picture that is not square: its centre is cut out, its sides are made equal, or it stays so."""
@@ -82,8 +83,7 @@ class Preprocess(nn.Module):
                 raise ValueError(f"{name}={values!r}; expected 3 finite numbers, one a channel (or 1 for all).")
         if min(std) <= 0:
             raise ValueError(f"std={std!r}; expected numbers above 0.")
-        if fit not in get_args(Fit):
-            raise ValueError(f"fit={fit!r}; expected one of {', '.join(map(repr, get_args(Fit)))}.")
+        check_word("fit", fit, get_args(Fit))
         self.size = size
         self.fit: Fit = fit
         # Not persistent: a model that carries its preprocessing keeps its state_dict and its fingerprint.

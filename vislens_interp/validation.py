@@ -49,14 +49,14 @@ def check_whole(least: int, /, **values: object) -> None:
 def check_positive(**values: float) -> None:
     """Raise ValueError for a value that is not greater than 0."""
     for name, value in values.items():
-        if value <= 0:
+        if not value > 0:  # NaN is not
             raise ValueError(f"{name}={value} must be greater than 0.")
 
 
 def check_not_negative(**values: float) -> None:
     """Raise ValueError for a value below 0."""
     for name, value in values.items():
-        if value < 0:
+        if not value >= 0:
             raise ValueError(f"{name}={value} must not be negative.")
 
 

@@ -249,6 +249,16 @@ def test_comparisons_link_what_is_there_and_outlive_a_later_run(compared, fitted
     assert b"compare/linear-" in before
 
 
+def test_comparisons_whose_names_have_signs_of_addresses_are_linked():
+    words = dict.fromkeys(
+        ("title", "summary", "units", "fitted", "reference", "backend", "fingerprint", "version"), "x"
+    )
+    about = {**words, "dead": [], "duplicates": []}
+    text = environment().get_template("index.html").render(about=about, table="t", others={"a #1, 5%": "A"}, root="")
+    (link,) = re.findall(r'href="(compare/[^"]+)"', text)
+    assert urllib.parse.unquote(urllib.parse.urlsplit(link).path) == "compare/a #1, 5%.html"
+
+
 def test_a_damaged_comparison_is_left_out(compared, tmp_path):
     place, pages, _ = compared
     folder = tmp_path / "copy"

@@ -164,7 +164,7 @@ def test_too_few_images_for_a_dictionary(network, images):
 
 def test_what_does_not_fit_is_refused(weights, network, tmp_path):
     encoder, bias = weights["W_enc"], weights["b_enc"]
-    with pytest.raises(ValueError, match=r"kind='gated' is unknown; expected one of 'standard', 'topk', 'jumprelu'"):
+    with pytest.raises(ValueError, match=r"kind='gated' is unknown; expected 'standard', 'topk' or 'jumprelu'"):
         SparseFeatures(encoder, bias, kind="gated")
     with pytest.raises(ValueError, match=r"encoder has shape \(12, 20\) and bias \(3,\); expected \(D, M\) and \(M,\)"):
         SparseFeatures(encoder, bias[:3])

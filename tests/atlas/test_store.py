@@ -153,7 +153,7 @@ def test_folders_that_are_no_atlas_are_refused(fitted, store, tmp_path):
         open_atlas(tmp_path / "mine")
     with locked(tmp_path / "busy" / "atlas"), pytest.raises(BlockingIOError, match=r"being written by another process"):
         fitted.save(tmp_path / "busy")
-    with pytest.raises(ValueError, match=r"shard=0; expected at least 1"):
+    with pytest.raises(ValueError, match=r"shard=0 must be at least 1"):
         fitted.save(tmp_path / "none", shard=0)
 
 

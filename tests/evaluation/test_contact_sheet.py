@@ -142,7 +142,7 @@ def test_what_cannot_be_shown_is_refused():
         lens.contact_sheet([3, 77], reference_set=pictures(220))
     with pytest.raises(ValueError, match="reference_set=None, this lens is not fitted.*pass at least 200 images"):
         lens.contact_sheet([0])
-    with pytest.raises(ValueError, match="count=0, top=4: expected at least 1 of each"):
+    with pytest.raises(ValueError, match="count=0 must be at least 1"):
         lens.contact_sheet([0], count=0)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from vislens_interp import zoo
 from vislens_interp.backends.base import get_backend
-from vislens_interp.evaluation.words import SHIPPED, WordReadout, edit_words, readout_of, words_along
+from vislens_interp.evaluation.words import SHIPPED, WordReadout, edit_words, readout_of
 from vislens_interp.files import fingerprint
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.reference import ReferenceSet
@@ -46,18 +46,6 @@ def test_the_pattern_of_a_words_read_out_scores_one_for_it():
     told = x @ weights
     assert torch.allclose(scores, told.T.corrcoef(), atol=0.05)
     assert torch.allclose(readout.scores(-(covariance @ weights).T, x), -scores)
-
-
-def test_words_along_many_directions_is_the_strongest_of_the_scores(backend):
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(50, 784, generator=generator)
-    readout = readout_of(backend)
-    words = words_along(directions, backend, count=3)
-    scores = readout.scores(directions, ReferenceSet.of_backend(backend).embeddings(backend))
-    assert len(words) == 50
-    for row, found in zip(scores, words, strict=True):
-        assert [word for word, _ in found] == [readout.words[place] for place in row.topk(3).indices.tolist()]
-        assert found[0][1] == row.max().item()
 
 
 def test_a_planted_word_is_found_and_noise_has_no_words(fitted):
@@ -105,8 +93,6 @@ def test_what_ships_reads_the_shipped_embedder_and_no_other(backend):
     other.embedder = copy.deepcopy(backend.embedder)
     other.embedder.mean += 1
     assert readout_of(other) is None
-    with pytest.raises(ValueError, match="backend 'embedded' has no read-out of words that travels with the package"):
-        words_along(torch.randn(1, 784), other)
     assert readout_of(get_backend("cifar10")) is None
 
 
@@ -123,8 +109,7 @@ def test_any_vocabulary_by_a_clip(tmp_path):
     assert len(readout.weights) == clip.visual.output_dim
     x = torch.randn(200, len(readout.weights), generator=torch.Generator().manual_seed(0))
     directions = (x.T.cov() @ readout.weights).T
-    found = words_along(directions, get_backend("cifar10"), readout=readout, x=x, count=1)
-    assert [row[0][0] for row in found] == vocabulary
+    assert [vocabulary[place] for place in readout.scores(directions, x).argmax(1)] == vocabulary
     with pytest.raises(ValueError, match="vocabulary holds 1 word"):
         WordReadout.of_clip(clip, tokenize, ["river"])
 
@@ -138,18 +123,6 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
     assert torch.equal(
         WordReadout.load(readout.save(tmp_path / "w.safetensors")).weights, readout.weights.half().float()
     )
-
-
-def test_words_need_reference_embeddings(backend):
-    class Bare:
-        name = "bare"
-
-        def reference_images(self):
-            return None
-
-    readout = WordReadout(["a", "b"], torch.randn(4, 2), "a test")
-    with pytest.raises(ValueError, match="backend 'bare' has no reference images of its own"):
-        words_along(torch.zeros(1, 4), Bare(), readout=readout)
 
 
 def test_words_are_kept_as_they_were():

@@ -45,7 +45,7 @@ def test_an_only_output_needs_no_unit():
         ({"strength": 2.0}, r"strength=2.0 must lie in \[0, 1\]"),
         ({"seeds": [1, 2]}, "seeds has 2 entries for 3 images; give one for all or one an image"),
         ({"mode": 1}, "mode=1 is not there: this prior has the modes 0 to 0"),
-        ({"on_error": "ignore"}, "on_error='ignore'; expected 'raise' or 'skip'"),
+        ({"on_error": "ignore"}, "on_error='ignore' is unknown; expected 'raise' or 'skip'"),
     ],
     ids=str,
 )

@@ -9,6 +9,7 @@ import torch
 from matplotlib.colors import to_hex
 
 from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.report.comparison import pictures_figure
 from vislens_interp.report.figures import WARNING, dose_response_figure, result_figure
 from vislens_interp.results.result import LensResult
 
@@ -189,6 +190,14 @@ def test_sweep_of_one_image():
 def test_sweep_shapes(changes):
     with pytest.raises(ValueError, match=r"changes has shape .* for 3 alphas; expected \(3, N\)"):
         dose_response_figure([-1, 0, 1], changes)
+
+
+def test_a_long_title_of_a_comparison_is_shown_whole():
+    title = "EfficientNet, layer blocks.4.2.conv_dw, unit 17: what each method makes of the same pictures"
+    picture = torch.rand(1, 3, 8, 8)
+    pictures, changes = {"inputs": picture, ("edit", "increase"): picture}, {("edit", "increase"): [1.0]}
+    figure = pictures_figure(pictures, ["edit"], ["increase"], changes, title=title)
+    assert title in [" ".join(text.split()) for text in texts(figure)]
 
 
 def test_a_figure_is_the_same_in_every_process(tmp_path):

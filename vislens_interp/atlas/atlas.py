@@ -20,7 +20,7 @@ from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import RunSettings, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
-from vislens_interp.atlas.store import AtlasStore, short_hash
+from vislens_interp.atlas.store import FIT, READING, AtlasStore, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import permuted_rows, top_rows
@@ -36,7 +36,7 @@ from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_switches
+from vislens_interp.validation import check_counts, check_switches, check_word
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
@@ -44,7 +44,6 @@ WORDS, SURE, CHANCE = 5, 0.95, 200
 """Words of a unit at most, the share of chance that one has to beat, and about how many units chance is drawn from."""
 BLOCK = 512
 """Images between two files of an unfinished reading."""
-FIT, READING = "fit.safetensors", "reading"
 
 
 class Atlas:
@@ -270,7 +269,10 @@ class Atlas:
             rows = top_rows(responses[:, unit], groups, tops.shape[1])
             tops[unit, : len(rows)] = torch.tensor(rows)
         shown = tops[tops >= 0].unique()
-        pictures, names = self._inputs(reference.with_held_out(held_out), inputs)
+        if isinstance(inputs, int):
+            pictures, names = reference.with_held_out(held_out).held_out(inputs)
+        else:
+            pictures, names = load_images(inputs, size=self.backend.size)
         return AtlasFit(
             key=key,
             about=about,
@@ -320,12 +322,6 @@ class Atlas:
             found[unit] = [str(word) for word in words]
         return found
 
-    def _inputs(self, reference: ReferenceSet, inputs: ImageSource | int) -> tuple[Tensor, list[str]]:
-        """Images to edit and their names: given ones, or photographs that the fit held out."""
-        if not isinstance(inputs, int):
-            return load_images(inputs, size=self.backend.size)
-        return reference.held_out(inputs)
-
 
 def _chance(latents: Tensor, standard: Tensor, groups: Tensor, training: Tensor, seed: int) -> Tensor:
     """Filters (units, D) that the closed form finds for permuted responses (N, units); copies keep one response."""
@@ -366,14 +362,12 @@ def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by
         raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
     if top is None:
         return chosen
-    if top < 1:
-        raise ValueError(f"top={top}; expected at least 1 unit.")
+    check_counts(top=top)
     scores = {"selectivity": fit.population.selectivity, "sparsity": fit.population.sparsity}
     correlation = torch.full((count,), torch.nan, dtype=torch.float64)
     correlation[fit.population.alive] = fit.readouts.correlation.double()
     scores["correlation"] = correlation
-    if by not in scores:
-        raise ValueError(f"by={by!r} is unknown; expected one of {', '.join(map(repr, scores))}.")
+    check_word("by", by, scores)
     best = scores[by][chosen].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:top]
     return sorted(chosen[place] for place in best.tolist())
 

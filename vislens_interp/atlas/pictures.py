@@ -47,8 +47,7 @@ def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor) -> Tens
 
 def thumbnails(images: Tensor) -> Tensor:
     """Pictures (N, 3, H, W) in [0, 1] as cells of a sheet: (N, CELL, CELL, 3), uint8."""
-    parts = [resize(part.float(), CELL).clamp(0, 1).cpu() for part in images.split(64)]
-    small = torch.cat(parts) if parts else torch.zeros(0, 3, CELL, CELL)
+    small = torch.cat([resize(part.float(), CELL).clamp(0, 1).cpu() for part in images.split(64)])
     return (small * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

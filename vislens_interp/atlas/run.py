@@ -20,6 +20,7 @@ from vislens_interp.atlas.store import (
     FIT,
     INPUTS,
     MANIFEST,
+    READING,
     SHARDS,
     SHEETS,
     TABLE,
@@ -41,6 +42,7 @@ from vislens_interp.models import load_model
 from vislens_interp.progress import tqdm
 from vislens_interp.streams import say
 from vislens_interp.targets.target import Target
+from vislens_interp.validation import check_counts
 
 BYTES_A_UNIT = 60_000
 """What a unit takes on the disk, about."""
@@ -81,8 +83,7 @@ def run(
 ) -> AtlasStore:
     """Make what is missing of an atlas, and return it; see :meth:`Atlas.save`."""
     arrow()
-    if settings.shard < 1:
-        raise ValueError(f"shard={settings.shard}; expected at least 1 unit.")
+    check_counts(shard=settings.shard)
     if executor is not None and settings.origin is None:
         raise ValueError(
             "executor= needs a model, layer and backend by name, such as Atlas('zoo:efficientnet_lite2', 'blocks.4'),"
@@ -158,7 +159,7 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
 
 
 def _ours(name: str) -> bool:
-    return name in (FIT, "reading") or name.startswith(".")
+    return name in (FIT, READING) or name.startswith(".")
 
 
 def _made(

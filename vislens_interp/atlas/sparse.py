@@ -15,6 +15,7 @@ from vislens_interp.targets.layout import channel_axis
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import WIDEST, LayerTarget, Target
 from vislens_interp.targets.whole_layer import all_units
+from vislens_interp.validation import check_word
 
 Kind = Literal["standard", "topk", "jumprelu"]
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -54,8 +55,7 @@ class SparseFeatures:
         decoder: Tensor | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        if kind not in get_args(Kind):
-            raise ValueError(f"kind={kind!r} is unknown; expected one of {', '.join(map(repr, get_args(Kind)))}.")
+        check_word("kind", kind, get_args(Kind))
         if encoder.ndim != 2 or bias.shape != encoder.shape[1:]:
             raise ValueError(
                 f"encoder has shape {tuple(encoder.shape)} and bias {tuple(bias.shape)}; expected (D, M) and (M,)."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KIND = "vislens_interp atlas"
-MANIFEST, TABLE, FIT = "atlas.json", "units.parquet", "fit.safetensors"
+MANIFEST, TABLE, FIT, READING = "atlas.json", "units.parquet", "fit.safetensors", "reading"
 SHARDS, SHEETS, INPUTS, COMPARISONS = "shards", "sheets", "inputs.webp", "compare"
 SCHEMA = {
     "fit": {"key": str, "units": int},

@@ -11,8 +11,6 @@ DEMOS = {"cifar10": ("zoo:cifar10_convnet", "conv3", 16), "embedded": ("zoo:effi
 """Backend to the model, the layer and the unit that ``vislens demo`` looks at."""
 CACHED = ("embedded", "sd15", "sdxl")
 """Backends that embed images, which `--cache` can remember."""
-COMPARED = ("edit", "ridge_pattern", "difference_of_means", "shuffled", "unedited")
-"""Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 EPILOG = """exit codes:
   0    success
@@ -107,9 +105,7 @@ def _add_compare(commands: Commands, common: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--out", required=True, metavar="DIR", help="folder for tables and figures; goes on where it was"
     )
-    compare.add_argument(
-        "--methods", nargs="+", choices=tuple(METHODS), default=COMPARED, metavar="METHOD", help=", ".join(METHODS)
-    )
+    compare.add_argument("--methods", nargs="+", choices=tuple(METHODS), metavar="METHOD", help=", ".join(METHODS))
     compare.add_argument(
         "--noise-seeds", type=parse_seed, nargs="+", default=(0, 1, 2), help="repetitions (default: 0 1 2)"
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # each command imports what it needs
 DEMO_EVERY = {"cifar10": 1, "embedded": 3}
 """The demo reads one of so many reference images, for a large network takes a tenth of a second for each."""
 ALPHAS = (0.5,)
+"""Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 FILES = {"report": "report.html", "figure": "figure.png", "result": "result.json"}
 NOT_KEPT = ("command", "debug", "json", "model", "quiet", "weights")
 """Arguments that a result does not keep among those of the command line: how it was shown, or kept elsewhere."""
@@ -66,6 +67,7 @@ def _aimed(args: argparse.Namespace) -> "FeatureLens":
 
 def compare(args: argparse.Namespace) -> None:
     """Run ``vislens compare``."""
+    from vislens_interp.evaluation.compare import DEFAULT_METHODS
     from vislens_interp.files import check_writable, write_atomically, write_text
     from vislens_interp.images import load_images
     from vislens_interp.results.result import json_values
@@ -79,7 +81,7 @@ def compare(args: argparse.Namespace) -> None:
         lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
     comparison = lens.compare(
         images,
-        args.methods,
+        args.methods or DEFAULT_METHODS,
         args.noise_seeds,
         angle=args.angle,
         strength=args.strength,

@@ -151,7 +151,7 @@ def compare(
 
 
 def _check_arguments(seeds: list[int], direction: str, strength: float | None, angle: float | None) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={seeds}; expected different numbers from 0, at least one. Pass (0, 1, 2).")
     check_word("direction", direction, (*SENSES, "both"))
     check_shares(strength=strength)

@@ -74,7 +74,7 @@ class Comparison(Tabular):
             if method not in self.methods or measure not in MEASURES:
                 raise ValueError(
                     f"scores has the key {key}; expected one of methods {self.methods} and a measure of "
-                    f"{list(MEASURES)}. Score with metrics.scorer.Scorer."
+                    f"{list(MEASURES)}. Score with evaluation.scorer.Scorer."
                 )
             count = len(self.images) if MEASURES[measure].each else 1
             if values.shape != (len(self.units), count, len(self.seeds)):
@@ -206,7 +206,7 @@ class Comparison(Tabular):
             raise ValueError(f"comparisons holds unit {twice[0]!r} twice; expected every unit once. Leave one out.")
         shared = [key for key in first.scores if all(key in part.scores for part in parts)]
         lost = sorted({f"{m}, {d}: {k}" for part in parts for m, d, k in part.scores if (m, d, k) not in shared})
-        notes = list(dict.fromkeys(note for part in parts for note in part.notes if note not in (ONE_UNIT,)))
+        notes = list(dict.fromkeys(note for part in parts for note in part.notes if note != ONE_UNIT))
         if lost:
             notes.append(f"Left out, for a unit lacks it: {'; '.join(lost)}.")
         if len(units) == 1:

@@ -20,6 +20,7 @@ from vislens_interp.results.result import versions
 from vislens_interp.targets.selectors import OneUnit, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.validation import check_counts
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -63,8 +64,7 @@ def contact_sheet(
     Raises:
         ValueError: There are no reference images, or none of the units can be shown.
     """
-    if count < 1 or top < 1:
-        raise ValueError(f"count={count}, top={top}: expected at least 1 of each.")
+    check_counts(count=count, top=top)
     reference = _reference_of(lens, reference_set)
     target, responses, left_out = _living_units(lens, units, reference, progress=progress)
     chosen: dict[str, Any] = {"seed": lens.seed, **overrides}

@@ -136,7 +136,7 @@ class _Run:
             "settings": self.drawing.settings({"alpha": None, "strength": None}, self.seeds),
             "at_once": self.size,
         }
-        wanted = json.loads(json.dumps(json_values(wanted, "run")))
+        wanted = json_values(wanted, "run")
         path = self.work / "run.json"
         clear_leftovers(self.work)
         if not path.exists():

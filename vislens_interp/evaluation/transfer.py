@@ -22,7 +22,6 @@ class Transfer:
         features: Images (N, 3, H, W) in [0, 1] to (N, ...) features of a network that had no part in making them.
         penalties: Ridge penalties, in units of the features' mean squared singular value; the one of the least
             leave-one-out error is taken for each unit.
-        batch_size: Images in a pass.
 
     Attributes (after ``fit``):
         correlation_: (K,) of leave-one-out predictions with the responses: a transfer is worth no more than this.
@@ -32,16 +31,10 @@ class Transfer:
     model to neurons; leave-one-out errors are :func:`~vislens_interp.math.ridge_loo`'s. The read-out is ours.
     """
 
-    def __init__(
-        self,
-        features: Callable[[Tensor], Tensor],
-        *,
-        penalties: Sequence[float] = PENALTIES,
-        batch_size: int = 64,
-    ) -> None:
+    def __init__(self, features: Callable[[Tensor], Tensor], *, penalties: Sequence[float] = PENALTIES) -> None:
         if not penalties or min(penalties) <= 0:
             raise ValueError(f"penalties={tuple(penalties)} must be greater than 0, at least one of them.")
-        self.features, self.penalties, self.batch_size = features, tuple(penalties), batch_size
+        self.features, self.penalties = features, tuple(penalties)
 
     def fit(self, images: Tensor, responses: Tensor) -> Self:
         """Fit the read-outs.
@@ -75,5 +68,5 @@ class Transfer:
 
     @torch.no_grad()
     def _read(self, images: Tensor) -> Tensor:
-        parts = [self.features(part).detach().flatten(1).double().cpu() for part in images.split(self.batch_size)]
+        parts = [self.features(part).detach().flatten(1).double().cpu() for part in images.split(64)]
         return torch.cat(parts)

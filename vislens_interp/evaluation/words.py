@@ -158,55 +158,6 @@ def readout_of(backend: Backend) -> WordReadout | None:
     return _readouts[embedder]
 
 
-def words_along(
-    directions: Tensor, backend: Backend, *, readout: WordReadout | None = None, x: Tensor | None = None, count: int = 5
-) -> list[list[tuple[str, float]]]:
-    """The words that rise most along each of many directions; cheap: two products of matrices for all of them.
-
-    Args:
-        directions: (K, D) in the backend's embedding space, of any length. What falls rises along the opposite.
-        backend: Whose embeddings.
-        readout: None takes the one that travels with the package.
-        x: (N, D) embeddings of reference images; None takes the backend's own.
-        count: Words a direction.
-
-    Returns:
-        For each direction its words with their scores (:meth:`WordReadout.scores`), the largest first.
-
-    Raises:
-        ValueError: There is no read-out for this backend, or no reference image.
-
-    >>> from vislens_interp.backends.base import get_backend
-    >>> backend = get_backend("embedded")
-    >>> words = words_along(torch.randn(3, 784), backend, count=2)
-    >>> len(words), len(words[0])
-    (3, 2)
-    """
-    readout = readout or readout_of(backend)
-    if readout is None:
-        raise ValueError(
-            f"backend {backend.name!r} has no read-out of words that travels with the package; expected one for its "
-            "embeddings. Pass readout=, such as WordReadout.of_clip(...)."
-        )
-    best, places = readout.scores(directions, _reference(backend, x)).topk(min(count, len(readout.words)), dim=1)
-    return [
-        [(readout.words[place], score) for place, score in zip(row, scores, strict=True)]
-        for row, scores in zip(places.tolist(), best.tolist(), strict=True)
-    ]
-
-
-def _reference(backend: Backend, x: Tensor | None) -> Tensor:
-    if x is not None:
-        return x
-    own = ReferenceSet.of_backend(backend)
-    if own is None:
-        raise ValueError(
-            f"x=None, and backend {backend.name!r} has no reference images of its own; expected embeddings (N, D) of "
-            "some. Pass x=."
-        )
-    return own.embeddings(backend)
-
-
 def edit_words(
     method: LandscapeMethod, directions: Mapping[int, Sense], *, readout: WordReadout | None = None
 ) -> Words | None:

@@ -71,7 +71,7 @@ def scores_figure(
         axes.set_xlabel("\n".join(wrap(label, _PANEL + 0.1, 8.5)), fontsize=8.5)
         names = [shortened(name, 26) for name in methods] if index % columns == 0 else [""] * len(methods)
         axes.set_yticks(range(len(methods)), names, fontsize=9, parse_math=False)
-    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
+    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said)
     return page.figure
 
 
@@ -123,15 +123,15 @@ def pictures_figure(
     width = max(_MARGIN + _NAME + block * len(directions) + _MARGIN, 7.0)
     step = _SIZE + LINE + 0.12
     said = [line for note in notes for line in wrap(note, width - 2 * _MARGIN, 8.5)]
-    head = 0.8
+    lines = wrap(title, width - 2 * _MARGIN, 13)
+    head = 0.55 + 0.25 * len(lines)
     height = head + step * (len(methods) + 1) + LINE * len(said) + 0.2
     page = PageFigure(width, height)
-    lines = wrap(title, width - 2 * _MARGIN, 13)
-    page.text(_MARGIN, 0.12, lines[0], fontsize=13, bold=True)
+    page.text(_MARGIN, 0.12, "\n".join(lines), fontsize=13, bold=True)
     page.text(_MARGIN, head + _SIZE / 2, "input", fontsize=10, bold=True, va="center")
     for index, way in enumerate(directions):
         left = _MARGIN + _NAME + index * block
-        page.text(left, 0.5, NAMES[way], fontsize=11, bold=True, color=COLOURS[way])
+        page.text(left, head - 0.3, NAMES[way], fontsize=11, bold=True, color=COLOURS[way])
         for column, image in enumerate(pictures["inputs"]):
             draw_picture(page, image, left + column * _STEP, head, _SIZE, COLOURS["inputs"])
         for line, method in enumerate(methods):
@@ -146,5 +146,5 @@ def pictures_figure(
                 drawn = change if way == "increase" else -change
                 text = f"{number(drawn)}{' ✗' if change < 0 else ''}"
                 page.text(at + _SIZE / 2, top + _SIZE + 0.03, text, fontsize=8, ha="center")
-    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said, fontsize=8.5, color="#222222")
+    page.lines(_MARGIN, height - 0.1 - LINE * len(said), said)
     return page.figure

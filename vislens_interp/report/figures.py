@@ -125,7 +125,7 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
 
     plot = page.axes(width - _MARGIN - _PLOT, top + 0.24, _PLOT, rows - 0.55)
     _dots(plot, result)
-    page.lines(_MARGIN, height - 0.12 - len(foot) * LINE, foot, fontsize=8.5, color="#222222")
+    page.lines(_MARGIN, height - 0.12 - len(foot) * LINE, foot)
     return page.figure
 
 
@@ -165,10 +165,10 @@ class PageFigure:
             **style,
         )
 
-    def lines(self, left: float, top: float, lines: Sequence[str], *, fontsize: float, color: str) -> None:
-        """Lines one below another."""
+    def lines(self, left: float, top: float, lines: Sequence[str]) -> None:
+        """Lines of a footnote, one below another."""
         for row, line in enumerate(lines):
-            self.text(left, top + row * LINE, line, fontsize=fontsize, color=color)
+            self.text(left, top + row * LINE, line, fontsize=8.5, color="#222222")
 
 
 def draw_picture(page: PageFigure, image: Tensor, left: float, top: float, size: float, colour: str) -> None:

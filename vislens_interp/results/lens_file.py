@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -14,13 +14,12 @@ from vislens_interp.landscape.landscape import Landscape, check_state
 from vislens_interp.landscape.surrogate import ResponseSurrogate
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.random_state import check_seed
-from vislens_interp.reference import ReferenceSet
+from vislens_interp.reference import Origin, ReferenceSet
 from vislens_interp.results.background import EVIDENCE, read_evidence
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.target import Target
 
 KIND = "lens"
-_ORIGINS = frozenset({"given", "synthetic", "photographs"})
 SCHEMA = {
     "landscape": dict,
     "surrogate?": (dict, None),
@@ -29,7 +28,7 @@ SCHEMA = {
     "config?": {str: {str: object}},
     "settings?": {str: object},
     "seed": int,
-    "origin": _ORIGINS,
+    "origin": frozenset(get_args(Origin)),
     "measured": bool,
     "learned?": [str],
     "backend": str,

@@ -226,8 +226,7 @@ def _write(result: LensResult, folder: Path, place: Callable[[str, Path], object
         },
     }
     text = json.dumps(json_values(content, "result"), indent=1, ensure_ascii=False) + "\n"
-    # Last, so that a folder with a result.json is a whole result. Names that are not UTF-8 are escaped as JSON does.
-    write_text(folder / "result.json", text.encode("utf-8", "backslashreplace").decode())
+    write_text(folder / "result.json", text)  # last, so that a folder with a result.json is a whole result
 
 
 def as_pictures(importance: Pictures) -> Pictures:

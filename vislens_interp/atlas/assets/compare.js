@@ -53,7 +53,7 @@ async function side(place) {
 async function start() {
   const asked = new URLSearchParams(location.hash.slice(1));
   for (const id of controls) if (asked.has(id)) find(id).value = asked.get(id);
-  const said = await (await fetch(`${document.body.dataset.name}.json`)).json();
+  const said = await (await fetch(`${encodeURIComponent(document.body.dataset.name)}.json`)).json();
   sides[1].root = `${said.other.split("/").map(encodeURIComponent).join("/")}/`;
   await Promise.all([side(0), side(1)]);
   if (sides[1].about.key !== said.key) throw new Error("the other folder holds another atlas now; run vislens atlas compare again");
