@@ -1,11 +1,13 @@
 """Landscapes of one subject judged by another: weights, draws and pairs by hand; a small run that ends in a page."""
 
 import json
+import zipfile
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.common import v4_sessions as v4_data
 from benchmarks.cross_subject import judging, made, subjects
@@ -109,14 +111,19 @@ SIDE = 24
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, write_zip):
+def data(tmp_path_factory):
     """A session of each animal, 420 pictures; three neurons that like red, and one that likes blue."""
     folder = tmp_path_factory.mktemp("cross")
     draw = np.random.default_rng(0)
     for name in SESSIONS:
         place = folder / "macaque_v4" / name
+        place.mkdir(parents=True)
         coarse = draw.integers(0, 256, (420, 3, 3, 3), dtype=np.uint8)
-        write_zip(place / "images.zip", SIDE, coarse)
+        with zipfile.ZipFile(place / "images.zip", "w") as archive:
+            for row, picture in enumerate(coarse):
+                file = folder / "picture.png"
+                Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file)
+                archive.write(file, f"image{row:04d}.png")
         red, blue = coarse[..., 0].mean((1, 2)), coarse[..., 2].mean((1, 2))
         np.save(place / "responses.npy", np.stack([red, red, red, blue]) + draw.normal(size=(4, 420)) * 8)
     return folder

@@ -3,14 +3,17 @@
 import json
 import math
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from benchmarks.common.figures import FIGURE_BYTES
-from benchmarks.common.judges import channel_means
+from benchmarks.common.judges import CifarResNet, channel_means
 from benchmarks.common.networks import load_units
 from benchmarks.peers import environments as peers_environments
 from benchmarks.peers import report as peers_report
@@ -42,8 +45,24 @@ FIRST, SECOND = Unit("features.4", 3), Unit("features.12", 5)
 
 
 @pytest.fixture(scope="module")
-def data(places):
-    return places[0]
+def data(tmp_path_factory):
+    """Photographs of coarse noise and untrained networks."""
+    from torchvision.models import squeezenet1_0
+
+    folder = tmp_path_factory.mktemp("peers")
+    for name in ("photos", "networks"):
+        (folder / name).mkdir()
+    draw = np.random.default_rng(0)
+    with zipfile.ZipFile(folder / "photos" / "imagenet500.zip", "w") as archive:
+        for row in range(44):
+            coarse = draw.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((224, 224), Image.Resampling.BICUBIC).save(folder / "picture.png")
+            archive.write(folder / "picture.png", f"{row:03d}.png")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, network in (("imagenet_squeezenet1_0", squeezenet1_0()), ("cifar10_resnet20", CifarResNet())):
+            save_file(network.state_dict(), folder / "networks" / f"{name}.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="module")

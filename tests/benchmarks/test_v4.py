@@ -1,10 +1,12 @@
 """The V4 benchmarks on small made-up sessions: splits, judging, and reports that say what is true."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.common import v4_sessions as v4_data
 from benchmarks.common.script import provenance
@@ -18,15 +20,20 @@ from vislens_interp.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, write_zip):
+def data(tmp_path_factory):
     """Two sessions of 440 pictures, one shown twice; two neurons that like red and bottom-up brightness."""
     folder = tmp_path_factory.mktemp("v4")
     draw = np.random.default_rng(0)
     for name in v4_data.TEST_SESSIONS:
         place = folder / "macaque_v4" / name
+        place.mkdir(parents=True)
         coarse = draw.integers(0, 256, (440, 4, 4, 3), dtype=np.uint8)
         coarse[7] = coarse[3]
-        write_zip(place / "images.zip", 112, coarse)
+        with zipfile.ZipFile(place / "images.zip", "w") as archive:
+            for row, picture in enumerate(coarse):
+                file = folder / "picture.png"
+                Image.fromarray(picture).resize((112, 112), Image.Resampling.BICUBIC).save(file)
+                archive.write(file, f"image{row:04d}.png")
         red, below = coarse[..., 0].mean((1, 2)), coarse[:, 2:].mean((1, 2, 3)) - coarse[:, :2].mean((1, 2, 3))
         np.save(place / "responses.npy", np.stack([red, below]) + draw.normal(size=(2, 440)) * 3)
     return folder

@@ -1,6 +1,8 @@
 """Pictures for V4 neurons: the list, the arithmetic on made-up cells, and all of it end to end on tiny networks."""
 
+import io
 import json
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -205,12 +207,17 @@ def test_nothing_to_report_and_cells_of_two_kinds(tmp_path):
 # ---- end to end -----------------------------------------------------------------------------------------------------
 
 
-def write_session(write_zip, folder, name, seed, *, published):
+def write_session(folder, name, seed, *, published):
     """404 pictures and two neurons, one that likes red, one that likes brightness below; with networks of no use."""
     place = folder / "macaque_v4" / name
+    place.mkdir(parents=True)
     draw = np.random.default_rng(seed)
     coarse = draw.integers(0, 256, (404, 4, 4, 3), dtype=np.uint8)
-    write_zip(place / "images.zip", 112, coarse)
+    with zipfile.ZipFile(place / "images.zip", "w") as archive:
+        for row, picture in enumerate(coarse):
+            file = io.BytesIO()
+            Image.fromarray(picture).resize((112, 112), Image.Resampling.BICUBIC).save(file, "JPEG")
+            archive.writestr(f"image{row:04d}.jpg", file.getvalue())
     red, below = coarse[..., 0].mean((1, 2)), coarse[:, 2:].mean((1, 2, 3)) - coarse[:, :2].mean((1, 2, 3))
     np.save(place / "responses.npy", np.stack([red, below]) + draw.normal(size=(2, 404)) * 3)
     if published:
@@ -225,11 +232,11 @@ def network_state():
 
 
 @pytest.fixture(scope="module")
-def data(places, tmp_path_factory, write_zip):
+def data(places, tmp_path_factory):
     folder = tmp_path_factory.mktemp("v4")
     (folder / "networks").symlink_to(places[0] / "networks")
     for seed, name in enumerate((*v4_data.TEST_SESSIONS, TUNED)):
-        write_session(write_zip, folder, name, seed, published=name in v4_data.TEST_SESSIONS)
+        write_session(folder, name, seed, published=name in v4_data.TEST_SESSIONS)
     return folder
 
 
