@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.ann_units.bench import Bench, Seen
@@ -19,7 +19,16 @@ from benchmarks.ann_units.report import report
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import JOB_ANGLE, SIGN
 from benchmarks.common.networks import NETWORKS, load_units
-from benchmarks.common.script import parse, parser, provenance, read, save_cell
+from benchmarks.common.script import (
+    parse,
+    parser,
+    provenance,
+    read,
+    refuse_other_settings,
+    rounded,
+    save_cell,
+    save_tensors,
+)
 
 TARGETS = ("lite2", "squeezenet", "vit_tiny64", "simclr_resnet50")
 JUDGES = 200  # test images that judge, after those that are moved
@@ -97,9 +106,8 @@ def run_cell(
         "correlation": evidence.correlation,
         "start": scaler.standardise(target.responses(inputs))[:, 0].mean().item(),
         "shipped_optimise_steps": bench.backend.defaults.optimize.steps,
-        "notes": [note for note in found.notes if "econd network" in note],
         "scores": [
-            {"method": method, "direction": way, "measure": measure, "values": [round(v, 5) for v in values]}
+            {"method": method, "direction": way, "measure": measure, "values": rounded(values, 5)}
             for (method, way, measure), values in scores.items()
         ],
         "traces": {
@@ -129,27 +137,15 @@ def write_pictures(file: Path, inputs: Tensor, natural: Tensor, methods: dict[st
 
     Those of other methods that are there stay.
     """
-    to_8_bits = lambda images: (images.clamp(0, 1) * 255).round().byte().contiguous()  # noqa: E731
+    to_8_bits = lambda images: (images.clamp(0, 1) * 255).round().byte()  # noqa: E731
     kept = load_file(file) if file.is_file() else {}
-    kept |= {"input": to_8_bits(inputs[:SHOWN]), "natural|seen": see(natural).float().contiguous()}
+    kept |= {"input": to_8_bits(inputs[:SHOWN]), "natural|seen": see(natural).float()}
     for label, method in methods.items():
         for way in SIGN:
             pictures = to_8_bits(method.made_[way])
             kept[f"{label}|{way}"] = pictures[:SHOWN].clone()
-            kept[f"{label}|{way}|seen"] = see(pictures.float() / 255).float().contiguous()
-    vl.write_atomically(file, lambda temporary: save_file(kept, temporary))
-
-
-def refuse_other_budgets(out: Path, budget: Budget) -> None:
-    """Cells of another budget are not mixed with those of this one."""
-    for file in sorted(out.glob("cell-*.json")):
-        found = read(file)["found"]
-        was, now = (found["passes"], len(found["images"])), (budget.passes, budget.images)
-        if was != now:
-            raise SystemExit(
-                f"{file} was run with --passes {was[0]} --images {was[1]}, and this is --passes {now[0]} --images "
-                f"{now[1]}; cells of one --out share them. Pass those, or another --out."
-            )
+            kept[f"{label}|{way}|seen"] = see(pictures.float() / 255).float()
+    save_tensors(file, kept)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -163,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     paths = {cell: args.out / f"cell-{cell.stem}.json" for cell in mine}
     left = [cell for cell, path in paths.items() if path.exists() == bool(args.again)]
     labels = args.again or [label for label in CONTESTANTS if label not in args.without]
-    refuse_other_budgets(args.out, budget)
+    refuse_other_settings(args.out, {"passes": budget.passes, "images": budget.images})
     if not left:
         print("nothing is left to run")
         return 0

@@ -23,7 +23,7 @@ from benchmarks.common import package as vl
 
 MODEL, LAYER = "zoo:efficientnet_lite2", "blocks.3.1.conv_pw"
 SMALL = ("zoo:cifar10_convnet", "conv1")
-DIMENSIONS, DRAWS, NOISE_SD = 784, 1000, 1.0
+DRAWS, NOISE_SD = 1000, 1.0
 WORDS = ("a", "37", "tench", "no such word", "s 1")
 
 

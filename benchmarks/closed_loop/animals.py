@@ -13,26 +13,15 @@ from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.script import save_array
-from benchmarks.common.v4_sessions import NEURONS, SIZE, TEST_SESSIONS, Session, load_session
+from benchmarks.common.v4_sessions import SIZE, Session, load_session
 from benchmarks.v4_preferred_images.run import BATCH, load_neurons, take_turns
-from benchmarks.v4_recorded.run import neuron_order
 
 GRID = 3  # cells to a side of the embedding: a V4 neuron looks at one place of a picture
-TUNED = 3
-"""Neurons of each session on which settings are chosen; none of them is on the list of those that are reported."""
 
 
 def reported_neurons() -> list[tuple[str, int]]:
     """(session, neuron), the two sessions in turns."""
     return take_turns(load_neurons())
-
-
-def tuning_neurons() -> list[tuple[str, int]]:
-    listed = load_neurons()
-    orders = {name: neuron_order(NEURONS[name]) for name in TEST_SESSIONS}
-    return take_turns(
-        {name: [one for one in order if one not in listed[name]][:TUNED] for name, order in orders.items()}
-    )
 
 
 @dataclass

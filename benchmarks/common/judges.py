@@ -27,27 +27,27 @@ class _Shortcut(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet for 32 px images: three stages of 16, 32 and 64 channels, ``blocks`` blocks each (3 make a ResNet-20).
+    """ResNet-20 for 32 px images: three stages of 16, 32 and 64 channels, three blocks each.
 
     Source: He et al. 2016, Sec. 4.2, with option-A shortcuts; parameter names are those of the shipped files.
     """
 
-    def __init__(self, blocks: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, 1, blocks)
-        self.layer2 = self._stage(16, 32, 2, blocks)
-        self.layer3 = self._stage(32, 64, 2, blocks)
+        self.layer1 = self._stage(16, 16, 1)
+        self.layer2 = self._stage(16, 32, 2)
+        self.layer3 = self._stage(32, 64, 2)
         self.linear = nn.Linear(64, 10)
         self.preprocess = vl.Preprocess(32, IMAGENET_MEAN, IMAGENET_STD)
 
     @staticmethod
-    def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
         from torchvision.models.resnet import BasicBlock  # here: some who import this module measure their memory
 
-        rest = [BasicBlock(outputs, outputs) for _ in range(blocks - 1)]
-        return nn.Sequential(BasicBlock(inputs, outputs, stride, None if stride == 1 else _Shortcut()), *rest)
+        first = BasicBlock(inputs, outputs, stride, None if stride == 1 else _Shortcut())
+        return nn.Sequential(first, BasicBlock(outputs, outputs), BasicBlock(outputs, outputs))
 
     def penultimate(self, x: Tensor) -> Tensor:
         """Preprocessed images (N, 3, 32, 32) to features (N, 64)."""
@@ -58,16 +58,11 @@ class CifarResNet(nn.Module):
         return self.linear(self.penultimate(x))
 
     @torch.no_grad()
-    def features(self, images: Tensor, batch_size: int = 256) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S) in [0, 1] to the features below the classifier: (N, 64), on the CPU."""
         device = self.linear.weight.device
-        parts = [self.penultimate(self.preprocess(part.to(device))).cpu() for part in images.split(batch_size)]
+        parts = [self.penultimate(self.preprocess(part.to(device))).cpu() for part in images.split(256)]
         return torch.cat(parts)
-
-    @torch.no_grad()
-    def classify(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S) in [0, 1] to class numbers (N,), in the alphabetical order of CIFAR-10's names."""
-        return self.linear(self.features(images).to(self.linear.weight)).argmax(1).cpu()
 
 
 def data_folder(data: str | Path | None = None) -> Path:
@@ -83,7 +78,7 @@ def data_folder(data: str | Path | None = None) -> Path:
 
 def load_judge(data: str | Path | None = None) -> CifarResNet:
     """The third-party ResNet-20 (akamaster/pytorch_resnet_cifar10, BSD-2), frozen and in evaluation mode."""
-    network = CifarResNet(blocks=3)
+    network = CifarResNet()
     network.load_state_dict(load_file(data_folder(data) / "networks" / "cifar10_resnet20.safetensors"))
     return network.eval().requires_grad_(False)
 

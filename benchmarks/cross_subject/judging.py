@@ -171,11 +171,12 @@ class Results:
         """Kinds of judges that there are so far."""
         return [level for level in LEVELS if any(pair[2] == level for pair in self.pairs())]
 
-    def over_animals(self, level: str, view: str, key: Key) -> Measured:
-        return mean(self.populations[pair, view, key] for pair in self.pairs() if pair[2] == level)
+    def over_animals(self, level: str, key: Key) -> Measured:
+        """By recorded responses, as :meth:`over_angles`."""
+        return mean(self.populations[pair, "recorded", key] for pair in self.pairs() if pair[2] == level)
 
-    def over_angles(self, level: str, view: str, method: str, way: str) -> Measured:
-        return mean(self.over_animals(level, view, (method, way, angle)) for angle in ANGLES)
+    def over_angles(self, level: str, method: str, way: str) -> Measured:
+        return mean(self.over_animals(level, (method, way, angle)) for angle in ANGLES)
 
 
 def _units(found: dict[Any, Measured]) -> dict[Any, list[Measured]]:

@@ -26,7 +26,7 @@ def report(out: Path, said: dict[str, Any], *, table_angle: float) -> tuple[str,
     aims = sorted(findings(kept).aims, key=lambda aim: aim.met is True)
     differences = {}
     for rival, way, angle in itertools.product(RIVALS, SIGN, ANGLES):
-        ours, theirs = (found.over_animals(OTHER, "recorded", (label, way, angle)) for label in (OURS, rival))
+        ours, theirs = (found.over_animals(OTHER, (label, way, angle)) for label in (OURS, rival))
         differences[rival, way, angle] = (ours - theirs).ends
     text = fill(
         __file__,
@@ -99,7 +99,7 @@ def table_2(found: Results, angle: float) -> list[str]:
 def by_angle(found: Results, way: str) -> list[str]:
     def cells(label: str) -> list[str]:
         shorts = [found.shorts[label, way, angle] for angle in ANGLES]
-        changes = [found.over_animals(OTHER, "recorded", (label, way, angle)) for angle in ANGLES]
+        changes = [found.over_animals(OTHER, (label, way, angle)) for angle in ANGLES]
         return [f"{a}" + f" ({b:.0%} short)" * (b > 0.05) for a, b in zip(changes, shorts, strict=True)]
 
     there = {key[2][0] for key in found.populations}
@@ -157,7 +157,7 @@ def numbers(found: Results, out: Path, said: dict[str, Any], table_angle: float)
         place.setdefault(method, {}).setdefault(way, {})[f"{angle:.0f}"] = ends
 
     def minus_ours(level: str, label: str, way: str) -> list[float]:
-        theirs, ours = (found.over_angles(level, "recorded", one, way) for one in (label, OURS))
+        theirs, ours = (found.over_angles(level, one, way) for one in (label, OURS))
         return (theirs - ours).ends
 
     for (pair, view, key), one in found.populations.items():
@@ -168,7 +168,7 @@ def numbers(found: Results, out: Path, said: dict[str, Any], table_angle: float)
         for level in found.levels()
     }
     kept["over animals"] = {
-        level: {way: found.over_animals(level, "recorded", (OURS, way, table_angle)).ends for way in SIGN}
+        level: {way: found.over_animals(level, (OURS, way, table_angle)).ends for way in SIGN}
         for level in found.levels()
     }
     kept["neurons"] = {

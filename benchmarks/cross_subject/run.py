@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import Recorded, set_angle
 from benchmarks.common.judges import load_squeezenet
-from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, save_cell, shuffled
+from benchmarks.common.script import RESULTS, once, parse, parser, provenance, publish, rounded, save_cell, shuffled
 from benchmarks.common.v4_sessions import load_session
 from benchmarks.cross_subject.made import made_cells
 from benchmarks.cross_subject.report import report
@@ -75,15 +75,13 @@ class Source:
         first = next(iter(self.galleries.values()))[-1]
         rows = [{"method": "α = 0", "judges": self._became(self.x)}]
         for label, build in methods.items():
-            began = time.monotonic()
             method = build().fit(target, first, self.fitted, responses)
-            seconds = time.monotonic() - began
             for angle in angles:
                 set_angle(method, angle)
                 for way in SIGN:
                     moved = method.embeddings(self.x, {0: way})
-                    found: dict[str, Any] = {"method": label, "direction": way, "angle": angle, "seconds": seconds}
-                    found["short"] = (vl.angle_between(moved, self.x) < angle - 1).double().mean().item()
+                    short = (vl.angle_between(moved, self.x) < angle - 1).double().mean().item()
+                    found = {"method": label, "direction": way, "angle": angle, "short": short}
                     rows.append(found | {"judges": self._became(moved)})
         return rows
 
@@ -91,12 +89,11 @@ class Source:
         """What pictures of each judge became: its gallery's nearest ones, but for a picture itself."""
         found = {}
         for (name, (rows, backend)), part in zip(self.galleries.items(), x.split(self.parts), strict=True):
-            near = backend.retrieve(part, count=NEAREST + 1)
+            near = backend.retrieve(part, count=NEAREST + 1).rows
             # The edited pictures are the gallery's first, each once: to hash them at every edit took half of the time.
-            own = near.rows == torch.arange(len(part))[:, None]
+            own = near == torch.arange(len(part))[:, None]
             chosen = own.int().argsort(dim=1, stable=True)[:, :NEAREST]
-            became, cosine = near.rows.gather(1, chosen), near.cosine.gather(1, chosen)
-            found[name] = tally(rows[became]) | {"natural": cosine.mean().item()}
+            found[name] = tally(rows[near.gather(1, chosen)])
         return found
 
 
@@ -128,10 +125,6 @@ def encoder_cell(subject: Subject, half: int, backbone: vl.Backbone, features: v
         "r": [item.r for item in vl.predictivity(predicted, subject.session.responses[gallery], subject.targets)],
         "population_r": torch.corrcoef(torch.stack([recorded, seen.mean(1)]))[0, 1].item(),
     }
-
-
-def rounded(values: Tensor) -> list[list[float]]:
-    return [[round(value, 4) for value in row] for row in values.tolist()]
 
 
 def fit(data: Path, out: Path, said: dict[str, Any], names: list[str]) -> None:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from benchmarks.common import package as vl
+from benchmarks.common.script import save_tensors
 from benchmarks.common.v4_sessions import Session
 
 ANIMALS = {"201025": "PE", "210225": "PE", "190925": "WE", "190929": "WE"}
@@ -90,8 +91,7 @@ def simulated_subjects(session: Session, x: Tensor, out: Path) -> list[Subject]:
             noise = {"snr": SNR, "repetitions": REPETITIONS, "seed": 0}
             truth = vl.simulate_algonauts(out / name, session.images, rois=tuning, subject=number, **noise)
             responses = vl.load_algonauts(out / name, number).select(list(REGIONS)).mean_responses().float()
-            tensors = {"responses": responses.contiguous(), "truth": truth.responses.float().contiguous()}
-            vl.write_atomically(file, lambda temporary, tensors=tensors: save_file(tensors, temporary))
+            save_tensors(file, {"responses": responses, "truth": truth.responses.float()})
         stored = load_file(file)
         own = Session(session.name, session.images, stored["responses"], session.copies)
         found.append(Subject(name, name, own, x, stored["truth"]))

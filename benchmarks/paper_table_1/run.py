@@ -13,7 +13,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN, Recorded
-from benchmarks.common.script import parser, provenance, refuse_other_settings
+from benchmarks.common.script import parser, provenance, publish, refuse_other_settings
 from benchmarks.paper_table_1.report import BRAINACTIV, LANDSCAPE, METHODS, PATTERN, PUBLISHED, SHIPPED, report
 
 SEED = 42
@@ -118,7 +118,7 @@ def cell(
 
 
 def run(args: argparse.Namespace, backend: vl.Backend) -> str:
-    """All cells that are not there yet, then the report."""
+    """All cells that are not there yet, then ``paper_table_1.md`` and ``.json``, where ``run_all`` looks for them."""
     kind, folder = ("nsd", args.nsd) if args.nsd else ("things_eeg", args.things_eeg)
     training, testing, parted = load(kind, folder, args.subject, backend.size, args.test)
     targets = args.targets or [name for name in PUBLISHED[kind] if name in training.targets] or training.targets
@@ -151,7 +151,7 @@ def run(args: argparse.Namespace, backend: vl.Backend) -> str:
             vl.write_text(path, json.dumps(whole))
             print(f"{target}: {method}", flush=True)
     text = report(out, targets, encoder, settings, training.units, parted, said)
-    vl.write_text(out / "table_1.md", text)
+    publish(out / "paper_table_1", text, {"provenance": said, "settings": settings})
     return text
 
 
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--inception {args.inception}: no such file; expected torch-fidelity's "
             "pt_inception-2015-12-05-6726825d.pth. Leave it out to go without FID."
         )
-    print(run(args, vl.get_backend(args.backend, args.device)))
+    run(args, vl.get_backend(args.backend, args.device))
 
 
 if __name__ == "__main__":

@@ -168,6 +168,13 @@ def alone(data: Path, nets: dict[str, nn.Module], seed: int, count: int = 96) ->
     }
 
 
+def read_out(x: Tensor, y: Tensor, held_out: Tensor, truth: Tensor) -> list[float]:
+    """Correlation of a ridge read-out's predictions with held-out responses: mean over units, its ends, and median."""
+    weights = vl.ridge_gcv(x - x.mean(0), y - y.mean(0))
+    r = vl.pearson((held_out - x.mean(0)) @ weights, truth)[truth.std(0) > 0]
+    return [*interval(r), r.median().item()]
+
+
 def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
     """Median held-out correlation of a ridge read-out with all units of SqueezeNet; both see 64-px images at 128 px."""
     learn = tiny(data, "train_0", 3000, seed=seed)[0].float() / 255
@@ -175,16 +182,13 @@ def embedding(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, An
     embedder = vl.DepthEmbedder(vl.zoo.load(NETWORK), size=INPUT).standardise(learn)
     with torch.no_grad():
         x, held = embedder(learn).double(), embedder(test).double()
-    found, network = {}, vl.zoo.load("squeezenet1_0")
+    network = vl.zoo.load("squeezenet1_0")
     network.preprocess = network.preprocess.at_size(INPUT)
     layers = LAYERS["squeezenet"]
     learned, tested = (channel_means(network, list(layers.values()), part) for part in (learn, test))
-    for depth, layer in layers.items():
-        y, truth = learned[layer].double(), tested[layer].double()
-        weights = vl.ridge_gcv(x - x.mean(0), y - y.mean(0))
-        r = vl.pearson((held - x.mean(0)) @ weights, truth)[truth.std(0) > 0]
-        found[depth] = [*interval(r), r.median().item()]
-    return found
+    return {
+        depth: read_out(x, learned[layer].double(), held, tested[layer].double()) for depth, layer in layers.items()
+    }
 
 
 def v4(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
@@ -197,9 +201,7 @@ def v4(data: Path, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
         embedder = vl.get_backend("embedded", **options).closed_loop.embedder
         with torch.no_grad():
             x = embedder(session.images).double()
-        weights = vl.ridge_gcv(x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0))
-        r = vl.pearson((x[held_out] - x[rows].mean(0)) @ weights, y[held_out])
-        found[label] = [*interval(r), r.median().item()]
+        found[label] = read_out(x[rows], y[rows], x[held_out], y[held_out])
     return found
 
 

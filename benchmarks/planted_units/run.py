@@ -6,13 +6,12 @@ import json
 import time
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN
 from benchmarks.common.judges import data_folder
-from benchmarks.common.script import RESULTS, parser, provenance, read, read_all, rounded
+from benchmarks.common.script import RESULTS, parser, provenance, read, read_all, rounded, shuffled
 from benchmarks.planted_units.methods import METHODS, fit_and_move
 from benchmarks.planted_units.report import Rows, report, verdicts
 from benchmarks.planted_units.truth import Space, load_plan, load_space, name_of_space, plant, record
@@ -44,9 +43,7 @@ def measure_unit(
 ) -> list[dict[str, Any]]:
     """All methods on one unit under one condition: a row for each method and direction."""
     unit = plant(family, seed, space, plan)
-    draw = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(space.fit), generator=draw)[: condition["images"]]
-    x = space.fit[rows]
+    x = space.fit[shuffled(len(space.fit), seed)[: condition["images"]]]
     responses = record(unit, x, condition["snr"], seed)
     neighbours, angles = plan["realism"]["neighbours"], plan["angles"]
     untouched, start = realism(inputs, space.pool, neighbours)

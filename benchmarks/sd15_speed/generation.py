@@ -183,10 +183,10 @@ def counts(networks: Networks) -> dict[str, float]:
     return found | {"embedder_weights": sizes[0], "weights": sum(sizes)}
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, side: int, repeats: int = 5) -> float:
-    """Operations a second of a product of square matrices, median of some: what the machine can do just now."""
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
+    """Operations a second of a product of square matrices, median of five: what the machine can do just now."""
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    seconds = [seconds_of(lambda: one @ other, device) for _ in range(repeats + 1)]
+    seconds = [seconds_of(lambda: one @ other, device) for _ in range(6)]
     return 2 * side**3 / median(seconds[1:])
 
 

@@ -400,7 +400,8 @@ BEFORE = "fba091b"  # the commit that the further units of this one are compared
 def lens_units(references: int, rounds: int, threads: int) -> dict[str, Any]:
     """A first and further units of a layer by :mod:`benchmarks.speed.lens`, before and now in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run(["git", "-C", str(ROOT), "archive", BEFORE, "vislens_interp"], capture_output=True)
+        words = ["git", "-C", str(ROOT), "archive", BEFORE, "vislens_interp"]
+        packed = subprocess.run(words, stdout=subprocess.PIPE, check=True)  # a shallow copy does not hold that commit
         with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder, filter="data")
         found: dict[str, Any] = {"references": references, "commit": BEFORE, "before": [], "now": []}

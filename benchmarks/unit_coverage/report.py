@@ -102,9 +102,9 @@ def section(name: str, held: dict[str, Any]) -> str:
     ).rstrip("\n")
 
 
-def published(name: str, results: Path = RESULTS) -> tuple[str, dict[str, Any]] | None:
+def published(name: str) -> tuple[str, dict[str, Any]] | None:
     """Section and numbers of a reader as they stand in the results, with their own source; None if it is not there."""
-    page, numbers = (results / f"unit_coverage.{kind}" for kind in ("md", "json"))
+    page, numbers = (RESULTS / f"unit_coverage.{kind}" for kind in ("md", "json"))
     if not page.is_file() or name not in (known := read(numbers)):
         return None
     found = re.search(
@@ -120,19 +120,12 @@ def report(folder: Path) -> str:
     for name in READERS:
         about = folder / "cells" / name / "about.json"
         if not about.is_file():
-            kept = published(name)
-            if kept is not None:
+            if kept := published(name):
                 sections.append(kept[0])
                 summary[name] = kept[1]
             continue
         files = [path for one in ARCHITECTURES if (path := about.with_name(f"{one.key}.json")).is_file()]
         held = read(about) | {"records": [read(path) for path in files]}
-        total = tally(held["records"])
-        if not sections:
-            sections.append(
-                f"The declarations, tested by the layers' own parameters: {total['parameters proven']} layers proven, "
-                f"{total['parameters contradicted']} contradicted."
-            )
         if len(files) < len(ARCHITECTURES):
             sections.append(f"({name}: {len(files)} of {len(ARCHITECTURES)} architectures so far.)")
         sections.append(section(name, held))
@@ -141,8 +134,11 @@ def report(folder: Path) -> str:
             for record in held["records"]
         }
         summary[name] = {key: held[key] for key in ("version", "provenance")}
-        summary[name] |= {"total": dict(total), "architectures": about_each}
-    text = fill(__file__, "page", sections="\n\n".join(sections))
+        summary[name] |= {"total": dict(tally(held["records"])), "architectures": about_each}
+    total = Counter(next(iter(summary.values()))["total"])
+    declared = f"The declarations, tested by the layers' own parameters: {total['parameters proven']} layers proven, "
+    declared += f"{total['parameters contradicted']} contradicted."
+    text = fill(__file__, "page", sections="\n\n".join([declared, *sections]))
     publish(folder / "unit_coverage", text, summary)
     return text
 

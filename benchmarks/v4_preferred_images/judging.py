@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import SIGN, set_angle
 from benchmarks.common.judges import nearest
+from benchmarks.common.script import rounded
 
 NATURAL_IMAGES = 10
 
@@ -24,10 +25,6 @@ class Eyes:
     # Images to features (N, D), on the CPU, of a network that is neither the target nor one of the judges.
     sees: Callable[[Tensor], Tensor]
     natural: Tensor  # (M, D), those of natural images that are not edited
-
-
-def rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.double().cpu().tolist()]
 
 
 class Seen:
@@ -76,10 +73,7 @@ def judged_edits(
     cell: dict[str, Any] = {
         "input": shown.rounded_answers(),
         "zero": zero.rounded_answers(),
-        "zero_similarity": zero.similarity(shown.features),
-        "random_similarity": zero.similarity(zero.features.roll(1, 0)),
         "zero_natural": zero.natural(),
-        "input_natural": shown.natural(),
         "zero_diversity": zero.diversity(),
         "zero_kernel": vl.kernel_distance(zero.features, eyes.natural),
         "input_kernel": vl.kernel_distance(shown.features, eyes.natural),
@@ -89,27 +83,19 @@ def judged_edits(
     for label, method in methods.items():
         began = time.monotonic()
         method.fit(target, backend, *reference)
-        fitted = time.monotonic() - began
         edits = not isinstance(method, vl.NaturalImages)
         if edits:
             set_angle(method, angle)
         # Each natural image is shown once.
         shown = len(pictures) if edits or isinstance(method, vl.RandomImages) else min(method.count, len(pictures))
         seeds = noise if edits else list(range(shown))
-        evidence = next(iter(getattr(method, "evidence_", {}).values()), None)
         for way, sign in SIGN.items():
-            began = time.monotonic()
-            images = method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images
-            seconds = time.monotonic() - began
-            made = Seen(eyes, images)
+            made = Seen(eyes, method.generate(pictures[: len(seeds)], {0: way}, seeds=seeds).images)
             # A natural image has no picture of its own to be compared with: against the mean of all.
             before = zero.answers if edits else {judge: values.mean() for judge, values in zero.answers.items()}
             measured: dict[str, Any] = {
                 "method": label,
                 "direction": way,
-                "fit_seconds": fitted,
-                "correlation": evidence.correlation if evidence else None,
-                "seconds": seconds,
                 "natural": made.natural(),
                 "diversity": made.diversity(),
                 "changes": {judge: rounded(sign * (now - before[judge])) for judge, now in made.answers.items()},
@@ -126,5 +112,5 @@ def judged_edits(
                     "kernel": vl.kernel_distance(left, eyes.natural) if len(left) > 1 else None,
                 }
             cell["methods"].append(measured)
-        print(f"{about} {label}: {fitted:.0f} s + {seconds:.0f} s", flush=True)
+        print(f"{about} {label}: {time.monotonic() - began:.0f} s", flush=True)
     return cell

@@ -95,14 +95,13 @@ def edits_of(cell: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]
     return found
 
 
-def over_halves(cells: list[dict[str, Any]], label: str, way: str, key: str, judge: str | None = None) -> Floats:
-    """One number a neuron, the mean of both halves; NaN where no half has one."""
+def over_halves(cells: list[dict[str, Any]], label: str, way: str, judge: str) -> Floats:
+    """(neurons,): mean change of both halves; natural images may be fewer in one, so that each half counts alike."""
     values = []
     for cell in cells:
         found = [one for half in cell["halves"] for one in half["methods"]]
-        found = [one[key] for one in found if (one["method"], one["direction"]) == (label, way)]
-        kept = [value if judge is None else np.mean(value[judge]) for value in found if value is not None]
-        values.append(float(np.mean(kept)) if kept else math.nan)
+        found = [one["changes"][judge] for one in found if (one["method"], one["direction"]) == (label, way)]
+        values.append(float(np.mean([np.mean(changes) for changes in found])))
     return np.array(values)
 
 
@@ -154,7 +153,7 @@ def judge_lines(judged: Judged, judge: str) -> list[str]:
     rows = [[*head, "angle reached"]]
     for method in judged.methods:
         changes = [judged.changes(judge, method, way) for way in SIGN]
-        row = [method, *(str(vl.interval(one[..., None], draws=1000, same_images=True)) for one in changes)]
+        row = [method, *(str(vl.interval(one[..., None], draws=DRAWS, same_images=True)) for one in changes)]
         row += [f"{np.mean([(one > 0).mean() for one in changes]):.0%}"]
         row += [f"{np.mean([one.mean(1) > 0 for one in changes]):.0%}"]
         row += [f"{both_ways(judged, method, key):.3f}" for key in ("similarity", "natural")]
@@ -162,7 +161,7 @@ def judge_lines(judged: Judged, judge: str) -> list[str]:
     zero = f"{judged.mean_of('zero_natural'):.3f}"
     rows.append(["α = 0", "0 by definition", "0 by definition", "", "", "1 by definition", zero, "0°"])
     for label in (NATURAL, RANDOM):
-        means = [over_halves(judged.cells, label, way, "changes", judge) for way in SIGN]
+        means = [over_halves(judged.cells, label, way, judge) for way in SIGN]
         changes = [str(vl.interval(one, levels=("unit",), draws=DRAWS)) for one in means]
         natural = np.mean([np.mean(one["natural"]) for one in judged.rows(label)])
         rows.append([label, *changes, "", "", "", f"{natural:.3f}", ""])

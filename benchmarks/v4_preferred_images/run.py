@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +15,22 @@ from benchmarks.common import package as vl
 from benchmarks.common.edit_methods import JOB_ANGLE, JOB_METHODS, METHODS, NATURAL, OURS, SIGN, Recorded, set_angle
 from benchmarks.common.figures import save_small, sheet
 from benchmarks.common.judges import load_judge, seen_by
-from benchmarks.common.script import RESULTS, parser, provenance, publish, read, refuse_other_settings
+from benchmarks.common.script import (
+    RESULTS,
+    once,
+    parser,
+    provenance,
+    publish,
+    read,
+    refuse_other_settings,
+    rounded,
+    shuffled,
+)
 from benchmarks.common.v4_sessions import NEURONS, SIZE, TEST_SESSIONS, TUNING_SESSIONS, Session, load_session
 from benchmarks.v4_encoder.report import OURS as RIDGE
 from benchmarks.v4_encoder.report import correlations
 from benchmarks.v4_encoder.run import WAYS
-from benchmarks.v4_preferred_images.judging import NATURAL_IMAGES, Eyes, judged_edits, rounded
+from benchmarks.v4_preferred_images.judging import NATURAL_IMAGES, Eyes, judged_edits
 from benchmarks.v4_preferred_images.report import ENCODER, PUBLISHED, RANDOM, report
 from benchmarks.v4_recorded.run import neuron_order
 
@@ -117,7 +126,7 @@ class Sessions:
 
     def _side(self, session: Session, small: Tensor, number: int) -> Side:
         learnt, other = session.halves()[number], session.halves()[1 - number]
-        order = torch.randperm(len(other), generator=torch.Generator().manual_seed(int(session.name)))
+        order = shuffled(len(other), int(session.name))
         chosen, rest = other[order[: self.images]], other[order[self.images :]]
         encoder = our_encoder(self.data, session, 1 - number, self.out, self.device)
         store = vl.RowCache(self.out / "cache", f"judge-{session.name}", vl.weights_fingerprint(encoder))
@@ -187,18 +196,10 @@ def run(
     """Every cell that is not there yet."""
     settings = bench.settings(angle)
     refuse_other_settings(bench.out, settings)
-    paths = {(name, neuron): cell_path(bench.out, name, neuron, tune) for name, neuron in work}
-    todo = {unit: path for unit, path in paths.items() if not path.exists()}
-    each = 2 * bench.images * (1 + 2 * len(labels))
-    print(f"{len(todo)} of {len(work)} neurons to do, {each} pictures each, {each * len(todo)} in all", flush=True)
-    began = time.monotonic()
-    for done, ((name, neuron), path) in enumerate(todo.items(), 1):
-        if path.exists():  # another process has been here
-            continue
-        found = cell(bench, name, neuron, labels, angle)
-        vl.write_text(path, json.dumps({"provenance": said, "settings": settings, **found}))
-        left = (time.monotonic() - began) / done * (len(todo) - done) / 60
-        print(f"{name} neuron {neuron}: done; {len(todo) - done} left, {left:.0f} minutes")
+    about = {"provenance": said, "settings": settings}
+    for name, neuron in work:
+        make = lambda name=name, neuron=neuron: about | cell(bench, name, neuron, labels, angle)  # noqa: E731
+        once(cell_path(bench.out, name, neuron, tune), make)
 
 
 def cell_path(out: Path, name: str, neuron: int, tune: bool) -> Path:

@@ -86,17 +86,14 @@ class Half:
                 set_angle(method, angle)
                 moved = method.embeddings(self.x, {0: way})
                 after, natural = read(moved)
-                reached = vl.angle_between(moved, self.x)
-                change = sign * (after - before)
+                short = vl.angle_between(moved, self.x) < angle - 1
                 rows.append(
                     {
                         "method": label,
                         "direction": way,
                         "angle": angle,
-                        "change": change.mean().item(),
-                        "right_way": (change > 0).double().mean().item(),
-                        "reached": reached.mean().item(),
-                        "short": (reached < angle - 1).double().mean().item(),
+                        "change": (sign * (after - before)).mean().item(),
+                        "short": short.double().mean().item(),
                         "natural": natural.mean().item(),
                         "seconds": seconds,
                     }
@@ -107,10 +104,8 @@ class Half:
             found = self.backend.retrieve(chosen, count=NEAREST)
             after = found.responses(recorded)[:, 0]
             oracle = (sign * recorded[:, 0]).topk(TOP).values.mean() - sign * before.mean()
-            rows.append(
-                {"method": "top-10", "direction": way, "change": (sign * (after.mean() - before.mean())).item()}
-                | {"natural": found.cosine.mean().item(), "oracle": oracle.item()}
-            )
+            change = (sign * (after.mean() - before.mean())).item()
+            rows.append({"method": "top-10", "direction": way, "change": change, "oracle": oracle.item()})
         rows.append({"method": "random images", "level": recorded.mean().item()})
         return rows
 

@@ -23,7 +23,6 @@ from benchmarks.ann_units.methods import (
 )
 from benchmarks.common import package as vl
 from benchmarks.common.networks import NETWORKS, TUNING_UNITS, Network, load_units
-from benchmarks.common.script import save_cell
 from vislens_interp.backends.base import _registry
 from vislens_interp.backends.embedded import embedded
 from vislens_interp.images import image_keys
@@ -31,8 +30,6 @@ from vislens_interp.methods.base import Method
 from vislens_interp.targets import CallableTarget
 
 DREAM, CMA = "DeepDream", "CMA-ES"
-SAID = {"commit": "c" * 40, "dirty": False, "device": "a CPU", "command": "python x", "cpus": 2, "threads": 1}
-SAID |= {"torch": "2", "seed": 0, "date": "today", "python": "3"}
 
 
 def cell(network="vit_tiny64", unit=1, seed=0, **moved):
@@ -140,13 +137,10 @@ def test_noise_leaves_a_claim_open(low, mean, met):
     assert ann_report.told_apart(low, mean) is met
 
 
-def test_budgets_are_not_mixed(tmp_path):
+def test_budgets_are_not_mixed():
     other = {**cell(unit=2), "passes": 16}
     with pytest.raises(ValueError, match=r"cells are of 2 budgets .*\(8, 2, 40.0\), \(16, 2, 40.0\).*another --out"):
         ann_report.Found([cell(), other])
-    save_cell(tmp_path / "cell-x.json", other, SAID)
-    with pytest.raises(SystemExit, match="was run with --passes 16 --images 2, and this is --passes 8 --images 2"):
-        ann_units.refuse_other_budgets(tmp_path, Budget(8, 2, 40.0))
 
 
 def test_seeds_that_every_unit_has_count():
@@ -228,6 +222,8 @@ def test_every_method_runs_and_is_reported(places, tmp_path, capsys):
             assert 6 <= forward[label] <= 9 or "guided" in label, label
         else:
             assert forward[label] == 0, label
+    with pytest.raises(ValueError, match="was begun with images=2, now 3; expected the same settings"):
+        run(places, tmp_path, "run", "--units", "1", "--images", "3")
     assert run(places, tmp_path, "run", "--again", NATURAL, *size) == 0
     again = json.loads(file.read_text())["found"]
     assert {one["method"] for one in again["scores"]} == set(CONTESTANTS)

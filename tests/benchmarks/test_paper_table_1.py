@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from benchmarks.common.results_page import gather
 from benchmarks.paper_table_1 import report as page
 from benchmarks.paper_table_1 import run as table
+from benchmarks.suite import SUITE
 from vislens_interp.brain import simulate_algonauts, simulate_brainactiv, simulate_things_eeg
 from vislens_interp.metrics.realism import frechet_distance
 
@@ -43,7 +45,9 @@ def test_nsd_from_end_to_end(nsd, tmp_path, capsys):
     assert "Table S1" not in text  # none of its regions was asked for
     assert text[text.index("# ") :].startswith("# Table 1, SIMULATED data in the layout of NSD")
     assert "220 training images, 3 test images (the images that all subjects saw are the test part)" in text
-    assert (tmp_path / "table_1.md").read_text(encoding="utf-8") in text
+    assert (tmp_path / "paper_table_1.md").read_text(encoding="utf-8") in text
+    results = gather(SUITE, {"paper_table_1": tmp_path}, tmp_path)["benchmarks"]
+    assert [one["state"] for one in results if one["name"] == "paper_table_1"] == ["measured"]
     found = json.loads((tmp_path / "OFA-0.json").read_text(encoding="utf-8"))["responses"]
     assert {len(values) for values in found.values()} == {3}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("OFA-*.json")}

@@ -154,6 +154,12 @@ def test_the_quick_run_writes_its_figures(data, tmp_path):
     assert (tmp_path / "speed.md").read_text(encoding="utf-8") == done.stdout.removesuffix("\n")
 
 
+def test_an_earlier_commit_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(speed, "BEFORE", "0" * 40)
+    with pytest.raises(subprocess.CalledProcessError, match=f"archive.*{'0' * 40}.*returned non-zero exit status 128"):
+        speed.lens_units(300, 1, 1)
+
+
 def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
     ratios = dict.fromkeys(("again", "full", "late", "target", "early"), 1.0)
     kept = {"provenance": {"old": True}, "size": {}, "quick": False, "hooks": ["earlier"], "end_to_end": ratios}

@@ -152,6 +152,11 @@ def test_the_list():
     assert vit.declared("blocks.3.attn.attn_drop") == "heads NHQK"
 
 
+def test_what_was_not_run_again_is_as_published(tmp_path):
+    """Also what is said of the declarations, whichever reader was run."""
+    assert report(tmp_path) == (RESULTS / "unit_coverage.md").read_text(encoding="utf-8")
+
+
 def test_the_table_goes_on_and_counts(tmp_path, monkeypatch, capsys):
     for module in (unit_coverage, unit_coverage_report):
         monkeypatch.setattr(module, "ARCHITECTURES", [SMALL])
