@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any, Generic, ParamSpec, Self, TypeAlias, TypedDict, TypeVar, Unpack
@@ -20,9 +20,10 @@ from vislens_interp.brain.readers.h5 import read_h5
 from vislens_interp.brain.readers.nifti import read_nifti
 from vislens_interp.brain.readers.nwb import read_nwb
 from vislens_interp.brain.readers.surface import read_surface
-from vislens_interp.brain.readers.trials import Recording
+from vislens_interp.brain.readers.trials import Recording, in_order
 from vislens_interp.brain.responses import (
     Images,
+    NamedResponses,
     Pictures,
     as_numbers,
     as_responses,
@@ -32,12 +33,13 @@ from vislens_interp.brain.responses import (
     check_targets,
     names_of,
     open_pictures,
+    refuse_doubtful_order,
     row_parts,
 )
 from vislens_interp.brain.table import read_table
 from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys
-from vislens_interp.pairing import pairing_text
+from vislens_interp.pairing import Table, by_name, pairing_text, sorted_by_name
 from vislens_interp.tables import display_text
 
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
@@ -105,6 +107,8 @@ class BrainDataset(Tabular):
         names: Sequence[str] | None = None,
         pairing: str = "",
     ) -> None:
+        if isinstance(images, ImageFiles) and images.sorted_by_name:
+            refuse_doubtful_order(images.names)
         self.images, self.pairing = images, pairing
         self.responses = responses
         self.targets = check_targets(targets)
@@ -118,7 +122,7 @@ class BrainDataset(Tabular):
     def from_arrays(
         cls,
         images: Pictures,
-        responses: Tensor | np.ndarray,
+        responses: NamedResponses,
         *,
         targets: Sequence[str],
         subject: str | None = None,
@@ -130,13 +134,34 @@ class BrainDataset(Tabular):
 
         Args:
             images: (N, 3, H, W) in [0, 1]; :class:`~vislens_interp.images.ImageFiles`; or a folder or paths.
-            responses, targets, subject, units, names: As :class:`BrainDataset`; (N, K) responses are averaged ones.
+            responses: A row for each image in the order of ``images``, or of ``names`` for a folder; or by name: a
+                mapping from an image's name to its responses, or a pandas DataFrame with names as its index. (N, K)
+                responses are averaged ones.
+            targets, subject, units: As :class:`BrainDataset`.
             size: Side in pixels to which pictures in ``images`` are resized and cropped. Files then stay on the disk;
                 without it they are read at once and need to have one size.
+            names: Names of the images. Of a folder: its files, in the order of the responses; or, if none is the name
+                of a file, other names for all.
+
+        Raises:
+            ValueError: As :class:`BrainDataset`; or responses without names came for a folder whose files are in
+                another order as text (1, 10, 2) than by counting.
         """
         pictures, own = open_pictures(images, size)
-        names = own if names is None else names
-        return cls(pictures, as_responses(responses), targets, subject=subject, units=units, names=names)
+        pairing, folder = "", sorted_by_name(images)
+        if own is not None and names is not None and folder:
+            chosen = in_order(pictures, own, [str(name) for name in names])
+            if chosen is not None:
+                pictures, own, folder, pairing = chosen, None, False, "files of images in the order of names="
+        known = [str(name) for name in (own or names_of(pictures) if names is None else names)]
+        if isinstance(responses, (Mapping, Table)) and by_name(responses) is not None:
+            folder, pairing = False, "by the names of images, which responses gives"
+        values = as_responses(responses, known)
+        if own is not None and folder and len(own) == len(values):
+            refuse_doubtful_order(own)
+        if isinstance(pictures, ImageFiles):
+            pictures = pictures.at(range(len(pictures)))  # its order is no longer in doubt
+        return cls(pictures, values, targets, subject=subject, units=units, names=known, pairing=pairing)
 
     @classmethod
     def from_trials(
