@@ -59,6 +59,19 @@ def test_mean_leaves_out_what_is_absent():
     assert data.counts[3].tolist() == [3, 0]
 
 
+def test_the_summary_counts_repetitions_of_each_image_and_target():
+    responses = recorded(12, 4)
+    responses[0, 1, 0] = torch.nan
+    data = BrainDataset.from_arrays(pictures(), responses, targets=["a", "b"])
+    assert "repetitions: 3 to 4 an image and target" in data.summary().splitlines()
+    assert "no response" not in data.summary()
+    responses[3:5] = torch.nan
+    data = BrainDataset.from_arrays(pictures(), responses, targets=["a", "b"])
+    assert "repetitions: 0 to 4 an image and target" in data.summary().splitlines()
+    assert "no response to 2 images, such as 'image_00003'" in data.summary().splitlines()
+    assert len(data) == 12
+
+
 def test_arrays_and_averaged_responses():
     data = BrainDataset.from_arrays(pictures().numpy(), np.arange(24.0).reshape(12, 2), targets=["a", "b"])
     assert data.responses.shape == (12, 1, 2)

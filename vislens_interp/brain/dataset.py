@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
+from vislens_interp.brain.predictivity import CHANCE_P
 from vislens_interp.brain.readers.bids import read_bids
 from vislens_interp.brain.readers.epochs import read_epochs
 from vislens_interp.brain.readers.h5 import read_h5
@@ -242,12 +243,19 @@ class BrainDataset(Tabular):
 
     def summary(self) -> str:
         """What there is, and how responses were paired with images, in a few lines."""
-        shown = torch.cat([(~part.isnan()).sum(1).amax(1) for part in row_parts(self.responses)])
+        least, most, unseen = self.repetitions, 0, []
+        for part in row_parts(self.responses):
+            counts = (~part.isnan()).sum(1)
+            least, most = min(least, int(counts.min())), max(most, int(counts.max()))
+            unseen.append(counts.amax(1) == 0)
+        silent = [name for name, none in zip(self.names, torch.cat(unseen).tolist(), strict=True) if none]
         first_and_last = self.responses[[0, -1]].nanmean(1)
         return "\n".join(
             [
                 repr(self),
-                f"repetitions: {int(shown.min())} to {int(shown.max())} an image",
+                f"repetitions: {least} to {most} an image and target",
+                *([f"no response to {len(silent)} images, such as {silent[0]!r}"] if silent else []),
+                *self._not_above_chance,
                 f"targets: {', '.join(self.targets[:8])}" + (", ..." if len(self.targets) > 8 else ""),
                 f"pairing: {self.pairing or 'rows of responses are rows of images, as they were given'}",
                 f"pairs: {pairing_text(first_and_last, self.names)}",
@@ -255,17 +263,39 @@ class BrainDataset(Tabular):
         )
 
     @cached_property
-    def _ceiling_text(self) -> str:
-        """The median ceiling, of at most 256 targets and 2,000 images spread over all: a repr has to be quick."""
+    def _ceiling(self) -> NoiseCeiling | None:
+        """The ceiling of at most 256 targets, from at most 2,000 images, spread over all: a repr has to be quick."""
         rows = slice(None, None, -(-len(self) // 2000))
         columns = slice(None, None, -(-len(self.targets) // 256))
         responses, targets = self.responses[rows, :, columns], self.targets[columns]
         repeated = ((~responses.isnan()).sum(1) >= 2).sum(0) >= 3
         if not repeated.any():
-            return "no noise ceiling"
+            return None
         chosen = [name for name, there in zip(targets, repeated.tolist(), strict=True) if there]
-        ceiling = noise_ceiling(responses[:, :, repeated], chosen, "ncsnr").r.median().item()
-        return f"noise ceiling R {ceiling:.2f}" + (" (median)" if len(chosen) > 1 else "")
+        return noise_ceiling(responses[:, :, repeated], chosen, "ncsnr")
+
+    @property
+    def _ceiling_text(self) -> str:
+        ceiling = self._ceiling
+        if ceiling is None:
+            return "no noise ceiling"
+        count, above = len(ceiling.targets), int(ceiling.above_chance.sum())
+        said = f"noise ceiling R {ceiling.r.median().item():.2f}"
+        if len(self.targets) == 1:
+            return said + (", above chance" if above else ", not above chance")
+        return f"{said} (median), {above} of {count} targets above chance"
+
+    @property
+    def _not_above_chance(self) -> list[str]:
+        """A line of a summary, where there are targets whose images do not differ more than repetitions do."""
+        ceiling = self._ceiling
+        if ceiling is None or ceiling.above_chance.all():
+            return []
+        names = [name for name, above in zip(ceiling.targets, ceiling.above_chance.tolist(), strict=True) if not above]
+        return [
+            f"noise ceiling not above chance (F test, p >= {CHANCE_P}): {', '.join(names[:8])}"
+            + (", ..." if len(names) > 8 else "")
+        ]
 
     @property
     def repetitions(self) -> int:
