@@ -79,6 +79,18 @@ def test_arrays_and_averaged_responses():
     assert data.mean_responses()[5].tolist() == [10, 11]
 
 
+def test_the_constructor_takes_arrays_of_responses():
+    data = BrainDataset(pictures(), recorded().numpy(), ["a", "b"])
+    assert torch.equal(data.responses, recorded())
+    assert len(data.split([0.5, 0.5])) == 2
+    with pytest.raises(ValueError, match=r"responses has shape \(12, 2\); expected \(N, R, K\)"):
+        BrainDataset(pictures(), np.zeros((12, 2)), ["a", "b"])
+    with pytest.raises(TypeError, match="responses is a list; expected a tensor or an array"):
+        BrainDataset(pictures(), recorded().tolist(), ["a", "b"])
+    with pytest.raises(TypeError, match="images is a ndarray; expected a tensor .* BrainDataset.from_arrays takes"):
+        BrainDataset(pictures().numpy(), recorded(), ["a", "b"])
+
+
 def test_trials_are_gathered_by_image():
     shown = [2, 0, 2, 1, 2, 0]
     trials = np.array([[10.0], [1.0], [11.0], [5.0], [12.0], [2.0]])

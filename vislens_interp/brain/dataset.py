@@ -100,7 +100,7 @@ class BrainDataset(Tabular):
     def __init__(
         self,
         images: Images,
-        responses: Tensor,
+        responses: Tensor | np.ndarray,
         targets: Sequence[str],
         *,
         subject: str | None = None,
@@ -110,11 +110,16 @@ class BrainDataset(Tabular):
     ) -> None:
         if isinstance(images, ImageFiles) and images.sorted_by_name:
             refuse_doubtful_order(images.names)
+        if not isinstance(images, (Tensor, ImageFiles)):
+            raise TypeError(
+                f"images is a {type(images).__name__}; expected a tensor (N, 3, H, W) in [0, 1] or ImageFiles. "
+                "BrainDataset.from_arrays takes arrays, folders and paths."
+            )
         self.images, self.pairing = images, pairing
-        self.responses = responses
+        self.responses = as_numbers(responses)
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
-        check_responses(responses, len(images), self.targets)
+        check_responses(self.responses, len(images), self.targets)
         self.names = [str(name) for name in (names_of(images) if names is None else names)]
         if len(self.names) != len(images):
             raise ValueError(f"names holds {len(self.names)} for {len(images)} images; expected one each, or None.")

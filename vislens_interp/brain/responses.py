@@ -141,6 +141,11 @@ def check_targets(targets: Sequence[str]) -> list[str]:
 def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
     """Refuse what is not (N, R, K) of ``count`` images and these targets, or says nothing of one of them."""
     shape = tuple(responses.shape)
+    if len(shape) != 3:
+        raise ValueError(
+            f"responses has shape {shape}; expected (N, R, K): image, repetition, target. BrainDataset.from_arrays "
+            "takes (N, K) too."
+        )
     if shape[0] != count:
         raise ValueError(
             f"images and responses have unequal counts: {count} images, responses of shape {shape}; expected a row for "
