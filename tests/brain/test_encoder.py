@@ -167,9 +167,9 @@ def test_a_network_of_the_zoo_is_a_backbone_by_name():
 
 def test_a_lens_without_a_unit_names_the_targets():
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model.labels, model.preprocess = ["OFA", "PPA", "V4"], GREY
+    model.labels = ["OFA", "PPA", "V4"]
     with pytest.raises(ValueError, match="unit=None, but .*say which unit. It has 'OFA', 'PPA', 'V4'."):
-        FeatureLens(model, backend="cifar10")
+        FeatureLens(model, backend="cifar10", preprocess=GREY)
 
 
 def test_a_lens_on_an_unfitted_encoder(backbone):
