@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -222,3 +223,14 @@ def test_a_loader_in_random_order_has_no_order_for_responses():
     assert torch.equal(reference.images, images)
     assert reference.responses.flatten().tolist() == list(range(COUNT))
     assert len(ReferenceSet.for_fit(Counting(), DataLoader(data, 32, shuffle=True))) == COUNT
+
+
+def test_files_of_a_whole_folder_are_in_an_order_that_nobody_chose(tmp_path):
+    for number in range(11):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    files = ImageFiles(tmp_path, 8)
+    for source in (tmp_path, files):
+        opened = ReferenceSet.open(source, 8, stream=True)
+        with pytest.warns(UserWarning, match="'10.png' is number 2, where counting would have '2.png'. If"):
+            opened.with_responses(list(range(11)), measured=True)
+    assert not files.at(range(11)).sorted_by_name

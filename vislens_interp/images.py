@@ -387,12 +387,11 @@ class ImageFiles:
             the start, and those that cannot be are left out with a warning naming them.
 
     Attributes:
-        names: N names, as :func:`load_images` gives them.
-        shape: (N, 3, size, size).
+        names, shape: N names, as :func:`load_images` gives them; (N, 3, size, size).
+        sorted_by_name: Whether they are a whole folder, in the order of their names as text, which nobody chose.
 
     Raises:
-        ValueError: There is nothing to read, or ``on_error`` is neither.
-        FileNotFoundError: ``source`` is a path at which nothing is.
+        ValueError, FileNotFoundError: There is nothing to read, or nothing at this path, or ``on_error`` is neither.
         TypeError: ``source`` holds pictures, not files.
     """
 
@@ -404,7 +403,7 @@ class ImageFiles:
                 f"source is a {type(source).__name__} of pictures in memory; expected a folder or paths of files."
                 " load_images takes the others."
             )
-        self.size = size
+        self.size, self.sorted_by_name = size, isinstance(source, (str, os.PathLike))
         items, self.names = _list_source(source)
         self.paths = [Path(item) for item in items if not isinstance(item, Image.Image)]
         kept: Sequence[int] = range(len(items))
@@ -428,6 +427,7 @@ class ImageFiles:
         """The files at these positions, at least one, still on the disk."""
         found = copy.copy(self)
         found._keep(self._places(rows))
+        found.sorted_by_name = False
         return found
 
     def _keep(self, rows: Sequence[int]) -> None:

@@ -109,9 +109,11 @@ class FeatureLens:
         else:
             self.target = LayerTarget(model, layer, 0 if unit is None else unit, **reading)
             if unit is None and self.target.shape != (1,):
+                names = list(self.target.labels or [])[:8]
+                known = f"It has {', '.join(map(repr, names))}." if names else "list_units(model) shows all."
                 raise ValueError(
                     f"unit=None, but layer {self.target.layer!r} has shape {self.target.shape} for one image; say "
-                    "which unit. list_units(model) shows all."
+                    f"which unit. {known}"
                 )
         self.backend = get_backend(backend, self.target.device)
         self.seed = check_seed(seed)

@@ -1,5 +1,6 @@
 """Which response belongs to which image: by name where names are given, checked where they are not."""
 
+import os
 import re
 import warnings
 from collections import Counter
@@ -47,14 +48,41 @@ def paired_responses(responses: Responses, names: Sequence[str], *, sorted_by_na
     >>> paired_responses({"b": 2.0, "a": 1.0}, ["a.png", "b.png"]).flatten().tolist()
     [1.0, 2.0]
     """
-    named = _by_name(responses)
+    named = by_name(responses)
     if named is not None:
         values = _values([named[key] for key in _keys(named, names)])
     else:
         values = _values(responses)
-        if sorted_by_name and len(values) == len(names):
-            _warn_of_order(names)
+        if sorted_by_name and len(values) == len(names) and (doubt := order_doubt(names)):
+            warnings.warn(
+                f"{doubt} If the responses are in the order of the numbers they are paired wrongly: pass a mapping from"
+                " names of images to responses, or paths in their order.",
+                stacklevel=3,
+            )
     return values
+
+
+def sorted_by_name(source: object) -> bool:
+    """Whether images come from a whole folder, in the order of their names as text, which nobody chose."""
+    return isinstance(source, (str, os.PathLike)) or getattr(source, "sorted_by_name", False)
+
+
+def order_doubt(names: Sequence[str]) -> str | None:
+    """Why responses without names may belong to other images, where these are in the order of their names as text.
+
+    None where counting by the numbers in the names gives the same order.
+
+    >>> order_doubt(["1.png", "2.png", "10.png"]) is None
+    True
+    """
+    natural = sorted(names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
+    if natural == list(names):
+        return None
+    place = next(row for row, name in enumerate(names) if name != natural[row])
+    return (
+        f"responses has no names, and the images are in the order of their names as text: {names[place]!r} is number"
+        f" {place}, where counting would have {natural[place]!r}."
+    )
 
 
 def pairing_text(responses: Tensor, names: Sequence[str]) -> str:
@@ -67,7 +95,8 @@ def pairing_text(responses: Tensor, names: Sequence[str]) -> str:
     return f"first {names[0]!r} with {first}, last {names[-1]!r} with {last}"
 
 
-def _by_name(responses: Responses) -> dict[str, Tensor | ArrayLike] | None:
+def by_name(responses: Responses) -> dict[str, Tensor | ArrayLike] | None:
+    """Responses by the names of their images; None where they have none, as a table that pandas numbered."""
     if isinstance(responses, Mapping):
         return {str(key): value for key, value in responses.items()}
     if not isinstance(responses, Table) or callable(responses.index):  # a method of pyarrow's
@@ -130,16 +159,3 @@ def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
                 " (N,) or (N, K). Pass a tensor, an array, or a mapping from names of images to responses."
             ) from error
     return values[:, None] if values.ndim == 1 else values
-
-
-def _warn_of_order(names: Sequence[str]) -> None:
-    natural = sorted(names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
-    if natural == list(names):
-        return
-    place = next(row for row, name in enumerate(names) if name != natural[row])
-    warnings.warn(
-        f"responses has no names, and the images are in the order of their names as text: {names[place]!r} is number"
-        f" {place}, where counting would have {natural[place]!r}. If the responses are in the order of the numbers they"
-        " are paired wrongly: pass a mapping from names of images to responses, or paths in their order.",
-        stacklevel=4,
-    )

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import first_rows, picture_groups, renumbered
 from vislens_interp.images import ImageFiles, ImageSource, holds_files, image_keys, load_images, ordinary
-from vislens_interp.pairing import Responses, paired_responses, pairing_text
+from vislens_interp.pairing import Responses, paired_responses, pairing_text, sorted_by_name
 from vislens_interp.progress import tqdm
 from vislens_interp.validation import check_switches, check_whole
 
@@ -123,12 +122,12 @@ class ReferenceSet:
         if isinstance(source, ReferenceSet):
             return source
         if isinstance(source, ImageFiles):
-            return cls(source)
-        if stream and holds_files(source):
+            opened = cls(source)
+        elif stream and holds_files(source):
             opened = cls(ImageFiles(source, size, on_error=on_error))
         else:
             opened = cls(*load_images(source, size=size, on_error=on_error))
-        opened._sorted_by_name = isinstance(source, (str, os.PathLike))
+        opened._sorted_by_name = sorted_by_name(source)
         return opened
 
     @classmethod

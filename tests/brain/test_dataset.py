@@ -59,11 +59,36 @@ def test_mean_leaves_out_what_is_absent():
     assert data.counts[3].tolist() == [3, 0]
 
 
+def test_the_summary_counts_repetitions_of_each_image_and_target():
+    responses = recorded(12, 4)
+    responses[0, 1, 0] = torch.nan
+    data = BrainDataset.from_arrays(pictures(), responses, targets=["a", "b"])
+    assert "repetitions: 3 to 4 an image and target" in data.summary().splitlines()
+    assert "no response" not in data.summary()
+    responses[3:5] = torch.nan
+    data = BrainDataset.from_arrays(pictures(), responses, targets=["a", "b"])
+    assert "repetitions: 0 to 4 an image and target" in data.summary().splitlines()
+    assert "no response to 2 images, such as 'image_00003'" in data.summary().splitlines()
+    assert len(data) == 12
+
+
 def test_arrays_and_averaged_responses():
     data = BrainDataset.from_arrays(pictures().numpy(), np.arange(24.0).reshape(12, 2), targets=["a", "b"])
     assert data.responses.shape == (12, 1, 2)
     assert data.responses.dtype == torch.float32
     assert data.mean_responses()[5].tolist() == [10, 11]
+
+
+def test_the_constructor_takes_arrays_of_responses():
+    data = BrainDataset(pictures(), recorded().numpy(), ["a", "b"])
+    assert torch.equal(data.responses, recorded())
+    assert len(data.split([0.5, 0.5])) == 2
+    with pytest.raises(ValueError, match=r"responses has shape \(12, 2\); expected \(N, R, K\)"):
+        BrainDataset(pictures(), np.zeros((12, 2)), ["a", "b"])
+    with pytest.raises(TypeError, match="responses is a list; expected a tensor or an array"):
+        BrainDataset(pictures(), recorded().tolist(), ["a", "b"])
+    with pytest.raises(TypeError, match="images is a ndarray; expected a tensor .* BrainDataset.from_arrays takes"):
+        BrainDataset(pictures().numpy(), recorded(), ["a", "b"])
 
 
 def test_trials_are_gathered_by_image():
@@ -88,6 +113,67 @@ def test_files_stay_on_the_disk(files):
     assert at_once.names == data.names
     folder = BrainDataset.from_trials(files[0].parent, recorded(6)[:, 0], range(6), targets=["a", "b"], size=4)
     assert folder.names == data.names
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A folder of 0.png to 11.png, whose text order is 0, 1, 10, 11, 2; each as grey as its number."""
+    for number in range(12):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def numbers_of(data):
+    return (data.images[:][:, 0, 0, 0] * 255).round().tolist()
+
+
+DOUBT = "responses has no names, and the images are in the order of their names as text: '10.png' is number 2, where"
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_rows_for_a_folder_in_another_order_than_counting_are_refused(numbered, size):
+    rows = np.arange(12.0)[:, None]
+    paths = [numbered / f"{number}.png" for number in range(12)]
+    with pytest.raises(ValueError, match=DOUBT + ".*Pass to BrainDataset.from_arrays names="):
+        BrainDataset.from_arrays(numbered, rows, targets=["row"], size=size)
+    with pytest.raises(ValueError, match=DOUBT):
+        BrainDataset.from_trials(numbered, rows, range(12), targets=["row"], size=size)
+    with pytest.raises(ValueError, match=DOUBT):
+        BrainDataset.from_arrays(numbered, rows, targets=["row"], size=size, names=[f"face {n}" for n in range(12)])
+    with pytest.raises(ValueError, match=DOUBT):
+        BrainDataset(ImageFiles(numbered, 4), torch.from_numpy(rows)[:, None].float(), ["row"])
+    with pytest.raises(ValueError, match="unequal counts"):
+        BrainDataset.from_arrays(numbered, rows[:5], targets=["row"], size=size)
+    chosen = BrainDataset.from_arrays(paths, rows, targets=["row"], size=size)
+    assert numbers_of(chosen) == chosen.mean_responses()[:, 0].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_names_and_mappings_pair_the_rows_of_a_folder(numbered, size):
+    rows = np.arange(12.0)[:, None]
+    for names in ([f"{number}.png" for number in range(12)], range(12)):
+        data = BrainDataset.from_arrays(numbered, rows, targets=["row"], size=size, names=names)
+        assert numbers_of(data) == data.mean_responses()[:, 0].tolist()
+        assert data.names == [str(name) for name in names]
+        assert "pairing: files of images in the order of names=" in data.summary()
+    trials = BrainDataset.from_trials(numbered, rows, range(12), targets=["row"], size=size, names=range(12))
+    assert numbers_of(trials) == trials.mean_responses()[:, 0].tolist()
+    named = BrainDataset.from_arrays(numbered, {f"{n}.png": [n] for n in range(12)}, targets=["row"], size=size)
+    assert numbers_of(named) == named.mean_responses()[:, 0].tolist()
+    assert named.names[2] == "10.png"
+    assert "pairing: by the names of images, which responses gives" in named.summary()
+    assert named.select("row").names == named.names
+    with pytest.raises(ValueError, match="names= names 1 of 12 pictures that images do not hold, such as '12.png'"):
+        BrainDataset.from_arrays(numbered, rows, targets=["row"], size=size, names=[f"{n}.png" for n in range(1, 13)])
+
+
+def test_responses_of_a_table_are_found_by_its_index(numbered):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"row": range(12)}, index=[str(number) for number in range(12)])
+    data = BrainDataset.from_arrays(numbered, table, targets=["row"])
+    assert numbers_of(data) == data.mean_responses()[:, 0].tolist()
+    with pytest.raises(ValueError, match=DOUBT):
+        BrainDataset.from_arrays(numbered, table.reset_index(drop=True), targets=["row"])
 
 
 def test_take_and_select():

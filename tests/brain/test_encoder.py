@@ -157,6 +157,21 @@ def test_wrong_settings_of_a_pair_come_before_hours_of_features(dataset, backbon
         InSilicoEncoder.fit_pair(backbone, dataset, "transformer", width=10, heads=4)
 
 
+def test_a_network_of_the_zoo_is_a_backbone_by_name():
+    assert Backbone("zoo:cifar10_convnet").source == "zoo:cifar10_convnet"
+    with pytest.raises(ValueError, match="backbone='cifar10_convnet' is unknown; .* Closest: zoo:cifar10_convnet."):
+        InSilicoEncoder("cifar10_convnet")
+    with pytest.raises(ValueError, match="backbone='resnet18x' is unknown; expected timm's name.* Closest: resnet18"):
+        Backbone("resnet18x")
+
+
+def test_a_lens_without_a_unit_names_the_targets():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.labels = ["OFA", "PPA", "V4"]
+    with pytest.raises(ValueError, match="unit=None, but .*say which unit. It has 'OFA', 'PPA', 'V4'."):
+        FeatureLens(model, backend="cifar10", preprocess=GREY)
+
+
 def test_a_lens_on_an_unfitted_encoder(backbone):
     with pytest.raises(ValueError, match="this encoder is not fitted; call fit"):
         FeatureLens(InSilicoEncoder(backbone), unit="FFA-1")

@@ -1,5 +1,7 @@
 """Ceilings against their closed form: with signal SD s and noise SD 1, r2 = s² / (s² + mean(1 / n))."""
 
+import re
+
 import pytest
 import torch
 
@@ -73,6 +75,46 @@ def test_it_repeats_itself_and_the_data_set_passes_it_on():
     assert one.form == "split_half"
     assert not torch.equal(one.r2, data.noise_ceiling(draws=5, seed=2).r2)
     assert str(data.noise_ceiling("ncsnr")).endswith("(largest R, ncsnr)")
+
+
+def test_p_is_that_of_an_analysis_of_variance():
+    from scipy.stats import f_oneway
+
+    values = 3 + torch.randn(20, 4, 3, generator=torch.Generator().manual_seed(3))
+    values[:, :, 1] += torch.linspace(-0.5, 0.5, 20)[:, None]
+    values[0, 1:, 0] = values[4, 0, 1] = torch.nan
+    values[7, :, 2] = torch.nan
+    for form in ("split_half", "ncsnr"):
+        found = noise_ceiling(values, ["a", "b", "c"], form, draws=2)
+        for column, p in enumerate(found.p.tolist()):
+            groups = [row[~row.isnan()].double().numpy() for row in values[:, :, column]]
+            assert p == pytest.approx(f_oneway(*(group for group in groups if len(group))).pvalue, rel=1e-4)
+        assert torch.equal(found.above_chance, found.p < 0.05)
+
+
+def test_noise_is_above_chance_one_time_in_twenty_whatever_its_ceiling():
+    noise = torch.randn(60, 4, 2000, generator=torch.Generator().manual_seed(0))
+    found = noise_ceiling(noise, [str(column) for column in range(2000)], "ncsnr")
+    assert (found.r > 0.2).float().mean() > 0.3  # what a reader would take for a signal
+    assert found.above_chance.float().mean().item() == pytest.approx(0.05, abs=0.015)
+    for still in (torch.ones(5, 2, 1), torch.full((7, 3, 1), 0.1)):
+        assert noise_ceiling(still, ["a"]).p.item() == 1
+    signal = torch.randn(9, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1)
+    assert noise_ceiling(signal, ["a"]).p.item() == 0
+
+
+def test_what_is_not_above_chance_is_said():
+    draw = torch.Generator().manual_seed(1)
+    values = torch.randn(50, 4, 2, generator=draw)
+    values[:, :, 0] += 2 * torch.randn(50, 1, generator=draw)
+    data = BrainDataset.from_arrays(torch.rand(50, 3, 2, 2), values, targets=["signal", "noise"])
+    assert data.noise_ceiling().above_chance.tolist() == [True, False]
+    assert re.search(r"noise 0\.\d\d \(not above chance, p = 0\.\d\d\) \(largest R", str(data.noise_ceiling()))
+    assert "(median), 1 of 2 targets above chance)" in repr(data)
+    assert "noise ceiling not above chance (F test, p >= 0.05): noise" in data.summary().splitlines()
+    assert repr(data.select("noise")).endswith(", not above chance)")
+    assert repr(data.select("signal")).endswith(", above chance)")
+    assert "chance (F" not in data.select("signal").summary()
 
 
 def test_errors():

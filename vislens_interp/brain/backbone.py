@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
+from vislens_interp import zoo
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, check_shape
@@ -33,7 +35,8 @@ class Backbone(nn.Module):
     before the patches are kept.
 
     Args:
-        network: The network, which is copied and never changed; or timm's name of one, whose weights timm finds.
+        network: The network, which is copied and never changed; ``"zoo:NAME"``; or timm's name of one, whose weights
+            timm finds.
         layers: Dotted names of the layers; None: the blocks, which are the children, with weights, of the network's
             outermost ``Sequential`` and ``ModuleList``, heads left out.
         preprocess: As for :class:`~vislens_interp.targets.target.LayerTarget`; None asks the network.
@@ -43,7 +46,7 @@ class Backbone(nn.Module):
         size: Side in pixels of what the network sees.
 
     Raises:
-        ValueError: No layer can be read, or not one that was named.
+        KeyError, ValueError: There is no such network, no layer can be read, or not one that was named.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3))
     >>> Backbone(network, preprocess=Preprocess(16, [0.5], [0.5]), grid=2).shapes
@@ -62,9 +65,7 @@ class Backbone(nn.Module):
         check_counts(grid=grid)
         self.source = network if isinstance(network, str) else type(network).__name__
         if isinstance(network, str):
-            import timm
-
-            network = timm.create_model(network, pretrained=True)
+            network = _by_name(network)
         self.prepare = preprocess_for(network) if preprocess is None else as_preprocess(preprocess)
         size = preprocess_size(self.prepare)
         if size is None:
@@ -176,6 +177,20 @@ class Features:
         rows = self.rows[:, start : start + tokens * channels]
         rows = rows if places is None else rows[places]
         return rows.float().unflatten(1, (tokens, channels))
+
+
+def _by_name(name: str) -> nn.Module:
+    """``"zoo:NAME"``, or what timm calls so, with its weights."""
+    if name.startswith("zoo:"):
+        return zoo.load(name.removeprefix("zoo:"))
+    import timm
+
+    if ":" not in name and not timm.is_model(name.split(".")[0]):  # timm also takes hf-hub:NAME and the like
+        known = [f"zoo:{one}" for one in zoo.available()] + timm.list_models()
+        near = [f"zoo:{name}"] if name in zoo.available() else get_close_matches(name, known, n=3)
+        remedy = f"Closest: {', '.join(near)}." if near else "timm.list_models() shows all."
+        raise ValueError(f"backbone={name!r} is unknown; expected timm's name of a network, or zoo:NAME. {remedy}")
+    return timm.create_model(name, pretrained=True)
 
 
 def _blocks(network: nn.Module, known: dict[str, LayerInfo]) -> list[str]:

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any, Generic, ParamSpec, Self, TypeAlias, TypedDict, TypeVar, Unpack
@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from vislens_interp.brain.noise_ceiling import Form, NoiseCeiling, noise_ceiling
+from vislens_interp.brain.predictivity import CHANCE_P
 from vislens_interp.brain.readers.bids import read_bids
 from vislens_interp.brain.readers.epochs import read_epochs
 from vislens_interp.brain.readers.h5 import read_h5
 from vislens_interp.brain.readers.nifti import read_nifti
 from vislens_interp.brain.readers.nwb import read_nwb
 from vislens_interp.brain.readers.surface import read_surface
-from vislens_interp.brain.readers.trials import Recording
+from vislens_interp.brain.readers.trials import Recording, in_order
 from vislens_interp.brain.responses import (
     Images,
+    NamedResponses,
     Pictures,
     as_numbers,
     as_responses,
@@ -32,12 +34,13 @@ from vislens_interp.brain.responses import (
     check_targets,
     names_of,
     open_pictures,
+    refuse_doubtful_order,
     row_parts,
 )
 from vislens_interp.brain.table import read_table
 from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys
-from vislens_interp.pairing import pairing_text
+from vislens_interp.pairing import Table, by_name, pairing_text, sorted_by_name
 from vislens_interp.tables import display_text
 
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
@@ -97,7 +100,7 @@ class BrainDataset(Tabular):
     def __init__(
         self,
         images: Images,
-        responses: Tensor,
+        responses: Tensor | np.ndarray,
         targets: Sequence[str],
         *,
         subject: str | None = None,
@@ -105,11 +108,18 @@ class BrainDataset(Tabular):
         names: Sequence[str] | None = None,
         pairing: str = "",
     ) -> None:
+        if isinstance(images, ImageFiles) and images.sorted_by_name:
+            refuse_doubtful_order(images.names)
+        if not isinstance(images, (Tensor, ImageFiles)):
+            raise TypeError(
+                f"images is a {type(images).__name__}; expected a tensor (N, 3, H, W) in [0, 1] or ImageFiles. "
+                "BrainDataset.from_arrays takes arrays, folders and paths."
+            )
         self.images, self.pairing = images, pairing
-        self.responses = responses
+        self.responses = as_numbers(responses)
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
-        check_responses(responses, len(images), self.targets)
+        check_responses(self.responses, len(images), self.targets)
         self.names = [str(name) for name in (names_of(images) if names is None else names)]
         if len(self.names) != len(images):
             raise ValueError(f"names holds {len(self.names)} for {len(images)} images; expected one each, or None.")
@@ -118,7 +128,7 @@ class BrainDataset(Tabular):
     def from_arrays(
         cls,
         images: Pictures,
-        responses: Tensor | np.ndarray,
+        responses: NamedResponses,
         *,
         targets: Sequence[str],
         subject: str | None = None,
@@ -130,13 +140,34 @@ class BrainDataset(Tabular):
 
         Args:
             images: (N, 3, H, W) in [0, 1]; :class:`~vislens_interp.images.ImageFiles`; or a folder or paths.
-            responses, targets, subject, units, names: As :class:`BrainDataset`; (N, K) responses are averaged ones.
+            responses: A row for each image in the order of ``images``, or of ``names`` for a folder; or by name: a
+                mapping from an image's name to its responses, or a pandas DataFrame with names as its index. (N, K)
+                responses are averaged ones.
+            targets, subject, units: As :class:`BrainDataset`.
             size: Side in pixels to which pictures in ``images`` are resized and cropped. Files then stay on the disk;
                 without it they are read at once and need to have one size.
+            names: Names of the images. Of a folder: its files, in the order of the responses; or, if none is the name
+                of a file, other names for all.
+
+        Raises:
+            ValueError: As :class:`BrainDataset`; or responses without names came for a folder whose files are in
+                another order as text (1, 10, 2) than by counting.
         """
         pictures, own = open_pictures(images, size)
-        names = own if names is None else names
-        return cls(pictures, as_responses(responses), targets, subject=subject, units=units, names=names)
+        pairing, folder = "", sorted_by_name(images)
+        if own is not None and names is not None and folder:
+            chosen = in_order(pictures, own, [str(name) for name in names])
+            if chosen is not None:
+                pictures, own, folder, pairing = chosen, None, False, "files of images in the order of names="
+        known = [str(name) for name in (own or names_of(pictures) if names is None else names)]
+        if isinstance(responses, (Mapping, Table)) and by_name(responses) is not None:
+            folder, pairing = False, "by the names of images, which responses gives"
+        values = as_responses(responses, known)
+        if own is not None and folder and len(own) == len(values):
+            refuse_doubtful_order(own)
+        if isinstance(pictures, ImageFiles):
+            pictures = pictures.at(range(len(pictures)))  # its order is no longer in doubt
+        return cls(pictures, values, targets, subject=subject, units=units, names=known, pairing=pairing)
 
     @classmethod
     def from_trials(
@@ -217,12 +248,19 @@ class BrainDataset(Tabular):
 
     def summary(self) -> str:
         """What there is, and how responses were paired with images, in a few lines."""
-        shown = torch.cat([(~part.isnan()).sum(1).amax(1) for part in row_parts(self.responses)])
+        least, most, unseen = self.repetitions, 0, []
+        for part in row_parts(self.responses):
+            counts = (~part.isnan()).sum(1)
+            least, most = min(least, int(counts.min())), max(most, int(counts.max()))
+            unseen.append(counts.amax(1) == 0)
+        silent = [name for name, none in zip(self.names, torch.cat(unseen).tolist(), strict=True) if none]
         first_and_last = self.responses[[0, -1]].nanmean(1)
         return "\n".join(
             [
                 repr(self),
-                f"repetitions: {int(shown.min())} to {int(shown.max())} an image",
+                f"repetitions: {least} to {most} an image and target",
+                *([f"no response to {len(silent)} images, such as {silent[0]!r}"] if silent else []),
+                *self._not_above_chance,
                 f"targets: {', '.join(self.targets[:8])}" + (", ..." if len(self.targets) > 8 else ""),
                 f"pairing: {self.pairing or 'rows of responses are rows of images, as they were given'}",
                 f"pairs: {pairing_text(first_and_last, self.names)}",
@@ -230,17 +268,39 @@ class BrainDataset(Tabular):
         )
 
     @cached_property
-    def _ceiling_text(self) -> str:
-        """The median ceiling, of at most 256 targets and 2,000 images spread over all: a repr has to be quick."""
+    def _ceiling(self) -> NoiseCeiling | None:
+        """The ceiling of at most 256 targets, from at most 2,000 images, spread over all: a repr has to be quick."""
         rows = slice(None, None, -(-len(self) // 2000))
         columns = slice(None, None, -(-len(self.targets) // 256))
         responses, targets = self.responses[rows, :, columns], self.targets[columns]
         repeated = ((~responses.isnan()).sum(1) >= 2).sum(0) >= 3
         if not repeated.any():
-            return "no noise ceiling"
+            return None
         chosen = [name for name, there in zip(targets, repeated.tolist(), strict=True) if there]
-        ceiling = noise_ceiling(responses[:, :, repeated], chosen, "ncsnr").r.median().item()
-        return f"noise ceiling R {ceiling:.2f}" + (" (median)" if len(chosen) > 1 else "")
+        return noise_ceiling(responses[:, :, repeated], chosen, "ncsnr")
+
+    @property
+    def _ceiling_text(self) -> str:
+        ceiling = self._ceiling
+        if ceiling is None:
+            return "no noise ceiling"
+        count, above = len(ceiling.targets), int(ceiling.above_chance.sum())
+        said = f"noise ceiling R {ceiling.r.median().item():.2f}"
+        if len(self.targets) == 1:
+            return said + (", above chance" if above else ", not above chance")
+        return f"{said} (median), {above} of {count} targets above chance"
+
+    @property
+    def _not_above_chance(self) -> list[str]:
+        """A line of a summary, where there are targets whose images do not differ more than repetitions do."""
+        ceiling = self._ceiling
+        if ceiling is None or ceiling.above_chance.all():
+            return []
+        names = [name for name, above in zip(ceiling.targets, ceiling.above_chance.tolist(), strict=True) if not above]
+        return [
+            f"noise ceiling not above chance (F test, p >= {CHANCE_P}): {', '.join(names[:8])}"
+            + (", ..." if len(names) > 8 else "")
+        ]
 
     @property
     def repetitions(self) -> int:

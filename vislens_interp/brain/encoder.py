@@ -49,8 +49,8 @@ class InSilicoEncoder(nn.Module):
     any other to a lens: ``FeatureLens(encoder, unit="FFA-1")``.
 
     Args:
-        backbone: A network, which is copied; timm's name of one, such as :data:`~vislens_interp.brain.backbone.DINOV2`
-            (the paper's); or a :class:`Backbone`, which several share.
+        backbone: A network, which is copied; ``"zoo:NAME"``; timm's name of one, such as
+            :data:`~vislens_interp.brain.backbone.DINOV2` (the paper's); or a :class:`Backbone`, which several share.
         readout: ``"ridge"``, a penalty for each target by cross-validation; or ``"transformer"``, the paper's.
         layers, preprocess, grid: As :class:`~vislens_interp.brain.backbone.Backbone`.
         seeds: Members of the ensemble, whose mean is the prediction and whose :meth:`spread` says how sure it is:

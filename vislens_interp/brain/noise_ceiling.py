@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vislens_interp.brain.predictivity import CHANCE_P
 from vislens_interp.math import pearson
 from vislens_interp.validation import check_word
 
@@ -23,6 +24,9 @@ class NoiseCeiling:
         r2: (K,) share of the averaged responses' variance that is signal, 0 to 1: the largest R² of a model with them.
         ncsnr: (K,) SD of the signal over SD of one repetition's noise (NSD's noise ceiling signal-to-noise ratio).
         form: ``"split_half"`` or ``"ncsnr"``, how it was estimated.
+        p: (K,) probability of images that differ as much if a target told no image from another: the F test of a
+            one-way analysis of variance, images as groups. Exact for normal noise of one variance. ``r`` is never below
+            0, so that of pure noise it is often 0.3 or more: look at this first.
     """
 
     targets: tuple[str, ...]
@@ -30,6 +34,12 @@ class NoiseCeiling:
     ncsnr: Tensor
     form: Form
     images: Tensor
+    p: Tensor
+
+    @property
+    def above_chance(self) -> Tensor:
+        """(K,) whether p < 0.05, for each target by itself: of targets without a signal, one in twenty passes."""
+        return self.p < CHANCE_P
 
     @property
     def r(self) -> Tensor:
@@ -37,8 +47,11 @@ class NoiseCeiling:
         return self.r2.sqrt()
 
     def __str__(self) -> str:
-        pairs = zip(self.targets, self.r.tolist(), strict=True)
-        return ", ".join(f"{name} {value:.2f}" for name, value in pairs) + f" (largest R, {self.form})"
+        found = zip(self.targets, self.r.tolist(), self.p.tolist(), self.above_chance.tolist(), strict=True)
+        doubts = (
+            (name, value, "" if above else f" (not above chance, p = {p:.2f})") for name, value, p, above in found
+        )
+        return ", ".join(f"{name} {value:.2f}{doubt}" for name, value, doubt in doubts) + f" (largest R, {self.form})"
 
 
 def noise_ceiling(
@@ -60,6 +73,8 @@ def noise_ceiling(
     Raises:
         ValueError: ``form`` is unknown, ``draws`` below 1, or a target has fewer than three images with two
             repetitions.
+
+    Whether a target is above chance (``p``) is asked of the same repetitions, and is the same in both forms.
 
     Source: Spearman 1910 and Brown 1910; Allen et al. 2022 (NSD), Methods, "Noise ceiling estimation". Deviation: NSD
     takes a total variance of 1, because its betas are z-scored; here it is measured, so that other units do too.
@@ -87,8 +102,9 @@ def noise_ceiling(
             )
             for start in range(0, len(targets), COLUMNS)
         ]
-        r2, ratio, images = (torch.cat([getattr(part, name) for part in parts]) for name in ("r2", "ncsnr", "images"))
-        return NoiseCeiling(tuple(targets), r2, ratio, form, images)
+        fields = ("r2", "ncsnr", "images", "p")
+        r2, ratio, images, p = (torch.cat([getattr(part, name) for part in parts]) for name in fields)
+        return NoiseCeiling(tuple(targets), r2, ratio, form, images, p)
     values = responses.double()
     share = torch.where(counts > 0, 1 / counts.double(), torch.nan).nanmean(0)  # noise left in an average
     if form == "ncsnr":
@@ -102,7 +118,23 @@ def noise_ceiling(
         r = r.clamp(0, 1)
         r2 = length * r / (1 + (length - 1) * r)
         ratio = (r2 * share / (1 - r2)).sqrt()
-    return NoiseCeiling(tuple(targets), r2.nan_to_num(0.0).float(), ratio.float(), form, repeated)
+    return NoiseCeiling(
+        tuple(targets), r2.nan_to_num(0.0).float(), ratio.float(), form, repeated, _chance(values, counts)
+    )
+
+
+def _chance(values: Tensor, counts: Tensor) -> Tensor:
+    """p (K,) of the F test that all images have one expected response; 1 for a target that never varies."""
+    from scipy.stats import f
+
+    images, trials = (counts > 0).sum(0), counts.sum(0)
+    means, grand = values.nanmean(1), values.nanmean((0, 1))
+    between = (counts * (means - grand) ** 2).nansum(0)
+    within = ((values - means[:, None]) ** 2).nansum((0, 1))
+    ratio = (between / (images - 1)) / (within / (trials - images))
+    p = torch.from_numpy(f.sf(ratio.numpy(), (images - 1).numpy(), (trials - images).numpy()))
+    varies = (between + within) / trials > 1e-24 * grand**2  # less is a rounding error
+    return torch.where(varies, p, 1.0).float()
 
 
 def _variances(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

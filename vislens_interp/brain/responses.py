@@ -6,15 +6,19 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from vislens_interp.images import ImageFiles, PathLike, check_images, holds_files, load_images
+from vislens_interp.pairing import Table, order_doubt, paired_responses
 from vislens_interp.validation import closest, shapes
 
 Images: TypeAlias = Tensor | ImageFiles
 Pictures: TypeAlias = Images | np.ndarray | PathLike | Sequence[PathLike]
 NamedPictures: TypeAlias = Pictures | Mapping[str, PathLike]
 """Pictures, or files by what trials call them."""
+NamedResponses: TypeAlias = Tensor | np.ndarray | Mapping[str, Tensor | ArrayLike] | Table
+"""Responses in the order of the pictures, or by the pictures' names, also as the index of pandas' DataFrame."""
 CHUNK_NUMBERS = 1 << 24
 """Responses that are looked at together."""
 
@@ -56,9 +60,12 @@ def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
     return torch.as_tensor(responses).detach().cpu().float()
 
 
-def as_responses(responses: Tensor | np.ndarray) -> Tensor:
-    """(N, R, K) float32."""
-    values = as_numbers(responses)
+def as_responses(responses: NamedResponses, names: Sequence[str]) -> Tensor:
+    """(N, R, K) float32, in the order of the images' N names where they come by name."""
+    if isinstance(responses, (Mapping, Table)):
+        values = paired_responses(responses, names)
+    else:
+        values = as_numbers(responses)
     if values.ndim == 2:
         return values[:, None]
     if values.ndim != 3:
@@ -66,6 +73,15 @@ def as_responses(responses: Tensor | np.ndarray) -> Tensor:
             f"{shapes(responses=values)}; expected (N, K) or (N, R, K). For one target pass responses[:, None]."
         )
     return values
+
+
+def refuse_doubtful_order(names: Sequence[str]) -> None:
+    """Raise ValueError for responses by position to a folder's images, where counting gives another order than text."""
+    if doubt := order_doubt(names):
+        raise ValueError(
+            f"{doubt} Expected an order that somebody chose. Pass to BrainDataset.from_arrays names= in the order of "
+            "the responses, responses as a mapping from names of images, or images as a list of paths in their order."
+        )
 
 
 def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: int) -> Tensor:
@@ -125,6 +141,11 @@ def check_targets(targets: Sequence[str]) -> list[str]:
 def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
     """Refuse what is not (N, R, K) of ``count`` images and these targets, or says nothing of one of them."""
     shape = tuple(responses.shape)
+    if len(shape) != 3:
+        raise ValueError(
+            f"responses has shape {shape}; expected (N, R, K): image, repetition, target. BrainDataset.from_arrays "
+            "takes (N, K) too."
+        )
     if shape[0] != count:
         raise ValueError(
             f"images and responses have unequal counts: {count} images, responses of shape {shape}; expected a row for "

@@ -341,6 +341,19 @@ def _named(images: Pictures, size: int | None, names: Sequence[str] | None) -> t
     return pictures, known
 
 
+def in_order(pictures: Images, own: list[str], names: list[str]) -> Images | None:
+    """The files that ``names`` names, in this order; None if they name none of them, and are other names for all.
+
+    ``own`` are the files' names. ValueError if only some are found, or one may be several files.
+    """
+    known = [{form(name) for name in own} for form in FORMS]
+    if not any(form(name) in forms for form, forms in zip(FORMS, known, strict=True) for name in names):
+        return None
+    rows = _rows(names, own, "names=")
+    places = [rows[name] for name in names]
+    return pictures[places] if isinstance(pictures, Tensor) else pictures.at(places)
+
+
 def _rows(wanted: list[str], known: list[str], source: str) -> dict[str, int]:
     """The picture of each label, found by the same form of name for all of them."""
     best: tuple[int, list[str]] = (-1, wanted)
