@@ -1,6 +1,6 @@
 """Checks of arguments that many functions share: one wording for each kind of mistake."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -23,6 +23,12 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(
             f"{name}={value!r} is a {type(value).__name__}; expected a number. Pass float({name}) of a tensor."
         )
+
+
+def check_several(name: str, value: object, remedy: str) -> None:
+    """Raise TypeError for one thing, such as a number or a string, where several are expected."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected a sequence. Pass {remedy}.")
 
 
 def check_switches(**switches: object) -> None:

@@ -137,6 +137,11 @@ def test_impossible_splits(parts):
         dataset().split(parts)
 
 
+def test_one_part_is_no_sequence():
+    with pytest.raises(TypeError, match=r"parts=0.5 is a float; expected a sequence. Pass such as \[0.8, 0.2\]"):
+        dataset().split(0.5)
+
+
 def test_empty_part():
     with pytest.raises(ValueError, match=r"gives parts of \[12, 0\]; expected at least one image"):
         dataset().split([0.99, 0.01])

@@ -152,6 +152,11 @@ def test_what_can_be_refused_is_refused_before_the_fit(images):
     lens = FeatureLens(small_network(), "conv", 1, backend="cifar10")
     with pytest.raises(ValueError, match="seeds has 2 entries for"):
         lens.visualize(images, seeds=[1, 2])
+    for judge in (small_network(seed=3), "squeezenet1_0"):
+        with pytest.raises(TypeError, match="judge is a .*; expected a Target.* Pass LayerTarget"):
+            lens.visualize(images, judge=judge)
+    with pytest.raises(TypeError, match=r"alphas=0.5 is a float; expected a sequence. Pass \[0.5\]"):
+        lens.visualize(images, alphas=0.5)
     with pytest.raises(ValueError, match="judge reads 2 units .*; expected 1, one for each"):
         lens.visualize(images, judge=LayerTarget(small_network(seed=3), "conv", [0, 1]))
     with pytest.raises(ValueError, match="not fitted"):

@@ -39,6 +39,7 @@ from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys
 from vislens_interp.pairing import pairing_text
 from vislens_interp.tables import display_text
+from vislens_interp.validation import check_several
 
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 P = ParamSpec("P")
@@ -374,6 +375,7 @@ def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = 
 
 
 def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
+    check_several("parts", parts, "such as [0.8, 0.2]")
     values = list(parts)
     shares = any(isinstance(value, float) for value in values)
     total = math.fsum(values)
