@@ -176,9 +176,15 @@ class FeatureLens:
 
     @property
     def reference_set(self) -> ReferenceSet:
-        """The images that the lens was fitted on, with names, responses and what was held out."""
+        """The images that the lens was fitted on, with names, responses and what was held out.
+
+        Of a loaded lens that was fitted on the backend's own reference set they are opened again; images that were
+        given are not in the file.
+        """
         if self._reference is None:
             raise ValueError("this lens is not fitted; call fit() or visualize() first.")
+        if not self._reference.has_images:
+            self._reference = lens_file.reopened(self._reference, self.backend, self.landscape_)
         return self._reference
 
     @property
@@ -399,11 +405,12 @@ class FeatureLens:
             f"{described['model']}, {layer}, unit {units}{pool}, backend {self.backend.name}",
             f"preprocessing: {described.get('preprocess', 'none')}",
         ]
-        if self.method_ is None:
+        known = self._reference  # of a loaded lens no images are read for this
+        if self.method_ is None or known is None:
             return "\n".join([*lines, "not fitted yet"])
-        lines.append(f"fitted on {len(self.landscape_.latents)} images ({self.reference_set.kind})")
-        if self.reference_set.pairing is not None:
-            lines.append(f"images and their responses: {self.reference_set.pairing}")
+        lines.append(f"fitted on {len(self.landscape_.latents)} images ({known.kind})")
+        if known.pairing is not None:
+            lines.append(f"images and their responses: {known.pairing}")
         return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
 
     def _repr_html_(self) -> str:
