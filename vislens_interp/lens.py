@@ -450,7 +450,16 @@ class FeatureLens:
         reading = {} if isinstance(model, Target) else lens_file.reading(saved, path, arguments)
         backend = lens_file.backend_of(saved, path, arguments)
         named = {"seed": saved["seed"], **reading, **arguments, "backend": backend}
-        lens = cls(model, **named)
+        try:
+            lens = cls(model, **named)
+        except (ValueError, TypeError, KeyError) as error:
+            kind, given = saved["target"].get("model"), type(model).__name__
+            if not isinstance(model, nn.Module) or kind in (None, given):
+                raise
+            raise ValueError(
+                f"model is a {given}, and the lens in {str(path)!r} was saved for a {kind} ({error.args[0]}); expected "
+                "that model. Pass it, or fit again."
+            ) from error
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
         lens.method_, lens._reference = lens_file.restore(saved, path, lens.target, lens.backend)
         return lens

@@ -140,7 +140,9 @@ def test_another_model_or_unit_is_refused(fitted, network, tmp_path):
         FeatureLens.load(path, network, unit=3)
     with pytest.raises(ValueError, match="layer='stem.1', but the lens in .* was fitted with 'conv'"):
         FeatureLens.load(path, network, layer="stem.1")
-    with pytest.raises(ValueError, match="layer 'conv' not found in ConvNet"):
+    with pytest.raises(
+        ValueError, match="model is a ConvNet, and the lens in .* was saved for a SmallNet .layer 'conv'"
+    ):
         FeatureLens.load(path, zoo.load("cifar10_convnet"))
 
 
