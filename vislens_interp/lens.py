@@ -39,7 +39,7 @@ from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import Attribution, attribute
-from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
@@ -97,6 +97,7 @@ class FeatureLens:
         seed: int = 0,
         **reading: Unpack[Reading],
     ) -> None:
+        check_reading(reading, "layer", "unit", "backend", "seed")
         if isinstance(model, Target):
             said = {"layer": layer, **reading, "pool": reading.get("pool", "mean")}
             given = [name for name, value in said.items() if value is not None and (name, value) != ("pool", "mean")]

@@ -10,11 +10,18 @@ from torch import nn
 
 from vislens_interp import FeatureLens, Preprocess, zoo
 from vislens_interp.images import to_pil
+from vislens_interp.targets.whole_layer import read_responses
 
 
 def test_a_lens_on_nothing(network):
     with pytest.raises(ValueError, match=r"layer 'conv9' not found in ConvNet. Closest: .*'conv.'.* list_units"):
         FeatureLens(zoo.load("cifar10_convnet"), "conv9", 0)
+    with pytest.raises(TypeError, match="model is a function; expected a .*Module. Pass CallableTarget"):
+        FeatureLens(lambda images: images.mean((1, 2, 3)))
+    with pytest.raises(TypeError, match="units= is no argument here. Closest: unit"):
+        FeatureLens(network, "conv", units=3)
+    with pytest.raises(TypeError, match="imagesize= is no argument here.* Closest: image_size"):
+        read_responses(network, "conv", 3, torch.rand(1, 3, 8, 8), imagesize=8)
     with pytest.raises(ValueError, match=r"6"):
         FeatureLens(network, "conv", 6)
     with pytest.raises(ValueError, match=r"unit=None, but layer 'conv' has shape \(6, 6, 6\).* list_units"):

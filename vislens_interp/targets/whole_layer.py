@@ -17,7 +17,7 @@ from vislens_interp.images import ImageSource, check_images, load_images
 from vislens_interp.preprocess import as_preprocess, preprocess_for, preprocess_size
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_schema
-from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import Unit
 from vislens_interp.targets.target import LayerTarget
 
@@ -79,6 +79,7 @@ def pictures_for(model: nn.Module, images: ImageSource, reading: Reading) -> Ten
             :func:`~vislens_interp.images.load_images`, brought to the size that the network takes.
         reading: Keyword arguments of :class:`LayerTarget`.
     """
+    check_reading(reading, "layer", "unit", "images")
     if isinstance(images, Tensor):
         return check_images(images)
     given = reading.get("preprocess")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vislens_interp.preprocess import Preprocess
+from vislens_interp.validation import closest
 from vislens_interp.zoo.convnet import ConvNet
 
 __all__ = ["ConvNet", "available", "load", "weights"]
@@ -70,7 +71,8 @@ def load(name: str) -> nn.Module:
     620810
     """
     if name not in available():
-        raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.")
+        near = closest(str(name), available(), otherwise=None)
+        raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}. {near}".rstrip())
     build, bias, size, colours = _NETWORKS[name]
     state = load_file(weights(f"{name}.safetensors"))
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
