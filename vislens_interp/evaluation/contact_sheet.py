@@ -17,7 +17,7 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import versions
-from vislens_interp.targets.selectors import OneUnit, unit_name
+from vislens_interp.targets.selectors import OneUnit, plain_units, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
 from vislens_interp.validation import check_counts, check_several
@@ -65,6 +65,7 @@ def contact_sheet(
         ValueError: There are no reference images, or none of the units can be shown.
     """
     check_counts(count=count, top=top)
+    units = plain_units(units)
     check_several("units", units, f"[{units!r}]")
     known, left_out = _aim_at_all(lens.target, units)
     reference = _reference_of(lens, reference_set)

@@ -18,7 +18,7 @@ from vislens_interp.preprocess import as_preprocess, preprocess_for, preprocess_
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_schema
 from vislens_interp.targets.reading import Reading, check_reading
-from vislens_interp.targets.selectors import Unit
+from vislens_interp.targets.selectors import Unit, plain_units
 from vislens_interp.targets.target import LayerTarget
 
 _KIND = "layer table"
@@ -118,7 +118,7 @@ def read_responses(
     reading.setdefault("image_size", min(images.shape[-2:]))
     target = LayerTarget(model, layer, unit, **reading)
     responses = target.responses(images)
-    return responses if isinstance(unit, list) else responses[:, 0]
+    return responses if isinstance(plain_units(unit), list) else responses[:, 0]
 
 
 def read_layer(
