@@ -38,6 +38,20 @@ def check_switches(**switches: object) -> None:
             raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected True or False.")
 
 
+def array_remedy(array: object) -> str:
+    """The whole line that makes images (N, 3, H, W) in [0, 1] of an array, as a sentence.
+
+    >>> import numpy as np
+    >>> array_remedy(np.zeros((5, 8, 8, 3), np.uint8))
+    'For an array pass torch.from_numpy(array).permute(0, 3, 1, 2) / 255.'
+    """
+    shape, kind = getattr(array, "shape", ()), getattr(getattr(array, "dtype", None), "kind", "f")
+    line = "torch.from_numpy(array)" + ("[None]" if len(shape) == 3 else "")
+    if len(shape) in (3, 4) and shape[-1] == 3 != shape[-3]:
+        line += ".permute(0, 3, 1, 2)"
+    return f"For an array pass {line}{' / 255' if kind in 'iu' else ''}."
+
+
 def check_counts(**counts: int) -> None:
     """Raise ValueError for a count below 1."""
     for name, value in counts.items():

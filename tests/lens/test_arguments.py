@@ -77,10 +77,11 @@ def test_an_unknown_unit_in_a_direction(fitted, images):
         (lambda x: torch.cat([x, x[:, :1]], 1), ValueError, "RGBA images"),
         (lambda x: (x * 255).byte(), ValueError, "expected floating point"),
         (lambda x: x[:0], ValueError, "is empty"),
-        (lambda x: x.numpy(), TypeError, "torch.from_numpy"),
+        (lambda x: x.numpy(), TypeError, r"torch.from_numpy\(array\)\."),
+        (lambda x: x[0].permute(1, 2, 0).mul(255).byte().numpy(), TypeError, r"\[None\].permute\(0, 3, 1, 2\) / 255"),
         (lambda x: [], ValueError, "empty sequence"),
     ],
-    ids=["0..255", "normalised", "NaN", "one", "grey", "RGBA", "bytes", "empty", "numpy", "list"],
+    ids=["0..255", "normalised", "NaN", "one", "grey", "RGBA", "bytes", "empty", "numpy", "bytes last", "list"],
 )
 def test_bad_images(fitted, images, wrong, error, message):
     for call in (fitted.visualize, fitted.fit):
