@@ -43,6 +43,7 @@ def test_what_is_given_comes_back():
     averaged = data.averaged()
     assert averaged.responses.shape == (12, 1, 2)
     assert "averaged" in repr(averaged)
+    assert "?" not in repr(dataset())
     assert torch.equal(averaged.mean_responses(), data.mean_responses())
 
 

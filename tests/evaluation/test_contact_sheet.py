@@ -183,6 +183,11 @@ def drawn(units=3, evidence=GOOD):
     )
 
 
+def test_a_row_is_printed_without_its_pictures():
+    assert "unit='0', evidence=" in repr(drawn().rows[0])
+    assert "tensor" not in repr(drawn().rows[0])
+
+
 def test_page():
     page = Page(drawn().html())
     loads_nothing(page)

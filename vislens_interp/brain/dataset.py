@@ -195,8 +195,9 @@ class BrainDataset(Tabular):
     def __repr__(self) -> str:
         repetitions = f", up to {self.repetitions} repetitions" if self.repetitions > 1 else ", averaged"
         whose = f" of {self.subject}" if self.subject else ""
+        measured = f", {self.units}" if self.units else ""
         return (
-            f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}, {self.units or '?'}, "
+            f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}{measured}, "
             f"{self._ceiling_text})"
         )
 
