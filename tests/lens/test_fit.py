@@ -125,7 +125,7 @@ def test_a_refit_that_fails_leaves_the_lens_as_it_was(network, images):
 
 
 def test_a_constant_unit_is_refused(lens):
-    with pytest.raises(ValueError, match="unit '2' never varies"):
+    with pytest.warns(UserWarning, match="deviation of 0"), pytest.raises(ValueError, match="unit '2' never varies"):
         lens.fit(pictures(220), responses=torch.ones(220))
     with pytest.raises(ValueError, match="images holds 220 images that are all copies of one"):  # whatever the unit
         lens.fit(pictures(1).expand(220, -1, -1, -1))

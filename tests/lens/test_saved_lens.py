@@ -50,7 +50,7 @@ def test_a_loaded_lens_opens_the_backends_own_reference_set_again(network, image
     assert torch.equal(again.top_images(3).images, lens.top_images(3).images)
     assert torch.equal(again.reference_set.responses, lens.reference_set.responses)
     assert again.reference_set.held_out_rows == lens.reference_set.held_out_rows
-    assert again.visualize(method="random_images", strength=None).images
+    assert again.visualize(images, "increase", judge=lens.target, strength=0).settings["judge"]
     other = FeatureLens.load(path, network, backend=Own(seed=1))  # the backend has other images now
     with pytest.raises(ValueError, match="a loaded lens holds no reference images"):
         other.top_images()

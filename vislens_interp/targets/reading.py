@@ -29,12 +29,7 @@ class Reading(TypedDict, total=False):
 
 
 def check_reading(reading: Mapping[str, object], *own: str) -> None:
-    """Raise TypeError, with near names, for what is no keyword argument of a function that reads a layer.
-
-    Args:
-        reading: What was given as ``**reading``.
-        own: Names of the function's other arguments.
-    """
+    """Raise TypeError, with near names, for what is none of these arguments and none of the function's ``own``."""
     known = [*own, *Reading.__annotations__]
     for name in reading:
         if name not in known:
