@@ -113,7 +113,10 @@ def test_written_files_have_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     path = write_text(tmp_path / "result.txt", "α")
     assert path.read_text(encoding="utf-8") == "α"
-    assert os.stat(path).st_mode == os.stat(tmp_path / "plain").st_mode
+    state = save_state(tmp_path / "state.safetensors", "landscape", {"weight": torch.ones(1)})
+    folder = write_folder(tmp_path / "folder", lambda temporary: save_file({"a": torch.ones(1)}, temporary / "a"))
+    for written in (path, state, folder / "a"):  # safetensors itself makes files that only the owner reads
+        assert os.stat(written).st_mode == os.stat(tmp_path / "plain").st_mode
 
 
 def test_fingerprint_knows_names_shapes_types_and_values():

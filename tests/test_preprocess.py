@@ -58,6 +58,7 @@ def test_preprocess_adds_nothing_to_a_state_dict():
         ((0, [0.5], [0.5]), "size=0"),
         ((8, [0.5, 0.5], [0.5]), r"mean=\[0.5, 0.5\]; expected 3"),
         ((8, [0.5], [float("nan")]), "std=.*finite"),
+        ((8, [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]), "mean=.*; expected means of pixels in .* std by 255"),
         ((8, [0.5], [0.0]), r"std=\[0.0\]; expected numbers above 0"),
     ],
 )

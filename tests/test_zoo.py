@@ -40,6 +40,8 @@ def test_every_name_loads():
 def test_unknown_name():
     with pytest.raises(KeyError, match=r"name='resnet50' is not in the zoo; expected one of \['cifar10_convnet'"):
         zoo.load("resnet50")
+    with pytest.raises(KeyError, match="expected one of .* Closest: squeezenet1_0"):
+        zoo.load("squeezenet")
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
         folder.mkdir()  # a writer may have temporary files of its own, as safetensors does, which a kill leaves too
         temporary = folder / "whole"
         write(temporary)
+        temporary.chmod(folder.stat().st_mode & 0o666)  # safetensors lets only the owner read its files
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -113,6 +114,8 @@ def write_folder(folder: PathLike, fill: Callable[[Path], object], *, replace: b
         temporary.mkdir()
         fill(temporary)
         for path in [*temporary.rglob("*"), temporary]:
+            if path.is_file():
+                path.chmod(temporary.stat().st_mode & 0o666)
             _sync(path)
         with locked(folder):
             if folder.exists():

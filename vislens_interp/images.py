@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from vislens_interp.validation import check_word
+from vislens_interp.validation import array_remedy, check_word
 
 COLOURS_SQRT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 """Square root of the covariance of ImageNet's colours (lucid, ``param/color.py``)."""
@@ -193,7 +193,7 @@ def _list_source(source: object) -> tuple[Sequence[_Item], list[str]]:
     if not isinstance(source, Sequence) or isinstance(source, (bytes, bytearray)):
         raise TypeError(
             f"source is a {type(source).__name__}; expected a tensor, a PIL image, a path, a sequence of the last two,"
-            " a data set or a DataLoader. For an array pass torch.from_numpy(array)."
+            f" a data set or a DataLoader. {array_remedy(source)}"
         )
     if not source:
         raise ValueError("source is an empty sequence; expected at least one image or path.")

@@ -39,7 +39,7 @@ from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import Attribution, attribute
-from vislens_interp.targets.reading import Reading
+from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
@@ -97,6 +97,7 @@ class FeatureLens:
         seed: int = 0,
         **reading: Unpack[Reading],
     ) -> None:
+        check_reading(reading, "layer", "unit", "backend", "seed")
         if isinstance(model, Target):
             said = {"layer": layer, **reading, "pool": reading.get("pool", "mean")}
             given = [name for name, value in said.items() if value is not None and (name, value) != ("pool", "mean")]
@@ -178,9 +179,15 @@ class FeatureLens:
 
     @property
     def reference_set(self) -> ReferenceSet:
-        """The images that the lens was fitted on, with names, responses and what was held out."""
+        """The images that the lens was fitted on, with names, responses and what was held out.
+
+        Of a loaded lens that was fitted on the backend's own reference set they are opened again; images that were
+        given are not in the file.
+        """
         if self._reference is None:
             raise ValueError("this lens is not fitted; call fit() or visualize() first.")
+        if not self._reference.has_images:
+            self._reference = lens_file.reopened(self._reference, self.backend, self.landscape_)
         return self._reference
 
     @property
@@ -401,11 +408,12 @@ class FeatureLens:
             f"{described['model']}, {layer}, unit {units}{pool}, backend {self.backend.name}",
             f"preprocessing: {described.get('preprocess', 'none')}",
         ]
-        if self.method_ is None:
+        known = self._reference  # of a loaded lens no images are read for this
+        if self.method_ is None or known is None:
             return "\n".join([*lines, "not fitted yet"])
-        lines.append(f"fitted on {len(self.landscape_.latents)} images ({self.reference_set.kind})")
-        if self.reference_set.pairing is not None:
-            lines.append(f"images and their responses: {self.reference_set.pairing}")
+        lines.append(f"fitted on {len(self.landscape_.latents)} images ({known.kind})")
+        if known.pairing is not None:
+            lines.append(f"images and their responses: {known.pairing}")
         return "\n".join([*lines, *(str(item) for item in self.evidence_.values())])
 
     def _repr_html_(self) -> str:
@@ -445,7 +453,16 @@ class FeatureLens:
         reading = {} if isinstance(model, Target) else lens_file.reading(saved, path, arguments)
         backend = lens_file.backend_of(saved, path, arguments)
         named = {"seed": saved["seed"], **reading, **arguments, "backend": backend}
-        lens = cls(model, **named)
+        try:
+            lens = cls(model, **named)
+        except (ValueError, TypeError, KeyError) as error:
+            kind, given = saved["target"].get("model"), type(model).__name__
+            if not isinstance(model, nn.Module) or kind in (None, given):
+                raise
+            raise ValueError(
+                f"model is a {given}, and the lens in {str(path)!r} was saved for a {kind} ({error.args[0]}); expected "
+                "that model. Pass it, or fit again."
+            ) from error
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
         lens.method_, lens._reference = lens_file.restore(saved, path, lens.target, lens.backend)
         return lens

@@ -81,6 +81,11 @@ class Preprocess(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, 3) or not all(np.isfinite(value) for value in values):
                 raise ValueError(f"{name}={values!r}; expected 3 finite numbers, one a channel (or 1 for all).")
+        if colours is None and max(mean) > 1:
+            raise ValueError(
+                f"mean={mean!r}; expected means of pixels in [0, 1], and these are of 0..255. Divide mean and std by"
+                " 255."
+            )
         if min(std) <= 0:
             raise ValueError(f"std={std!r}; expected numbers above 0.")
         check_word("fit", fit, get_args(Fit))

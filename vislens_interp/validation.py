@@ -1,6 +1,6 @@
 """Checks of arguments that many functions share: one wording for each kind of mistake."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -25,11 +25,31 @@ def check_number(name: str, value: object) -> None:
         )
 
 
+def check_several(name: str, value: object, remedy: str) -> None:
+    """Raise TypeError for one thing, such as a number or a string, where several are expected."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected a sequence. Pass {remedy}.")
+
+
 def check_switches(**switches: object) -> None:
     """Raise TypeError for what is neither True nor False, such as the word "no"; None passes."""
     for name, value in switches.items():
         if value is not None and type(value).__name__ not in ("bool", "bool_"):  # NumPy's own as well
             raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected True or False.")
+
+
+def array_remedy(array: object) -> str:
+    """The whole line that makes images (N, 3, H, W) in [0, 1] of an array, as a sentence.
+
+    >>> import numpy as np
+    >>> array_remedy(np.zeros((5, 8, 8, 3), np.uint8))
+    'For an array pass torch.from_numpy(array).permute(0, 3, 1, 2) / 255.'
+    """
+    shape, kind = getattr(array, "shape", ()), getattr(getattr(array, "dtype", None), "kind", "f")
+    line = "torch.from_numpy(array)" + ("[None]" if len(shape) == 3 else "")
+    if len(shape) in (3, 4) and shape[-1] == 3 != shape[-3]:
+        line += ".permute(0, 3, 1, 2)"
+    return f"For an array pass {line}{' / 255' if kind in 'iu' else ''}."
 
 
 def check_counts(**counts: int) -> None:

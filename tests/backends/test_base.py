@@ -17,6 +17,7 @@ def test_backends_are_found_by_name():
     assert isinstance(backend, PixelBackend)
     assert isinstance(backend, Backend)
     assert backend.device == torch.device("cpu")
+    assert repr(backend) == "PixelBackend('cifar10', 32 px, 'cpu')"
 
 
 def test_a_backend_is_taken_as_it_is():

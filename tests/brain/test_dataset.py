@@ -43,6 +43,7 @@ def test_what_is_given_comes_back():
     averaged = data.averaged()
     assert averaged.responses.shape == (12, 1, 2)
     assert "averaged" in repr(averaged)
+    assert "?" not in repr(dataset())
     assert torch.equal(averaged.mean_responses(), data.mean_responses())
 
 
@@ -221,6 +222,11 @@ def test_copies_of_a_picture_stay_together(seed):
 def test_impossible_splits(parts):
     with pytest.raises(ValueError, match="parts=.* of 12 images; expected shares above 0"):
         dataset().split(parts)
+
+
+def test_one_part_is_no_sequence():
+    with pytest.raises(TypeError, match=r"parts=0.5 is a float; expected a sequence. Pass such as \[0.8, 0.2\]"):
+        dataset().split(0.5)
 
 
 def test_empty_part():

@@ -55,6 +55,11 @@ def test_errors(folder, text, given, error, message):
         read_table(write(folder, text), **given)
 
 
+def test_a_data_frame_is_no_path():
+    with pytest.raises(TypeError, match="path is a dict; expected the path of a CSV or TSV. Write a data frame to one"):
+        BrainDataset.from_table({"image": ["a.png"], "V4": [1.0]})
+
+
 def test_no_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file; expected a CSV or TSV"):
         read_table(tmp_path / "none.csv")

@@ -10,11 +10,13 @@ from torch import nn
 
 from vislens_interp import CallableTarget, Comparison, FeatureLens, Preprocess
 from vislens_interp.config import Config
+from vislens_interp.evaluation import comparison
 from vislens_interp.evaluation.comparison import COLUMNS
 from vislens_interp.files import load_state, save_state
 from vislens_interp.images import image_keys
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.methods.directions import RidgePattern
+from vislens_interp.metrics.bootstrap import intervals, paired_difference
 from vislens_interp.report.comparison import scores_figure
 
 SIZE, COUNT = 8, 240
@@ -257,6 +259,17 @@ def test_differences_are_paired(found):
     assert row["ci_low"] > 0
     with pytest.raises(ValueError, match="other='nobody' is not in this comparison"):
         found.difference("edit", "nobody")
+
+
+def test_differences_of_all_measures_share_their_draws(found, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison, "intervals", lambda *given, **how: drawn.append(1) or intervals(*given, **how))
+    rows = found.difference("natural_images", "unedited")
+    assert len(drawn) <= 2 < len(rows)  # of the measures that each image has, and of the others
+    for row in rows[:2]:
+        one, two = (found.scores[name, row["direction"], row["measure"]] for name in ("natural_images", "unedited"))
+        alone = paired_difference(one, two, draws=comparison.DRAWS, same_images=found.same_images)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((alone.low, alone.high))
 
 
 def test_units_are_joined(found, inputs):

@@ -142,6 +142,15 @@ def test_what_cannot_be_shown_is_refused():
         lens.contact_sheet([3, 77], reference_set=pictures(220))
     with pytest.raises(ValueError, match="reference_set=None, this lens is not fitted.*pass at least 200 images"):
         lens.contact_sheet([0])
+    with pytest.raises(ValueError, match="units is empty; expected at least one unit"):
+        lens.contact_sheet([], reference_set=pictures(220))
+    with pytest.raises(ValueError, match="units: none of 1 can be shown. unit=77 is out of range"):
+        lens.contact_sheet([77])  # before it asks for a reference set
+    with pytest.raises(ValueError, match="units: none of 1 can be shown. unit 'ultraviolet' is not in this target"):
+        FeatureLens(Colours(), backend=Counting()).contact_sheet(["ultraviolet"])
+    for one in (3, "3"):
+        with pytest.raises(TypeError, match=f"units={one!r} is a .*; expected a sequence. Pass .{one!r}"):
+            lens.contact_sheet(one)
     with pytest.raises(ValueError, match="count=0 must be at least 1"):
         lens.contact_sheet([0], count=0)
 
@@ -172,6 +181,11 @@ def drawn(units=3, evidence=GOOD):
         left_out={"99": "unit=99 is out of range"},
         settings={"reference_set": "synthetic reference", "alpha": 1.0},
     )
+
+
+def test_a_row_is_printed_without_its_pictures():
+    assert "unit='0', evidence=" in repr(drawn().rows[0])
+    assert "tensor" not in repr(drawn().rows[0])
 
 
 def test_page():

@@ -10,11 +10,18 @@ from torch import nn
 
 from vislens_interp import FeatureLens, Preprocess, zoo
 from vislens_interp.images import to_pil
+from vislens_interp.targets.whole_layer import read_responses
 
 
 def test_a_lens_on_nothing(network):
     with pytest.raises(ValueError, match=r"layer 'conv9' not found in ConvNet. Closest: .*'conv.'.* list_units"):
         FeatureLens(zoo.load("cifar10_convnet"), "conv9", 0)
+    with pytest.raises(TypeError, match="model is a function; expected a .*Module. Pass CallableTarget"):
+        FeatureLens(lambda images: images.mean((1, 2, 3)))
+    with pytest.raises(TypeError, match="units= is no argument here. Closest: unit"):
+        FeatureLens(network, "conv", units=3)
+    with pytest.raises(TypeError, match="imagesize= is no argument here.* Closest: image_size"):
+        read_responses(network, "conv", 3, torch.rand(1, 3, 8, 8), imagesize=8)
     with pytest.raises(ValueError, match=r"6"):
         FeatureLens(network, "conv", 6)
     with pytest.raises(ValueError, match=r"unit=None, but layer 'conv' has shape \(6, 6, 6\).* list_units"):
@@ -70,10 +77,11 @@ def test_an_unknown_unit_in_a_direction(fitted, images):
         (lambda x: torch.cat([x, x[:, :1]], 1), ValueError, "RGBA images"),
         (lambda x: (x * 255).byte(), ValueError, "expected floating point"),
         (lambda x: x[:0], ValueError, "is empty"),
-        (lambda x: x.numpy(), TypeError, "torch.from_numpy"),
+        (lambda x: x.numpy(), TypeError, r"torch.from_numpy\(array\)\."),
+        (lambda x: x[0].permute(1, 2, 0).mul(255).byte().numpy(), TypeError, r"\[None\].permute\(0, 3, 1, 2\) / 255"),
         (lambda x: [], ValueError, "empty sequence"),
     ],
-    ids=["0..255", "normalised", "NaN", "one", "grey", "RGBA", "bytes", "empty", "numpy", "list"],
+    ids=["0..255", "normalised", "NaN", "one", "grey", "RGBA", "bytes", "empty", "numpy", "bytes last", "list"],
 )
 def test_bad_images(fitted, images, wrong, error, message):
     for call in (fitted.visualize, fitted.fit):

@@ -125,7 +125,9 @@ def test_a_refit_that_fails_leaves_the_lens_as_it_was(network, images):
 
 
 def test_a_constant_unit_is_refused(lens):
-    with pytest.raises(ValueError, match="unit '2' never varies"):
+    with pytest.warns(UserWarning, match="deviation of 0"), pytest.raises(ValueError, match="unit '2' never varies"):
+        lens.fit(pictures(220), responses=torch.ones(220))
+    with pytest.raises(ValueError, match="images holds 220 images that are all copies of one"):  # whatever the unit
         lens.fit(pictures(1).expand(220, -1, -1, -1))
 
 
@@ -152,6 +154,11 @@ def test_what_can_be_refused_is_refused_before_the_fit(images):
     lens = FeatureLens(small_network(), "conv", 1, backend="cifar10")
     with pytest.raises(ValueError, match="seeds has 2 entries for"):
         lens.visualize(images, seeds=[1, 2])
+    for judge in (small_network(seed=3), "squeezenet1_0"):
+        with pytest.raises(TypeError, match="judge is a .*; expected a Target.* Pass LayerTarget"):
+            lens.visualize(images, judge=judge)
+    with pytest.raises(TypeError, match=r"alphas=0.5 is a float; expected a sequence. Pass \[0.5\]"):
+        lens.visualize(images, alphas=0.5)
     with pytest.raises(ValueError, match="judge reads 2 units .*; expected 1, one for each"):
         lens.visualize(images, judge=LayerTarget(small_network(seed=3), "conv", [0, 1]))
     with pytest.raises(ValueError, match="not fitted"):

@@ -1,12 +1,13 @@
 """Lenses in files."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_networks import QUICK, pictures, small_network
+from small_networks import QUICK, Bare, pictures, small_network
 
 from vislens_interp import FeatureLens, MeanOf, Preprocess, zoo
 from vislens_interp.files import load_state, save_state
@@ -29,6 +30,42 @@ def test_save_and_load(fitted, network, images, tmp_path):
         again.visualize()
     with pytest.raises(ValueError, match="judge= needs the reference images"):
         again.visualize(images, judge=fitted.target)
+
+
+class Own(Bare):
+    """A backend with a reference set of its own."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.own = pictures(220, seed)
+
+    def reference_images(self):
+        return self.own
+
+
+def test_a_loaded_lens_opens_the_backends_own_reference_set_again(network, images, tmp_path):
+    lens = FeatureLens(network, "conv", 2, backend=Own()).fit(**QUICK)
+    path = lens.save(tmp_path / "lens.safetensors")
+    again = FeatureLens.load(path, network, backend=Own())
+    assert torch.equal(again.top_images(3).images, lens.top_images(3).images)
+    assert torch.equal(again.reference_set.responses, lens.reference_set.responses)
+    assert again.reference_set.held_out_rows == lens.reference_set.held_out_rows
+    assert again.visualize(images, "increase", judge=lens.target, strength=0).settings["judge"]
+    other = FeatureLens.load(path, network, backend=Own(seed=1))  # the backend has other images now
+    with pytest.raises(ValueError, match="a loaded lens holds no reference images"):
+        other.top_images()
+
+
+def test_no_warning_of_overlap_comes_before_an_error(fitted, network, tmp_path):
+    again = FeatureLens.load(fitted.save(tmp_path / "lens.safetensors"), network)
+    learned = pictures(220)[[row for row in range(220) if row not in fitted.reference_set.held_out_rows][:3]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for arguments in ({"method": "ridge_direction"}, {"judge": fitted.target}):
+            with pytest.raises(ValueError, match="reference images, which a loaded lens does not have"):
+                again.visualize(learned, **arguments)
+    with pytest.warns(UserWarning, match="3 of 3 images to edit are among those"):
+        again.visualize(learned, strength=0)
 
 
 def test_another_preprocessing_is_refused(fitted, tmp_path):
@@ -103,7 +140,9 @@ def test_another_model_or_unit_is_refused(fitted, network, tmp_path):
         FeatureLens.load(path, network, unit=3)
     with pytest.raises(ValueError, match="layer='stem.1', but the lens in .* was fitted with 'conv'"):
         FeatureLens.load(path, network, layer="stem.1")
-    with pytest.raises(ValueError, match="layer 'conv' not found in ConvNet"):
+    with pytest.raises(
+        ValueError, match="model is a ConvNet, and the lens in .* was saved for a SmallNet .layer 'conv'"
+    ):
         FeatureLens.load(path, zoo.load("cifar10_convnet"))
 
 

@@ -119,6 +119,14 @@ def test_unit_list_and_names():
     assert unit_list(3) == [3]
     assert [type(one) for one in unit_list([np.int64(3)])] == [int]  # pyright: ignore[reportArgumentType]
     assert [unit_name(one) for one in unit_list([3, (3,), MeanOf([3, 4])])] == ["3", "(3)", "mean(3, 4)"]
+    for several in (range(3), np.arange(3), torch.arange(3)):
+        assert unit_list(several) == [0, 1, 2]  # pyright: ignore[reportArgumentType]
+    assert unit_list(torch.tensor(3)) == [3]  # pyright: ignore[reportArgumentType]
+    for wrong in (np.ones(2), torch.ones(2), torch.tensor([True])):
+        with pytest.raises(TypeError, match="expected an int .a channel., a tuple"):
+            unit_list(wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="unit is a str .'17'.; expected an int .* Pass unit=17."):
+        unit_list("17")
     with pytest.raises(ValueError, match=r"unit=\[\]; expected at least one"):
         unit_list([])
     with pytest.raises(ValueError, match="unit names 3 more than once"):

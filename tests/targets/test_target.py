@@ -163,6 +163,8 @@ def test_validated_at_construction(model):
 
     with pytest.raises(ValueError, match=r"layer 'conv7' not found in ConvNet. Closest: .*'conv3'"):
         make(layer="conv7")
+    with pytest.raises(ValueError, match="layer 'conv_3:17' not found in ConvNet.* pass unit=17.* list_units"):
+        make(layer="conv_3:17")
     with pytest.raises(ValueError, match="pool='sum'"):
         make(pool="sum")
     with pytest.raises(ValueError, match="layout='NLC' has 3 axes"):

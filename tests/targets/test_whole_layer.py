@@ -6,8 +6,10 @@ from safetensors import safe_open
 from torch import nn
 
 from vislens_interp.files import load_state, save_state
+from vislens_interp.images import load_images, to_pil
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
+from vislens_interp.targets.ranking import top_units
 from vislens_interp.targets.whole_layer import all_units, open_table, read_layer, read_responses
 from vislens_interp.zoo.convnet import ConvNet
 
@@ -60,6 +62,23 @@ def test_the_images_say_their_size_where_the_model_does_not():
     model = ConvNet().eval()
     model.preprocess = Preprocess(None, [0.5], [0.5])  # of any size
     assert torch.equal(read_layer(model, "conv2", IMAGES).responses[:, 17], read_responses(model, "conv2", 17, IMAGES))
+
+
+def test_images_of_any_source(model, tmp_path):
+    for place, picture in enumerate(to_pil(torch.rand(20, 3, 40, 48, generator=torch.Generator().manual_seed(1)))):
+        picture.save(tmp_path / f"{place:02}.png")
+    reading = {"preprocess": PREPROCESS}
+    tensors = load_images(tmp_path, size=32)[0]
+    expected = read_layer(model, "conv2", tensors, **reading).responses
+    paths = sorted(tmp_path.iterdir())
+    for source in (str(tmp_path), paths):
+        assert torch.equal(read_layer(model, "conv2", source, **reading).responses, expected)
+        assert torch.equal(read_responses(model, "conv2", 17, source, **reading), expected[:, 17])
+        assert torch.equal(top_units(model, "conv2", source, **reading).table.responses, expected)
+    with pytest.raises(ValueError, match="images: 4 came; expected at least 20"):
+        top_units(model, "conv2", paths[:4], **reading)
+    with pytest.raises(FileNotFoundError, match="source='photos': nothing is there"):
+        top_units(model, "conv2", "photos", **reading)
 
 
 def test_the_file_is_mapped_and_safe(model, tmp_path):

@@ -104,6 +104,9 @@ class EmbeddingBackend:
     differentiable = False
     """Whether pictures have gradients with respect to x."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
+
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""
         if isinstance(images, ReferencePhotographs) and (known := images.embeddings()) is not None:

@@ -61,6 +61,9 @@ class PixelBackend:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
+
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) at 32 px: (N, 3, 32, 32)."""
         return resize(images.to(self.device), self.size)

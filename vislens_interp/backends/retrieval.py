@@ -131,6 +131,9 @@ class RetrievalBackend:
         self._noise = noise
 
     @torch.no_grad()
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
+
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to embeddings (N, D)."""
         return torch.cat([self.embedder(part) for part in _parts(images)]).to(self.device)

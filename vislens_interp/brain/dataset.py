@@ -42,6 +42,7 @@ from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, PathLike, image_keys
 from vislens_interp.pairing import Table, by_name, pairing_text, sorted_by_name
 from vislens_interp.tables import display_text
+from vislens_interp.validation import check_several
 
 Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 P = ParamSpec("P")
@@ -225,8 +226,9 @@ class BrainDataset(Tabular):
     def __repr__(self) -> str:
         repetitions = f", up to {self.repetitions} repetitions" if self.repetitions > 1 else ", averaged"
         whose = f" of {self.subject}" if self.subject else ""
+        measured = f", {self.units}" if self.units else ""
         return (
-            f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}, {self.units or '?'}, "
+            f"BrainDataset({len(self)} images, {len(self.targets)} targets{whose}{repetitions}{measured}, "
             f"{self._ceiling_text})"
         )
 
@@ -434,6 +436,7 @@ def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = 
 
 
 def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
+    check_several("parts", parts, "such as [0.8, 0.2]")
     values = list(parts)
     shares = any(isinstance(value, float) for value in values)
     total = math.fsum(values)

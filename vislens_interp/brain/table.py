@@ -1,6 +1,7 @@
 """A table of image paths and responses, as people keep it: CSV or TSV, a row for each trial or image."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ def read_table(
         FileNotFoundError, KeyError: The table, pictures that it names or a column are not there.
         ValueError: It has no rows, a row of another length, or a cell that is no number (empty, NaN and NA are absent).
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"path is a {type(path).__name__}; expected the path of a CSV or TSV. Write a data frame to one:"
+            " frame.to_csv(path, index=False)."
+        )
     path = Path(path)
     header, lines = read_given(path, "path")
     named = [place for place in range(len(header)) if not _is_index(header[place], [row[place] for row in lines])]

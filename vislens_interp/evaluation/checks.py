@@ -12,7 +12,7 @@ from vislens_interp.methods import method_by_name
 from vislens_interp.methods.base import Method
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.target import LayerTarget, Target
-from vislens_interp.validation import check_number
+from vislens_interp.validation import check_number, check_several
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -45,6 +45,7 @@ def validate_visualize(lens: "FeatureLens", direction: UnitSenses, **choices: Un
     """Raise what a visualisation with these arguments would raise; nothing is computed."""
     method, alphas, mode, judge = choices["method"], choices["alphas"], choices["mode"], choices["judge"]
     check_method(method)
+    check_several("alphas", alphas, f"[{alphas}]")
     for one in alphas:
         check_number("alphas", one)
     name = method if isinstance(method, str) else type(method).__name__
@@ -60,6 +61,11 @@ def validate_visualize(lens: "FeatureLens", direction: UnitSenses, **choices: Un
     if any(not 0 < one <= 1 for one in alphas):
         raise ValueError(f"alphas={list(alphas)} must lie in (0, 1]; each direction is taken at every one of them.")
     maker.validate(lens.target, lens.backend)
+    if judge is not None and not isinstance(judge, Target):
+        raise TypeError(
+            f"judge is a {type(judge).__name__}; expected a Target, which says what is read of a network. Pass "
+            "LayerTarget(model, layer, unit)."
+        )
     if judge is not None and len(judge.names) != len(lens.target.names):
         raise ValueError(
             f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(lens.target.names)}, "

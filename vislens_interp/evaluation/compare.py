@@ -122,7 +122,6 @@ def compare(
         inputs = reference.held_out(8)[0]
     else:
         inputs = load_images(images, size=lens.backend.size)[0]
-        warn_of_overlap(lens.reference_set, image_keys(inputs))
     judges = _judges(lens, inputs, natural)
     if reference.synthetic:
         makers = {f"{label} (synthetic)" if one.shows_reference else label: one for label, one in makers.items()}
@@ -145,6 +144,8 @@ def compare(
     ways: list[Sense] = [sense for sense in SENSES if direction in (sense, "both")]
     run = Run(lens, makers, inputs, ways, strength=strength, folder=None if folder is None else Path(folder))
     scorer = Scorer(lens.target, lens.landscape_.scaler, inputs, judges, features=features, transfer=transfer)
+    if images is not None:
+        warn_of_overlap(lens.reference_set, image_keys(inputs))
     comparison = collect(run, scorer, repetitions, progress=progress)
     comparison.notes.extend(notes + run.notes)
     return comparison

@@ -1,7 +1,7 @@
 """What a comparison found: every method's scores on the same units, images and seeds, with intervals."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -15,7 +15,7 @@ from torch import Tensor
 from vislens_interp.evaluation.scorer import MEASURES
 from vislens_interp.files import write_text
 from vislens_interp.frames import Tabular
-from vislens_interp.metrics.bootstrap import Interval, intervals, paired_difference
+from vislens_interp.metrics.bootstrap import Interval, intervals
 from vislens_interp.tables import csv_text
 
 if TYPE_CHECKING:
@@ -135,10 +135,14 @@ class Comparison(Tabular):
 
     @cached_property
     def _intervals(self) -> dict[Key, Interval]:
+        return self._drawn(self.scores)
+
+    def _drawn(self, scores: Mapping[Key, NDArray[np.float64]]) -> dict[Key, Interval]:
+        """Intervals of some scores; those of one shape under the same draws, which is what takes time."""
         found = {}
-        for count in {values.shape[1] for values in self.scores.values()}:  # all of one shape under the same draws
-            keys = [key for key, values in self.scores.items() if values.shape[1] == count]
-            stack = np.stack([self.scores[key] for key in keys])
+        for count in {values.shape[1] for values in scores.values()}:
+            keys = [key for key, values in scores.items() if values.shape[1] == count]
+            stack = np.stack([scores[key] for key in keys])
             found |= dict(zip(keys, intervals(stack, draws=DRAWS, same_images=self.same_images), strict=True))
         return found
 
@@ -164,13 +168,13 @@ class Comparison(Tabular):
         for name, label in (("method", method), ("other", other)):
             if label not in self.methods:
                 raise ValueError(f"{name}={label!r} is not in this comparison; expected one of {self.methods}.")
-        rows = []
+        differences: dict[Key, NDArray[np.float64]] = {}
         for measure, direction in product(self._check(measures), self.directions):
-            pair = [self.scores.get((label, direction, measure)) for label in (method, other)]
-            if pair[0] is not None and pair[1] is not None:
-                one = paired_difference(pair[0], pair[1], draws=DRAWS, same_images=self.same_images)
-                rows.append(self._row(f"{method} - {other}", direction, measure, one))
-        return rows
+            one, two = (self.scores.get((label, direction, measure)) for label in (method, other))
+            if one is not None and two is not None:
+                differences[f"{method} - {other}", direction, measure] = one - two
+        drawn = self._drawn(differences)
+        return [self._row(*key, drawn[key]) for key in differences]
 
     @classmethod
     def join(cls, comparisons: Iterable["Comparison"]) -> "Comparison":

@@ -17,10 +17,10 @@ from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import versions
-from vislens_interp.targets.selectors import OneUnit, unit_name
+from vislens_interp.targets.selectors import OneUnit, plain_units, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
-from vislens_interp.validation import check_counts
+from vislens_interp.validation import check_counts, check_several
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -65,8 +65,11 @@ def contact_sheet(
         ValueError: There are no reference images, or none of the units can be shown.
     """
     check_counts(count=count, top=top)
+    units = plain_units(units)
+    check_several("units", units, f"[{units!r}]")
+    known, left_out = _aim_at_all(lens.target, units)
     reference = _reference_of(lens, reference_set)
-    target, responses, left_out = _living_units(lens, units, reference, progress=progress)
+    target, responses = _living_units(known, left_out, reference, progress=progress)
     chosen: dict[str, Any] = {"seed": lens.seed, **overrides}
     fitted = LandscapeEdit(config, **chosen)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
@@ -116,31 +119,37 @@ def _reference_of(lens: "FeatureLens", given: ImageSource | ReferenceSet | None)
 
 
 def _living_units(
-    lens: "FeatureLens", units: Sequence[OneUnit | str], reference: ReferenceSet, *, progress: bool
-) -> tuple[Target, Tensor, dict[str, str]]:
-    """One target that reads all units that vary, their responses (N, K), and why the others are left out."""
-    target, left_out = _aim_at_all(lens.target, units)
-    if target is not None:
-        alive, responses = [], reference.read_by(target, progress=progress)
-        for column, name in enumerate(target.names):
-            try:
-                ResponseScaler.fit(responses[:, [column]], [name])
-                alive.append(column)
-            except ValueError as error:  # dead, constant or not finite
-                left_out[name] = str(error)
-        if alive:
-            return UnitsOf(target, alive), responses[:, alive], left_out
-    raise ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
+    target: Target, left_out: dict[str, str], reference: ReferenceSet, *, progress: bool
+) -> tuple[Target, Tensor]:
+    """A target that reads all units that vary, and their responses (N, K); why others do not joins ``left_out``."""
+    alive, responses = [], reference.read_by(target, progress=progress)
+    for column, name in enumerate(target.names):
+        try:
+            ResponseScaler.fit(responses[:, [column]], [name])
+            alive.append(column)
+        except ValueError as error:  # dead, constant or not finite
+            left_out[name] = str(error)
+    if not alive:
+        raise _none_shown(left_out)
+    return UnitsOf(target, alive), responses[:, alive]
 
 
-def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target | None, dict[str, str]]:
-    """One target that reads all of these units that there are, and why the others are not read."""
+def _none_shown(left_out: dict[str, str]) -> ValueError:
+    if not left_out:
+        return ValueError("units is empty; expected at least one unit of the layer. Name one.")
+    return ValueError(f"units: none of {len(left_out)} can be shown. {' '.join(left_out.values())}")
+
+
+def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target, dict[str, str]]:
+    """One target that reads all of these units that there are, at least one, and why the others are not read."""
     by_name = {unit if isinstance(unit, str) else unit_name(unit): unit for unit in units}
     if not isinstance(ours, LayerTarget):
         columns = [ours.names.index(name) for name in by_name if name in ours.names]
         strange, names = [name for name in by_name if name not in ours.names], ", ".join(ours.names)
         left_out = {name: f"unit {name!r} is not in this target; it has {names}." for name in strange}
-        return (UnitsOf(ours, columns) if columns else None), left_out
+        if not columns:
+            raise _none_shown(left_out)
+        return UnitsOf(ours, columns), left_out
 
     left_out = {}
     known: list[OneUnit | str] = []
@@ -150,7 +159,9 @@ def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target | 
             known.append(unit)
         except (ValueError, TypeError, KeyError) as error:
             left_out[name] = str(error.args[0])
-    return (ours.at(known) if known else None), left_out
+    if not known:
+        raise _none_shown(left_out)
+    return ours.at(known), left_out
 
 
 def _rows(

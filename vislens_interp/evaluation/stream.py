@@ -83,8 +83,8 @@ def stream(
     if fit is not None:
         fit()
     lens.fit_if_needed(source.images, progress=progress)
-    warn_of_overlap(lens.reference_set, [] if images is None else keys)
     drawing = Drawing(lens, direction, words=words, **choices)
+    warn_of_overlap(lens.reference_set, [] if images is None else keys)
     drawing.inputs = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
     with locked(work := out.with_name(f"{out.name}.unfinished")):
         run = _Run(drawing, source, drawing.seeds(seeds, len(source)), work)

@@ -269,8 +269,9 @@ def visualize(
     keys = image_keys(pictures)
     if images is not None:
         lens.fit_if_needed(pictures, progress=progress)
-        warn_of_overlap(lens.reference_set, keys)
     drawing = Drawing(lens, direction, words=words, **choices)
+    if images is not None:
+        warn_of_overlap(lens.reference_set, keys)
     drawing.inputs = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
     drawn = drawing.seeds(seeds, len(pictures))
     part = drawing.part(pictures, seed_list(drawn, len(pictures)))

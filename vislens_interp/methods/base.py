@@ -138,7 +138,15 @@ class Method(ABC):
             if reference.responses.shape != wanted:
                 raise ValueError(f"{shapes(responses=reference.responses)}; expected {wanted}: a row for each image.")
             if self.uses_responses:
-                self.scaler_ = ResponseScaler.fit(reference.responses, list(target.names))
+                try:
+                    self.scaler_ = ResponseScaler.fit(reference.responses, list(target.names))
+                except ValueError as error:
+                    if len(reference) < 2 or not reference.has_images or len(reference.groups.unique()) > 1:
+                        raise
+                    raise ValueError(
+                        f"images holds {len(reference)} images that are all copies of one, to which no unit's response"
+                        " varies; expected different images. Give others."
+                    ) from error
         return reference
 
     def bind(self, target: Target, backend: Backend) -> Self:

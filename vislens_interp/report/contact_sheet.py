@@ -34,10 +34,10 @@ class ContactRow:
 
     unit: str
     evidence: Evidence
-    top: "TopImages"
-    images: dict[str, Tensor]
-    response_change: dict[str, Tensor]
-    words: "dict[str, Words]" = field(default_factory=dict)
+    top: "TopImages" = field(repr=False)
+    images: dict[str, Tensor] = field(repr=False)
+    response_change: dict[str, Tensor] = field(repr=False)
+    words: "dict[str, Words]" = field(default_factory=dict, repr=False)
 
     @property
     def pictures(self) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class TopImages:
         names: One an image.
     """
 
-    images: Tensor
+    images: Tensor = field(repr=False)
     responses: Tensor
     names: list[str]
 

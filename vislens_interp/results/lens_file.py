@@ -197,6 +197,23 @@ def restore(
     return method, reference
 
 
+def reopened(known: ReferenceSet, backend: Backend, landscape: Landscape) -> ReferenceSet:
+    """The backend's own reference set, if a loaded lens was fitted on just these images; else what is known of others.
+
+    Args:
+        known: The keys of the images that the lens learned from.
+        backend: The lens's.
+        landscape: Which says what was held out, and the responses.
+    """
+    own = None if known.origin == "given" else ReferenceSet.of_backend(backend)
+    if own is None or len(own) != len(landscape.responses):
+        return known
+    own = own.with_held_out(landscape.held_out)
+    if own.learned_keys != known.learned_keys:
+        return known
+    return own.with_responses(landscape.responses, measured=known.measured)
+
+
 def _plain(value: object) -> object:
     """Tuples as the lists that a file makes of them."""
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

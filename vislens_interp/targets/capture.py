@@ -81,6 +81,8 @@ def find_layer(model: nn.Module, layer: str | nn.Module | None) -> tuple[str, nn
         return layer, modules[layer]
     near = difflib.get_close_matches(layer, [name for name in modules if name], n=3, cutoff=0.4)
     closest = f" Closest: {', '.join(map(repr, near))}." if near else ""
+    before, _, unit = layer.rpartition(":")  # as lucent writes it
+    closest += f" The unit is an argument of its own: pass unit={unit}." if before and unit.isdecimal() else ""
     raise ValueError(
         f"layer {layer!r} not found in {type(model).__name__}.{closest} list_units(model) shows all names."
     )

@@ -218,7 +218,12 @@ def checked_model(model: nn.Module) -> nn.Module:
         ValueError: Its weights are elsewhere, or parts of it are compiled.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module.")
+        remedy = (
+            "Pass CallableTarget(function) for a function of images."
+            if callable(model)
+            else "Pass such as zoo.load(name)."
+        )
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module. {remedy}")
     model = plain(model)
     refuse_scattered(model)
     return model

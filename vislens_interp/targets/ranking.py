@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.copies import row_groups, split_groups
+from vislens_interp.images import ImageSource
 from vislens_interp.math import pearson, ridge_loo
 from vislens_interp.targets.reading import Reading
-from vislens_interp.targets.whole_layer import LayerTable, read_layer
+from vislens_interp.targets.whole_layer import LayerTable, pictures_for, read_layer
 from vislens_interp.validation import check_whole, check_word
 
 By = Literal["sparsity", "selectivity", "evidence"]
@@ -59,7 +60,7 @@ class TopUnits:
 def top_units(
     model: nn.Module,
     layer: str | nn.Module | None,
-    images: Tensor,
+    images: ImageSource,
     *,
     by: By = "sparsity",
     count: int = 10,
@@ -73,7 +74,7 @@ def top_units(
     Args:
         model: The network; left as it was.
         layer: Dotted name, module, or None for the model's own output.
-        images: (N, 3, H, W) in [0, 1], at least 20.
+        images: At least 20: (N, 3, H, W) in [0, 1], PIL images, paths or a folder.
         by: ``"sparsity"``, see :func:`sparsity`; ``"selectivity"``, see :func:`selectivity`; ``"evidence"``, how well a
             unit's responses can be predicted from embeddings, see :func:`predictability`.
         count: How many to list.
@@ -96,6 +97,7 @@ def top_units(
     >>> len(found.units)
     2
     """
+    images = pictures_for(model, images, reading)
     _check(by, count, len(images), embeddings)
     return rank(read_layer(model, layer, images, path, progress=progress, **reading), by, count, embeddings)
 

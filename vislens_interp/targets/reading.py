@@ -7,6 +7,7 @@ from vislens_interp.preprocess import PreprocessLike
 from vislens_interp.targets.capture import Output
 from vislens_interp.targets.layout import Layout
 from vislens_interp.targets.selectors import Labels, Pool
+from vislens_interp.validation import closest
 
 
 class Reading(TypedDict, total=False):
@@ -25,3 +26,11 @@ class Reading(TypedDict, total=False):
     batch_size: int | None
     image_size: int | None
     forward_args: Mapping[str, Any] | None
+
+
+def check_reading(reading: Mapping[str, object], *own: str) -> None:
+    """Raise TypeError, with near names, for what is none of these arguments and none of the function's ``own``."""
+    known = [*own, *Reading.__annotations__]
+    for name in reading:
+        if name not in known:
+            raise TypeError(f"{name}= is no argument here. {closest(name, known)}")

@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from vislens_interp.targets.layout import Layout, channel_axis
 Pool: TypeAlias = str
 """How a channel's positions become one number: one of ``POOLS``, or ``"token:k"`` for the k-th token."""
 POOLS = ("mean", "max", "center", "cls", "patch_mean")
+_WHOLE = ("int", "uin")
+"""Beginnings of the names of NumPy's and torch's types of whole numbers."""
 _TOKEN_POOLS = ("cls", "patch_mean", "token:")
 
 
@@ -109,6 +112,23 @@ Labels: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, str] | Publ
 """What names a layer's channels, see :func:`labels_of`."""
 
 
+def plain_units(unit: object) -> Any:
+    """Whole numbers in a range, an array or a tensor as a list, or as one number; anything else as it is.
+
+    >>> plain_units(range(3)), plain_units(torch.tensor(3))
+    ([0, 1, 2], 3)
+    """
+    if isinstance(unit, range):
+        return list(unit)
+    if (
+        isinstance(unit, (np.ndarray, Tensor))
+        and unit.ndim < 2
+        and str(unit.dtype).removeprefix("torch.")[:3] in _WHOLE
+    ):
+        return unit.tolist()
+    return unit
+
+
 def unit_list(unit: Unit) -> list[OneUnit]:
     """A unit, or a list of them, as a checked list.
 
@@ -116,6 +136,7 @@ def unit_list(unit: Unit) -> list[OneUnit]:
         ValueError: The list is empty.
         TypeError: Something in it is no unit.
     """
+    unit = plain_units(unit)
     units = list(unit) if isinstance(unit, list) else [unit]
     if not units:
         raise ValueError("unit=[]; expected at least one unit.")
@@ -127,6 +148,7 @@ def unit_list(unit: Unit) -> list[OneUnit]:
             checked.append(one)
         else:
             remedy = " For names pass labels=, one a channel." if isinstance(one, str) else ""
+            remedy = f" Pass unit={int(one)}." if isinstance(one, str) and one.isdecimal() else remedy
             raise TypeError(
                 f"unit is a {type(one).__name__} ({one!r}); expected an int (a channel), a tuple of ints and slices (a"
                 f" neuron), MeanOf([...]), Direction(vector), Head(k), a function of the layer's output, or a list of"

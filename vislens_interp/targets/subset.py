@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vislens_interp.targets.layout import Layout
-from vislens_interp.targets.selectors import OneUnit, Unit
+from vislens_interp.targets.selectors import OneUnit, Unit, plain_units
 from vislens_interp.targets.target import Target
 
 
@@ -58,6 +58,7 @@ class UnitsOf(Target):
         Raises:
             ValueError: The target reads no unit of that name, or several.
         """
+        units = plain_units(units)
         wanted = [str(unit) for unit in (units if isinstance(units, (list, tuple)) else [units])]
         wrong = [name for name in wanted if target.names.count(name) != 1]
         if wrong or not wanted:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.files import FORMAT_VERSION, allocate, check_writable, locked, write_text, writing
-from vislens_interp.images import check_images
+from vislens_interp.images import ImageSource, check_images, load_images
+from vislens_interp.preprocess import as_preprocess, preprocess_for, preprocess_size
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_schema
-from vislens_interp.targets.reading import Reading
-from vislens_interp.targets.selectors import Unit
+from vislens_interp.targets.reading import Reading, check_reading
+from vislens_interp.targets.selectors import Unit, plain_units
 from vislens_interp.targets.target import LayerTarget
 
 _KIND = "layer table"
@@ -69,11 +70,28 @@ def all_units(model: nn.Module, layer: str | nn.Module | None, **reading: Unpack
     return first.at(list(range(first.n_units or 1)))
 
 
+def pictures_for(model: nn.Module, images: ImageSource, reading: Reading) -> Tensor:
+    """Images (N, 3, H, W) that a layer is to be read on.
+
+    Args:
+        model: The network.
+        images: A tensor, used as it is; or PIL images, paths, a folder or a data set, see
+            :func:`~vislens_interp.images.load_images`, brought to the size that the network takes.
+        reading: Keyword arguments of :class:`LayerTarget`.
+    """
+    check_reading(reading, "layer", "unit", "images")
+    if isinstance(images, Tensor):
+        return check_images(images)
+    given = reading.get("preprocess")
+    preprocess = preprocess_for(model) if given is None else as_preprocess(given)
+    return load_images(images, size=preprocess_size(preprocess) or reading.get("image_size"))[0]
+
+
 def read_responses(
     model: nn.Module,
     layer: str | nn.Module | None,
     unit: Unit,
-    images: Tensor,
+    images: ImageSource,
     **reading: Unpack[Reading],
 ) -> Tensor:
     """Responses of a unit to images: :class:`LayerTarget` in one call.
@@ -82,7 +100,7 @@ def read_responses(
         model: The network; left as it was.
         layer: Dotted name, module, or None for the model's own output.
         unit: A unit or a list of them.
-        images: (N, 3, H, W) in [0, 1].
+        images: (N, 3, H, W) in [0, 1], or what :func:`pictures_for` takes.
         reading: Keyword arguments of :class:`LayerTarget`.
 
     Returns:
@@ -96,17 +114,17 @@ def read_responses(
     >>> read_responses(model, "1", 2, torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0.5], [0.5])).shape
     torch.Size([5])
     """
-    check_images(images)
+    images = pictures_for(model, images, reading)
     reading.setdefault("image_size", min(images.shape[-2:]))
     target = LayerTarget(model, layer, unit, **reading)
     responses = target.responses(images)
-    return responses if isinstance(unit, list) else responses[:, 0]
+    return responses if isinstance(plain_units(unit), list) else responses[:, 0]
 
 
 def read_layer(
     model: nn.Module,
     layer: str | nn.Module | None,
-    images: Tensor,
+    images: ImageSource,
     path: str | os.PathLike[str] | None = None,
     *,
     progress: bool = False,
@@ -122,7 +140,7 @@ def read_layer(
     Args:
         model: The network; left as it was.
         layer: Dotted name, module, or None for the model's own output.
-        images: (N, 3, H, W) in [0, 1].
+        images: (N, 3, H, W) in [0, 1], or what :func:`pictures_for` takes.
         path: File of the table, a safetensors file; None keeps it in memory.
         progress: Show a progress bar.
         reading: For :class:`~vislens_interp.targets.LayerTarget`: ``pool=``, ``layout=``, ``preprocess=``,
@@ -140,7 +158,7 @@ def read_layer(
     >>> read_layer(model, "0", torch.rand(5, 3, 8, 8), preprocess=Preprocess(8, [0], [1])).responses.shape
     torch.Size([5, 4])
     """
-    check_images(images)
+    images = pictures_for(model, images, reading)
     reading.setdefault("image_size", min(images.shape[-2:]))
     target = all_units(model, layer, **reading)
     described = target.describe()

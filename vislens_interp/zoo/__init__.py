@@ -1,5 +1,6 @@
 """Small networks that travel with the package: they load offline, with their preprocessing attached."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable
@@ -70,7 +71,9 @@ def load(name: str) -> nn.Module:
     620810
     """
     if name not in available():
-        raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.")
+        near = difflib.get_close_matches(str(name), available())
+        closest = f" Closest: {', '.join(near)}." if near else ""
+        raise KeyError(f"name={name!r} is not in the zoo; expected one of {available()}.{closest}")
     build, bias, size, colours = _NETWORKS[name]
     state = load_file(weights(f"{name}.safetensors"))
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are no reason to touch the generator
