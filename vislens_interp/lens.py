@@ -121,6 +121,7 @@ class FeatureLens:
         self.method_: LandscapeEdit | None = None
         self.fit_seconds_: float | None = None
         self._reference: ReferenceSet | None = None
+        self._loaded = False  # and nobody has asked for its reference images yet
         self._methods: dict[str, Method] = {}
         self.audits_: dict[str, AuditResult] = {}
 
@@ -166,7 +167,7 @@ class FeatureLens:
         self.fit_seconds_ = time.perf_counter() - start
         fitted = method.landscape_
         reference = reference.with_responses(fitted.responses, measured=reference.measured)
-        self.method_, self._reference = method, reference.with_held_out(fitted.held_out)
+        self.method_, self._reference, self._loaded = method, reference.with_held_out(fitted.held_out), False
         self._methods, self.audits_ = {}, {}
         return self
 
@@ -186,7 +187,8 @@ class FeatureLens:
         """
         if self._reference is None:
             raise ValueError("this lens is not fitted; call fit() or visualize() first.")
-        if not self._reference.has_images:
+        if self._loaded:
+            self._loaded = False
             self._reference = lens_file.reopened(self._reference, self.backend, self.landscape_)
         return self._reference
 
@@ -465,6 +467,7 @@ class FeatureLens:
             ) from error
         lens_file.check_same_target(saved, path, lens.target, network=isinstance(model, nn.Module))
         lens.method_, lens._reference = lens_file.restore(saved, path, lens.target, lens.backend)
+        lens._loaded = True
         return lens
 
     def fit_if_needed(self, images: Tensor | ImageFiles | None = None, *, progress: bool = False) -> None:
