@@ -186,7 +186,7 @@ def test_maker_and_judge(dataset, backbone):
     lens.fit(dataset.images, dataset.mean_responses()[:, 0], shuffles=1)
     images = pictures(20, seed=4)
     own = lens.visualize(images)
-    assert "judged by InSilicoEncoder itself, the network that guided them" in own.summary()
+    assert "judged by InSilicoEncoder itself; responses that were given guided them" in own.summary()
     by_maker = lens.visualize(images, judge=LayerTarget(maker, None, "red"))
     assert "judged by red of InSilicoEncoder (maker), the network that guided them" in by_maker.summary()
     other = lens.visualize(images, judge=LayerTarget(judge, None, "red"))

@@ -419,7 +419,7 @@ def test_bad_data(target):
             LandscapeEdit().fit(target, SmallPixels(), images, torch.randn(shape))
     with pytest.raises(ValueError, match="images holds 100 images; .* at least 200"):
         LandscapeEdit().fit(target, SmallPixels(), images[:100])
-    with pytest.raises(ValueError, match="unit '1' never varies"):
+    with pytest.raises(ValueError, match="images holds 240 images that are all copies of one"):
         LandscapeEdit().fit(target, SmallPixels(), images[:1].expand(240, -1, -1, -1))
 
 

@@ -56,7 +56,7 @@ def test_weak_evidence_is_said_first_and_plainly():
     assert "No evidence: doubt these pictures." in Page(make_result(evidence=None).html()).text
     good = Page(make_result(evidence=GOOD).html())
     assert "doubt" not in good.text
-    assert "Good: the landscape knows this unit." in good.text
+    assert "Good: the landscape predicts what the unit answers to images that the fit never saw." in good.text
     assert "Held-out correlation 0.60" in good.text
     assert "300 of 1000" in good.text
 

@@ -214,6 +214,7 @@ class InSilicoEncoder(nn.Module):
             The maker and the judge: ``FeatureLens(maker, unit="FFA-1").visualize(images, judge=LayerTarget(judge, None,
             "FFA-1"))``.
         """
+        check_switches(force=force)
         if not isinstance(backbone, Backbone):
             backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
         maker, judge = (
