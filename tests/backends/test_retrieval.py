@@ -120,6 +120,14 @@ def test_any_network_is_an_embedder():
         NetworkEmbedder(nn.Flatten(2), Preprocess(8, [0.5], [0.5]))
 
 
+def test_a_network_that_learns_leaves_no_graph():
+    backend = RetrievalBackend(
+        NetworkEmbedder(nn.Conv2d(3, 4, 3), Preprocess(8, [0.5], [0.5])), plain(COLOURS), count=2
+    )
+    with torch.enable_grad():
+        assert not backend.encode(plain(COLOURS)).requires_grad
+
+
 def test_errors():
     with pytest.raises(ValueError, match="count=5 for a gallery of 5 images; expected from 1 to 4"):
         RetrievalBackend(Colour(), plain(COLOURS), count=5)

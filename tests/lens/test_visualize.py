@@ -282,8 +282,17 @@ def test_a_result_says_where_its_inputs_are_from(fitted, network, images, tmp_pa
 def test_responses_that_were_given_guided_the_pictures(network, images):
     lens = FeatureLens(network, "conv", 2, backend="cifar10")
     read = lens.target.responses(pictures(220))
-    said = lens.fit(pictures(220), responses=read, **QUICK).visualize(images, strength=0).judge
-    assert said == "SmallNet itself; responses that were given guided them"
+    lens.fit(pictures(220), responses=read, **QUICK)
+    assert lens.visualize(images, strength=0).judge == "SmallNet itself; responses that were given guided them"
+    asked = lens.visualize(images, "increase", method=ActivationMaximization(steps=1, size=16))
+    assert asked.judge == "SmallNet itself, the network that guided them"
+
+
+@pytest.mark.parametrize("inputs", [None, 5, {"chosen": ["prototypes"]}, {"chosen": "by hand", "learned": 0}])
+def test_a_record_of_inputs_that_says_nothing_is_left_out(fitted, images, inputs):
+    result = fitted.visualize(images, strength=0)
+    result.settings["inputs"] = inputs
+    assert result.inputs_note == []
 
 
 def test_units_share_the_inputs_that_are_not_given(pair, network):

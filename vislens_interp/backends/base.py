@@ -15,6 +15,17 @@ from vislens_interp.landscape.vae import VAE
 from vislens_interp.validation import check_shares
 
 
+class Described:
+    """A backend's repr: its class, name, size and device."""
+
+    name: str
+    size: int
+    device: torch.device
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Carries images (N, 3, H, W) in [0, 1] to x and x back to images.

@@ -9,7 +9,7 @@ from typing import Unpack, cast
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.base import register_backend
+from vislens_interp.backends.base import Described, register_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.closed_loop import ClosedLoopGenerator
 from vislens_interp.backends.diffusion.adapters import AdapterState
@@ -50,7 +50,7 @@ PAPER = Config.of(
 """The paper's recipe, as far as it says it; no benchmark has chosen these."""
 
 
-class EmbeddingBackend:
+class EmbeddingBackend(Described):
     """Images to embeddings by an embedder, embeddings to images by a generator: Stable Diffusion, or a closed loop.
 
     Args:
@@ -103,9 +103,6 @@ class EmbeddingBackend:
     """A cache knows files by name and does not read them."""
     differentiable = False
     """Whether pictures have gradients with respect to x."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
 
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to un-normalised embeddings (N, D)."""

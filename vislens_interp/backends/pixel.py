@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vislens_interp import zoo
-from vislens_interp.backends.base import check_seed_count, register_backend
+from vislens_interp.backends.base import Described, check_seed_count, register_backend
 from vislens_interp.backends.refiner import DDPMRefiner
 from vislens_interp.config import Config
 from vislens_interp.images import resize
@@ -21,7 +21,7 @@ from vislens_interp.landscape.vae import VAE, BottleneckCVAE
 from vislens_interp.math import full_chunks
 
 
-class PixelBackend:
+class PixelBackend(Described):
     """CIFAR-10-like images at 32 px: x is the picture itself, and decoding is a refinement by a small DDPM.
 
     Args:
@@ -60,9 +60,6 @@ class PixelBackend:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) at 32 px: (N, 3, 32, 32)."""

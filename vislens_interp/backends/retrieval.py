@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.backends.base import check_seed_count
+from vislens_interp.backends.base import Described, check_seed_count
 from vislens_interp.backends.embedders import Embedder
 from vislens_interp.config import Config
 from vislens_interp.images import ImageFiles, check_images, check_shape, image_keys
@@ -56,7 +56,7 @@ class Retrieved:
         return recorded[self.rows.to(recorded.device)].nanmean(1)
 
 
-class RetrievalBackend:
+class RetrievalBackend(Described):
     """Images to embeddings by an embedder; embeddings to the nearest natural images of a gallery.
 
     What it shows is real, so that responses recorded to the gallery judge an edit without any model
@@ -131,9 +131,6 @@ class RetrievalBackend:
         self._noise = noise
 
     @torch.no_grad()
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {self.size} px, {str(self.device)!r})"
-
     def encode(self, images: Tensor | ImageFiles) -> Tensor:
         """Images (N, 3, H, W), in memory or in files, to embeddings (N, D)."""
         return torch.cat([self.embedder(part) for part in _parts(images)]).to(self.device)

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +17,7 @@ from vislens_interp.images import ImageFiles, check_shape
 from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
 from vislens_interp.progress import tqdm
 from vislens_interp.targets.inspect import LayerInfo, list_units
-from vislens_interp.validation import check_counts
+from vislens_interp.validation import check_counts, closest
 
 DINOV2 = "vit_base_patch14_dinov2.lvd142m"
 """The paper's backbone, by timm's name; 346 MB, which timm downloads."""
@@ -187,8 +186,7 @@ def _by_name(name: str) -> nn.Module:
 
     if ":" not in name and not timm.is_model(name.split(".")[0]):  # timm also takes hf-hub:NAME and the like
         known = [f"zoo:{one}" for one in zoo.available()] + timm.list_models()
-        near = [f"zoo:{name}"] if name in zoo.available() else get_close_matches(name, known, n=3)
-        remedy = f"Closest: {', '.join(near)}." if near else "timm.list_models() shows all."
+        remedy = closest(name, known, otherwise=None) or "timm.list_models() shows all."
         raise ValueError(f"backbone={name!r} is unknown; expected timm's name of a network, or zoo:NAME. {remedy}")
     return timm.create_model(name, pretrained=True)
 

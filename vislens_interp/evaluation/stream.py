@@ -83,9 +83,9 @@ def stream(
     if fit is not None:
         fit()
     lens.fit_if_needed(source.images, progress=progress)
-    drawing = Drawing(lens, direction, words=words, **choices)
+    inputs: dict[str, str | int] = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
+    drawing = Drawing(lens, direction, words=words, inputs=inputs, **choices)
     warn_of_overlap(lens.reference_set, [] if images is None else keys)
-    drawing.inputs = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
     with locked(work := out.with_name(f"{out.name}.unfinished")):
         run = _Run(drawing, source, drawing.seeds(seeds, len(source)), work)
         run.start(keys)

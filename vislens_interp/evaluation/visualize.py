@@ -16,6 +16,7 @@ from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler, Sense, UnitSenses
 from vislens_interp.methods.base import Generated, Method
+from vislens_interp.methods.cma_es import EmbeddingSearch
 from vislens_interp.methods.landscape import LandscapeMethod
 from vislens_interp.methods.prototypes import has_prototypes, likeness, prototype_rows
 from vislens_interp.random_state import check_seeds
@@ -52,11 +53,8 @@ class Part:
 class Drawing:
     """One visualisation of a fitted lens: what is made of inputs, and the result of all that was made.
 
-    Args: as for ``FeatureLens.visualize``.
-
-    Attributes:
-        inputs: Set before anything is drawn, for the record: how they were ``chosen`` (see :func:`default_inputs`, or
-            "given"), and from how many of them the fit had ``learned``.
+    Args: as for ``FeatureLens.visualize``, and ``inputs``, for the record: how they were ``chosen`` (see
+        :func:`default_inputs`, or "given"), and from how many of them the fit had ``learned``.
     """
 
     def __init__(
@@ -65,12 +63,13 @@ class Drawing:
         direction: UnitSenses,
         *,
         words: WordReadout | None,
+        inputs: dict[str, str | int],
         **choices: Unpack[Choices],
     ) -> None:
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
         self.judge, self.alphas = choices["judge"], choices["alphas"]
-        self.inputs: dict[str, Any] = {}
+        self.inputs = inputs
         self.moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
         self.maker = lens.maker(self.method, self.mode)
         given = {"alpha": choices["alpha"], "strength": choices["strength"]}
@@ -158,7 +157,10 @@ class Drawing:
         described = self.maker if isinstance(self.maker, LandscapeMethod) and ours else lens.fitted_method
         target, method = lens.target.describe(), self.method
         judge = target.get("judge") if self.judge is None else _describe_judge(lens, self.judge)  # what was recorded
-        if judge is None and lens.reference_set.measured:
+        asks = self.maker.needs_gradients or isinstance(
+            self.maker, EmbeddingSearch
+        )  # the target, whatever was measured
+        if judge is None and lens.reference_set.measured and not asks:
             judge = f"{target.get('model', type(lens.target).__name__)} itself; responses that were given guided them"
         direction = self.direction
         return {
@@ -269,10 +271,10 @@ def visualize(
     keys = image_keys(pictures)
     if images is not None:
         lens.fit_if_needed(pictures, progress=progress)
-    drawing = Drawing(lens, direction, words=words, **choices)
+    inputs: dict[str, str | int] = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
+    drawing = Drawing(lens, direction, words=words, inputs=inputs, **choices)
     if images is not None:
         warn_of_overlap(lens.reference_set, keys)
-    drawing.inputs = {"chosen": chosen, "learned": learned_from(lens.reference_set, keys)}
     drawn = drawing.seeds(seeds, len(pictures))
     part = drawing.part(pictures, seed_list(drawn, len(pictures)))
     return drawing.result(part.images, part.importance, part.numbers, names, drawn)

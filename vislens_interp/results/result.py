@@ -311,8 +311,10 @@ class LensResult(Tabular):
     @property
     def inputs_note(self) -> list[str]:
         """How the inputs were chosen where nobody gave any, and whether the fit had learned from them, in sentences."""
-        known = self.settings.get("inputs") or {}
-        said = [text for key, text in CHOSEN.items() if key == known.get("chosen")]
+        known = self.settings.get("inputs")
+        if not isinstance(known, dict):  # of an earlier version
+            return []
+        said = [CHOSEN[known["chosen"]]] if known.get("chosen") in list(CHOSEN) else []
         if learned := known.get("learned"):
             inputs = _count(len(self), "input")
             said.append(f"the fit learned from {learned} of the {inputs}: they may change more than other images")
