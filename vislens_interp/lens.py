@@ -370,7 +370,7 @@ class FeatureLens:
             settings: For Captum's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
         """
         if images is None:
-            pictures, _ = default_inputs(self)
+            pictures, _, _ = default_inputs(self)
         else:
             pictures, _ = load_images(images, size=self.backend.size)
         return attribute(self.target, pictures, self.index(unit), method=method, **settings)

@@ -45,7 +45,8 @@ def array_remedy(array: object) -> str:
     >>> array_remedy(np.zeros((5, 8, 8, 3), np.uint8))
     'For an array pass torch.from_numpy(array).permute(0, 3, 1, 2) / 255.'
     """
-    shape, kind = getattr(array, "shape", ()), getattr(getattr(array, "dtype", None), "kind", "f")
+    shape = list(getattr(array, "shape", ()))
+    kind = getattr(getattr(array, "dtype", None), "kind", "f")
     line = "torch.from_numpy(array)" + ("[None]" if len(shape) == 3 else "")
     if len(shape) in (3, 4) and shape[-1] == 3 != shape[-3]:
         line += ".permute(0, 3, 1, 2)"

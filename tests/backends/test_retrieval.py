@@ -120,12 +120,15 @@ def test_any_network_is_an_embedder():
         NetworkEmbedder(nn.Flatten(2), Preprocess(8, [0.5], [0.5]))
 
 
-def test_a_network_that_learns_leaves_no_graph():
-    backend = RetrievalBackend(
-        NetworkEmbedder(nn.Conv2d(3, 4, 3), Preprocess(8, [0.5], [0.5])), plain(COLOURS), count=2
-    )
+def test_an_embedder_that_learns_leaves_no_graph():
+    class Learning(Colour):
+        scale = torch.ones(3, requires_grad=True)
+
+        def __call__(self, images):
+            return images.mean((2, 3)) * self.scale
+
     with torch.enable_grad():
-        assert not backend.encode(plain(COLOURS)).requires_grad
+        assert not RetrievalBackend(Learning(), plain(COLOURS)).encode(plain(COLOURS)).requires_grad
 
 
 def test_errors():

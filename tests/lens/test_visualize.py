@@ -259,6 +259,10 @@ def test_without_images_a_units_prototypes_are_moved(fitted):
     assert result.responses["inputs"][:4].min() > result.responses["inputs"][4:].max()
 
 
+def test_attribution_without_images_takes_the_same(fitted):
+    torch.testing.assert_close(fitted.attribute(n_steps=2).images, fitted.visualize(strength=0).images["inputs"])
+
+
 def test_a_result_says_where_its_inputs_are_from(fitted, network, images, tmp_path):
     learned = fitted.reference_set.learned_keys
     by_itself = fitted.visualize(strength=0)

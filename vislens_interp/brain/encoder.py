@@ -1,6 +1,7 @@
 """The in-silico encoder: a network whose forward pass predicts the responses of brain regions to pictures."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -217,10 +218,8 @@ class InSilicoEncoder(nn.Module):
         check_switches(force=force)
         if not isinstance(backbone, Backbone):
             backbone = Backbone(backbone, layers, preprocess=preprocess, grid=grid)
-        maker, judge = (
-            cls(backbone, readout, seeds=seeds, force=force, seed=seed, name=name or part, **settings)
-            for part in ("maker", "judge")
-        )
+        build = partial(cls, backbone, readout, seeds=seeds, force=force, seed=seed, **settings)
+        maker, judge = build(name=name or "maker"), build(name=name or "judge")
         maker._refuse_without_himalaya()
         first, second = split_images(dataset, 0.5, seed=seed, rows=rows)
         if features is None:

@@ -157,10 +157,9 @@ class Drawing:
         described = self.maker if isinstance(self.maker, LandscapeMethod) and ours else lens.fitted_method
         target, method = lens.target.describe(), self.method
         judge = target.get("judge") if self.judge is None else _describe_judge(lens, self.judge)  # what was recorded
-        asks = self.maker.needs_gradients or isinstance(
-            self.maker, EmbeddingSearch
-        )  # the target, whatever was measured
-        if judge is None and lens.reference_set.measured and not asks:
+        # An ascent asks the target, whatever was measured.
+        ascends = self.maker.needs_gradients or isinstance(self.maker, EmbeddingSearch)
+        if judge is None and lens.reference_set.measured and not ascends:
             judge = f"{target.get('model', type(lens.target).__name__)} itself; responses that were given guided them"
         direction = self.direction
         return {
