@@ -89,7 +89,8 @@ def lenses(effort: Effort, seed: int) -> dict[str, Any]:
     for unit in fit.population.alive[: effort.lens_units].tolist():
         lens = vl.FeatureLens(model, LAYER, unit, seed=seed)
         found["lens_fit"].append(cpu_seconds(lambda lens=lens: lens.fit(reference)))
-        found["lens_pictures"].append(cpu_seconds(lambda lens=lens: lens.visualize(fit.inputs)))
+        inputs = fit.pictures([unit])[0]
+        found["lens_pictures"].append(cpu_seconds(lambda lens=lens, inputs=inputs: lens.visualize(inputs)))
         known = fit.readouts.correlation[fit.column_of[unit]].item()
         found["differences_of_r"].append(abs(lens.evidence_[str(unit)].correlation - known))
     return found
@@ -163,7 +164,7 @@ def many(effort: Effort, seed: int) -> dict[str, Any]:
         vl.write_text(folder / "fit.safetensors", "")  # which the site does not read
         shards = [{"name": "all", "units": list(range(len(rows)))}]
         vl.write_manifest(folder, {"fit": {"key": vl.short_hash(about), **about}, "shards": shards, "origin": None})
-        found["site"] = cpu_seconds(lambda: vl.write_site(vl.open_atlas(folder), []))
+        found["site"] = cpu_seconds(lambda: vl.write_site(vl.open_atlas(folder)))
         found |= bytes_of(folder) | {"peak_gib": peak_gib()}
         found |= browsed(folder)
     return found

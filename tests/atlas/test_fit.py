@@ -7,11 +7,15 @@ from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 from vislens_interp import FeatureLens
 from vislens_interp.atlas import Atlas
 from vislens_interp.atlas.atlas import chosen_units
+from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.population import describe_population, layer_map, most_alike, states
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.copies import top_rows
 from vislens_interp.evaluation.words import WordReadout
+from vislens_interp.files import load_state, save_state
 from vislens_interp.math import pearson, ridge_gcv
+from vislens_interp.methods.prototypes import likeness, prototype_rows
+from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets import CallableTarget, LayerTarget
 
 UNIT = 4
@@ -187,7 +191,48 @@ def test_wrong_arguments_say_so(network, backend, images):
 
 def test_given_inputs_are_what_is_edited(network, backend, images):
     fit = Atlas(network, "layer", images, backend=backend).fit(inputs=clouds(2, seed=9)).fit_
-    assert torch.equal(fit.inputs, clouds(2, seed=9))
+    for unit in (0, UNIT):
+        assert (fit.pictures([unit])[0] - clouds(2, seed=9)).abs().mean() < 2 / 255  # JPEG
+    assert fit.input_rows[DEAD].tolist() == [-1, -1]
+
+
+def test_every_unit_s_own_prototypes_are_what_is_edited(fitted, backend, images):
+    fit, reference = fitted.fit_, ReferenceSet(images)
+    like = likeness(backend, reference)
+    for unit in (0, UNIT):
+        up, down = (rows.item() for rows in prototype_rows(like, fit.responses[:, unit], reference.groups, 1))
+        names = [fit.input_names[row] for row in fit.input_rows[unit].tolist()]
+        assert names == [reference.names[up], reference.names[down]]
+        pictures = fit.pictures([unit])[0]
+        assert (pictures - images[[up, down]]).abs().mean() < 2 / 255
+        read = fitted.target.responses(pictures)[:, unit]
+        assert torch.allclose(fit.input_responses[fit.input_rows[unit], unit], read, atol=1e-5)
+        assert read[0] > read[1]
+
+
+def test_an_odd_number_of_prototypes_has_one_more_that_drives(network, backend, images):
+    fit = Atlas(network, "layer", images, backend=backend).fit(inputs=3).fit_
+    start = fit.standard(fit.input_responses[fit.input_rows[UNIT], UNIT], UNIT)
+    assert (start > 0).tolist() == [True, True, False]
+    for inputs in (-1, True):
+        with pytest.raises(ValueError, match=r"inputs=\S+; expected a whole number of at least 0"):
+            Atlas(network, "layer", images, backend=backend).fit(inputs=inputs)
+    with pytest.raises(ValueError, match=r"inputs=111, of 220 reference images; expected at most half"):
+        Atlas(network, "layer", images, backend=backend).fit(inputs=111)
+
+
+def test_a_fit_of_format_1_loads(fitted, tmp_path):
+    state = load_state(fitted.fit_.save(tmp_path / "fit"), "atlas fit")
+    shared = clouds(2, seed=9)
+    del state["input_rows"]
+    state |= {"inputs": shared, "input_names": ["a", "b"], "input_responses": fitted.target.responses(shared)}
+    save_state(tmp_path / "old", "atlas fit", state)
+    old = AtlasFit.load(tmp_path / "old", fitted.fit_.key)
+    assert torch.equal(old.responses, fitted.fit_.responses)
+    assert (old.pictures([UNIT])[0] - shared).abs().mean() < 2 / 255
+    state |= {"inputs": shared[:0], "input_names": [], "input_responses": torch.zeros(0, UNITS)}
+    save_state(tmp_path / "bare", "atlas fit", state)
+    assert AtlasFit.load(tmp_path / "bare").inputs == []
 
 
 def test_units_of_two_layers_are_paired_by_their_responses():

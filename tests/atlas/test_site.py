@@ -253,7 +253,7 @@ def test_comparisons_whose_names_have_signs_of_addresses_are_linked():
     words = dict.fromkeys(
         ("title", "summary", "units", "fitted", "reference", "backend", "fingerprint", "version"), "x"
     )
-    about = {**words, "dead": [], "duplicates": []}
+    about = {**words, "dead": [], "duplicates": [], "driving": 0}
     text = environment().get_template("index.html").render(about=about, table="t", others={"a #1, 5%": "A"}, root="")
     (link,) = re.findall(r'href="(compare/[^"]+)"', text)
     assert urllib.parse.unquote(urllib.parse.urlsplit(link).path) == "compare/a #1, 5%.html"
@@ -393,6 +393,24 @@ def test_a_chart_has_its_points_where_they_belong():
     chart = dose_chart({"doses": [-1.0, 0.0, 1.0], "dose_response": [-2.0, 0.0, 4.0]})
     assert chart["line"] == "25.0,94.0 150.0,70.0 275.0,22.0"
     assert dose_chart({"doses": None, "dose_response": None}) is None
+
+
+def test_pages_and_cards_show_prototypes(network, backend, images, store, tmp_path):
+    made = Atlas(network, "layer", images, backend=backend).fit(inputs=6).save(tmp_path / "six", units=[0])
+    (row,) = made.table().to_pylist()
+    page = (made.folder / "unit" / "0.html").read_text()
+    assert '<th scope="colgroup" colspan="3">drive the unit</th><th scope="colgroup" colspan="3">do not</th>' in page
+    responses = [*row["input_responses"], *row["top_responses"]]
+    assert re.findall(r"<p>([+−][\d.]+) SD</p>", page) == [f"{one:+.2f}".replace("-", "−") for one in responses]
+    ((*_, line, shown),) = json.loads((made.folder / "site" / "units-000000.json").read_text())
+    assert (line, shown) == (1, row["inputs"][:3])
+    shared = Atlas(network, "layer", images, backend=backend).fit(inputs=clouds(3, seed=9))
+    page = shared.save(tmp_path / "shared", units=[0]).folder / "unit" / "0.html"
+    assert "colgroup" not in page.read_text()
+    ((*_, line, shown), *_) = json.loads(
+        (store.folder / "site" / "units-000000.json").read_text()
+    )  # one that drives it
+    assert (line, shown) == (0, store.table().to_pylist()[0]["top_images"][:3])
 
 
 def test_the_index_s_files_hold_every_unit(store):

@@ -21,8 +21,9 @@ from PIL import Image
 from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 
 from vislens_interp.atlas import Atlas, open_atlas
-from vislens_interp.atlas.pictures import CELL, paint, sheet
+from vislens_interp.atlas.pictures import CELL, paint, sheet, thumbnails
 from vislens_interp.atlas.population import layer_map
+from vislens_interp.atlas.store import write_arrow
 from vislens_interp.files import locked
 
 UNIT = 4
@@ -65,22 +66,40 @@ def test_pictures_move_the_unit_both_ways(store):
 
 def test_a_picture_does_not_depend_on_the_units_beside_it(fitted, backend):
     fit = fitted.fit_
-    together = paint(backend.closed_loop, fit.inputs, fit.directions[:3])
-    alone = paint(backend.closed_loop, fit.inputs, fit.directions[1:2])
+    inputs = fit.pictures([0, 1, 2])
+    together = paint(backend.closed_loop, inputs, fit.directions[:3])
+    alone = paint(backend.closed_loop, inputs[1:2], fit.directions[1:2])
     apart = (together[1] - alone[0]).abs().mean()
     assert apart < 0.02 * (together[0] - together[1]).abs().mean()
 
 
-def test_a_sheet_shows_top_images_and_edits(store, fitted):
+def test_a_sheet_shows_top_images_inputs_and_edits(store, fitted):
     with Image.open(store.folder / "sheets" / f"{UNIT}.webp") as opened:
         picture = np.asarray(opened.convert("RGB"), dtype=float)
-    assert picture.shape == (3 * CELL, 4 * CELL, 3)
+    assert picture.shape == (4 * CELL, 4 * CELL, 3)
     top = fitted.fit_.cells(fitted.fit_.top_rows[UNIT].tolist())[0].numpy().astype(float)
     assert np.abs(picture[:CELL, :CELL] - top).mean() < 12
+    start = thumbnails(fitted.fit_.pictures([UNIT])[0])[1].numpy().astype(float)
+    assert np.abs(picture[CELL : 2 * CELL, CELL : 2 * CELL] - start).mean() < 12
     assert (picture[CELL + 8 :, 2 * CELL + 8 :] > 225).all()  # two inputs; WebP rings a little beside pictures
     assert sheet([torch.zeros(1, CELL, CELL, 3, dtype=torch.uint8)], 1) == sheet(
         [torch.zeros(1, CELL, CELL, 3, dtype=torch.uint8)], 1
     )
+
+
+def test_an_atlas_of_format_1_is_looked_up(store, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(store.folder, folder)
+    write_arrow(folder / "units.parquet", store.table().drop_columns(["inputs", "input_responses"]))
+    manifest = json.loads((folder / "atlas.json").read_text())
+    (folder / "atlas.json").write_text(json.dumps(manifest | {"format": 1}))
+    old = open_atlas(folder)
+    assert old.query("kind1") == store.query("kind1")
+    assert set(old.table()["inputs"].to_pylist()) == {None}
+    assert old.most_alike(old)[0]["correlation"] == pytest.approx(1)
+    (folder / "atlas.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"column inputs is missing"):
+        open_atlas(folder).table()
 
 
 def test_others_read_the_table(store):
@@ -89,7 +108,7 @@ def test_others_read_the_table(store):
     ours = store.table(["unit", "passes", "correlation"]).to_pandas()
     ours = ours[ours.passes].sort_values("correlation", ascending=False).unit.tolist()
     assert [row[0] for row in duckdb.sql(asked).fetchall()] == ours
-    assert pd.read_parquet(path).shape == (UNITS, 27)
+    assert pd.read_parquet(path).shape == (UNITS, 29)
     assert pl.read_parquet(path).filter(pl.col("state") == "dead")["unit"].to_list() == [DEAD]
 
 
@@ -178,7 +197,7 @@ def test_a_half_deleted_atlas_says_what_is_gone_and_is_made_whole(store, fitted,
     with pytest.raises(ValueError, match=r"atlas.json' is damaged \(JSONDecodeError"):
         open_atlas(folder)
     (folder / "atlas.json").write_text(json.dumps({**store.manifest, "format": 99, "shards": []}))
-    with pytest.raises(ValueError, match=r"of format 99; expected a vislens_interp atlas of format 1 at most. Upgrade"):
+    with pytest.raises(ValueError, match=r"of format 99; expected a vislens_interp atlas of format 2 at most. Upgrade"):
         open_atlas(folder)
 
 

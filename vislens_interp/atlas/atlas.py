@@ -15,7 +15,7 @@ import vislens_interp.backends.embedding
 import vislens_interp.backends.pixel  # noqa: F401 (each registers its backend)
 from vislens_interp import __version__
 from vislens_interp.atlas.fitted import AtlasFit
-from vislens_interp.atlas.pictures import thumbnails
+from vislens_interp.atlas.pictures import decode_jpeg, encode_jpeg, thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
 from vislens_interp.atlas.run import RunSettings, run
@@ -31,12 +31,13 @@ from vislens_interp.landscape.evidence import DRAWS
 from vislens_interp.landscape.fit import split_rows
 from vislens_interp.landscape.vae import EmbeddingVAE
 from vislens_interp.math import ridge_gcv
+from vislens_interp.methods.prototypes import likeness, prototype_rows
 from vislens_interp.models import load_model
 from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets.reading import Reading
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_counts, check_switches, check_word
+from vislens_interp.validation import check_counts, check_switches, check_whole, check_word
 
 Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
@@ -124,7 +125,9 @@ class Atlas:
 
         Args:
             folder: Where the fit is kept, so that an interrupted reading goes on and a finished fit is opened.
-            inputs: What pictures start from: images, or how many held-out reference images; 0 for none.
+            inputs: What pictures start from: how many prototypes of each unit (see
+                :class:`~vislens_interp.methods.Prototypes`), first those that drive it, then as many that do not; or
+                images, which all units share; 0 for no pictures.
             top_images: Kept for every unit.
             shuffles, draws: Shuffled controls and permutations of each unit's null; the p-value is at least
                 1 / (1 + draws). More draws let weaker units of a large layer pass the false-discovery rate.
@@ -139,7 +142,13 @@ class Atlas:
                 f"images holds {len(reference)} images; an atlas needs at least {MIN_IMAGES} to be more than noise."
                 " Give more reference images."
             )
-        chosen = {"inputs": inputs} if isinstance(inputs, int) else {"inputs": _content(inputs, self.backend.size)}
+        if isinstance(inputs, int):
+            check_whole(0, inputs=inputs)
+            if inputs > len(reference) // 2:
+                raise ValueError(f"inputs={inputs}, of {len(reference)} reference images; expected at most half.")
+            chosen: dict[str, Any] = {"inputs": inputs, "prototypes": True}
+        else:
+            chosen = {"inputs": _content(inputs, self.backend.size)}
         settings = {**chosen, "top_images": top_images, "shuffles": shuffles, "draws": draws, "seed": self.seed}
         about = self._about(reference, settings)
         key = short_hash(about)
@@ -269,10 +278,7 @@ class Atlas:
             rows = top_rows(responses[:, unit], groups, tops.shape[1])
             tops[unit, : len(rows)] = torch.tensor(rows)
         shown = tops[tops >= 0].unique()
-        if isinstance(inputs, int):
-            pictures, names = reference.with_held_out(held_out).held_out(inputs)
-        else:
-            pictures, names = load_images(inputs, size=self.backend.size)
+        starts = self._inputs(reference, responses, alive, inputs, progress)
         return AtlasFit(
             key=key,
             about=about,
@@ -287,12 +293,33 @@ class Atlas:
             top_rows=tops,
             image_names=list(reference.names),
             words=self._words(x[training].cpu(), directions, chance, alive, responses.shape[1]),
-            inputs=pictures,
-            input_names=names,
-            input_responses=self.target.responses(pictures) if len(pictures) else torch.zeros(0, responses.shape[1]),
+            **starts,
             thumbnails=torch.cat([thumbnails(reference.images[part]) for part in shown.split(64)]),
             thumbnail_rows=shown,
         )
+
+    def _inputs(
+        self, reference: ReferenceSet, responses: Tensor, alive: Tensor, inputs: ImageSource | int, progress: bool
+    ) -> dict[str, Any]:
+        """What pictures of every unit start from, as :class:`AtlasFit` keeps it."""
+        if isinstance(inputs, int):
+            rows = torch.full((responses.shape[1], inputs), -1)
+            like, half = likeness(self.backend, reference) if inputs else torch.zeros(0), (inputs + 1) // 2
+            for unit in tqdm(alive.tolist() if inputs else [], desc="prototypes", unit="unit", disable=not progress):
+                up, down = prototype_rows(like, responses[:, unit], reference.groups, half)
+                rows[unit] = torch.cat([up, down[: inputs - half]])
+            shown = rows[rows >= 0].unique()
+            rows[alive] = torch.searchsorted(shown, rows[alive])
+            files = [file for part in shown.split(BLOCK) for file in encode_jpeg(reference.images[part])]
+            names = [reference.names[row] for row in shown.tolist()]
+        else:
+            pictures, names = load_images(inputs, size=self.backend.size)
+            files = encode_jpeg(pictures)
+            rows = torch.full((responses.shape[1], len(files)), -1)
+            rows[alive] = torch.arange(len(files))
+        parts = (decode_jpeg(files[start : start + BLOCK]) for start in range(0, len(files), BLOCK))
+        read = [torch.zeros(0, responses.shape[1]), *(self.target.responses(part) for part in parts)]
+        return {"inputs": files, "input_names": names, "input_responses": torch.cat(read), "input_rows": rows}
 
     def _words(self, x: Tensor, directions: Tensor, chance: Tensor, alive: Tensor, count: int) -> list[list[str]]:
         """Words of every unit: of the direction in which embeddings differ where the predicted response does.

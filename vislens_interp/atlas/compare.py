@@ -46,7 +46,7 @@ def _write(ours: AtlasStore, theirs: AtlasStore, pairs: list[dict[str, Any]]) ->
         "key": theirs.manifest["fit"]["key"],
         "pairs": [[row["unit"], row["other"], round(row["correlation"], 4)] for row in pairs],
     }
-    about = describe(ours, ours.table().to_pylist(), [])
+    about = describe(ours, ours.table().to_pylist())
     page = environment().get_template("compare.html")
     with locked(ours.folder / "atlas", wait=False):
         text = page.render(about=about, other=content["title"], there=there, name=name, root="../")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislens_interp.atlas.pictures import CELL
+from vislens_interp.atlas.pictures import CELL, decode_jpeg, encode_jpeg
 from vislens_interp.atlas.population import STATES, Population
 from vislens_interp.atlas.readout import Readouts
 from vislens_interp.atlas.store import short_hash
@@ -16,13 +16,14 @@ from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.schema import check_finite, check_schema
 
 KIND = "atlas fit"
-NUMBERS = ("strong_images", "duplicate_of", "neighbours", "top_rows", "thumbnail_rows", "thumbnails")
+NUMBERS = ("strong_images", "duplicate_of", "neighbours", "top_rows", "input_rows", "thumbnail_rows", "thumbnails")
 """Tensors of whole numbers."""
 
 
 SCHEMA = {
     **dict.fromkeys(("directions", "mean", "std", "responses", "places", "top_rows"), Tensor),
-    **dict.fromkeys(("inputs", "input_responses", "thumbnails", "thumbnail_rows"), Tensor),
+    **dict.fromkeys(("input_rows", "input_responses", "thumbnails", "thumbnail_rows"), Tensor),
+    "inputs": [Tensor],
     **{name: [str] for name in ("names", "image_names", "input_names")},
     "key": str,
     "about": dict,
@@ -51,9 +52,10 @@ class AtlasFit:
             fewer.
         image_names: Of the N reference images.
         words: K lists, empty where there are none.
-        inputs: (n, 3, S, S) what is edited.
+        inputs: M photographs that edits start from, as JPEG files; see :meth:`pictures`.
         input_names: Of them.
-        input_responses: (n, K) raw.
+        input_responses: (M, K) raw.
+        input_rows: (K, n) which of them are a unit's; -1 for units that are not alive.
         thumbnails: (M, CELL, CELL, 3) uint8 of the reference images in ``thumbnail_rows`` (M,), sorted.
     """
 
@@ -70,9 +72,10 @@ class AtlasFit:
     top_rows: Tensor
     image_names: list[str]
     words: list[list[str]]
-    inputs: Tensor
+    inputs: list[Tensor]
     input_names: list[str]
     input_responses: Tensor
+    input_rows: Tensor
     thumbnails: Tensor
     thumbnail_rows: Tensor
 
@@ -84,6 +87,11 @@ class AtlasFit:
     def standard(self, responses: Tensor, unit: int) -> Tensor:
         """Raw responses of a unit in SDs from the reference mean."""
         return (responses - self.mean[unit]) / self.std[unit]
+
+    def pictures(self, units: list[int]) -> Tensor:
+        """What edits of these units, which are alive, start from: (U, n, 3, S, S)."""
+        rows = self.input_rows[units]
+        return decode_jpeg([self.inputs[row] for row in rows.flatten().tolist()]).unflatten(0, rows.shape)
 
     def cells(self, rows: list[int]) -> Tensor:
         """Thumbnails of these reference images."""
@@ -109,10 +117,21 @@ class AtlasFit:
                 " set, backend or setting. Name another folder."
             )
         with rebuilding(path, "the fit, or about, of which its key is a hash,"):
+            _migrate(state)
             _check(state, repr(str(path)))
             parts = {"readouts": Readouts, "population": Population}
             known = {name: kind(**{key: state[name][key] for key in SCHEMA[name]}) for name, kind in parts.items()}
             return cls(**{item.name: known.get(item.name, state[item.name]) for item in fields(cls)})
+
+
+def _migrate(state: dict[str, Any]) -> None:
+    """Make a fit of format 1, whose units share their inputs, (n, 3, S, S), one of today."""
+    if "input_rows" in state:
+        return
+    check_schema(state, {"inputs": Tensor, "population": {"state": [str]}}, "inputs")
+    alive = torch.tensor([one == "alive" for one in state["population"]["state"]])
+    state["input_rows"] = torch.where(alive[:, None], torch.arange(len(state["inputs"])), -1)
+    state["inputs"] = encode_jpeg(state["inputs"])
 
 
 def _check(state: dict[str, Any], where: str) -> None:
@@ -130,7 +149,7 @@ def _check(state: dict[str, Any], where: str) -> None:
         | dict.fromkeys(("neighbours", "likeness"), (units, *state["population"]["neighbours"].shape[-1:])),
         "": dict.fromkeys(("mean", "std"), (units,))
         | {"directions": (alive, *state["directions"].shape[-1:]), "responses": (images, units), "places": (units, 2)}
-        | {"inputs": (inputs, 3, *state["inputs"].shape[-1:] * 2), "input_responses": (inputs, units)}
+        | {"input_rows": (units, *state["input_rows"].shape[-1:]), "input_responses": (inputs, units)}
         | {"top_rows": (units, *state["top_rows"].shape[-1:]), "thumbnail_rows": (thumbnails,)}
         | {"thumbnails": (thumbnails, CELL, CELL, 3)},
     }
@@ -146,13 +165,14 @@ def _check(state: dict[str, Any], where: str) -> None:
     for name, found in (("words", state["words"]), ("population.state", state["population"]["state"])):
         if len(found) != units:
             raise ValueError(f"{where}: {name} has {len(found)} entries; expected {units}, one for each of names.")
-    for name in ("readouts", "directions", "inputs"):
+    for name in ("readouts", "directions", "input_responses"):
         check_finite(state[name], where, name)
     rows, top = state["thumbnail_rows"], state["top_rows"]
     if not torch.equal(rows, top[top >= 0].unique()) or (images and top.max() >= images):
         raise ValueError(f"{where}: top_rows and thumbnail_rows do not go together. Restore a copy, or make it again.")
-    if inputs and not 0 <= state["inputs"].min() <= state["inputs"].max() <= 1:
-        raise ValueError(f"{where}: inputs has values outside [0, 1]. Restore a copy, or make it again.")
+    used = state["input_rows"][[one == "alive" for one in state["population"]["state"]]]
+    if len(state["inputs"]) != inputs or (used.numel() and not 0 <= used.min() <= used.max() < inputs):
+        raise ValueError(f"{where}: inputs, input_names and input_rows do not go together. Restore a copy.")
     for name in ("duplicate_of", "neighbours"):
         found = state["population"][name]
         if not ((found >= -1) & (found < units)).all():

@@ -18,7 +18,6 @@ from vislens_interp.atlas.pictures import paint, sheet, thumbnails
 from vislens_interp.atlas.sparse import units_of
 from vislens_interp.atlas.store import (
     FIT,
-    INPUTS,
     MANIFEST,
     READING,
     SHARDS,
@@ -89,15 +88,13 @@ def run(
             "executor= needs a model, layer and backend by name, such as Atlas('zoo:efficientnet_lite2', 'blocks.4'),"
             " which its workers build again; this atlas was given a network or an object. Pass names, or no executor."
         )
-    if len(fit.inputs):
+    if fit.inputs:
         loop_of(backend)
     check_writable(folder / MANIFEST, BYTES_A_UNIT * len(settings.units))
     with locked(folder / "atlas", wait=False):
         shards = _plan(fit, settings, folder)
         missing = [number for number, (name, _) in enumerate(shards) if not shard_is_whole(folder, name)]
         maker = ShardMaker(folder, fit, target, backend)
-        if len(fit.inputs) and not (folder / INPUTS).is_file():
-            write_bytes(folder / INPUTS, sheet([thumbnails(fit.inputs)], len(fit.inputs)))
         with tqdm(total=len(settings.units), desc="units", unit="unit", disable=not progress) as bar:
             bar.update(len(settings.units) - sum(len(shards[number][1]) for number in missing))
             for number in _made(maker, missing, shards, executor):
@@ -107,7 +104,7 @@ def run(
         if settings.site:
             from vislens_interp.atlas.site import write_site
 
-            write_site(AtlasStore.open(folder), fit.input_names)
+            write_site(AtlasStore.open(folder))
     return AtlasStore.open(folder)
 
 
@@ -278,13 +275,13 @@ class ShardMaker:
 
     def _pictures(self, units: list[int]) -> dict[int, Tensor]:
         """Pictures (2, n, 3, S, S) of each unit, all made in the same batches."""
-        if not len(self.fit.inputs) or not units:
+        if not self.fit.inputs or not units:
             return {}
         columns = [self.fit.column_of[unit] for unit in units]
         directions = self.fit.directions[columns]
         if bad := [unit for unit, row in zip(units, directions, strict=True) if not bool(row.isfinite().all())]:
             raise ValueError(f"unit {bad[0]}: its read-out is not finite")
-        return dict(zip(units, paint(loop_of(self.backend), self.fit.inputs, directions), strict=True))
+        return dict(zip(units, paint(loop_of(self.backend), self.fit.pictures(units), directions), strict=True))
 
     def _sheet(self, unit: int, pictures: Tensor | None) -> dict[str, Any]:
         """Write a unit's sheet; the columns that belong to it."""
@@ -292,23 +289,27 @@ class ShardMaker:
         cells = [self.fit.cells(top)]
         columns: dict[str, Any] = {}
         if pictures is not None:
-            cells += [thumbnails(pictures[sense]) for sense in range(len(SENSES))]
-            columns = self._changes(unit, pictures)
+            inputs = self.fit.pictures([unit])[0]
+            cells += [thumbnails(part) for part in (inputs, *pictures)]
+            columns = self._changes(unit, inputs, pictures)
         path = f"{SHEETS}/{unit}.webp"
-        write_bytes(self.folder / path, sheet(cells, max(self.fit.top_rows.shape[1], len(self.fit.inputs))))
+        width = max(self.fit.top_rows.shape[1], self.fit.input_rows.shape[1])
+        write_bytes(self.folder / path, sheet(cells, width))
         return {**columns, "sheet": path}
 
-    def _changes(self, unit: int, pictures: Tensor) -> dict[str, Any]:
+    def _changes(self, unit: int, inputs: Tensor, pictures: Tensor) -> dict[str, Any]:
         """How far pictures (2, n, 3, S, S) and those half-way move the unit, in SDs, measured by the network."""
-        inputs = self.fit.inputs
+        rows = self.fit.input_rows[unit]
         halves = inputs + HALF * (pictures - inputs)
         seen = torch.cat([pictures, halves]).flatten(0, 1)
         responses = self.target.responses(seen)[:, unit].unflatten(0, (2, 2, len(inputs)))
-        start = self.fit.standard(self.fit.input_responses[:, unit], unit)
+        start = self.fit.standard(self.fit.input_responses[rows, unit], unit)
         whole, half = self.fit.standard(responses, unit) - start
         up, down = SENSES.index("increase"), SENSES.index("decrease")
         means = [whole[down], half[down], torch.zeros(1), half[up], whole[up]]
         return {
+            "inputs": [self.fit.input_names[row] for row in rows.tolist()],
+            "input_responses": start.tolist(),
             "increase": whole[up].tolist(),
             "decrease": whole[down].tolist(),
             "doses": [-1.0, -HALF, 0.0, HALF, 1.0],

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislens_interp.atlas.store import INPUTS, TABLE, AtlasStore
+from vislens_interp.atlas.store import TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
 from vislens_interp.report.charts import number
 from vislens_interp.report.render import escaping_environment
@@ -20,8 +20,10 @@ UNITS_A_FILE = 1000
 """Units in one of the index's files, so that the first are there before the last are read."""
 ASSETS = ("atlas.css", "index.js", "unit.js", "map.js", "data.js", "compare.js")
 PAGES, SITE = "unit", "site"
-NAMES_SEARCHED = 3
-"""Top images whose names the index's search knows, too."""
+ON_A_CARD = 3
+"""Photographs of a unit on its card; the index's search knows the names of so many top images, too."""
+TOP, INPUTS = 0, 1
+"""Lines of a sheet."""
 
 
 @cache
@@ -37,19 +39,11 @@ def two(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 
-def write_site(store: AtlasStore, input_names: list[str]) -> Path:
-    """Write the site of a finished atlas into its folder.
-
-    Args:
-        store: The atlas.
-        input_names: Of the pictures that edits start from.
-
-    Returns:
-        The index.
-    """
+def write_site(store: AtlasStore) -> Path:
+    """Write the site of a finished atlas into its folder, and return the index."""
     rows = store.table().to_pylist()
-    about = describe(store, rows, input_names)
-    columns = max(store.manifest["fit"]["settings"]["top_images"], len(input_names))
+    about = describe(store, rows)
+    columns = max(store.manifest["fit"]["settings"]["top_images"], *(len(row["inputs"] or ()) for row in rows))
     by_unit = {row["unit"]: row for row in rows}
     page = environment().get_template("unit.html")
 
@@ -59,7 +53,6 @@ def write_site(store: AtlasStore, input_names: list[str]) -> Path:
                 row=row,
                 about=about,
                 columns=columns,
-                inputs=input_names,
                 before=rows[place - 1]["unit"] if place else None,
                 after=rows[place + 1]["unit"] if place + 1 < len(rows) else None,
                 neighbours=[
@@ -69,6 +62,7 @@ def write_site(store: AtlasStore, input_names: list[str]) -> Path:
                 ],
                 chart=dose_chart(row),
                 sheet_rows=sheet_rows(row),
+                on_card=lambda other: on_card(other, about["driving"]),
                 root="../",
             )
             write_text(folder / f"{row['unit']}.html", text)
@@ -79,7 +73,7 @@ def write_site(store: AtlasStore, input_names: list[str]) -> Path:
         parts = []
         for start in range(0, len(rows), UNITS_A_FILE):
             parts.append(f"units-{start:06d}.json")
-            entries = [_entry(row) for row in rows[start : start + UNITS_A_FILE]]
+            entries = [_entry(row, about["driving"]) for row in rows[start : start + UNITS_A_FILE]]
             write_text(folder / parts[-1], json.dumps(entries, separators=(",", ":"), allow_nan=False))
         content = {"parts": parts, "units": len(rows), "columns": columns, "key": store.manifest["fit"]["key"]}
         write_text(folder / "index.json", json.dumps(content, sort_keys=True))
@@ -105,10 +99,10 @@ def check_site(store: AtlasStore) -> None:
         )
 
 
-def describe(store: AtlasStore, rows: list[dict[str, Any]], input_names: list[str]) -> dict[str, Any]:
+def describe(store: AtlasStore, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What every page says of the atlas."""
     fit = store.manifest["fit"]
-    target, reference = fit["target"], fit["reference"]
+    target, reference, settings = fit["target"], fit["reference"], fit["settings"]
     return {
         "title": store.title,
         "summary": store.counts(),
@@ -122,8 +116,8 @@ def describe(store: AtlasStore, rows: list[dict[str, Any]], input_names: list[st
         "fingerprint": target.get("fingerprint"),
         "backend": fit["backend"]["name"],
         "version": fit["version"],
-        "pictures": bool(input_names),
-        "inputs": INPUTS,
+        # Of each unit's inputs, how many are prototypes that drive it; the others are those that do not.
+        "driving": (settings["inputs"] + 1) // 2 if settings.get("prototypes") else 0,
     }
 
 
@@ -140,13 +134,19 @@ def dose_chart(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def sheet_rows(row: Mapping[str, object]) -> int:
-    """Rows of a unit's sheet: top images, and edits both ways where they were made."""
-    return 0 if row["sheet"] is None else 1 if row["increase"] is None else 3
+    """Rows of a unit's sheet: top images, and inputs with edits both ways where they were made."""
+    return 0 if row["sheet"] is None else 1 if row["increase"] is None else 4
 
 
-def _entry(row: dict[str, Any]) -> list[Any]:
+def on_card(row: Mapping[str, Any], driving: int) -> tuple[int, list[str]]:
+    """Line of a unit's sheet whose first photographs its card shows, and their names: prototypes if there are three."""
+    line, names = (INPUTS, row["inputs"]) if driving >= ON_A_CARD and row["inputs"] else (TOP, row["top_images"])
+    return line, [Path(name).name for name in names[:ON_A_CARD]]
+
+
+def _entry(row: dict[str, Any], driving: int) -> list[Any]:
     """A unit in the index's files: as short as it can be, in the order that data.js reads."""
-    top = [Path(name).name for name in row["top_images"][:NAMES_SEARCHED]]
+    top = [Path(name).name for name in row["top_images"][:ON_A_CARD]]
     numbers = [row[name] for name in ("correlation", "q_value", "sparsity", "selectivity", "map_x", "map_y")]
     return [
         row["unit"],
@@ -158,4 +158,5 @@ def _entry(row: dict[str, Any]) -> list[Any]:
         row["words"],
         top,
         sheet_rows(row),
+        *on_card(row, driving),
     ]

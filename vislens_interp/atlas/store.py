@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 every unit has inputs of its own, which a sheet shows after the top images."""
 KIND = "vislens_interp atlas"
 MANIFEST, TABLE, FIT, READING = "atlas.json", "units.parquet", "fit.safetensors", "reading"
-SHARDS, SHEETS, INPUTS, COMPARISONS = "shards", "sheets", "inputs.webp", "compare"
+SHARDS, SHEETS, COMPARISONS = "shards", "sheets", "compare"
 SCHEMA = {
     "fit": {"key": str, "units": int},
     "shards": [{"name": str, "units": [int]}],
@@ -94,6 +95,8 @@ def schema() -> "pa.Schema":
             ("top_images", words),
             ("top_responses", floats),  # SDs from the reference mean
             ("words", words),
+            ("inputs", words),  # photographs that edits start from
+            ("input_responses", floats),  # SDs from the reference mean
             ("increase", floats),  # change of each picture, in SDs
             ("decrease", floats),
             ("doses", floats),  # share of the pictures' change of pixels; below 0 towards decrease
@@ -241,6 +244,8 @@ class AtlasStore:
         for one in schema():
             if columns is not None and one.name not in columns:
                 continue
+            if one.name.startswith("input") and self.manifest["format"] < 2:
+                found = found.append_column(one, arrow().nulls(len(found), one.type))
             column = found[one.name] if one.name in found.column_names else None
             if column is None or column.type != one.type or (one.name in FILLED and _holds_null(column)):
                 raise ValueError(
@@ -341,7 +346,7 @@ class AtlasStore:
         made = [path for path in self.table(["sheet"])["sheet"].to_pylist() if path is not None]
         for path in made:
             check_inside(self.folder, path, repr(str(self.path)), "sheet")
-        return [*made, INPUTS] if made and self.manifest["fit"]["settings"]["inputs"] else made
+        return made
 
 
 def _holds_null(column: "pa.ChunkedArray") -> bool:

@@ -2,11 +2,11 @@
 const STATES = ["alive", "dead", "constant", "not finite"];
 
 export function unit(entry) {
-  const [id, name, state, passes, correlation, q, sparsity, selectivity, x, y, twin, words, top, rows] = entry;
-  const shown = name || String(id);
+  const [id, name, state, passes, correlation, q, sparsity, selectivity, x, y, twin, words, top, rows, line = 0, shown = top] = entry;
+  const label = name || String(id);
   return {
-    id, name: shown, state: STATES[state], passes: passes === 1, correlation, q, sparsity, selectivity, x, y, twin,
-    words, top, rows, text: [id, shown, ...words, ...top].join(" ").toLowerCase(),
+    id, name: label, state: STATES[state], passes: passes === 1, correlation, q, sparsity, selectivity, x, y, twin,
+    words, rows, line, shown, text: [id, label, ...words, ...top].join(" ").toLowerCase(),
   };
 }
 
@@ -50,7 +50,7 @@ export function select(units, { words, kind, evidence, selectivity, sparsity, or
   return found.sort((a, b) => value(b) - value(a) || a.id - b.id);
 }
 
-// One picture of a sheet as the background of an element.
+// One picture of a unit's card, of the line of its sheet that the card shows, as the background of an element.
 export function cell(root, one, place, columns, label) {
   const made = document.createElement("div");
   made.className = "cell";
@@ -58,13 +58,14 @@ export function cell(root, one, place, columns, label) {
   made.setAttribute("aria-label", label);
   made.style.backgroundImage = `url("${root}sheets/${one.id}.webp")`;
   made.style.backgroundSize = `${100 * columns}% ${100 * one.rows}%`;
-  made.style.backgroundPosition = `${columns > 1 ? (100 * place) / (columns - 1) : 0}% 0%`;
+  const [x, y] = [[place, columns], [one.line, one.rows]].map(([at, count]) => (count > 1 ? (100 * at) / (count - 1) : 0));
+  made.style.backgroundPosition = `${x}% ${y}%`;
   return made;
 }
 
 export const decimals = (value) => (value === null ? "–" : value.toFixed(2).replace("-", "−"));
 
-// A unit as a link to its page: evidence, number, top images and words.
+// A unit as a link to its page: evidence, number, prototypes or top images, and words.
 export function card(root, one, about) {
   const link = document.createElement("a");
   link.className = "card";
@@ -77,7 +78,7 @@ export function card(root, one, about) {
   name.append(score);
   const thumbs = document.createElement("span");
   thumbs.className = "thumbs";
-  if (one.rows) thumbs.append(...one.top.map((label, place) => cell(root, one, place, about.columns, label)));
+  if (one.rows) thumbs.append(...one.shown.map((label, place) => cell(root, one, place, about.columns, label)));
   const text = document.createElement("span");
   text.className = "text";
   const words = one.words.slice(0, 4).join(", ");

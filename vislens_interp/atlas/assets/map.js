@@ -109,7 +109,7 @@ export class LayerMap {
       const [x, y] = this.place(one);
       const thumbs = document.createElement("span");
       thumbs.className = "thumbs";
-      if (one.rows) thumbs.append(...one.top.map((name, place) => cell("", one, place, this.about.columns, name)));
+      if (one.rows) thumbs.append(...one.shown.map((name, place) => cell("", one, place, this.about.columns, name)));
       const words = one.words.length ? `, ${one.words.slice(0, 3).join(", ")}` : "";
       this.label.replaceChildren(`${one.passes ? "●" : "○"} ${one.name}: r ${decimals(one.correlation)}${words}`, thumbs);
       this.label.style.left = `${Math.min(x + 14, Math.max(0, this.canvas.clientWidth - 204))}px`;
