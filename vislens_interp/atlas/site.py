@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vislens_interp.atlas.store import TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
+from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.report.charts import number
 from vislens_interp.report.render import escaping_environment
 
@@ -30,7 +31,8 @@ TOP, INPUTS = 0, 1
 def environment() -> "Environment":
     """That of the site, with its filters."""
     made = escaping_environment("vislens_interp.atlas")
-    made.filters |= {"two": two, "signed": number, "stem": lambda name: Path(name).name}
+    made.filters |= {"two": two, "signed": number, "operating_point": operating_point}
+    made.filters["stem"] = lambda name: Path(name).name
     return made
 
 
