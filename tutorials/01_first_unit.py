@@ -60,15 +60,19 @@ print("worth looking at?", "no: " + "; ".join(evidence.reasons) if evidence.weak
 # %% [markdown]
 # ## What does the unit prefer?
 #
-# Four held-out photographs are moved both ways. `"increase"` should drive the unit more, `"decrease"` less. The change
-# of pixels is limited, so that a photograph stays one, and the network is not asked while the picture changes.
+# `visualize()` starts from the unit's eight *prototypes*: four reference photographs that drive it, then four that do
+# not, chosen together so that likeness to them tells most of the unit's responses. What the first four share, and the
+# others have not, is the first guess at what the unit sees. (`visualize("folder/")` takes photographs of yours.)
+#
+# Each is moved both ways. `"increase"` should drive the unit more, `"decrease"` less. The change of pixels is limited,
+# so that a photograph stays one, and the network is not asked while the picture changes. What changes in all eight is
+# the second guess.
 #
 # Afterwards it sees every picture again. What counts is the change against the *unedited* picture, at `alpha` 0.
 # `alphas` adds half an edit: a response that climbs step by step says more than two end points.
 
 # %%
-pictures, names = lens.reference_set.held_out(4)
-result = lens.visualize(pictures, alphas=[0.5])
+result = lens.visualize(alphas=[0.5])
 for direction, change in result.response_change.items():
     print(f"{direction}: {change.mean():+.2f} SD on average, each {[round(value, 2) for value in change.tolist()]}")
 print()
