@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -32,6 +33,21 @@ def make_result(count=3, directions=("increase", "decrease"), side=8, evidence=G
         names=names or [f"{index}.png" for index in range(count)],
         settings={"method": "edit", "alpha": 0.5, "seeds": 42},
     )
+
+
+def test_alpha_0_has_no_row_where_it_gives_the_inputs_back():
+    result = make_result()
+    kept = {"unedited": result.images["inputs"].clone()}
+    same = dataclasses.replace(result, images=result.images | kept)
+    assert len(pictures(result_figure(same))) == len(pictures(result_figure(result))) - 3 == 9
+    said = " ".join(texts(result_figure(same)))
+    assert "against the input, which α = 0 gives back" in said
+    assert "from input" not in said
+    ticks = [label.get_text().split("\n")[0] for label in result_figure(same).axes[-1].get_xticklabels()]
+    assert ticks == ["suppressed", "input", "preferred"]
+    kept["unedited"][2] *= 0.99
+    other = dataclasses.replace(result, images=result.images | kept)
+    assert len(pictures(result_figure(other))) == 12
 
 
 def texts(figure):

@@ -254,3 +254,13 @@ def test_words_stand_in_the_report_and_are_text():
     assert "No words: none is stronger." in page.text
     assert "by a read-out" in page.text
     assert "In words" not in Page(make_result().html()).text
+
+
+def test_alpha_0_is_not_shown_where_it_gives_the_inputs_back():
+    result = make_result()
+    result = make_result(images=result.images | {"unedited": result.images["inputs"].clone()})
+    page = Page(result.html())
+    assert not [values for values in page.of("img") if values["alt"].startswith("α = 0, cat")]
+    assert "the edit, which gives the inputs back." in page.text
+    assert "The pipeline alone, α = 0" in page.text
+    assert "whose own step from the input stands below it" in Page(make_result().html()).text

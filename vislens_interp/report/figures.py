@@ -43,9 +43,7 @@ LINE = 0.17
 _PLOT = 3.3
 _PLOT_GAP = 0.85
 _FOOTNOTE = "Each picture: response in SDs from the mean of the reference set"
-_CHANGED = (
-    "; below it Δr, the change against the unedited picture (α = 0) of the same image and seed. ✗: not the wanted way."
-)
+_CHANGED = "; below it Δr, the change against the {} of the same image and seed. ✗: not the wanted way."
 _SHOWN = ". Preferred and suppressed ones come from the reference set; they are no versions of the inputs."
 
 
@@ -64,7 +62,7 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     """
     check_counts(max_images=max_images)
     shown = min(max_images, len(result))
-    keys = ["inputs", "unedited", *result.directions]
+    keys = render.shown_keys(result)
     heights = [_SMALL if key == "unedited" else _PICTURE for key in keys]
     texts = [LINE if key == "inputs" else 2 * LINE for key in keys]
     rows = sum(heights) + sum(texts) + 0.2 * len(keys)
@@ -78,7 +76,8 @@ def result_figure(result: "LensResult", max_images: int = 8) -> "Figure":
     for key, said in result.words.items():
         line = f"{LABELS[key]}: {said}"
         head += [(line, 9, False, COLOURS[key]) for line in wrap(line, inside, 9)]
-    below = _SHOWN if result.settings.get("shows_reference") else _CHANGED
+    start = "unedited picture (α = 0)" if "unedited" in keys else "input, which α = 0 gives back,"
+    below = _SHOWN if result.settings.get("shows_reference") else _CHANGED.format(start)
     warning = wrap(_warning(result), inside - 0.3, 10.5, bold=True)
     foot = wrap(str(result.evidence or "Evidence: none was gathered."), inside, 9)
     foot += wrap(f"{_FOOTNOTE}{below}", inside, 8)
@@ -195,9 +194,12 @@ def _caption(page: PageFigure, result: "LensResult", key: str, row: int, centre:
 
 
 def _dots(axes: "Axes", result: "LensResult") -> None:
-    """Every image's responses, joined from α = 0 to what was made of it; the inputs stand apart."""
+    """Every image's responses, joined from α = 0 to what was made of it; the inputs stand apart where they differ."""
     keys = [key for key in ("decrease", "unedited", "increase", "custom") if key in result.images]
-    places = {"inputs": 0.0} | {key: index + 1.2 for index, key in enumerate(keys)}
+    places = {key: index + 1.2 for index, key in enumerate(keys)}
+    same = "unedited" not in render.shown_keys(result)
+    labels = render.LABELS | ({"unedited": render.LABELS["inputs"]} if same else {})
+    places |= {} if same else {"inputs": 0.0}
     values = {key: result.standardised[key].numpy() for key in places}
     fade = min(1.0, max(0.12, 6 / len(result)))
     joined = [] if result.settings.get("shows_reference") else keys
@@ -211,12 +213,12 @@ def _dots(axes: "Axes", result: "LensResult") -> None:
     axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
     axes.set_xticks(
         list(places.values()),
-        [f"{render.LABELS[key]}\n{number(values[key].mean())}" for key in places],
+        [f"{labels[key]}\n{number(values[key].mean())}" for key in places],
         fontsize=8,
     )
     for label, key in zip(axes.get_xticklabels(), places, strict=True):
         label.set(color=COLOURS[key], fontweight="bold")
-    axes.set_xlim(-0.55, max(places.values()) + 0.55)
+    axes.set_xlim(min(places.values()) - 0.55, max(places.values()) + 0.55)
     axes.tick_params(axis="y", labelsize=8.5)
     axes.set_ylabel("response (SDs of the reference set)", fontsize=9)
     every = f"All {len(result)} images" if len(result) > 1 else "The one image"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from vislens_interp.math import pearson
 from vislens_interp.report import charts
 from vislens_interp.report.charts import number
-from vislens_interp.report.render import LABELS, measured, reference_label, render
+from vislens_interp.report.render import LABELS, measured, reference_label, render, shown_keys
 from vislens_interp.tables import display_name
 from vislens_interp.validation import check_counts
 
@@ -33,15 +33,16 @@ def result_page(result: "LensResult", *, max_images: int = 8) -> str:
     """
     check_counts(max_images=max_images)
     behind, edit = result.background, (result.settings.get("settings") or {}).get("edit") or {}
-    galleries = {} if behind is None else behind.galleries
+    galleries, keys = {} if behind is None else behind.galleries, shown_keys(result)
     return render(
         "result.html",
         title=result.title,
         result=result,
         reference=reference_label(result.settings),
         facts=_facts(result),
-        sets=[[_shot(result, key, row) for key in result.images] for row in range(min(max_images, len(result)))],
+        sets=[[_shot(result, key, row) for key in keys] for row in range(min(max_images, len(result)))],
         behind=behind,
+        keys=keys,
         labels=LABELS,
         charts=None if behind is None else _charts(result, behind),
         to_the_mean=result.settings.get("method") == "edit" and edit.get("goal") == "mean",
@@ -59,7 +60,7 @@ def result_cell(result: "LensResult") -> str:
     """A result in a notebook: its first pictures with their numbers; :func:`result_page` is the whole report."""
     shown = range(min(IN_A_CELL, len(result)))
     rows = []
-    for key in result.images:
+    for key in shown_keys(result):
         shots = [_shot(result, key, row) for row in shown]
         cells = [{"image": one["image"], "text": f"{one['response']} SD"} for one in shots]
         rows.append({"name": LABELS[key], "cells": cells})

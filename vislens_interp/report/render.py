@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -30,6 +31,8 @@ LABELS = {
 }
 SMALL = 64
 """Pixels up to which a picture is shown with its pixels as they are."""
+SAME = 8
+"""Pictures that are compared to tell whether α = 0 gives the inputs back."""
 LARGEST = 256
 """Pixels to which larger pictures are reduced in a page; the files beside it keep theirs."""
 
@@ -124,6 +127,13 @@ def measured(result: "LensResult", key: str, row: int) -> dict[str, Any]:
         value, sign = result.response_change[key][row].item(), result.wanted_sign(key)
         said |= {"change": number(value), "wrong": sign is not None and not sign * round(value, 2) >= 0}
     return said
+
+
+def shown_keys(result: "LensResult") -> list[str]:
+    """Keys of the pictures to show: without α = 0 where that gives the inputs back."""
+    inputs, unedited = (result.images[key] for key in ("inputs", "unedited"))
+    same = all(torch.equal(inputs[row], unedited[row]) for row in range(min(SAME, len(result))))
+    return [key for key in result.images if not (same and key == "unedited")]
 
 
 def change_text(key: str, value: float) -> str:
