@@ -89,10 +89,19 @@ def test_a_reference_set_is_embedded_once_for_all_lenses_on_a_backend(network, s
     assert times(backend, reference) == [1] * COUNT
     lenses[0].fit(given, epochs=2)
     lenses[1].contact_sheet([0, 3], count=1)
-    # Held-out pictures that are shown are encoded once more, as inputs; the set is not.
-    assert sum(times(backend, reference)) <= COUNT + 1
+    # The prototype of each unit is encoded once more, as an input; the set is not.
+    assert sum(times(backend, reference)) <= COUNT + 2
     responses = [lens.landscape_.responses for lens in (first, *lenses)]
     assert not torch.equal(responses[0], responses[1])  # of its own unit each
+
+
+def test_a_sheet_of_many_units_leaves_the_reference_set_in_memory(network, monkeypatch):
+    monkeypatch.setattr("vislens_interp.reference.REMEMBERED", 2)
+    backend, given = Counting(), pictures(COUNT)
+    lens = FeatureLens(network, "0", 2, backend=backend)
+    lens.contact_sheet([0, 1, 3, 4], reference_set=given, count=1)
+    lens.fit(given)
+    assert sum(times(backend, given)) == COUNT + 4
 
 
 def test_other_images_are_embedded_and_seldom_used_ones_forgotten():

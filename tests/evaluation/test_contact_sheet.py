@@ -9,6 +9,8 @@ from torch import nn
 from vislens_interp import FeatureLens, LayerTarget, Preprocess
 from vislens_interp.backends.pixel import PixelBackend
 from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.methods.prototypes import likeness, prototype_rows
+from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
 from vislens_interp.targets.target import Target
@@ -100,7 +102,10 @@ def test_numbers_are_those_of_the_network(made):
         best = (reference[:, column] - mean[column]).div(std[column]).topk(3).values
         torch.testing.assert_close(row.top.responses, best, atol=1e-4, rtol=1e-4)
         target = LayerTarget(lens.target.model, "act", int(row.unit))
-        start = target.responses(sheet.unedited)[:, 0]
+        start = target.responses(row.unedited)[:, 0]
+        for key, images in (("inputs", row.inputs), ("unedited", row.unedited)):
+            read = (target.responses(images)[:, 0] - mean[column]) / std[column]
+            torch.testing.assert_close(row.responses[key], read, atol=1e-4, rtol=1e-3)
         for key in ("increase", "decrease"):
             change = (target.responses(row.images[key])[:, 0] - start) / std[column]
             torch.testing.assert_close(row.response_change[key], change, atol=1e-4, rtol=1e-3)
@@ -109,10 +114,28 @@ def test_numbers_are_those_of_the_network(made):
     assert up.mean() > down.mean()
 
 
-def test_the_inputs_were_held_out(made):
-    sheet, _, _, _ = made
-    assert sheet.names == [f"image_{row:05d}" for row in (int(name[-5:]) for name in sheet.names)]
-    assert torch.equal(sheet.inputs, pictures(220)[[int(name[-5:]) for name in sheet.names]])
+def test_each_unit_has_its_own_prototypes(made):
+    sheet, _, _, lens = made
+    reference = ReferenceSet(pictures(220))
+    like, responses = likeness(lens.backend, reference), LayerTarget(lens.target.model, "act", [2, 0, 5])
+    for row, read in zip(sheet.rows, responses.responses(reference.images).T, strict=True):
+        driving, others = (one.item() for one in prototype_rows(like, read, reference.groups, 1))
+        assert row.names == [f"image_{driving:05d}", f"image_{others:05d}"]
+        assert torch.equal(row.inputs, pictures(220)[[driving, others]])
+        assert row.responses["inputs"][0] > row.responses["inputs"][1]
+    assert not sheet.shared
+    assert sheet.settings["inputs"]["chosen"] == "prototypes"
+    assert 0 < sheet.settings["inputs"]["learned"] <= 6
+    assert "the inputs are prototypes" in sheet.legend
+    assert f"learned from {sheet.settings['inputs']['learned']} of the 6 inputs" in sheet.legend
+
+
+def test_of_an_odd_number_of_prototypes_one_more_drives_the_unit():
+    lens = FeatureLens(Colours(), backend=Counting())
+    (row,) = lens.contact_sheet(["red"], reference_set=pictures(220), count=3, strength=0, **QUICK).rows
+    reference, red = ReferenceSet(pictures(220)), pictures(220).mean((2, 3))[:, 0]
+    driving, others = prototype_rows(likeness(lens.backend, reference), red, reference.groups, 2)
+    assert torch.equal(row.inputs, pictures(220)[[*driving.tolist(), others[0].item()]])
 
 
 def test_units_of_a_target_by_name():
@@ -122,7 +145,19 @@ def test_units_of_a_target_by_name():
     )
     assert [row.unit for row in sheet.rows] == ["blue"]
     assert sheet.left_out == {"ultraviolet": "unit 'ultraviolet' is not in this target; it has red, green, blue."}
-    assert torch.equal(sheet.inputs, pictures(3, seed=1)[:2])
+    assert torch.equal(sheet.rows[0].inputs, pictures(3, seed=1)[:2])
+
+
+def test_given_images_are_every_units_inputs_and_shown_once():
+    lens, given = FeatureLens(Colours(), backend=Counting()), pictures(3, seed=1)
+    sheet = lens.contact_sheet(["blue", "red"], given, reference_set=pictures(220), count=2, strength=0, **QUICK)
+    assert sheet.shared
+    assert sheet.settings["inputs"] == {"chosen": "given", "learned": 0}
+    assert all(torch.equal(row.inputs, given[:2]) for row in sheet.rows)
+    assert torch.equal(sheet.rows[0].unedited, sheet.rows[1].unedited)
+    alts = [values["alt"] for values in Page(sheet.html()).of("img")]
+    assert [alt for alt in alts if alt.startswith("inputs")] == ["inputs 1: image_00000", "inputs 2: image_00001"]
+    assert "no images were given" not in sheet.legend
 
 
 def test_units_by_their_labels():
@@ -158,28 +193,34 @@ def test_what_cannot_be_shown_is_refused():
 # How it is shown
 
 
-def drawn(units=3, evidence=GOOD):
+def drawn(units=3, evidence=GOOD, *, chosen="given", reconstructed=True):
     generator = torch.Generator().manual_seed(0)
-    rows = [
-        ContactRow(
+    inputs = torch.rand(2, 3, 8, 8, generator=generator)
+    rows = []
+    for unit in range(units):
+        own = torch.rand(2, 3, 8, 8, generator=generator) if chosen == "prototypes" else inputs
+        top = torch.rand(4, 3, 8, 8, generator=generator), torch.tensor([4.0, 3.0, 2.0, 1.0])
+        row = ContactRow(
             unit=f"{unit}",
             evidence=evidence,
-            top=TopImages(
-                torch.rand(4, 3, 8, 8, generator=generator), torch.tensor([4.0, 3.0, 2.0, 1.0]), list("abcd")
-            ),
+            top=TopImages(*top, list("abcd")),
+            inputs=own,
+            unedited=own.flip(0) if reconstructed else own,
+            names=["a & b.png", "c.png"],
+            responses={"inputs": torch.tensor([2.5, -0.75]), "unedited": torch.tensor([2.25, -0.5])},
             images={key: torch.rand(2, 3, 8, 8, generator=generator) for key in ("increase", "decrease")},
             response_change={"increase": torch.tensor([1.5, -0.5]), "decrease": torch.tensor([-1.5, 0.5])},
         )
-        for unit in range(units)
-    ]
+        rows.append(row)
     return ContactSheet(
         title="Net, layer <conv>",
-        inputs=torch.rand(2, 3, 8, 8),
-        unedited=torch.rand(2, 3, 8, 8),
-        names=["a & b.png", "c.png"],
         rows=rows,
         left_out={"99": "unit=99 is out of range"},
-        settings={"reference_set": "synthetic reference", "alpha": 1.0},
+        settings={
+            "reference_set": "synthetic reference",
+            "alpha": 1.0,
+            "inputs": {"chosen": chosen, "learned": 2 if chosen == "prototypes" else 0},
+        },
     )
 
 
@@ -203,6 +244,19 @@ def test_page():
     assert "inputs 1: a & b.png" in alts
 
 
+@pytest.mark.parametrize(("reconstructed", "strips"), [(True, 5), (False, 4)])
+def test_page_of_prototypes(reconstructed, strips):
+    sheet = drawn(chosen="prototypes", reconstructed=reconstructed)
+    page = Page(sheet.html())
+    assert "Prototypes that drive the unit come first." in page.text
+    assert "learned from 2 of the 6 inputs" in page.text
+    alts = [values["alt"] for values in page.of("img")]
+    assert len(alts) == 3 * (4 + 2 * (strips - 1))
+    assert alts.count("prototypes 1: +2.50 SD") == 3
+    assert alts.count("α = 0 2: −0.50 SD") == 3 * reconstructed
+    assert not any(alt.startswith("inputs") for alt in alts)
+
+
 def test_weak_units_are_flagged():
     weak: Evidence = WEAK
     page = Page(drawn(evidence=weak).html())
@@ -212,15 +266,21 @@ def test_weak_units_are_flagged():
     assert sum(text.startswith("WEAK: held-out") for text in written) == 3
 
 
-def test_figure():
-    sheet = drawn()
+@pytest.mark.parametrize("reconstructed", [True, False])
+@pytest.mark.parametrize("chosen", ["given", "prototypes"])
+def test_figure(chosen, reconstructed):
+    sheet = drawn(chosen=chosen, reconstructed=reconstructed)
     figure = sheet.figure()
     shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
-    assert len(shown) == 2 * 2 + 3 * 8
-    assert np.array_equal(shown[4], sheet.rows[0].top.images[0].permute(1, 2, 0).numpy())
+    before = 2 * 2 if chosen == "given" else 0
+    own = 0 if chosen == "given" else 2 + 2 * reconstructed
+    assert len(shown) == before + 3 * (8 + own)
+    assert np.array_equal(shown[before], sheet.rows[0].top.images[0].permute(1, 2, 0).numpy())
     written = [text.get_text() for text in figure.texts]
-    assert "99: unit=99 is out of range" in written
+    assert "Left out, 99: unit=99 is out of range" in written
     assert {"unit 0", "unit 1", "unit 2", "preferred", "suppressed"} <= set(written)
+    assert ("prototypes" in written) == (chosen == "prototypes")
+    assert "SDs. ✗: not the wanted way." in " ".join(written)
     width, height = figure.canvas.get_width_height()
     renderer = figure.canvas.get_renderer()
     for text in figure.texts:

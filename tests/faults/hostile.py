@@ -183,13 +183,11 @@ def pages_of(names: list[str]) -> list[str]:
         },
     )
     images = dict.fromkeys(("increase", "decrease"), whole.images["inputs"])
-    top, changes = whole.background.galleries["top"], dict.fromkeys(images, torch.ones(3))
+    inputs, changes = images["increase"], dict.fromkeys(images, torch.ones(3))
+    read, top = dict.fromkeys(("inputs", "unedited"), torch.ones(3)), whole.background.galleries["top"]
     sheet = ContactSheet(
         title=name,
-        inputs=images["increase"],
-        unedited=images["increase"],
-        names=whole.names,
-        rows=[ContactRow(name, whole.evidence, top, images, changes)],
+        rows=[ContactRow(name, whole.evidence, top, inputs, inputs, whole.names, read, images, changes)],
         left_out={name: name},
         settings={"reference_set": name, "backend": name, "target": {name: name}, "settings": {name: name}},
     )

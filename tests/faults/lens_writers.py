@@ -323,10 +323,14 @@ def sheet(version):
         unit="2",
         evidence=GOOD,
         top=TopImages(images, torch.arange(8.0), [f"{number}.png" for number in range(8)]),
+        inputs=images[:3],
+        unedited=images[:3],
+        names=["a", "b", "c"],
+        responses=dict.fromkeys(("inputs", "unedited"), torch.ones(3)),
         images=dict.fromkeys(("increase", "decrease"), images[:3]),
         response_change=dict.fromkeys(("increase", "decrease"), torch.ones(3)),
     )
-    return ContactSheet(f"Sheet {version}", images[:3], images[:3], ["a", "b", "c"], [row] * 4, {}, {})
+    return ContactSheet(f"Sheet {version}", [row] * 4, {})
 
 
 def write_sheet(folder, version):

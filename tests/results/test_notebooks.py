@@ -23,13 +23,14 @@ def a_comparison(method="edit"):
     return Comparison([method], ["17"], [0, 1], ["a", "b"], scores, notes=[f"of {method}"])
 
 
-def a_sheet(text="17"):
+def a_sheet(text="17", settings=None):
     result = hostile_result()
     images = dict.fromkeys(("increase", "decrease"), result.images["inputs"])
     changes = {"increase": torch.full((3,), 2.0), "decrease": torch.full((3,), -1.0)}
-    row = ContactRow(text, result.evidence, result.background.galleries["top"], images, changes)
-    inputs = result.images["inputs"]
-    return ContactSheet(text, inputs, inputs, result.names, [row], {text: "dead"}, {})
+    inputs, read = result.images["inputs"], dict.fromkeys(("inputs", "unedited"), torch.ones(3))
+    top = result.background.galleries["top"]
+    row = ContactRow(text, result.evidence, top, inputs, inputs, result.names, read, images, changes)
+    return ContactSheet(text, [row], {text: "dead"}, settings or {})
 
 
 def a_dataset(target="FFA", name="face.png"):
@@ -61,6 +62,9 @@ def test_a_contact_sheet_shows_a_row_a_unit():
     assert len(cell.of("img")) == 3
     assert "Δr +2.00" in cell.text
     assert "left out, dead" in cell.text
+    prototypes = Page(a_sheet(settings={"inputs": {"chosen": "prototypes"}})._repr_html_())
+    assert len(prototypes.of("img")) == 4
+    assert "top image suppressed prototype preferred evidence" in prototypes.text
 
 
 def test_a_dataset_shows_its_summary():

@@ -12,6 +12,7 @@ from vislens_interp.evaluation.words import edit_words
 from vislens_interp.images import ImageSource, load_images
 from vislens_interp.landscape.prior import SENSES, ResponseScaler
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.methods.prototypes import likeness, prototype_rows
 from vislens_interp.progress import tqdm
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
@@ -32,7 +33,7 @@ def contact_sheet(
     images: ImageSource | None = None,
     *,
     reference_set: ImageSource | ReferenceSet | None = None,
-    count: int = 3,
+    count: int = 4,
     top: int = 4,
     strength: float | None = None,
     seed: int = PAPER_SEED,
@@ -48,9 +49,10 @@ def contact_sheet(
     Args:
         lens: Whose layer, backend and reference set.
         units: Units of the layer, or names of the units of a target. Unknown, dead and constant ones are listed.
-        images: What to edit, the first ``count`` of it; None takes reference pictures that the fit holds out.
+        images: What to edit for every unit, the first ``count`` of it. None takes each unit's prototypes: reference
+            images that tell most of its responses, first those that drive it, then as many that do not.
         reference_set: Reference images; None takes those of the lens's fit, else the backend's own.
-        count: Inputs, edited in both directions for every unit.
+        count: Inputs of a unit, edited in both directions. Of an odd number of prototypes one more drives the unit.
         top: Top images of a unit.
         strength: SDEdit strength of the refinement; None is the measured default.
         seed: Noise seed of every picture.
@@ -73,19 +75,15 @@ def contact_sheet(
     chosen: dict[str, Any] = {"seed": lens.seed, **overrides}
     fitted = LandscapeEdit(config, **chosen)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
-    if images is None:
-        inputs, names = reference.with_held_out(fitted.landscape_.held_out).held_out(count)
-    else:
-        inputs, names = load_images(images, size=lens.backend.size)
-        inputs, names = inputs[:count], names[:count]
-    unedited, rows, in_force = _rows(fitted, reference, inputs, seed, top, strength, progress=progress)
+    reference = reference.with_held_out(fitted.landscape_.held_out)
+    inputs, choice = _inputs(fitted, reference, images, count)
+    rows, in_force = _rows(fitted, reference, inputs, seed, top, strength, progress=progress)
+    different = inputs if choice == "prototypes" else inputs[:1]
+    learned = sum(reference.learned_count(pictures) for pictures, _ in different)
     described = {name: value for name, value in lens.target.describe().items() if name != "units"}
     layer = f"layer {described['layer']}" if described.get("layer") else "output"
     return ContactSheet(
         title=f"{described['model']}, {layer}",
-        inputs=inputs,
-        unedited=unedited,
-        names=names,
         rows=rows,
         left_out=left_out,
         settings={
@@ -93,6 +91,7 @@ def contact_sheet(
             "backend": lens.backend.name,
             "reference_set": reference.kind,
             "reference_images": len(reference),
+            "inputs": {"chosen": choice, "learned": learned},
             **in_force,
             "seed": seed,
             "target": described,
@@ -164,39 +163,62 @@ def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target, d
     return ours.at(known), left_out
 
 
+def _inputs(
+    fitted: LandscapeEdit, reference: ReferenceSet, images: ImageSource | None, count: int
+) -> tuple[list[tuple[Tensor, list[str]]], str]:
+    """Inputs and their names for every unit, the same or its prototypes, and how they were chosen."""
+    backend, units = fitted.backend, len(fitted.target.names)
+    if images is not None:
+        pictures, names = load_images(images, size=backend.size)
+        return [(pictures[:count], names[:count])] * units, "given"
+    inputs, count = [], min(count, len(reference))
+    like, responses = likeness(backend, reference), fitted.landscape_.responses
+    for unit in range(units):
+        driving, others = prototype_rows(like, responses[:, unit], reference.groups, (count + 1) // 2)
+        rows = [*driving.tolist(), *others[: count // 2].tolist()]
+        inputs.append((reference.images[rows], [reference.names[row] for row in rows]))
+    return inputs, "prototypes"
+
+
 def _rows(
     fitted: LandscapeEdit,
     reference: ReferenceSet,
-    inputs: Tensor,
+    inputs: list[tuple[Tensor, list[str]]],
     seed: int,
     top: int,
     strength: float | None,
     *,
     progress: bool,
-) -> tuple[Tensor, list[ContactRow], dict[str, float | None]]:
-    """Unedited pictures, the row of every unit of a fitted landscape, and the settings in force."""
+) -> tuple[list[ContactRow], dict[str, float | None]]:
+    """The row of every unit of a fitted landscape, with its inputs, and the settings in force."""
     target, landscape = fitted.target, fitted.landscape_
-    seeds, scaler = [seed] * len(inputs), landscape.scaler
-    unedited = fitted.generate(inputs, {}, seeds=seeds, strength=strength)
-    start = scaler.standardise(target.responses(unedited.images))
+    scaler = landscape.scaler
     standard = scaler.standardise(landscape.responses)
-    rows, in_force = [], unedited.settings_in_force
-    for unit, name in enumerate(tqdm(target.names, desc="units", disable=not progress)):
-        made = {sense: fitted.generate(inputs, {unit: sense}, seeds=seeds, strength=strength) for sense in SENSES}
+    rows, in_force = [], {}
+    for unit, (pictures, names) in enumerate(tqdm(inputs, desc="units", disable=not progress)):
+        reference.embeddings(fitted.backend)  # stays in memory, however many inputs are embedded after it
+        settings: dict[str, Any] = {"seeds": [seed] * len(pictures), "strength": strength}
+        known = bool(rows) and rows[-1].inputs is pictures
+        unedited = rows[-1].unedited if known else fitted.generate(pictures, {}, **settings).images
+        made = {sense: fitted.generate(pictures, {unit: sense}, **settings) for sense in SENSES}
         in_force = made["increase"].settings_in_force
+        images = {sense: one.images for sense, one in made.items()}
+        shown = {"inputs": pictures, "unedited": unedited, **images}
+        read = {key: scaler.standardise(target.responses(one))[:, unit] for key, one in shown.items()}
         said = {sense: edit_words(fitted, {unit: sense}) for sense in SENSES}
         best = top_rows(standard[:, unit].cpu(), reference.groups, top)
         rows.append(
             ContactRow(
-                unit=name,
-                evidence=fitted.evidence_[name],
+                unit=target.names[unit],
+                evidence=fitted.evidence_[target.names[unit]],
                 top=TopImages(reference.images[best], standard[best, unit], [reference.names[row] for row in best]),
-                images={sense: one.images for sense, one in made.items()},
+                inputs=pictures,
+                unedited=unedited,
+                names=names,
+                responses={key: read[key] for key in ("inputs", "unedited")},
+                images=images,
                 words={sense: found for sense, found in said.items() if found is not None},
-                response_change={
-                    sense: scaler.standardise(target.responses(one.images))[:, unit] - start[:, unit]
-                    for sense, one in made.items()
-                },
+                response_change={sense: read[sense] - read["unedited"] for sense in SENSES},
             )
         )
-    return unedited.images, rows, in_force
+    return rows, in_force

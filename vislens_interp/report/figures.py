@@ -227,7 +227,7 @@ def _dots(axes: "Axes", result: "LensResult") -> None:
 
 
 def contact_figure(sheet: "ContactSheet") -> "Figure":
-    """Many units, a row each: name and evidence, top images, preferred and suppressed versions of the same inputs.
+    """Many units, a row each: name and evidence, top images, inputs with their preferred and suppressed versions.
 
     Args:
         sheet: What to draw.
@@ -236,52 +236,52 @@ def contact_figure(sheet: "ContactSheet") -> "Figure":
         A figure with a canvas of its own.
     """
     label, gap, group = 2.0, 0.06, 0.3
-    keys = list(sheet.rows[0].images) if sheet.rows else []
-    counts = {"top": max((len(row.top.names) for row in sheet.rows), default=0)}
-    counts |= dict.fromkeys(keys, len(sheet.inputs))
-    left, starts = _MARGIN + label, {}
-    for key, count in counts.items():
-        starts[key] = left
-        left += count * (_SMALL + gap) + group
+    columns, shared = sheet.columns, sheet.shared
+    left, starts, counts = _MARGIN + label, {}, {}
+    for key in columns:
+        starts[key], counts[key] = left, max(len(row.pictures[key]) for row in sheet.rows)
+        left += counts[key] * (_SMALL + gap) + group
     width = max(left - group + _MARGIN, 6.0)
     row_height = _SMALL + (0.46 if any(row.words for row in sheet.rows) else 0.34)
-    missing = [
-        line for unit, why in sheet.left_out.items() for line in wrap(f"{unit}: {why}", width - 2 * _MARGIN, 8.5)
-    ]
-    foot = ["Left out", *missing] if missing else []
-    height = 0.95 + row_height * (len(sheet.rows) + 1) + LINE * len(foot) + 0.3
+    foot = wrap(sheet.legend, width - 2 * _MARGIN, 8.5)
+    for unit, why in sheet.left_out.items():
+        foot += wrap(f"Left out, {unit}: {why}", width - 2 * _MARGIN, 8.5)
+    height = 0.95 + row_height * (len(sheet.rows) + shared) + LINE * len(foot) + 0.15
     page = PageFigure(width, height)
     page.text(_MARGIN, 0.12, sheet.title, fontsize=13, bold=True)
     kind = sheet.settings.get("reference_set", "a reference set that nobody named")
     page.text(_MARGIN, 0.4, f"fitted on: {kind}", fontsize=9, color="#333333")
-    titles = {"top": "top images", **{key: LABELS[key] for key in keys}}
     for key, start in starts.items():
-        page.text(start, 0.7, titles[key], fontsize=9.5, bold=True, color=COLOURS.get(key, "#222222"))
+        page.text(start, 0.7, columns[key], fontsize=9.5, bold=True, color=COLOURS.get(key, "#222222"))
+
+    def strip(key: str, start: float, images: Tensor, texts: Sequence[str] = ()) -> None:
+        """Pictures beside one another, with texts below them."""
+        for column, image in enumerate(images):
+            at = start + column * (_SMALL + gap)
+            draw_picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
+            for text in texts[column : column + 1]:
+                page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center")
+
     y = 0.95
-    page.text(_MARGIN, y + _SMALL / 2, "unedited,\nα = 0", fontsize=9, color=COLOURS["unedited"], va="center")
-    for key in keys:
-        for column, image in enumerate(sheet.unedited):
-            draw_picture(page, image, starts[key] + column * (_SMALL + gap), y, _SMALL, COLOURS["unedited"])
-    y += row_height
+    if shared:
+        page.text(_MARGIN, y + _SMALL / 2, LABELS["unedited"], fontsize=9, color=COLOURS["unedited"], va="center")
+        for key in [key for key in columns if key != "top"]:
+            strip("unedited", starts[key], sheet.rows[0].unedited)
+        y += row_height
     for row in sheet.rows:
         weak = row.evidence.weak
         page.text(_MARGIN, y, f"unit {shortened(row.unit, 20)}", fontsize=10, bold=True)
         said = wrap(f"{'WEAK: ' if weak else ''}{evidence_text(row.evidence)}", label - 0.1, 7.5)[:5]
         colour = WARNING if weak else "#333333"
         page.text(_MARGIN, y + 0.2, "\n".join(said), fontsize=7.5, color=colour, linespacing=1.25)
-        for key in keys:
-            if key in row.words:
-                named = ", ".join(one.word for one in row.words[key].rising) or "no words"
-                named = shortened(named, 14 * len(sheet.inputs))
-                page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key])
-        for key, texts in row.captions.items():
-            for column, (image, text) in enumerate(zip(row.pictures[key], texts, strict=True)):
-                at = starts[key] + column * (_SMALL + gap)
-                draw_picture(page, image, at, y, _SMALL, COLOURS.get(key, "#222222"))
-                page.text(at + _SMALL / 2, y + _SMALL + 0.04, text, fontsize=7.5, ha="center")
+        for key, words in row.words.items():
+            named = ", ".join(one.word for one in words.rising) or "no words"
+            named = textwrap.shorten(display_text(named), 14 * counts[key], placeholder=" …")
+            page.text(starts[key], y + _SMALL + 0.17, named, fontsize=7, color=COLOURS[key])
+        for key, start in starts.items():
+            strip(key, start, row.pictures[key], row.captions[key])
         y += row_height
-    for row, line in enumerate(foot):
-        page.text(_MARGIN, y + row * LINE, line, fontsize=8.5, bold=row == 0)
+    page.lines(_MARGIN, y, foot)
     return page.figure
 
 

@@ -29,6 +29,11 @@ LABELS = {
     "decrease": "suppressed",
     "custom": "edited",
 }
+CHOSEN = {
+    "prototypes": "no images were given: the inputs are prototypes, reference images that drive the unit or do not",
+    "held out": "no images were given: the inputs are reference images that the fit never saw",
+}
+"""What is said of inputs that nobody gave."""
 SMALL = 64
 """Pixels up to which a picture is shown with its pixels as they are."""
 SAME = 8
@@ -69,7 +74,7 @@ def environment() -> "Environment":
         "operating_point": operating_point,
         "flat": flat,
         "number": number,
-        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}",
+        "sentence": sentence,
         "short": display_name,
         "spread": spread,
         "word_list": word_list,
@@ -104,6 +109,23 @@ def spread(values: Mapping[str, float | None]) -> str:
 def counted(count: int, noun: str) -> str:
     """A count with its noun in the right number."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """A text that starts with a capital and ends with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def inputs_note(settings: Mapping[str, Any], count: int) -> list[str]:
+    """How inputs were chosen that nobody gave, and from how many of ``count`` the fit had learned, in sentences."""
+    known = settings.get("inputs")
+    if not isinstance(known, dict):  # of an earlier version
+        return []
+    said = [CHOSEN[known["chosen"]]] if known.get("chosen") in list(CHOSEN) else []
+    if learned := known.get("learned"):
+        inputs = counted(count, "input")
+        said.append(f"the fit learned from {learned} of the {inputs}: they may change more than other images")
+    return said
 
 
 def evidence_text(evidence: Evidence) -> str:

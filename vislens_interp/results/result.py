@@ -16,6 +16,7 @@ from torch import Tensor
 from vislens_interp.frames import Tabular
 from vislens_interp.images import ImageFiles, check_images
 from vislens_interp.landscape.evidence import Evidence
+from vislens_interp.report.render import inputs_note
 from vislens_interp.results.background import Background
 from vislens_interp.results.words import Words
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIRECTIONS = ("increase", "decrease", "custom")
-CHOSEN = {
-    "prototypes": "no images were given: the inputs are prototypes, reference images that drive the unit or do not",
-    "held out": "no images were given: the inputs are reference images that the fit never saw",
-}
-"""What is said of inputs that nobody gave."""
 Pictures = Tensor | ImageFiles
 """Pictures in memory, or in files, read where they are asked for; both give them by ``images[rows]``."""
 
@@ -311,14 +307,7 @@ class LensResult(Tabular):
     @property
     def inputs_note(self) -> list[str]:
         """How the inputs were chosen where nobody gave any, and whether the fit had learned from them, in sentences."""
-        known = self.settings.get("inputs")
-        if not isinstance(known, dict):  # of an earlier version
-            return []
-        said = [CHOSEN[known["chosen"]]] if known.get("chosen") in list(CHOSEN) else []
-        if learned := known.get("learned"):
-            inputs = _count(len(self), "input")
-            said.append(f"the fit learned from {learned} of the {inputs}: they may change more than other images")
-        return said
+        return inputs_note(self.settings, len(self))
 
     @property
     def similarity_network(self) -> str:
