@@ -108,6 +108,20 @@ def test_a_target_without_a_network_is_audited_as_far_as_it_goes(reference, phot
     assert "needs gradients" in result.of("ascent")[0].meaning
 
 
+def test_a_loaded_lens_is_audited_as_far_as_it_goes(lens, photographs, judge, backend, tmp_path):
+    again = FeatureLens.load(lens.save(tmp_path / "lens.safetensors"), lens.target, backend=backend)
+    again.fitted_method.override(strength=0.0)
+    result = again.audit(photographs, ["edit", "natural_images"], judge=judge, full=True)
+    can = (*PREDICTION[1:], "transfer", "uncalibrated MIS")
+    assert "not run" not in [states(result, "edit")[test] for test in can]
+    tests = ("against shuffled responses", "paths", "random weights")
+    for row in [*result.of("natural_images"), *(row for row in result.of("edit") if row.test in tests)]:
+        assert row.state == "not run"
+        assert "reference images, which a loaded lens does not have" in row.meaning
+    with pytest.raises(ValueError, match="holds no reference images; pass images"):
+        again.audit(judge=judge)
+
+
 def test_a_network_without_layers_that_can_be_read_is_audited_as_far_as_it_goes(reference, photographs, judge, backend):
     red = LayerTarget(nn.Sequential(nn.AvgPool2d(2)), None, 0, preprocess=Preprocess(32, [0], [1]))
     lens = FeatureLens(red, backend=backend).fit(reference, **QUICK)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vislens_interp.audit.full import identification, interpretability, randomisation, transfer
+from vislens_interp.audit.full import RANDOM, identification, interpretability, randomisation, transfer
 from vislens_interp.audit.material import Material, independent_judge
+from vislens_interp.audit.paths import TEST as PATHS
 from vislens_interp.audit.paths import paths
-from vislens_interp.audit.prediction import prediction, shuffled
+from vislens_interp.audit.prediction import SHUFFLED, prediction, shuffled
 from vislens_interp.audit.result import AuditResult, Row
 from vislens_interp.copies import picture_groups
 from vislens_interp.evaluation.compare import name_methods
@@ -51,7 +52,8 @@ def audit(
     Args:
         lens: It is fitted first if it is not.
         images: Photographs that the fit has not seen, 28 at least (29 with ``full``): the first few are edited, the
-            others judge. None takes the reference pictures that the fit held out.
+            others judge. None takes the reference pictures that the fit held out. A loaded lens without reference
+            images takes the tests that need none.
         methods: Names, or methods; a mapping of label to either gives them other labels.
         full: Beside prediction, shuffled responses and paths also random weights, transfer, identification and an
             uncalibrated machine interpretability score. Minutes, for networks with random weights are fitted too.
@@ -100,12 +102,15 @@ def rows_of(material: Material, label: str, given: str | Method, *, full: bool =
         maker = material.lens.maker(given)
     except ValueError as error:  # it cannot work here: no gradients, synthetic images
         return [Row(label, "all tests", f"Not run: {error}")]
-    rows = [*prediction(material, label, maker), *shuffled(material, label, given, maker, REPEATS if full else 1)]
-    rows += paths(material, label, maker)
-    if full:
-        rows += randomisation(material, label, given, maker)
-        for test in (transfer, identification, interpretability):
-            rows += test(material, label, maker)
+    rows = prediction(material, label, maker)
+    if material.lens.reference_set.has_images:
+        rows += shuffled(material, label, given, maker, REPEATS if full else 1) + paths(material, label, maker)
+        rows += randomisation(material, label, given, maker) if full else []
+    else:
+        why = "Not run: it needs the reference images, which a loaded lens does not have; call fit first."
+        rows += [Row(label, test, why) for test in (SHUFFLED, PATHS, *([RANDOM] if full else []))]
+    for test in (transfer, identification, interpretability) if full else ():
+        rows += test(material, label, maker)
     return rows
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vislens_interp.evaluation.checks import check_method, warn_of_overlap
+from vislens_interp.evaluation.checks import check_method, check_reference, warn_of_overlap
 from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison, Key
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
@@ -250,17 +250,8 @@ def build(
 
 def fit_beside(method: str | Method, ours: LandscapeMethod, reference: ReferenceSet) -> Method:
     """Another method, fitted on what a lens's landscape was fitted on."""
-    if not reference.has_images:
-        raise ValueError(
-            f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
-            "first, or use 'edit'."
-        )
     maker = build(method, ours)
-    if maker.shows_reference and reference.synthetic:
-        raise ValueError(
-            f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
-            "on photographs first, or look at top_images()."
-        )
+    check_reference(method, maker, reference)
     # A landscape holds images out by itself; what does not must not see those that ours held out.
     itself = isinstance(getattr(maker, "method", maker), LandscapeMethod)
     return maker.fit(ours.target, ours.backend, reference if itself else reference.learned())

@@ -312,8 +312,6 @@ def _reader(lens: "FeatureLens", judge: Target | None) -> tuple[Target, Response
     """What reads the pictures, in which scale, and a judge's responses (R, K) to the reference set."""
     if judge is None:
         return lens.target, lens.landscape_.scaler, None
-    if not lens.reference_set.has_images:
-        raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
     responses = lens.reference_set.read_by(judge)
     return judge, ResponseScaler.fit(responses, judge.names), responses
 
