@@ -9,7 +9,7 @@ from torch import nn
 
 from vislens_interp import CallableTarget, FeatureLens, LayerTarget, Preprocess
 from vislens_interp.audit import AuditResult, Row, audit
-from vislens_interp.audit.full import randomisation
+from vislens_interp.audit.full import interpretability, randomisation
 from vislens_interp.audit.material import Material, independent_judge
 from vislens_interp.audit.paths import NO_LAYERS, paths
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
@@ -130,6 +130,17 @@ def test_a_network_without_layers_that_can_be_read_is_audited_as_far_as_it_goes(
     (row,) = paths(material, "natural", maker)
     assert (row.state, row.meaning) == ("not run", NO_LAYERS)
     assert randomisation(material, "natural", "natural_images", maker) == [Row("natural", "random weights", NO_LAYERS)]
+
+
+def test_random_photographs_leave_the_tasks_that_they_are_asked_of(lens, photographs, judge):
+    """They stayed among their own tasks, and so did further crops of them: like themselves alone, they told some."""
+    groups = torch.arange(100) // 2  # two crops of each photograph
+    material = Material(lens, 0, photographs[:8], photographs[20:], groups, judge)
+    material.__dict__["features"] = torch.eye(50, dtype=torch.float64)[groups]
+    material._seen["none"] = {"increase": torch.zeros(8, 50).double(), "decrease": torch.zeros(8, 50).double()}
+    (row,) = interpretability(material, "none", lens.maker("edit"))
+    assert row.bar == 0.5
+    assert material.known["random pictures, uncalibrated MIS"] == 0.0
 
 
 def test_a_share_of_pairs_is_that_of_the_metric(photographs):
