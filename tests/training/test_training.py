@@ -107,6 +107,11 @@ def test_trained_ddpm_refines(folder, tmp_path):
         (["cifar10_convnet", "--device", "cuda:99"], 2, "error: device='cuda:99' is not available: PyTorch "),
         (["cifar10_cvae", "--grayscale"], 2, "error: --grayscale: recipe 'cifar10_cvae' has colour images only."),
         (["decoder", "--shard-mib", "16"], 2, "error: --shard-mib 16: recipe 'decoder' keeps no checkpoint."),
+        (
+            ["cifar10_cvae", "--shard-half"],
+            2,
+            "error: --shard-half is of the parts that --shard-mib makes; expected both.",
+        ),
         (["cifar10_convnet"], 1, "no such zip or folder of images."),
     ],
 )

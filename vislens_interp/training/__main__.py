@@ -116,6 +116,8 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         parser.error(f"--minutes {args.minutes:g} must be a number above 0; leave it out for the whole run.")
     if args.shard_mib is not None and not 0 < args.shard_mib < math.inf:
         parser.error(f"--shard-mib {args.shard_mib:g} must be above 0: MiB a part; 16 is usual.")
+    if args.shard_half and args.shard_mib is None:
+        parser.error("--shard-half is of the parts that --shard-mib makes; expected both. Add --shard-mib 16.")
     try:
         check_device(args.device)
         check_seed(args.seed, "--seed")
