@@ -52,7 +52,7 @@ class EmbeddingSearch(Method):
         components: int = 64,
         strength: float | None = None,
     ) -> None:
-        check_counts(generations=generations)
+        check_counts(generations=generations, components=components, population=population or 4)
         if components < 2:
             raise ValueError(f"components={components} must be at least 2, the fewest that CMA-ES searches.")
         if population is not None and population < 4:
