@@ -130,8 +130,11 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         if "steps" not in parameters:
             parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
         options["steps"] = args.steps
-    if args.shard_mib is not None and "steps" not in parameters:
-        parser.error(f"--shard-mib {args.shard_mib:g}: recipe {args.name!r} keeps no checkpoint. Leave it out.")
+    for option, value in (("--minutes", args.minutes), ("--shard-mib", args.shard_mib)):
+        if value is not None and "steps" not in parameters:
+            parser.error(f"{option} {value:g}: recipe {args.name!r} keeps no checkpoint. Leave it out.")
+    if args.terms is not None and not hasattr(recipe, "ABOUT"):
+        parser.error(f"--terms: recipe {args.name!r} writes no model card. Leave it out.")
     for setting in args.set:
         try:
             options |= _setting(setting, _numbers(recipe))
