@@ -68,9 +68,10 @@ def audit(
     check_switches(full=full)
     named = name_methods(methods)
     check_seed(seed)
+    place, count = lens.index(unit), PICTURES_FULL if full else PICTURES
+    given = None if images is None else open_photographs(images, lens.backend.size, count)
     lens.fit_if_needed()
-    place = lens.index(unit)
-    inputs, photographs, groups = _split(lens, images, PICTURES_FULL if full else PICTURES)
+    inputs, photographs, groups = _split(lens, given, count)
     started = time.perf_counter()
     see, judge_name = (judge, "given") if judge is not None else independent_judge(lens.target, lens.backend.size)
     material = Material(lens, place, inputs, photographs, groups, see, seed)
@@ -114,26 +115,35 @@ def rows_of(material: Material, label: str, given: str | Method, *, full: bool =
     return rows
 
 
-def _split(lens: "FeatureLens", images: ImageSource | None, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def open_photographs(images: ImageSource, size: int, count: int = PICTURES) -> tuple[Tensor, Tensor]:
+    """Photographs (N, 3, size, size), and (N,) which are crops of one; ValueError where ``count`` leave too few."""
+    pictures = load_images(images, size=size)[0]
+    return pictures, _enough(picture_groups(pictures), count)
+
+
+def _enough(groups: Tensor, count: int) -> Tensor:
+    if len(groups.unique()) < count + FEWEST:
+        raise ValueError(
+            f"images holds {len(groups.unique())} different photographs; expected at least {count + FEWEST}: {count} "
+            "are edited, and the others judge. Pass more."
+        )
+    return groups
+
+
+def _split(lens: "FeatureLens", given: tuple[Tensor, Tensor] | None, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Photographs to edit (K, 3, S, S), those that judge (N, 3, S, S), and (N,) which of them are crops of one."""
-    if images is None:
+    if given is None:
         reference = lens.reference_set
         rows = reference.held_out_rows
-        pictures, groups = reference.images[rows], reference.groups[rows]
+        pictures, groups = reference.images[rows], _enough(reference.groups[rows], count)
     else:
-        pictures = load_images(images, size=lens.backend.size)[0]
-        groups = picture_groups(pictures)
+        pictures, groups = given
         if known := lens.reference_set.learned_count(pictures):
             raise ValueError(
                 f"images holds {known} images that the fit learned from; expected images that it has not seen. Leave "
                 "those out."
             )
     first = {int(group): row for row, group in reversed(list(enumerate(groups.tolist())))}
-    if len(first) < count + FEWEST:
-        raise ValueError(
-            f"images holds {len(first)} different photographs; expected at least {count + FEWEST}: {count} are edited, "
-            "and the others judge. Pass more."
-        )
     order = sorted(first)
     chosen = order[:: len(order) // count][:count]
     kept = ~torch.isin(groups, torch.tensor(chosen, dtype=groups.dtype))
