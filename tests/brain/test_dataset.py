@@ -214,7 +214,7 @@ def test_what_is_no_names_is_refused():
         BrainDataset(data.images, data.responses, 3)
     for make in (BrainDataset, BrainDataset.from_arrays):
         for names in (12, "abcdefghijkl"):
-            with pytest.raises(TypeError, match=f"names={names!r} is a .*; expected a sequence. Pass a list"):
+            with pytest.raises(TypeError, match=f"names={names!r} is a .*; expected a sequence"):
                 make(data.images, data.responses, targets=data.targets, names=names)
     for shown in (["a"] * 12, [0.5] * 12):
         with pytest.raises(TypeError, match=r"shown=.*; expected positions in images \(12\), whole numbers"):

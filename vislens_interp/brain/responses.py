@@ -155,9 +155,9 @@ def repeated(names: Sequence[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def as_names(names: Sequence[str]) -> list[str]:
-    """Names of images as text; TypeError for one string or number."""
-    check_several("names", names, "a list, a name for each image")
+def as_names(names: Sequence[str], argument: str = "names") -> list[str]:
+    """Names as text; TypeError for one string or number."""
+    check_several(argument, names, f"[{names!r}]")
     return [str(name) for name in names]
 
 
@@ -169,8 +169,7 @@ def check_known(what: str, name: str, known: Collection[str], where: str, remark
 
 def check_targets(targets: Sequence[str]) -> list[str]:
     """Refuse no names, and names that come twice."""
-    check_several("targets", targets, f"[{targets!r}]")
-    names = [str(name) for name in targets]
+    names = as_names(targets, "targets")
     twice = repeated(names)
     if twice or not names:
         raise ValueError(
