@@ -38,6 +38,15 @@ def check_switches(**switches: object) -> None:
             raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected True or False.")
 
 
+def check_functions(**functions: object) -> None:
+    """Raise TypeError for what cannot be called, such as the name of a network; None passes."""
+    for name, value in functions.items():
+        if value is not None and not callable(value):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; expected a function of images (N, 3, S, S), such as a network."
+            )
+
+
 def array_remedy(array: object) -> str:
     """The whole line that makes images (N, 3, H, W) in [0, 1] of an array, as a sentence.
 

@@ -20,7 +20,7 @@ from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.base import Method
 from vislens_interp.random_state import check_seed
 from vislens_interp.targets.selectors import OneUnit
-from vislens_interp.validation import check_switches
+from vislens_interp.validation import check_functions, check_switches
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -66,6 +66,7 @@ def audit(
         ValueError: Too few images are left to judge, or the fit learned from some of them.
     """
     check_switches(full=full)
+    check_functions(judge=judge)
     named = name_methods(methods)
     check_seed(seed)
     place, count = lens.index(unit), PICTURES_FULL if full else PICTURES

@@ -35,7 +35,7 @@ from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.memory import PeakMemory
-from vislens_interp.validation import check_several, check_shares, check_word
+from vislens_interp.validation import check_functions, check_several, check_shares, check_word
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -105,6 +105,7 @@ def compare(
         TypeError: A method is none.
     """
     named, repetitions = check_comparison(lens, methods, seeds, direction=direction, angle=angle, strength=strength)
+    check_functions(embedding=embedding, second=second)
     if folder is not None:
         check_writable(Path(folder) / "part")
     inputs, judges = (None if one is None else load_images(one, size=lens.backend.size)[0] for one in (images, natural))

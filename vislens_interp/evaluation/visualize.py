@@ -66,6 +66,10 @@ class Drawing:
         inputs: dict[str, str | int],
         **choices: Unpack[Choices],
     ) -> None:
+        if words is not None and not isinstance(words, WordReadout):
+            raise TypeError(
+                f"words is a {type(words).__name__}; expected a WordReadout, such as WordReadout.of_clip(...)."
+            )
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
         self.judge, self.alphas = choices["judge"], choices["alphas"]
