@@ -351,3 +351,19 @@ def test_compare(tmp_path, capsys):
     assert "| ridge_pattern | increase |" in out
     for name in ("scores.csv", "scores.md", "scores.png", "pictures.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
+
+
+@shipped
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "--angle", "500"], "angle=500.0 must lie in [0, 180]"),
+        (["audit"], "images holds 2 different photographs; expected at least 28"),
+    ],
+)
+def test_arguments_are_refused_before_the_reference_set_is_read(words, message, tmp_path, capsys):
+    write_images(tmp_path / "images", 2)
+    lens = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "cifar10"]
+    folders = [part for name in ("images", "reference", "out") for part in (f"--{name}", str(tmp_path / name))]
+    assert main([*words, *lens, *folders]) == 1
+    assert message in error_of(capsys)

@@ -45,7 +45,22 @@ def test_what_is_wrong_is_named_with_its_value(check, message):
         check()
 
 
+@pytest.mark.parametrize("check", [check_counts, check_positive, check_not_negative, check_shares])
+@pytest.mark.parametrize("value", ["3", [1], torch.tensor(1)])
+def test_what_is_no_number_is_named_with_its_type(check, value):
+    with pytest.raises(TypeError, match=rf"^share={re.escape(repr(value))} is a {type(value).__name__}; expected a "):
+        check(share=value)
+
+
+@pytest.mark.parametrize("value", [2.5, float("nan"), None])
+def test_a_count_is_a_whole_number(value):
+    with pytest.raises(TypeError, match=f"^steps={value} is a .*; expected a whole number of at least 1"):
+        check_counts(steps=value)
+
+
 def test_what_is_right_passes():
+    check_counts(steps=np.int64(1))
+    check_positive(lr=np.float32(0.1))
     check_word("form", "a", ("a", "b"))
     check_counts(steps=1)
     check_whole(0, retries=0)

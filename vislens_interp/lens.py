@@ -38,11 +38,12 @@ from vislens_interp.report.render import render
 from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
-from vislens_interp.targets.attribution import Attribution, attribute
+from vislens_interp.targets.attribution import METHODS, Attribution, attribute
 from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
+from vislens_interp.validation import check_counts, check_shares, check_word
 
 if TYPE_CHECKING:
     from vislens_interp.audit import AuditResult
@@ -323,6 +324,8 @@ class FeatureLens:
     ) -> Tensor:
         """Pictures (count, 3, S, S) drawn from the prior itself, with no input image; picture k uses ``seed + k``."""
         check_seed(seed, below=NOISE_SEEDS)
+        check_counts(count=count)
+        check_shares(strength=strength)
         wanted = self.moves(direction)
         if len(wanted) != 1:
             raise ValueError(f"direction={direction!r} is two; sample 'increase' and 'decrease' one after the other.")
@@ -343,6 +346,7 @@ class FeatureLens:
                 responses that the landscape was fitted on, which may have been measured.
             unit: Which unit of a lens on several.
         """
+        check_counts(count=count)
         if images is None:
             reference, responses = self.reference_set, self.landscape_.responses
         else:
@@ -369,11 +373,13 @@ class FeatureLens:
             method: ``"NeuronIntegratedGradients"``, ``"NeuronGradient"`` or ``"NeuronFeatureAblation"``.
             settings: For Captum's ``attribute``: ``n_steps=``, ``baselines=``, ``feature_mask=``, ...
         """
+        check_word("method", method, METHODS)
+        place = self.index(unit)
         if images is None:
             pictures, _, _ = default_inputs(self)
         else:
             pictures, _ = load_images(images, size=self.backend.size)
-        return attribute(self.target, pictures, self.index(unit), method=method, **settings)
+        return attribute(self.target, pictures, place, method=method, **settings)
 
     def to(self, device: str | torch.device) -> Self:
         """Compute on another device: the backend's networks, the fitted landscape and what it learned go there.

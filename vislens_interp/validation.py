@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the arguments of ``vislens`` are checked without them
@@ -38,6 +38,15 @@ def check_switches(**switches: object) -> None:
             raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected True or False.")
 
 
+def check_functions(**functions: object) -> None:
+    """Raise TypeError for what cannot be called, such as the name of a network; None passes."""
+    for name, value in functions.items():
+        if value is not None and not callable(value):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; expected a function of images (N, 3, S, S), such as a network."
+            )
+
+
 def array_remedy(array: object) -> str:
     """The whole line that makes images (N, 3, H, W) in [0, 1] of an array, as a sentence.
 
@@ -54,8 +63,10 @@ def array_remedy(array: object) -> str:
 
 
 def check_counts(**counts: int) -> None:
-    """Raise ValueError for a count below 1."""
+    """Raise TypeError for what is no whole number, ValueError for one below 1."""
     for name, value in counts.items():
+        if not isinstance(value, Integral):
+            raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected a whole number of at least 1.")
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1.")
 
@@ -68,23 +79,28 @@ def check_whole(least: int, /, **values: object) -> None:
 
 
 def check_positive(**values: float) -> None:
-    """Raise ValueError for a value that is not greater than 0."""
+    """Raise ValueError for a value that is not greater than 0, TypeError for what is no number."""
     for name, value in values.items():
+        check_number(name, value)
         if not value > 0:  # NaN is not
             raise ValueError(f"{name}={value} must be greater than 0.")
 
 
 def check_not_negative(**values: float) -> None:
-    """Raise ValueError for a value below 0."""
+    """Raise ValueError for a value below 0, TypeError for what is no number."""
     for name, value in values.items():
+        check_number(name, value)
         if not value >= 0:
             raise ValueError(f"{name}={value} must not be negative.")
 
 
 def check_shares(meaning: str = ".", /, **shares: float | None) -> None:
-    """Raise ValueError for a value outside of [0, 1]; None passes."""
+    """Raise ValueError for a value outside of [0, 1], TypeError for what is no number; None passes."""
     for name, value in shares.items():
-        if value is not None and not 0 <= value <= 1:
+        if value is None:
+            continue
+        check_number(name, value)
+        if not 0 <= value <= 1:
             raise ValueError(f"{name}={value} must lie in [0, 1]{meaning}")
 
 

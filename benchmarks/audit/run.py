@@ -376,15 +376,17 @@ def main() -> None:
     command.add_argument("--units", type=int, default=UNITS, help=f"of each layer (default: {UNITS})")
     command.add_argument("--only", choices=list(CELLS), action="append", help="kinds of cells (default: all)")
     command.add_argument("--report", action="store_true", help="write the page from the cells that are there")
-    command.add_argument("--tune", action="store_true", help="tuning photographs and units")
+    command.add_argument("--tune", action="store_true", help="tuning photographs and units, in a folder of their own")
     args = parse(command)
+    out = args.out / "tuning" if args.tune else args.out  # photographs and their responses are other ones too
     if not args.report:
         source = provenance(seed=args.seed)
-        bench = Bench(data_folder(args.data), args.out, args.seed, parity=0 if args.tune else 1)
+        out.mkdir(exist_ok=True)
+        bench = Bench(data_folder(args.data), out, args.seed, parity=0 if args.tune else 1)
         for stem, kind, place in work(bench, args.units):
             if kind in (args.only or CELLS):
-                once(args.out / f"{stem}.json", functools.partial(CELLS[kind], bench, place), source)
-    write({path.stem: read(path) for path in sorted(args.out.glob("*-*.json"))}, args.out)
+                once(out / f"{stem}.json", functools.partial(CELLS[kind], bench, place), source)
+    write({path.stem: read(path) for path in sorted(out.glob("*-*.json"))}, out)
 
 
 if __name__ == "__main__":

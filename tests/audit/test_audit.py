@@ -9,7 +9,7 @@ from torch import nn
 
 from vislens_interp import CallableTarget, FeatureLens, LayerTarget, Preprocess
 from vislens_interp.audit import AuditResult, Row, audit
-from vislens_interp.audit.full import randomisation
+from vislens_interp.audit.full import interpretability, randomisation
 from vislens_interp.audit.material import Material, independent_judge
 from vislens_interp.audit.paths import NO_LAYERS, paths
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
@@ -94,8 +94,9 @@ def test_full_audit(lens, photographs, judge):
     result = audit(lens, photographs, methods, judge=judge, full=True)
     for method, wanted in (("painter", "failed"), ("natural", "passed")):  # a painter asks no network
         assert states(result, method)["random weights"] == wanted
-    for test in ("transfer", "uncalibrated MIS"):
-        assert [states(result, method)[test] for method in methods] == ["passed", "passed", "failed"]
+    assert [states(result, method)["transfer"] for method in methods] == ["passed", "passed", "failed"]
+    # Random photographs stayed among their own tasks, and so told fewer than all; of the other tasks they tell all.
+    assert [states(result, method)["uncalibrated MIS"] for method in methods] == ["not run", "not run", "failed"]
     found = {row.method: row.value for row in result.rows if row.test == "identification"}
     assert found == {"painter": 1.0, "natural": 1.0, "lying": 0.0}
 
@@ -108,6 +109,20 @@ def test_a_target_without_a_network_is_audited_as_far_as_it_goes(reference, phot
     assert "needs gradients" in result.of("ascent")[0].meaning
 
 
+def test_a_loaded_lens_is_audited_as_far_as_it_goes(lens, photographs, judge, backend, tmp_path):
+    again = FeatureLens.load(lens.save(tmp_path / "lens.safetensors"), lens.target, backend=backend)
+    again.fitted_method.override(strength=0.0)
+    result = again.audit(photographs, ["edit", "natural_images"], judge=judge, full=True)
+    can = (*PREDICTION[1:], "transfer")
+    assert "not run" not in [states(result, "edit")[test] for test in can]
+    tests = ("against shuffled responses", "paths", "random weights")
+    for row in [*result.of("natural_images"), *(row for row in result.of("edit") if row.test in tests)]:
+        assert row.state == "not run"
+        assert "reference images, which a loaded lens does not have" in row.meaning
+    with pytest.raises(ValueError, match="holds no reference images; pass images"):
+        again.audit(judge=judge)
+
+
 def test_a_network_without_layers_that_can_be_read_is_audited_as_far_as_it_goes(reference, photographs, judge, backend):
     red = LayerTarget(nn.Sequential(nn.AvgPool2d(2)), None, 0, preprocess=Preprocess(32, [0], [1]))
     lens = FeatureLens(red, backend=backend).fit(reference, **QUICK)
@@ -116,6 +131,17 @@ def test_a_network_without_layers_that_can_be_read_is_audited_as_far_as_it_goes(
     (row,) = paths(material, "natural", maker)
     assert (row.state, row.meaning) == ("not run", NO_LAYERS)
     assert randomisation(material, "natural", "natural_images", maker) == [Row("natural", "random weights", NO_LAYERS)]
+
+
+def test_random_photographs_leave_the_tasks_that_they_are_asked_of(lens, photographs, judge):
+    """They stayed among their own tasks, and so did further crops of them: like themselves alone, they told some."""
+    groups = torch.arange(100) // 2  # two crops of each photograph
+    material = Material(lens, 0, photographs[:8], photographs[20:], groups, judge)
+    material.__dict__["features"] = torch.eye(50, dtype=torch.float64)[groups]
+    material._seen["none"] = {"increase": torch.zeros(8, 50).double(), "decrease": torch.zeros(8, 50).double()}
+    (row,) = interpretability(material, "none", lens.maker("edit"))
+    assert row.bar == 0.5
+    assert material.known["random pictures, uncalibrated MIS"] == 0.0
 
 
 def test_a_share_of_pairs_is_that_of_the_metric(photographs):
@@ -202,8 +228,15 @@ def test_the_lens_report_says_what_was_tested(lens, audited, photographs):
 
 
 def test_errors(lens, audited, photographs, reference, judge, tmp_path):
-    with pytest.raises(ValueError, match=r"images holds 20 different photographs; expected at least 28"):
-        audit(lens, photographs[:20], judge=judge)
+    unfitted = FeatureLens(lens.target, backend=lens.backend)
+    for arguments, error, message in (
+        ({"images": photographs[:20]}, ValueError, "images holds 20 different photographs; expected at least 28"),
+        ({"methods": ["edt"]}, ValueError, "method='edt' is unknown"),
+        ({"unit": 7}, KeyError, "unit 7 is not in this lens"),
+        ({}, ValueError, "this lens is not fitted"),
+    ):
+        with pytest.raises(error, match=message):
+            unfitted.audit(**{"images": photographs, "judge": judge, **arguments})
     with pytest.raises(ValueError, match="images that the fit learned from"):
         audit(lens, reference, judge=judge)
     with pytest.raises(KeyError, match=r"method 'maco' was not audited; expected one of honest"):

@@ -280,6 +280,8 @@ def test_the_anchor(repositories, facts, tmp_path):
     path = tmp_path / "anchor.png"
     to_pil(torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(0)))[0].save(path)
     backend = build_sd15(num_inference_steps=3)
+    with pytest.raises((ValueError, OSError), match="nothing.png"):  # before the other checks, which take long
+        Acceptance(backend, repositories, facts, anchor=tmp_path / "nothing.png")
     accepted = Acceptance(backend, repositories, facts, anchor=path)
     (check,) = (one[-1] for one in CHECKS if one[0] == "anchor")
     calls = []

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.audit.report import audited, auroc, calibration, checks, shortened, time_checks, write
+from benchmarks.audit.run import main
 
 SOURCE = {
     "command": "python -m benchmarks.audit.run",
@@ -152,3 +153,15 @@ def test_page(tmp_path, capsys):
     assert numbers["measures"][0]["value"] == pytest.approx(0.5)
     assert json.loads((tmp_path / "calibration.json").read_text()) == numbers["calibration"]["operating point"]
     assert capsys.readouterr().out.strip() == page.strip()
+
+
+def test_cells_of_tuning_units_lie_apart(tmp_path, capsys, monkeypatch):
+    for folder, cells in ((tmp_path, RECORDS), (tmp_path / "tuning", {"unit-lite2-blocks.1-7": unit(0.5, True)})):
+        folder.mkdir(exist_ok=True)
+        for stem, cell in cells.items():
+            cell = cell if folder == tmp_path else {"found": cell, "provenance": SOURCE}
+            (folder / f"{stem}.json").write_text(json.dumps(cell))
+    monkeypatch.setattr("sys.argv", ["run", "--out", str(tmp_path), "--report", "--tune"])
+    main()
+    assert list(json.loads((tmp_path / "tuning" / "audit.json").read_text())["cells"]) == ["unit-lite2-blocks.1-7"]
+    assert not (tmp_path / "audit.json").exists()

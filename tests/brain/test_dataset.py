@@ -188,12 +188,37 @@ def test_take_and_select():
         data.select("FFA1")
     with pytest.raises(KeyError, match="Known: FFA-1, PPA"):
         data.select("zzz")
-    with pytest.raises(IndexError, match="rows holds 12; expected rows of 12 images"):
+    with pytest.raises(ValueError, match="rows holds 12; expected rows of 12 images"):
         data.take([12])
     with pytest.raises(ValueError, match="rows is empty"):
         data.take([])
     with pytest.raises(ValueError, match=r"rows is a mask of shape \(3,\); expected \(12,\)"):
         data.take(torch.tensor([True, False, True]))
+
+
+@pytest.mark.parametrize("rows", [3, 2.5, [0.5], "3", None, {1, 2}, ["image_00001"], [[0], [1]], torch.tensor(3)])
+def test_what_is_no_rows_is_refused(rows):
+    data = dataset()
+    for refused in (data.take, data.split_rows):
+        with pytest.raises(TypeError, match=r"rows=.*; expected positions \(whole numbers\), a slice, or a mask of 12"):
+            refused(rows)
+
+
+def test_what_is_no_names_is_refused():
+    data = dataset()
+    with pytest.raises(TypeError, match="targets=3 is a int; expected a sequence. Pass names of targets"):
+        data.select(3)
+    with pytest.raises(KeyError, match="target 3 is not in this data set. Known: FFA-1, PPA"):
+        data.select([3])
+    with pytest.raises(TypeError, match=r"targets=3 is a int; expected a sequence. Pass \[3\]"):
+        BrainDataset(data.images, data.responses, 3)
+    for make in (BrainDataset, BrainDataset.from_arrays):
+        for names in (12, "abcdefghijkl"):
+            with pytest.raises(TypeError, match=f"names={names!r} is a .*; expected a sequence"):
+                make(data.images, data.responses, targets=data.targets, names=names)
+    for shown in (["a"] * 12, [0.5] * 12):
+        with pytest.raises(TypeError, match=r"shown=.*; expected positions in images \(12\), whole numbers"):
+            BrainDataset.from_trials(data.images, data.responses[:, 0], shown, targets=data.targets)
 
 
 @pytest.mark.parametrize(("parts", "sizes"), [([0.5, 0.25], [6, 3]), ([5, 3, 4], [5, 3, 4]), ([1 / 3] * 3, [4, 4, 4])])
@@ -275,7 +300,7 @@ def test_wrong_values(change, message):
         ({"images": [1, 2]}, "images is a list; expected"),
         ({"responses": [[1.0]]}, "responses is a list; expected a tensor or an array"),
         ({"responses": np.array([["a"] * 2] * 12)}, "responses has type <U1; expected numbers"),
-        ({"targets": "PPA"}, "targets='PPA' is one string; expected a list of names"),
+        ({"targets": "PPA"}, "targets='PPA' is a str; expected a sequence. Pass .'PPA'."),
     ],
 )
 def test_wrong_kinds(change, message):

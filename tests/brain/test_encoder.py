@@ -329,8 +329,18 @@ def test_copies_of_a_picture_stay_together():
     inside, _ = split_images(data, 0.5, rows=torch.arange(10))
     assert len(inside) == 5
     assert inside.max() < 10
+    for rows in (slice(10), torch.arange(40) < 10, range(-40, -30)):
+        assert torch.equal(split_images(data, 0.5, rows=rows)[0], inside)
     with pytest.raises(ValueError, match="share=1 must lie between 0 and 1"):
         split_images(data, 1)
+
+
+def test_rows_of_a_fit_are_those_of_take(dataset, backbone):
+    encoder = InSilicoEncoder(backbone)
+    mask = torch.arange(COUNT) < 300
+    encoder.fit(dataset, rows=mask, held_out=range(-100, 0))
+    assert encoder.card["learnt_from"] == 300
+    assert encoder.card["held_out_rows"] == list(range(300, 400))
 
 
 def test_chance():
@@ -392,6 +402,11 @@ def test_wrong_data(backbone, dataset, tmp_path):
         encoder.fit(dataset, rows=torch.arange(50), held_out=torch.arange(40, 60))
     with pytest.raises(ValueError, match="held_out holds 1 rows for 400 images; expected at least 3"):
         encoder.fit(dataset, rows=torch.arange(50), held_out=torch.tensor([60]))
+    for rows in ({"rows": torch.arange(390, 410)}, {"held_out": [400]}):
+        with pytest.raises(ValueError, match=f"{next(iter(rows))} holds 400; expected rows of 400 images, 0 to 399"):
+            encoder.fit(dataset, **rows)
+    with pytest.raises(TypeError, match=r"held_out=0.2; expected positions \(whole numbers\), a slice, or a mask"):
+        encoder.fit(dataset, held_out=0.2)
     still = BrainDataset.from_arrays(pictures(), torch.ones(COUNT, 1), targets=["still"])
     with pytest.raises(ValueError, match="target 'still' never varies"):
         encoder.fit(still)

@@ -116,7 +116,7 @@ def test_what_is_said_of_it():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"channels": "red"}, ValueError, "channels='red'; expected a list of at least one name, each once"),
+        ({"channels": "red"}, TypeError, "channels='red' is a str; expected a sequence"),
         ({"output": "CN"}, ValueError, "output='CN'; expected N and then any of R, C and T"),
         ({"output": "N"}, ValueError, "has no axis of channels, but channels names 3"),
         ({"input_range": (1, 0)}, ValueError, r"input_range=\(1, 0\); expected \(black, white\)"),

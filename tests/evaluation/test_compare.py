@@ -340,7 +340,9 @@ def test_every_method_learns_what_the_landscape_learned(lens, inputs):
 
 def test_compare_refuses(lens, inputs):
     for arguments, error, message in (
-        ({"methods": "edit"}, TypeError, "methods='edit' is text"),
+        ({"methods": "edit"}, TypeError, r"methods='edit' is a str; expected a sequence. Pass \['edit'\]"),
+        ({"methods": RidgePattern()}, TypeError, "methods=.* is a RidgePattern; expected a sequence"),
+        ({"seeds": 3}, TypeError, r"seeds=3 is a int; expected a sequence. Pass \[3\]"),
         ({"methods": []}, ValueError, "methods is empty"),
         ({"methods": ["edit", "edit"]}, ValueError, "'edit' twice.*Pass a dict"),
         ({"methods": [3]}, TypeError, "methods holds a int"),
@@ -355,6 +357,19 @@ def test_compare_refuses(lens, inputs):
     ):
         with pytest.raises(error, match=message):
             lens.compare(inputs, **{"methods": ["edit"], "seeds": (0,), **arguments})
+
+
+def test_what_cannot_work_is_refused_before_a_fit(inputs, tmp_path):
+    lens = FeatureLens(CallableTarget(lambda x: x.mean((1, 2, 3)), name="mean"), backend=Flat())
+    for arguments, error, message in (
+        ({"images": tmp_path / "nothing"}, FileNotFoundError, "nothing"),
+        ({"methods": ["edt"]}, ValueError, "method='edt' is unknown"),
+        ({"methods": ["maco"]}, ValueError, "needs gradients"),
+        ({"natural": pictures(5, seed=3)}, ValueError, "natural has 5 images to judge by"),
+        ({}, ValueError, "this lens is not fitted"),
+    ):
+        with pytest.raises(error, match=message):
+            lens.compare(**{"images": inputs, "methods": ["edit"], **arguments})
 
 
 def test_what_cannot_work_is_refused_before_anything_is_made(inputs, tmp_path):

@@ -117,3 +117,21 @@ def test_folders(fitted, images, tmp_path):
 def test_images_of_other_sizes(fitted):
     result = fitted.visualize([*to_pil(torch.rand(1, 3, 40, 64)), *to_pil(torch.rand(1, 3, 20, 20))], strength=0)
     assert result.images["increase"].shape == (2, 3, 32, 32)
+
+
+def test_wrong_arguments_are_refused_before_a_fit(lens, fitted, images):
+    """The backend of this lens has no reference set, so that a fit is refused in other words."""
+    for call, error, message in (
+        (lambda: lens.sample(2.5), TypeError, "count=2.5 is a float; expected a whole number of at least 1"),
+        (lambda: lens.sample(strength=2), ValueError, r"strength=2 must lie in \[0, 1\]"),
+        (lambda: lens.attribute(unit=7), KeyError, "unit 7 is not in this lens"),
+        (lambda: lens.attribute(method="Gradient"), ValueError, "method='Gradient' is unknown; expected 'Neuron"),
+        (lambda: lens.audit(images, judge="resnet"), TypeError, "judge is a str; expected a function of images"),
+        (lambda: lens.compare(images, embedding=3), TypeError, "embedding is a int; expected a function of images"),
+        (lambda: lens.compare(images, second=3), TypeError, "second is a int; expected a function of images"),
+        (lambda: lens.sample(), ValueError, "this lens is not fitted"),
+        (lambda: fitted.top_images(-1), ValueError, "count=-1 must be at least 1"),
+        (lambda: fitted.visualize(images, words="animals"), TypeError, "words is a str; expected a WordReadout"),
+    ):
+        with pytest.raises(error, match=message):
+            call()

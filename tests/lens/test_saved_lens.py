@@ -64,6 +64,8 @@ def test_no_warning_of_overlap_comes_before_an_error(fitted, network, tmp_path):
         for arguments in ({"method": "ridge_direction"}, {"judge": fitted.target}):
             with pytest.raises(ValueError, match="reference images, which a loaded lens does not have"):
                 again.visualize(learned, **arguments)
+            with pytest.raises(ValueError, match="reference images, which a loaded lens does not have"):
+                again.validate(**arguments)  # before a folder of inputs is read
     with pytest.warns(UserWarning, match="3 of 3 images to edit are among those"):
         again.visualize(learned, strength=0)
 

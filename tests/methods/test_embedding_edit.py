@@ -130,7 +130,7 @@ def test_controls():
         (lambda: RidgePattern(alpha=1.5), ValueError, r"alpha=1.5 must lie in \[0, 1\]"),
         (lambda: Centroids(strength=-1.0), ValueError, r"strength=-1.0 must lie in \[0, 1\]"),
         (lambda: Centroids(interpolation="arc"), ValueError, "interpolation='arc' is unknown; expected 'lerp' or"),
-        (lambda: DifferenceOfMeans(-1.0), ValueError, "threshold=-1.0 must not be negative: SDs on both sides"),
+        (lambda: DifferenceOfMeans(-1.0), ValueError, "threshold=-1.0 must not be negative"),
         (lambda: NaturalImages(0), ValueError, "count=0 must be at least 1"),
         (lambda: Unedited(strength=2.0), ValueError, r"strength=2.0 must lie in \[0, 1\]"),
         (lambda: Shuffled(3), TypeError, "method is a int; expected a Method such as LandscapeEdit"),

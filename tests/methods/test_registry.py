@@ -54,3 +54,22 @@ def test_methods_have_switches():
 def test_a_switch_is_true_or_false(name, switch, value):
     with pytest.raises(TypeError, match=f"{switch}={value!r}"):
         method_by_name(name, **{switch: value})
+
+
+NUMBERS = [
+    (name, setting)
+    for name, entry in METHODS.items()
+    for setting, known in inspect.signature(entry.load()).parameters.items()
+    if type(known.default) in (int, float) or setting in ("angle", "population")
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), NUMBERS)
+def test_a_number_is_a_number(name, setting):
+    with pytest.raises((TypeError, ValueError), match=f"{setting}='3'.*expected"):
+        method_by_name(name, **{setting: "3"})
+
+
+def test_settings_that_are_no_config_are_refused():
+    with pytest.raises(TypeError, match=r"config is a dict; expected a Config. Pass Config.of"):
+        method_by_name("shuffled", config={"epochs": 3})

@@ -82,6 +82,16 @@ def test_the_image_itself_is_a_candidate(reference):
     assert torch.equal(method.embeddings(best, {0: "increase"}, seeds=[0]), best)
 
 
+@pytest.mark.parametrize(("rows", "count"), [([0, 1], 1), ([0, 0, 0], 0)])
+def test_fewer_than_two_components_are_refused(reference, rows, count):
+    target = CallableTarget(lambda images: images.mean((1, 2, 3)))
+    responses = torch.arange(len(rows))[:, None].float()
+    with pytest.raises(
+        ValueError, match=f"images have {count} principal component.s.; expected at least 2, the fewest"
+    ):
+        EmbeddingSearch().fit(target, Embedded(), reference[rows], responses)
+
+
 def test_the_extra_is_named_where_it_is_missing(reference, monkeypatch):
     monkeypatch.setattr(cma_es, "find_spec", lambda name: None)
     target = CallableTarget(lambda images: images.mean((1, 2, 3)))

@@ -106,7 +106,14 @@ def test_trained_ddpm_refines(folder, tmp_path):
         (["cifar10_convnet", "--steps", "0"], 2, "error: --steps 0 must be at least 1."),
         (["cifar10_convnet", "--device", "cuda:99"], 2, "error: device='cuda:99' is not available: PyTorch "),
         (["cifar10_cvae", "--grayscale"], 2, "error: --grayscale: recipe 'cifar10_cvae' has colour images only."),
+        (["decoder", "--minutes", "5"], 2, "error: --minutes 5: recipe 'decoder' keeps no checkpoint. Leave it out."),
+        (["cifar10_cvae", "--terms", "CC0"], 2, "error: --terms: recipe 'cifar10_cvae' writes no model card."),
         (["decoder", "--shard-mib", "16"], 2, "error: --shard-mib 16: recipe 'decoder' keeps no checkpoint."),
+        (
+            ["cifar10_cvae", "--shard-half"],
+            2,
+            "error: --shard-half is of the parts that --shard-mib makes; expected both.",
+        ),
         (["cifar10_convnet"], 1, "no such zip or folder of images."),
     ],
 )

@@ -150,7 +150,10 @@ def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
         f"{value[0]:.0%} of {count} tasks with {len(material.inputs)} pictures each way; guessing, 50%. Not calibrated "
         "on people's answers: not to be compared with published scores."
     )
-    control = of_random_pictures(
-        material, MIS, lambda score, weights: (score[first] > score[second]).double().mean()[None]
-    )
+
+    def told(score: Tensor, weights: Tensor) -> Tensor:
+        asked = weights[:, first] * weights[:, second] > 0
+        return (asked & (score[first] > score[second])).sum(1) / asked.sum(1)
+
+    control = of_random_pictures(material, MIS, told)
     return [Row.of(name, MIS, meaning, value, 0.5, control)]

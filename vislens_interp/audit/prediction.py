@@ -80,7 +80,7 @@ def of_random_pictures(material: Material, name: str, measure: Measure) -> float
 
     A direction in the judge's features that has nothing to do with the unit may still fit its responses by chance, and
     intervals over photographs do not know that. As many photographs as there are pictures are drawn for either sense;
-    they leave the set that is asked.
+    they leave the set that is asked, with other crops of theirs. NaN where that leaves nothing to ask.
     """
     key = f"random pictures, {name}"
     if key not in material.known:
@@ -91,11 +91,9 @@ def of_random_pictures(material: Material, name: str, measure: Measure) -> float
         for _ in range(RANDOM_SETS):
             order = torch.randperm(len(natural), generator=generator)
             up, down = order[:count], order[count : 2 * count]
-            weights = torch.ones(1, len(natural), dtype=torch.float64)
-            weights[0, order[: 2 * count]] = 0
+            weights = (~torch.isin(material.groups, material.groups[order[: 2 * count]])).double()[None]
             found.append(measure(natural @ (natural[up].mean(0) - natural[down].mean(0)), weights))
-        values = torch.cat(found)
-        material.known[key] = values[values.isfinite()].quantile(0.95).item()
+        material.known[key] = torch.cat(found).nanquantile(0.95).item()
     return material.known[key]
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vislens_interp.audit.full import identification, interpretability, randomisation, transfer
+from vislens_interp.audit.full import RANDOM, identification, interpretability, randomisation, transfer
 from vislens_interp.audit.material import Material, independent_judge
+from vislens_interp.audit.paths import TEST as PATHS
 from vislens_interp.audit.paths import paths
-from vislens_interp.audit.prediction import prediction, shuffled
+from vislens_interp.audit.prediction import SHUFFLED, prediction, shuffled
 from vislens_interp.audit.result import AuditResult, Row
 from vislens_interp.copies import picture_groups
 from vislens_interp.evaluation.compare import name_methods
@@ -19,7 +20,7 @@ from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.methods.base import Method
 from vislens_interp.random_state import check_seed
 from vislens_interp.targets.selectors import OneUnit
-from vislens_interp.validation import check_switches
+from vislens_interp.validation import check_functions, check_switches
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -51,7 +52,8 @@ def audit(
     Args:
         lens: It is fitted first if it is not.
         images: Photographs that the fit has not seen, 28 at least (29 with ``full``): the first few are edited, the
-            others judge. None takes the reference pictures that the fit held out.
+            others judge. None takes the reference pictures that the fit held out. A loaded lens without reference
+            images takes the tests that need none.
         methods: Names, or methods; a mapping of label to either gives them other labels.
         full: Beside prediction, shuffled responses and paths also random weights, transfer, identification and an
             uncalibrated machine interpretability score. Minutes, for networks with random weights are fitted too.
@@ -64,11 +66,13 @@ def audit(
         ValueError: Too few images are left to judge, or the fit learned from some of them.
     """
     check_switches(full=full)
+    check_functions(judge=judge)
     named = name_methods(methods)
     check_seed(seed)
+    place, count = lens.index(unit), PICTURES_FULL if full else PICTURES
+    given = None if images is None else open_photographs(images, lens.backend.size, count)
     lens.fit_if_needed()
-    place = lens.index(unit)
-    inputs, photographs, groups = _split(lens, images, PICTURES_FULL if full else PICTURES)
+    inputs, photographs, groups = _split(lens, given, count)
     started = time.perf_counter()
     see, judge_name = (judge, "given") if judge is not None else independent_judge(lens.target, lens.backend.size)
     material = Material(lens, place, inputs, photographs, groups, see, seed)
@@ -100,35 +104,47 @@ def rows_of(material: Material, label: str, given: str | Method, *, full: bool =
         maker = material.lens.maker(given)
     except ValueError as error:  # it cannot work here: no gradients, synthetic images
         return [Row(label, "all tests", f"Not run: {error}")]
-    rows = [*prediction(material, label, maker), *shuffled(material, label, given, maker, REPEATS if full else 1)]
-    rows += paths(material, label, maker)
-    if full:
-        rows += randomisation(material, label, given, maker)
-        for test in (transfer, identification, interpretability):
-            rows += test(material, label, maker)
+    rows = prediction(material, label, maker)
+    if material.lens.reference_set.has_images:
+        rows += shuffled(material, label, given, maker, REPEATS if full else 1) + paths(material, label, maker)
+        rows += randomisation(material, label, given, maker) if full else []
+    else:
+        why = "Not run: it needs the reference images, which a loaded lens does not have; call fit first."
+        rows += [Row(label, test, why) for test in (SHUFFLED, PATHS, *([RANDOM] if full else []))]
+    for test in (transfer, identification, interpretability) if full else ():
+        rows += test(material, label, maker)
     return rows
 
 
-def _split(lens: "FeatureLens", images: ImageSource | None, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def open_photographs(images: ImageSource, size: int, count: int = PICTURES) -> tuple[Tensor, Tensor]:
+    """Photographs (N, 3, size, size), and (N,) which are crops of one; ValueError where ``count`` leave too few."""
+    pictures = load_images(images, size=size)[0]
+    return pictures, _enough(picture_groups(pictures), count)
+
+
+def _enough(groups: Tensor, count: int) -> Tensor:
+    if len(groups.unique()) < count + FEWEST:
+        raise ValueError(
+            f"images holds {len(groups.unique())} different photographs; expected at least {count + FEWEST}: {count} "
+            "are edited, and the others judge. Pass more."
+        )
+    return groups
+
+
+def _split(lens: "FeatureLens", given: tuple[Tensor, Tensor] | None, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Photographs to edit (K, 3, S, S), those that judge (N, 3, S, S), and (N,) which of them are crops of one."""
-    if images is None:
+    if given is None:
         reference = lens.reference_set
         rows = reference.held_out_rows
-        pictures, groups = reference.images[rows], reference.groups[rows]
+        pictures, groups = reference.images[rows], _enough(reference.groups[rows], count)
     else:
-        pictures = load_images(images, size=lens.backend.size)[0]
-        groups = picture_groups(pictures)
+        pictures, groups = given
         if known := lens.reference_set.learned_count(pictures):
             raise ValueError(
                 f"images holds {known} images that the fit learned from; expected images that it has not seen. Leave "
                 "those out."
             )
     first = {int(group): row for row, group in reversed(list(enumerate(groups.tolist())))}
-    if len(first) < count + FEWEST:
-        raise ValueError(
-            f"images holds {len(first)} different photographs; expected at least {count + FEWEST}: {count} are edited, "
-            "and the others judge. Pass more."
-        )
     order = sorted(first)
     chosen = order[:: len(order) // count][:count]
     kept = ~torch.isin(groups, torch.tensor(chosen, dtype=groups.dtype))

@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from vislens_interp import zoo
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
+from vislens_interp.brain.responses import as_names
 from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, check_shape
 from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
@@ -74,7 +75,7 @@ class Backbone(nn.Module):
             )
         self.size, self.grid = size, grid
         known = {info.name: info for info in list_units(network, preprocess=self.prepare)}
-        names = _blocks(network, known) if layers is None else list(layers)
+        names = _blocks(network, known) if layers is None else as_names(layers, "layers")
         for name in names:
             if name not in known or known[name].layout is None:
                 why = "not there" if name not in known else "of unknown layout"

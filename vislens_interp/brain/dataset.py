@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from html import escape
-from typing import Any, Generic, ParamSpec, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from vislens_interp.brain.responses import (
     Images,
     NamedResponses,
     Pictures,
+    Rows,
+    as_names,
     as_numbers,
     as_responses,
     by_image,
@@ -34,6 +36,7 @@ from vislens_interp.brain.responses import (
     check_targets,
     names_of,
     open_pictures,
+    places_of,
     refuse_doubtful_order,
     row_parts,
 )
@@ -44,7 +47,6 @@ from vislens_interp.pairing import Table, by_name, pairing_text, sorted_by_name
 from vislens_interp.tables import display_text
 from vislens_interp.validation import check_several
 
-Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 P = ParamSpec("P")
 D = TypeVar("D", bound="BrainDataset")
 
@@ -121,7 +123,7 @@ class BrainDataset(Tabular):
         self.targets = check_targets(targets)
         self.subject, self.units = subject, units
         check_responses(self.responses, len(images), self.targets)
-        self.names = [str(name) for name in (names_of(images) if names is None else names)]
+        self.names = as_names(names_of(images) if names is None else names)
         if len(self.names) != len(images):
             raise ValueError(f"names holds {len(self.names)} for {len(images)} images; expected one each, or None.")
 
@@ -154,13 +156,14 @@ class BrainDataset(Tabular):
             ValueError: As :class:`BrainDataset`; or responses without names came for a folder whose files are in
                 another order as text (1, 10, 2) than by counting.
         """
+        names = None if names is None else as_names(names)
         pictures, own = open_pictures(images, size)
         pairing, folder = "", sorted_by_name(images)
         if own is not None and names is not None and folder:
-            chosen = in_order(pictures, own, [str(name) for name in names])
+            chosen = in_order(pictures, own, names)
             if chosen is not None:
                 pictures, own, folder, pairing = chosen, None, False, "files of images in the order of names="
-        known = [str(name) for name in (own or names_of(pictures) if names is None else names)]
+        known = own or names_of(pictures) if names is None else names
         if isinstance(responses, (Mapping, Table)) and by_name(responses) is not None:
             folder, pairing = False, "by the names of images, which responses gives"
         values = as_responses(responses, known)
@@ -332,6 +335,8 @@ class BrainDataset(Tabular):
 
     def select(self, targets: Sequence[str] | str) -> Self:
         """The same images with some of the targets, in this order; KeyError with near names for an unknown one."""
+        if not isinstance(targets, str):
+            check_several("targets", targets, "names of targets")
         chosen = [targets] if isinstance(targets, str) else list(targets)
         columns = {name: column for column, name in enumerate(self.targets)}
         for name in chosen:
@@ -345,9 +350,10 @@ class BrainDataset(Tabular):
             rows: Positions, a slice, or a mask of N truth values.
 
         Raises:
-            IndexError, ValueError: There is no such row, nothing is left, or a target has no response there.
+            TypeError, ValueError: These are no rows, there is no such row, nothing is left, or a target has no response
+                there.
         """
-        places = self._places(rows)
+        places = places_of(rows, len(self))
         images = self.images[places] if isinstance(self.images, Tensor) else self.images.at(places)
         return self._with(images, self.responses[places], self.targets, [self.names[row] for row in places])
 
@@ -389,22 +395,6 @@ class BrainDataset(Tabular):
         if isinstance(self.images, Tensor):
             return image_keys(self.images)
         return [os.path.realpath(path) for path in self.images.paths]
-
-    def _places(self, rows: Rows) -> list[int]:
-        given = torch.as_tensor(list(range(len(self))[rows]) if isinstance(rows, slice) else rows)
-        if given.dtype == torch.bool:
-            if given.shape != (len(self),):
-                raise ValueError(
-                    f"rows is a mask of shape {tuple(given.shape)}; expected ({len(self)},), one value an image."
-                )
-            given = given.nonzero()[:, 0]
-        places = [int(row) for row in given.tolist()]
-        for row in places:
-            if not -len(self) <= row < len(self):
-                raise IndexError(f"rows holds {row}; expected rows of {len(self)} images, 0 to {len(self) - 1}.")
-        if not places:
-            raise ValueError("rows is empty; expected at least one image. Ask for a larger part.")
-        return [row % len(self) for row in places]
 
     def _with(self, images: Images, responses: Tensor, targets: Sequence[str], names: Sequence[str]) -> Self:
         return type(self)(

@@ -14,6 +14,7 @@ from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.predictivity import Predictivity, predictivity
 from vislens_interp.brain.readers.trials import refuse_without
 from vislens_interp.brain.readouts import RidgeReadout, TransformerReadout
+from vislens_interp.brain.responses import Rows, places_of
 from vislens_interp.files import load_state, rebuilding, save_state
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.schema import check_finite, check_schema
@@ -122,8 +123,8 @@ class InSilicoEncoder(nn.Module):
         self,
         dataset: BrainDataset,
         *,
-        rows: Tensor | None = None,
-        held_out: Tensor | None = None,
+        rows: Rows | None = None,
+        held_out: Rows | None = None,
         features: Features | None = None,
         cache: str | Path | None = None,
         checkpoint: str | Path | None = None,
@@ -133,22 +134,23 @@ class InSilicoEncoder(nn.Module):
 
         Args:
             dataset: Images and recordings; files are read to make features, never all at once.
-            rows: Images to learn from; None is all but the held-out ones.
+            rows: Images to learn from, as :meth:`BrainDataset.take` has them; None is all but the held-out ones.
             held_out: Images that only :attr:`predictivity_` is read from; None draws a fifth of the pictures.
             features: What ``backbone.read(dataset.images)`` gave, if it is there already.
             cache, checkpoint: Folders in which features are kept, and what an interrupted training goes on from.
 
         Raises:
-            ValueError, ImportError: Rows overlap or are not there, a target has too few responses, himalaya is missing.
+            TypeError, ValueError: Rows overlap or are not there, or a target has too few responses.
+            ImportError: himalaya is missing.
         """
         self._refuse_without_himalaya()
         count = len(dataset)
         if held_out is None:
             held_out, rows = split_images(dataset, HELD_OUT, seed=self.seed, rows=rows)
-        held_out = torch.as_tensor(held_out)
+        held_out = torch.tensor(places_of(held_out, count, "held_out"))
         if rows is None:
-            rows = torch.tensor(sorted(set(range(count)) - set(held_out.tolist())))
-        rows = torch.as_tensor(rows)
+            rows = sorted(set(range(count)) - set(held_out.tolist()))
+        rows = torch.tensor(places_of(rows, count))
         self._check_rows(rows, held_out, dataset.keys)
         if features is None:
             features = self.backbone.read(dataset.images, cache=cache, progress=progress)
@@ -188,7 +190,7 @@ class InSilicoEncoder(nn.Module):
         dataset: BrainDataset,
         readout: Readout = "ridge",
         *,
-        rows: Tensor | None = None,
+        rows: Rows | None = None,
         features: Features | None = None,
         cache: str | Path | None = None,
         checkpoint: str | Path | None = None,
@@ -280,12 +282,9 @@ class InSilicoEncoder(nn.Module):
         self.register_buffer("scale", scale)
 
     def _check_rows(self, rows: Tensor, held_out: Tensor, keys: list[str]) -> None:
-        count = len(keys)
         for argument, chosen in (("rows", rows), ("held_out", held_out)):
-            if len(chosen) < 3 or chosen.min() < 0 or chosen.max() >= count:
-                raise ValueError(
-                    f"{argument} holds {len(chosen)} rows for {count} images; expected at least 3, below {count}."
-                )
+            if len(chosen) < 3:
+                raise ValueError(f"{argument} holds {len(chosen)} rows for {len(keys)} images; expected at least 3.")
         shared = {keys[row] for row in rows.tolist()} & {keys[row] for row in held_out.tolist()}
         if shared:
             raise ValueError(
@@ -386,7 +385,7 @@ def _fresh(
 
 
 def split_images(
-    dataset: BrainDataset, share: float, *, seed: int = 0, rows: Tensor | None = None
+    dataset: BrainDataset, share: float, *, seed: int = 0, rows: Rows | None = None
 ) -> tuple[Tensor, Tensor]:
     """Draw a share of the images by picture: rows of the drawn, and of the others; copies of one picture stay together.
 
@@ -401,7 +400,7 @@ def split_images(
     if not 0 < share < 1:
         raise ValueError(f"share={share} must lie between 0 and 1: of the pictures, how many are drawn.")
     places: dict[str, list[int]] = {}
-    for row in range(len(dataset)) if rows is None else torch.as_tensor(rows).tolist():
+    for row in range(len(dataset)) if rows is None else places_of(rows, len(dataset)):
         places.setdefault(dataset.keys[row], []).append(row)
     groups = list(places.values())
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vislens_interp.brain.responses import as_names
 from vislens_interp.files import fingerprint
 from vislens_interp.images import check_shape, resize
 from vislens_interp.random_state import kept_random_state
@@ -73,8 +74,8 @@ class OutsideEncoder(Target):
         check_switches(numpy=numpy, gradients=gradients)
         if not callable(encoder):
             raise TypeError(f"encoder is a {type(encoder).__name__}; expected a torch module or a function of images.")
-        self.channels = list(channels)
-        if isinstance(channels, str) or not self.channels or len(set(self.channels)) < len(self.channels):
+        self.channels = as_names(channels, "channels")
+        if not self.channels or len(set(self.channels)) < len(self.channels):
             raise ValueError(f"channels={channels!r}; expected a list of at least one name, each once.")
         if output[:1] != "N" or not set(output) <= set(AXES) or len(set(output)) < len(output):
             raise ValueError(
@@ -91,7 +92,7 @@ class OutsideEncoder(Target):
             raise ValueError(
                 f"output={output!r} with times={times!r}; expected times, in seconds, exactly where output has a T."
             )
-        wanted = self.channels if targets is None else list(targets)
+        wanted = self.channels if targets is None else as_names(targets, "targets")
         if unknown := [one for one in wanted if one not in self.channels]:
             raise KeyError(f"targets={unknown} are none of the channels; expected some of {', '.join(self.channels)}.")
         self.encoder, self.size, self.output, self.numpy = encoder, size, output, numpy

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vislens_interp.brain.responses import as_names
 from vislens_interp.images import check_images
 from vislens_interp.validation import check_word
 
@@ -199,7 +200,7 @@ def plant(
     if isinstance(names, Mapping):
         tuning = dict(names)
     else:
-        tuning = {name: TUNINGS[place % len(TUNINGS)] for place, name in enumerate(names)}
+        tuning = {name: TUNINGS[place % len(TUNINGS)] for place, name in enumerate(as_names(names))}
     each = dict(snr) if isinstance(snr, Mapping) else dict.fromkeys(tuning, float(snr))
     for name in tuning:
         if each.get(name, 0) <= 0:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vislens_interp.images import ImageFiles, PathLike, check_images, holds_files, load_images
 from vislens_interp.pairing import Table, order_doubt, paired_responses
-from vislens_interp.validation import closest, shapes
+from vislens_interp.validation import check_several, closest, shapes
 
 Images: TypeAlias = Tensor | ImageFiles
 Pictures: TypeAlias = Images | np.ndarray | PathLike | Sequence[PathLike]
@@ -19,6 +19,7 @@ NamedPictures: TypeAlias = Pictures | Mapping[str, PathLike]
 """Pictures, or files by what trials call them."""
 NamedResponses: TypeAlias = Tensor | np.ndarray | Mapping[str, Tensor | ArrayLike] | Table
 """Responses in the order of the pictures, or by the pictures' names, also as the index of pandas' DataFrame."""
+Rows: TypeAlias = Sequence[int] | slice | Tensor | np.ndarray
 CHUNK_NUMBERS = 1 << 24
 """Responses that are looked at together."""
 
@@ -86,7 +87,11 @@ def refuse_doubtful_order(names: Sequence[str]) -> None:
 
 def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: int) -> Tensor:
     """Trials (T, K) as (N, R, K), NaN where an image was shown less often than another."""
-    rows = torch.as_tensor(shown).long().cpu()
+    given = shown.cpu() if isinstance(shown, Tensor) else shown
+    numbers = np.asarray(given)
+    if numbers.dtype.kind not in "iuf" or (numbers != np.floor(numbers)).any():
+        raise TypeError(f"shown={given!r:.80}; expected positions in images ({count}), whole numbers, one a trial.")
+    rows = torch.as_tensor(numbers).long()
     if trials.ndim != 2 or rows.shape != (len(trials),):
         raise ValueError(f"{shapes(responses=trials, shown=rows)}; expected (T, K) and (T,), a row for each trial.")
     if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
@@ -107,6 +112,39 @@ def repetitions(rows: Tensor, count: int) -> tuple[Tensor, int]:
     return before, int(counts.max())
 
 
+def places_of(rows: Rows, count: int, argument: str = "rows") -> list[int]:
+    """Positions from 0 to ``count`` - 1, at least one.
+
+    Args:
+        rows: Positions, also from the end, a slice, or a mask of ``count`` truth values.
+        count: Of the images.
+        argument: What a caller names ``rows``.
+
+    Raises:
+        TypeError, ValueError: They are nothing of this kind, there is no such row, or nothing is left.
+
+    >>> places_of([-1, 0], 3), places_of(np.array([False, True, True]), 3)
+    ([2, 0], [1, 2])
+    """
+    given = range(count)[rows] if isinstance(rows, slice) else rows.cpu() if isinstance(rows, Tensor) else rows
+    numbers = np.asarray(given)
+    if numbers.ndim != 1 or (numbers.dtype.kind not in "biu" and numbers.size):
+        raise TypeError(
+            f"{argument}={given!r:.80}; expected positions (whole numbers), a slice, or a mask of {count} truth "
+            "values. Pass [0] for the first image alone."
+        )
+    if numbers.dtype.kind == "b":
+        if len(numbers) != count:
+            raise ValueError(f"{argument} is a mask of shape {numbers.shape}; expected ({count},), one value an image.")
+        numbers = numbers.nonzero()[0]
+    for row in numbers.tolist():
+        if not -count <= row < count:
+            raise ValueError(f"{argument} holds {row}; expected rows of {count} images, 0 to {count - 1}.")
+    if not numbers.size:
+        raise ValueError(f"{argument} is empty; expected at least one image. Ask for a larger part.")
+    return (numbers % count).tolist()
+
+
 def row_parts(responses: Tensor) -> tuple[Tensor, ...]:
     """(N, R, K) in parts of a few rows: what is looked at all at once would be several times as much memory."""
     return responses.split(max(1, CHUNK_NUMBERS // max(1, responses.shape[1] * responses.shape[2])))
@@ -117,17 +155,21 @@ def repeated(names: Sequence[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
+def as_names(names: Sequence[str], argument: str = "names") -> list[str]:
+    """Names as text; TypeError for one string or number."""
+    check_several(argument, names, f"[{names!r}]")
+    return [str(name) for name in names]
+
+
 def check_known(what: str, name: str, known: Collection[str], where: str, remark: str = "") -> None:
     """Raise KeyError, with near names, for a name that is not among those that ``where`` has."""
     if name not in known:
-        raise KeyError(f"{what} {name!r} is not in {where}. {closest(name, known, cutoff=0.4)}{remark}")
+        raise KeyError(f"{what} {name!r} is not in {where}. {closest(str(name), known, cutoff=0.4)}{remark}")
 
 
 def check_targets(targets: Sequence[str]) -> list[str]:
     """Refuse no names, and names that come twice."""
-    if isinstance(targets, str):
-        raise TypeError(f"targets={targets!r} is one string; expected a list of names. Pass [{targets!r}].")
-    names = [str(name) for name in targets]
+    names = as_names(targets, "targets")
     twice = repeated(names)
     if twice or not names:
         raise ValueError(

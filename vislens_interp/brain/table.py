@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vislens_interp.brain.responses import check_known
+from vislens_interp.brain.responses import as_names, check_known
 from vislens_interp.images import PathLike
 from vislens_interp.tables import read_given
 
@@ -62,7 +62,7 @@ def read_table(
             f"path={str(path)!r} has several columns called {', '.join(map(repr, twice))}; expected each name once."
         )
     image = named[0] if image_column is None else _column(image_column, header)
-    names = [header[place] for place in named if place != image] if targets is None else list(targets)
+    names = [header[place] for place in named if place != image] if targets is None else as_names(targets, "targets")
     columns = [_column(name, header) for name in names]
     start = path.parent if folder is None else Path(folder)
 

@@ -67,7 +67,7 @@ def _aimed(args: argparse.Namespace) -> "FeatureLens":
 
 def compare(args: argparse.Namespace) -> None:
     """Run ``vislens compare``."""
-    from vislens_interp.evaluation.compare import DEFAULT_METHODS
+    from vislens_interp.evaluation.compare import DEFAULT_METHODS, check_comparison
     from vislens_interp.files import check_writable, write_atomically, write_text
     from vislens_interp.images import load_images
     from vislens_interp.results.result import json_values
@@ -77,11 +77,13 @@ def compare(args: argparse.Namespace) -> None:
     lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
     images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
+    methods = args.methods or DEFAULT_METHODS
+    check_comparison(lens, methods, args.noise_seeds, angle=args.angle, strength=args.strength)
     if args.reference is not None:
         lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
     comparison = lens.compare(
         images,
-        args.methods or DEFAULT_METHODS,
+        methods,
         args.noise_seeds,
         angle=args.angle,
         strength=args.strength,
@@ -104,13 +106,17 @@ def compare(args: argparse.Namespace) -> None:
 def audit(args: argparse.Namespace) -> None:
     """Run ``vislens audit``."""
     from vislens_interp.audit.result import check_folder
+    from vislens_interp.audit.run import open_photographs
     from vislens_interp.files import check_writable
     from vislens_interp.images import load_images
 
     check_writable(check_folder(args.out))
     lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
-    images = None if args.images is None else load_images(args.images, size=lens.backend.size, on_error=on_error)[0]
+    images = None
+    if args.images is not None:
+        images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
+        open_photographs(images, lens.backend.size)  # enough of them?
     lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
     found = lens.audit(images, args.methods, full=args.full, seed=args.seed)
     folder = found.save(args.out)

@@ -30,6 +30,21 @@ def check_method(method: object, where: str = "method is") -> None:
         raise TypeError(f"{where} a {type(method).__name__}; expected a name, or a Method such as RidgePattern().")
 
 
+def check_reference(method: str | Method, maker: Method, reference: ReferenceSet) -> None:
+    """Raise ValueError for another method than ours where the lens's reference images are absent, or will not do."""
+    name = f"method={method!r}" if isinstance(method, str) else f"method {type(method).__name__}()"
+    if not reference.has_images:
+        raise ValueError(
+            f"{name} is fitted on the reference images, which a loaded lens does not have; call fit first, or use "
+            "'edit'."
+        )
+    if maker.shows_reference and reference.synthetic:
+        raise ValueError(
+            f"{name} shows reference images as natural ones, and those of this lens are synthetic. Fit on photographs "
+            "first, or look at top_images()."
+        )
+
+
 class Choices(TypedDict):
     """How pictures are made, by the arguments of ``FeatureLens.visualize``, which says what each of them means."""
 
@@ -61,6 +76,8 @@ def validate_visualize(lens: "FeatureLens", direction: UnitSenses, **choices: Un
     if any(not 0 < one <= 1 for one in alphas):
         raise ValueError(f"alphas={list(alphas)} must lie in (0, 1]; each direction is taken at every one of them.")
     maker.validate(lens.target, lens.backend)
+    if lens.method_ is not None and method not in OURS:
+        check_reference(method, maker, lens.reference_set)
     if judge is not None and not isinstance(judge, Target):
         raise TypeError(
             f"judge is a {type(judge).__name__}; expected a Target, which says what is read of a network. Pass "
@@ -71,6 +88,8 @@ def validate_visualize(lens: "FeatureLens", direction: UnitSenses, **choices: Un
             f"judge reads {len(judge.names)} units ({', '.join(judge.names)}); expected {len(lens.target.names)}, "
             f"one for each of the lens's ({', '.join(lens.target.names)}), in their order."
         )
+    if judge is not None and lens.method_ is not None and not lens.reference_set.has_images:
+        raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
     lens.moves(direction)
 
 

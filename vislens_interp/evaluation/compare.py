@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vislens_interp.evaluation.checks import check_method, warn_of_overlap
+from vislens_interp.evaluation.checks import check_method, check_reference, warn_of_overlap
 from vislens_interp.evaluation.comparison import ONE_UNIT, Comparison, Key
 from vislens_interp.evaluation.scorer import Scorer
 from vislens_interp.evaluation.transfer import Transfer
@@ -35,7 +35,7 @@ from vislens_interp.random_state import check_seed
 from vislens_interp.reference import ReferenceSet, embed
 from vislens_interp.schema import check_finite, check_schema
 from vislens_interp.targets.memory import PeakMemory
-from vislens_interp.validation import check_shares, check_word
+from vislens_interp.validation import check_functions, check_several, check_shares, check_word
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -104,10 +104,13 @@ def compare(
             folder holds parts of another comparison.
         TypeError: A method is none.
     """
-    named, repetitions = name_methods(methods), [check_seed(seed, "seeds") for seed in seeds]
-    _check_arguments(repetitions, direction, strength, angle)
+    named, repetitions = check_comparison(lens, methods, seeds, direction=direction, angle=angle, strength=strength)
+    check_functions(embedding=embedding, second=second)
     if folder is not None:
         check_writable(Path(folder) / "part")
+    inputs, judges = (None if one is None else load_images(one, size=lens.backend.size)[0] for one in (images, natural))
+    if judges is not None:
+        _enough(judges)
     lens.fit_if_needed(progress=progress)
     ours, reference = lens.fitted_method, lens.reference_set
     if not reference.has_images:
@@ -116,13 +119,8 @@ def compare(
             "that was fitted here. Call fit first."
         )
     makers = {label: build(method, ours, angle) for label, method in named.items()}
-    for maker in makers.values():
-        maker.validate(lens.target, lens.backend)
-    if images is None:
-        inputs = reference.held_out(8)[0]
-    else:
-        inputs = load_images(images, size=lens.backend.size)[0]
-    judges = _judges(lens, inputs, natural)
+    inputs = reference.held_out(8)[0] if inputs is None else inputs
+    judges = _judges(lens, inputs, judges)
     if reference.synthetic:
         makers = {f"{label} (synthetic)" if one.shows_reference else label: one for label, one in makers.items()}
     features, notes = _features(lens, embedding)
@@ -151,34 +149,51 @@ def compare(
     return comparison
 
 
-def _check_arguments(seeds: list[int], direction: str, strength: float | None, angle: float | None) -> None:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds={seeds}; expected different numbers from 0, at least one. Pass (0, 1, 2).")
+def check_comparison(
+    lens: "FeatureLens",
+    methods: Sequence[str | Method] | Mapping[str, str | Method],
+    seeds: Sequence[int],
+    *,
+    direction: str = "both",
+    angle: float | None = None,
+    strength: float | None = None,
+) -> tuple[dict[str, str | Method], list[int]]:
+    """Label to method, and repetitions; what :func:`compare` would raise of them is raised now, before a fit."""
+    named = name_methods(methods)
+    check_several("seeds", seeds, f"[{seeds}]")
+    repetitions = [check_seed(seed, "seeds") for seed in seeds]
+    if not repetitions or len(set(repetitions)) < len(repetitions):
+        raise ValueError(f"seeds={repetitions}; expected different numbers from 0, at least one. Pass (0, 1, 2).")
     check_word("direction", direction, (*SENSES, "both"))
     check_shares(strength=strength)
     if angle is not None and not 0 <= angle <= 180:
         raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an edit turns.")
+    for method in named.values():
+        (method_by_name(method) if isinstance(method, str) else method).validate(lens.target, lens.backend)
+    return named, repetitions
 
 
-def _judges(lens: "FeatureLens", inputs: Tensor, natural: ImageSource | None) -> Tensor:
+def _judges(lens: "FeatureLens", inputs: Tensor, natural: Tensor | None) -> Tensor:
     """Natural images that judge: those given, or the held-out reference images that are not moved."""
     if natural is None:
         moved = set(image_keys(inputs))
         judges = lens.reference_set.held_out()[0]
-        judges = judges[[row for row, key in enumerate(image_keys(judges)) if key not in moved]]
-    else:
-        judges = load_images(natural, size=lens.backend.size)[0]
-        if known := lens.reference_set.learned_count(judges):
-            raise ValueError(
-                f"natural holds {known} images that the methods learn from; expected images that they have not "
-                "seen. Leave those out."
-            )
-    if len(judges) < MIN_NATURAL:
+        return _enough(judges[[row for row, key in enumerate(image_keys(judges)) if key not in moved]])
+    if known := lens.reference_set.learned_count(natural):
         raise ValueError(
-            f"natural has {len(judges)} images to judge by; expected at least {MIN_NATURAL}, none of them to be "
+            f"natural holds {known} images that the methods learn from; expected images that they have not "
+            "seen. Leave those out."
+        )
+    return natural
+
+
+def _enough(natural: Tensor) -> Tensor:
+    if len(natural) < MIN_NATURAL:
+        raise ValueError(
+            f"natural has {len(natural)} images to judge by; expected at least {MIN_NATURAL}, none of them to be "
             "moved. Pass more."
         )
-    return judges
+    return natural
 
 
 def _features(
@@ -205,8 +220,7 @@ def name_methods(methods: Sequence[str | Method] | Mapping[str, str | Method]) -
         TypeError: Something is neither a name nor a method.
         ValueError: There are none, or two of one label.
     """
-    if isinstance(methods, str):
-        raise TypeError(f"methods={methods!r} is text; expected several methods. Pass [{methods!r}].")
+    check_several("methods", methods, f"[{methods!r}]")
     if isinstance(methods, Mapping):
         named = [(str(label), method) for label, method in methods.items()]
     else:
@@ -216,6 +230,8 @@ def name_methods(methods: Sequence[str | Method] | Mapping[str, str | Method]) -
     labelled: dict[str, str | Method] = {}
     for label, method in named:
         check_method(method, "methods holds")
+        if isinstance(method, str):
+            method_by_name(method)
         if label in labelled:
             raise ValueError(
                 f"methods holds {label!r} twice; expected different labels. Pass a dict of label to method, such as "
@@ -250,17 +266,8 @@ def build(
 
 def fit_beside(method: str | Method, ours: LandscapeMethod, reference: ReferenceSet) -> Method:
     """Another method, fitted on what a lens's landscape was fitted on."""
-    if not reference.has_images:
-        raise ValueError(
-            f"method={method!r} is fitted on the reference images, which a loaded lens does not have; call fit "
-            "first, or use 'edit'."
-        )
     maker = build(method, ours)
-    if maker.shows_reference and reference.synthetic:
-        raise ValueError(
-            f"method={method!r} shows reference images as natural ones, and those of this lens are synthetic. Fit "
-            "on photographs first, or look at top_images()."
-        )
+    check_reference(method, maker, reference)
     # A landscape holds images out by itself; what does not must not see those that ours held out.
     itself = isinstance(getattr(maker, "method", maker), LandscapeMethod)
     return maker.fit(ours.target, ours.backend, reference if itself else reference.learned())

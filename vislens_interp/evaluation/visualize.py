@@ -66,6 +66,10 @@ class Drawing:
         inputs: dict[str, str | int],
         **choices: Unpack[Choices],
     ) -> None:
+        if words is not None and not isinstance(words, WordReadout):
+            raise TypeError(
+                f"words is a {type(words).__name__}; expected a WordReadout, such as WordReadout.of_clip(...)."
+            )
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
         self.judge, self.alphas = choices["judge"], choices["alphas"]
@@ -312,8 +316,6 @@ def _reader(lens: "FeatureLens", judge: Target | None) -> tuple[Target, Response
     """What reads the pictures, in which scale, and a judge's responses (R, K) to the reference set."""
     if judge is None:
         return lens.target, lens.landscape_.scaler, None
-    if not lens.reference_set.has_images:
-        raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
     responses = lens.reference_set.read_by(judge)
     return judge, ResponseScaler.fit(responses, judge.names), responses
 

@@ -10,7 +10,7 @@ from vislens_interp.methods.fourier import decay, recorrelate, to_signal
 from vislens_interp.methods.natural_spectrum import natural_spectrum
 from vislens_interp.methods.pixel_ascent import AscentFromNoise
 from vislens_interp.methods.robustness import wobble
-from vislens_interp.validation import check_positive, check_switches, check_word
+from vislens_interp.validation import check_number, check_positive, check_switches, check_word
 
 Parametrization = Literal["natural", "fourier", "pixel"]
 
@@ -70,6 +70,7 @@ class ActivationMaximization(AscentFromNoise):
         check_switches(decorrelate=decorrelate, robust=robust)
         check_word("parametrization", parametrization, ("natural", "fourier", "pixel"))
         lr = RATE * min(1.0, (RATE_STEPS / steps) ** RATE_POWER) if lr is None else lr
+        check_number("decay_power", decay_power)
         check_positive(lr=lr, **({} if contrast is None else {"contrast": contrast}))
         self.parametrization: Parametrization = parametrization
         self.decorrelate = parametrization != "pixel" if decorrelate is None else decorrelate

@@ -52,7 +52,7 @@ class EmbeddingSearch(Method):
         components: int = 64,
         strength: float | None = None,
     ) -> None:
-        check_counts(generations=generations)
+        check_counts(generations=generations, components=components, population=population or 4)
         if components < 2:
             raise ValueError(f"components={components} must be at least 2, the fewest that CMA-ES searches.")
         if population is not None and population < 4:
@@ -71,6 +71,11 @@ class EmbeddingSearch(Method):
         x = reference.embeddings(self.backend).flatten(1).cpu().double()
         _, lengths, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         kept = min(self.components, int((lengths > 1e-9 * lengths[0]).sum()))
+        if kept < 2:
+            raise ValueError(
+                f"{len(x)} reference images have {kept} principal component(s); expected at least 2, the fewest that "
+                "CMA-ES searches. Pass more images that differ."
+            )
         self.basis_ = (directions[:kept] * (lengths[:kept, None] / len(x) ** 0.5)).float()
 
     @torch.no_grad()

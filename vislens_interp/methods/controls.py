@@ -56,8 +56,9 @@ def shuffled_landscape(config: Config | None = None, **overrides: Unpack[Overrid
     Args:
         config, overrides: As ``LandscapeEdit``; ``seed`` is the fit's, the permutation's is the next one.
     """
+    method = LandscapeEdit(config, **{"shuffles": 0, **overrides})
     seed = overrides.get("seed", 0 if config is None else config.fit.seed)
-    return Shuffled(LandscapeEdit(config, **{"shuffles": 0, **overrides}), seed=seed + 1)
+    return Shuffled(method, seed=seed + 1)
 
 
 class Unedited(Method):

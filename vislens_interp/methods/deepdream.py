@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vislens_interp.methods.pixel_ascent import ImageAscent, Wanted
-from vislens_interp.validation import check_counts, check_positive
+from vislens_interp.validation import check_counts, check_number, check_positive
 
 
 class DeepDream(ImageAscent):
@@ -37,10 +37,11 @@ class DeepDream(ImageAscent):
         chunk: int = 2,
     ) -> None:
         check_counts(iterations=iterations, octaves=octaves)
-        check_positive(step_size=step_size)
+        check_positive(step_size=step_size, octave_scale=octave_scale)
         super().__init__(steps=iterations * octaves, chunk=chunk)
         if octave_scale <= 1:
             raise ValueError(f"octave_scale={octave_scale} must be greater than 1: each octave is finer than the last.")
+        check_number("jitter", jitter)
         if not 0 <= jitter < 1:
             raise ValueError(f"jitter={jitter} must lie in [0, 1): a share of the picture's side.")
         self.iterations, self.octaves, self.octave_scale = iterations, octaves, octave_scale

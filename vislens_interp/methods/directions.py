@@ -10,7 +10,7 @@ from vislens_interp.landscape.prior import SIGN
 from vislens_interp.math import ridge_loo, unit_rows
 from vislens_interp.methods.base import Directions
 from vislens_interp.methods.embedding_edit import DirectionEdit, EmbeddingEdit
-from vislens_interp.validation import check_positive, check_switches, check_word
+from vislens_interp.validation import check_not_negative, check_positive, check_switches, check_word
 
 Variant = Literal["closed_form", "ridge_cv"]
 
@@ -135,8 +135,7 @@ class DifferenceOfMeans(DirectionEdit):
         strength: float | None = None,
     ) -> None:
         super().__init__(alpha=alpha, angle=angle, strength=strength)
-        if threshold < 0:
-            raise ValueError(f"threshold={threshold} must not be negative: SDs on both sides of the mean response.")
+        check_not_negative(threshold=threshold)
         self.threshold = threshold
 
     def learn(self, x: Tensor, responses: Tensor, standard: Tensor) -> None:

@@ -12,7 +12,7 @@ from vislens_interp.landscape.prior import SIGN
 from vislens_interp.math import keep_norm, unit_rows
 from vislens_interp.methods.base import Directions, Method
 from vislens_interp.reference import ReferenceSet
-from vislens_interp.validation import check_shares
+from vislens_interp.validation import check_number, check_shares
 
 
 class EmbeddingEdit(Method):
@@ -32,6 +32,7 @@ class EmbeddingEdit(Method):
 
     def __init__(self, *, alpha: float = 0.75, angle: float | None = None, strength: float | None = None) -> None:
         check_shares(alpha=alpha, strength=strength)
+        check_number("angle", angle or 0)
         if angle is not None and not 0 <= angle <= 180:
             raise ValueError(f"angle={angle} must lie in [0, 180]: the degrees by which an embedding turns.")
         self.alpha, self.angle, self.strength = alpha, angle, strength

@@ -11,7 +11,7 @@ from vislens_interp.landscape.prior import signed
 from vislens_interp.math import full_chunks
 from vislens_interp.methods.base import Directions, Method
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_counts, check_word
+from vislens_interp.validation import check_counts, check_not_negative, check_word
 
 
 class GuidedDiffusion(Method):
@@ -39,8 +39,7 @@ class GuidedDiffusion(Method):
     def __init__(
         self, *, scale: float = 130.0, steps: int | None = 50, condition: Literal["none", "image"] = "none"
     ) -> None:
-        if scale < 0:
-            raise ValueError(f"scale={scale} must not be negative; the direction has its sign already.")
+        check_not_negative(scale=scale)  # the direction has its sign already
         if steps is not None:
             check_counts(steps=steps)
         check_word("condition", condition, ("none", "image"))

@@ -116,6 +116,8 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         parser.error(f"--minutes {args.minutes:g} must be a number above 0; leave it out for the whole run.")
     if args.shard_mib is not None and not 0 < args.shard_mib < math.inf:
         parser.error(f"--shard-mib {args.shard_mib:g} must be above 0: MiB a part; 16 is usual.")
+    if args.shard_half and args.shard_mib is None:
+        parser.error("--shard-half is of the parts that --shard-mib makes; expected both. Add --shard-mib 16.")
     try:
         check_device(args.device)
         check_seed(args.seed, "--seed")
@@ -128,8 +130,11 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         if "steps" not in parameters:
             parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
         options["steps"] = args.steps
-    if args.shard_mib is not None and "steps" not in parameters:
-        parser.error(f"--shard-mib {args.shard_mib:g}: recipe {args.name!r} keeps no checkpoint. Leave it out.")
+    for option, value in (("--minutes", args.minutes), ("--shard-mib", args.shard_mib)):
+        if value is not None and "steps" not in parameters:
+            parser.error(f"{option} {value:g}: recipe {args.name!r} keeps no checkpoint. Leave it out.")
+    if args.terms is not None and not hasattr(recipe, "ABOUT"):
+        parser.error(f"--terms: recipe {args.name!r} writes no model card. Leave it out.")
     for setting in args.set:
         try:
             options |= _setting(setting, _numbers(recipe))

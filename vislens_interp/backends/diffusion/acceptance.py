@@ -124,7 +124,8 @@ class Acceptance:
             raise TypeError(f"backend {backend.name!r} draws without Stable Diffusion; expected sd15 or sdxl.")
         self.backend, self.generator = backend, cast(StableDiffusionGenerator, backend.generator)
         self.is_xl = isinstance(backend.generator, StableDiffusionXLGenerator)
-        self.repositories, self.fast, self.anchor = repositories, fast, anchor
+        self.repositories, self.fast = repositories, fast
+        self.anchor = None if anchor is None else ImageFiles(anchor, self.generator.size)  # it is there
         self.facts = facts or Facts(**(OF_SDXL if self.is_xl else {}))
         self.exact = self.generator.dtype == torch.float32 and self.generator.device.type == "cpu"
 
@@ -346,7 +347,7 @@ def _anchor(run: Acceptance) -> tuple[bool | None, str]:
         return None, f"not compared: {'no pixels of this adapter are published' if run.is_xl else 'no --anchor'}"
     generator = run.generator
     schedule = {**generator.text_to_image.scheduler.config, "skip_prk_steps": True, "timestep_spacing": "leading"}
-    embedding = run.backend.encode(ImageFiles(run.anchor, generator.size))[:, None].to(generator.dtype)
+    embedding = run.backend.encode(run.anchor)[:, None].to(generator.dtype)
     picture = _stock_picture(
         run,
         embedding,

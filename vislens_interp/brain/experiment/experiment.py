@@ -117,7 +117,7 @@ class Experiment:
         elif targets is None:
             raise ValueError("targets is None for pictures without responses; expected names of what will be recorded.")
         else:
-            gallery, shape = dataset_or_prior, (len(dataset_or_prior), len(targets))
+            gallery, shape = dataset_or_prior, (len(dataset_or_prior), len(check_targets(targets)))
             self.names = names_of(gallery)
             self._known = np.full(shape, np.nan), np.zeros(shape)
         self.targets = check_targets(targets)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from vislens_interp.brain.maps.sensors import time_course_figure, topography_figure
 from vislens_interp.brain.maps.surface import surface_figure
 from vislens_interp.brain.readers.trials import Table, is_frame
-from vislens_interp.brain.responses import check_known
+from vislens_interp.brain.responses import as_names, check_known
 from vislens_interp.files import write_atomically, write_folder, write_text
 from vislens_interp.images import PathLike
 from vislens_interp.tables import csv_text, read_given
@@ -68,7 +68,7 @@ class PreferenceMap:
 
     def known_axes(self, names: Sequence[str] | None) -> list[str]:
         """These axes, or all of them if None; KeyError with near names for an unknown one."""
-        chosen = list(self.axes if names is None else names)
+        chosen = as_names(self.axes if names is None else names, "axes")
         for name in chosen:
             check_known("axis", name, self.axes, "this map")
         return chosen
@@ -143,7 +143,7 @@ def preference_map(
         values = np.asarray(scores, dtype=np.float64)
     if axes is None or places is None:
         raise TypeError("axes or places is None for scores in an array; expected names of both. Pass them.")
-    places, axes = [str(name) for name in places], [str(name) for name in axes]
+    places, axes = as_names(places, "places"), as_names(axes, "axes")
     for what, listed in (("places", places), ("axes", axes)):
         if len(set(listed)) < len(listed) or not listed:
             raise ValueError(

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vislens_interp.brain.responses import Images, NamedPictures, Pictures, open_pictures, repeated, repetitions
+from vislens_interp.brain.responses import (
+    Images,
+    NamedPictures,
+    Pictures,
+    as_names,
+    open_pictures,
+    repeated,
+    repetitions,
+)
 from vislens_interp.files import allocate, write_atomically
 from vislens_interp.images import PathLike
 from vislens_interp.validation import closest, missing_library
@@ -305,9 +313,10 @@ def name_targets(targets: Sequence[str] | Mapping[int, str] | None, default: Seq
         )
     if targets is None or isinstance(targets, Mapping):
         return list(default)
-    if len(targets) != len(default):
-        raise ValueError(f"targets holds {len(targets)} names for {len(default)} {what}; expected one for each.")
-    return [str(name) for name in targets]
+    names = as_names(targets, "targets")
+    if len(names) != len(default):
+        raise ValueError(f"targets holds {len(names)} names for {len(default)} {what}; expected one for each.")
+    return names
 
 
 def _of_mapping(images: Mapping[str, PathLike], wanted: list[str], source: str) -> tuple[list[PathLike], list[str]]:
@@ -330,7 +339,7 @@ def _named(images: Pictures, size: int | None, names: Sequence[str] | None) -> t
             "names is None for images in memory; expected a name for each, by which trials are paired (never by "
             "their order). Pass names=, or a folder of files."
         )
-    known = [str(name) for name in names]
+    known = as_names(names)
     twice = repeated(known)
     if len(known) != len(pictures) or twice:
         raise ValueError(
