@@ -28,7 +28,7 @@ def make(atlas: Path, images: Path, out: Path, seed: int) -> None:
     target = vl.units_of(
         vl.load_model(origin["model"], origin["weights"]), origin["layer"], origin.get("sae"), **origin["reading"]
     )
-    photographs = vl.ReferenceSet.open(images, SIDE).images
+    photographs, _ = vl.load_images(images, size=SIDE)
     responses = torch.cat([target.responses(part) for part in photographs.split(64)])
     known = [unit for _, units in manifest["shards"] for unit in units]
     draw, key = random.Random(seed), {}

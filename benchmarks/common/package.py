@@ -41,7 +41,7 @@ from vislens_interp.evaluation.comparison import Comparison
 from vislens_interp.evaluation.transfer import Transfer
 from vislens_interp.evaluation.words import edit_words, readout_of
 from vislens_interp.files import fingerprint, load_state, save_state, write_atomically, write_bytes, write_text
-from vislens_interp.images import ImageFiles, image_keys, resize
+from vislens_interp.images import ImageFiles, image_keys, load_images, resize
 from vislens_interp.landscape.closed_form_init import closed_form_init
 from vislens_interp.landscape.edit import interpolate
 from vislens_interp.landscape.evidence import FEW_STRONG, WEAK_CORRELATION, WEAK_P

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks.atlas.report import checks_of, exponent, lens_numbers
 from benchmarks.atlas.run import main
+from benchmarks.common import package as vl
+from vislens_interp.images import to_pil
 
 LENSES = {
     "atlas_units": 10,
@@ -56,3 +59,18 @@ def test_a_part_runs_alone_and_is_kept(tmp_path, capsys):
     assert set(numbers["parts"]) == {"growth"}
     assert (tmp_path / "atlas_growth.webp").stat().st_size < 60_000
     assert capsys.readouterr().out.count("# Atlas: cost") == 2
+
+
+def test_pairs_to_judge_are_written_and_counted(tmp_path, capsys):
+    for row, image in enumerate(to_pil(torch.rand(210, 3, 8, 8, generator=torch.Generator().manual_seed(0)))):
+        (tmp_path / "photographs").mkdir(exist_ok=True)
+        image.save(tmp_path / f"photographs/{row:03d}.png")
+    atlas = vl.Atlas("zoo:cifar10_convnet", "conv1", str(tmp_path / "photographs"), backend="cifar10").fit(inputs=0)
+    atlas.save(tmp_path / "atlas", units=range(3), site=False)
+    main(["--choices", str(tmp_path / "atlas"), str(tmp_path / "photographs"), "--out", str(tmp_path / "choices")])
+    key = json.loads((tmp_path / "choices/key.json").read_text())
+    assert set(key) == {"0", "1", "2"}
+    assert {path.stem for path in (tmp_path / "choices").glob("*.png")} == set(key)
+    (tmp_path / "choices/guesses.json").write_text(json.dumps(key | {"1": ["-"] * 3}))
+    main(["--score", "--out", str(tmp_path / "choices")])
+    assert capsys.readouterr().out.endswith("6 of 9 pairs; right by unit: {'0': 3, '1': 0, '2': 3}\n")
