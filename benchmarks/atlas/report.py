@@ -68,8 +68,8 @@ def checks_of(parts: dict[str, Any]) -> dict[str, bool | None]:
 def lens_checks(found: dict[str, Any], timed: dict[str, Any]) -> Checks:
     """Of an atlas against a loop; what a projection does not break is open, not held."""
     numbers, whole = lens_numbers(found), found["atlas_units"] >= UNITS
-    how = "" if whole else f", projected from {found['atlas_units']} of them and the fit of all {found['layer_units']}"
-    line = f"{UNITS} units of Lite2, {found['references']:,} references, {found['inputs']} pictures each way:"
+    how = "" if whole else f", projected from {found['atlas_units']}"
+    line = f"{UNITS} units of Lite2, {found['references']:,} references, {found['inputs']} inputs:"
     fast, faster = numbers["minutes"] <= MINUTES, numbers["ratio"] >= RATIO
     if timed["units"] >= UNITS:
         minutes = timed["seconds"] / 60
