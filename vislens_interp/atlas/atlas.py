@@ -145,7 +145,9 @@ class Atlas:
         if isinstance(inputs, int):
             check_whole(0, inputs=inputs)
             if inputs > len(reference) // 2:
-                raise ValueError(f"inputs={inputs}, of {len(reference)} reference images; expected at most half.")
+                raise ValueError(
+                    f"inputs={inputs}, of {len(reference)} reference images; expected at most half. Ask for fewer."
+                )
             chosen: dict[str, Any] = {"inputs": inputs, "prototypes": True}
         else:
             chosen = {"inputs": _content(inputs, self.backend.size)}
