@@ -248,7 +248,9 @@ class ClosedLoopGenerator:
         """Pictures (N, 3, side, side), shifted a little and every other time mirrored, with gradients."""
         inside = pictures.clamp(0, 1)
         inside = inside + 0.1 * (pictures - inside)  # a colour beyond black or white keeps a way back
-        seen = F.interpolate(inside, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        seen = inside
+        if seen.shape[-1] != side:
+            seen = F.interpolate(inside, (side, side), mode="bilinear", antialias=True, align_corners=False)
         down, right = torch.randint(0, 2 * MARGIN + 1, (2,), generator=_generator(SEED + step)).tolist()
         seen = F.pad(seen, [MARGIN] * 4, mode="reflect")[:, :, down : down + side, right : right + side]
         return seen.flip(3) if step % 2 else seen

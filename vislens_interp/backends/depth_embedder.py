@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vislens_interp.backends.fusion import fused
 from vislens_interp.files import fingerprint, load_state, rebuilding, save_state
 from vislens_interp.images import check_shape
 from vislens_interp.preprocess import Preprocess, preprocess_for
@@ -93,12 +94,13 @@ class DepthEmbedder(nn.Module):
         given = preprocess_for(model) if preprocess is None else preprocess
         self.preprocess = given.at_size(size)
         self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        self._folded: tuple[list[tuple[int, int]], nn.Module] | None = None
         self.size, self.batch_size = size, batch_size
         self.layers = tuple(layers) if layers is not None else _stages(self.network)
         known = [] if layers is None else list_units(self.network, preprocess=self.preprocess)
         self._arrangements = {info.name: info.arrangement for info in known if info.arrangement is not None}
         with torch.no_grad():
-            maps = self.maps(torch.zeros(1, 3, size, size))
+            maps = self.maps(torch.zeros(1, 3, size, size), layers=self.layers)
         self.channels = tuple(item.shape[1] for item in maps)
         means = sum(self.channels)
         self.register_buffer("mean", torch.full((means,), torch.nan))
@@ -141,14 +143,20 @@ class DepthEmbedder(nn.Module):
         Raises:
             KeyError: A layer is not in the network.
         """
+        network = self._fast() if layers is None else self.network
         layers = self.layers if layers is None else layers
         check_shape(images)
+        pixels = (self.preprocess if size is None else self.preprocess.at_size(size))(images)
+        return self._read(network, pixels, layers)
+
+    def _read(self, network: nn.Module, pixels: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """Outputs of layers of the network, or of its copy, as maps."""
         seen: dict[str, object] = {}
 
         def keep(module: nn.Module, args: tuple[object, ...], output: object, *, name: str) -> None:
             seen[name] = output
 
-        modules = dict(self.network.named_modules())
+        modules = dict(network.named_modules())
         for name in layers:
             if name not in modules:
                 raise KeyError(
@@ -157,12 +165,25 @@ class DepthEmbedder(nn.Module):
                 )
         handles = [modules[name].register_forward_hook(partial(keep, name=name)) for name in layers]
         try:
-            pixels = (self.preprocess if size is None else self.preprocess.at_size(size))(images)
-            self.network(pixels.contiguous(memory_format=torch.channels_last))
+            network(pixels.contiguous(memory_format=torch.channels_last))
         finally:
             for handle in handles:
                 handle.remove()
         return [_as_map(seen[name], name, self._arrangements.get(name)) for name in layers]
+
+    def _fast(self) -> nn.Module:
+        """The network with its batch norms folded into convolutions, made anew when its weights have changed."""
+        weights = [*self.network.parameters(), *self.network.buffers()]
+        state = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
+        if self._folded is None or self._folded[0] != state:
+            draw = torch.Generator().manual_seed(0)
+            example = torch.rand(2, 3, self.size, self.size, generator=draw).to(self.mean)
+            with torch.inference_mode(False), torch.no_grad():  # gradients have to pass it later
+                pixels = self.preprocess(example)
+                copied = fused(self.network, lambda network: self._read(network, pixels, self.layers), self.layers)
+            # In a tuple, it is no submodule, whose weights would be saved as well.
+            self._folded = state, self.network if copied is None else copied
+        return self._folded[1]
 
     def standardise(self, images: Tensor) -> Self:
         """Take means and standard deviations of the channels from these reference images, and a grid's components.

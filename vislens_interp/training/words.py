@@ -56,14 +56,9 @@ def run(
 
     @torch.no_grad()
     def read(part: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings, and the head's scores by the same pass."""
-        seen: list[Tensor] = []
-        hook = embedder.network.classifier.register_forward_hook(lambda *given: seen.append(given[2]))
-        try:
-            x = embedder(part)
-        finally:
-            hook.remove()
-        return x.double().cpu(), torch.cat(seen).double().cpu()
+        """Embeddings, and the head's scores at the embedder's size."""
+        scores = [embedder.network(embedder.preprocess(some)) for some in part.to(device).split(embedder.batch_size)]
+        return embedder(part).double().cpu(), torch.cat(scores).double().cpu()
 
     parts = [read(pixels(part)) for part in some.split(64)] + [read(part) for part in reference.parts()]
     x, scores = (torch.cat([part[index] for part in parts]) for index in range(2))
