@@ -1,3 +1,4 @@
+import os
 import shlex
 import subprocess
 import sys
@@ -34,6 +35,19 @@ def error_of(capsys):
 def test_help(arguments, capsys):
     assert main(arguments) == 0
     assert "usage: vislens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"), [("HOME", "/", "10000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "ACTIVE", "")]
+)
+def test_threads_wait_in_a_loop_for_a_short_time_only_unless_the_user_says_otherwise(
+    name, value, wanted, monkeypatch, capsys
+):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv(name, value)
+    main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT", "") == wanted
 
 
 def test_version(capsys):

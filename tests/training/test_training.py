@@ -108,6 +108,7 @@ def test_trained_ddpm_refines(folder, tmp_path):
         (["cifar10_cvae", "--grayscale"], 2, "error: --grayscale: recipe 'cifar10_cvae' has colour images only."),
         (["decoder", "--minutes", "5"], 2, "error: --minutes 5: recipe 'decoder' keeps no checkpoint. Leave it out."),
         (["cifar10_cvae", "--terms", "CC0"], 2, "error: --terms: recipe 'cifar10_cvae' writes no model card."),
+        (["words", "--seed", "0"], 2, "error: --seed 0: recipe 'words' draws nothing at random. Leave it out."),
         (["decoder", "--shard-mib", "16"], 2, "error: --shard-mib 16: recipe 'decoder' keeps no checkpoint."),
         (
             ["cifar10_cvae", "--shard-half"],

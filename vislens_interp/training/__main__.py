@@ -95,7 +95,7 @@ def _parser() -> _Parser:
         metavar="NAME=NUMBER",
         help="another number for one of the recipe's settings, such as batch_size=64; may be repeated",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of weights, order and noise; default: 0")
     parser.add_argument("--grayscale", action="store_true", help="grey images, as in the paper (cifar10_convnet)")
     parser.add_argument("--shard-mib", type=float, help="also write the checkpoint in parts of at most so many MiB")
     parser.add_argument("--shard-half", action="store_true", help="those parts in half precision, half the size")
@@ -120,12 +120,18 @@ def _parsed(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ModuleType,
         parser.error("--shard-half is of the parts that --shard-mib makes; expected both. Add --shard-mib 16.")
     try:
         check_device(args.device)
-        check_seed(args.seed, "--seed")
+        check_seed(args.seed or 0, "--seed")
     except ValueError as error:
         parser.error(str(error))
     recipe = importlib.import_module(f"vislens_interp.training.{args.name}")
     parameters = inspect.signature(recipe.run).parameters
-    options = {"device": args.device, "seed": args.seed, "minutes": args.minutes}
+    options: dict[str, Any] = {"device": args.device}
+    if "seed" in parameters:
+        options["seed"] = args.seed or 0
+    elif args.seed is not None:
+        parser.error(f"--seed {args.seed}: recipe {args.name!r} draws nothing at random. Leave it out.")
+    if "minutes" in parameters:
+        options["minutes"] = args.minutes
     if args.steps is not None:
         if "steps" not in parameters:
             parser.error(f"--steps {args.steps}: recipe {args.name!r} takes no optimiser steps. Leave it out.")
@@ -163,8 +169,6 @@ def _train(args: argparse.Namespace, recipe: ModuleType, options: Mapping[str, o
     restore(checkpoint)
     _check_same_run(folder, identity)
     model, progress = recipe.run(args.data, folder, **options)
-    if args.shard_mib is not None:
-        write_shards(checkpoint, args.shard_mib, half=args.shard_half)
     # A recipe whose network is loaded from more than a file of weights says how it is saved.
     save = getattr(recipe, "save", save_weights)
     path = save(model, args.out / args.name)
@@ -188,6 +192,8 @@ def _train(args: argparse.Namespace, recipe: ModuleType, options: Mapping[str, o
             progress=progress,
             device=args.device,
         )
+    if args.shard_mib is not None:  # last, so that nothing is lost where a part would be too small
+        write_shards(checkpoint, args.shard_mib, half=args.shard_half)
     return path, progress
 
 

@@ -22,10 +22,8 @@ def run(
     out: Path,
     *,
     device: str = "cpu",
-    seed: int = 0,
     size: int = 224,
     images: int = 400,
-    minutes: float | None = None,
 ) -> tuple[PyramidDecoder, Progress]:
     """Fit both on images of a folder; minutes on a processor.
 

@@ -19,9 +19,7 @@ ABOUT = (
 LIST = "licences.csv"
 
 
-def run(
-    data: Path, out: Path, *, device: str = "cpu", seed: int = 0, size: int = 224, minutes: float | None = None
-) -> tuple[Path, Progress]:
+def run(data: Path, out: Path, *, device: str = "cpu", seed: int = 0, size: int = 224) -> tuple[Path, Progress]:
     """Pack the photographs that ``licences.csv`` in the folder names, embed their crops, and fit a grid.
 
     The grid is that of ``grid=3``; without more crops than it has components there is none.

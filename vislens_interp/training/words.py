@@ -28,10 +28,8 @@ def run(
     out: Path,
     *,
     device: str = "cpu",
-    seed: int = 0,
     images: int = 8000,
     ridge: float = 0.1,
-    minutes: float | None = None,
 ) -> tuple[WordReadout, Progress]:
     """Fit it on images of a folder and on the backend's reference photographs; minutes on a processor.
 
