@@ -67,6 +67,27 @@ def test_processes_make_the_same_bytes(named, tmp_path):
     assert contents(tmp_path / "atlas") == expected
 
 
+def test_workers_edit_at_the_size_that_was_asked_for(named, tmp_path):
+    atlas, expected = named
+    atlas.save(tmp_path / "here", units=UNITS, shard=SHARD, edit_size=128)
+    executor = Flaky(0)
+    atlas.save(tmp_path / "there", units=UNITS, shard=SHARD, edit_size=128, executor=executor)
+    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
+    assert here == there
+    assert len(executor.done) == 2
+    assert here["sheets/0.webp"] != expected["sheets/0.webp"]
+    atlas.save(tmp_path / "here", units=UNITS, shard=SHARD)  # made again, not taken for what is there
+    assert contents(tmp_path / "here") == expected
+
+
+@pytest.mark.parametrize("edit_size", [64, 225])
+def test_a_size_that_no_picture_has_is_refused(named, edit_size, tmp_path):
+    atlas, _ = named
+    with pytest.raises(ValueError, match=f"edit_size={edit_size}; expected 128 to 224 pixels"):
+        atlas.save(tmp_path / "atlas", units=UNITS, edit_size=edit_size)
+    assert not (tmp_path / "atlas").exists()
+
+
 def test_a_pool_whose_worker_is_killed_does_not_lose_the_run(named, tmp_path, capsys):
     atlas, expected = named
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:

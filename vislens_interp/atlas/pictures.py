@@ -22,13 +22,14 @@ JPEG = {"quality": 95, "subsampling": 0}
 """How the photographs are kept that pictures start from: 40 kB each at 224 px, a fifth of what 8 bits would take."""
 
 
-def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor) -> Tensor:
+def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor, side: int | None = None) -> Tensor:
     """Every unit's inputs moved up and down its read-out, in batches that mix units.
 
     Args:
         loop: The generator that changes a picture until its embedding scores higher.
         inputs: (U, n, 3, S, S).
         directions: (U, E) gradient of each unit's predicted response, in SDs, with respect to the embedding.
+        side: Side in pixels at which the embedder sees the pictures; None is the generator's own.
 
     Returns:
         (U, 2, n, 3, S, S) on the CPU: for each unit what increases it, then what decreases it.
@@ -43,7 +44,7 @@ def paint(loop: ClosedLoopGenerator, inputs: Tensor, directions: Tensor) -> Tens
 
     starts = inputs.repeat_interleave(len(signs), dim=0).flatten(0, 1)
     chunk = max(1, min(CHUNK, len(starts)))  # chunks are filled up
-    made = loop.ascend(starts, score, share=1.0, strength=0.0, chunk=chunk).cpu()
+    made = loop.ascend(starts, score, share=1.0, strength=0.0, side=side, chunk=chunk).cpu()
     return made.unflatten(0, (units, len(signs), count))
 
 

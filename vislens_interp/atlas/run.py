@@ -62,12 +62,14 @@ class RunSettings:
         shard: Units that are made and written together.
         site: Whether the site is written too.
         origin: How a worker builds model and backend; None where only this process can.
+        edit_size: Side in pixels at which the embedder sees pictures that are edited; None is the backend's own.
     """
 
     units: list[int]
     shard: int = 16
     site: bool = True
     origin: dict[str, Any] | None = None
+    edit_size: int | None = None
 
 
 def run(
@@ -89,12 +91,17 @@ def run(
             " which its workers build again; this atlas was given a network or an object. Pass names, or no executor."
         )
     if fit.inputs:
-        loop_of(backend)
+        loop = loop_of(backend)
+        if settings.edit_size is not None and not loop.embedder.size <= settings.edit_size <= loop.size:
+            raise ValueError(
+                f"edit_size={settings.edit_size}; expected {loop.embedder.size} to {loop.size} pixels, the sides of "
+                "what the embedder reads and of the pictures. Leave it out for the backend's own."
+            )
     check_writable(folder / MANIFEST, BYTES_A_UNIT * len(settings.units))
     with locked(folder / "atlas", wait=False):
         shards = _plan(fit, settings, folder)
         missing = [number for number, (name, _) in enumerate(shards) if not shard_is_whole(folder, name)]
-        maker = ShardMaker(folder, fit, target, backend)
+        maker = ShardMaker(folder, fit, target, backend, settings.edit_size)
         with tqdm(total=len(settings.units), desc="units", unit="unit", disable=not progress) as bar:
             bar.update(len(settings.units) - sum(len(shards[number][1]) for number in missing))
             for number in _made(maker, missing, shards, executor):
@@ -130,13 +137,17 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
         units = settings.units[start : start + settings.shard]
         shards.append((f"{units[0]:06d}-{short_hash([fit.key, units])}", units))
     if (folder / MANIFEST).is_file():
-        earlier = read_manifest(folder)["fit"]
+        manifest = read_manifest(folder)
+        earlier = manifest["fit"]
         if earlier["key"] != fit.key:
             about = earlier.get("target", {})
             raise ValueError(
                 f"folder={str(folder)!r} holds an atlas of {about.get('model')}, layer {about.get('layer')}, with other"
                 f" weights, images or settings ({earlier['key']}, not {fit.key}). Name another folder."
             )
+        if manifest.get("edit_size") != settings.edit_size:  # what is there was edited at another size
+            for path in (folder / SHARDS).glob("*.parquet"):
+                path.unlink()
     elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if not _ours(path.name))):
         raise ValueError(
             f"folder={str(folder)!r} holds other files (first: {others[0]!r}) and no atlas; expected an empty or a new"
@@ -150,6 +161,7 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
             "fit": {"key": fit.key, **fit.about},
             "shards": [{"name": name, "units": units} for name, units in shards],
             "origin": settings.origin,
+            "edit_size": settings.edit_size,
         },
     )
     return [(f"{name}.parquet", units) for name, units in shards]
@@ -224,19 +236,20 @@ def run_shard(folder: str, number: int, threads: int | None = None, call: str = 
     try:
         torch.set_num_threads(threads or before)
         if not shard_is_whole(Path(folder), path):
-            _maker(folder, manifest["fit"]["key"]).make(path, units)
+            _maker(folder, manifest["fit"]["key"], manifest.get("edit_size")).make(path, units)
     finally:
         torch.set_num_threads(before)
     return number
 
 
 @lru_cache(maxsize=1)
-def _maker(folder: str, key: str) -> "ShardMaker":
+def _maker(folder: str, key: str, edit_size: int | None) -> "ShardMaker":
     """A worker's own model, backend and fit, read once."""
     origin = read_manifest(Path(folder))["origin"]
     model = load_model(origin["model"], origin["weights"])
     target = units_of(model, origin["layer"], origin.get("sae"), **origin["reading"])
-    return ShardMaker(Path(folder), AtlasFit.load(Path(folder) / FIT, key), target, get_backend(origin["backend"]))
+    fit, backend = AtlasFit.load(Path(folder) / FIT, key), get_backend(origin["backend"])
+    return ShardMaker(Path(folder), fit, target, backend, edit_size)
 
 
 class ShardMaker:
@@ -247,10 +260,13 @@ class ShardMaker:
         fit: Its numbers.
         target: All units of the layer.
         backend: Whose generator makes pictures.
+        edit_size: Side in pixels at which the embedder sees them meanwhile; None is the backend's own.
     """
 
-    def __init__(self, folder: Path, fit: AtlasFit, target: Target, backend: Backend) -> None:
-        self.folder, self.fit, self.target, self.backend = folder, fit, target, backend
+    def __init__(
+        self, folder: Path, fit: AtlasFit, target: Target, backend: Backend, edit_size: int | None = None
+    ) -> None:
+        self.folder, self.fit, self.target, self.backend, self.edit_size = folder, fit, target, backend, edit_size
 
     def make(self, name: str, units: list[int]) -> Path:
         """Write the shard of these units; one that fails is recorded and left without pictures."""
@@ -281,7 +297,8 @@ class ShardMaker:
         directions = self.fit.directions[columns]
         if bad := [unit for unit, row in zip(units, directions, strict=True) if not bool(row.isfinite().all())]:
             raise ValueError(f"unit {bad[0]}: its read-out is not finite")
-        return dict(zip(units, paint(loop_of(self.backend), self.fit.pictures(units), directions), strict=True))
+        made = paint(loop_of(self.backend), self.fit.pictures(units), directions, side=self.edit_size)
+        return dict(zip(units, made, strict=True))
 
     def _sheet(self, unit: int, pictures: Tensor | None) -> dict[str, Any]:
         """Write a unit's sheet; the columns that belong to it."""

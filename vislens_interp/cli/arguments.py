@@ -158,6 +158,13 @@ def _add_atlas(commands: Commands, common: argparse.ArgumentParser, quiet: argpa
     atlas.add_argument("--top", type=int, metavar="N", help="only the best N of them")
     atlas.add_argument("--by", choices=("selectivity", "sparsity", "correlation"), default="selectivity")
     atlas.add_argument("--inputs", type=int, default=6, metavar="N", help="edited prototypes of a unit (default: 6)")
+    atlas.add_argument(
+        "--edit-size",
+        type=int,
+        metavar="PX",
+        help="see pictures at this side while they are edited, such"
+        " as 128: half the time, and deep units move less (default: the backend's own, 224)",
+    )
     atlas.add_argument("--draws", type=int, default=1000, help="permutations of each unit's null (default: 1000)")
     atlas.add_argument("--workers", type=int, default=0, help="processes beside this one (default: 0)")
     verbs = atlas.add_subparsers(title="of a finished atlas", metavar="serve | query | compare")

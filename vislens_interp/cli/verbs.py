@@ -202,7 +202,13 @@ def atlas(args: argparse.Namespace) -> None:
     pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
     with pool as executor:
         store = made.save(
-            args.out, units=args.units, top=args.top, by=args.by, executor=executor, progress=not args.quiet
+            args.out,
+            units=args.units,
+            top=args.top,
+            by=args.by,
+            edit_size=args.edit_size,
+            executor=executor,
+            progress=not args.quiet,
         )
     paths = {"site": str(store.folder / "index.html"), "table": str(store.path)}
     _report(args, f"{store.describe()}\nto look at it: vislens atlas serve {args.out}", paths, {"out": args.out})
