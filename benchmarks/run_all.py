@@ -89,7 +89,7 @@ def write_results(results: dict[str, Any], folder: Path, page_file: Path) -> Non
     """``results.json`` and the list of all aims into ``folder``, and the page."""
     write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / LIST, full_list(results))
-    write_text(page_file, page(results))
+    write_text(page_file, page(results, Path(os.path.relpath(folder, page_file.parent))))
 
 
 def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict[str, Path]) -> None:
