@@ -228,9 +228,9 @@ def test_planted_mixtures_decide():
     from benchmarks.planted_units.methods import SHIPPED, SINGLE
     from benchmarks.planted_units.truth import load_plan
 
-    measure = f"realism {load_plan()['realism']['levels'][0]}"
+    measure, about = f"realism {load_plan()['realism']['levels'][0]}", {"snr": 1.0, "images": 500}
     rows = [
-        {"family": family, "seed": seed, "method": method, "direction": way, measure: value + 0.01 * seed}
+        {**about, "family": family, "seed": seed, "method": method, "direction": way, measure: value + 0.01 * seed}
         for family in load_plan()["families"]
         for seed in range(3)
         for method, value in {SHIPPED: 1.0, **dict.fromkeys(SINGLE, 0.5)}.items()
