@@ -6,8 +6,9 @@
 
 Each benchmark runs in processes of its own with its own folder below ``--out`` and goes on there after an interruption;
 one that fails does not stop the others. One that has ended with this command at this commit is not run again. A run
-writes ``RESULTS.md`` and ``results.json`` into ``--out``. The committed results change only by ``--publish``, which
-copies what was measured to ``benchmarks/results/``, and ``--gather``, which makes the pages from there.
+writes ``RESULTS.md`` and ``results.json`` into ``--out``. The committed results change by ``--publish``, which copies
+what was measured to ``benchmarks/results/``, by ``--gather``, which makes the pages from there, and by the benchmarks
+that are ``published`` in ``suite.py``: their reports always write there.
 
 What a benchmark needs and is not given (``--data``, ``--weights``, ``--pixel-vae``) is listed with the benchmark as not
 run. A new benchmark is one entry in ``suite.py``.
@@ -89,7 +90,7 @@ def write_results(results: dict[str, Any], folder: Path, page_file: Path) -> Non
     """``results.json`` and the list of all aims into ``folder``, and the page."""
     write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / LIST, full_list(results))
-    write_text(page_file, page(results))
+    write_text(page_file, page(results, Path(os.path.relpath(folder, page_file.parent))))
 
 
 def publish(results: dict[str, Any], suite: tuple[Benchmark, ...], folders: dict[str, Path]) -> None:

@@ -126,7 +126,7 @@ def engine_checks(found: dict[str, Any]) -> Checks:
 
 def tables(parts: dict[str, Any]) -> list[str]:
     """The tables of the parts that were run."""
-    lines: list[str] = []
+    texts: list[str] = []
     if found := parts.get("lenses"):
         numbers = lens_numbers(found)
         rows = [
@@ -138,7 +138,7 @@ def tables(parts: dict[str, Any]) -> list[str]:
             ["lens: a further unit, fit and pictures", f"{numbers['lens_further']:.2f}"],
         ]
         shown = {"found": found, "numbers": numbers, "lens_units": len(found["lens_fit"]), "table": table_text(rows)}
-        lines += fill(__file__, "lenses", **shown, difference=max(found["differences_of_r"])).split("\n")
+        texts.append(fill(__file__, "lenses", **shown, difference=max(found["differences_of_r"])))
     if found := parts.get("growth"):
         head = ["units", "references", "dimensions", "fit and evidence, s", "neighbours, s", "map, s", "peak GiB"]
         rows = [[*head, "real that pass", "false among passing"]]
@@ -147,8 +147,8 @@ def tables(parts: dict[str, Any]) -> list[str]:
             spent = [f"{one[name]:.1f}" for name in ("fit", "population", "map", "peak_gib")]
             rows.append([*sizes, *spent, f"{one['real_that_pass']:.1%}", f"{one['false_among_passing']:.1%}"])
         power = exponent(found["units"][-2:], "units", "population")
-        lines += fill(__file__, "growth", table=table_text(rows), power=power).split("\n")
-    return lines
+        texts.append(fill(__file__, "growth", table=table_text(rows), power=power))
+    return texts
 
 
 def plot(growth: dict[str, Any], path: Path) -> None:

@@ -14,6 +14,7 @@ from vislens_interp.atlas.site import write_site
 from vislens_interp.atlas.sparse import units_of
 from vislens_interp.atlas.sparse_training import train_sparse_features
 from vislens_interp.atlas.store import open_atlas, read_manifest, short_hash, write_manifest, write_table
+from vislens_interp.audit.prediction import average_precision
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.backends.depth_embedder import DepthEmbedder

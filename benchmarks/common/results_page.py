@@ -124,8 +124,11 @@ def reasons(results: dict[str, Any], state: str) -> list[str]:
     return [f"- {entry['name']}: {entry['why']}" for entry in results["benchmarks"] if entry["state"] == state]
 
 
-def page(results: dict[str, Any]) -> str:
-    """What fails, what is open, what was not run; one table; where everything else is."""
+def page(results: dict[str, Any], lists: Path = Path("benchmarks/results")) -> str:
+    """What fails, what is open, what was not run; one table; where everything else is.
+
+    ``lists`` is the folder of the full list, as seen from the page.
+    """
     broken = reasons(results, "failed")
     if results["quick"]:
         lines = ["# Results (quick run: it works, and measures nothing)", ""]
@@ -141,10 +144,8 @@ def page(results: dict[str, Any]) -> str:
         lines += ["## At a glance", "", *headline(results), ""]
     lines += ["## Where to read on", "", "Each benchmark has a page with its tables and provenance:"]
     lines += [f"[{entry['name']}]({entry['page']})" for entry in results["benchmarks"] if entry["page"]]
-    held = len(aims_of(results, True))
-    pages = [Path(entry["page"]).parent for entry in results["benchmarks"] if entry["page"]]
-    if held and pages:
-        lines += ["", f"The {held} aims that hold are listed in [{LIST}]({(pages[0] / LIST).as_posix()})."]
+    if held := len(aims_of(results, True)):
+        lines += ["", f"The {held} aims that hold are listed in [{LIST}]({(lists / LIST).as_posix()})."]
     return "\n".join(lines).rstrip() + "\n"
 
 

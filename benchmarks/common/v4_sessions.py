@@ -46,6 +46,10 @@ class Session:
         order = self.order()
         return order[::2].sort().values, order[1::2].sort().values
 
+    def sides(self, half: int) -> tuple[Tensor, Tensor]:
+        """Rows of one half, to learn from, and of the other one."""
+        return self.halves()[half], self.halves()[1 - half]
+
 
 def load_session(data: Path, name: str) -> Session:
     """Pictures in the order of their names, which is that of the responses' columns."""

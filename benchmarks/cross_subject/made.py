@@ -85,11 +85,11 @@ def made_numbers(out: Path) -> dict[str, Any]:
 
 
 def made_lines(found: dict[str, Any]) -> list[str]:
-    """A table a direction."""
+    """A text with a table a direction, or nothing."""
     if not found:
         return []
     tables: list[str] = []
     for way in SIGN:
         rows = [[label, *(signed(found[pair][label][way]) for pair in found)] for label in COMPARED]
         tables += table([[way, *found], *rows])
-    return fill(__file__, "made", pictures=PICTURES, side=SIDE, tables=tables).split("\n")
+    return [fill(__file__, "made", pictures=PICTURES, side=SIDE, tables=tables)]

@@ -55,8 +55,7 @@ class Subject:
 
     def sides(self, half: int) -> tuple[Tensor, Tensor]:
         """Rows of the half to learn from, and of the gallery, the other one."""
-        halves = self.session.halves()
-        return halves[half], halves[1 - half]
+        return self.session.sides(half)
 
     def encoder(self, half: int, backbone: vl.Backbone, features: vl.Features) -> vl.InSilicoEncoder:
         """An encoder that learnt from a half."""

@@ -131,14 +131,20 @@ def run(args: argparse.Namespace, backend: vl.Backend) -> str:
     settings["simulated"] = (folder / vl.SIMULATED).is_file()
     refuse_other_settings(out, settings)
     encoder = fitted_encoder(training, args.backbone, args.readout, out, torch.device(args.device))
+    if absent := [target for target in targets if target not in encoder.targets]:
+        raise ValueError(
+            f"--out {out} holds an encoder of {', '.join(encoder.targets)}; expected one of {', '.join(absent)} too. "
+            "Take another folder."
+        )
     said = provenance(seed=SEED, device=args.device)
     images, pictures = held(training.images), held(testing.images)
     recorded = training.mean_responses()
     for column, target in enumerate(targets):
+        output = encoder.targets.index(target)  # an encoder of an earlier run may know more targets
 
         @torch.no_grad()
-        def judge(images: Tensor, column: int = column) -> Tensor:
-            return encoder(images.to(args.device))[:, column].float().cpu()
+        def judge(images: Tensor, output: int = output) -> Tensor:
+            return encoder(images.to(args.device))[:, output].float().cpu()
 
         for method in args.methods or METHODS:
             path = out / f"{target}-{METHODS.index(method)}.json"

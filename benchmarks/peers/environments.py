@@ -3,23 +3,14 @@
 import site
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import package as vl
 from benchmarks.common.script import read
 
-
-@dataclass(frozen=True)
-class Peer:
-    """A tool from the registry: what runs jobs in its environment, what is installed there, and what it took."""
-
-    script: str
-    requirements: list[str]
-    needed: list[str]
-
-
-PEERS = {name: Peer(**said) for name, said in read(Path(__file__).with_name("tools.toml")).items()}
+PEERS: dict[str, dict[str, Any]] = read(Path(__file__).with_name("tools.toml"))
+"""Tools from the registry: ``script``, which runs jobs, ``requirements`` to install, what else was ``needed``."""
 
 
 def interpreter(folder: Path, name: str) -> Path:
@@ -28,7 +19,7 @@ def interpreter(folder: Path, name: str) -> Path:
     Raises:
         RuntimeError: It could not be made; the message has pip's last line.
     """
-    place, requirements = folder / name, "\n".join(PEERS[name].requirements) + "\n"
+    place, requirements = folder / name, "\n".join(PEERS[name]["requirements"]) + "\n"
     python, stamp = place / "bin" / "python", place / "installed.txt"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == requirements:
         return python
@@ -36,7 +27,7 @@ def interpreter(folder: Path, name: str) -> Path:
     _call(name, [sys.executable, "-m", "venv", "--without-pip", str(place)])
     vl.write_text(place / "lib" / version / "site-packages" / "shared.pth", "\n".join(site.getsitepackages()) + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-input"]
-    _call(name, [*pip, *PEERS[name].requirements])
+    _call(name, [*pip, *PEERS[name]["requirements"]])
     vl.write_text(stamp, requirements)
     return python
 
@@ -47,5 +38,5 @@ def _call(name: str, words: list[str]) -> None:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing was printed"]
         raise RuntimeError(
             f"the environment of {name!r} could not be made ({said[-1]}); expected a package registry to install "
-            f"{', '.join(PEERS[name].requirements)} from. Install them by hand, or leave {name!r} out with --only."
+            f"{', '.join(PEERS[name]['requirements'])} from. Install them by hand, or leave {name!r} out with --only."
         )

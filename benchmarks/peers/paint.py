@@ -83,7 +83,7 @@ def run_peer(bench: Photographs, name: str, jobs: list[dict[str, Any]], environm
         save_spectrum(wanted)
     asked = {"network": str(bench.weights.absolute()), "cells": str(cells(bench.out).absolute()), "jobs": left}
     vl.write_text(folder / "jobs.json", json.dumps(asked))
-    words = [str(python), "-W", "ignore", str(INSIDE / PEERS[name].script), str(folder / "jobs.json")]
+    words = [str(python), "-W", "ignore", str(INSIDE / PEERS[name]["script"]), str(folder / "jobs.json")]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # its own packages alone
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, check=False)

@@ -234,8 +234,8 @@ def needed(found: dict[str, dict[str, list[str]]]) -> list[str]:
     for name, peer in PEERS.items():
         kept = ", ".join(f"{package} {'/'.join(seen)}" for package, seen in found.get(name, {}).items())
         ran = f"; ran with {kept}" if kept else ""
-        lines += [f"**{name}**: `pip install {' '.join(peer.requirements)}`{ran}.", ""]
-        lines += [*(f"- {text}" for text in peer.needed), ""]
+        lines += [f"**{name}**: `pip install {' '.join(peer['requirements'])}`{ran}.", ""]
+        lines += [*(f"- {text}" for text in peer["needed"]), ""]
     return lines
 
 

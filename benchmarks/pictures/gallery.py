@@ -10,7 +10,6 @@ already stay; ``docs/gallery/units.json`` holds what is known of each.
 import json
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +28,7 @@ SHOWN, SEED, BYTES = 2, 2026, 45_000
 HEADS = ("suppressed", "drives it", "preferred", "suppressed", "does not", "preferred")
 
 
-@dataclass(frozen=True)
-class Group:
-    """Units of one kind: a title, code that makes what they are read from, and code of a lens on one of them."""
-
-    title: str
-    setup: str
-    code: str
-    width: int
-    count: int
-
-
-GROUPS = {name: Group(**group) for name, group in read(Path(__file__).with_suffix(".toml")).items()}
+GROUPS: dict[str, dict[str, Any]] = read(Path(__file__).with_suffix(".toml"))
 
 
 def space(data: Path, folder: Path) -> dict[str, Any]:
@@ -76,20 +64,20 @@ def drawn(lens: vl.FeatureLens, free: list[bool], path: Path) -> dict[str, Any]:
     }
 
 
-def draw(name: str, group: Group, data: Path, free: list[bool], source: dict[str, Any]) -> dict[str, Any]:
+def draw(name: str, data: Path, free: list[bool], source: dict[str, Any]) -> None:
     """All units of a group that are not there yet."""
-    file = FOLDER / f"{name}.json"
+    group, file = GROUPS[name], FOLDER / f"{name}.json"
     found: dict[str, Any] = read(file) if file.is_file() else {"units": {}, "silent": [], "source": source}
     with tempfile.TemporaryDirectory() as folder:
         known = space(data, Path(folder))
-        if len(found["units"]) < group.count:
-            exec(group.setup, known)
-        for unit in shuffled(group.width, SEED).tolist():
-            if len(found["units"]) >= group.count:
+        if len(found["units"]) < group["count"]:
+            exec(group["setup"], known)
+        for unit in shuffled(group["width"], SEED).tolist():
+            if len(found["units"]) >= group["count"]:
                 break
             if str(unit) in found["units"] or unit in found["silent"]:
                 continue
-            lens = eval(group.code.format(unit=unit), known)
+            lens = eval(group["code"].format(unit=unit), known)
             try:
                 lens.fit()
             except ValueError as error:  # it answers every photograph alike
@@ -100,16 +88,15 @@ def draw(name: str, group: Group, data: Path, free: list[bool], source: dict[str
             found["units"][str(unit)] = drawn(lens, free, FOLDER / f"{name}-{unit}.webp")
             vl.write_text(file, json.dumps(found, indent=1))
             print(name, unit, {key: value for key, value in found["units"][str(unit)].items() if key != "settings"})
-    return found
 
 
-def unit_text(name: str, group: Group, unit: str, one: dict[str, Any]) -> list[str]:
+def unit_text(name: str, unit: str, one: dict[str, Any]) -> list[str]:
     change = one["change"]
     said = f"{'**Weak evidence**' if one['weak'] else 'Good evidence'} (held-out r {one['correlation']:.2f}, p "
     said += f"{one['p']:.3f}); {change['increase']:+.1f} SD preferred, {change['decrease']:+.1f} SD suppressed. "
     words = one["words"].get("increase")
     said += f"Towards: {', '.join(words)}." if words else "No words."
-    code = group.code.format(unit=unit)
+    code = GROUPS[name]["code"].format(unit=unit)
     return [f"`{code}`", "", f"![Unit {unit}](gallery/{name}-{unit}.webp)", "", said, ""]
 
 
@@ -118,12 +105,12 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     lines, weak, total = [], 0, 0
     for name, one in found.items():
         group = GROUPS[name]
-        lines += [f"## {group.title}", "", "```{code-block} python", group.setup, "```", ""]
+        lines += [f"## {group['title']}", "", "```{code-block} python", group["setup"], "```", ""]
         lines += [f"[Settings](gallery/{name}.json) of each lens and result.", ""]
         if one["silent"]:
             lines += [f"Passed over, for they answer every photograph alike: {', '.join(map(str, one['silent']))}.", ""]
         for unit, seen in one["units"].items():
-            lines += unit_text(name, group, unit, seen)
+            lines += unit_text(name, unit, seen)
             weak, total = weak + seen["weak"], total + 1
     sources = {provenance_line(one["source"]) for one in found.values()}
     counted = {"total": total, "weak": weak, "seed": SEED}
@@ -137,7 +124,7 @@ def main() -> None:
     source = provenance(seed=SEED)
     free = free_photographs(embedded_reference())
     for name in args.only:
-        draw(name, GROUPS[name], data_folder(args.data), free, source)
+        draw(name, data_folder(args.data), free, source)
     there = {name: read(FOLDER / f"{name}.json") for name in GROUPS if (FOLDER / f"{name}.json").is_file()}
     vl.write_text(PAGE, page(there))
 

@@ -154,29 +154,28 @@ def edits_text(edits: dict[str, Any]) -> str:
     for network, name in NETWORKS.items():
         if distance := edits.get(f"{network}: kernel distance"):
             far.append([name, *(f"{distance[key]:.3f}" for key in ("unedited", *columns))])
-    rms = {method: [row[f"{method} {s}, rms"] for _, row in groups(edits) for s in SIGN] for method in SHOWN[:3]}
+    changed = ([row[f"{method} {s}, rms"] for _, row in groups(edits) for s in SIGN] for method in SHOWN[:3])
     told = [["pictures", "pairs told", "edit minus these"]]
     for label, value in edits["predictivity"].items():
         if " minus " not in label:
             gap = edits["predictivity"].get(f"edit minus {label}")
             told.append([label.replace("_direction", ""), percent(value), percent(gap) if gap else ""])
-    tables = {
-        "changes": table_text(rows),
-        "prototypes": table_text(preferred),
-        "distances": table_text(far),
-        "told": table_text(told),
-    }
-    tables |= {
-        key: f"{sum(rms[method]) / len(rms[method]):.3f}"
-        for key, method in zip(("rms", "little", "ridge"), rms, strict=True)
-    }
-    said = {
-        "units": edits["units"],
-        "photographs": edits["photographs a unit"],
-        "limit": CHANGE,
-        "contrast": CONTRAST_SHARE,
-    }
-    return fill(__file__, "edits", **said, **tables)
+    rms, little, ridge = (f"{sum(values) / len(values):.3f}" for values in changed)
+    return fill(
+        __file__,
+        "edits",
+        units=edits["units"],
+        photographs=edits["photographs a unit"],
+        limit=CHANGE,
+        contrast=CONTRAST_SHARE,
+        rms=rms,
+        little=little,
+        ridge=ridge,
+        changes=table_text(rows),
+        prototypes=table_text(preferred),
+        distances=table_text(far),
+        told=table_text(told),
+    )
 
 
 def _listed(value: dict[str, Any], before: str = "") -> Iterator[str]:

@@ -55,7 +55,8 @@ def verdicts(rows: Rows) -> list[tuple[bool, str]]:
     present = {row["method"] for row in rows}
     for rival in SINGLE if SHIPPED in present else ():
         if rival in present:
-            ours, theirs = (on_mixtures(rows, method, "increase") for method in (SHIPPED, rival))
+            both = complete([row for row in rows if row["method"] in (SHIPPED, rival)])
+            ours, theirs = (on_mixtures(both, method, "increase") for method in (SHIPPED, rival))
             one = vl.paired_difference(ours, theirs, levels=("unit",))
             says = "beats" if one.low > 0 else "loses to" if one.high < 0 else "is not told apart from"
             text = f"On mixtures, {MEASURES[first_measure()]}, increase: {SHIPPED} {says} {rival}: {one} SD."

@@ -105,7 +105,10 @@ def path_lines(paths: list[dict[str, Any]]) -> list[str]:
 
 def _on_a_gpu(grid: list[dict[str, Any]], beside: float, device: str, paper: str) -> str:
     """What was met; ``beside`` are the bytes of the embedder, which stays where pictures are made."""
-    best = max((cell for cell in grid if cell["rate"]), key=lambda cell: cell["rate"])
+    fitting = [cell for cell in grid if cell["rate"]]
+    if not fitting:
+        return f"**Not measured: no batch fits on this {device}.** {paper}"
+    best = max(fitting, key=lambda cell: cell["rate"])
     plain = [cell["memory"] for cell in grid if cell["batch"] == 1 and cell["variant"] == "float16"]
     scaled = "" if best["steps"] == STEPS else f", scaled from {best['steps']} to {STEPS} steps"
     seconds = PICTURES / best["rate"] * STEPS / best["steps"]

@@ -459,6 +459,7 @@ def main() -> None:
     if "e" in args.only:
         found["lens"] = lens_units(size.lens_references, size.lens_rounds, args.threads)
     found["sources"] = {part: source for part in PARTS if part in found}
+    found["sources"] |= {part: source | {"threads": 1} for part in ("hooks", "units") if part in found}
     if (args.out / "speed.json").exists():
         earlier = read(args.out / "speed.json")
         if earlier["quick"] == args.quick:

@@ -97,12 +97,9 @@ def edits_of(cell: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]
 
 def over_halves(cells: list[dict[str, Any]], label: str, way: str, judge: str) -> Floats:
     """(neurons,): mean change of both halves; natural images may be fewer in one, so that each half counts alike."""
-    values = []
-    for cell in cells:
-        found = [one for half in cell["halves"] for one in half["methods"]]
-        found = [one["changes"][judge] for one in found if (one["method"], one["direction"]) == (label, way)]
-        values.append(float(np.mean([np.mean(changes) for changes in found])))
-    return np.array(values)
+    rows = ([one for half in cell["halves"] for one in half["methods"]] for cell in cells)
+    own = ([one for one in row if (one["method"], one["direction"]) == (label, way)] for row in rows)
+    return np.array([np.mean([np.mean(one["changes"][judge]) for one in row]) for row in own])
 
 
 def checks_of(judged: Judged, listed: dict[str, list[int]]) -> dict[str, bool]:
@@ -144,7 +141,7 @@ def rival_lines(judged: Judged) -> tuple[list[str], dict[str, Any]]:
                 rows.append([word, rival, way, judge, signed(one, 3)])
                 found.setdefault(rival, {}).setdefault(way, {})[judge] = ends(one)
     head = ["", "against", "direction", "judge", "Δr of ours minus its own, SD [95 %]"]
-    return table([head, *sorted(rows, key=lambda row: order.index(row[0]))])[:-1], found
+    return table([head, *sorted(rows, key=lambda row: order.index(row[0]))]), found
 
 
 def judge_lines(judged: Judged, judge: str) -> list[str]:
@@ -175,12 +172,12 @@ def both_ways(judged: Judged, method: str, key: str) -> float:
 def sign_lines(judged: Judged) -> list[str]:
     """How often the judges agree, and how often they see what was wanted."""
     if not judged.good.any():
-        return ["No neuron has good evidence."]
+        return ["No neuron has good evidence.", ""]
     rows = [["method", "same sign by all judges", *(f"{way}: right by all" for way in SIGN), "both directions right"]]
     for method in judged.methods:
         shares = [judged.agree(method), *(judged.right(method, way) for way in SIGN), judged.right_both_ways(method)]
         rows.append([method, *(f"{share[judged.good].mean():.0%}" for share in shares)])
-    return table(rows)[:-1]
+    return table(rows)
 
 
 def look_lines(judged: Judged) -> list[str]:
@@ -196,7 +193,7 @@ def look_lines(judged: Judged) -> list[str]:
         rows.append([method, diversity(method), shown, f"{arrived:.0%}"])
     rows.append(["α = 0", f"{judged.mean_of('zero_diversity'):.3f}", f"{judged.mean_of('zero_kernel'):.4f}", ""])
     rows.append(["the photographs, at the backend's size", "", f"{judged.mean_of('input_kernel'):.4f}", ""])
-    return table([*rows, *([label, diversity(label), "", ""] for label in (NATURAL, RANDOM))])[:-1]
+    return table([*rows, *([label, diversity(label), "", ""] for label in (NATURAL, RANDOM))])
 
 
 def neuron_lines(judged: Judged) -> list[str]:
@@ -258,9 +255,9 @@ def report(
         weak_r=vl.WEAK_CORRELATION,
         weak_p=vl.WEAK_P,
         strong=vl.FEW_STRONG,
-        signs=[*sign_lines(judged), ""],
-        rivals=[*rivals, ""],
-        looks=[*look_lines(judged), ""],
+        signs=sign_lines(judged),
+        rivals=rivals,
+        looks=look_lines(judged),
         neurons=neuron_lines(judged),
         source=provenance_line(said),
         made=ran_at(cell["provenance"] for cell in cells),

@@ -73,7 +73,7 @@ def our_encoder(data: Path, session: Session, number: int, out: Path, device: st
     path = out / f"judge-{session.name}-{number}.safetensors"
     if path.is_file():
         return vl.InSilicoEncoder.load(path, backbone)
-    rows, others = session.halves()[number], session.halves()[1 - number]
+    rows, others = session.sides(number)
     dataset = vl.BrainDataset.from_arrays(session.images, session.responses, targets=session.neurons)
     features = backbone.read(session.images, cache=out / "cache", progress=True)
     encoder = vl.InSilicoEncoder(backbone, readout, force=True, name=f"{session.name}, half {number}")
@@ -125,7 +125,7 @@ class Sessions:
         return [self._side(session, small, number) for number in (0, 1)]
 
     def _side(self, session: Session, small: Tensor, number: int) -> Side:
-        learnt, other = session.halves()[number], session.halves()[1 - number]
+        learnt, other = session.sides(number)
         order = shuffled(len(other), int(session.name))
         chosen, rest = other[order[: self.images]], other[order[self.images :]]
         encoder = our_encoder(self.data, session, 1 - number, self.out, self.device)

@@ -115,8 +115,7 @@ def run(data: Path, out: Path, said: dict[str, Any], *, tune: bool, neurons: int
     halves = {}
     for name, session in loaded.items():
         x = embed(data, session, out)
-        first, second = session.halves()
-        halves[name] = [Half(session, x, first, second), Half(session, x, second, first)]
+        halves[name] = [Half(session, x, *session.sides(half)) for half in (0, 1)]
     count = neurons or max(session.responses.shape[1] for session in loaded.values())
     methods = METHODS | (VARIANTS if tune else {})
     for place in range(count):  # sessions side by side, so that whatever has been run holds all of them

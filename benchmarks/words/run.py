@@ -75,12 +75,6 @@ def axes_of(x: Tensor, response: Tensor, seed: int, cache: dict[str, Any]) -> tu
     return method.landscape_.axes(), method.shuffled_axes[:, 0]
 
 
-def average_precision(scores: Tensor, wanted: Tensor) -> float:
-    """Area under precision and recall of scores (C,) for wanted (C,) bool, as scikit-learn's."""
-    hits = wanted[scores.argsort(descending=True)].double()
-    return (hits * hits.cumsum(0) / torch.arange(1, len(hits) + 1)).sum().item() / hits.sum().item()
-
-
 def class_scores(found: dict[str, Tensor], classes: list[int], seed: int) -> dict[str, Any]:
     """Rank of the right word among all, for each class score, and in its shuffled landscapes."""
     readout, cache, ranks, chances = vl.readout_of(vl.get_backend("embedded")), {}, [], []
@@ -104,7 +98,7 @@ def channels(found: dict[str, Tensor], numbers: Tensor, held_out: list[int], lay
     """How well words of a channel predict which classes drive it, of classes that its fit has not seen."""
     readout, cache = vl.readout_of(vl.get_backend("embedded")), {}
     seen = ~torch.isin(numbers, torch.tensor(held_out))
-    x, rows = found["x"][seen], []
+    x, rows, once = found["x"][seen], [], torch.ones(1, len(held_out), dtype=torch.float64)
     for unit in units:
         response = found[layer][:, unit]
         real, chance = axes_of(x, response[seen], seed, cache)
@@ -112,7 +106,7 @@ def channels(found: dict[str, Tensor], numbers: Tensor, held_out: list[int], lay
         truth = torch.stack([response[numbers == number].mean() for number in held_out])
         wanted = torch.zeros(len(held_out), dtype=torch.bool)
         wanted[truth.topk(DRIVING).indices] = True
-        precision = [average_precision(row, wanted) for row in scores]
+        precision = [vl.average_precision(row, wanted, once).item() for row in scores]
         r = vl.pearson(scores.T.double(), truth[:, None].double().expand(-1, len(scores))).tolist()
         rows.append([precision[0], sum(precision[1:]) / len(chance), r[0], sum(r[1:]) / len(chance)])
     table = torch.tensor(rows).double()

@@ -57,6 +57,19 @@ def test_nsd_from_end_to_end(nsd, tmp_path, capsys):
         table.main([*command, "--alpha", "0.5"])
 
 
+def test_a_later_run_of_fewer_targets_is_judged_by_their_own_outputs(nsd, tmp_path):
+    command = ["--nsd", str(nsd), "--out", str(tmp_path), "--backend", "cifar10", *SMALL]
+    command += ["--test", "1", "--methods", table.PATTERN]
+    table.main([*command, "--targets", "FFA-1", "OFA"])
+    path = tmp_path / f"OFA-{table.METHODS.index(table.PATTERN)}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["responses"]
+    path.unlink()
+    table.main([*command, "--targets", "OFA"])
+    assert json.loads(path.read_text(encoding="utf-8"))["responses"] == before
+    with pytest.raises(ValueError, match="holds an encoder of FFA-1, OFA; expected one of PPA too. Take another"):
+        table.main([*command, "--targets", "PPA"])
+
+
 def test_things_eeg_on_the_papers_pipeline(tmp_path, tiny_sd15):
     simulate_things_eeg(tmp_path / "data", clouds(210), test_images=clouds(2, seed=1), channels=["Oz", "Pz"], snr=2.0)
     args = table.parse(

@@ -127,7 +127,7 @@ def test_seeds_fix_every_generator():
 def test_an_environment_that_is_there_is_not_made_again(tmp_path):
     place = tmp_path / "lucent"
     place.mkdir()
-    (place / "installed.txt").write_text("\n".join(PEERS["lucent"].requirements) + "\n")
+    (place / "installed.txt").write_text("\n".join(PEERS["lucent"]["requirements"]) + "\n")
     assert interpreter(tmp_path, "lucent") == place / "bin" / "python"
     assert sorted(path.name for path in place.iterdir()) == ["installed.txt"]
 
@@ -141,15 +141,15 @@ def test_an_environment_that_cannot_be_made_says_why():
 
 def test_every_requirement_is_pinned_and_every_script_is_there():
     for peer in PEERS.values():
-        assert all("==" in one for one in peer.requirements)
-        assert (INSIDE / peer.script).is_file()
+        assert all("==" in one for one in peer["requirements"])
+        assert (INSIDE / peer["script"]).is_file()
     assert {way.place for way in WAYS.values()} == {*PEERS, "ours"}
 
 
 def test_a_tool_that_fails_says_its_last_line(bench, tmp_path):
     place = tmp_path / "lucent" / "bin"
     place.mkdir(parents=True)
-    (place.parent / "installed.txt").write_text("\n".join(PEERS["lucent"].requirements) + "\n")
+    (place.parent / "installed.txt").write_text("\n".join(PEERS["lucent"]["requirements"]) + "\n")
     (place / "python").symlink_to(sys.executable)
     broken = [{"cell": "broken-0", "method": "render_vis"}]
     with pytest.raises(RuntimeError, match=r"lucent ended with exit status 1 \(.*\); expected 1 pictures. See"):

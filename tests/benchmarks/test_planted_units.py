@@ -93,3 +93,16 @@ def test_tables_average_units_that_every_method_has():
     unit = {"family": "linear", "snr": 1.0, "images": 500}
     both = [{**unit, "seed": 0, "method": method} for method in ("a", "b")]
     assert complete([*both, {**unit, "seed": 1, "method": "a"}]) == both
+
+
+def test_a_rival_is_compared_on_the_units_that_it_was_run_on():
+    from benchmarks.planted_units.methods import SHIPPED, SINGLE
+    from benchmarks.planted_units.report import first_measure, verdicts
+
+    unit = {"family": "mixture of two", "snr": 1.0, "images": 500, "direction": "increase"}
+    ours = {**unit, "method": SHIPPED, first_measure(): 1.0}
+    theirs = {**unit, "method": SINGLE[0], first_measure(): 0.5}
+    rows = [*({**ours, "seed": seed} for seed in range(4)), *({**theirs, "seed": seed} for seed in range(3))]
+    ((won, text),) = verdicts(rows)
+    assert won
+    assert "+0.50 [+0.50, +0.50]" in text

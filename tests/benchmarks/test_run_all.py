@@ -228,9 +228,9 @@ def test_planted_mixtures_decide():
     from benchmarks.planted_units.methods import SHIPPED, SINGLE
     from benchmarks.planted_units.truth import load_plan
 
-    measure = f"realism {load_plan()['realism']['levels'][0]}"
+    measure, about = f"realism {load_plan()['realism']['levels'][0]}", {"snr": 1.0, "images": 500}
     rows = [
-        {"family": family, "seed": seed, "method": method, "direction": way, measure: value + 0.01 * seed}
+        {**about, "family": family, "seed": seed, "method": method, "direction": way, measure: value + 0.01 * seed}
         for family in load_plan()["families"]
         for seed in range(3)
         for method, value in {SHIPPED: 1.0, **dict.fromkeys(SINGLE, 0.5)}.items()
@@ -300,13 +300,14 @@ def test_different_sources_are_all_kept():
 
 def test_what_fails_comes_first_then_what_is_open(tmp_path):
     checks = {"Good.": True, "Bad.": False, "Open.": None}
-    folders = write_toy(tmp_path, {"checks": checks, "provenance": SAID})
-    lines = page(gather((toy(),), folders, tmp_path)).splitlines()
+    folders = write_toy(tmp_path / "toy", {"checks": checks, "provenance": SAID})
+    run_all.write_results(gather((toy(),), folders, tmp_path), tmp_path, tmp_path / "RESULTS.md")
+    lines = (tmp_path / "RESULTS.md").read_text(encoding="utf-8").splitlines()
     assert lines[:5] == ["# Results", "", "**What fails its own aim, first.**", "", "- toy: Bad."]
     assert lines.index("- toy: Bad.") < lines.index("- toy: Open.")
-    assert "[toy](toy.md)" in lines
+    assert "[toy](toy/toy.md)" in lines
     assert lines[-1] == "The 1 aims that hold are listed in [README.md](README.md)."
-    everything = full_list(gather((toy(),), folders, tmp_path)).splitlines()
+    everything = (tmp_path / "README.md").read_text(encoding="utf-8").splitlines()
     places = [everything.index(f"- toy: {text}") for text in ("Bad.", "Open.", "Good.")]
     assert places == sorted(places)
     assert any("python toy.py" in line and "seed 3" in line for line in everything)

@@ -195,6 +195,8 @@ def test_a_gpus_table_says_what_was_met(measured):
     text = "\n".join(generation_lines(measured, "an H200", 2))
     assert "H200: met on this an H200" in text
     assert "under 6 GB: NOT MET, 8.00 GB with" in text
+    measured["grid"] = [other]
+    assert "Not measured: no batch fits on this a small GPU." in "\n".join(generation_lines(measured, "a small GPU", 2))
 
 
 def test_variants_of_a_gpu():

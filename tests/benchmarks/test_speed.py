@@ -165,6 +165,7 @@ def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
     kept = {"provenance": {"old": True}, "size": {}, "quick": False, "hooks": ["earlier"], "end_to_end": ratios}
     (tmp_path / "speed.json").write_text(json.dumps(kept), encoding="utf-8")
     monkeypatch.setattr(speed, "units", lambda *_: ["now"])
+    monkeypatch.setattr(speed, "provenance", lambda **_: {"threads": 4})
     monkeypatch.setattr(speed, "readings", lambda: [SimpleNamespace(path="file", large=False)] * 2)
     monkeypatch.setattr(speed_report, "provenance_line", lambda source: "earlier" if "old" in source else "now")
     monkeypatch.setattr(speed_report, "PARTS", {part: lambda found, part=part: [f"## {part}"] for part in speed.PARTS})
@@ -176,6 +177,6 @@ def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch):
     assert found["hooks"] == ["earlier"]
     assert found["units"] == [["now"]] * 2
     assert found["sources"]["hooks"] == found["sources"]["end_to_end"] == {"old": True}
-    assert found["sources"]["units"] == found["provenance"]
+    assert found["sources"]["units"] == {"threads": 1}  # whatever the process had before
     text = (tmp_path / "speed.md").read_text(encoding="utf-8").split("\n\n")
     assert text[1:] == ["## end_to_end", "earlier", "## hooks", "earlier", "## units", "now\n"]
