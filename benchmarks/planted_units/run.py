@@ -108,6 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--seeds", nargs="+", type=int, help="of the plan's; all if left out")
     command.add_argument("--publish", action="store_true", help="write benchmarks/results too")
     args = command.parse_args(argv)
+    if args.publish and args.set == "tune":
+        command.error("--publish is of test units; expected --set test. Leave one of both out.")
     plan = load_plan()
     space = load_space(data_folder(args.data), args.out, plan)
     rows = run(args, plan, space)
