@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislens_interp.brain.readers.nifti import Masker, Regions, fitted_masker, open_image, read_volumes
+from vislens_interp.brain.readers.nifti import Masker, Regions, fitted_masker, names_found, open_image, read_volumes
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
@@ -92,8 +92,7 @@ def read_bids(
         if not images.is_dir():
             raise FileNotFoundError(f"{str(images)!r}: no such folder; expected the dataset's pictures. Pass images=.")
     paired = pair_by_name(labels, images, source=f"column {events!r} of *_events.tsv", size=size)
-    width = sessions[0].read(0, 1).shape[1]
-    named = name_targets(targets, found or [f"region {place + 1}" for place in range(width)], "regions")
+    named = name_targets(targets, names_found(found, sessions[0]), "regions")
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
     taken = f"confounds {confounds!r}" if confounds else "no confounds"
     units = "percent signal change" + (", z-scored within runs" if standard == "session" else "")

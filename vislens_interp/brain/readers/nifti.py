@@ -64,7 +64,8 @@ def read_nifti(
         betas: A 4D NIfTI file or image, or a list of these, one for each session; a few volumes are in memory at a
             time (of a file without compression).
         regions: A nilearn masker (``NiftiLabelsMasker``, ``NiftiMasker``, ``NiftiMapsMasker``), a 3D image or file of
-            region numbers, 0 outside, or what ``nilearn.datasets.fetch_atlas_*`` gives.
+            region numbers, 0 outside, or what ``nilearn.datasets.fetch_atlas_*`` gives. Voxels that are NaN in a volume
+            are left out of its regions' means.
         events: A table (file or DataFrame) for each session, with a row for each volume in its order: such as
             ``*_events.tsv``.
         images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
@@ -88,11 +89,8 @@ def read_nifti(
     counts = [image.shape[3] for image in volumes]
     paired = pair_events(events, image_column, counts, "betas", images, size=size, names=names)
     masker, found = fitted_masker(regions, targets)
-    if not found:
-        width = masker.transform(volumes[0].slicer[..., :1]).shape[1]
-        found = [f"region {number}" for number in range(1, width + 1)]
-    named = name_targets(targets, found, "regions")
     sessions = [Session(image.shape[3], read_volumes(masker, image)) for image in volumes]
+    named = name_targets(targets, names_found(found, sessions[0]), "regions")
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
     return paired.recording(
         responses, named, subject, f"{units}, z-scored within sessions" if standard == "session" else units
@@ -119,6 +117,18 @@ def fitted_masker(regions: Regions, targets: Sequence[str] | Mapping[int, str] |
                 "a masker with its mask or label image, or a 3D image of whole numbers."
             ) from error
     return masker, _names(masker)
+
+
+def names_found(found: Sequence[str], session: Session) -> list[str]:
+    """A masker's names of regions, which have to be as many as it gives numbers of a volume; numbers without names."""
+    width = session.read(0, 1).shape[1]
+    if found and len(found) != width:
+        raise ValueError(
+            f"regions names {len(found)}, and {width} of them are left in the volumes (resampling or a mask took the "
+            "others); expected as many. Bring regions to the volumes first: "
+            "nilearn.image.resample_to_img(regions, volume, interpolation='nearest')."
+        )
+    return list(found) or [f"region {number}" for number in range(1, width + 1)]
 
 
 def _labels_masker(
@@ -170,15 +180,34 @@ def open_image(image: "SpatialImage | PathLike", name: str) -> "SpatialImage":
 
 
 def read_volumes(masker: Masker, image: "SpatialImage") -> Callable[[int, int], np.ndarray]:
-    """What gives (stop - start, K) of a masker for the volumes from start to stop, a few in memory at a time."""
+    """What gives (stop - start, K) of a masker for the volumes from start to stop, a few in memory at a time.
+
+    Voxels without a value are left out of their region's mean, and a region without any voxel is NaN: nilearn takes
+    them as 0, which is left to it where a masker gives no means.
+    """
+    means = getattr(masker, "strategy", None if hasattr(masker, "maps_img") else "mean") == "mean"
+
+    def transformed(values: np.ndarray) -> np.ndarray:
+        return np.atleast_2d(masker.transform(type(image)(values, image.affine)))
 
     def read(start: int, stop: int) -> np.ndarray:
+        volumes = image.slicer[..., start:stop]
         try:
-            return np.atleast_2d(masker.transform(image.slicer[..., start:stop]))
+            values = np.asanyarray(volumes.dataobj)
+            there = np.isfinite(values)
+            if there.all() or not means:
+                return np.atleast_2d(masker.transform(volumes))
+            share = transformed(there.astype(np.float32)) / transformed(np.ones(values.shape, np.float32))
+            return transformed(np.where(there, values, 0)) / np.where(share > 0, share, np.nan)
         except (OSError, EOFError) as error:
             raise ValueError(
                 f"betas: volumes {start} to {stop} cannot be read ({one_line(error)}); expected a whole "
                 "file. Restore a copy."
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"regions: nilearn cannot read them in volumes {start} to {stop} ({one_line(error)}); expected regions "
+                "in the space of the volumes."
             ) from error
 
     return in_parts(read, int(np.prod(image.shape[:3])))

@@ -253,6 +253,11 @@ def gather(
         for session in sessions:
             mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
             for start, values in chunks(session, targets):
+                if values.shape[1] != targets:  # one column would fill all of them
+                    raise ValueError(
+                        f"a session gives {values.shape[1]} numbers for a trial, and there are {targets} targets; "
+                        "expected as many. Read sessions with other regions apart."
+                    )
                 trials = paired.kept - (first + start)
                 here = (trials >= 0) & (trials < len(values))
                 out[paired.shown[here], repetition[here]] = (values[trials[here]] - mean) / scale
