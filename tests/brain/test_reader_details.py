@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from nilearn.maskers import NiftiLabelsMasker, NiftiMasker
+from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
+from sklearn.utils import Bunch
 
 from vislens_interp.brain import BrainDataset
 
@@ -33,6 +35,42 @@ def test_regions_leave_out_voxels_with_gaps_and_stay_on_the_disk(tmp_path):
     masks["hole"] = np.arange(6) == 0
     with pytest.raises(ValueError, match="ROI 'hole': every vertex has missing values in recorded trials"):
         BrainDataset.from_h5(tmp_path / "betas.hdf5", LABELS, PICTURES, regions=masks, names=NAMES)
+
+
+def test_masks_events_and_datasets_as_people_have_them(tmp_path):
+    betas = np.random.default_rng(9).normal(size=(7, 6))
+    with h5py.File(tmp_path / "betas.hdf5", "w") as file:
+        file["one/betas"] = betas
+    given = {"dataset": "one/betas", "trial_axis": 0, "standard": "none"}
+    masks = {"V1": np.array([1, 1, np.nan, np.nan, 0, -1])}  # outside is NaN, 0 or below
+
+    def read(events, names=NAMES):
+        return BrainDataset.from_h5(tmp_path / "betas.hdf5", events, PICTURES, names=names, regions=masks, **given)
+
+    expected = BrainDataset.from_trials(PICTURES, betas[:, :2].mean(1)[:, None], SHOWN, targets=["V1"]).responses
+    for events in (np.array(LABELS), EVENTS["stim_file"]):
+        assert torch.allclose(read(events).responses, expected, atol=1e-6, equal_nan=True)
+    assert torch.allclose(read(SHOWN, ["0", "1", "2"]).responses, expected, atol=1e-6, equal_nan=True)
+    np.save(tmp_path / "betas.npy", betas)
+    with pytest.raises(ValueError, match=r"a \.mat saved with -v7.3 \(arrays go to from_trials\)"):
+        BrainDataset.from_h5(tmp_path / "betas.npy", LABELS, PICTURES, names=NAMES)
+
+
+@pytest.mark.filterwarnings("default")  # nilearn's
+def test_vertices_without_a_value_or_a_region_are_left_out():
+    side = InMemoryMesh(np.eye(3), np.array([[0, 1, 2]]))
+    left, right = np.random.default_rng(9).normal(size=(2, 3, 7))
+    left[0, 2] = right[:, 4] = left[:2, 4] = np.nan
+    numbers = {"left": np.array([1, 1, -1]), "right": np.array([2, 0, 2])}
+    betas = SurfaceImage(PolyMesh(left=side, right=side), {"left": left, "right": right})
+    expected = np.stack([left[:2].mean(0), right[[0, 2]].mean(0)], 1)
+    expected[2, 0] = left[1, 2]
+    data = BrainDataset.from_surface(betas, EVENTS, PICTURES, labels=numbers, names=NAMES)
+    wanted = BrainDataset.from_trials(PICTURES, expected, SHOWN, targets=["region 1", "region 2"])
+    assert data.targets == wanted.targets
+    assert torch.allclose(data.responses, wanted.responses, atol=1e-6, equal_nan=True)
+    with pytest.raises(ValueError, match="labels holds fractions; expected whole numbers"):
+        BrainDataset.from_surface(betas, EVENTS, PICTURES, labels=numbers | {"left": [1, 1.5, 2]}, names=NAMES)
 
 
 def test_names_of_digits_keep_their_zeros(tmp_path):
@@ -95,3 +133,27 @@ def test_a_region_that_the_volumes_do_not_hold_is_refused(left):
         BrainDataset.from_nifti(sessions, image(regions), [EVENTS] * 2, PICTURES, names=NAMES)
     with pytest.raises(ValueError, match="regions: nilearn cannot read them in volumes 0 to 1 .*; expected regions in"):
         BrainDataset.from_nifti(image(betas), image(regions, shift=900.0), EVENTS, PICTURES, names=NAMES)
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_atlas_names_the_regions_that_it_holds():
+    regions = np.zeros((4, 4, 4))
+    regions[0], regions[2], regions[3] = 1, 3, -1
+    betas = np.random.default_rng(3).normal(size=(4, 4, 4, 7))
+
+    def read(atlas, **given):
+        data = BrainDataset.from_nifti(image(betas), atlas, EVENTS, PICTURES, names=NAMES, **given)
+        assert np.allclose(data.responses[SHOWN[0], 0], [betas[row, ..., 0].mean() for row in (0, 2)], atol=1e-6)
+        return data.targets
+
+    assert read(image(regions)) == ["1", "3"]
+    assert read(image(np.where(regions > 0, regions, np.nan)), targets={1: "V1"}) == ["V1", "region 3"]
+    table = pd.DataFrame({"index": [0, 1, 2, 3], "name": ["Background", "V1", "V2", "V3"]})
+    assert read(Bunch(maps=image(regions), labels=list(table["name"]), lut=table)) == ["V1", "V3"]
+    assert read(Bunch(maps=image(regions), labels=["Background", "V1", "V3"])) == ["V1", "V3"]
+    with pytest.raises(ValueError, match="regions names 3 labels, and its image holds 2 regions"):
+        read(Bunch(maps=image(regions), labels=["Background", "V1", "V2", "V3"]))
+    with pytest.raises(ValueError, match="whose values are .*; expected a 3D image of whole numbers"):
+        read(image(regions / 2))
+    with pytest.raises(ValueError, match="regions: nilearn cannot read this image"):
+        read("nowhere.nii")

@@ -64,8 +64,8 @@ def read_nifti(
         betas: A 4D NIfTI file or image, or a list of these, one for each session; a few volumes are in memory at a
             time (of a file without compression).
         regions: A nilearn masker (``NiftiLabelsMasker``, ``NiftiMasker``, ``NiftiMapsMasker``), a 3D image or file of
-            region numbers, 0 outside, or what ``nilearn.datasets.fetch_atlas_*`` gives. Voxels that are NaN in a volume
-            are left out of its regions' means.
+            region numbers, 0 or below outside, or what ``nilearn.datasets.fetch_atlas_*`` gives. Voxels that are NaN in
+            a volume are left out of its regions' means.
         events: A table (file or DataFrame) for each session, with a row for each volume in its order: such as
             ``*_events.tsv``.
         images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
@@ -135,6 +135,7 @@ def _labels_masker(
     regions: "SpatialImage | Bunch | PathLike", targets: Sequence[str] | Mapping[int, str] | None
 ) -> Masker:
     """A masker that averages in regions of an image or an atlas, which it or ``targets`` names."""
+    import pandas as pd
     from nilearn.maskers import NiftiLabelsMasker
 
     image = getattr(regions, "maps", regions)
@@ -143,13 +144,47 @@ def _labels_masker(
             f"regions is a {type(regions).__name__}; expected a nilearn masker, an image or a file of region "
             "numbers, or an atlas that nilearn fetched."
         )
+    image, numbers = _region_numbers(image)
+    lut, labels = getattr(regions, "lut", None), getattr(regions, "labels", None)
     if isinstance(targets, Mapping):
-        import pandas as pd
+        called = {int(number): str(name) for number, name in targets.items()}
+    elif lut is not None:
+        called = dict(zip(map(int, lut["index"]), map(str, lut["name"]), strict=True))
+    elif labels is not None:
+        names = [str(name) for name in labels]
+        names = names[names[:1] in (["Background"], ["background"]) :]
+        if len(names) != len(numbers):
+            raise ValueError(
+                f"regions names {len(names)} labels, and its image holds {len(numbers)} regions; expected as many, for "
+                "no label says its number. Pass the image, and targets= as a mapping from its numbers to names."
+            )
+        called = dict(zip(numbers, names, strict=True))
+    else:
+        called = {number: str(number) for number in numbers}
+    rows = [(number, called.get(number, f"region {number}")) for number in numbers]
+    return NiftiLabelsMasker(image, lut=pd.DataFrame(rows, columns=["index", "name"]), reports=False)
 
-        rows = sorted((int(number), str(name)) for number, name in targets.items() if int(number) != 0)
-        return NiftiLabelsMasker(image, lut=pd.DataFrame(rows, columns=["index", "name"]), reports=False)
-    labels = getattr(regions, "labels", None)
-    return NiftiLabelsMasker(image, labels=None if labels is None else [str(name) for name in labels], reports=False)
+
+def _region_numbers(image: "SpatialImage | PathLike") -> tuple["SpatialImage", list[int]]:
+    """An image of whole numbers, 0 outside regions, and the numbers of these; below 0 and NaN are outside."""
+    from nilearn.image import load_img, new_img_like
+
+    try:
+        loaded = load_img(image)
+        values = np.asanyarray(loaded.dataobj)
+    except Exception as error:
+        raise ValueError(
+            f"regions: nilearn cannot read this image ({one_line(error)}); expected a 3D image of whole numbers."
+        ) from error
+    values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
+    found = np.unique(values[np.isfinite(values)])
+    if values.ndim != 3 or (found != np.floor(found)).any():
+        raise ValueError(
+            f"regions is an image of shape {values.shape} whose values are {found[:3].tolist()} and so on; expected a "
+            "3D image of whole numbers. Of probabilities make a NiftiMapsMasker."
+        )
+    inside = np.where(values > 0, values, 0).astype(np.int32)
+    return new_img_like(loaded, inside), [int(number) for number in found if number > 0]
 
 
 def _names(masker: Masker) -> list[str]:
