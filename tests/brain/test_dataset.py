@@ -152,7 +152,8 @@ def test_rows_for_a_folder_in_another_order_than_counting_are_refused(numbered, 
 @pytest.mark.parametrize("size", [None, 4])
 def test_names_and_mappings_pair_the_rows_of_a_folder(numbered, size):
     rows = np.arange(12.0)[:, None]
-    for names in ([f"{number}.png" for number in range(12)], range(12)):
+    windows = [f"C:\\stimuli\\{number}.png" for number in range(12)]
+    for names in ([f"{number}.png" for number in range(12)], range(12), windows):
         data = BrainDataset.from_arrays(numbered, rows, targets=["row"], size=size, names=names)
         assert numbers_of(data) == data.mean_responses()[:, 0].tolist()
         assert data.names == [str(name) for name in names]

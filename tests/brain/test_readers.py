@@ -377,6 +377,10 @@ def test_pairing_never_takes_an_order(pictures, tmp_path):
     assert "2 trials without a picture are left out" in found.text
     assert pair(["f", "a"]).names == ["a.png", "f.png"]
     memory = torch.rand(2, 3, 8, 8)
+    assert pair(["C:\\stimuli\\f.png", "stimuli\\a.png"]).names == ["a.png", "f.png"]
+    dotted = pair(["contrast 0.5", "contrast 0.1"], memory, names=["contrast 0.1.png", "contrast 0.5.png"])
+    assert dotted.shown.tolist() == [1, 0]
+    assert pair(["x.1"], torch.rand(3, 3, 8, 8), names=["x.png", "x.1.png", "x.2.png"]).names == ["x.1.png"]
     assert torch.equal(pair(["b", "a", "b"], memory, names=["a", "b"]).images, memory)
     with pytest.raises(ValueError, match="names is None for images in memory; expected a name for each"):
         pair(["a"], memory)

@@ -226,8 +226,8 @@ def read_volumes(masker: Masker, image: "SpatialImage") -> Callable[[int, int], 
         return np.atleast_2d(masker.transform(type(image)(values, image.affine)))
 
     def read(start: int, stop: int) -> np.ndarray:
-        volumes = image.slicer[..., start:stop]
         try:
+            volumes = image.slicer[..., start:stop]
             values = np.asanyarray(volumes.dataobj)
             there = np.isfinite(values)
             if there.all() or not means:
