@@ -390,6 +390,9 @@ def test_pairing_never_takes_an_order(pictures, tmp_path):
         pair(["", "n/a"])
     with pytest.raises(ValueError, match="images maps no file to 'b'"):
         pair(["a", "b"], {"a": pictures / "a.png"})
+    assert len(pair(["a"], {"a": pictures / "a.png", "b": pictures / "gone.png"}).names) == 1  # nobody saw that one
+    with pytest.raises(FileNotFoundError, match="images: 1 of 1 files are not there, such as .*gone.png"):
+        pair(["a"], {"a": pictures / "gone.png"})
     with pytest.raises(ValueError, match="names 'a', which may be several pictures"):
         pair(["a"], memory, names=["one/a.png", "two/a.png"])
     with pytest.raises(ValueError, match="names holds 2 for 2 images, 'a' more than once"):

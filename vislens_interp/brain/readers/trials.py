@@ -18,6 +18,7 @@ from vislens_interp.brain.responses import (
     Pictures,
     as_names,
     open_pictures,
+    refuse_missing_files,
     repeated,
     repetitions,
 )
@@ -150,6 +151,7 @@ def pair_by_name(
     if left := len(known) - len(used):
         text += f"; {left} pictures were never shown and are left out"
     chosen = pictures[used] if isinstance(pictures, Tensor) else pictures.at(used)
+    refuse_missing_files(chosen)
     return Paired(chosen, [known[row] for row in used], np.array(kept), shown, text)
 
 
