@@ -11,6 +11,7 @@ from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
 from sklearn.utils import Bunch
 
 from vislens_interp.brain import BrainDataset
+from vislens_interp.brain.readers.trials import read_events
 
 NAMES = ["001", "002", "003"]
 SHOWN = [0, 2, 1, 0, 1, 2, 0]
@@ -35,6 +36,17 @@ def test_regions_leave_out_voxels_with_gaps_and_stay_on_the_disk(tmp_path):
     masks["hole"] = np.arange(6) == 0
     with pytest.raises(ValueError, match="ROI 'hole': every vertex has missing values in recorded trials"):
         BrainDataset.from_h5(tmp_path / "betas.hdf5", LABELS, PICTURES, regions=masks, names=NAMES)
+
+
+def test_onsets_are_numbers():
+    def read(onsets):
+        table = EVENTS.assign(onset=onsets)
+        return read_events(table, "stim_file")[0]["onset"].tolist()
+
+    assert read([str(4 * row) for row in range(7)]) == [4.0 * row for row in range(7)]  # "8" before "12"
+    for wrong in (["n/a"] + [1.0] * 6, [np.nan] + [1.0] * 6):
+        with pytest.raises(ValueError, match="events: onset .* in row 1 is no number; expected seconds"):
+            read(wrong)
 
 
 def test_masks_events_and_datasets_as_people_have_them(tmp_path):

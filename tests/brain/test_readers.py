@@ -68,7 +68,12 @@ def from_epochs(pictures, folder, *, file=True, kind="eeg"):
         made.save(folder / f"{kind}-epo.fif", fmt="double", verbose="error")
         made = folder / f"{kind}-epo.fif"
     data = BrainDataset.from_epochs(
-        made, pictures, windows=["P1", (0.1, 0.15)], image_column="picture", size=8, subject="s1"
+        made,
+        pictures,
+        windows=["P1", (np.float64(0.1), np.float32(0.15))],
+        image_column="picture",
+        size=8,
+        subject="s1",
     )
     scale = 1e6 if kind == "eeg" else 1e15
     times = np.round(np.arange(26) * 0.01 - 0.05, 2)
@@ -348,6 +353,43 @@ def test_unobserved_presentations_are_absent(pictures):
     data = BrainDataset.from_nwb(file, pictures, image_column="image_name", table="presentations", size=8)
     assert int((~data.responses[..., 0].isnan()).sum()) == 5  # onsets 0 to 16 s
     assert torch.nansum(data.responses[..., 1]).item() == counts[:, 1].sum()
+
+
+def test_times_that_are_no_seconds_are_told(pictures, tmp_path):
+    given = {"images": pictures, "image_column": "image_name", "size": 8}
+    with pytest.warns(
+        UserWarning, match="no unit has a spike within .* begin at 0 to 56, and spikes come at 5.* one clock"
+    ):
+        BrainDataset.from_nwb(nwb_file([1000 * unit for unit in spikes()[1]]), **given)
+    for window in ((50, 150), 0.1, (0.15, 0.05)):
+        with pytest.raises(ValueError, match="expected two ends in seconds, start first"):
+            BrainDataset.from_nwb(nwb_file(spikes()[1]), window=window, **given)
+
+    root, regions, _ = bids(tmp_path, pictures)
+    func = root / "derivatives" / "sub-01" / "func"
+    read = partial(BrainDataset.from_bids, root, "things", regions, space="MNI", size=8)
+    expected = read(subject="sub-01")
+    assert expected.subject == "sub-01"
+    for bold in sorted(func.glob("*.nii.gz")):  # the same in the header, in milliseconds
+        (func / bold.name.replace(".nii.gz", ".json")).unlink()
+        image = nibabel.load(bold)
+        changed = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+        changed.header.set_xyzt_units("mm", "msec")
+        changed.header["pixdim"][4] = 1500
+        nibabel.save(changed, bold)
+    assert torch.allclose(read().responses, expected.responses, equal_nan=True)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine), bold)
+    with pytest.raises(ValueError, match="has no RepetitionTime in .* and none in its header"):
+        read()
+    sidecar = func / bold.name.replace(".nii.gz", ".json")
+    sidecar.write_text('{"RepetitionTime": 1500}')
+    with pytest.raises(ValueError, match="has RepetitionTime 1500; expected seconds"):
+        read()
+    sidecar.write_text('{"RepetitionTime": 0.2}')
+    with pytest.raises(
+        ValueError, match="5 of 8 begin after its 60 volumes of 0.2 s, the last one at 28; expected onsets"
+    ):
+        read()
 
 
 def test_the_names_of_nsd(tmp_path):
