@@ -106,8 +106,8 @@ def read_nwb(
             where_spikes = f"{spikes.min():g} to {spikes.max():g}" if len(spikes) else "none"
             warnings.warn(
                 f"no unit has a spike within {start:g}-{stop:g} s after any of {len(onsets)} presentations. These "
-                f"begin at {onsets.min():g} to {onsets.max():g}, and spikes come at {where_spikes}: are both in seconds, "
-                "of one clock?",
+                f"begin at {onsets.min():g} to {onsets.max():g}, and spikes come at {where_spikes}: are both in "
+                "seconds, of one clock?",
                 stacklevel=3,
             )
         whose = subject or getattr(nwb.fields.get("subject"), "subject_id", None)
