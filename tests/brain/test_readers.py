@@ -332,6 +332,18 @@ def test_every_time_point_and_event_names(pictures):
     assert raw.responses[1, 0, 0].item() == pytest.approx(values[SHOWN == 1][0, 1, 15:21].mean(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("error:epochs:UserWarning")
+def test_microvolts_that_were_given_as_volts_are_told(pictures):
+    values = 5 * np.random.default_rng(2).normal(size=(TRIALS, 2, 26))
+    given = {"images": pictures, "windows": "P1", "image_column": "picture", "size": 8}
+    with pytest.warns(
+        UserWarning, match="half of the responses are beyond 10000 µV, converted from V .*: MNE stores V"
+    ):
+        BrainDataset.from_epochs(epochs_array(values), **given)
+    BrainDataset.from_epochs(epochs_array(values), units="SD", **given)
+    BrainDataset.from_epochs(epochs_array(values * 1e-6), **given)
+
+
 def test_dropped_epochs_and_bad_channels_are_left_out(pictures):
     values = np.random.default_rng(2).normal(size=(TRIALS, 3, 26)) * 1e-6
     values[4, 0] *= 1000

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -70,11 +70,11 @@ def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
         if responses.dtype.kind not in "fiu":
             raise TypeError(f"responses has type {responses.dtype}; expected numbers, with NaN where one is absent.")
         if isinstance(responses, np.ma.MaskedArray):
-            responses = responses.astype(float).filled(np.nan)
+            responses = np.ma.filled(responses.astype(float), np.nan)
     return torch.as_tensor(responses).detach().cpu().float()
 
 
-def in_order_of(targets: Sequence[str], table: Table) -> Table:
+def in_order_of(targets: Sequence[str], table: Any) -> Any:
     """A DataFrame with its columns in the order of the targets, which are their names; as it came if none of them is.
 
     ValueError where some targets are names of columns, and others are not.

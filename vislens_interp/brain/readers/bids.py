@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def _betas(
     if confounds is not None:
         nuisance, sample = load_confounds_strategy(str(bold), denoise_strategy=confounds)
     step = _repetition_time(bold, image, root)
-    late = int((rows["onset"] >= step * image.shape[3]).sum())
+    late = int(np.sum(rows["onset"].to_numpy() >= step * image.shape[3]))
     if late:
         raise ValueError(
             f"events of {bold.name}: {late} of {len(rows)} begin after its {image.shape[3]} volumes of {step:g} s, the "
@@ -203,7 +203,8 @@ def _repetition_time(bold: Path, image: "SpatialImage", root: Path) -> float:
                     f"than {LONGEST:g}. Correct it: BIDS has no milliseconds there."
                 )
             return float(said)
-    zooms, unit = image.header.get_zooms(), image.header.get_xyzt_units()[1]
+    header: Any = image.header
+    zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
     # Without a unit, 1 is what a header holds that nobody has filled in.
     if len(zooms) > 3 and zooms[3] > 0 and (unit in SECONDS or zooms[3] != 1):
         return float(zooms[3]) * SECONDS.get(unit, 1.0)

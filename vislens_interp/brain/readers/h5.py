@@ -93,7 +93,8 @@ def read_h5(
     """
     refuse_without("h5py", "brain", "from_h5")
     check_word("standard", standard, ("session", "none"))
-    events = events.tolist() if hasattr(events, "tolist") else events  # an array, or a column of a table
+    listed = getattr(events, "tolist", None)  # of an array, or of a column of a table
+    events = listed() if listed else events
     with ExitStack() as stack:
         paths = [files] if isinstance(files, str) or not isinstance(files, Sequence) else files
         stored = [_opened(path, dataset, trial_axis, stack) for path in paths]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, Union, runtime_checkable
 
 import numpy as np
 
@@ -165,7 +165,7 @@ def _labels_masker(
     return NiftiLabelsMasker(image, lut=pd.DataFrame(rows, columns=["index", "name"]), reports=False)
 
 
-def _region_numbers(image: "SpatialImage | PathLike") -> tuple["SpatialImage", list[int]]:
+def _region_numbers(image: Any) -> tuple["SpatialImage", list[int]]:
     """An image of whole numbers, 0 outside regions, and the numbers of these; below 0 and NaN are outside."""
     from nilearn.image import load_img, new_img_like
 
@@ -222,8 +222,10 @@ def read_volumes(masker: Masker, image: "SpatialImage") -> Callable[[int, int], 
     """
     means = getattr(masker, "strategy", None if hasattr(masker, "maps_img") else "mean") == "mean"
 
+    made: Any = type(image)
+
     def transformed(values: np.ndarray) -> np.ndarray:
-        return np.atleast_2d(masker.transform(type(image)(values, image.affine)))
+        return np.atleast_2d(masker.transform(made(values, image.affine)))
 
     def read(start: int, stop: int) -> np.ndarray:
         try:

@@ -198,20 +198,21 @@ def read_events(events: Table, column: str, column_argument: str = "image_column
     rows, called = read_frame(events, column, argument="events", column_argument=column_argument, remark=remark)
     import pandas as pd
 
-    onsets = pd.to_numeric(rows["onset"], errors="coerce") if "onset" in rows.columns else pd.Series(dtype=float)
+    if "onset" not in rows.columns:
+        return rows, called
+    onsets = pd.Series(pd.to_numeric(rows["onset"], errors="coerce"))
     if onsets.isna().any():
         bad = int(onsets.isna().to_numpy().argmax())
         raise ValueError(
             f"{called}: onset {rows['onset'].iloc[bad]!r} in row {bad + 1} is no number; expected seconds. Mend it, or "
             "leave the column out where the order of rows is that of the trials."
         )
-    rows = rows.assign(onset=onsets) if "onset" in rows.columns else rows
     if not onsets.is_monotonic_increasing:
         raise ValueError(
             f"{called}: rows are not in the order of their onsets; expected trials as they were shown, because volumes "
             "are. Sort them, if the volumes have that order."
         )
-    return rows, called
+    return rows.assign(onset=onsets), called
 
 
 def pair_events(
