@@ -18,7 +18,6 @@ from PIL import Image
 
 from vislens_interp.brain import BrainDataset
 from vislens_interp.brain.readers import trials as shared
-from vislens_interp.brain.readers.h5 import nsd_names
 from vislens_interp.images import ImageFiles
 
 pytestmark = pytest.mark.filterwarnings("default")  # what these libraries say of each other is not ours to mend
@@ -404,57 +403,6 @@ def test_times_that_are_no_seconds_are_told(pictures, tmp_path):
         read()
 
 
-def test_the_names_of_nsd(tmp_path):
-    from scipy.io import savemat
-
-    order = np.arange(1, 1501)[None]
-    pictures = np.stack([np.arange(1500) * 7 + 1, np.arange(1500) + 1])
-    savemat(tmp_path / "nsd_expdesign.mat", {"masterordering": order, "subjectim": pictures})
-    found = nsd_names(tmp_path / "nsd_expdesign.mat", 1, [2])
-    assert len(found) == 750
-    assert found[:2] == ["nsd-05250", "nsd-05257"]
-    with pytest.raises(ValueError, match="subject=3, sessions=.1.; expected 1 to 2, and sessions of 1 to 2"):
-        nsd_names(tmp_path / "nsd_expdesign.mat", 3, [1])
-    with pytest.raises(FileNotFoundError, match="expected nsd_expdesign.mat"):
-        nsd_names(tmp_path / "none.mat", 1, [1])
-    savemat(tmp_path / "other.mat", {"x": 1})
-    with pytest.raises(ValueError, match="holds x; expected masterordering and subjectim"):
-        nsd_names(tmp_path / "other.mat", 1, [1])
-
-
-def test_pairing_never_takes_an_order(pictures, tmp_path):
-    def pair(labels, images=pictures, **given):
-        return shared.pair_by_name(labels, images, source="column 'x'", **({"size": 8} | given))
-
-    found = pair(["faces/a.png", "n/a", float("nan"), "c.png"])
-    assert (found.names, found.kept.tolist(), found.shown.tolist()) == (["a.png", "c.png"], [0, 3], [0, 1])
-    assert "2 trials without a picture are left out" in found.text
-    assert pair(["f", "a"]).names == ["a.png", "f.png"]
-    memory = torch.rand(2, 3, 8, 8)
-    assert pair(["C:\\stimuli\\f.png", "stimuli\\a.png"]).names == ["a.png", "f.png"]
-    dotted = pair(["contrast 0.5", "contrast 0.1"], memory, names=["contrast 0.1.png", "contrast 0.5.png"])
-    assert dotted.shown.tolist() == [1, 0]
-    assert pair(["x.1"], torch.rand(3, 3, 8, 8), names=["x.png", "x.1.png", "x.2.png"]).names == ["x.1.png"]
-    assert torch.equal(pair(["b", "a", "b"], memory, names=["a", "b"]).images, memory)
-    with pytest.raises(ValueError, match="names is None for images in memory; expected a name for each"):
-        pair(["a"], memory)
-    with pytest.raises(ValueError, match="names 1 of 2 pictures that images do not hold, such as 'g.png'"):
-        pair(["a.png", "g.png"])
-    with pytest.raises(ValueError, match="names no picture in 2 trials"):
-        pair(["", "n/a"])
-    with pytest.raises(ValueError, match="images maps no file to 'b'"):
-        pair(["a", "b"], {"a": pictures / "a.png"})
-    assert len(pair(["a"], {"a": pictures / "a.png", "b": pictures / "gone.png"}).names) == 1  # nobody saw that one
-    with pytest.raises(FileNotFoundError, match="images: 1 of 1 files are not there, such as .*gone.png"):
-        pair(["a"], {"a": pictures / "gone.png"})
-    with pytest.raises(ValueError, match="names 'a', which may be several pictures"):
-        pair(["a"], memory, names=["one/a.png", "two/a.png"])
-    with pytest.raises(ValueError, match="names holds 2 for 2 images, 'a' more than once"):
-        pair(["a"], memory, names=["a", "a"])
-    with pytest.raises(TypeError, match="images is a int; expected a folder"):
-        pair(["a"], 3)
-
-
 def cut(path, size=3000):
     path.write_bytes(path.read_bytes()[:size])
     return path
@@ -641,20 +589,3 @@ def test_malformed_files_end_in_one_clear_line(case, pictures, tmp_path):
     with warnings.catch_warnings():  # MNE leaves a file open that it could not read
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
-
-
-@pytest.mark.parametrize(
-    ("read", "package"),
-    [
-        (lambda: BrainDataset.from_epochs("x", "y", windows="P1"), "mne"),
-        (lambda: BrainDataset.from_nifti("x", "y", "z", "a"), "nilearn"),
-        (lambda: BrainDataset.from_surface("x", "y", "z"), "nilearn"),
-        (lambda: BrainDataset.from_h5("x", "y", "z"), "h5py"),
-        (lambda: BrainDataset.from_bids("x", "y", "z", space="a"), "nilearn"),
-        (lambda: BrainDataset.from_nwb("x", "y", image_column="z"), "pynwb"),
-    ],
-)
-def test_a_missing_package_is_named(read, package, monkeypatch):
-    monkeypatch.setattr(shared, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=f"needs the package {package}, which is not installed; .* pip install"):
-        read()
