@@ -115,7 +115,8 @@ def read_given(path: Path, argument: str) -> tuple[list[str], list[list[str]]]:
     if len(head) < 2 or not lines:
         raise ValueError(
             f"{named} holds {len(lines)} rows below {len(head)} columns; expected a header and at least one row, of "
-            "two columns or more. A file with tabs has to end in .tsv."
+            "two columns or more. A file with tabs has to end in .tsv; for semicolons pass it through "
+            "pandas.read_csv(path, sep=';', decimal=',').to_csv(path, index=False)."
         )
     for number, row in enumerate(lines, 2):
         if len(row) != len(head):

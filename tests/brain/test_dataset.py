@@ -152,7 +152,8 @@ def test_rows_for_a_folder_in_another_order_than_counting_are_refused(numbered, 
 @pytest.mark.parametrize("size", [None, 4])
 def test_names_and_mappings_pair_the_rows_of_a_folder(numbered, size):
     rows = np.arange(12.0)[:, None]
-    for names in ([f"{number}.png" for number in range(12)], range(12)):
+    windows = [f"C:\\stimuli\\{number}.png" for number in range(12)]
+    for names in ([f"{number}.png" for number in range(12)], range(12), windows):
         data = BrainDataset.from_arrays(numbered, rows, targets=["row"], size=size, names=names)
         assert numbers_of(data) == data.mean_responses()[:, 0].tolist()
         assert data.names == [str(name) for name in names]
@@ -175,6 +176,50 @@ def test_responses_of_a_table_are_found_by_its_index(numbered):
     assert numbers_of(data) == data.mean_responses()[:, 0].tolist()
     with pytest.raises(ValueError, match=DOUBT):
         BrainDataset.from_arrays(numbered, table.reset_index(drop=True), targets=["row"])
+
+
+def test_columns_of_a_table_are_found_by_the_names_of_targets():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"V4": [1.0, 2, 3], "area": [0.0] * 3, "V1": [4.0, 5, 6]}, index=["c", "a", "b"])
+
+    def read(targets, frame=table):
+        names = None if frame.index[0] == 0 else ["a", "b", "c"]
+        return BrainDataset.from_arrays(pictures(3), frame, targets=targets, names=names).mean_responses().tolist()
+
+    assert read(["V1", "V4"]) == [[5, 2], [6, 3], [4, 1]]
+    assert read(["V1", "V4"], table.reset_index(drop=True)) == [[4, 1], [5, 2], [6, 3]]
+    assert read(["x", "y", "z"])[0] == [2, 0, 5]  # other names for all
+    assert read([1, 2], pandas.DataFrame(np.eye(3)[:, :2], index=["a", "b", "c"]))[0] == [1, 0]
+    with pytest.raises(ValueError, match="responses has the columns V4, area, V1, and none of them is target 'v4'"):
+        read(["V1", "v4"])
+
+
+def test_what_a_masked_array_hides_is_absent():
+    values = np.ma.masked_array([[1, 2], [3, 4], [5, 6]], mask=[[0, 0], [1, 0], [0, 0]])
+    data = BrainDataset.from_arrays(pictures(3), values, targets=["a", "b"])
+    assert data.counts.tolist() == [[1, 1], [0, 1], [1, 1]]
+
+
+def test_a_summary_says_how_trials_were_paired(files, tmp_path):
+    trials = BrainDataset.from_trials(files, recorded(6)[:, 0], range(6), targets=["a", "b"], size=4)
+    assert "pairing: 6 trials, by the position in images that shown= gives each" in trials.summary()
+    (tmp_path / "t.csv").write_text("file,V4\n" + "".join(f"{file.name},1\n" for file in files), encoding="utf-8")
+    table = BrainDataset.from_table(tmp_path / "t.csv", size=4)
+    assert "pairing: 6 rows, by the paths in column 'file' of t.csv" in table.take([1, 2]).summary()
+
+
+@pytest.mark.filterwarnings("error")
+def test_positions_may_come_from_a_column(files):
+    pandas = pytest.importorskip("pandas")
+    shown = pandas.Series(range(6), index=range(3, 9))
+    data = BrainDataset.from_trials(files, recorded(6)[:, 0], shown, targets=["a", "b"], size=4)
+    assert torch.equal(data.responses, recorded(6)[:, :1])
+
+
+def test_files_that_are_not_there_are_refused_at_once(files):
+    gone = [*files[:5], files[0].parent / "gone.png"]
+    with pytest.raises(FileNotFoundError, match="images: 1 of 6 files are not there, such as .*gone.png"):
+        BrainDataset.from_arrays(gone, recorded(6), targets=["a", "b"], size=4)
 
 
 def test_take_and_select():
@@ -281,7 +326,11 @@ def test_an_image_in_two_parts_is_refused(files):
         ({"responses": recorded(12, 3, 5)}, "5 columns, for 2 targets; expected one column each"),
         ({"responses": recorded()[:, 0, 0]}, r"responses has shape \(12,\); expected \(N, K\)"),
         ({"responses": recorded() / 0}, "responses holds infinite values"),
-        ({"responses": recorded() * torch.tensor([1, torch.nan])}, "every value of target 'PPA' is NaN"),
+        (
+            {"responses": recorded() * torch.tensor([1, torch.nan])},
+            "every value of target 'PPA' is NaN .*1 of 2 targets",
+        ),
+        ({"responses": recorded(2, 3, 12)}, r"shape \(2, 3, 12\); .* Turn its axes round: images come first"),
         ({"targets": ["a", "a"]}, "has a more than once; expected names, each once"),
         ({"targets": []}, "is empty; expected names"),
         ({"images": pictures() * 255}, "They look like 0..255"),

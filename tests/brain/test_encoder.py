@@ -127,10 +127,11 @@ def test_a_region_is_a_unit(encoder):
 
 
 def test_an_unpredictable_target_is_refused_unless_forced(encoder, dataset, backbone):
-    with pytest.raises(
-        ValueError, match="unit='noise' of InSilicoEncoder: its encoder does not predict it above chance"
-    ):
-        FeatureLens(encoder, unit="noise")
+    for unit in ("noise", 2):  # by name, and by its number
+        with pytest.raises(
+            ValueError, match="unit='noise' of InSilicoEncoder: its encoder does not predict it above chance"
+        ):
+            FeatureLens(encoder, unit=unit)
     forced = InSilicoEncoder(backbone, "ridge", force=True).fit(dataset)
     embedder = NetworkEmbedder(network(3), GREY)
     lens = FeatureLens(forced, unit="noise", backend=RetrievalBackend(embedder, pictures(60, seed=3)))

@@ -314,6 +314,12 @@ def test_what_is_known_before_is_learnt_from(tmp_path):
     found = Experiment(data, retrieval(pictures), ["blue"], tmp_path / "exp", display=SMALL)
     expected = found.predict(clouds(seed=3))[0]
     assert torch.corrcoef(torch.stack([expected, redness(clouds(seed=3))[:, 1].double()]))[0, 1] > 0.8
+    with pytest.raises(KeyError, match="target 'bleu' is not in this experiment. Closest: blue"):
+        found.predict(pictures[:2], "bleu")
+    with pytest.raises(
+        ValueError, match="names 'image_00000' more than once .2 such names.; expected each picture once"
+    ):
+        Experiment(data.take([0, 0, 1, 1, *range(2, 20)]), retrieval(pictures), folder=tmp_path / "other")
     with pytest.raises(ValueError, match="targets is None for pictures without responses"):
         Experiment(pictures, retrieval(pictures), folder=tmp_path / "other")
     with pytest.raises(ValueError, match="holds 4 pictures; expected at least 8"):

@@ -6,9 +6,10 @@ import mne
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from vislens_interp.brain import preference_map
+from vislens_interp.brain import BrainDataset, preference_map
 from vislens_interp.brain.maps.surface import COLOURS, WEAK
 
 pytestmark = pytest.mark.filterwarnings("default")  # what these libraries say of each other is not ours to mend
@@ -34,6 +35,16 @@ def test_what_is_preferred_and_what_is_weak():
     assert planted(evidence=EVIDENCE * np.array([np.nan, 1, 1, 1, 1]), threshold=0.5).weak.tolist() == [
         True, True, False, False, True,
     ]  # fmt: skip
+
+
+def test_a_noise_ceiling_is_evidence_by_name():
+    responses = torch.randn(8, 3, 2, generator=torch.Generator().manual_seed(0))
+    data = BrainDataset.from_arrays(torch.rand(8, 3, 4, 4), responses, targets=["V1", "PPA"])
+    ceiling = data.noise_ceiling("ncsnr")
+    found = preference_map([[1.0], [2.0]], axes=["face"], places=["PPA", "V1"], evidence=ceiling)
+    assert np.allclose(found.evidence, ceiling.r.flip(0).numpy())
+    with pytest.raises(ValueError, match="evidence lacks 1 of 1 places, such as 'FFA'"):
+        preference_map([[1.0]], axes=["face"], places=["FFA"], evidence=ceiling)
 
 
 def test_tables_come_back(tmp_path):
@@ -176,6 +187,8 @@ def test_a_topography_marks_what_is_supported():
     assert all(len(colours) == 8 for colours in dots)
     grey = tuple(int(WEAK[i : i + 2], 16) / 255 for i in (1, 3, 5))
     assert sum(np.allclose(colour[:3], grey) for colours in dots for colour in colours) == 7  # 0/16 to 6/16
+    with pytest.warns(UserWarning, match="8 of 16 places, such as '.* P1', are no sensors of info and are left out"):
+        found.topography(mne.pick_info(info, range(4)), axes=["edge"])
     with pytest.raises(ValueError, match="no place, such as 'V1', is a sensor of info"):
         planted().topography(info)
     with pytest.raises(ValueError, match="info has sensors without positions"):

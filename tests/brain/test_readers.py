@@ -18,7 +18,6 @@ from PIL import Image
 
 from vislens_interp.brain import BrainDataset
 from vislens_interp.brain.readers import trials as shared
-from vislens_interp.brain.readers.h5 import nsd_names
 from vislens_interp.images import ImageFiles
 
 pytestmark = pytest.mark.filterwarnings("default")  # what these libraries say of each other is not ours to mend
@@ -68,7 +67,12 @@ def from_epochs(pictures, folder, *, file=True, kind="eeg"):
         made.save(folder / f"{kind}-epo.fif", fmt="double", verbose="error")
         made = folder / f"{kind}-epo.fif"
     data = BrainDataset.from_epochs(
-        made, pictures, windows=["P1", (0.1, 0.15)], image_column="picture", size=8, subject="s1"
+        made,
+        pictures,
+        windows=["P1", (np.float64(0.1), np.float32(0.15))],
+        image_column="picture",
+        size=8,
+        subject="s1",
     )
     scale = 1e6 if kind == "eeg" else 1e15
     times = np.round(np.arange(26) * 0.01 - 0.05, 2)
@@ -327,6 +331,18 @@ def test_every_time_point_and_event_names(pictures):
     assert raw.responses[1, 0, 0].item() == pytest.approx(values[SHOWN == 1][0, 1, 15:21].mean(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("error:epochs:UserWarning")
+def test_microvolts_that_were_given_as_volts_are_told(pictures):
+    values = 5 * np.random.default_rng(2).normal(size=(TRIALS, 2, 26))
+    given = {"images": pictures, "windows": "P1", "image_column": "picture", "size": 8}
+    with pytest.warns(
+        UserWarning, match="half of the responses are beyond 10000 µV, converted from V .*: MNE stores V"
+    ):
+        BrainDataset.from_epochs(epochs_array(values), **given)
+    BrainDataset.from_epochs(epochs_array(values), units="SD", **given)
+    BrainDataset.from_epochs(epochs_array(values * 1e-6), **given)
+
+
 def test_dropped_epochs_and_bad_channels_are_left_out(pictures):
     values = np.random.default_rng(2).normal(size=(TRIALS, 3, 26)) * 1e-6
     values[4, 0] *= 1000
@@ -350,48 +366,41 @@ def test_unobserved_presentations_are_absent(pictures):
     assert torch.nansum(data.responses[..., 1]).item() == counts[:, 1].sum()
 
 
-def test_the_names_of_nsd(tmp_path):
-    from scipy.io import savemat
+def test_times_that_are_no_seconds_are_told(pictures, tmp_path):
+    given = {"images": pictures, "image_column": "image_name", "size": 8}
+    with pytest.warns(
+        UserWarning, match="no unit has a spike within .* begin at 0 to 56, and spikes come at 5.* one clock"
+    ):
+        BrainDataset.from_nwb(nwb_file([1000 * unit for unit in spikes()[1]]), **given)
+    for window in ((50, 150), 0.1, (0.15, 0.05)):
+        with pytest.raises(ValueError, match="expected two ends in seconds, start first"):
+            BrainDataset.from_nwb(nwb_file(spikes()[1]), window=window, **given)
 
-    order = np.arange(1, 1501)[None]
-    pictures = np.stack([np.arange(1500) * 7 + 1, np.arange(1500) + 1])
-    savemat(tmp_path / "nsd_expdesign.mat", {"masterordering": order, "subjectim": pictures})
-    found = nsd_names(tmp_path / "nsd_expdesign.mat", 1, [2])
-    assert len(found) == 750
-    assert found[:2] == ["nsd-05250", "nsd-05257"]
-    with pytest.raises(ValueError, match="subject=3, sessions=.1.; expected 1 to 2, and sessions of 1 to 2"):
-        nsd_names(tmp_path / "nsd_expdesign.mat", 3, [1])
-    with pytest.raises(FileNotFoundError, match="expected nsd_expdesign.mat"):
-        nsd_names(tmp_path / "none.mat", 1, [1])
-    savemat(tmp_path / "other.mat", {"x": 1})
-    with pytest.raises(ValueError, match="holds x; expected masterordering and subjectim"):
-        nsd_names(tmp_path / "other.mat", 1, [1])
-
-
-def test_pairing_never_takes_an_order(pictures, tmp_path):
-    def pair(labels, images=pictures, **given):
-        return shared.pair_by_name(labels, images, source="column 'x'", **({"size": 8} | given))
-
-    found = pair(["faces/a.png", "n/a", float("nan"), "c.png"])
-    assert (found.names, found.kept.tolist(), found.shown.tolist()) == (["a.png", "c.png"], [0, 3], [0, 1])
-    assert "2 trials without a picture are left out" in found.text
-    assert pair(["f", "a"]).names == ["a.png", "f.png"]
-    memory = torch.rand(2, 3, 8, 8)
-    assert torch.equal(pair(["b", "a", "b"], memory, names=["a", "b"]).images, memory)
-    with pytest.raises(ValueError, match="names is None for images in memory; expected a name for each"):
-        pair(["a"], memory)
-    with pytest.raises(ValueError, match="names 1 of 2 pictures that images do not hold, such as 'g.png'"):
-        pair(["a.png", "g.png"])
-    with pytest.raises(ValueError, match="names no picture in 2 trials"):
-        pair(["", "n/a"])
-    with pytest.raises(ValueError, match="images maps no file to 'b'"):
-        pair(["a", "b"], {"a": pictures / "a.png"})
-    with pytest.raises(ValueError, match="names 'a', which may be several pictures"):
-        pair(["a"], memory, names=["one/a.png", "two/a.png"])
-    with pytest.raises(ValueError, match="names holds 2 for 2 images, 'a' more than once"):
-        pair(["a"], memory, names=["a", "a"])
-    with pytest.raises(TypeError, match="images is a int; expected a folder"):
-        pair(["a"], 3)
+    root, regions, _ = bids(tmp_path, pictures)
+    func = root / "derivatives" / "sub-01" / "func"
+    read = partial(BrainDataset.from_bids, root, "things", regions, space="MNI", size=8)
+    expected = read(subject="sub-01")
+    assert expected.subject == "sub-01"
+    for bold in sorted(func.glob("*.nii.gz")):  # the same in the header, in milliseconds
+        (func / bold.name.replace(".nii.gz", ".json")).unlink()
+        image = nibabel.load(bold)
+        changed = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+        changed.header.set_xyzt_units("mm", "msec")
+        changed.header["pixdim"][4] = 1500
+        nibabel.save(changed, bold)
+    assert torch.allclose(read().responses, expected.responses, equal_nan=True)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine), bold)
+    with pytest.raises(ValueError, match="has no RepetitionTime in .* and none in its header"):
+        read()
+    sidecar = func / bold.name.replace(".nii.gz", ".json")
+    sidecar.write_text('{"RepetitionTime": 1500}')
+    with pytest.raises(ValueError, match="has RepetitionTime 1500; expected seconds"):
+        read()
+    sidecar.write_text('{"RepetitionTime": 0.2}')
+    with pytest.raises(
+        ValueError, match="5 of 8 begin after its 60 volumes of 0.2 s, the last one at 28; expected onsets"
+    ):
+        read()
 
 
 def cut(path, size=3000):
@@ -580,20 +589,3 @@ def test_malformed_files_end_in_one_clear_line(case, pictures, tmp_path):
     with warnings.catch_warnings():  # MNE leaves a file open that it could not read
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
-
-
-@pytest.mark.parametrize(
-    ("read", "package"),
-    [
-        (lambda: BrainDataset.from_epochs("x", "y", windows="P1"), "mne"),
-        (lambda: BrainDataset.from_nifti("x", "y", "z", "a"), "nilearn"),
-        (lambda: BrainDataset.from_surface("x", "y", "z"), "nilearn"),
-        (lambda: BrainDataset.from_h5("x", "y", "z"), "h5py"),
-        (lambda: BrainDataset.from_bids("x", "y", "z", space="a"), "nilearn"),
-        (lambda: BrainDataset.from_nwb("x", "y", image_column="z"), "pynwb"),
-    ],
-)
-def test_a_missing_package_is_named(read, package, monkeypatch):
-    monkeypatch.setattr(shared, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=f"needs the package {package}, which is not installed; .* pip install"):
-        read()

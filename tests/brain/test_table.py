@@ -47,7 +47,9 @@ def test_tabs_columns_and_folder(folder):
         ("path,V1\npictures/a.png,1,2\n", {}, ValueError, "row 2: 3 cells; expected 2, as in its header"),
         ("path,V1\npictures/a.png,many\n", {}, ValueError, "row 2, column 'V1': 'many' is no number"),
         ("path,FFA-1\npictures/a.png,1\n", {"targets": ["FFA1"]}, KeyError, "Closest: FFA-1"),
-        ("path,V1\npictures/z.png,1\n", {}, FileNotFoundError, "names 1 pictures that are not there, such as"),
+        ("path,V1\npictures/z.png,1\n", {}, FileNotFoundError, "names 1 pictures in column 'path' that are not there"),
+        ("path,V1\npictures/a.png,1\n,2\n", {}, ValueError, "names no picture in row 3, column 'path'"),
+        ("path;V1\npictures/a.png;1\n", {}, ValueError, "for semicolons pass it through pandas.read_csv"),
     ],
 )
 def test_errors(folder, text, given, error, message):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -34,10 +35,12 @@ from vislens_interp.brain.responses import (
     check_known,
     check_responses,
     check_targets,
+    in_order_of,
     names_of,
     open_pictures,
     places_of,
     refuse_doubtful_order,
+    refuse_missing_files,
     row_parts,
 )
 from vislens_interp.brain.table import read_table
@@ -145,25 +148,32 @@ class BrainDataset(Tabular):
             images: (N, 3, H, W) in [0, 1]; :class:`~vislens_interp.images.ImageFiles`; or a folder or paths.
             responses: A row for each image in the order of ``images``, or of ``names`` for a folder; or by name: a
                 mapping from an image's name to its responses, or a pandas DataFrame with names as its index. (N, K)
-                responses are averaged ones.
-            targets, subject, units: As :class:`BrainDataset`.
+                responses are averaged ones; what a masked array hides is absent.
+            targets, subject, units: As :class:`BrainDataset`. Of a DataFrame those of its columns that have these
+                names, or, if none has, all in their order.
             size: Side in pixels to which pictures in ``images`` are resized and cropped. Files then stay on the disk;
                 without it they are read at once and need to have one size.
             names: Names of the images. Of a folder: its files, in the order of the responses; or, if none is the name
                 of a file, other names for all.
 
         Raises:
+            FileNotFoundError: A file of images is not there.
             ValueError: As :class:`BrainDataset`; or responses without names came for a folder whose files are in
                 another order as text (1, 10, 2) than by counting.
         """
         names = None if names is None else as_names(names)
         pictures, own = open_pictures(images, size)
         pairing, folder = "", sorted_by_name(images)
+        if not folder:
+            refuse_missing_files(pictures)
         if own is not None and names is not None and folder:
             chosen = in_order(pictures, own, names)
             if chosen is not None:
                 pictures, own, folder, pairing = chosen, None, False, "files of images in the order of names="
         known = own or names_of(pictures) if names is None else names
+        targets = check_targets(targets)
+        if isinstance(responses, Table):
+            responses = in_order_of(targets, responses)
         if isinstance(responses, (Mapping, Table)) and by_name(responses) is not None:
             folder, pairing = False, "by the names of images, which responses gives"
         values = as_responses(responses, known)
@@ -196,7 +206,9 @@ class BrainDataset(Tabular):
         folder = isinstance(images, (str, os.PathLike))  # which has to be read for its length
         count = len(ImageFiles(images, 1) if folder else images)
         values = by_image(as_numbers(responses), shown, count)
-        return cls.from_arrays(images, values, targets=targets, **described)
+        data = cls.from_arrays(images, values, targets=targets, **described)
+        data.pairing = f"{len(shown)} trials, by the position in images that shown= gives each"
+        return data
 
     @classmethod
     def from_table(
@@ -214,7 +226,9 @@ class BrainDataset(Tabular):
             **described: As :meth:`from_arrays`.
         """
         table = read_table(path, image_column=image_column, targets=targets, folder=folder)
-        return cls.from_trials(table.paths, table.responses, table.shown, targets=table.targets, **described)
+        data = cls.from_trials(table.paths, table.responses, table.shown, targets=table.targets, **described)
+        data.pairing = f"{len(table.shown)} rows, by the paths in column {table.image_column!r} of {Path(path).name}"
+        return data
 
     from_epochs = _Reading(read_epochs)
     from_nifti = _Reading(read_nifti)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -45,6 +45,16 @@ def open_pictures(images: Pictures, size: int | None) -> tuple[Images, list[str]
     return files, files.names
 
 
+def refuse_missing_files(images: Images) -> None:
+    """Raise FileNotFoundError for files that are not there, before the others are worked on for hours."""
+    missing = [path for path in images.paths if not path.is_file()] if isinstance(images, ImageFiles) else []
+    if missing:
+        raise FileNotFoundError(
+            f"images: {len(missing)} of {len(images)} files are not there, such as {str(missing[0])!r}; expected all. "
+            "Mend the paths, or leave these pictures and their responses out."
+        )
+
+
 def names_of(images: Images) -> list[str]:
     """The names of files; numbers for pictures in memory."""
     return images.names if isinstance(images, ImageFiles) else [f"image_{row:05d}" for row in range(len(images))]
@@ -56,9 +66,28 @@ def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
         raise TypeError(
             f"responses is a {type(responses).__name__}; expected a tensor or an array, (N, K) or (N, R, K)."
         )
-    if isinstance(responses, np.ndarray) and responses.dtype.kind not in "fiu":
-        raise TypeError(f"responses has type {responses.dtype}; expected numbers, with NaN where one is absent.")
+    if isinstance(responses, np.ndarray):
+        if responses.dtype.kind not in "fiu":
+            raise TypeError(f"responses has type {responses.dtype}; expected numbers, with NaN where one is absent.")
+        if isinstance(responses, np.ma.MaskedArray):
+            responses = np.ma.filled(responses.astype(float), np.nan)
     return torch.as_tensor(responses).detach().cpu().float()
+
+
+def in_order_of(targets: Sequence[str], table: Any) -> Any:
+    """A DataFrame with its columns in the order of the targets, which are their names; as it came if none of them is.
+
+    ValueError where some targets are names of columns, and others are not.
+    """
+    given = list(getattr(table, "columns", ()))
+    columns = {} if given == list(range(len(given))) else {str(name): name for name in given}  # pandas' own numbers
+    unknown = [name for name in targets if name not in columns]
+    if unknown and len(unknown) < len(targets):
+        raise ValueError(
+            f"responses has the columns {', '.join(list(columns)[:8])}, and none of them is target {unknown[0]!r}, as "
+            "others are; expected one for each. Mend targets, or pass responses.to_numpy() for columns in their order."
+        )
+    return table if unknown or not columns else table[[columns[name] for name in targets]]
 
 
 def as_responses(responses: NamedResponses, names: Sequence[str]) -> Tensor:
@@ -91,7 +120,7 @@ def by_image(trials: Tensor, shown: Sequence[int] | Tensor | np.ndarray, count: 
     numbers = np.asarray(given)
     if numbers.dtype.kind not in "iuf" or (numbers != np.floor(numbers)).any():
         raise TypeError(f"shown={given!r:.80}; expected positions in images ({count}), whole numbers, one a trial.")
-    rows = torch.as_tensor(numbers).long()
+    rows = torch.as_tensor(np.require(numbers, requirements="W")).long()  # torch warns of those of pandas otherwise
     if trials.ndim != 2 or rows.shape != (len(trials),):
         raise ValueError(f"{shapes(responses=trials, shown=rows)}; expected (T, K) and (T,), a row for each trial.")
     if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= count:
@@ -189,9 +218,10 @@ def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
             "takes (N, K) too."
         )
     if shape[0] != count:
+        turned = "Turn its axes round: images come first." if count in shape else ""
         raise ValueError(
             f"images and responses have unequal counts: {count} images, responses of shape {shape}; expected a row for "
-            "each image. BrainDataset.from_trials takes trials and which image each showed."
+            f"each image. {turned or 'BrainDataset.from_trials takes trials and which image each showed.'}"
         )
     if shape[2] != len(targets):
         raise ValueError(
@@ -207,6 +237,7 @@ def check_responses(responses: Tensor, count: int, targets: list[str]) -> None:
     empty = [name for name, there in zip(targets, seen.tolist(), strict=True) if not there]
     if empty:
         raise ValueError(
-            f"responses: every value of target {', '.join(map(repr, empty))} is NaN in these {count} images; expected "
-            "at least one number. Leave it out: dataset.select of the others."
+            f"responses: every value of target {', '.join(map(repr, empty[:5]))} is NaN in these {count} images "
+            f"({len(empty)} of {len(targets)} targets); expected at least one number. Leave them out: by "
+            "dataset.select of the others, or by a reader's regions=, picks= or where=."
         )

@@ -20,13 +20,14 @@ ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
 class Table:
     """N pictures in the order of their first row, responses (T, K) with NaN for empty cells, what each row showed.
 
-    ``shown`` holds T positions in ``paths``; ``targets`` the K columns' names.
+    ``shown`` holds T positions in ``paths``; ``targets`` the K columns' names, ``image_column`` that of the paths.
     """
 
     paths: list[Path]
     responses: Tensor
     shown: list[int]
     targets: list[str]
+    image_column: str
 
 
 def read_table(
@@ -66,19 +67,24 @@ def read_table(
     columns = [_column(name, header) for name in names]
     start = path.parent if folder is None else Path(folder)
 
+    if nameless := [number for number, row in enumerate(lines, 2) if not row[image].strip()]:
+        raise ValueError(
+            f"path={str(path)!r} names no picture in row {nameless[0]}, column {header[image]!r} ({len(nameless)} such "
+            "rows); expected a path in each. Leave these rows out."
+        )
     order: dict[Path, int] = {}
     shown = [order.setdefault(start / row[image], len(order)) for row in lines]
     missing = [str(picture) for picture in order if not picture.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"path={str(path)!r} names {len(missing)} pictures that are not there, such as {missing[0]!r}; expected "
-            f"paths below {str(start)!r}. Pass folder=, where they start."
+            f"path={str(path)!r} names {len(missing)} pictures in column {header[image]!r} that are not there, such as "
+            f"{missing[0]!r}; expected paths below {str(start)!r}. Pass folder=, where they start, or image_column=."
         )
     cells = [
         [_number(row[column], number, header[column], path) for column in columns]
         for number, row in enumerate(lines, 2)
     ]
-    return Table(list(order), torch.tensor(cells, dtype=torch.float32), shown, names)
+    return Table(list(order), torch.tensor(cells, dtype=torch.float32), shown, names, header[image])
 
 
 def _is_index(name: str, cells: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """Time windows after an image's onset: the paper's by name, intervals in seconds, or every time point."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TypeAlias, TypeGuard, cast
 
 import numpy as np
@@ -50,7 +51,7 @@ def window_masks(
 
 
 def _is_interval(window: object) -> TypeGuard[tuple[float, float]]:
-    return isinstance(window, tuple) and len(window) == 2 and all(isinstance(end, (int, float)) for end in window)
+    return isinstance(window, tuple) and len(window) == 2 and all(isinstance(end, Real) for end in window)
 
 
 def _intervals(window: Window) -> tuple[str, list[tuple[float, float]]]:

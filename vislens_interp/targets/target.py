@@ -246,7 +246,7 @@ class LayerTarget(Target):
         self.units: list[OneUnit] = unit_list(by_label(unit, self.labels))
         self.names = unit_names(self.units, unit, self.labels)
         self.pool: Pool = pool
-        self._ask_model()
+        self._ask_model(one=not isinstance(unit, list))
         self.output, self.call = output, call
         self.preprocess = preprocess_for(model) if preprocess is None else as_preprocess(preprocess)
         self._image_size = image_size
@@ -398,17 +398,22 @@ class LayerTarget(Target):
         error = (first - second).abs()
         return bool(((error <= close * first.abs().amax(0).clamp_min(floor)) | (first == second) | error.isnan()).all())
 
-    def _ask_model(self) -> None:
-        """Take over what a model says of its own outputs: those that it refuses to be read by, and its doubts."""
+    def _ask_model(self, *, one: bool) -> None:
+        """Take over what a model says of its own outputs: those that it refuses to be read by, and its doubts.
+
+        Several by their numbers, such as all that there are, may be read: only ``one``, or names, point at a unit.
+        """
         if self.layer == "":
-            for name, why in _said_of(self.model, "refused").items():
-                if name in self.names:
-                    raise ValueError(
-                        f"unit={name!r} of {type(self.model).__name__}: {why}. Expected one that can be trusted."
-                    )
-            doubts, own = _said_of(self.model, "doubts"), dict(enumerate(own_labels(self.model) or []))
+            refused, doubts = _said_of(self.model, "refused"), _said_of(self.model, "doubts")
+            own = dict(enumerate(own_labels(self.model) or []))
             named = zip(self.names, self.units, strict=True)  # a unit may have been asked for by its number
-            labels = {name: own.get(one, name) if isinstance(one, int) else name for name, one in named}
+            labels = {name: own.get(unit, name) if isinstance(unit, int) else name for name, unit in named}
+            for name, label in labels.items():
+                if (label if one else name) in refused:
+                    raise ValueError(
+                        f"unit={label!r} of {type(self.model).__name__}: {refused[label]}. Expected one that can be "
+                        "trusted."
+                    )
             self.doubts = {name: doubts[label] for name, label in labels.items() if label in doubts}
 
     def _check_labels(self, *, given: bool) -> None:

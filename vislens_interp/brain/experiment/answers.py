@@ -48,7 +48,7 @@ def read_answers(
         names, rows = _of_table(source, column)
     else:
         raise TypeError(
-            f"responses is {source!r}; expected a mapping from trial ids, a table (.csv, .tsv or DataFrame), MNE's "
+            f"responses is {source!r:.60}; expected a mapping from trial ids, a table (.csv, .tsv or DataFrame), MNE's "
             "epochs (-epo.fif) or an NWB file."
         )
     if not set(names) & set(targets):

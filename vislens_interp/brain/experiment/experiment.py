@@ -29,7 +29,7 @@ from vislens_interp.brain.experiment.blocks import (
 )
 from vislens_interp.brain.experiment.status import Means, Status, StopRule, status
 from vislens_interp.brain.experiment.surrogate import Surrogate
-from vislens_interp.brain.responses import check_known, check_targets, names_of
+from vislens_interp.brain.responses import check_known, check_targets, names_of, repeated
 from vislens_interp.files import clear_leftovers, locked, write_text
 from vislens_interp.images import ImageFiles, check_images, image_keys, resize
 from vislens_interp.schema import read_document
@@ -121,6 +121,11 @@ class Experiment:
             self.names = names_of(gallery)
             self._known = np.full(shape, np.nan), np.zeros(shape)
         self.targets = check_targets(targets)
+        if twice := repeated(self.names):
+            raise ValueError(
+                f"dataset_or_prior names {twice[0]!r} more than once ({len(twice)} such names); expected each picture "
+                "once, for its name says whether it was shown. Take one row of each, or give other names."
+            )
         if len(gallery) < 8:
             raise ValueError(f"dataset_or_prior holds {len(gallery)} pictures; expected at least 8 to choose from.")
         self.gallery = gallery if isinstance(gallery, ImageFiles) else check_images(gallery)
@@ -217,7 +222,12 @@ class Experiment:
         return status(self.blocks(), self.responses, self.targets, self.stop_rule)
 
     def predict(self, images: Tensor, target: str | None = None) -> tuple[Tensor, Tensor]:
-        """Expected mean responses to pictures (N, 3, H, W) at the last fit, and the SDs of that: (N,) each."""
+        """Expected mean responses to pictures (N, 3, H, W) at the last fit, and the SDs of that: (N,) each.
+
+        ``target`` is the first one if None; KeyError with near names for an unknown one.
+        """
+        if target is not None:
+            check_known("target", target, self.targets, "this experiment")
         column = 0 if target is None else self.targets.index(target)
         expected, unsure = self._surrogate.predict(self._embed(images).flatten(1).double().numpy(), column)
         return torch.from_numpy(expected), torch.from_numpy(unsure)

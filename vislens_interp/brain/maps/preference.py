@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from vislens_interp.brain.maps.sensors import time_course_figure, topography_figure
 from vislens_interp.brain.maps.surface import surface_figure
+from vislens_interp.brain.noise_ceiling import NoiseCeiling
 from vislens_interp.brain.readers.trials import Table, is_frame
 from vislens_interp.brain.responses import as_names, check_known
 from vislens_interp.files import write_atomically, write_folder, write_text
@@ -109,7 +110,7 @@ def preference_map(
     *,
     axes: Sequence[str] | None = None,
     places: Sequence[str] | None = None,
-    evidence: ArrayLike | Mapping[str, float] | None = None,
+    evidence: ArrayLike | Mapping[str, float] | NoiseCeiling | None = None,
     threshold: float = 0.2,
     unit: str = "score",
     evidence_unit: str = "evidence",
@@ -121,7 +122,8 @@ def preference_map(
             a mapping from places to ``{axis: score}``, or a CSV whose first column names places. A column ``evidence``
             of a table is that, and ``preferred`` and ``weak`` of :meth:`PreferenceMap.table` are left out.
         axes, places: Names, each once; ``None`` for a table.
-        evidence: (P,) in the order of places, or a mapping from places to numbers.
+        evidence: (P,) in the order of places, a mapping from places to numbers, or a noise ceiling, whose ``r`` is
+            taken by the names of its targets.
         threshold, unit, evidence_unit: See :class:`PreferenceMap`.
 
     Raises:
@@ -160,9 +162,11 @@ def preference_map(
     return PreferenceMap(tuple(places), tuple(axes), values, supported, threshold, unit, evidence_unit)
 
 
-def _evidence(evidence: ArrayLike | Mapping[str, float] | None, places: list[str]) -> np.ndarray | None:
+def _evidence(evidence: ArrayLike | Mapping[str, float] | NoiseCeiling | None, places: list[str]) -> np.ndarray | None:
     if evidence is None:
         return None
+    if isinstance(evidence, NoiseCeiling):
+        evidence = dict(zip(evidence.targets, evidence.r.tolist(), strict=True))
     if isinstance(evidence, Mapping):
         missing = [place for place in places if place not in evidence]
         if missing:

@@ -1,6 +1,7 @@
 """Preferences of sensors: topographies by MNE-Python, and time courses."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,8 @@ def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequenc
             values = found.scores[rows, found.axes.index(name)]
             mne.viz.plot_topomap(
                 np.nan_to_num(values), part, axes=axis, show=False, cmap="RdBu_r", vlim=(-limit, limit), sensors=False,
-                contours=0, mask=strong, mask_params={"marker": "o", "markersize": 3, "markerfacecolor": "k"},
+                contours=0, mask=strong & np.isfinite(values),
+                mask_params={"marker": "o", "markersize": 3, "markerfacecolor": "k"},
             )  # fmt: skip
             axis.set_title(f"{name}, {window}" if window else name, fontsize=8)
         _preferred(line[len(chosen)], found, part, rows)
@@ -151,11 +153,20 @@ def _preferred(axis: "Axes", found: "PreferenceMap", part: "mne.Info", rows: np.
 def _by_window(found: "PreferenceMap", channels: Sequence[str]) -> dict[str, dict[str, int]]:
     """The row of each sensor, by window; the empty name where places are sensors alone."""
     windows: dict[str, dict[str, int]] = {}
+    strange: list[str] = []
     for row, place in enumerate(found.places):
         names = [name for name in channels if place == name or place.startswith(f"{name} ")]
         if names:
             name = max(names, key=len)
             windows.setdefault(place[len(name) :].strip(), {})[name] = row
+        else:
+            strange.append(place)
+    if strange and windows:
+        warnings.warn(
+            f"{len(strange)} of {len(found.places)} places, such as {strange[0]!r}, are no sensors of info and are "
+            "left out of the topography.",
+            stacklevel=3,
+        )
     if not windows:
         raise ValueError(
             f"no place, such as {found.places[0]!r}, is a sensor of info ({', '.join(channels[:3])}, ...); expected "

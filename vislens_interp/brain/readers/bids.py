@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vislens_interp.brain.readers.nifti import Masker, Regions, fitted_masker, open_image, read_volumes
+from vislens_interp.brain.readers.nifti import Masker, Regions, fitted_masker, names_found, open_image, read_volumes
 from vislens_interp.brain.readers.trials import (
     Recording,
     Session,
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 ENTITIES = ("ses", "run", "acq", "dir")
 """What tells a subject's runs of one task apart, by which volumes, events and confounds are paired."""
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+"""Of the units that a NIfTI header may give its times in."""
+LONGEST = 100.0
+"""Seconds from one volume to the next beyond which they are milliseconds."""
 
 
 def read_bids(
@@ -56,7 +60,7 @@ def read_bids(
             for ordinary least squares that gives the same as averaging betas.
         events: The column of the events that names each trial's picture; rows without one (``"n/a"``) are modelled by
             their ``trial_type`` and give no response.
-        subject: The label behind ``sub-``.
+        subject: The label behind ``sub-``, or with it.
         images: Pictures, found by name; None is the folder ``stimuli`` of the dataset.
         derivatives: Folder of the preprocessed data below ``folder``.
         hrf_model: A haemodynamic response of nilearn's.
@@ -77,7 +81,7 @@ def read_bids(
     """
     refuse_without("nilearn", "brain", "from_bids")
     check_word("standard", standard, ("session", "none"))
-    root = Path(folder)
+    root, subject = Path(folder), str(subject).removeprefix("sub-")
     runs = _runs(root, root / derivatives, subject, task, space)
     masker, found = fitted_masker(regions, targets)
     labels: list[str] = []
@@ -92,8 +96,7 @@ def read_bids(
         if not images.is_dir():
             raise FileNotFoundError(f"{str(images)!r}: no such folder; expected the dataset's pictures. Pass images=.")
     paired = pair_by_name(labels, images, source=f"column {events!r} of *_events.tsv", size=size)
-    width = sessions[0].read(0, 1).shape[1]
-    named = name_targets(targets, found or [f"region {place + 1}" for place in range(width)], "regions")
+    named = name_targets(targets, names_found(found, sessions[0]), "regions")
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
     taken = f"confounds {confounds!r}" if confounds else "no confounds"
     units = "percent signal change" + (", z-scored within runs" if standard == "session" else "")
@@ -164,8 +167,15 @@ def _betas(
     nuisance, sample = None, None
     if confounds is not None:
         nuisance, sample = load_confounds_strategy(str(bold), denoise_strategy=confounds)
+    step = _repetition_time(bold, image, root)
+    late = int(np.sum(rows["onset"].to_numpy() >= step * image.shape[3]))
+    if late:
+        raise ValueError(
+            f"events of {bold.name}: {late} of {len(rows)} begin after its {image.shape[3]} volumes of {step:g} s, the "
+            f"last one at {rows['onset'].max():g}; expected onsets in seconds. Convert them, or leave these rows out."
+        )
     design = make_first_level_design_matrix(
-        np.arange(image.shape[3]) * _repetition_time(bold, image, root),
+        np.arange(image.shape[3]) * step,
         rows[["onset", "duration"]].assign(trial_type=types),
         hrf_model=hrf_model,
         add_regs=nuisance,
@@ -187,10 +197,17 @@ def _repetition_time(bold: Path, image: "SpatialImage", root: Path) -> float:
     if sidecar.is_file():
         said = json.loads(sidecar.read_text(encoding="utf-8")).get("RepetitionTime")
         if said:
+            if not 0 < float(said) < LONGEST:
+                raise ValueError(
+                    f"{sidecar.name} has RepetitionTime {said}; expected seconds from one volume to the next, less "
+                    f"than {LONGEST:g}. Correct it: BIDS has no milliseconds there."
+                )
             return float(said)
-    zooms = image.header.get_zooms()
-    if len(zooms) > 3 and zooms[3] > 0:
-        return float(zooms[3])
+    header: Any = image.header
+    zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
+    # Without a unit, 1 is what a header holds that nobody has filled in.
+    if len(zooms) > 3 and zooms[3] > 0 and (unit in SECONDS or zooms[3] != 1):
+        return float(zooms[3]) * SECONDS.get(unit, 1.0)
     raise ValueError(
         f"{bold.name} has no RepetitionTime in {sidecar.name} and none in its header; expected seconds from one volume "
         "to the next. Write it into the sidecar."

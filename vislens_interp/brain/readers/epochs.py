@@ -1,6 +1,7 @@
 """EEG and MEG as MNE-Python keeps it: epochs around the onsets of pictures."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ SHOWN_UNITS = {"eeg": "uV", "seeg": "uV", "ecog": "uV", "dbs": "uV", "eog": "uV"
 """What MNE is asked to convert to; it stores V, T and T/m."""
 STORED = {"uV": "V × 1e6", "fT": "T × 1e15", "fT/cm": "T/m × 1e13"}
 AS_SAID = {"uV": "µV"}
+UNLIKELY = {"uV": 1e4, "fT": 1e6, "fT/cm": 1e6}
+"""No sensor of these gives as much in the middle of its responses: an array was not in what MNE stores."""
 
 
 def read_epochs(
@@ -92,6 +95,13 @@ def read_epochs(
     # Every time point of an epoch is read for a few targets.
     session = Session(len(epochs), in_parts(read, len(channels) * len(times)))
     responses = gather([session], paired, len(targets), cache=cache)
+    if len(wanted) == 1 and len(kinds) == 1 and responses[:64].abs().nanmedian() > UNLIKELY[unit := wanted[kinds[0]]]:
+        warnings.warn(
+            f"epochs: half of the responses are beyond {UNLIKELY[unit]:g} {AS_SAID.get(unit, unit)}, converted from "
+            f"{STORED[unit]}: MNE stores V and T. Convert arrays before they become epochs, or pass units= to "
+            "leave them.",
+            stacklevel=3,
+        )
     said = units or ", ".join(
         AS_SAID.get(unit, unit) + (f" ({kind})" if len(kinds) > 1 else "") for kind, unit in wanted.items()
     )

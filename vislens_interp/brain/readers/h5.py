@@ -59,8 +59,8 @@ def read_h5(
 
     Args:
         files: An HDF5 file, or a list, one for each session in the order of ``events``.
-        events: The pictures' names, one for each trial of all files in their order (:func:`nsd_names` gives NSD's), or
-            a table for each file with ``image_column``.
+        events: The pictures' names, one for each trial of all files in their order (:func:`nsd_names` gives NSD's; a
+            list, an array or a column of a DataFrame), or a table for each file with ``image_column``.
         images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
         regions: None takes every voxel or vertex; a mask of truth values those inside; whole numbers, 0 outside (with
             ``targets`` as a mapping from numbers to names), or a mapping from names to masks, averages each region,
@@ -93,6 +93,8 @@ def read_h5(
     """
     refuse_without("h5py", "brain", "from_h5")
     check_word("standard", standard, ("session", "none"))
+    listed = getattr(events, "tolist", None)  # of an array, or of a column of a table
+    events = listed() if listed else events
     with ExitStack() as stack:
         paths = [files] if isinstance(files, str) or not isinstance(files, Sequence) else files
         stored = [_opened(path, dataset, trial_axis, stack) for path in paths]
@@ -212,9 +214,11 @@ def _opened(file: PathLike, dataset: str | None, axis: int | None, stack: ExitSt
     import h5py
 
     path = Path(file)
-    with opening(path, "files", "h5py", "an HDF5 file, such as betas_session01.hdf5 of naturalscenesdataset.org"):
+    expected = "an HDF5 file, such as NSD's betas_session01.hdf5 or a .mat saved with -v7.3 (arrays go to from_trials)"
+    with opening(path, "files", "h5py", expected):
         opened = stack.enter_context(h5py.File(path, "r"))
-    known = {str(name): data for name, data in opened.items() if isinstance(data, h5py.Dataset)}
+    known: dict[str, h5py.Dataset] = {}
+    opened.visititems(lambda place, data: known.update({place: data} if isinstance(data, h5py.Dataset) else {}))
     name = dataset or next((one for one in TRIAL_AXIS if one in known), " or ".join(TRIAL_AXIS))
     check_known("dataset", name, known, path.name, " Pass dataset=.")
     data = known[name]
@@ -235,7 +239,7 @@ def _are_names(events: Sequence[str] | Table | Sequence[Table]) -> TypeGuard[Seq
     """Whether these are names of pictures, and neither tables nor files of tables."""
     if not isinstance(events, Sequence) or isinstance(events, str):
         return False
-    return all(isinstance(one, str) and not one.endswith((".tsv", ".csv")) for one in events)
+    return all(isinstance(one, (str, int, float)) and not str(one).endswith((".tsv", ".csv")) for one in events)
 
 
 def _selected(
@@ -244,7 +248,7 @@ def _selected(
     """Flat masks of regions (none for voxels), the voxels that are read, and names of the targets."""
     masks: dict[str, np.ndarray] = {}
     if isinstance(regions, Mapping):
-        masks = {str(name): np.asarray(mask).astype(bool) for name, mask in regions.items()}
+        masks = {str(name): np.asarray(mask) > 0 for name, mask in regions.items()}
     elif regions is not None and (numbers := np.asarray(regions)).dtype != bool:
         called = targets if isinstance(targets, Mapping) else {}
         known = [int(one) for one in np.unique(numbers) if one > 0]

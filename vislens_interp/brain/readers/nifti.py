@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, Union, runtime_checkable
 
 import numpy as np
 
@@ -64,7 +64,8 @@ def read_nifti(
         betas: A 4D NIfTI file or image, or a list of these, one for each session; a few volumes are in memory at a
             time (of a file without compression).
         regions: A nilearn masker (``NiftiLabelsMasker``, ``NiftiMasker``, ``NiftiMapsMasker``), a 3D image or file of
-            region numbers, 0 outside, or what ``nilearn.datasets.fetch_atlas_*`` gives.
+            region numbers, 0 or below outside, or what ``nilearn.datasets.fetch_atlas_*`` gives. Voxels that are NaN in
+            a volume are left out of its regions' means.
         events: A table (file or DataFrame) for each session, with a row for each volume in its order: such as
             ``*_events.tsv``.
         images: Pictures, found by name: a folder, paths, a mapping from names to files, or (N, 3, H, W) with ``names``.
@@ -88,11 +89,8 @@ def read_nifti(
     counts = [image.shape[3] for image in volumes]
     paired = pair_events(events, image_column, counts, "betas", images, size=size, names=names)
     masker, found = fitted_masker(regions, targets)
-    if not found:
-        width = masker.transform(volumes[0].slicer[..., :1]).shape[1]
-        found = [f"region {number}" for number in range(1, width + 1)]
-    named = name_targets(targets, found, "regions")
     sessions = [Session(image.shape[3], read_volumes(masker, image)) for image in volumes]
+    named = name_targets(targets, names_found(found, sessions[0]), "regions")
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
     return paired.recording(
         responses, named, subject, f"{units}, z-scored within sessions" if standard == "session" else units
@@ -121,10 +119,23 @@ def fitted_masker(regions: Regions, targets: Sequence[str] | Mapping[int, str] |
     return masker, _names(masker)
 
 
+def names_found(found: Sequence[str], session: Session) -> list[str]:
+    """A masker's names of regions, which have to be as many as it gives numbers of a volume; numbers without names."""
+    width = session.read(0, 1).shape[1]
+    if found and len(found) != width:
+        raise ValueError(
+            f"regions names {len(found)}, and {width} of them are left in the volumes (resampling or a mask took the "
+            "others); expected as many. Bring regions to the volumes first: "
+            "nilearn.image.resample_to_img(regions, volume, interpolation='nearest')."
+        )
+    return list(found) or [f"region {number}" for number in range(1, width + 1)]
+
+
 def _labels_masker(
     regions: "SpatialImage | Bunch | PathLike", targets: Sequence[str] | Mapping[int, str] | None
 ) -> Masker:
     """A masker that averages in regions of an image or an atlas, which it or ``targets`` names."""
+    import pandas as pd
     from nilearn.maskers import NiftiLabelsMasker
 
     image = getattr(regions, "maps", regions)
@@ -133,13 +144,47 @@ def _labels_masker(
             f"regions is a {type(regions).__name__}; expected a nilearn masker, an image or a file of region "
             "numbers, or an atlas that nilearn fetched."
         )
+    image, numbers = _region_numbers(image)
+    lut, labels = getattr(regions, "lut", None), getattr(regions, "labels", None)
     if isinstance(targets, Mapping):
-        import pandas as pd
+        called = {int(number): str(name) for number, name in targets.items()}
+    elif lut is not None:
+        called = dict(zip(map(int, lut["index"]), map(str, lut["name"]), strict=True))
+    elif labels is not None:
+        names = [str(name) for name in labels]
+        names = names[names[:1] in (["Background"], ["background"]) :]
+        if len(names) != len(numbers):
+            raise ValueError(
+                f"regions names {len(names)} labels, and its image holds {len(numbers)} regions; expected as many, for "
+                "no label says its number. Pass the image, and targets= as a mapping from its numbers to names."
+            )
+        called = dict(zip(numbers, names, strict=True))
+    else:
+        called = {number: str(number) for number in numbers}
+    rows = [(number, called.get(number, f"region {number}")) for number in numbers]
+    return NiftiLabelsMasker(image, lut=pd.DataFrame(rows, columns=["index", "name"]), reports=False)
 
-        rows = sorted((int(number), str(name)) for number, name in targets.items() if int(number) != 0)
-        return NiftiLabelsMasker(image, lut=pd.DataFrame(rows, columns=["index", "name"]), reports=False)
-    labels = getattr(regions, "labels", None)
-    return NiftiLabelsMasker(image, labels=None if labels is None else [str(name) for name in labels], reports=False)
+
+def _region_numbers(image: Any) -> tuple["SpatialImage", list[int]]:
+    """An image of whole numbers, 0 outside regions, and the numbers of these; below 0 and NaN are outside."""
+    from nilearn.image import load_img, new_img_like
+
+    try:
+        loaded = load_img(image)
+        values = np.asanyarray(loaded.dataobj)
+    except Exception as error:
+        raise ValueError(
+            f"regions: nilearn cannot read this image ({one_line(error)}); expected a 3D image of whole numbers."
+        ) from error
+    values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
+    found = np.unique(values[np.isfinite(values)])
+    if values.ndim != 3 or (found != np.floor(found)).any():
+        raise ValueError(
+            f"regions is an image of shape {values.shape} whose values are {found[:3].tolist()} and so on; expected a "
+            "3D image of whole numbers. Of probabilities make a NiftiMapsMasker."
+        )
+    inside = np.where(values > 0, values, 0).astype(np.int32)
+    return new_img_like(loaded, inside), [int(number) for number in found if number > 0]
 
 
 def _names(masker: Masker) -> list[str]:
@@ -170,15 +215,36 @@ def open_image(image: "SpatialImage | PathLike", name: str) -> "SpatialImage":
 
 
 def read_volumes(masker: Masker, image: "SpatialImage") -> Callable[[int, int], np.ndarray]:
-    """What gives (stop - start, K) of a masker for the volumes from start to stop, a few in memory at a time."""
+    """What gives (stop - start, K) of a masker for the volumes from start to stop, a few in memory at a time.
+
+    Voxels without a value are left out of their region's mean, and a region without any voxel is NaN: nilearn takes
+    them as 0, which is left to it where a masker gives no means.
+    """
+    means = getattr(masker, "strategy", None if hasattr(masker, "maps_img") else "mean") == "mean"
+
+    made: Any = type(image)
+
+    def transformed(values: np.ndarray) -> np.ndarray:
+        return np.atleast_2d(masker.transform(made(values, image.affine)))
 
     def read(start: int, stop: int) -> np.ndarray:
         try:
-            return np.atleast_2d(masker.transform(image.slicer[..., start:stop]))
+            volumes = image.slicer[..., start:stop]
+            values = np.asanyarray(volumes.dataobj)
+            there = np.isfinite(values)
+            if there.all() or not means:
+                return np.atleast_2d(masker.transform(volumes))
+            share = transformed(there.astype(np.float32)) / transformed(np.ones(values.shape, np.float32))
+            return transformed(np.where(there, values, 0)) / np.where(share > 0, share, np.nan)
         except (OSError, EOFError) as error:
             raise ValueError(
                 f"betas: volumes {start} to {stop} cannot be read ({one_line(error)}); expected a whole "
                 "file. Restore a copy."
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"regions: nilearn cannot read them in volumes {start} to {stop} ({one_line(error)}); expected regions "
+                "in the space of the volumes."
             ) from error
 
     return in_parts(read, int(np.prod(image.shape[:3])))

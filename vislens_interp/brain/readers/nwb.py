@@ -1,6 +1,7 @@
 """Spikes in NWB files: counts of each unit in a window after each presentation of a picture."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from hdmf.common.table import DynamicTable
     from pynwb import NWBFile
     from pynwb.misc import Units
+
+LONGEST = 10.0
+"""Seconds after a presentation beyond which a window is in milliseconds."""
 
 
 def read_nwb(
@@ -77,9 +81,10 @@ def read_nwb(
     ([2.0, 1.0], 'spikes in 0.05-0.15 s')
     """
     refuse_without("pynwb", "nwb", "from_nwb")
-    start, stop = window
-    if not start < stop:
-        raise ValueError(f"window={window}; expected seconds, start first, such as (0.05, 0.15).")
+    ends = np.asarray(window, dtype=object).ravel().tolist()
+    if len(ends) != 2 or not ends[0] < ends[1] or max(map(abs, ends)) >= LONGEST:
+        raise ValueError(f"window={window}; expected two ends in seconds, start first, such as (0.05, 0.15).")
+    start, stop = map(float, ends)
     with ExitStack() as stack:
         nwb = _opened(file, stack)
         shown, called = _presentations(nwb, table, image_column)
@@ -96,6 +101,15 @@ def read_nwb(
                 seen = np.asarray(units["obs_intervals"][row]).reshape(-1, 2)
                 whole = ((seen[:, 0] <= onsets[:, None] + start) & (seen[:, 1] >= onsets[:, None] + stop)).any(1)
                 counts[~whole, column] = np.nan
+        if not np.nansum(counts):
+            spikes = np.concatenate([np.asarray(units["spike_times"][row]) for row in rows])
+            where_spikes = f"{spikes.min():g} to {spikes.max():g}" if len(spikes) else "none"
+            warnings.warn(
+                f"no unit has a spike within {start:g}-{stop:g} s after any of {len(onsets)} presentations. These "
+                f"begin at {onsets.min():g} to {onsets.max():g}, and spikes come at {where_spikes}: are both in "
+                "seconds, of one clock?",
+                stacklevel=3,
+            )
         whose = subject or getattr(nwb.fields.get("subject"), "subject_id", None)
     responses = gather([Session(len(counts), lambda a, b: counts[a:b])], paired, len(targets))
     return paired.recording(responses, targets, whose, f"spikes in {start:g}-{stop:g} s")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 RegionNumbers: TypeAlias = Union["SurfaceImage", Mapping[str, ArrayLike]]
-"""Region numbers of vertices, 0 outside: nilearn's image, or (V,) by hemisphere."""
+"""Region numbers of vertices, 0 or below outside: nilearn's image, or (V,) by hemisphere."""
 
 
 def read_surface(
@@ -47,8 +47,9 @@ def read_surface(
 
     Args:
         betas: A nilearn ``SurfaceImage`` with (vertices, trials) for each hemisphere, or a list, one for each session.
-        labels: None takes every vertex; a ``SurfaceImage`` of region numbers, 0 outside, or a mapping from
-            hemispheres to (V,) of them, averages the vertices of each region over both hemispheres.
+        labels: None takes every vertex; a ``SurfaceImage`` of region numbers, 0 or below outside, or a mapping from
+            hemispheres to (V,) of them, averages the vertices of each region over both hemispheres, without those that
+            are NaN in a trial.
         targets: A mapping from region numbers to names, or names of the targets in order of their numbers (of vertices,
             the left hemisphere's first).
         events, images, image_column, standard, units, subject, size, names, cache: As in
@@ -88,7 +89,11 @@ def read_surface(
 
     def read(parts: dict[str, np.ndarray], start: int, stop: int) -> np.ndarray:
         values = np.concatenate([data[:, start:stop] for data in parts.values()]).T
-        return values if weights is None else values.astype(np.float64) @ weights
+        there = np.isfinite(values)
+        if weights is None or there.all():
+            return values if weights is None else values.astype(np.float64) @ weights
+        share = there.astype(np.float64) @ weights
+        return np.where(there, values, 0).astype(np.float64) @ weights / np.where(share > 0, share, np.nan)
 
     sessions = [Session(count, partial(read, parts)) for count, parts in zip(counts, maps, strict=True)]
     responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
@@ -139,9 +144,11 @@ def _regions(
             "labels of the same surface."
         )
     numbers = np.concatenate([parts[side] for side in sizes])
-    known = [int(number) for number in np.unique(numbers[np.isfinite(numbers)]) if number != 0]
+    known = [int(number) for number in np.unique(numbers[np.isfinite(numbers)]) if number > 0]
     if not known:
-        raise ValueError("labels holds no region: every vertex is 0; expected numbers of regions.")
+        raise ValueError("labels holds no region: no vertex is above 0; expected numbers of regions.")
+    if (np.nan_to_num(numbers) % 1).any():
+        raise ValueError("labels holds fractions; expected whole numbers of regions. Resample by the nearest vertex.")
     called = targets if isinstance(targets, Mapping) else {}
     columns = np.searchsorted(known, np.nan_to_num(numbers))
     inside = np.flatnonzero(np.isin(numbers, known))

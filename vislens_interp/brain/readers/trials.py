@@ -18,6 +18,7 @@ from vislens_interp.brain.responses import (
     Pictures,
     as_names,
     open_pictures,
+    refuse_missing_files,
     repeated,
     repetitions,
 )
@@ -34,11 +35,16 @@ CHUNK_BYTES = 1 << 26
 """Of float64 values that are in memory at a time, beside the responses that come out."""
 FORMS: tuple[Callable[[str], str], ...] = (
     lambda name: name,
-    lambda name: PurePosixPath(name).name,
-    lambda name: str(PurePosixPath(name).with_suffix("")),
-    lambda name: PurePosixPath(name).stem,
+    lambda name: name.replace("\\", "/"),
+    lambda name: _slashed(name).name,
+    lambda name: str(_slashed(name).with_suffix("")),
+    lambda name: _slashed(name).stem,
 )
-"""A picture's whole name, its file's, and both without the suffix."""
+"""A picture's whole name, with slashes as Windows does not write them, its file's, and both without the suffix."""
+
+
+def _slashed(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/"))
 
 
 class Recording(NamedTuple):
@@ -121,9 +127,9 @@ def pair_by_name(
 ) -> Paired:
     """Find the picture that each trial names; nothing is taken from the order of either.
 
-    A label is a picture's name, such as ``"faces/anna.png"``, its file name alone, or either without the suffix; it is
-    empty, NaN or ``"n/a"`` where a trial shows none. ``source`` says where labels come from. TypeError or ValueError
-    for pictures without names, a label of none or of several of them, or no label at all.
+    A label is a picture's name, such as ``"faces/anna.png"`` (or with the backslashes of Windows), its file name alone,
+    or either without the suffix; it is empty, NaN or ``"n/a"`` where a trial shows none. ``source`` says where labels
+    come from. TypeError or ValueError for pictures without names, a label of none or of several of them, or no label.
     """
     texts = [str(label).strip() for label in labels]
     kept = [trial for trial, text in enumerate(texts) if names_picture(text)]
@@ -145,6 +151,7 @@ def pair_by_name(
     if left := len(known) - len(used):
         text += f"; {left} pictures were never shown and are left out"
     chosen = pictures[used] if isinstance(pictures, Tensor) else pictures.at(used)
+    refuse_missing_files(chosen)
     return Paired(chosen, [known[row] for row in used], np.array(kept), shown, text)
 
 
@@ -189,12 +196,23 @@ def read_events(events: Table, column: str, column_argument: str = "image_column
     """A table of events, whose rows have to be in the order of ``onset`` where it has that column, and its name."""
     remark = " It names each trial's picture; BIDS calls it stim_file."
     rows, called = read_frame(events, column, argument="events", column_argument=column_argument, remark=remark)
-    if "onset" in rows.columns and not rows["onset"].is_monotonic_increasing:
+    import pandas as pd
+
+    if "onset" not in rows.columns:
+        return rows, called
+    onsets = pd.Series(pd.to_numeric(rows["onset"], errors="coerce"))
+    if onsets.isna().any():
+        bad = int(onsets.isna().to_numpy().argmax())
+        raise ValueError(
+            f"{called}: onset {rows['onset'].iloc[bad]!r} in row {bad + 1} is no number; expected seconds. Mend it, or "
+            "leave the column out where the order of rows is that of the trials."
+        )
+    if not onsets.is_monotonic_increasing:
         raise ValueError(
             f"{called}: rows are not in the order of their onsets; expected trials as they were shown, because volumes "
             "are. Sort them, if the volumes have that order."
         )
-    return rows, called
+    return rows.assign(onset=onsets), called
 
 
 def pair_events(
@@ -253,6 +271,11 @@ def gather(
         for session in sessions:
             mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
             for start, values in chunks(session, targets):
+                if values.shape[1] != targets:  # one column would fill all of them
+                    raise ValueError(
+                        f"a session gives {values.shape[1]} numbers for a trial, and there are {targets} targets; "
+                        "expected as many. Read sessions with other regions apart."
+                    )
                 trials = paired.kept - (first + start)
                 here = (trials >= 0) & (trials < len(values))
                 out[paired.shown[here], repetition[here]] = (values[trials[here]] - mean) / scale
@@ -355,22 +378,32 @@ def in_order(pictures: Images, own: list[str], names: list[str]) -> Images | Non
 
     ``own`` are the files' names. ValueError if only some are found, or one may be several files.
     """
-    known = [{form(name) for name in own} for form in FORMS]
-    if not any(form(name) in forms for form, forms in zip(FORMS, known, strict=True) for name in names):
+    known = [_by_form(own, form) for form in FORMS]
+    if not any(_found(name, form, places) for form, places in zip(FORMS, known, strict=True) for name in names):
         return None
     rows = _rows(names, own, "names=")
     places = [rows[name] for name in names]
     return pictures[places] if isinstance(pictures, Tensor) else pictures.at(places)
 
 
+def _by_form(names: Sequence[str], form: Callable[[str], str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        places.setdefault(form(name), []).append(row)
+    return places
+
+
+def _found(label: str, form: Callable[[str], str], places: Mapping[str, list[int]]) -> list[int]:
+    """Places of a label: as it is first, for the ".5" of "contrast 0.5" is no suffix."""
+    return places.get(label) or places.get(form(label), [])
+
+
 def _rows(wanted: list[str], known: list[str], source: str) -> dict[str, int]:
     """The picture of each label, found by the same form of name for all of them."""
     best: tuple[int, list[str]] = (-1, wanted)
     for form in FORMS:
-        places: dict[str, list[int]] = {}
-        for row, name in enumerate(known):
-            places.setdefault(form(name), []).append(row)
-        matched = {label: places.get(form(label), []) for label in wanted}
+        places = _by_form(known, form)
+        matched = {label: _found(label, form, places) for label in wanted}
         several = [label for label, rows in matched.items() if len(rows) > 1]
         if all(matched.values()):
             if not several and len({rows[0] for rows in matched.values()}) == len(wanted):
