@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
-from vislens_interp.brain.backbone import Backbone
+from vislens_interp.brain.backbone import Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder, split_images
 from vislens_interp.brain.predictivity import predictivity
+from vislens_interp.brain.readouts import RidgeReadout
 from vislens_interp.lens import FeatureLens
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.selectors import MeanOf
@@ -304,6 +305,57 @@ def test_missing_responses(backbone):
     assert a == type(a)("a", b.r, b.r2, b.p_value, b.images, b.ceiling)
     assert c.images < a.images
     assert c.r > 0.9
+
+
+def shared_features(rows, missing=()):
+    """Responses to features of which one is larger in every second row; (n,) NaN in ``missing``; and what is true."""
+    x = torch.randn(rows + 500, 30, generator=torch.Generator().manual_seed(0))
+    x[:, 0] += 3 * (torch.arange(len(x)) % 2)
+    truth = x @ torch.linspace(2, -1, 30)[:, None] / 10
+    given = truth[:rows] + 0.1 * torch.randn(rows, 1, generator=torch.Generator().manual_seed(1))
+    given[list(missing)] = torch.nan
+    return x, truth, given
+
+
+def test_a_target_that_few_images_have_is_learnt_as_if_there_were_no_others():
+    x, truth, given = shared_features(200, missing=range(0, 200, 2))
+    errors = []
+    for rows in (torch.arange(200), torch.arange(1, 200, 2)):  # features have other means and SDs over these
+        ridge = RidgeReadout([(1, 30)], 1)
+        ridge.fit(Features(x.half(), [(1, 30)]), given, rows, seed=0, progress=False, checkpoint=None)
+        errors.append((ridge([x[201::2, None]]) - truth[201::2]).square().mean().item())
+    assert errors[0] < 2 * errors[1]
+
+
+def test_copies_of_a_picture_do_not_choose_the_penalty(backbone):
+    x, _, given = shared_features(60)
+    noisy = given + 2 * torch.randn(60, 1, generator=torch.Generator().manual_seed(2))
+    penalties = []
+    for copies in (1, 5):  # one picture, one answer: a copy in another fold knows it
+        rows = torch.arange(60).repeat_interleave(copies)
+        ridge = RidgeReadout([(1, 30)], 1)
+        features = Features(x[rows].half(), [(1, 30)])
+        each = {"seed": 0, "progress": False, "checkpoint": None, "pictures": rows}
+        ridge.fit(features, noisy[rows], torch.arange(len(rows)), **each)
+        penalties.append(ridge.penalties.item() / copies)
+    assert penalties[1] > penalties[0] / 4
+    images, seen = pictures(20)[torch.arange(20).repeat(2)], []
+    data = BrainDataset.from_arrays(images, torch.rand(40, 1), targets=["a"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RidgeReadout, "fit", lambda self, *given, pictures, **said: seen.append(pictures) or self)
+        InSilicoEncoder(backbone).fit(data)
+    assert torch.equal(seen[0], torch.arange(20).repeat(2))
+
+
+def test_training_stops_by_pictures_that_it_does_not_see(backbone, monkeypatch):
+    images = pictures(20)[torch.arange(20).repeat(3)]
+    data = BrainDataset.from_arrays(images, torch.rand(60, 1), targets=["a"])
+    asked = []
+    take = Features.__getitem__
+    monkeypatch.setattr(Features, "__getitem__", lambda self, rows: asked.append(rows) or take(self, rows))
+    InSilicoEncoder(backbone, "transformer", epochs=1, width=8, batch_size=64).fit(data)
+    held_out, training = asked[1] % 20, asked[0] % 20  # all of them, then those by which it stops
+    assert set(held_out.tolist()).isdisjoint(training.tolist())
 
 
 def test_himalayas_backend_is_left_as_it_was(dataset, backbone):

@@ -163,6 +163,8 @@ class InSilicoEncoder(nn.Module):
         self._scale(responses[rows])
         standard = (responses - self.shift.cpu()) / self.scale.cpu()
         self.members = nn.ModuleList()
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(dataset.keys))}
+        pictures = torch.tensor([numbers[key] for key in dataset.keys])
         places = [] if checkpoint is None else [Path(checkpoint) / f"member{n}.safetensors" for n in range(self.seeds)]
         for member in range(self.seeds):
             part = rows
@@ -171,7 +173,7 @@ class InSilicoEncoder(nn.Module):
                 part = rows[torch.randperm(len(rows), generator=draw)[: max(2, round(BAG * len(rows)))]]
             readout = _fresh(self.readout, self.backbone, len(self.targets), self.settings)
             place, seed = places[member] if places else None, self.seed + 1000 * member
-            readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
+            readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place, pictures=pictures)
             self.members.append(readout.eval().requires_grad_(False))
         for place in places:
             place.unlink(missing_ok=True)
