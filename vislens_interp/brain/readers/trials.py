@@ -32,13 +32,27 @@ Table: TypeAlias = Union[PathLike, "pd.DataFrame"]
 """A file, or a pandas DataFrame."""
 CHUNK_BYTES = 1 << 26
 """Of float64 values that are in memory at a time, beside the responses that come out."""
-FORMS: tuple[Callable[[str], str], ...] = (
-    lambda name: name,
-    lambda name: PurePosixPath(name).name,
-    lambda name: str(PurePosixPath(name).with_suffix("")),
-    lambda name: PurePosixPath(name).stem,
-)
-"""A picture's whole name, its file's, and both without the suffix."""
+
+
+def _whole(name: str) -> str:
+    return name
+
+
+def _file(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+FORMS = ((_whole, _whole), (_file, _file), (_bare, _bare), (_stem, _stem), (_whole, _bare), (_whole, _stem))
+"""What a label is compared by, and a picture's name: whole, its file's, and both without the suffix; the last two for a
+label without a suffix that has a point in it, such as ``"contrast 0.25"``."""
 
 
 class Recording(NamedTuple):
@@ -251,7 +265,7 @@ def gather(
         out[...] = np.nan
         first = 0
         for session in sessions:
-            mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
+            mean, scale = moments(session) if standard == "session" and session.count else (0.0, 1.0)
             for start, values in chunks(session, targets):
                 trials = paired.kept - (first + start)
                 here = (trials >= 0) & (trials < len(values))
@@ -355,8 +369,8 @@ def in_order(pictures: Images, own: list[str], names: list[str]) -> Images | Non
 
     ``own`` are the files' names. ValueError if only some are found, or one may be several files.
     """
-    known = [{form(name) for name in own} for form in FORMS]
-    if not any(form(name) in forms for form, forms in zip(FORMS, known, strict=True) for name in names):
+    known = [(of_label, {of_picture(name) for name in own}) for of_label, of_picture in FORMS]
+    if not any(form(name) in forms for form, forms in known for name in names):
         return None
     rows = _rows(names, own, "names=")
     places = [rows[name] for name in names]
@@ -366,11 +380,11 @@ def in_order(pictures: Images, own: list[str], names: list[str]) -> Images | Non
 def _rows(wanted: list[str], known: list[str], source: str) -> dict[str, int]:
     """The picture of each label, found by the same form of name for all of them."""
     best: tuple[int, list[str]] = (-1, wanted)
-    for form in FORMS:
+    for of_label, of_picture in FORMS:
         places: dict[str, list[int]] = {}
         for row, name in enumerate(known):
-            places.setdefault(form(name), []).append(row)
-        matched = {label: places.get(form(label), []) for label in wanted}
+            places.setdefault(of_picture(name), []).append(row)
+        matched = {label: places.get(of_label(label), []) for label in wanted}
         several = [label for label, rows in matched.items() if len(rows) > 1]
         if all(matched.values()):
             if not several and len({rows[0] for rows in matched.values()}) == len(wanted):
