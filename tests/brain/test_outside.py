@@ -84,6 +84,19 @@ def test_repetitions_are_averaged_and_channel_and_window_chosen():
     assert whole.responses(torch.full((1, 3, 8, 8), 100 / 255))[0, 0] == pytest.approx(101.5 + 200)
 
 
+def test_both_ends_of_a_window_of_times_in_single_precision():
+    answer = torch.arange(5.0)[None, None]
+    times = np.arange(0, 0.5, 0.1).astype(np.float32)
+    eeg = OutsideEncoder(lambda images: answer, ["Oz"], size=8, output="NCT", times=times, window=(0.1, 0.2))
+    assert eeg.responses(torch.zeros(1, 3, 8, 8)).tolist() == [[1.5]]
+
+
+def test_counts_are_averaged():
+    counts = torch.tensor([[[1], [2]]])
+    spikes = OutsideEncoder(lambda images: counts, ["unit"], size=8, output="NRC")
+    assert spikes.responses(torch.zeros(1, 3, 8, 8)).tolist() == [[1.5]]
+
+
 def test_one_channel_without_an_axis():
     bright = OutsideEncoder(lambda images: images.mean((1, 2, 3)), ["mean"], size=None, output="N", gradients=True)
     images = pictures().requires_grad_()

@@ -140,6 +140,7 @@ class OutsideEncoder(Target):
         else:
             answer = self.encoder(given)
         answer = answer if isinstance(answer, Tensor) else torch.from_numpy(np.asarray(answer, dtype=np.float32))
+        answer = answer if answer.is_floating_point() else answer.float()  # counts, which have no mean
         return self._read(answer, len(images))
 
     def _read(self, answer: Tensor, count: int) -> Tensor:
@@ -172,7 +173,8 @@ class OutsideEncoder(Target):
         if window is None:
             return torch.arange(len(self.times))
         first, last = window
-        inside = ((self.times >= first - 1e-9) & (self.times <= last + 1e-9)).nonzero()[:, 0]
+        # Times in single precision are decimals only up to rounding.
+        inside = ((self.times >= first - 1e-6) & (self.times <= last + 1e-6)).nonzero()[:, 0]
         if not len(inside):
             raise ValueError(
                 f"window={window} holds none of the times, which go from {self.times.min():g} to "
