@@ -395,6 +395,10 @@ def test_rows_of_a_fit_are_those_of_take(dataset, backbone):
     assert encoder.card["held_out_rows"] == list(range(300, 400))
 
 
+def test_nothing_is_explained_of_what_never_varies():
+    assert predictivity(torch.randn(9, 1), torch.full((9, 1), 0.1), ["silent"])[0].r2 == 0.0
+
+
 def test_chance():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(200, 2000, generator=generator), torch.randn(200, 2000, generator=generator)
@@ -434,6 +438,9 @@ def test_layers_are_found():
         ({"grid": 0}, "grid=0 must be at least 1"),
         ({"layers": ["9"]}, "layers: '9' of Sequential is not there; expected layers such as"),
         ({"readout": "transformer", "width": 10, "heads": 4}, "width=10 must be a multiple of heads=4"),
+        ({"readout": "transformer", "heads": 0}, "heads=0; expected a whole number of at least 1"),
+        ({"readout": "transformer", "epochs": 0}, "epochs=0; expected a whole number of at least 1"),
+        ({"readout": "transformer", "validation": 1.0}, "validation=1.0 must lie between 0 and 1"),
         ({"preprocess": Preprocess(None, [0.5], [0.5])}, "preprocess of Sequential does not say a size"),
     ],
 )
@@ -459,6 +466,18 @@ def test_wrong_data(backbone, dataset, tmp_path):
             encoder.fit(dataset, **rows)
     with pytest.raises(TypeError, match=r"held_out=0.2; expected positions \(whole numbers\), a slice, or a mask"):
         encoder.fit(dataset, held_out=0.2)
+    absent = torch.rand(COUNT, 2)
+    absent[300:, 1] = torch.nan
+    late = BrainDataset.from_arrays(pictures(), absent, targets=["a", "b"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backbone, "read", lambda self, *given, **said: pytest.fail("read before the check"))
+        with pytest.raises(ValueError, match="held_out: target 'b' has less than 3 responses among these 100 images"):
+            encoder.fit(late, held_out=range(300, 400))
+    large = network()
+    with torch.no_grad():
+        large[0].weight.mul_(1e7)
+    with pytest.raises(ValueError, match="layers: '0' of Sequential give NaN or more than 65,504"):
+        Backbone(nn.Sequential(large[0], nn.Tanh()), preprocess=GREY).read(pictures(3))
     still = BrainDataset.from_arrays(pictures(), torch.ones(COUNT, 1), targets=["still"])
     with pytest.raises(ValueError, match="target 'still' never varies"):
         encoder.fit(still)

@@ -140,7 +140,15 @@ class Backbone(nn.Module):
 
     def _rows(self, images: Tensor) -> Tensor:
         """Every layer of an image in one row, in half precision: what features are kept in."""
-        return torch.cat([tokens.flatten(1) for tokens in self(images)], 1).half().cpu()
+        layers = self(images)
+        rows = torch.cat([tokens.flatten(1) for tokens in layers], 1).half().cpu()
+        if not rows.isfinite().all():
+            wrong = [name for name, one in zip(self.layers, layers, strict=True) if not one.half().isfinite().all()]
+            raise ValueError(
+                f"layers: {', '.join(map(repr, wrong))} of {self.source} give NaN or more than 65,504, the largest "
+                "number that features are kept with; expected less. Pass layers= without them."
+            )
+        return rows
 
     def fingerprint(self) -> str:
         """A short hash of the network's weights."""

@@ -152,13 +152,18 @@ class InSilicoEncoder(nn.Module):
             rows = sorted(set(range(count)) - set(held_out.tolist()))
         rows = torch.tensor(places_of(rows, count))
         self._check_rows(rows, held_out, dataset.keys)
+        responses = dataset.mean_responses().float()
+        if (few := responses[held_out].isfinite().sum(0) < 3).any():  # which predictivity refuses, after hours
+            raise ValueError(
+                f"held_out: target {dataset.targets[int(few.nonzero()[0])]!r} has less than 3 responses among these "
+                f"{len(held_out)} images; expected at least 3. Hold more images out, or leave it out."
+            )
         if features is None:
             features = self.backbone.read(dataset.images, cache=cache, progress=progress)
         if len(features) != count:
             raise ValueError(
                 f"features holds {len(features)} images, and the dataset {count}; expected the same. Read them again."
             )
-        responses = dataset.mean_responses().float()
         self.targets = list(dataset.targets)
         self._scale(responses[rows])
         standard = (responses - self.shift.cpu()) / self.scale.cpu()

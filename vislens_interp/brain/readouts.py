@@ -12,6 +12,7 @@ from vislens_interp.copies import held_out_mask, renumbered
 from vislens_interp.files import fingerprint, load_state_if_there, rebuilding, save_state
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_finite, check_schema, check_tensors, restore_optimizer
+from vislens_interp.validation import check_whole
 
 PENALTIES = np.logspace(-3, 6, 19)
 """λ of the ridge, for features whose mean squared length over images is 1 times their number of layers."""
@@ -167,6 +168,10 @@ class TransformerReadout(nn.Module):
         batch_size: int = 32,
     ) -> None:
         super().__init__()
+        check_whole(1, width=width, heads=heads, epochs=epochs, batch_size=batch_size)
+        check_whole(0, patience=patience)
+        if not 0 < validation < 1:
+            raise ValueError(f"validation={validation} must lie between 0 and 1: of the images, how many are held out.")
         if width % heads:
             raise ValueError(f"width={width} must be a multiple of heads={heads}.")
         self.settings = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs, "patience": patience}
