@@ -90,6 +90,8 @@ def test_the_constructor_takes_arrays_of_responses():
         BrainDataset(pictures(), recorded().tolist(), ["a", "b"])
     with pytest.raises(TypeError, match="images is a ndarray; expected a tensor .* BrainDataset.from_arrays takes"):
         BrainDataset(pictures().numpy(), recorded(), ["a", "b"])
+    with pytest.raises(ValueError, match="look like 0..255: divide by 255"):
+        BrainDataset(pictures() * 255, recorded(), ["a", "b"])
 
 
 def test_trials_are_gathered_by_image():
