@@ -141,6 +141,8 @@ def test_what_is_said_of_it():
             r"window=\(1, 2\) holds none of the times, which go from 0 to 0.1 s",
         ),
         ({"targets": ["pink"]}, KeyError, "targets=.*pink.* are none of the channels; expected some of red"),
+        ({"targets": []}, ValueError, r"targets=\[\]; expected at least one of the channels, each once"),
+        ({"targets": ["red", "red"]}, ValueError, "targets=.*; expected at least one of the channels, each once"),
         ({"std": [0.0]}, ValueError, r"std=\[0.0\]; expected 3 numbers, one a colour .*, each above 0"),
         ({"numpy": True, "gradients": True}, ValueError, "no gradient passes through an array"),
         ({"encoder": 3}, TypeError, "encoder is a int; expected a torch module or a function"),

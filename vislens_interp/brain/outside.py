@@ -95,6 +95,8 @@ class OutsideEncoder(Target):
         wanted = self.channels if targets is None else as_names(targets, "targets")
         if unknown := [one for one in wanted if one not in self.channels]:
             raise KeyError(f"targets={unknown} are none of the channels; expected some of {', '.join(self.channels)}.")
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise ValueError(f"targets={wanted}; expected at least one of the channels, each once.")
         self.encoder, self.size, self.output, self.numpy = encoder, size, output, numpy
         self.low, self.high = float(low), float(high)
         self.mean, self.std = _colours(mean, "mean"), _colours(std, "std")
