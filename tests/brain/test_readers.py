@@ -237,9 +237,8 @@ def bids(folder, pictures, runs=2):
         name = f"sub-01_task-things_run-{run}"
         image = nibabel.Nifti1Image(bold, AFFINE)
         nibabel.save(image, made / f"{name}_space-MNI_desc-preproc_bold.nii.gz")
-        (made / f"{name}_space-MNI_desc-preproc_bold.json").write_text(
-            json.dumps({"RepetitionTime": 1.5, "StartTime": 0.7})
-        )
+        sidecar = {"RepetitionTime": 1.5, "StartTime": 0.7}
+        (made / f"{name}_space-MNI_desc-preproc_bold.json").write_text(json.dumps(sidecar))
         table.to_csv(func / f"{name}_events.tsv", sep="\t", index=False)
         series = np.stack([bold[regions == number].mean(0) for number in (1, 2, 3)], 1)
         kinds = [f"t{row}" for row in range(count)] + ["other"]
