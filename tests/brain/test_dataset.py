@@ -241,7 +241,16 @@ def test_what_is_no_names_is_refused():
             BrainDataset.from_trials(data.images, data.responses[:, 0], shown, targets=data.targets)
 
 
-@pytest.mark.parametrize(("parts", "sizes"), [([0.5, 0.25], [6, 3]), ([5, 3, 4], [5, 3, 4]), ([1 / 3] * 3, [4, 4, 4])])
+@pytest.mark.parametrize(
+    ("parts", "sizes"),
+    [
+        ([0.5, 0.25], [6, 3]),
+        ([5, 3, 4], [5, 3, 4]),
+        ([1 / 3] * 3, [4, 4, 4]),
+        (np.array([0.5, 0.25], np.float32), [6, 3]),
+        (torch.tensor([5, 3, 4]), [5, 3, 4]),
+    ],
+)
 def test_splits_are_disjoint_and_repeatable(parts, sizes):
     data = dataset()
     split = data.split(parts, seed=3)

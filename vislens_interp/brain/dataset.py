@@ -431,7 +431,7 @@ def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = 
 def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
     check_several("parts", parts, "such as [0.8, 0.2]")
     values = list(parts)
-    shares = any(isinstance(value, float) for value in values)
+    shares = any(isinstance(value, float) or not float(value).is_integer() for value in values)  # NumPy's float32 too
     total = math.fsum(values)
     if not values or min(values) <= 0 or total > (1 + 1e-9 if shares else count):
         raise ValueError(
