@@ -282,6 +282,24 @@ def test_features_are_kept_on_disk(dataset, backbone, tmp_path, monkeypatch):
     assert first.card["predictivity"] == second.card["predictivity"]
 
 
+class Brighter(nn.Module):
+    size = SIZE
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, images):
+        return images * self.by
+
+
+def test_features_of_another_preprocessing_of_one_name_are_not_taken(tmp_path):
+    for by in (1.0, 3.0):
+        backbone = Backbone(network(), preprocess=Brighter(by))
+        kept = backbone.read(pictures(4), cache=tmp_path).rows
+        torch.testing.assert_close(kept, backbone.read(pictures(4)).rows)
+
+
 def test_files_are_read_where_they_are_needed(backbone, dataset, tmp_path):
     from vislens_interp.images import ImageFiles, to_pil
 
