@@ -112,6 +112,16 @@ def by_name(responses: Responses) -> dict[str, Tensor | ArrayLike] | None:
     return dict(zip(map(str, keys), responses.to_numpy(), strict=True))
 
 
+def for_torch(array: np.ndarray) -> np.ndarray:
+    """The same numbers, where torch does not take them: in another byte order, with steps backwards, or too long.
+
+    >>> torch.from_numpy(for_torch(np.array([1.0, 2.0], ">f4")[::-1])).tolist()
+    [2.0, 1.0]
+    """
+    kind = np.dtype(np.float64) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+    return np.ascontiguousarray(array, kind) if kind != array.dtype or min(array.strides, default=0) < 0 else array
+
+
 def _keys(named: Mapping[str, object], names: Sequence[str]) -> list[str]:
     """The key of each image: its whole name, the file's, or that without suffix."""
     forms = [
@@ -144,7 +154,7 @@ def _values(responses: Responses | Sequence[Tensor | ArrayLike]) -> Tensor:
     if isinstance(responses, Table) and not callable(responses.index):
         responses = responses.to_numpy()
     if isinstance(responses, np.ndarray):  # torch warns of arrays that it may not write to, and of arrays in a list
-        responses = np.require(responses, requirements="W")
+        responses = np.require(for_torch(responses), requirements="W")
     elif isinstance(responses, (list, tuple)):
         responses = [row.tolist() if isinstance(row, np.ndarray) else row for row in responses]
     try:

@@ -5,6 +5,7 @@ from PIL import Image
 
 from vislens_interp.brain import BrainDataset, refuse_shared_images
 from vislens_interp.images import ImageFiles
+from vislens_interp.pairing import paired_responses
 
 
 def pictures(count=12, side=4, seed=0):
@@ -90,6 +91,25 @@ def test_the_constructor_takes_arrays_of_responses():
         BrainDataset(pictures(), recorded().tolist(), ["a", "b"])
     with pytest.raises(TypeError, match="images is a ndarray; expected a tensor .* BrainDataset.from_arrays takes"):
         BrainDataset(pictures().numpy(), recorded(), ["a", "b"])
+    with pytest.raises(ValueError, match="look like 0..255: divide by 255"):
+        BrainDataset(pictures() * 255, recorded(), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array.astype(">f4"),
+        lambda array: array[::-1].copy()[::-1],
+        lambda array: array.astype(np.longdouble),
+    ],
+    ids=["big endian", "backwards", "long"],
+)
+def test_arrays_that_torch_does_not_take(change):
+    data = BrainDataset.from_arrays(change(pictures().numpy()), change(recorded().numpy()), targets=["a", "b"])
+    assert torch.equal(data.images.float(), pictures())
+    assert torch.equal(data.responses, recorded())
+    names = [f"{row}.png" for row in range(12)]
+    assert torch.equal(paired_responses(change(recorded()[:, 0].numpy()), names), recorded()[:, 0])
 
 
 def test_trials_are_gathered_by_image():
@@ -266,7 +286,16 @@ def test_what_is_no_names_is_refused():
             BrainDataset.from_trials(data.images, data.responses[:, 0], shown, targets=data.targets)
 
 
-@pytest.mark.parametrize(("parts", "sizes"), [([0.5, 0.25], [6, 3]), ([5, 3, 4], [5, 3, 4]), ([1 / 3] * 3, [4, 4, 4])])
+@pytest.mark.parametrize(
+    ("parts", "sizes"),
+    [
+        ([0.5, 0.25], [6, 3]),
+        ([5, 3, 4], [5, 3, 4]),
+        ([1 / 3] * 3, [4, 4, 4]),
+        (np.array([0.5, 0.25], np.float32), [6, 3]),
+        (torch.tensor([5, 3, 4]), [5, 3, 4]),
+    ],
+)
 def test_splits_are_disjoint_and_repeatable(parts, sizes):
     data = dataset()
     split = data.split(parts, seed=3)

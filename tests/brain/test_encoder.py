@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from vislens_interp.backends.retrieval import NetworkEmbedder, RetrievalBackend
-from vislens_interp.brain.backbone import Backbone
+from vislens_interp.brain.backbone import Backbone, Features
 from vislens_interp.brain.dataset import BrainDataset
 from vislens_interp.brain.encoder import InSilicoEncoder, split_images
 from vislens_interp.brain.predictivity import predictivity
+from vislens_interp.brain.readouts import RidgeReadout
 from vislens_interp.lens import FeatureLens
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets.selectors import MeanOf
@@ -282,6 +283,24 @@ def test_features_are_kept_on_disk(dataset, backbone, tmp_path, monkeypatch):
     assert first.card["predictivity"] == second.card["predictivity"]
 
 
+class Brighter(nn.Module):
+    size = SIZE
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, images):
+        return images * self.by
+
+
+def test_features_of_another_preprocessing_of_one_name_are_not_taken(tmp_path):
+    for by in (1.0, 3.0):
+        backbone = Backbone(network(), preprocess=Brighter(by))
+        kept = backbone.read(pictures(4), cache=tmp_path).rows
+        torch.testing.assert_close(kept, backbone.read(pictures(4)).rows)
+
+
 def test_files_are_read_where_they_are_needed(backbone, dataset, tmp_path):
     from vislens_interp.images import ImageFiles, to_pil
 
@@ -305,6 +324,57 @@ def test_missing_responses(backbone):
     assert a == type(a)("a", b.r, b.r2, b.p_value, b.images, b.ceiling)
     assert c.images < a.images
     assert c.r > 0.9
+
+
+def shared_features(rows, missing=()):
+    """Responses to features of which one is larger in every second row; (n,) NaN in ``missing``; and what is true."""
+    x = torch.randn(rows + 500, 30, generator=torch.Generator().manual_seed(0))
+    x[:, 0] += 3 * (torch.arange(len(x)) % 2)
+    truth = x @ torch.linspace(2, -1, 30)[:, None] / 10
+    given = truth[:rows] + 0.1 * torch.randn(rows, 1, generator=torch.Generator().manual_seed(1))
+    given[list(missing)] = torch.nan
+    return x, truth, given
+
+
+def test_a_target_that_few_images_have_is_learnt_as_if_there_were_no_others():
+    x, truth, given = shared_features(200, missing=range(0, 200, 2))
+    errors = []
+    for rows in (torch.arange(200), torch.arange(1, 200, 2)):  # features have other means and SDs over these
+        ridge = RidgeReadout([(1, 30)], 1)
+        ridge.fit(Features(x.half(), [(1, 30)]), given, rows, seed=0, progress=False, checkpoint=None)
+        errors.append((ridge([x[201::2, None]]) - truth[201::2]).square().mean().item())
+    assert errors[0] < 2 * errors[1]
+
+
+def test_copies_of_a_picture_do_not_choose_the_penalty(backbone):
+    x, _, given = shared_features(60)
+    noisy = given + 2 * torch.randn(60, 1, generator=torch.Generator().manual_seed(2))
+    penalties = []
+    for copies in (1, 5):  # one picture, one answer: a copy in another fold knows it
+        rows = torch.arange(60).repeat_interleave(copies)
+        ridge = RidgeReadout([(1, 30)], 1)
+        features = Features(x[rows].half(), [(1, 30)])
+        each = {"seed": 0, "progress": False, "checkpoint": None, "pictures": rows}
+        ridge.fit(features, noisy[rows], torch.arange(len(rows)), **each)
+        penalties.append(ridge.penalties.item() / copies)
+    assert penalties[1] > penalties[0] / 4
+    images, seen = pictures(20)[torch.arange(20).repeat(2)], []
+    data = BrainDataset.from_arrays(images, torch.rand(40, 1), targets=["a"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RidgeReadout, "fit", lambda self, *given, pictures, **said: seen.append(pictures) or self)
+        InSilicoEncoder(backbone).fit(data)
+    assert torch.equal(seen[0], torch.arange(20).repeat(2))
+
+
+def test_training_stops_by_pictures_that_it_does_not_see(backbone, monkeypatch):
+    images = pictures(20)[torch.arange(20).repeat(3)]
+    data = BrainDataset.from_arrays(images, torch.rand(60, 1), targets=["a"])
+    asked = []
+    take = Features.__getitem__
+    monkeypatch.setattr(Features, "__getitem__", lambda self, rows: asked.append(rows) or take(self, rows))
+    InSilicoEncoder(backbone, "transformer", epochs=1, width=8, batch_size=64).fit(data)
+    held_out, training = asked[1] % 20, asked[0] % 20  # all of them, then those by which it stops
+    assert set(held_out.tolist()).isdisjoint(training.tolist())
 
 
 def test_himalayas_backend_is_left_as_it_was(dataset, backbone):
@@ -342,6 +412,10 @@ def test_rows_of_a_fit_are_those_of_take(dataset, backbone):
     encoder.fit(dataset, rows=mask, held_out=range(-100, 0))
     assert encoder.card["learnt_from"] == 300
     assert encoder.card["held_out_rows"] == list(range(300, 400))
+
+
+def test_nothing_is_explained_of_what_never_varies():
+    assert predictivity(torch.randn(9, 1), torch.full((9, 1), 0.1), ["silent"])[0].r2 == 0.0
 
 
 def test_chance():
@@ -383,6 +457,9 @@ def test_layers_are_found():
         ({"grid": 0}, "grid=0 must be at least 1"),
         ({"layers": ["9"]}, "layers: '9' of Sequential is not there; expected layers such as"),
         ({"readout": "transformer", "width": 10, "heads": 4}, "width=10 must be a multiple of heads=4"),
+        ({"readout": "transformer", "heads": 0}, "heads=0; expected a whole number of at least 1"),
+        ({"readout": "transformer", "epochs": 0}, "epochs=0; expected a whole number of at least 1"),
+        ({"readout": "transformer", "validation": 1.0}, "validation=1.0 must lie between 0 and 1"),
         ({"preprocess": Preprocess(None, [0.5], [0.5])}, "preprocess of Sequential does not say a size"),
     ],
 )
@@ -408,6 +485,18 @@ def test_wrong_data(backbone, dataset, tmp_path):
             encoder.fit(dataset, **rows)
     with pytest.raises(TypeError, match=r"held_out=0.2; expected positions \(whole numbers\), a slice, or a mask"):
         encoder.fit(dataset, held_out=0.2)
+    absent = torch.rand(COUNT, 2)
+    absent[300:, 1] = torch.nan
+    late = BrainDataset.from_arrays(pictures(), absent, targets=["a", "b"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backbone, "read", lambda self, *given, **said: pytest.fail("read before the check"))
+        with pytest.raises(ValueError, match="held_out: target 'b' has less than 3 responses among these 100 images"):
+            encoder.fit(late, held_out=range(300, 400))
+    large = network()
+    with torch.no_grad():
+        large[0].weight.mul_(1e7)
+    with pytest.raises(ValueError, match="layers: '0' of Sequential give NaN or more than 65,504"):
+        Backbone(nn.Sequential(large[0], nn.Tanh()), preprocess=GREY).read(pictures(3))
     still = BrainDataset.from_arrays(pictures(), torch.ones(COUNT, 1), targets=["still"])
     with pytest.raises(ValueError, match="target 'still' never varies"):
         encoder.fit(still)

@@ -208,6 +208,9 @@ def test_a_time_course_takes_names_of_time_points():
     line = figure.axes[0].lines[0]
     assert np.allclose(line.get_xdata(), times)
     assert np.allclose(line.get_ydata(), bump)
+    scores[20:] = np.nan  # a sensor without a number is the last of all
+    found = preference_map(scores[::-1], axes=["edge", "face"], places=places[::-1])
+    assert [axis.get_ylabel() for axis in found.time_course().axes] == ["Oz\nscore", "Fz\nscore"]
     with pytest.raises(KeyError, match="sensor 'O' is not in this map"):
         found.time_course(sensors=["O"])
     with pytest.raises(ValueError, match="places such as 'V1' carry no times"):

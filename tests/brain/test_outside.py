@@ -84,6 +84,19 @@ def test_repetitions_are_averaged_and_channel_and_window_chosen():
     assert whole.responses(torch.full((1, 3, 8, 8), 100 / 255))[0, 0] == pytest.approx(101.5 + 200)
 
 
+def test_both_ends_of_a_window_of_times_in_single_precision():
+    answer = torch.arange(5.0)[None, None]
+    times = np.arange(0, 0.5, 0.1).astype(np.float32)
+    eeg = OutsideEncoder(lambda images: answer, ["Oz"], size=8, output="NCT", times=times, window=(0.1, 0.2))
+    assert eeg.responses(torch.zeros(1, 3, 8, 8)).tolist() == [[1.5]]
+
+
+def test_counts_are_averaged():
+    counts = torch.tensor([[[1], [2]]])
+    spikes = OutsideEncoder(lambda images: counts, ["unit"], size=8, output="NRC")
+    assert spikes.responses(torch.zeros(1, 3, 8, 8)).tolist() == [[1.5]]
+
+
 def test_one_channel_without_an_axis():
     bright = OutsideEncoder(lambda images: images.mean((1, 2, 3)), ["mean"], size=None, output="N", gradients=True)
     images = pictures().requires_grad_()
@@ -128,6 +141,8 @@ def test_what_is_said_of_it():
             r"window=\(1, 2\) holds none of the times, which go from 0 to 0.1 s",
         ),
         ({"targets": ["pink"]}, KeyError, "targets=.*pink.* are none of the channels; expected some of red"),
+        ({"targets": []}, ValueError, r"targets=\[\]; expected at least one of the channels, each once"),
+        ({"targets": ["red", "red"]}, ValueError, "targets=.*; expected at least one of the channels, each once"),
         ({"std": [0.0]}, ValueError, r"std=\[0.0\]; expected 3 numbers, one a colour .*, each above 0"),
         ({"numpy": True, "gradients": True}, ValueError, "no gradient passes through an array"),
         ({"encoder": 3}, TypeError, "encoder is a int; expected a torch module or a function"),

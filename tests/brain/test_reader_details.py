@@ -14,7 +14,8 @@ from sklearn.utils import Bunch
 from vislens_interp.brain import BrainDataset
 from vislens_interp.brain.readers import trials as shared
 from vislens_interp.brain.readers.h5 import nsd_names
-from vislens_interp.brain.readers.trials import read_events
+from vislens_interp.brain.readers.trials import Session, gather, pair_by_name, read_events
+from vislens_interp.brain.windows import window_masks
 
 NAMES = ["001", "002", "003"]
 SHOWN = [0, 2, 1, 0, 1, 2, 0]
@@ -247,3 +248,49 @@ def test_a_missing_package_is_named(read, package, monkeypatch):
     monkeypatch.setattr(shared, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=f"needs the package {package}, which is not installed; .* pip install"):
         read()
+
+
+def test_regions_that_would_be_others_are_refused(tmp_path):
+    with h5py.File(tmp_path / "betas.hdf5", "w") as file:
+        file["betas"] = np.random.default_rng(9).normal(size=(7, 4))
+    numbers = np.array([-1, 0, 1, 2])
+    given = {"names": NAMES, "targets": {1: "V1", 2: "V1"}}
+    with pytest.raises(ValueError, match="targets calls several numbers of regions 'V1'"):
+        BrainDataset.from_h5(tmp_path / "betas.hdf5", LABELS, PICTURES, regions=numbers, **given)
+    with pytest.raises(ValueError, match=r"regions\['V1'\] holds -1, 0, 1, 2, ...; expected truth values"):
+        BrainDataset.from_h5(tmp_path / "betas.hdf5", LABELS, PICTURES, regions={"V1": numbers}, names=NAMES)
+    data = BrainDataset.from_h5(
+        tmp_path / "betas.hdf5", LABELS, PICTURES, regions={"V1": (numbers == 1).astype(int)}, names=NAMES
+    )
+    assert data.targets == ["V1"]
+
+
+def test_whole_numbers_of_one_file_say_nothing_of_another(tmp_path):
+    for name, values in (("a", 300 * np.arange(7, dtype=np.int16)), ("b", np.arange(7.0))):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["betas"] = values[:, None]
+    data = BrainDataset.from_h5([tmp_path / "a", tmp_path / "b"], LABELS * 2, PICTURES, names=NAMES, standard="none")
+    assert data.responses[0, :, 0].tolist() == [0.0, 3.0, 6.0] * 2
+
+
+def test_a_session_without_trials():
+    paired = pair_by_name(NAMES, PICTURES, source="a test", names=NAMES)
+    values = np.array([[1.0], [2.0], [3.0]])
+    sessions = [Session(0, lambda start, stop: values[:0]), Session(3, lambda start, stop: values[start:stop])]
+    found = gather(sessions, paired, 1, standard="session")
+    assert found[:, 0, 0].tolist() == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5])
+
+
+def test_names_with_points_in_them():
+    names = ["low/contrast 0.25.png", "low/contrast 0.50.png", "low/contrast 1.png"]
+    for labels in (["contrast 0.25", "contrast 0.50"], ["low/contrast 0.25", "low/contrast 0.50"], names[:2]):
+        assert pair_by_name(labels, PICTURES, source="a test", names=names).names == names[:2]
+
+
+@pytest.mark.parametrize("rate", [500.0, 1024.0, 2048.0])
+def test_every_time_point_has_a_name(rate):
+    times = np.arange(-100, 400) / rate
+    masks, _ = window_masks("times", times)
+    assert len(masks) == 500
+    assert all(mask.sum() == 1 for mask in masks.values())
+    assert [float(label.removesuffix(" s")) for label in masks] == pytest.approx(times.tolist(), abs=5e-4)

@@ -241,12 +241,13 @@ def bids(folder, pictures, runs=2):
         name = f"sub-01_task-things_run-{run}"
         image = nibabel.Nifti1Image(bold, AFFINE)
         nibabel.save(image, made / f"{name}_space-MNI_desc-preproc_bold.nii.gz")
-        (made / f"{name}_space-MNI_desc-preproc_bold.json").write_text(json.dumps({"RepetitionTime": 1.5}))
+        sidecar = {"RepetitionTime": 1.5, "StartTime": 0.7}
+        (made / f"{name}_space-MNI_desc-preproc_bold.json").write_text(json.dumps(sidecar))
         table.to_csv(func / f"{name}_events.tsv", sep="\t", index=False)
         series = np.stack([bold[regions == number].mean(0) for number in (1, 2, 3)], 1)
         kinds = [f"t{row}" for row in range(count)] + ["other"]
         design = make_first_level_design_matrix(
-            np.arange(60) * 1.5, table[["onset", "duration"]].assign(trial_type=kinds), hrf_model="spm"
+            0.7 + np.arange(60) * 1.5, table[["onset", "duration"]].assign(trial_type=kinds), hrf_model="spm"
         )
         scaled = nibabel.Nifti1Image((100 * (series / series.mean(0) - 1)).T.reshape(3, 1, 1, 60), AFFINE)
         model = FirstLevelModel(
@@ -382,7 +383,7 @@ def test_times_that_are_no_seconds_are_told(pictures, tmp_path):
     expected = read(subject="sub-01")
     assert expected.subject == "sub-01"
     for bold in sorted(func.glob("*.nii.gz")):  # the same in the header, in milliseconds
-        (func / bold.name.replace(".nii.gz", ".json")).unlink()
+        (func / bold.name.replace(".nii.gz", ".json")).write_text(json.dumps({"StartTime": 0.7}))
         image = nibabel.load(bold)
         changed = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
         changed.header.set_xyzt_units("mm", "msec")

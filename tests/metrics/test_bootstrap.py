@@ -98,6 +98,7 @@ def test_paired_difference_refuses_other_shapes():
         ([[1.0, math.nan]], {}, "values holds 1 that are NaN or infinite"),
         ([[1.0]], {"levels": ("units",)}, r"levels=\('units',\); expected a tuple"),
         ([[1.0]], {"levels": "unit"}, "levels='unit'; expected a tuple"),
+        ([1.0, 5.0], {"levels": ("image", "seed")}, r"values has shape \(2,\), of which nothing would be drawn again"),
         ([[1.0]], {"draws": 0}, "draws=0; expected at least 1"),
         ([[1.0]], {"confidence": 95}, "confidence=95; expected between 0 and 1"),
     ],

@@ -29,6 +29,10 @@ def test_share_right_way_refuses():
         share_right_way(torch.empty(0))
     with pytest.raises(ValueError, match="signed or control is NaN in 1 places"):
         share_right_way(torch.tensor([1.0, math.nan]))
+    with pytest.raises(
+        ValueError, match=r"signed has shape \(3,\) and control \(3, 1\); expected one control for each"
+    ):
+        share_right_way(torch.zeros(3), torch.zeros(3, 1))
 
 
 def test_a_straight_curve_is_interpolated():

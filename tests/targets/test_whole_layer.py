@@ -126,6 +126,36 @@ def test_another_runs_rows_are_not_taken(model, tmp_path):
     )
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images, factor):
+        return self.conv(images) * factor
+
+
+def brighter(by):
+    def preprocess(images):
+        return images * by
+
+    return preprocess
+
+
+def test_a_table_of_other_arguments_is_not_taken(tmp_path):
+    network, path = Scaled(), tmp_path / "table.safetensors"
+    for factor in (torch.tensor(1.0), torch.tensor(3.0), lambda images: images.mean() * 0 + 5, 7.0):
+        given = {"preprocess": PREPROCESS, "forward_args": {"factor": factor}}
+        table = read_layer(network, None, IMAGES, path, **given)
+        assert torch.equal(table.responses, read_layer(network, None, IMAGES, **given).responses)
+    before = path.stat().st_mtime_ns
+    read_layer(network, None, IMAGES, path, **given)
+    assert path.stat().st_mtime_ns == before
+    for by in (1.0, 5.0):  # two functions of one name
+        table = read_layer(network.conv, None, IMAGES, path, preprocess=brighter(by))
+        assert torch.equal(table.responses, read_layer(network.conv, None, IMAGES, preprocess=brighter(by)).responses)
+
+
 def test_damaged_and_foreign_files_are_refused(model, tmp_path):
     path = tmp_path / "conv1.safetensors"
     with pytest.raises(FileNotFoundError, match="no such file; expected a layer table"):

@@ -15,7 +15,13 @@ from vislens_interp.backends.cache import RowCache, weights_fingerprint
 from vislens_interp.brain.responses import as_names
 from vislens_interp.files import fingerprint
 from vislens_interp.images import ImageFiles, check_shape
-from vislens_interp.preprocess import Preprocess, as_preprocess, preprocess_for, preprocess_size
+from vislens_interp.preprocess import (
+    Preprocess,
+    as_preprocess,
+    describe_preprocess,
+    preprocess_for,
+    preprocess_size,
+)
 from vislens_interp.progress import tqdm
 from vislens_interp.targets.inspect import LayerInfo, list_units
 from vislens_interp.validation import check_counts, closest
@@ -140,7 +146,15 @@ class Backbone(nn.Module):
 
     def _rows(self, images: Tensor) -> Tensor:
         """Every layer of an image in one row, in half precision: what features are kept in."""
-        return torch.cat([tokens.flatten(1) for tokens in self(images)], 1).half().cpu()
+        layers = self(images)
+        rows = torch.cat([tokens.flatten(1) for tokens in layers], 1).half().cpu()
+        if not rows.isfinite().all():
+            wrong = [name for name, one in zip(self.layers, layers, strict=True) if not one.half().isfinite().all()]
+            raise ValueError(
+                f"layers: {', '.join(map(repr, wrong))} of {self.source} give NaN or more than 65,504, the largest "
+                "number that features are kept with; expected less. Pass layers= without them."
+            )
+        return rows
 
     def fingerprint(self) -> str:
         """A short hash of the network's weights."""
@@ -148,7 +162,10 @@ class Backbone(nn.Module):
 
     def key(self) -> str:
         """A short hash of all that decides the features."""
-        said = self.prepare.describe() if isinstance(self.prepare, Preprocess) else repr(self.prepare)
+        said = describe_preprocess(self.prepare)
+        if not isinstance(self.prepare, Preprocess):  # two may have one name: by what it makes of a picture
+            picture = torch.rand(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
+            said += f" {fingerprint({'made': self.prepare(picture.to(self.device))})}"
         return weights_fingerprint(self.network, layers=self.layers, grid=self.grid, preprocess=said)
 
 

@@ -45,7 +45,7 @@ from vislens_interp.brain.responses import (
 )
 from vislens_interp.brain.table import read_table
 from vislens_interp.frames import Tabular
-from vislens_interp.images import ImageFiles, PathLike, image_keys
+from vislens_interp.images import ImageFiles, PathLike, check_images, image_keys
 from vislens_interp.pairing import Table, by_name, pairing_text, sorted_by_name
 from vislens_interp.tables import display_text
 from vislens_interp.validation import check_several
@@ -94,7 +94,8 @@ class BrainDataset(Tabular):
 
     Raises:
         TypeError: ``images`` or ``responses`` are of a kind that cannot be read.
-        ValueError: Counts differ, a name comes twice, a target has no response at all, or one is infinite.
+        ValueError: Counts differ, a name comes twice, pictures are not in [0, 1], a target has no response at all, or
+            one is infinite.
 
     >>> data = BrainDataset.from_arrays(torch.rand(8, 3, 4, 4), torch.randn(8, 5, 2), targets=["FFA-1", "PPA"])
     >>> data.select(["PPA"]).mean_responses().shape
@@ -121,6 +122,8 @@ class BrainDataset(Tabular):
                 f"images is a {type(images).__name__}; expected a tensor (N, 3, H, W) in [0, 1] or ImageFiles. "
                 "BrainDataset.from_arrays takes arrays, folders and paths."
             )
+        if isinstance(images, Tensor) and len(images):
+            check_images(images[:: -(-len(images) // 64)])  # some tell: parts of a data set are made in the same way
         self.images, self.pairing = images, pairing
         self.responses = as_numbers(responses)
         self.targets = check_targets(targets)
@@ -442,7 +445,7 @@ def refuse_shared_images(first: BrainDataset, second: BrainDataset, what: str = 
 def _sizes(parts: Sequence[float] | Sequence[int], count: int) -> list[int]:
     check_several("parts", parts, "such as [0.8, 0.2]")
     values = list(parts)
-    shares = any(isinstance(value, float) for value in values)
+    shares = any(isinstance(value, float) or not float(value).is_integer() for value in values)  # NumPy's float32 too
     total = math.fsum(values)
     if not values or min(values) <= 0 or total > (1 + 1e-9 if shares else count):
         raise ValueError(

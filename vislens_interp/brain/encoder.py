@@ -152,17 +152,24 @@ class InSilicoEncoder(nn.Module):
             rows = sorted(set(range(count)) - set(held_out.tolist()))
         rows = torch.tensor(places_of(rows, count))
         self._check_rows(rows, held_out, dataset.keys)
+        responses = dataset.mean_responses().float()
+        if (few := responses[held_out].isfinite().sum(0) < 3).any():  # which predictivity refuses, after hours
+            raise ValueError(
+                f"held_out: target {dataset.targets[int(few.nonzero()[0])]!r} has less than 3 responses among these "
+                f"{len(held_out)} images; expected at least 3. Hold more images out, or leave it out."
+            )
         if features is None:
             features = self.backbone.read(dataset.images, cache=cache, progress=progress)
         if len(features) != count:
             raise ValueError(
                 f"features holds {len(features)} images, and the dataset {count}; expected the same. Read them again."
             )
-        responses = dataset.mean_responses().float()
         self.targets = list(dataset.targets)
         self._scale(responses[rows])
         standard = (responses - self.shift.cpu()) / self.scale.cpu()
         self.members = nn.ModuleList()
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(dataset.keys))}
+        pictures = torch.tensor([numbers[key] for key in dataset.keys])
         places = [] if checkpoint is None else [Path(checkpoint) / f"member{n}.safetensors" for n in range(self.seeds)]
         for member in range(self.seeds):
             part = rows
@@ -171,7 +178,7 @@ class InSilicoEncoder(nn.Module):
                 part = rows[torch.randperm(len(rows), generator=draw)[: max(2, round(BAG * len(rows)))]]
             readout = _fresh(self.readout, self.backbone, len(self.targets), self.settings)
             place, seed = places[member] if places else None, self.seed + 1000 * member
-            readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place)
+            readout.fit(features, standard, part, seed=seed, progress=progress, checkpoint=place, pictures=pictures)
             self.members.append(readout.eval().requires_grad_(False))
         for place in places:
             place.unlink(missing_ok=True)

@@ -95,6 +95,8 @@ class OutsideEncoder(Target):
         wanted = self.channels if targets is None else as_names(targets, "targets")
         if unknown := [one for one in wanted if one not in self.channels]:
             raise KeyError(f"targets={unknown} are none of the channels; expected some of {', '.join(self.channels)}.")
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise ValueError(f"targets={wanted}; expected at least one of the channels, each once.")
         self.encoder, self.size, self.output, self.numpy = encoder, size, output, numpy
         self.low, self.high = float(low), float(high)
         self.mean, self.std = _colours(mean, "mean"), _colours(std, "std")
@@ -140,6 +142,7 @@ class OutsideEncoder(Target):
         else:
             answer = self.encoder(given)
         answer = answer if isinstance(answer, Tensor) else torch.from_numpy(np.asarray(answer, dtype=np.float32))
+        answer = answer if answer.is_floating_point() else answer.float()  # counts, which have no mean
         return self._read(answer, len(images))
 
     def _read(self, answer: Tensor, count: int) -> Tensor:
@@ -172,7 +175,8 @@ class OutsideEncoder(Target):
         if window is None:
             return torch.arange(len(self.times))
         first, last = window
-        inside = ((self.times >= first - 1e-9) & (self.times <= last + 1e-9)).nonzero()[:, 0]
+        # Times in single precision are decimals only up to rounding.
+        inside = ((self.times >= first - 1e-6) & (self.times <= last + 1e-6)).nonzero()[:, 0]
         if not len(inside):
             raise ValueError(
                 f"window={window} holds none of the times, which go from {self.times.min():g} to "

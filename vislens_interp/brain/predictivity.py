@@ -18,7 +18,8 @@ class Predictivity:
 
     Args:
         r: Pearson correlation of predicted and recorded responses over images.
-        r2: Share of the recorded responses' variance that is explained; negative where the mean predicts better.
+        r2: Share of the recorded responses' variance that is explained; negative where the mean predicts better, 0
+            where they never vary.
         p_value: One-sided, of a correlation as large if the two had nothing to do with each other (t-test with n - 2
             degrees of freedom).
         images: n, held-out images with a recorded response.
@@ -76,7 +77,8 @@ def predictivity(
                 f"recorded holds {len(truth)} responses of target {name!r}; expected at least 3. Hold more images out."
             )
         r = pearson(guess, truth).item()
-        r2 = 1 - ((truth - guess) ** 2).mean().item() / max(truth.var(correction=0).item(), 1e-300)
+        varies = len(truth.unique()) > 1
+        r2 = 1 - ((truth - guess) ** 2).mean().item() / truth.var(correction=0).item() if varies else 0.0
         ceiling = None if ceilings is None else ceilings[column]
         found.append(Predictivity(name, r, r2, _chance(r, len(truth)), len(truth), ceiling))
     return found

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from vislens_interp.brain.backbone import Features
+from vislens_interp.copies import held_out_mask, renumbered
 from vislens_interp.files import fingerprint, load_state_if_there, rebuilding, save_state
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_finite, check_schema, check_tensors, restore_optimizer
+from vislens_interp.validation import check_whole
 
 PENALTIES = np.logspace(-3, 6, 19)
 """λ of the ridge, for features whose mean squared length over images is 1 times their number of layers."""
@@ -45,7 +47,15 @@ class RidgeReadout(nn.Module):
         return total
 
     def fit(
-        self, features: Features, responses: Tensor, rows: Tensor, *, seed: int, progress: bool, checkpoint: Path | None
+        self,
+        features: Features,
+        responses: Tensor,
+        rows: Tensor,
+        *,
+        seed: int,
+        progress: bool,
+        checkpoint: Path | None,
+        pictures: Tensor | None = None,
     ) -> Self:
         """Solve for the weights.
 
@@ -53,6 +63,8 @@ class RidgeReadout(nn.Module):
             features: Of all images; ``rows`` are those to learn from.
             responses: (N, K), standardised, NaN where none was recorded.
             progress, checkpoint: Not used; it takes seconds.
+            pictures: (N,) number of the picture that each image is: copies of one are never in two folds of the
+                cross-validation, where each would give away the other's noise. None: all differ.
         """
         kernel = torch.zeros(len(rows), len(rows), dtype=torch.float64)
         scales = []
@@ -66,7 +78,8 @@ class RidgeReadout(nn.Module):
             kernel += (x @ x.T).double()
             self.get_buffer(f"mean{number}").copy_(mean)
             scales.append(scale)
-        dual, penalties, bias = _solve(kernel, responses[rows], seed)
+        own = rows if pictures is None else pictures[rows]
+        dual, penalties, bias = _solve(kernel, responses[rows], own, seed)
         self.get_buffer("bias").copy_(bias)
         self.get_buffer("penalties").copy_(penalties)
         for number, scale in enumerate(scales):
@@ -75,11 +88,13 @@ class RidgeReadout(nn.Module):
         return self
 
 
-def _solve(kernel: Tensor, responses: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Dual coefficients (n, K), penalties and biases (K,); targets that miss the same images are solved together."""
+def _solve(kernel: Tensor, responses: Tensor, pictures: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Dual coefficients (n, K), penalties and biases (K,); targets that miss the same images are solved together.
+
+    ``kernel`` (n, n) is of features less their mean over all n images; ``pictures`` (n,) are the numbers of these.
+    """
     from himalaya.backend import get_backend, set_backend
     from himalaya.kernel_ridge import KernelRidgeCV
-    from sklearn.model_selection import KFold
 
     dual = torch.zeros(len(kernel), responses.shape[1], dtype=torch.float64)
     penalties, bias = (torch.zeros(responses.shape[1], dtype=torch.float64) for _ in range(2))
@@ -92,15 +107,32 @@ def _solve(kernel: Tensor, responses: Tensor, seed: int) -> tuple[Tensor, Tensor
         for columns in patterns.values():
             there = responses[:, columns[0]].isfinite().nonzero()[:, 0]
             mean = responses[there][:, columns].double().mean(0)
-            folds = KFold(min(FOLDS, len(there)), shuffle=True, random_state=seed)
+            inside, level = kernel[there][:, there], torch.zeros(len(there), dtype=torch.float64)
+            if len(there) < len(kernel):  # the mean over the images that these targets have is another one
+                level = inside.mean(0)
+                inside = inside - level - level[:, None] + level.mean()
+            folds = _folds(pictures[there], seed)
             ridge = KernelRidgeCV(alphas=PENALTIES, kernel="precomputed", cv=folds, warn=False)  # pyright: ignore
-            ridge.fit(kernel[there][:, there].numpy(), (responses[there][:, columns].double() - mean).numpy())
-            dual[there[:, None], torch.tensor(columns)] = torch.from_numpy(np.asarray(ridge.dual_coef_, dtype=float))
+            ridge.fit(inside.numpy(), (responses[there][:, columns].double() - mean).numpy())
+            found = torch.from_numpy(np.asarray(ridge.dual_coef_, dtype=float))
+            if len(there) < len(kernel):  # the same weights, as a sum over features less their mean over all images
+                found = found - found.mean(0)
+            dual[there[:, None], torch.tensor(columns)] = found
             penalties[columns] = torch.from_numpy(np.asarray(ridge.best_alphas_, dtype=float))
-            bias[columns] = mean
+            bias[columns] = mean - level @ found
     finally:
         set_backend(before)
     return dual, penalties, bias
+
+
+def _folds(pictures: Tensor, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and to test on, for each fold; all copies of a picture (n,) are on one side."""
+    from sklearn.model_selection import KFold
+
+    number = renumbered(pictures).numpy()
+    count = int(number.max()) + 1
+    parts = KFold(min(FOLDS, count), shuffle=True, random_state=seed).split(np.arange(count))
+    return [(np.flatnonzero(np.isin(number, one)), np.flatnonzero(np.isin(number, other))) for one, other in parts]
 
 
 class TransformerReadout(nn.Module):
@@ -136,6 +168,10 @@ class TransformerReadout(nn.Module):
         batch_size: int = 32,
     ) -> None:
         super().__init__()
+        check_whole(1, width=width, heads=heads, epochs=epochs, batch_size=batch_size)
+        check_whole(0, patience=patience)
+        if not 0 < validation < 1:
+            raise ValueError(f"validation={validation} must lie between 0 and 1: of the images, how many are held out.")
         if width % heads:
             raise ValueError(f"width={width} must be a multiple of heads={heads}.")
         self.settings = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs, "patience": patience}
@@ -152,7 +188,15 @@ class TransformerReadout(nn.Module):
         return torch.stack(read).sum(0) + self.bias
 
     def fit(
-        self, features: Features, responses: Tensor, rows: Tensor, *, seed: int, progress: bool, checkpoint: Path | None
+        self,
+        features: Features,
+        responses: Tensor,
+        rows: Tensor,
+        *,
+        seed: int,
+        progress: bool,
+        checkpoint: Path | None,
+        pictures: Tensor | None = None,
     ) -> Self:
         """Train, stop early, and keep the best epoch; arguments as :meth:`RidgeReadout.fit`.
 
@@ -162,7 +206,7 @@ class TransformerReadout(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._begin(features, rows)
-            return self._train(features, responses, rows, seed, progress, checkpoint)
+            return self._train(features, responses, rows, seed, progress, checkpoint, pictures)
 
     def _begin(self, features: Features, rows: Tensor) -> None:
         """Fresh weights from the seed, and the scale of each layer's channels."""
@@ -175,12 +219,21 @@ class TransformerReadout(nn.Module):
             part.settle(features.layer(number, rows))
 
     def _train(
-        self, features: Features, responses: Tensor, rows: Tensor, seed: int, progress: bool, checkpoint: Path | None
+        self,
+        features: Features,
+        responses: Tensor,
+        rows: Tensor,
+        seed: int,
+        progress: bool,
+        checkpoint: Path | None,
+        pictures: Tensor | None,
     ) -> Self:
         said: dict[str, Any] = self.settings
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
         count = max(1, round(said["validation"] * len(rows)))
-        held_out, training = order[:count], order[count:]
+        own = order if pictures is None else pictures[order]
+        inside = held_out_mask(own, torch.arange(len(own)), count)
+        held_out, training = order[inside], order[~inside]
         decayed = [p for p in self.parameters() if p.ndim > 1 and p is not self.shares]
         rest = [p for p in self.parameters() if not any(p is other for other in decayed)]
         groups = [{"params": decayed, "weight_decay": said["weight_decay"]}, {"params": rest, "weight_decay": 0.0}]

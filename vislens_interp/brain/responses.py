@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from vislens_interp.images import ImageFiles, PathLike, check_images, holds_files, load_images
-from vislens_interp.pairing import Table, order_doubt, paired_responses
+from vislens_interp.pairing import Table, for_torch, order_doubt, paired_responses
 from vislens_interp.validation import check_several, closest, shapes
 
 Images: TypeAlias = Tensor | ImageFiles
@@ -31,6 +31,7 @@ def open_pictures(images: Pictures, size: int | None) -> tuple[Images, list[str]
         TypeError, ValueError: They are neither images in [0, 1] nor files, or files cannot be read.
     """
     if isinstance(images, (Tensor, np.ndarray)):
+        images = for_torch(images) if isinstance(images, np.ndarray) else images
         return load_images(check_images(torch.as_tensor(images)), size=size)[0], None
     if isinstance(images, ImageFiles):
         return images, images.names
@@ -71,6 +72,7 @@ def as_numbers(responses: Tensor | np.ndarray) -> Tensor:
             raise TypeError(f"responses has type {responses.dtype}; expected numbers, with NaN where one is absent.")
         if isinstance(responses, np.ma.MaskedArray):
             responses = np.ma.filled(responses.astype(float), np.nan)
+        responses = for_torch(responses)
     return torch.as_tensor(responses).detach().cpu().float()
 
 

@@ -31,7 +31,7 @@ def window_masks(
     after the last one. KeyError or ValueError for an unknown name, no interval, or a window without time points.
     """
     if isinstance(windows, str) and windows == "times":
-        return {f"{time:.3f} s": np.arange(len(times)) == place for place, time in enumerate(times)}, True
+        return {label: np.arange(len(times)) == place for place, label in enumerate(_labels(times))}, True
     one = isinstance(windows, str) or _is_interval(windows)
     wanted = cast(list[Window], [windows] if one else list(windows))
     masks = {}
@@ -48,6 +48,16 @@ def window_masks(
             )
         masks[label] = mask
     return masks, not one
+
+
+def _labels(times: np.ndarray) -> list[str]:
+    """``"0.100 s"``; with more decimals where time points are less than a millisecond apart."""
+    labels: list[str] = []
+    for decimals in range(3, 10):
+        labels = [f"{time:.{decimals}f} s" for time in times]
+        if len(set(labels)) == len(times):
+            break
+    return labels
 
 
 def _is_interval(window: object) -> TypeGuard[tuple[float, float]]:

@@ -158,6 +158,11 @@ def _checked(values: ArrayLike, levels: Sequence[str], draws: int, confidence: f
         raise ValueError(
             f"levels={levels!r}; expected a tuple of at least one of {AXES}. Pass levels=('unit', 'image')."
         )
+    if not set(levels) & set(AXES[: array.ndim]):
+        raise ValueError(
+            f"levels={levels!r}, and {shapes(values=array)}, of which nothing would be drawn again; expected at least "
+            f"one of {AXES[: array.ndim]}."
+        )
     if draws < 1:
         raise ValueError(f"draws={draws}; expected at least 1. 2000 give ends that are steady to two digits.")
     if not 0 < confidence < 1:

@@ -26,7 +26,7 @@ def share_right_way(signed: Tensor, control: Tensor | float = 0.0) -> float:
         control: The same measure of a control (a shuffled landscape, say) or a number: 0 asks for the right sign.
 
     Raises:
-        ValueError: There is nothing to count, or a change is NaN.
+        ValueError: There is nothing to count, the shapes do not fit, or a change is NaN.
 
     >>> share_right_way(torch.tensor([2.0, -1.0, 0.5, 0.0]))
     0.5
@@ -34,6 +34,10 @@ def share_right_way(signed: Tensor, control: Tensor | float = 0.0) -> float:
     if signed.numel() == 0:
         raise ValueError("signed is empty; expected at least one change. Generate images before counting.")
     better = signed - control
+    if better.shape != signed.shape and isinstance(control, Tensor):
+        raise ValueError(
+            f"{shapes(signed=signed, control=control)}; expected one control for each change, or one for all."
+        )
     if torch.isnan(better).any():
         raise ValueError(
             f"signed or control is NaN in {int(torch.isnan(better).sum())} places; expected numbers. Leave those out, "

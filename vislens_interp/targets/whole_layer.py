@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vislens_interp.files import FORMAT_VERSION, allocate, check_writable, locked, write_text, writing
+from vislens_interp.files import FORMAT_VERSION, allocate, check_writable, fingerprint, locked, write_text, writing
 from vislens_interp.images import ImageSource, check_images, load_images
 from vislens_interp.preprocess import as_preprocess, preprocess_for, preprocess_size
 from vislens_interp.progress import tqdm
 from vislens_interp.schema import check_schema
+from vislens_interp.targets.probe import prepared
 from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import Unit, plain_units
 from vislens_interp.targets.target import LayerTarget
@@ -165,7 +166,9 @@ def read_layer(
     if path is None:
         return LayerTable(target.responses(images, progress=progress), described)
     path = Path(path)
-    key = hashlib.sha256(f"{json.dumps(described)} {_digest(images)}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{json.dumps(described)} {_digest(images)}{_unsaid(target, images)}".encode()).hexdigest()[
+        :16
+    ]
     shape = (len(images), len(target.names))
     header = _header(shape, described, key)
     check_writable(path, len(header) + 4 * shape[0] * shape[1])
@@ -294,6 +297,25 @@ def _rows_done(notes: Path, key: str, file: Path, size: int, rows: int) -> int:
         return done if type(done) is int and 0 <= done <= rows else 0
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0  # nothing is there, or nothing of use: begin
+
+
+def _unsaid(target: LayerTarget, images: Tensor) -> str:
+    """What a target's description leaves out: further arguments of the pass, and a preprocessing that it only names.
+
+    Functions are told apart by what they make of the first images.
+    """
+    named = not callable(getattr(target.preprocess, "describe", None))
+    if not named and not target.forward_args:
+        return ""
+    inputs = prepared(target.preprocess, images[:8].to(target.device))
+    said = [fingerprint({"inputs": inputs})] if named else []
+    for name, value in sorted(target.forward_args.items()):
+        if isinstance(value, nn.Module):
+            value = fingerprint(value.state_dict())
+        elif callable(value):
+            value = value(inputs)
+        said.append(f"{name}={fingerprint({name: value}) if isinstance(value, Tensor) else value!r}")
+    return " ".join(["", *said])
 
 
 def _digest(images: Tensor) -> str:

@@ -49,7 +49,7 @@ def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequenc
     columns = len(chosen) + 1 + (found.evidence is not None)
     figure = figure_class()(figsize=(2.1 * columns + 0.6, 2.3 * len(windows) + 0.9), layout="constrained")
     cells = figure.subplots(len(windows), columns, squeeze=False)
-    limit = float(np.nanmax(np.abs(found.scores)))
+    limit = float(np.abs(np.nan_to_num(found.scores)).max()) or 1.0
     for line, (window, sensors) in zip(cells, windows.items(), strict=True):
         names, rows = list(sensors), np.array(list(sensors.values()))
         part = mne.pick_info(info, [info.ch_names.index(name) for name in names])
@@ -68,7 +68,7 @@ def topography_figure(found: "PreferenceMap", info: "mne.Info", *, axes: Sequenc
         if found.evidence is not None:
             evidence, _ = mne.viz.plot_topomap(
                 np.nan_to_num(found.evidence[rows]), part, axes=line[-1], show=False, cmap="viridis", contours=0,
-                vlim=(0.0, max(float(np.nanmax(found.evidence)), 1e-9)),
+                vlim=(0.0, max(float(np.nan_to_num(found.evidence).max()), 1e-9)),
             )  # fmt: skip
             line[-1].set_title(found.evidence_unit, fontsize=8)
             figure.colorbar(evidence, ax=line[-1], shrink=0.5).ax.tick_params(labelsize=6)
@@ -107,7 +107,8 @@ def time_course_figure(found: "PreferenceMap", *, sensors: Sequence[str] | None 
         )
     if sensors is None:
         largest = {
-            name: np.nanmax(np.abs(found.scores[[row for _, row in points]])) for name, points in courses.items()
+            name: np.abs(np.nan_to_num(found.scores[[row for _, row in points]])).max()
+            for name, points in courses.items()
         }
         sensors = sorted(largest, key=lambda name: -largest[name])[:4]
     figure = figure_class()(figsize=(6.4, 1.5 * len(sensors) + 0.7), layout="constrained")

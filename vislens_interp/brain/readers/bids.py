@@ -77,7 +77,8 @@ def read_bids(
             ``read_nifti`` refuses.
 
     Source: nilearn's ``make_first_level_design_matrix`` and ``run_glm`` (ordinary least squares), one regressor a trial
-    ("LSA", Mumford et al. 2012), cosine drifts below 0.01 Hz.
+    ("LSA", Mumford et al. 2012), cosine drifts below 0.01 Hz. The first volume is taken at the ``StartTime`` of a run's
+    sidecar, to which fMRIPrep shifts slices.
     """
     refuse_without("nilearn", "brain", "from_bids")
     check_word("standard", standard, ("session", "none"))
@@ -88,7 +89,7 @@ def read_bids(
     sessions: list[Session] = []
     for bold, table in runs:
         rows, _ = read_events(table, events, "events")
-        names, betas = _betas(bold, rows, events, masker, root, hrf_model, confounds)
+        names, betas = _betas(bold, rows, events, masker, hrf_model, confounds)
         labels += names
         sessions.append(Session(len(betas), lambda start, stop, betas=betas: betas[start:stop]))
     if images is None:
@@ -146,7 +147,7 @@ def _runs(root: Path, derivatives: Path, subject: str, task: str, space: str) ->
 
 
 def _betas(
-    bold: Path, rows: "pd.DataFrame", column: str, masker: Masker, root: Path, hrf_model: str, confounds: str | None
+    bold: Path, rows: "pd.DataFrame", column: str, masker: Masker, hrf_model: str, confounds: str | None
 ) -> tuple[list[str], np.ndarray]:
     """Names of pictures, one for each trial with one, and (trials, K) betas of a run."""
     from nilearn.glm.first_level import make_first_level_design_matrix, mean_scaling, run_glm
@@ -167,15 +168,16 @@ def _betas(
     nuisance, sample = None, None
     if confounds is not None:
         nuisance, sample = load_confounds_strategy(str(bold), denoise_strategy=confounds)
-    step = _repetition_time(bold, image, root)
-    late = int(np.sum(rows["onset"].to_numpy() >= step * image.shape[3]))
+    first, step = _times(bold, image)
+    last = first + step * image.shape[3]
+    late = int(np.sum(rows["onset"].to_numpy() >= last))
     if late:
         raise ValueError(
             f"events of {bold.name}: {late} of {len(rows)} begin after its {image.shape[3]} volumes of {step:g} s, the "
             f"last one at {rows['onset'].max():g}; expected onsets in seconds. Convert them, or leave these rows out."
         )
     design = make_first_level_design_matrix(
-        np.arange(image.shape[3]) * step,
+        np.arange(image.shape[3]) * step + first,
         rows[["onset", "duration"]].assign(trial_type=types),
         hrf_model=hrf_model,
         add_regs=nuisance,
@@ -191,23 +193,23 @@ def _betas(
     return [str(label) for label, there in zip(rows[column], kept, strict=True) if there], betas[places]
 
 
-def _repetition_time(bold: Path, image: "SpatialImage", root: Path) -> float:
-    """Seconds from one volume to the next: of the sidecar beside the run, or of its header."""
+def _times(bold: Path, image: "SpatialImage") -> tuple[float, float]:
+    """Seconds at which the first volume was taken, and from one to the next: of the sidecar, or of the header."""
     sidecar = bold.with_name(bold.name.split(".")[0] + ".json")
-    if sidecar.is_file():
-        said = json.loads(sidecar.read_text(encoding="utf-8")).get("RepetitionTime")
-        if said:
-            if not 0 < float(said) < LONGEST:
-                raise ValueError(
-                    f"{sidecar.name} has RepetitionTime {said}; expected seconds from one volume to the next, less "
-                    f"than {LONGEST:g}. Correct it: BIDS has no milliseconds there."
-                )
-            return float(said)
+    said = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else {}
+    first, stated = float(said.get("StartTime") or 0), said.get("RepetitionTime")
+    if stated:
+        if not 0 < float(stated) < LONGEST:
+            raise ValueError(
+                f"{sidecar.name} has RepetitionTime {stated}; expected seconds from one volume to the next, less "
+                f"than {LONGEST:g}. Correct it: BIDS has no milliseconds there."
+            )
+        return first, float(stated)
     header: Any = image.header
     zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
     # Without a unit, 1 is what a header holds that nobody has filled in.
     if len(zooms) > 3 and zooms[3] > 0 and (unit in SECONDS or zooms[3] != 1):
-        return float(zooms[3]) * SECONDS.get(unit, 1.0)
+        return first, float(zooms[3]) * SECONDS.get(unit, 1.0)
     raise ValueError(
         f"{bold.name} has no RepetitionTime in {sidecar.name} and none in its header; expected seconds from one volume "
         "to the next. Write it into the sidecar."

@@ -22,7 +22,7 @@ from vislens_interp.brain.readers.trials import (
     pair_events,
     refuse_without,
 )
-from vislens_interp.brain.responses import NamedPictures, check_known
+from vislens_interp.brain.responses import NamedPictures, check_known, repeated
 from vislens_interp.images import PathLike
 from vislens_interp.validation import check_word
 
@@ -115,7 +115,7 @@ def read_h5(
         scale = NSD_SCALE if whole and not scored else 1
         masks, inside, found = _selected(regions, targets, stored[0].space)
         named = name_targets(targets, found, "regions" if masks else "voxels")
-        sessions = [one.session(inside, scale) for one in stored]
+        sessions = [one.session(inside, scale if one.whole_numbers else 1) for one in stored]
         if masks:
             sessions, standard = _averaged(sessions, masks, inside, scored), "none"
         responses = gather(sessions, paired, len(named), standard=standard, cache=cache)
@@ -242,17 +242,35 @@ def _are_names(events: Sequence[str] | Table | Sequence[Table]) -> TypeGuard[Seq
     return all(isinstance(one, (str, int, float)) and not str(one).endswith((".tsv", ".csv")) for one in events)
 
 
+def _truth(mask: ArrayLike, name: str) -> np.ndarray:
+    """A mask of truth values, also if it says them as 1, and 0, less or NaN outside."""
+    values = np.asarray(mask)
+    inside = values > 0  # NaN is outside
+    if not (values[inside] == 1).all():
+        raise ValueError(
+            f"regions[{name!r}] holds {', '.join(f'{one:g}' for one in np.unique(values)[:4])}, ...; expected truth "
+            "values. Pass a comparison, such as labels == 1, or region numbers as regions= itself."
+        )
+    return inside
+
+
 def _selected(
     regions: Masks | None, targets: Sequence[str] | Mapping[int, str] | None, space: tuple[int, ...]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     """Flat masks of regions (none for voxels), the voxels that are read, and names of the targets."""
     masks: dict[str, np.ndarray] = {}
     if isinstance(regions, Mapping):
-        masks = {str(name): np.asarray(mask) > 0 for name, mask in regions.items()}
+        masks = {str(name): _truth(mask, str(name)) for name, mask in regions.items()}
     elif regions is not None and (numbers := np.asarray(regions)).dtype != bool:
         called = targets if isinstance(targets, Mapping) else {}
         known = [int(one) for one in np.unique(numbers) if one > 0]
-        masks = {str(called.get(one, f"region {one}")): numbers == one for one in known}
+        labels = [str(called.get(one, f"region {one}")) for one in known]
+        if twice := repeated(labels):
+            raise ValueError(
+                f"targets calls several numbers of regions {twice[0]!r}; expected a name for each. Pass regions as a "
+                "mapping from names to masks to join them."
+            )
+        masks = {label: numbers == one for label, one in zip(labels, known, strict=True)}
     voxels = np.ones(space, bool) if regions is None else np.asarray(regions)
     for name, mask in (masks or {"": voxels}).items():
         if mask.shape != space or not mask.any():

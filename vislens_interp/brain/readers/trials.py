@@ -269,7 +269,7 @@ def gather(
         out[...] = np.nan
         first = 0
         for session in sessions:
-            mean, scale = moments(session) if standard == "session" else (0.0, 1.0)
+            mean, scale = moments(session) if standard == "session" and session.count else (0.0, 1.0)
             for start, values in chunks(session, targets):
                 if values.shape[1] != targets:  # one column would fill all of them
                     raise ValueError(
