@@ -257,7 +257,7 @@ class FeatureLens:
             mode: Which of several prior means; None takes the nearest to each image.
             alphas: Further weights in (0, 1] for the dose-response; each makes every picture once more.
             words: What reads words from embeddings, such as ``WordReadout.of_clip(...)``; None takes the ImageNet
-                classes that travel with the embedded backend.
+                classes that travel with the embedded backend. Refused by other methods than our own two.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             out: A folder for the result, for any number of inputs: pictures are written a part at a time and the result

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.evaluation.checks import Choices, learned_from, warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, check_words, learned_from, validate_unfitted, warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
@@ -66,10 +66,6 @@ class Drawing:
         inputs: dict[str, str | int],
         **choices: Unpack[Choices],
     ) -> None:
-        if words is not None and not isinstance(words, WordReadout):
-            raise TypeError(
-                f"words is a {type(words).__name__}; expected a WordReadout, such as WordReadout.of_clip(...)."
-            )
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
         self.judge, self.alphas = choices["judge"], choices["alphas"]
@@ -265,6 +261,8 @@ def visualize(
     """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
     seeds = check_seeds(seeds)
     lens.validate(direction, **choices)
+    validate_unfitted(lens, choices["method"])
+    check_words(lens, choices["method"], words)
     if images is None:
         pictures, names, chosen = default_inputs(lens, progress=progress)
     else:
