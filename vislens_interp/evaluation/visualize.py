@@ -68,7 +68,7 @@ class Drawing:
     ) -> None:
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
-        self.judge, self.alphas = choices["judge"], choices["alphas"]
+        self.judge, self.alphas = choices["judge"], [float(weight) for weight in choices["alphas"]]
         self.inputs = inputs
         self.moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
         self.maker = lens.maker(self.method, self.mode)
@@ -119,7 +119,7 @@ class Drawing:
             check_tensors(changes, {}, where, "changes")
             return
         signs = [-1 if key == "decrease" else 1 for key in list(self.moves)[1:]]
-        weights = {"0.0", *(str(sign * weight) for sign in signs for weight in {*self.alphas, alpha} if weight)}
+        weights = {"0.0", *(str(sign * float(one)) for sign in signs for one in {*self.alphas, alpha} if one)}
         if isinstance(changes, dict) and set(changes) != weights:
             raise ValueError(
                 f"{where}: changes holds the weights {list(changes)}, and in_force.alpha is {alpha}; expected "
@@ -145,7 +145,7 @@ class Drawing:
         for key, one in list(self.moves.items())[1:]:
             sign = -1 if key == "decrease" else 1
             if weight:
-                changes[str(sign * weight)] = self._changes(responses[key], responses["unedited"])
+                changes[str(sign * float(weight))] = self._changes(responses[key], responses["unedited"])
             for other in set(self.alphas) - {weight}:
                 dosed = self.maker.generate(pictures, one, seeds=seeds, **{**self.given, "alpha": other})
                 changes[str(sign * other)] = self._changes(self._read(dosed.images), responses["unedited"])
@@ -171,7 +171,7 @@ class Drawing:
             **({"shows_reference": True} if self.maker.shows_reference else {}),
             "mode": self.mode,
             "inputs": self.inputs,
-            "alphas": list(self.alphas),
+            "alphas": self.alphas,
             "direction": (
                 {lens.target.names[lens.index(unit)]: sense for unit, sense in direction.items()}
                 if isinstance(direction, Mapping)
