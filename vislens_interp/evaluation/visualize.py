@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
@@ -75,6 +74,9 @@ class Drawing:
         given = {"alpha": choices["alpha"], "strength": choices["strength"]}
         self.given = {key: value for key, value in given.items() if value is not None}
         self.reader, self.scaler, self.judged = _reader(lens, self.judge)
+        # Now: many inputs push the reference images' x out of the backend's memory.
+        reference = lens.reference_set
+        self._likeness = likeness(lens.backend, reference) if has_prototypes(reference) else None
 
     def seeds(self, seeds: int | Sequence[int], count: int) -> int | list[int]:
         """As they were given; of a method that shows reference images, one seed for all picks a different one each."""
@@ -186,17 +188,13 @@ class Drawing:
             **({} if judge is None else {"judge": judge}),
         }
 
-    @cached_property
-    def _likeness(self) -> Tensor:
-        return likeness(self.lens.backend, self.lens.reference_set)
-
     def _prototypes(self, unit: int) -> dict[Sense, Tensor]:
         """Rows of the reference set that tell most of a unit; none of a set that is small, or not at hand."""
-        reference = self.lens.reference_set
-        if not has_prototypes(reference):
+        if self._likeness is None:
             return {}
         values = (self.lens.landscape_.responses if self.judged is None else self.judged)[:, unit]
-        return dict(zip(SENSES, prototype_rows(self._likeness, values, reference.groups), strict=True))
+        rows = prototype_rows(self._likeness, values, self.lens.reference_set.groups)
+        return dict(zip(SENSES, rows, strict=True))
 
     def result(
         self,
