@@ -39,6 +39,7 @@ from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import METHODS, Attribution, attribute
+from vislens_interp.targets.pooling import pool_text
 from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.subset import UnitsOf
@@ -403,13 +404,10 @@ class FeatureLens:
 
     def __repr__(self) -> str:
         described = self.target.describe()
-        pool = ""
         # A neuron at its place and a function of the whole output are not pooled.
         pooled = not all(isinstance(unit, tuple | FunctionType) for unit in getattr(self.target, "units", [0]))
-        if pooled and len(described.get("shape", [])) > 1:
-            over = "the map" if described["layout"] in ("NCHW", "NHWC", None) else "the positions"
-            pool = f"{described['pool']} over {over}" if described["pool"] in ("mean", "max") else described["pool"]
-            pool = f" ({pool})"
+        said = pool_text(described) if pooled else ""
+        pool = f" ({said})" if said else ""
         layer = f"layer {described['layer']}" if described.get("layer") else "output"
         units = ", ".join(self.target.names)
         lines = [

@@ -13,6 +13,7 @@ from vislens_interp.files import write_folder, write_text
 from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.report.charts import number
 from vislens_interp.report.render import escaping_environment
+from vislens_interp.targets.pooling import pool_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -63,7 +64,7 @@ def write_site(store: AtlasStore) -> Path:
                     if unit in by_unit
                 ],
                 chart=dose_chart(row),
-                sheet_rows=sheet_rows(row),
+                sheet_rows=sheet_rows,
                 on_card=lambda other: on_card(other, about["driving"]),
                 root="../",
             )
@@ -109,12 +110,10 @@ def describe(store: AtlasStore, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "title": store.title,
         "summary": store.counts(),
         "units": len(rows),
-        "fitted": fit["units"],
-        "passing": sum(row["passes"] for row in rows),
         "dead": [row["unit"] for row in rows if row["state"] != "alive"],
         "duplicates": [(row["unit"], row["duplicate_of"]) for row in rows if row["duplicate_of"] is not None],
         "reference": f"{reference['images']:,} images ({reference['kind']})",
-        "pool": target.get("pool"),
+        "pool": pool_text(target),
         "fingerprint": target.get("fingerprint"),
         "backend": fit["backend"]["name"],
         "version": fit["version"],
