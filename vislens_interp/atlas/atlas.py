@@ -319,7 +319,8 @@ class Atlas:
             files = encode_jpeg(pictures)
             rows = torch.full((responses.shape[1], len(files)), -1)
             rows[alive] = torch.arange(len(files))
-        parts = (decode_jpeg(files[start : start + BLOCK]) for start in range(0, len(files), BLOCK))
+        blocks = (slice(start, start + BLOCK) for start in range(0, len(files), BLOCK))
+        parts = (decode_jpeg(files[block], names[block]) for block in blocks)
         read = [torch.zeros(0, responses.shape[1]), *(self.target.responses(part) for part in parts)]
         return {"inputs": files, "input_names": names, "input_responses": torch.cat(read), "input_rows": rows}
 
