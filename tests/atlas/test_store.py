@@ -242,9 +242,10 @@ def test_a_damaged_photograph_is_named(fitted, tmp_path, damaged, reason):
 
 
 def test_a_backend_without_a_closed_loop_makes_an_atlas_without_pictures(network, tmp_path):
-    atlas = Atlas(network, "layer", clouds(220, side=32), backend="cifar10").fit(inputs=2)
-    with pytest.raises(ValueError, match=r"backend 'cifar10' cannot change pictures in a closed loop"):
-        atlas.save(tmp_path / "atlas")
+    atlas = Atlas(network, "layer", clouds(220, side=32), backend="cifar10")
+    for inputs in (2, clouds(2, side=32)):
+        with pytest.raises(ValueError, match=r"backend 'cifar10' cannot change pictures in a closed loop"):
+            atlas.fit(inputs=inputs)
     atlas = Atlas(network, "layer", clouds(220, side=32), backend="cifar10").fit(inputs=0)
     rows = atlas.save(tmp_path / "atlas").table().to_pylist()
     assert rows[UNIT]["increase"] is None

@@ -180,6 +180,7 @@ def atlas(args: argparse.Namespace) -> None:
     from multiprocessing import get_context
 
     from vislens_interp.atlas import Atlas
+    from vislens_interp.atlas.atlas import check_chosen
     from vislens_interp.memory import keep_freed_memory
 
     if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
@@ -198,6 +199,7 @@ def atlas(args: argparse.Namespace) -> None:
         seed=args.seed,
         pool=args.pool,
     )
+    check_chosen(len(made.target.names), args.units, args.top, args.by)
     made.fit(args.out, inputs=args.inputs, draws=args.draws, progress=not args.quiet)
     pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
     with pool as executor:
