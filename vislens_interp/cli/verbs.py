@@ -116,7 +116,7 @@ def audit(args: argparse.Namespace) -> None:
     images = None
     if args.images is not None:
         images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
-        open_photographs(images, lens.backend.size)  # enough of them?
+        open_photographs(images, lens.backend.size, full=args.full)  # enough of them?
     lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
     found = lens.audit(images, args.methods, full=args.full, seed=args.seed)
     folder = found.save(args.out)

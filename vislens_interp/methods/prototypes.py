@@ -80,6 +80,10 @@ class EditedPrototypes(Wrapper):
         super().__init__(LandscapeEdit() if method is None else method)
         self.prototypes = Prototypes(count, share)
 
+    @property
+    def distinct(self) -> int | None:
+        return self.prototypes.distinct
+
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         self.prototypes.fit(self.target, self.backend, reference.learned())
         self.method.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
