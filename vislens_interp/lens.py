@@ -161,9 +161,9 @@ class FeatureLens:
         """
         if checkpoint is not None:
             check_writable(checkpoint)
+        method = LandscapeEdit(config, **{"seed": self.seed, **overrides})  # refuses settings before images are read
         reference = ReferenceSet.for_fit(self.backend, images, responses, on_error=on_error)
         warn_of_other_units(self.target, reference)
-        method = LandscapeEdit(config, **{"seed": self.seed, **overrides})
         start = time.perf_counter()
         method.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
         self.fit_seconds_ = time.perf_counter() - start
@@ -348,12 +348,13 @@ class FeatureLens:
             unit: Which unit of a lens on several.
         """
         check_counts(count=count)
+        place = self.index(unit)
         if images is None:
             reference, responses = self.reference_set, self.landscape_.responses
         else:
             reference = ReferenceSet.open(images, self.backend.size, stream=True)
             responses = reference.read_by(self.target)
-        column = responses[:, self.index(unit)]
+        column = responses[:, place]
         rows = top_rows(column.cpu(), reference.groups, count)
         return TopImages(reference.images[rows], column[rows], [reference.names[row] for row in rows])
 

@@ -132,6 +132,8 @@ def test_wrong_arguments_are_refused_before_a_fit(lens, fitted, images):
         (lambda: lens.compare(images, embedding=3), TypeError, "embedding is a int; expected a function of images"),
         (lambda: lens.compare(images, second=3), TypeError, "second is a int; expected a function of images"),
         (lambda: lens.sample(), ValueError, "this lens is not fitted"),
+        (lambda: fitted.top_images(3, "no folder", unit=7), KeyError, "unit 7 is not in this lens"),
+        (lambda: lens.fit("no folder", epoch=3), TypeError, "epoch= is no setting of the landscape"),
         (lambda: fitted.top_images(-1), ValueError, "count=-1 must be at least 1"),
         (lambda: fitted.visualize(images, words="animals"), TypeError, "words is a str; expected a WordReadout"),
     ):
