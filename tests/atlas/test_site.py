@@ -15,8 +15,9 @@ from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 
 from vislens_interp.atlas import Atlas, open_atlas
 from vislens_interp.atlas.compare import write_comparisons
+from vislens_interp.atlas.pictures import sheet, thumbnails
 from vislens_interp.atlas.serve import site_server
-from vislens_interp.atlas.site import describe, dose_chart, environment
+from vislens_interp.atlas.site import describe, dose_chart, environment, sheet_columns
 from vislens_interp.atlas.store import AtlasStore
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
@@ -406,6 +407,16 @@ def test_pages_say_what_is_so(store):
     ):
         fit = {**store.manifest["fit"], "target": {**store.manifest["fit"]["target"], **target}}
         assert describe(AtlasStore(store.folder, {**store.manifest, "fit": fit}), rows)["pool"] == said
+
+
+def test_sheets_are_cut_by_their_own_width(store, tmp_path):
+    """Where the pictures of all units failed, no row says how many inputs made the sheets wider than the top images."""
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "3.webp").write_bytes(sheet([thumbnails(clouds(4))], 6))
+    failed = {"sheet": "sheets/3.webp", "inputs": None, "increase": None}
+    assert sheet_columns(tmp_path, [{"sheet": None}, failed]) == 6
+    assert sheet_columns(store.folder, store.table().to_pylist()) == 4
+    assert sheet_columns(tmp_path, [{"sheet": None}]) == 1
 
 
 def test_pages_and_cards_show_prototypes(network, backend, images, store, tmp_path):

@@ -2,12 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
+from vislens_interp.atlas.pictures import CELL
 from vislens_interp.atlas.store import TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
 from vislens_interp.landscape.calibration import operating_point
@@ -46,7 +50,7 @@ def write_site(store: AtlasStore) -> Path:
     """Write the site of a finished atlas into its folder, and return the index."""
     rows = store.table().to_pylist()
     about = describe(store, rows)
-    columns = max(store.manifest["fit"]["settings"]["top_images"], *(len(row["inputs"] or ()) for row in rows))
+    columns = sheet_columns(store.folder, rows)
     by_unit = {row["unit"]: row for row in rows}
     page = environment().get_template("unit.html")
 
@@ -137,6 +141,14 @@ def dose_chart(row: dict[str, Any]) -> dict[str, Any] | None:
 def sheet_rows(row: Mapping[str, object]) -> int:
     """Rows of a unit's sheet: top images, and inputs with edits both ways where they were made."""
     return 0 if row["sheet"] is None else 1 if row["increase"] is None else 4
+
+
+def sheet_columns(folder: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Cells beside one another on the sheets of an atlas, all of one width: also where a unit's pictures failed."""
+    for path in (row["sheet"] for row in rows if row["sheet"] is not None):
+        with suppress(OSError), Image.open(folder / path) as opened:  # a damaged one says nothing
+            return opened.width // CELL
+    return 1
 
 
 def on_card(row: Mapping[str, Any], driving: int) -> tuple[int, list[str]]:
