@@ -104,6 +104,21 @@ def test_a_sheet_of_many_units_leaves_the_reference_set_in_memory(network, monke
     assert sum(times(backend, given)) == COUNT + 4
 
 
+def test_prototypes_look_at_the_reference_set_once(network, monkeypatch, tmp_path):
+    monkeypatch.setattr("vislens_interp.reference.REMEMBERED", 2)
+    monkeypatch.setattr("vislens_interp.evaluation.stream.AT_ONCE", 2)
+    backend, given, seen = Counting(), pictures(COUNT), []
+    backend.feature_extractor = lambda: lambda x: (seen.append(len(x)), x)[1]
+    lens = FeatureLens(network, "0", 2, backend=backend).fit(given, w_consistency=0, epochs=2)
+    for row, picture in enumerate(to_pil(pictures(7, seed=1))):
+        picture.save(tmp_path / f"{row}.png")
+    lens.visualize(tmp_path, out=tmp_path / "out")  # in four parts, of which the memory keeps two
+    assert times(backend, given) == [1] * COUNT
+    seen.clear()
+    assert lens.visualize().background.galleries["prototypes_increase"].names
+    assert seen.count(COUNT) == 1
+
+
 def test_other_images_are_embedded_and_seldom_used_ones_forgotten():
     backend = Counting()
     sets = [pictures(3, seed=seed) for seed in range(12)]

@@ -39,6 +39,7 @@ from vislens_interp.results import lens_file
 from vislens_interp.results.background import TopImages
 from vislens_interp.results.result import LensResult
 from vislens_interp.targets.attribution import METHODS, Attribution, attribute
+from vislens_interp.targets.pooling import pool_text
 from vislens_interp.targets.reading import Reading, check_reading
 from vislens_interp.targets.selectors import OneUnit, Unit, unit_name
 from vislens_interp.targets.subset import UnitsOf
@@ -160,9 +161,9 @@ class FeatureLens:
         """
         if checkpoint is not None:
             check_writable(checkpoint)
+        method = LandscapeEdit(config, **{"seed": self.seed, **overrides})  # refuses settings before images are read
         reference = ReferenceSet.for_fit(self.backend, images, responses, on_error=on_error)
         warn_of_other_units(self.target, reference)
-        method = LandscapeEdit(config, **{"seed": self.seed, **overrides})
         start = time.perf_counter()
         method.fit(self.target, self.backend, reference, progress=progress, checkpoint=checkpoint)
         self.fit_seconds_ = time.perf_counter() - start
@@ -257,7 +258,7 @@ class FeatureLens:
             mode: Which of several prior means; None takes the nearest to each image.
             alphas: Further weights in (0, 1] for the dose-response; each makes every picture once more.
             words: What reads words from embeddings, such as ``WordReadout.of_clip(...)``; None takes the ImageNet
-                classes that travel with the embedded backend.
+                classes that travel with the embedded backend. Refused by other methods than our own two.
             on_error: ``"skip"`` leaves unreadable files of a folder out, with a warning that names them.
             progress: Show progress bars.
             out: A folder for the result, for any number of inputs: pictures are written a part at a time and the result
@@ -347,12 +348,13 @@ class FeatureLens:
             unit: Which unit of a lens on several.
         """
         check_counts(count=count)
+        place = self.index(unit)
         if images is None:
             reference, responses = self.reference_set, self.landscape_.responses
         else:
             reference = ReferenceSet.open(images, self.backend.size, stream=True)
             responses = reference.read_by(self.target)
-        column = responses[:, self.index(unit)]
+        column = responses[:, place]
         rows = top_rows(column.cpu(), reference.groups, count)
         return TopImages(reference.images[rows], column[rows], [reference.names[row] for row in rows])
 
@@ -403,13 +405,10 @@ class FeatureLens:
 
     def __repr__(self) -> str:
         described = self.target.describe()
-        pool = ""
         # A neuron at its place and a function of the whole output are not pooled.
         pooled = not all(isinstance(unit, tuple | FunctionType) for unit in getattr(self.target, "units", [0]))
-        if pooled and len(described.get("shape", [])) > 1:
-            over = "the map" if described["layout"] in ("NCHW", "NHWC", None) else "the positions"
-            pool = f"{described['pool']} over {over}" if described["pool"] in ("mean", "max") else described["pool"]
-            pool = f" ({pool})"
+        said = pool_text(described) if pooled else ""
+        pool = f" ({said})" if said else ""
         layer = f"layer {described['layer']}" if described.get("layer") else "output"
         units = ", ".join(self.target.names)
         lines = [

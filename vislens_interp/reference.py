@@ -4,7 +4,7 @@ import copy
 import hashlib
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -27,7 +27,7 @@ CHUNK = 64
 LAYERS = 4
 """Layers whose responses a reference set keeps."""
 REMEMBERED = 8
-"""Sets of images whose embeddings a backend's memory keeps; the least recently used goes first."""
+"""Sets of images whose x, or features of it, a backend's memory keeps; the least recently used goes first."""
 
 
 Source: TypeAlias = "ImageSource | ImageFiles | ReferenceSet"
@@ -42,7 +42,7 @@ _KINDS: dict[Origin, str] = {
 
 @dataclass
 class _Memory:
-    """What is remembered for one backend: x of images by their content, and its own reference set."""
+    """What is remembered for one backend: x of images by their content, features of it, and its own reference set."""
 
     embedded: "OrderedDict[str, Tensor]" = field(default_factory=OrderedDict)
     own: "ReferenceSet | None" = None
@@ -371,20 +371,26 @@ def embed(backend: "Backend", images: Tensor | ImageFiles, *, key: str | None = 
         images: (N, 3, S, S), or files.
         key: Their :func:`content_key`, if it is known.
     """
-    key = content_key(images) if key is None else key
+
+    def compute() -> Tensor:
+        if isinstance(images, ImageFiles) and not getattr(backend, "encodes_files", False):
+            return torch.cat([backend.encode(part) for part in images.split(CHUNK)])
+        return backend.encode(images)  # pyright: ignore[reportArgumentType] (this backend reads files itself)
+
+    return remembered(backend, content_key(images) if key is None else key, compute)
+
+
+def remembered(backend: "Backend", key: str, compute: Callable[[], Tensor]) -> Tensor:
+    """What ``compute`` gives for a backend: computed once, then taken from memory, which keeps the last few by key."""
     memory = _memory_of(backend).embedded
     if key in memory:
         memory.move_to_end(key)
         return memory[key]
-    with torch.inference_mode(False):  # x is remembered, and may be asked for gradients
-        if isinstance(images, ImageFiles) and not getattr(backend, "encodes_files", False):
-            x = torch.cat([backend.encode(part) for part in images.split(CHUNK)])
-        else:
-            x = backend.encode(images)  # pyright: ignore[reportArgumentType] (this backend reads files itself)
-    memory[key] = x
+    with torch.inference_mode(False):  # it is remembered, and may be asked for gradients
+        memory[key] = compute()
     while len(memory) > REMEMBERED:
         memory.popitem(last=False)
-    return x
+    return memory[key]
 
 
 def content_key(images: Tensor | ImageFiles) -> str:

@@ -128,6 +128,7 @@ def test_serve_shows_the_site(made):
     [
         (["atlas", "--layer", "conv1"], "vislens atlas needs --model and --out"),
         (["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv9", "--out", "{out}"], "layer 'conv9'"),
+        (["atlas", "--model", "zoo:cifar10_convnet", "--units", "99", "--out", "{out}"], "units=[99], but the layer"),
         (["atlas", "serve", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "query", "{out}", "dog"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "compare", "{out}", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),

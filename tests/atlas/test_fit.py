@@ -185,8 +185,24 @@ def test_wrong_arguments_say_so(network, backend, images):
         Atlas(flat, images=images, backend=backend).fit()
     with pytest.raises(ValueError, match=r"layer 'conv9' not found in SmallLayer"):
         Atlas(network, "conv9", backend=backend)
-    with pytest.raises(ValueError, match=r"shuffles=0, draws=1000; expected 1 <= shuffles"):
-        Atlas(network, "layer", images, backend=backend).fit(shuffles=0)
+
+
+def test_what_cannot_be_kept_is_refused_before_the_layer_is_read(network, backend, images, tmp_path, monkeypatch):
+    atlas = Atlas(network, "layer", images, backend=backend)
+    monkeypatch.setattr(Atlas, "_read", lambda *_: pytest.fail("the layer was read"))
+    (tmp_path / "cat.png").write_bytes(b"no picture")
+    for call, message in (
+        (lambda: atlas.fit(shuffles=0), r"shuffles=0, draws=1000; expected 1 <= shuffles"),
+        (lambda: atlas.fit(top_images=0), r"top_images=0 must be at least 1"),
+        (lambda: atlas.fit(inputs=tmp_path), r"1 of 1 images in source cannot be read: cat.png"),
+        (lambda: atlas.save(tmp_path / "out", units=[12]), r"units=\[12\], but the layer has units 0 to 11"),
+        (lambda: atlas.save(tmp_path / "out", by="beauty"), r"by='beauty' is unknown; expected 'selectivity'"),
+        (lambda: atlas.save(tmp_path / "out", top=0), r"top=0 must be at least 1"),
+        (lambda: atlas.save(tmp_path / "out", shard=0), r"shard=0 must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not (tmp_path / "out").exists()
 
 
 def test_given_inputs_are_what_is_edited(network, backend, images):

@@ -15,8 +15,9 @@ from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 
 from vislens_interp.atlas import Atlas, open_atlas
 from vislens_interp.atlas.compare import write_comparisons
+from vislens_interp.atlas.pictures import sheet, thumbnails
 from vislens_interp.atlas.serve import site_server
-from vislens_interp.atlas.site import dose_chart, environment
+from vislens_interp.atlas.site import describe, dose_chart, environment, sheet_columns
 from vislens_interp.atlas.store import AtlasStore
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
@@ -250,9 +251,7 @@ def test_comparisons_link_what_is_there_and_outlive_a_later_run(compared, fitted
 
 
 def test_comparisons_whose_names_have_signs_of_addresses_are_linked():
-    words = dict.fromkeys(
-        ("title", "summary", "units", "fitted", "reference", "backend", "fingerprint", "version"), "x"
-    )
+    words = dict.fromkeys(("title", "summary", "units", "reference", "backend", "fingerprint", "version"), "x")
     about = {**words, "dead": [], "duplicates": [], "driving": 0}
     text = environment().get_template("index.html").render(about=about, table="t", others={"a #1, 5%": "A"}, root="")
     (link,) = re.findall(r'href="(compare/[^"]+)"', text)
@@ -393,6 +392,31 @@ def test_a_chart_has_its_points_where_they_belong():
     chart = dose_chart({"doses": [-1.0, 0.0, 1.0], "dose_response": [-2.0, 0.0, 4.0]})
     assert chart["line"] == "25.0,94.0 150.0,70.0 275.0,22.0"
     assert dose_chart({"doses": None, "dose_response": None}) is None
+
+
+def test_pages_say_what_is_so(store):
+    """What a layer is pooled over, and what the counts are counts of."""
+    index, unit = ((store.folder / name).read_text() for name in ("index.html", "unit/0.html"))
+    assert "over all units of the layer that vary" in index  # two of the twelve do not
+    assert re.search(rf"Dead, constant or not finite: <a [^>]*>{DEAD}</a> <a [^>]*>{CONSTANT}</a>", index)
+    assert ", mean over the map</p>" in unit
+    rows = store.table().to_pylist()
+    for target, said in (
+        ({"layout": "NC", "shape": [12]}, ""),
+        ({"pool": "cls", "layout": "NTC", "shape": [5, 8]}, "cls"),
+    ):
+        fit = {**store.manifest["fit"], "target": {**store.manifest["fit"]["target"], **target}}
+        assert describe(AtlasStore(store.folder, {**store.manifest, "fit": fit}), rows)["pool"] == said
+
+
+def test_sheets_are_cut_by_their_own_width(store, tmp_path):
+    """Where the pictures of all units failed, no row says how many inputs made the sheets wider than the top images."""
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "3.webp").write_bytes(sheet([thumbnails(clouds(4))], 6))
+    failed = {"sheet": "sheets/3.webp", "inputs": None, "increase": None}
+    assert sheet_columns(tmp_path, [{"sheet": None}, failed]) == 6
+    assert sheet_columns(store.folder, store.table().to_pylist()) == 4
+    assert sheet_columns(tmp_path, [{"sheet": None}]) == 1
 
 
 def test_pages_and_cards_show_prototypes(network, backend, images, store, tmp_path):

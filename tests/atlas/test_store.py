@@ -21,7 +21,7 @@ from PIL import Image
 from small_layer import CONSTANT, DEAD, ORIGINAL, TWIN, UNITS, clouds
 
 from vislens_interp.atlas import Atlas, open_atlas
-from vislens_interp.atlas.pictures import CELL, paint, sheet, thumbnails
+from vislens_interp.atlas.pictures import CELL, encode_jpeg, paint, sheet, thumbnails
 from vislens_interp.atlas.population import layer_map
 from vislens_interp.atlas.store import write_arrow
 from vislens_interp.files import locked
@@ -218,10 +218,34 @@ def test_a_poisoned_unit_is_recorded_and_the_others_are_made(fitted, tmp_path):
     assert "1 failed" in store.describe()
 
 
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        (torch.zeros(9, dtype=torch.uint8), "which is no picture (cannot identify image file"),
+        (encode_jpeg(torch.rand(1, 3, 40, 64))[0], "of another size than "),
+    ],
+)
+def test_a_damaged_photograph_is_named(fitted, tmp_path, damaged, reason):
+    fit = fitted.fit_
+    row = int(fit.input_rows[UNIT, 1])
+    others = [unit for unit in fit.column_of if row not in fit.input_rows[unit]]
+    whole, fit.inputs[row] = fit.inputs[row], damaged
+    try:
+        units = sorted([UNIT, others[0]])
+        store = fitted.save(tmp_path / "damaged", units=units, site=False)
+    finally:
+        fit.inputs[row] = whole
+    rows = {one["unit"]: one for one in store.table().to_pylist()}
+    assert rows[UNIT]["error"].startswith(f"ValueError: inputs holds {fit.input_names[row]!r}")
+    assert reason in rows[UNIT]["error"]
+    assert rows[others[0]]["error"] is None
+
+
 def test_a_backend_without_a_closed_loop_makes_an_atlas_without_pictures(network, tmp_path):
-    atlas = Atlas(network, "layer", clouds(220, side=32), backend="cifar10").fit(inputs=2)
-    with pytest.raises(ValueError, match=r"backend 'cifar10' cannot change pictures in a closed loop"):
-        atlas.save(tmp_path / "atlas")
+    atlas = Atlas(network, "layer", clouds(220, side=32), backend="cifar10")
+    for inputs in (2, clouds(2, side=32)):
+        with pytest.raises(ValueError, match=r"backend 'cifar10' cannot change pictures in a closed loop"):
+            atlas.fit(inputs=inputs)
     atlas = Atlas(network, "layer", clouds(220, side=32), backend="cifar10").fit(inputs=0)
     rows = atlas.save(tmp_path / "atlas").table().to_pylist()
     assert rows[UNIT]["increase"] is None

@@ -15,8 +15,12 @@ from vislens_interp.audit.paths import NO_LAYERS, paths
 from vislens_interp.audit.prediction import average_precision, told, weighted_pearson
 from vislens_interp.cli import main
 from vislens_interp.cli.arguments import build_parser
+from vislens_interp.images import image_keys, to_pil
 from vislens_interp.landscape.calibration import operating_point
+from vislens_interp.methods.controls import Shuffled
 from vislens_interp.methods.landscape import LandscapeEdit
+from vislens_interp.methods.natural_images import NaturalImages
+from vislens_interp.methods.prototypes import EditedPrototypes
 from vislens_interp.metrics.predictivity import predictivity
 from vislens_interp.targets.subset import UnitsOf
 
@@ -99,6 +103,28 @@ def test_full_audit(lens, photographs, judge):
     assert [states(result, method)["uncalibrated MIS"] for method in methods] == ["not run", "not run", "failed"]
     found = {row.method: row.value for row in result.rows if row.test == "identification"}
     assert found == {"painter": 1.0, "natural": 1.0, "lying": 0.0}
+
+
+def test_a_method_with_fewer_pictures_than_a_full_audit_takes_shows_none_twice(lens, photographs, judge):
+    """Nine pictures are taken; there are eight prototypes, of which the first was shown, and counted, twice."""
+    methods = {"prototypes": "prototypes", "natural": "natural_images", "three": NaturalImages(3)}
+    material = Material(lens, 0, photographs[:9], photographs[9:], torch.arange(111), judge)
+    for label, method in methods.items():
+        made = material.make(label, lens.maker(method))
+        assert len(set(image_keys(made["increase"]))) == len(made["increase"])
+    assert [len(made["decrease"]) for made in material.pictures.values()] == [8, 9, 3]
+    assert EditedPrototypes(count=4).distinct == Shuffled(EditedPrototypes(count=4)).distinct == 4
+    assert "with 8 pictures each way" in interpretability(material, "prototypes", lens.maker("prototypes"))[0].meaning
+
+
+def test_a_full_audit_from_the_shell_counts_its_photographs_before_a_fit(photographs, tmp_path, capsys):
+    for row, picture in enumerate(to_pil(photographs[:28])):
+        (tmp_path / "photographs").mkdir(exist_ok=True)
+        picture.save(tmp_path / "photographs" / f"{row}.png")
+    words = ["--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "cifar10", "--full"]
+    images = ["--images", str(tmp_path / "photographs"), "--reference", str(tmp_path / "none")]
+    assert main(["audit", *words, *images, "--out", str(tmp_path / "out")]) == 1
+    assert "images holds 28 different photographs; expected at least 29: 9 are edited" in capsys.readouterr().err
 
 
 def test_a_target_without_a_network_is_audited_as_far_as_it_goes(reference, photographs, judge, backend):

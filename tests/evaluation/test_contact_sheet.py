@@ -190,6 +190,20 @@ def test_what_cannot_be_shown_is_refused():
         lens.contact_sheet([0], count=0)
 
 
+def test_wrong_arguments_are_refused_before_a_fit(tmp_path):
+    (tmp_path / "cat.png").write_bytes(b"no picture")
+    lens = FeatureLens(OneDead(), "act", 0, backend=Counting())
+    for arguments, error, message in (
+        ({"strength": 2}, ValueError, r"strength=2 must lie in \[0, 1\]"),
+        ({"seed": -1}, ValueError, "seed=-1; expected a whole number from 0"),
+        ({"images": tmp_path}, ValueError, r"1 of 1 images in source cannot be read: cat.png"),
+        ({"epoch": 3}, TypeError, "epoch= is no setting of the landscape. Closest: epochs."),
+    ):
+        with pytest.raises(error, match=message):
+            lens.contact_sheet([0], **{"reference_set": pictures(220), **arguments})
+    assert (lens.backend.encoded, 220 in lens.target.model.passes) == ([], False)
+
+
 # How it is shown
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from vislens_interp.evaluation.transfer import Transfer
+from vislens_interp.images import ImageFiles, to_pil
 
 
 def pictures(count, seed=0):
@@ -20,6 +21,18 @@ def test_a_linear_unit_transfers_exactly():
     assert transfer.correlation_.item() == pytest.approx(1, abs=1e-5)
     expected = (5 * other.mean((2, 3))[:, :1] + 2 - unit.mean()) / unit.std()
     torch.testing.assert_close(transfer.standardised(other), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_pictures_in_files_are_read_a_part_at_a_time(tmp_path, monkeypatch):
+    for row, picture in enumerate(to_pil(pictures(70))):
+        picture.save(tmp_path / f"{row:02d}.png")
+    files, parts = ImageFiles(tmp_path, 4), []
+    read = ImageFiles.__getitem__
+    monkeypatch.setattr(ImageFiles, "__getitem__", lambda self, rows: (parts.append(rows), read(self, rows))[1])
+    unit = 5 * files[:].mean((2, 3))[:, :1]
+    parts.clear()
+    assert Transfer(colours, penalties=(1e-8,)).fit(files, unit).correlation_.item() == pytest.approx(1, abs=1e-5)
+    assert parts == [slice(0, 64), slice(64, 128)]
 
 
 def test_what_the_second_network_does_not_see_does_not_transfer():

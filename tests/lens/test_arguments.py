@@ -9,7 +9,9 @@ from PIL import Image
 from torch import nn
 
 from vislens_interp import FeatureLens, Preprocess, zoo
+from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.images import to_pil
+from vislens_interp.methods.prototypes import Prototypes
 from vislens_interp.targets.whole_layer import read_responses
 
 
@@ -130,8 +132,27 @@ def test_wrong_arguments_are_refused_before_a_fit(lens, fitted, images):
         (lambda: lens.compare(images, embedding=3), TypeError, "embedding is a int; expected a function of images"),
         (lambda: lens.compare(images, second=3), TypeError, "second is a int; expected a function of images"),
         (lambda: lens.sample(), ValueError, "this lens is not fitted"),
+        (lambda: fitted.top_images(3, "no folder", unit=7), KeyError, "unit 7 is not in this lens"),
+        (lambda: lens.fit("no folder", epoch=3), TypeError, "epoch= is no setting of the landscape"),
         (lambda: fitted.top_images(-1), ValueError, "count=-1 must be at least 1"),
         (lambda: fitted.visualize(images, words="animals"), TypeError, "words is a str; expected a WordReadout"),
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("out", [None, "result"])
+def test_what_the_backends_own_images_cannot_do_is_refused_before_a_fit(network, fitted, images, out, tmp_path):
+    lens = FeatureLens(network, "conv", 2, backend="cifar10")  # whose reference set is synthetic
+    narrow, folder = WordReadout(["warm", "cold"], torch.eye(2), "a test"), out and tmp_path / out
+    for arguments, error, message in (
+        ({"method": "natural_images"}, ValueError, "natural_images' shows reference images as natural ones, and those"),
+        ({"method": Prototypes()}, ValueError, r"method Prototypes\(\) shows reference images as natural ones"),
+        ({"words": "animals"}, TypeError, "words is a str; expected a WordReadout"),
+        ({"words": narrow}, ValueError, "words reads embeddings of 2 dimensions, and x of backend 'cifar10' has shape"),
+        ({"words": narrow, "method": "maco"}, ValueError, "words= has no effect on method 'maco'"),
+    ):
+        with pytest.raises(error, match=message):
+            lens.visualize(images, out=folder, **arguments)
+    assert lens.method_ is None
+    assert fitted.visualize(images[:1], method="natural_images").settings["shows_reference"]  # of given photographs

@@ -62,6 +62,16 @@ def test_numbers_and_pictures_are_those_of_memory(fitted, folder, tmp_path):
     assert alike(tmp_path / "out", tmp_path / "copy")
 
 
+def test_weights_that_are_whole_numbers(fitted, folder, tmp_path):
+    for number, given in enumerate(
+        ({"alphas": [1]}, {"alpha": 1.0, "alphas": [1]}, {"alpha": 1, "alphas": [0.5, 1.0]})
+    ):
+        streamed = fitted.visualize(folder, "increase", strength=0, out=tmp_path / str(number), **given)
+        whole = fitted.visualize(folder, "increase", strength=0, **given)
+        assert streamed.background.alphas == whole.background.alphas
+        assert whole.background.alphas[-1] == 1
+
+
 def test_an_interrupted_one_goes_on(fitted, network, folder, tmp_path):
     run(fitted, folder, tmp_path / "whole")
     seen = []

@@ -114,6 +114,10 @@ def test_modes_are_shown_with_their_images():
     page = Page(make_result(modes=2).html())
     for name in ("Preferred mean 1", "Preferred mean 2", "Suppressed mean 1", "Suppressed mean 2"):
         assert name in page.text
+    assert "An edit goes to the mean nearest to each picture." in page.text
+    asked = Page(make_result(modes=2, settings={"method": "edit", "mode": 1}).html()).text
+    assert "These edits went to mean 2, which was asked for." in asked
+    assert "nearest to each picture" not in asked
 
 
 @pytest.mark.parametrize("directions", [("increase",), ("decrease",), ("custom",)])

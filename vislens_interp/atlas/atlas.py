@@ -17,8 +17,8 @@ from vislens_interp import __version__
 from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import decode_jpeg, encode_jpeg, thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map
-from vislens_interp.atlas.readout import fit_readouts
-from vislens_interp.atlas.run import RunSettings, run
+from vislens_interp.atlas.readout import check_null, fit_readouts
+from vislens_interp.atlas.run import RunSettings, loop_of, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
 from vislens_interp.atlas.store import FIT, READING, AtlasStore, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
@@ -43,6 +43,8 @@ Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
 WORDS, SURE, CHANCE = 5, 0.95, 200
 """Words of a unit at most, the share of chance that one has to beat, and about how many units chance is drawn from."""
+ORDERS = ("selectivity", "sparsity", "correlation")
+"""What the best units of a layer may be best by."""
 BLOCK = 512
 """Images between two files of an unfinished reading."""
 
@@ -134,23 +136,32 @@ class Atlas:
             progress: Show progress bars.
 
         Raises:
-            ValueError: Too few images, no unit that varies, or the folder holds another fit.
+            ValueError: Too few images, no unit that varies, a backend that makes no pictures, or the folder holds
+                another fit.
         """
+        check_counts(top_images=top_images)
+        check_null(shuffles, draws)
+        if isinstance(inputs, int):
+            check_whole(0, inputs=inputs)
+            given: int | tuple[Tensor, list[str]] = inputs
+        else:
+            given = load_images(inputs, size=self.backend.size)
+        if given:
+            loop_of(self.backend)
         reference = ReferenceSet.for_fit(self.backend, self.images)
         if len(reference) < MIN_IMAGES:
             raise ValueError(
                 f"images holds {len(reference)} images; an atlas needs at least {MIN_IMAGES} to be more than noise."
                 " Give more reference images."
             )
-        if isinstance(inputs, int):
-            check_whole(0, inputs=inputs)
-            if inputs > len(reference) // 2:
+        if isinstance(given, int):
+            if given > len(reference) // 2:
                 raise ValueError(
-                    f"inputs={inputs}, of {len(reference)} reference images; expected at most half. Ask for fewer."
+                    f"inputs={given}, of {len(reference)} reference images; expected at most half. Ask for fewer."
                 )
-            chosen: dict[str, Any] = {"inputs": inputs, "prototypes": True}
+            chosen: dict[str, Any] = {"inputs": given, "prototypes": True}
         else:
-            chosen = {"inputs": _content(inputs, self.backend.size)}
+            chosen = {"inputs": fingerprint({"inputs": given[0]})}
         settings = {**chosen, "top_images": top_images, "shuffles": shuffles, "draws": draws, "seed": self.seed}
         about = self._about(reference, settings)
         key = short_hash(about)
@@ -162,7 +173,7 @@ class Atlas:
                 _clear(place / READING)  # a kill may have come between
                 return self
         responses = self._read(reference, key, place, progress)
-        self.fit_ = self._fit(reference, responses, key, about, inputs, progress)
+        self.fit_ = self._fit(reference, responses, key, about, given, progress)
         if place is not None:
             self.fit_.save(place / FIT)
             _clear(place / READING)
@@ -202,8 +213,8 @@ class Atlas:
             BlockingIOError: Another process writes this folder.
         """
         check_switches(site=site)
-        if edit_size is not None:
-            check_counts(edit_size=edit_size)
+        check_counts(shard=shard, **({} if edit_size is None else {"edit_size": edit_size}))
+        check_chosen(len(self.target.names), units, top, by)
         if self.fit_ is None:
             self.fit(folder, progress=progress)
         assert self.fit_ is not None
@@ -249,7 +260,7 @@ class Atlas:
         responses: Tensor,
         key: str,
         about: dict[str, Any],
-        inputs: ImageSource | int,
+        inputs: int | tuple[Tensor, list[str]],
         progress: bool,
     ) -> AtlasFit:
         population = describe_population(responses)
@@ -306,7 +317,12 @@ class Atlas:
         )
 
     def _inputs(
-        self, reference: ReferenceSet, responses: Tensor, alive: Tensor, inputs: ImageSource | int, progress: bool
+        self,
+        reference: ReferenceSet,
+        responses: Tensor,
+        alive: Tensor,
+        inputs: int | tuple[Tensor, list[str]],
+        progress: bool,
     ) -> dict[str, Any]:
         """What pictures of every unit start from, as :class:`AtlasFit` keeps it."""
         if isinstance(inputs, int):
@@ -320,11 +336,12 @@ class Atlas:
             files = [file for part in shown.split(BLOCK) for file in encode_jpeg(reference.images[part])]
             names = [reference.names[row] for row in shown.tolist()]
         else:
-            pictures, names = load_images(inputs, size=self.backend.size)
+            pictures, names = inputs
             files = encode_jpeg(pictures)
             rows = torch.full((responses.shape[1], len(files)), -1)
             rows[alive] = torch.arange(len(files))
-        parts = (decode_jpeg(files[start : start + BLOCK]) for start in range(0, len(files), BLOCK))
+        blocks = (slice(start, start + BLOCK) for start in range(0, len(files), BLOCK))
+        parts = (decode_jpeg(files[block], names[block]) for block in blocks)
         read = [torch.zeros(0, responses.shape[1]), *(self.target.responses(part) for part in parts)]
         return {"inputs": files, "input_names": names, "input_responses": torch.cat(read), "input_rows": rows}
 
@@ -391,28 +408,29 @@ def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by
         ValueError: A unit is not there, or an order is unknown.
     """
     count = len(fit.names)
-    chosen = list(range(count)) if units is None else sorted({int(unit) for unit in units})
-    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
-        raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
+    chosen = check_chosen(count, units, top, by)
     if top is None:
         return chosen
-    check_counts(top=top)
     scores = {"selectivity": fit.population.selectivity, "sparsity": fit.population.sparsity}
     correlation = torch.full((count,), torch.nan, dtype=torch.float64)
     correlation[fit.population.alive] = fit.readouts.correlation.double()
     scores["correlation"] = correlation
-    check_word("by", by, scores)
     best = scores[by][chosen].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:top]
     return sorted(chosen[place] for place in best.tolist())
 
 
+def check_chosen(count: int, units: Sequence[int] | None, top: int | None, by: str) -> list[int]:
+    """The units that are chosen from, of a layer of ``count``; raises what :func:`chosen_units` says of the others."""
+    chosen = list(range(count)) if units is None else sorted({int(unit) for unit in units})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
+    check_counts(**({} if top is None else {"top": top}))
+    check_word("by", by, ORDERS)
+    return chosen
+
+
 def _short(units: list[int]) -> str:
     return repr(units) if len(units) <= 6 else f"[{units[0]}, ..., {units[-1]}]"
-
-
-def _content(inputs: ImageSource, size: int) -> str:
-    """A hash of the pixels that pictures start from."""
-    return fingerprint({"inputs": load_images(inputs, size=size)[0]})
 
 
 def _block(path: Path | None, key: str) -> Tensor | None:

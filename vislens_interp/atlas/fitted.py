@@ -91,7 +91,9 @@ class AtlasFit:
     def pictures(self, units: list[int]) -> Tensor:
         """What edits of these units, which are alive, start from: (U, n, 3, S, S)."""
         rows = self.input_rows[units]
-        return decode_jpeg([self.inputs[row] for row in rows.flatten().tolist()]).unflatten(0, rows.shape)
+        used = rows.flatten().tolist()
+        files, names = [self.inputs[row] for row in used], [self.input_names[row] for row in used]
+        return decode_jpeg(files, names).unflatten(0, rows.shape)
 
     def cells(self, rows: list[int]) -> Tensor:
         """Thumbnails of these reference images."""

@@ -58,17 +58,22 @@ def encode_jpeg(images: Tensor) -> list[Tensor]:
     return files
 
 
-def decode_jpeg(files: Sequence[Tensor]) -> Tensor:
-    """What :func:`encode_jpeg` made: (N, 3, H, W) in [0, 1].
+def decode_jpeg(files: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+    """What :func:`encode_jpeg` made: (N, 3, H, W) in [0, 1]; ``names`` are those of the photographs.
 
     Raises:
-        ValueError: One is no picture, or of another size than the first.
+        ValueError: One is no picture, or of another size than the first; the message names it.
     """
-    try:
-        pictures = [np.asarray(Image.open(io.BytesIO(file.numpy().tobytes())).convert("RGB")) for file in files]
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
-    except (OSError, ValueError) as error:
-        raise ValueError(f"inputs holds a file that is no picture like the others ({error})") from error
+    pictures: list[np.ndarray] = []
+    for file, name in zip(files, names, strict=True):
+        try:
+            pictures.append(np.asarray(Image.open(io.BytesIO(file.numpy().tobytes())).convert("RGB")))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"inputs holds {name!r}, which is no picture ({error}). Restore a copy.") from error
+        if pictures[-1].shape != pictures[0].shape:
+            sizes = " and ".join(f"{one.shape[1]} x {one.shape[0]}" for one in (pictures[-1], pictures[0]))
+            raise ValueError(f"inputs holds {name!r} of another size than {names[0]!r} ({sizes}). Restore a copy.")
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
 
 
 def thumbnails(images: Tensor) -> Tensor:

@@ -98,8 +98,7 @@ def fit_readouts(
     >>> (found.correlation > 0.99).tolist(), found.filters.shape
     ([True, True], torch.Size([5, 2]))
     """
-    if shuffles < 1 or draws < shuffles:
-        raise ValueError(f"shuffles={shuffles}, draws={draws}; expected 1 <= shuffles <= draws for a p-value.")
+    check_null(shuffles, draws)
     controls = torch.Generator().manual_seed(seed + 1)
     shuffled = [permuted_rows(groups, controls) for _ in range(shuffles)]
     codes = latents.double().cpu()
@@ -143,6 +142,12 @@ def fit_readouts(
         held_out=distinct,
         draws=each * shuffles,
     )
+
+
+def check_null(shuffles: int, draws: int) -> None:
+    """Raise ValueError where there is no control, or no permutation of it."""
+    if shuffles < 1 or draws < shuffles:
+        raise ValueError(f"shuffles={shuffles}, draws={draws}; expected 1 <= shuffles <= draws for a p-value.")
 
 
 def _unit_columns(values: Tensor) -> Tensor:

@@ -41,7 +41,6 @@ from vislens_interp.models import load_model
 from vislens_interp.progress import tqdm
 from vislens_interp.streams import say
 from vislens_interp.targets.target import Target
-from vislens_interp.validation import check_counts
 
 BYTES_A_UNIT = 60_000
 """What a unit takes on the disk, about."""
@@ -84,7 +83,6 @@ def run(
 ) -> AtlasStore:
     """Make what is missing of an atlas, and return it; see :meth:`Atlas.save`."""
     arrow()
-    check_counts(shard=settings.shard)
     if executor is not None and settings.origin is None:
         raise ValueError(
             "executor= needs a model, layer and backend by name, such as Atlas('zoo:efficientnet_lite2', 'blocks.4'),"

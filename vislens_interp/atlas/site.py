@@ -2,17 +2,22 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
+from vislens_interp.atlas.pictures import CELL
 from vislens_interp.atlas.store import TABLE, AtlasStore
 from vislens_interp.files import write_folder, write_text
 from vislens_interp.landscape.calibration import operating_point
 from vislens_interp.report.charts import number
 from vislens_interp.report.render import escaping_environment
+from vislens_interp.targets.pooling import pool_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,7 +50,7 @@ def write_site(store: AtlasStore) -> Path:
     """Write the site of a finished atlas into its folder, and return the index."""
     rows = store.table().to_pylist()
     about = describe(store, rows)
-    columns = max(store.manifest["fit"]["settings"]["top_images"], *(len(row["inputs"] or ()) for row in rows))
+    columns = sheet_columns(store.folder, rows)
     by_unit = {row["unit"]: row for row in rows}
     page = environment().get_template("unit.html")
 
@@ -63,7 +68,7 @@ def write_site(store: AtlasStore) -> Path:
                     if unit in by_unit
                 ],
                 chart=dose_chart(row),
-                sheet_rows=sheet_rows(row),
+                sheet_rows=sheet_rows,
                 on_card=lambda other: on_card(other, about["driving"]),
                 root="../",
             )
@@ -109,12 +114,10 @@ def describe(store: AtlasStore, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "title": store.title,
         "summary": store.counts(),
         "units": len(rows),
-        "fitted": fit["units"],
-        "passing": sum(row["passes"] for row in rows),
         "dead": [row["unit"] for row in rows if row["state"] != "alive"],
         "duplicates": [(row["unit"], row["duplicate_of"]) for row in rows if row["duplicate_of"] is not None],
         "reference": f"{reference['images']:,} images ({reference['kind']})",
-        "pool": target.get("pool"),
+        "pool": pool_text(target),
         "fingerprint": target.get("fingerprint"),
         "backend": fit["backend"]["name"],
         "version": fit["version"],
@@ -138,6 +141,14 @@ def dose_chart(row: dict[str, Any]) -> dict[str, Any] | None:
 def sheet_rows(row: Mapping[str, object]) -> int:
     """Rows of a unit's sheet: top images, and inputs with edits both ways where they were made."""
     return 0 if row["sheet"] is None else 1 if row["increase"] is None else 4
+
+
+def sheet_columns(folder: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Cells beside one another on the sheets of an atlas, all of one width: also where a unit's pictures failed."""
+    for path in (row["sheet"] for row in rows if row["sheet"] is not None):
+        with suppress(OSError), Image.open(folder / path) as opened:  # a damaged one says nothing
+            return opened.width // CELL
+    return 1
 
 
 def on_card(row: Mapping[str, Any], driving: int) -> tuple[int, list[str]]:

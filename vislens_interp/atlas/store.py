@@ -333,11 +333,12 @@ class AtlasStore:
     def counts(self) -> str:
         """Units that pass, that are silent, doubled or failed, in words."""
         rows = self.table(["state", "passes", "duplicate_of", "error"]).to_pylist()
-        count = {word: sum(row["state"] == word for row in rows) for word in ("alive", "dead", "constant")}
+        count = {word: sum(row["state"] == word for row in rows) for word in ("dead", "constant", "not finite")}
         twins = sum(row["duplicate_of"] is not None for row in rows)
         failed = sum(row["error"] is not None for row in rows)
         passing = f"{sum(row['passes'] for row in rows)} with good evidence at a false-discovery rate of 5 %"
-        silent = f"{count['dead']} dead, {count['constant']} constant, {twins} duplicates"
+        silent = ", ".join(f"{number} {word}" for word, number in count.items() if number or word != "not finite")
+        silent += f", {twins} duplicates"
         fitted = self.manifest["fit"]["units"]
         units = f"{len(rows)} units" if fitted == len(rows) else f"{len(rows)} of {fitted} units"
         return f"{units}, {passing}, {silent}" + (f", {failed} failed" if failed else "")

@@ -135,9 +135,9 @@ def identification(material: Material, name: str, maker: Method) -> list[Row]:
 def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
     """Machine Interpretability Score of Zimmermann et al. 2024, not calibrated on people's answers.
 
-    K pictures each way, 20 tasks: which of two photographs, one of the 20 that drive the unit most and one of the 20
-    that do least, drives it? Deviations: another embedding than DreamSim, and the share of right answers instead of a
-    sigmoid whose slope was fitted to people's.
+    K pictures each way (nine, or as many as the method has), 20 tasks: which of two photographs, one of the 20 that
+    drive the unit most and one of the 20 that do least, drives it? Deviations: another embedding than DreamSim, and the
+    share of right answers instead of a sigmoid whose slope was fitted to people's.
     """
     responses = material.responses
     count = min(TASKS, len(responses) // 2)
@@ -146,8 +146,9 @@ def interpretability(material: Material, name: str, maker: Method) -> list[Row]:
     first, second = order[:count], order[-count:].flip(0)
     right = (score[first] > score[second]).double()
     value = ends(material.redrawn(right), right.mean().item())
+    shown = len(material.make(name, maker)["increase"])
     meaning = (
-        f"{value[0]:.0%} of {count} tasks with {len(material.inputs)} pictures each way; guessing, 50%. Not calibrated "
+        f"{value[0]:.0%} of {count} tasks with {shown} pictures each way; guessing, 50%. Not calibrated "
         "on people's answers: not to be compared with published scores."
     )
 

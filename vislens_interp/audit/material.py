@@ -99,7 +99,10 @@ class Material:
         return nn.functional.normalize(torch.cat(parts), dim=1)
 
     def make(self, name: str, maker: Method) -> Pictures:
-        """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits."""
+        """Preferred and suppressed pictures of a fitted method, (K, 3, S, S) each, rounded to 8 bits.
+
+        A method that shows fewer reference images than there are inputs gives as many as it has.
+        """
         if name not in self.pictures:
             self.pictures[name] = self.draw(maker)
         return self.pictures[name]
@@ -107,9 +110,10 @@ class Material:
     def draw(self, maker: Method) -> Pictures:
         """The same of a method that is not kept."""
         first = 0 if maker.shows_reference else self.seed  # reference images in their order
-        seeds = list(range(first, first + len(self.inputs)))
+        inputs = self.inputs[: maker.distinct]  # one that is shown again would count as one more
+        seeds = list(range(first, first + len(inputs)))
         return {
-            sense: (maker.generate(self.inputs, {self.unit: sense}, seeds=seeds).images * 255).round() / 255
+            sense: (maker.generate(inputs, {self.unit: sense}, seeds=seeds).images * 255).round() / 255
             for sense in SENSES
         }
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 AUDITED = ("edit", "edited_prototypes", "natural_images", "random_images")
 """Ours, of any photographs and of a unit's prototypes; the bar; and a control that has to fail."""
 PICTURES, PICTURES_FULL = 8, 9
-"""Pictures each way that a method is judged by; the machine interpretability score takes nine."""
+"""Pictures each way that a method is judged by; the machine interpretability score takes nine. A method that has fewer
+different ones, such as eight prototypes, is judged by these."""
 FEWEST = 20
 """Photographs that judge, at least: of fewer, intervals hold everything."""
 REPEATS = 3
@@ -70,13 +71,15 @@ def audit(
     named = name_methods(methods)
     check_seed(seed)
     place, count = lens.index(unit), PICTURES_FULL if full else PICTURES
-    given = None if images is None else open_photographs(images, lens.backend.size, count)
+    given = None if images is None else open_photographs(images, lens.backend.size, full=full)
     lens.fit_if_needed()
     inputs, photographs, groups = _split(lens, given, count)
     started = time.perf_counter()
     see, judge_name = (judge, "given") if judge is not None else independent_judge(lens.target, lens.backend.size)
     material = Material(lens, place, inputs, photographs, groups, see, seed)
     rows = [row for label, given in named.items() for row in rows_of(material, label, given, full=full)]
+    counts = {label: len(made["increase"]) for label, made in material.pictures.items()}
+    fewer = {label: count for label, count in counts.items() if count < len(inputs)}
     described = lens.target.describe()
     return AuditResult(
         unit=lens.target.names[place],
@@ -89,6 +92,7 @@ def audit(
             "photographs": len(groups.unique()),
             "crops": len(photographs),
             "pictures": len(inputs),
+            **({"fewer pictures": fewer} if fewer else {}),
             "full": full,
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
@@ -116,10 +120,10 @@ def rows_of(material: Material, label: str, given: str | Method, *, full: bool =
     return rows
 
 
-def open_photographs(images: ImageSource, size: int, count: int = PICTURES) -> tuple[Tensor, Tensor]:
-    """Photographs (N, 3, size, size), and (N,) which are crops of one; ValueError where ``count`` leave too few."""
+def open_photographs(images: ImageSource, size: int, *, full: bool) -> tuple[Tensor, Tensor]:
+    """Photographs (N, 3, size, size), and (N,) which are crops of one; ValueError where too few are left to judge."""
     pictures = load_images(images, size=size)[0]
-    return pictures, _enough(picture_groups(pictures), count)
+    return pictures, _enough(picture_groups(pictures), PICTURES_FULL if full else PICTURES)
 
 
 def _enough(groups: Tensor, count: int) -> Tensor:

@@ -116,7 +116,7 @@ def audit(args: argparse.Namespace) -> None:
     images = None
     if args.images is not None:
         images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
-        open_photographs(images, lens.backend.size)  # enough of them?
+        open_photographs(images, lens.backend.size, full=args.full)  # enough of them?
     lens.fit(args.reference, on_error=on_error, progress=not args.quiet)
     found = lens.audit(images, args.methods, full=args.full, seed=args.seed)
     folder = found.save(args.out)
@@ -180,6 +180,7 @@ def atlas(args: argparse.Namespace) -> None:
     from multiprocessing import get_context
 
     from vislens_interp.atlas import Atlas
+    from vislens_interp.atlas.atlas import check_chosen
     from vislens_interp.memory import keep_freed_memory
 
     if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
@@ -198,6 +199,7 @@ def atlas(args: argparse.Namespace) -> None:
         seed=args.seed,
         pool=args.pool,
     )
+    check_chosen(len(made.target.names), args.units, args.top, args.by)
     made.fit(args.out, inputs=args.inputs, draws=args.draws, progress=not args.quiet)
     pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
     with pool as executor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 
+from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.landscape.prior import UnitSenses, check_mode
 from vislens_interp.math import pearson
 from vislens_interp.methods import method_by_name
@@ -91,6 +92,31 @@ def validate_visualize(lens: "FeatureLens", direction: UnitSenses, **choices: Un
     if judge is not None and lens.method_ is not None and not lens.reference_set.has_images:
         raise ValueError("judge= needs the reference images, which a loaded lens does not have; call fit first.")
     lens.moves(direction)
+
+
+def validate_unfitted(lens: "FeatureLens", method: str | Method) -> None:
+    """Raise ValueError where a lens is fitted on its way, on images of its backend that the method cannot show."""
+    reference = ReferenceSet.of_backend(lens.backend) if lens.method_ is None else None
+    if reference is not None and method not in OURS:
+        check_reference(method, method_by_name(method) if isinstance(method, str) else method, reference)
+
+
+def check_words(lens: "FeatureLens", method: str | Method, words: WordReadout | None) -> None:
+    """Raise TypeError for what reads no words, ValueError for a read-out that cannot read these pictures' edits."""
+    if words is None:
+        return
+    if not isinstance(words, WordReadout):
+        raise TypeError(f"words is a {type(words).__name__}; expected a WordReadout, such as WordReadout.of_clip(...).")
+    if method not in OURS:
+        name = method if isinstance(method, str) else type(method).__name__
+        raise ValueError(
+            f"words= has no effect on method {name!r}: words are read of the lens's own edits. Leave it out."
+        )
+    if lens.backend.shape != (len(words.weights),):
+        raise ValueError(
+            f"words reads embeddings of {len(words.weights)} dimensions, and x of backend {lens.backend.name!r} has "
+            f"shape {lens.backend.shape}; expected the same. Leave words out, or pass a read-out for this backend."
+        )
 
 
 def warn_of_other_units(target: Target, reference: ReferenceSet) -> None:

@@ -131,7 +131,7 @@ def compare(
     if second is not None:
         learned = reference.learned()
         assert learned.responses is not None  # a fitted lens has them
-        transfer = Transfer(second).fit(learned.images[:], learned.responses)
+        transfer = Transfer(second).fit(learned.images, learned.responses)
         listed = ", ".join(f"{value:.2f}" for value in transfer.correlation_.tolist())
         notes.append(f"The second network predicts natural responses with a correlation of {listed}.")
     if reference.synthetic:

@@ -14,6 +14,7 @@ from vislens_interp.landscape.prior import SENSES, ResponseScaler
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.methods.prototypes import likeness, prototype_rows
 from vislens_interp.progress import tqdm
+from vislens_interp.random_state import NOISE_SEEDS, check_seed
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.report.contact_sheet import ContactRow, ContactSheet
 from vislens_interp.results.background import TopImages
@@ -21,7 +22,7 @@ from vislens_interp.results.result import versions
 from vislens_interp.targets.selectors import OneUnit, plain_units, unit_name
 from vislens_interp.targets.subset import UnitsOf
 from vislens_interp.targets.target import LayerTarget, Target
-from vislens_interp.validation import check_counts, check_several
+from vislens_interp.validation import check_counts, check_several, check_shares
 
 if TYPE_CHECKING:
     from vislens_interp.lens import FeatureLens
@@ -67,16 +68,19 @@ def contact_sheet(
         ValueError: There are no reference images, or none of the units can be shown.
     """
     check_counts(count=count, top=top)
+    check_seed(seed, below=NOISE_SEEDS)
+    check_shares(strength=strength)
+    chosen: dict[str, Any] = {"seed": lens.seed, **overrides}
+    fitted = LandscapeEdit(config, **chosen)
     units = plain_units(units)
     check_several("units", units, f"[{units!r}]")
     known, left_out = _aim_at_all(lens.target, units)
+    given = None if images is None else load_images(images, size=lens.backend.size)
     reference = _reference_of(lens, reference_set)
     target, responses = _living_units(known, left_out, reference, progress=progress)
-    chosen: dict[str, Any] = {"seed": lens.seed, **overrides}
-    fitted = LandscapeEdit(config, **chosen)
     fitted.fit(target, lens.backend, reference.with_responses(responses), progress=progress)
     reference = reference.with_held_out(fitted.landscape_.held_out)
-    inputs, choice = _inputs(fitted, reference, images, count)
+    inputs, choice = _inputs(fitted, reference, given, count)
     rows, in_force = _rows(fitted, reference, inputs, seed, top, strength, progress=progress)
     different = inputs if choice == "prototypes" else inputs[:1]
     learned = sum(reference.learned_count(pictures) for pictures, _ in different)
@@ -164,12 +168,12 @@ def _aim_at_all(ours: Target, units: Sequence[OneUnit | str]) -> tuple[Target, d
 
 
 def _inputs(
-    fitted: LandscapeEdit, reference: ReferenceSet, images: ImageSource | None, count: int
+    fitted: LandscapeEdit, reference: ReferenceSet, given: tuple[Tensor, list[str]] | None, count: int
 ) -> tuple[list[tuple[Tensor, list[str]]], str]:
     """Inputs and their names for every unit, the same or its prototypes, and how they were chosen."""
     backend, units = fitted.backend, len(fitted.target.names)
-    if images is not None:
-        pictures, names = load_images(images, size=backend.size)
+    if given is not None:
+        pictures, names = given
         return [(pictures[:count], names[:count])] * units, "given"
     inputs, count = [], min(count, len(reference))
     like, responses = likeness(backend, reference), fitted.landscape_.responses

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import torch
 from torch import Tensor
 
-from vislens_interp.evaluation.checks import Choices, learned_from, warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, check_words, learned_from, validate_unfitted, warn_of_overlap
 from vislens_interp.evaluation.visualize import PAPER_SEED, Drawing, Part, default_inputs, seed_list
 from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import (
@@ -68,6 +68,9 @@ def stream(
     """
     seeds = check_seeds(seeds)
     lens.validate(direction, **choices)
+    if fit is None:
+        validate_unfitted(lens, choices["method"])
+    check_words(lens, choices["method"], words)
     out = check_folder(out)
     if images is None:
         if fit is not None:

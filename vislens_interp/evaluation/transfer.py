@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from vislens_interp.images import ImageFiles
 from vislens_interp.landscape.prior import ResponseScaler
 from vislens_interp.math import pearson, ridge_loo
 
@@ -36,11 +37,11 @@ class Transfer:
             raise ValueError(f"penalties={tuple(penalties)} must be greater than 0, at least one of them.")
         self.features, self.penalties = features, tuple(penalties)
 
-    def fit(self, images: Tensor, responses: Tensor) -> Self:
+    def fit(self, images: Tensor | ImageFiles, responses: Tensor) -> Self:
         """Fit the read-outs.
 
         Args:
-            images: (N, 3, H, W) natural images, at least 20; none of those that judge.
+            images: (N, 3, H, W) natural images, in memory or in files, at least 20; none of those that judge.
             responses: (N, K) responses of the first network's units.
 
         Raises:
@@ -67,6 +68,6 @@ class Transfer:
         return ((self._read(images) - self.mean_) @ self.weight_ + self.offset_).float()
 
     @torch.no_grad()
-    def _read(self, images: Tensor) -> Tensor:
+    def _read(self, images: Tensor | ImageFiles) -> Tensor:
         parts = [self.features(part).detach().flatten(1).double().cpu() for part in images.split(64)]
         return torch.cat(parts)

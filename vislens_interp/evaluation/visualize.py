@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vislens_interp.backends.base import Backend
-from vislens_interp.evaluation.checks import Choices, learned_from, warn_of_overlap
+from vislens_interp.evaluation.checks import Choices, check_words, learned_from, validate_unfitted, warn_of_overlap
 from vislens_interp.evaluation.compare import describe_method
 from vislens_interp.evaluation.words import WordReadout, edit_words
 from vislens_interp.images import ImageSource, image_keys, load_images
@@ -66,19 +65,18 @@ class Drawing:
         inputs: dict[str, str | int],
         **choices: Unpack[Choices],
     ) -> None:
-        if words is not None and not isinstance(words, WordReadout):
-            raise TypeError(
-                f"words is a {type(words).__name__}; expected a WordReadout, such as WordReadout.of_clip(...)."
-            )
         self.lens, self.direction, self.words = lens, direction, words
         self.method, self.mode = choices["method"], choices["mode"]
-        self.judge, self.alphas = choices["judge"], choices["alphas"]
+        self.judge, self.alphas = choices["judge"], [float(weight) for weight in choices["alphas"]]
         self.inputs = inputs
         self.moves: dict[str, dict[int, Sense]] = {"unedited": {}, **lens.moves(direction)}
         self.maker = lens.maker(self.method, self.mode)
         given = {"alpha": choices["alpha"], "strength": choices["strength"]}
         self.given = {key: value for key, value in given.items() if value is not None}
         self.reader, self.scaler, self.judged = _reader(lens, self.judge)
+        # Now: many inputs push the reference images' x out of the backend's memory.
+        reference = lens.reference_set
+        self._likeness = likeness(lens.backend, reference) if has_prototypes(reference) else None
 
     def seeds(self, seeds: int | Sequence[int], count: int) -> int | list[int]:
         """As they were given; of a method that shows reference images, one seed for all picks a different one each."""
@@ -123,7 +121,7 @@ class Drawing:
             check_tensors(changes, {}, where, "changes")
             return
         signs = [-1 if key == "decrease" else 1 for key in list(self.moves)[1:]]
-        weights = {"0.0", *(str(sign * weight) for sign in signs for weight in {*self.alphas, alpha} if weight)}
+        weights = {"0.0", *(str(sign * float(one)) for sign in signs for one in {*self.alphas, alpha} if one)}
         if isinstance(changes, dict) and set(changes) != weights:
             raise ValueError(
                 f"{where}: changes holds the weights {list(changes)}, and in_force.alpha is {alpha}; expected "
@@ -149,7 +147,7 @@ class Drawing:
         for key, one in list(self.moves.items())[1:]:
             sign = -1 if key == "decrease" else 1
             if weight:
-                changes[str(sign * weight)] = self._changes(responses[key], responses["unedited"])
+                changes[str(sign * float(weight))] = self._changes(responses[key], responses["unedited"])
             for other in set(self.alphas) - {weight}:
                 dosed = self.maker.generate(pictures, one, seeds=seeds, **{**self.given, "alpha": other})
                 changes[str(sign * other)] = self._changes(self._read(dosed.images), responses["unedited"])
@@ -175,7 +173,7 @@ class Drawing:
             **({"shows_reference": True} if self.maker.shows_reference else {}),
             "mode": self.mode,
             "inputs": self.inputs,
-            "alphas": list(self.alphas),
+            "alphas": self.alphas,
             "direction": (
                 {lens.target.names[lens.index(unit)]: sense for unit, sense in direction.items()}
                 if isinstance(direction, Mapping)
@@ -190,17 +188,13 @@ class Drawing:
             **({} if judge is None else {"judge": judge}),
         }
 
-    @cached_property
-    def _likeness(self) -> Tensor:
-        return likeness(self.lens.backend, self.lens.reference_set)
-
     def _prototypes(self, unit: int) -> dict[Sense, Tensor]:
         """Rows of the reference set that tell most of a unit; none of a set that is small, or not at hand."""
-        reference = self.lens.reference_set
-        if not has_prototypes(reference):
+        if self._likeness is None:
             return {}
         values = (self.lens.landscape_.responses if self.judged is None else self.judged)[:, unit]
-        return dict(zip(SENSES, prototype_rows(self._likeness, values, reference.groups), strict=True))
+        rows = prototype_rows(self._likeness, values, self.lens.reference_set.groups)
+        return dict(zip(SENSES, rows, strict=True))
 
     def result(
         self,
@@ -265,6 +259,8 @@ def visualize(
     """Move images towards what a lens's unit prefers; arguments as for ``FeatureLens.visualize``."""
     seeds = check_seeds(seeds)
     lens.validate(direction, **choices)
+    validate_unfitted(lens, choices["method"])
+    check_words(lens, choices["method"], words)
     if images is None:
         pictures, names, chosen = default_inputs(lens, progress=progress)
     else:

@@ -234,6 +234,11 @@ class Method(ABC):
         own = getattr(self, "strength", None)
         return self.backend.defaults.edit.strength if own is None else own
 
+    @property
+    def distinct(self) -> int | None:
+        """Pictures of a direction that differ, at most: as many as there are reference images to show; None: any."""
+        return None
+
     def encode(self, images: Tensor) -> Tensor:
         """The backend's x of images, encoded once however often they are asked for."""
         return embed(self.backend, images)
@@ -277,6 +282,10 @@ class Wrapper(Method):
     @property
     def own_strength(self) -> float | None:
         return self.method.own_strength
+
+    @property
+    def distinct(self) -> int | None:
+        return self.method.distinct
 
     def validate(self, target: Target, backend: Backend) -> None:
         self.method.validate(target, backend)

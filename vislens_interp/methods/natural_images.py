@@ -44,6 +44,10 @@ class NaturalImages(Method):
         self.images_, self.groups_ = reference.images, reference.groups
         self.standard_ = self.scaler_.standardise(reference.responses)
 
+    @property
+    def distinct(self) -> int | None:
+        return self.count
+
     def rows(self, directions: Directions) -> Tensor:
         """Rows of the reference set, the best first: (count,), or as many as there are photographs."""
         return torch.tensor(top_rows(signed(self.standard_, directions).cpu(), self.groups_, self.count))
@@ -73,6 +77,10 @@ class RandomImages(NaturalImages):
     def __init__(self, seed: int = 0) -> None:
         super().__init__(count=1)
         self.seed = check_seed(seed)
+
+    @property
+    def distinct(self) -> None:
+        return None
 
     def rows(self, directions: Directions) -> Tensor:
         """Rows of the reference set, one of each photograph: (G,)."""

@@ -14,7 +14,7 @@ from vislens_interp.math import unit_rows
 from vislens_interp.methods.base import Directions, Method, Wrapper
 from vislens_interp.methods.landscape import LandscapeEdit
 from vislens_interp.methods.natural_images import NaturalImages
-from vislens_interp.reference import ReferenceSet
+from vislens_interp.reference import ReferenceSet, remembered
 from vislens_interp.validation import check_counts, check_shares
 
 COUNT, SHARE = 8, 0.05
@@ -79,6 +79,10 @@ class EditedPrototypes(Wrapper):
     def __init__(self, method: Method | None = None, *, count: int = COUNT, share: float = SHARE) -> None:
         super().__init__(LandscapeEdit() if method is None else method)
         self.prototypes = Prototypes(count, share)
+
+    @property
+    def distinct(self) -> int | None:
+        return self.prototypes.distinct
 
     def _fit(self, reference: ReferenceSet, *, progress: bool, checkpoint: Path | None) -> None:
         self.prototypes.fit(self.target, self.backend, reference.learned())
@@ -162,11 +166,15 @@ def has_prototypes(reference: ReferenceSet) -> bool:
 
 
 def likeness(backend: Backend, reference: ReferenceSet) -> Tensor:
-    """Features (N, D) of length 1, in which reference images are alike that show alike things."""
-    x, embedder = reference.embeddings(backend), getattr(backend, "embedder", None)
-    extractor = backend.feature_extractor()
-    if isinstance(embedder, DepthEmbedder):
-        x = embedder.last_layers(x)
-    elif extractor is not None:
-        x = torch.cat([extractor(part) for part in x.split(256)])
-    return unit_rows(x.flatten(1).cpu())
+    """Features (N, D) of length 1, in which reference images are alike that show alike things; computed once."""
+
+    def compute() -> Tensor:
+        x, embedder = reference.embeddings(backend), getattr(backend, "embedder", None)
+        extractor = backend.feature_extractor()
+        if isinstance(embedder, DepthEmbedder):
+            x = embedder.last_layers(x)
+        elif extractor is not None:
+            x = torch.cat([extractor(part) for part in x.split(256)])
+        return unit_rows(x.flatten(1).cpu())
+
+    return remembered(backend, f"likeness of {reference.key}", compute)

@@ -1,6 +1,8 @@
 """Attention heads and pools of tokens, resolved against a layer that a pass has shown."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -84,3 +86,15 @@ def check_heads(seen: Seen, units: list[OneUnit], before: bool) -> None:
                 f" {one.heads} heads of {width} features each. Pass Head({one.index}, heads={one.heads}) on a layer"
                 " where you know it."
             )
+
+
+def pool_text(described: Mapping[str, Any]) -> str:
+    """How positions become one number, in words, by what a target says of itself; empty where it has no positions.
+
+    >>> pool_text({"pool": "max", "layout": "NCHW", "shape": [128, 4, 4]})
+    'max over the map'
+    """
+    if len(described.get("shape", [])) < 2:
+        return ""
+    over = "the map" if described["layout"] in ("NCHW", "NHWC", None) else "the positions"
+    return f"{described['pool']} over {over}" if described["pool"] in ("mean", "max") else described["pool"]
