@@ -145,3 +145,21 @@ def test_units_from_a_shell(capsys):
     assert parse_units("3,7, 10-12") == [3, 7, 10, 11, 12]
     assert main(["atlas", "--model", "zoo:x", "--out", "x", "--units", "5-2"]) == 2
     assert "'5-2' is no list of units; expected one such as 0-511 or 3,7,20-29" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--units", "0-99"], "but the layer has units 0 to 31"),
+        (["--top", "0"], "top=0 must be at least 1"),
+        (["--backend", "cifar10"], "backend 'cifar10' cannot change pictures in a closed loop"),
+        ([], "holds other files (first: 'thesis.txt') and no atlas"),
+    ],
+)
+def test_what_the_run_would_refuse_is_refused_before_the_fit(words, line, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    out = tmp_path / "out" if words else tmp_path
+    command = ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--out", str(out), "--quiet"]
+    assert main([*command, *words]) == 1
+    assert line in capsys.readouterr().err
+    assert contents(tmp_path) == {"thesis.txt": b"years of work"}, "something was written first"

@@ -18,9 +18,9 @@ from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import decode_jpeg, encode_jpeg, thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import fit_readouts
-from vislens_interp.atlas.run import RunSettings, run
+from vislens_interp.atlas.run import RunSettings, loop_of, refuse_other_files, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
-from vislens_interp.atlas.store import FIT, READING, AtlasStore, short_hash
+from vislens_interp.atlas.store import FIT, READING, AtlasStore, arrow, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import permuted_rows, top_rows
@@ -43,6 +43,8 @@ Words = Callable[[Tensor], Sequence[Sequence[str]]]
 """Directions (K, E) in the embedding, each of length 1, to words for each."""
 WORDS, SURE, CHANCE = 5, 0.95, 200
 """Words of a unit at most, the share of chance that one has to beat, and about how many units chance is drawn from."""
+ORDERS = ("selectivity", "sparsity", "correlation")
+"""By which the best units are chosen."""
 BLOCK = 512
 """Images between two files of an unfinished reading."""
 
@@ -200,12 +202,34 @@ class Atlas:
         """
         check_switches(site=site)
         if self.fit_ is None:
+            self.validate(folder, units=units, top=top, by=by)
             self.fit(folder, progress=progress)
         assert self.fit_ is not None
         settings = RunSettings(
             units=chosen_units(self.fit_, units, top, by), shard=shard, site=site, origin=self.origin
         )
         return run(self.fit_, settings, Path(folder), self.target, self.backend, executor=executor, progress=progress)
+
+    def validate(
+        self,
+        folder: str | Path,
+        *,
+        pictures: bool = True,
+        units: Sequence[int] | None = None,
+        top: int | None = None,
+        by: str = "selectivity",
+    ) -> None:
+        """Raise now what :meth:`save` would raise of these arguments: before a fit that takes minutes.
+
+        Args:
+            folder, units, top, by: As for :meth:`save`.
+            pictures: Whether the fit has ``inputs``, which the backend has to change.
+        """
+        arrow()
+        _checked_choice(len(self.target.names), units, top, by)
+        refuse_other_files(Path(folder))
+        if pictures:
+            loop_of(self.backend)
 
     def _about(self, reference: ReferenceSet, settings: Mapping[str, object]) -> dict[str, Any]:
         target = {name: value for name, value in self.target.describe().items() if name not in ("units", "channels")}
@@ -386,19 +410,26 @@ def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by
         ValueError: A unit is not there, or an order is unknown.
     """
     count = len(fit.names)
-    chosen = list(range(count)) if units is None else sorted({int(unit) for unit in units})
-    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
-        raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
+    chosen = _checked_choice(count, units, top, by)
     if top is None:
         return chosen
-    check_counts(top=top)
     scores = {"selectivity": fit.population.selectivity, "sparsity": fit.population.sparsity}
     correlation = torch.full((count,), torch.nan, dtype=torch.float64)
     correlation[fit.population.alive] = fit.readouts.correlation.double()
     scores["correlation"] = correlation
-    check_word("by", by, scores)
     best = scores[by][chosen].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:top]
     return sorted(chosen[place] for place in best.tolist())
+
+
+def _checked_choice(count: int, units: Sequence[int] | None, top: int | None, by: str) -> list[int]:
+    """The units among which ``top`` chooses, in their order, of a layer of so many."""
+    chosen = list(range(count)) if units is None else sorted({int(unit) for unit in units})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")
+    if top is not None:
+        check_counts(top=top)
+        check_word("by", by, ORDERS)
+    return chosen
 
 
 def _short(units: list[int]) -> str:

@@ -137,11 +137,7 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
                 f"folder={str(folder)!r} holds an atlas of {about.get('model')}, layer {about.get('layer')}, with other"
                 f" weights, images or settings ({earlier['key']}, not {fit.key}). Name another folder."
             )
-    elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if not _ours(path.name))):
-        raise ValueError(
-            f"folder={str(folder)!r} holds other files (first: {others[0]!r}) and no atlas; expected an empty or a new"
-            " folder. Name another one."
-        )
+    refuse_other_files(folder)
     if not (folder / FIT).is_file():
         fit.save(folder / FIT)
     write_manifest(
@@ -153,6 +149,17 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
         },
     )
     return [(f"{name}.parquet", units) for name, units in shards]
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Raise if a folder without an atlas holds files that are none of an atlas."""
+    if (folder / MANIFEST).is_file() or not folder.is_dir():
+        return
+    if others := sorted(path.name for path in folder.iterdir() if not _ours(path.name)):
+        raise ValueError(
+            f"folder={str(folder)!r} holds other files (first: {others[0]!r}) and no atlas; expected an empty or a new"
+            " folder. Name another one."
+        )
 
 
 def _ours(name: str) -> bool:

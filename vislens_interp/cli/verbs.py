@@ -198,6 +198,7 @@ def atlas(args: argparse.Namespace) -> None:
         seed=args.seed,
         pool=args.pool,
     )
+    made.validate(args.out, pictures=args.inputs != 0, units=args.units, top=args.top, by=args.by)
     made.fit(args.out, inputs=args.inputs, draws=args.draws, progress=not args.quiet)
     pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
     with pool as executor:
