@@ -128,6 +128,14 @@ def test_serve_shows_the_site(made):
     [
         (["atlas", "--layer", "conv1"], "vislens atlas needs --model and --out"),
         (["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv9", "--out", "{out}"], "layer 'conv9'"),
+        (
+            ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--by", "sparsity", "--out", "{out}"],
+            "--by sparsity is the order in which --top N takes units",
+        ),
+        (
+            ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--workers", "-1", "--out", "{out}"],
+            "workers=-1; expected a whole number of at least 0",
+        ),
         (["atlas", "serve", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "query", "{out}", "dog"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "compare", "{out}", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),

@@ -181,9 +181,16 @@ def atlas(args: argparse.Namespace) -> None:
 
     from vislens_interp.atlas import Atlas
     from vislens_interp.memory import keep_freed_memory
+    from vislens_interp.validation import check_whole
 
     if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
         raise ValueError(f"vislens atlas needs {' and '.join(missing)}; vislens atlas --help shows all.")
+    if args.by is not None and args.top is None:
+        raise ValueError(
+            f"--by {args.by} is the order in which --top N takes units. Pass --top N too, or leave it out."
+        )
+    check_whole(0, workers=args.workers)
+    by = args.by or "selectivity"
     device = _device(args.device)
     if device.type != "cpu":
         raise ValueError(f"--device {args.device}: an atlas is made on the CPU from the shell; pass --device cpu.")
@@ -198,13 +205,11 @@ def atlas(args: argparse.Namespace) -> None:
         seed=args.seed,
         pool=args.pool,
     )
-    made.validate(args.out, pictures=args.inputs != 0, units=args.units, top=args.top, by=args.by)
+    made.validate(args.out, pictures=args.inputs != 0, units=args.units, top=args.top, by=by)
     made.fit(args.out, inputs=args.inputs, draws=args.draws, progress=not args.quiet)
     pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
     with pool as executor:
-        store = made.save(
-            args.out, units=args.units, top=args.top, by=args.by, executor=executor, progress=not args.quiet
-        )
+        store = made.save(args.out, units=args.units, top=args.top, by=by, executor=executor, progress=not args.quiet)
     paths = {"site": str(store.folder / "index.html"), "table": str(store.path)}
     _report(args, f"{store.describe()}\nto look at it: vislens atlas serve {args.out}", paths, {"out": args.out})
 
