@@ -101,6 +101,7 @@ def test_debug_shows_the_traceback(capsys):
         ("torchvision:resnet81", "model='torchvision:resnet81' is not in torchvision; .* Closest: torchvision:resnet"),
         ("torchvision:fasterrcnn_resnet50_fpn", "expected one of its image classifiers"),
         ("timm:12345", "timm.list_models\\(\\) shows all"),
+        ("torchvision:12345", "torchvision.models.list_models\\(module=torchvision.models\\) shows all"),
     ],
 )
 def test_unknown_models(model, message):
