@@ -109,6 +109,21 @@ def test_two_atlases_are_compared_from_the_shell(made, of_latents, capsys):
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["query", "{made}", "0", "--limit", "0"], "limit=0; expected a whole number of at least 1"),
+        (["query", "{made}", "0", "--limit", "-1"], "limit=-1; expected a whole number of at least 1"),
+        (["compare", "{made}", "{made}", "--limit", "-1"], "limit=-1; expected a whole number of at least 1"),
+        (["serve", "{made}", "--port", "65536"], "port=65536; expected a whole number from 0 to 65535"),
+        (["serve", "{made}", "--port", "-1"], "port=-1; expected a whole number from 0 to 65535"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(words, line, made, capsys):
+    assert main(["atlas", *(word.format(made=made) for word in words)]) == 1
+    assert line in capsys.readouterr().err
+
+
 def test_serve_shows_the_site(made):
     command = [sys.executable, "-m", "vislens_interp", "atlas", "serve", str(made), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -228,7 +228,9 @@ def atlas_compare(args: argparse.Namespace) -> None:
     """Run ``vislens atlas compare``."""
     from vislens_interp.atlas import open_atlas
     from vislens_interp.atlas.compare import write_comparisons
+    from vislens_interp.validation import check_whole
 
+    check_whole(1, limit=args.limit)
     one, other = (open_atlas(folder) for folder in (args.folder, args.other))
     pages, pairs = write_comparisons(one, other)
     if args.json:
