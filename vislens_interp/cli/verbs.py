@@ -23,6 +23,8 @@ DEMO_EVERY = {"cifar10": 1, "embedded": 3}
 ALPHAS = (0.5,)
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 FILES = {"report": "report.html", "figure": "figure.png", "result": "result.json"}
+COMPARISON_FILES = ("parts", "scores.csv", "scores.md", "comparison.json", "scores.png", "pictures.png")
+"""What ``vislens compare`` writes."""
 NOT_KEPT = ("command", "debug", "json", "model", "quiet", "weights")
 """Arguments that a result does not keep among those of the command line: how it was shown, or kept elsewhere."""
 
@@ -74,6 +76,13 @@ def compare(args: argparse.Namespace) -> None:
 
     out = Path(args.out)
     check_writable(out / "parts" / "part")
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strange = [name for name in held if name not in COMPARISON_FILES and not name.startswith(".")]
+    if strange and "comparison.json" not in held:  # which would mark all of it as ours
+        raise ValueError(
+            f"--out {args.out} holds {strange[0]!r} and no earlier comparison; expected a new or empty folder, or an"
+            " earlier comparison. Name another one."
+        )
     lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
     images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
