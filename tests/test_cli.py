@@ -116,6 +116,7 @@ def test_debug_shows_the_traceback(capsys):
         ("torchvision:resnet81", "model='torchvision:resnet81' is not in torchvision; .* Closest: torchvision:resnet"),
         ("torchvision:fasterrcnn_resnet50_fpn", "expected one of its image classifiers"),
         ("timm:12345", "timm.list_models\\(\\) shows all"),
+        ("torchvision:12345", "torchvision.models.list_models\\(module=torchvision.models\\) shows all"),
     ],
 )
 def test_unknown_models(model, message):
@@ -356,6 +357,15 @@ def test_units_from_a_shell(text, unit):
 
 @shipped
 @pytest.mark.slow
+def test_compare_leaves_a_folder_of_other_files_alone(tmp_path, capsys):
+    """It would mark the folder as ours, and a later run would pass over the photographs in it."""
+    (tmp_path / "photo.png").write_bytes(b"")
+    words = ["compare", "--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "cifar10"]
+    assert main([*words, "--images", str(tmp_path), "--out", str(tmp_path), "--quiet"]) == 1
+    assert "holds 'photo.png' and no earlier comparison; expected a new or empty folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
 def test_compare(tmp_path, capsys):
     images = write_images(tmp_path / "images", 3)
     command = ["compare", "--model", "zoo:cifar10_convnet", "--layer", "conv3", "--unit", "16", "--backend", "cifar10"]

@@ -130,7 +130,10 @@ def _no_model(spec: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3)
     source = spec.partition(":")[0]
     closest = ", ".join(f"{source}:{other}" for other in near)
-    remedy = f"Closest: {closest}." if near else f"{source}.list_models() shows all."
+    everything = (
+        "timm.list_models()" if source == "timm" else "torchvision.models.list_models(module=torchvision.models)"
+    )
+    remedy = f"Closest: {closest}." if near else f"{everything} shows all."
     return f"model={spec!r} is not in {source}; expected one of its image classifiers. {remedy}"
 
 

@@ -21,11 +21,11 @@ def fails_for_unit_2(folder, number, *rest):
     """``run_shard`` with a unit that cannot be painted."""
     paint = run.paint
 
-    def refuse(loop, inputs, directions):
-        fit = run._maker(folder, run.read_manifest(Path(folder))["fit"]["key"]).fit
+    def refuse(loop, inputs, directions, **size):
+        fit = run._maker(folder, run.read_manifest(Path(folder))["fit"]["key"], None).fit
         if any((directions == fit.directions[fit.column_of[2]]).all(1)):
             raise ValueError("unit 2 cannot be painted")
-        return paint(loop, inputs, directions)
+        return paint(loop, inputs, directions, **size)
 
     run.paint = refuse
     try:

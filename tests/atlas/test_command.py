@@ -109,6 +109,21 @@ def test_two_atlases_are_compared_from_the_shell(made, of_latents, capsys):
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["query", "{made}", "0", "--limit", "0"], "limit=0; expected a whole number of at least 1"),
+        (["query", "{made}", "0", "--limit", "-1"], "limit=-1; expected a whole number of at least 1"),
+        (["compare", "{made}", "{made}", "--limit", "-1"], "limit=-1; expected a whole number of at least 1"),
+        (["serve", "{made}", "--port", "65536"], "port=65536; expected a whole number from 0 to 65535"),
+        (["serve", "{made}", "--port", "-1"], "port=-1; expected a whole number from 0 to 65535"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(words, line, made, capsys):
+    assert main(["atlas", *(word.format(made=made) for word in words)]) == 1
+    assert line in capsys.readouterr().err
+
+
 def test_serve_shows_the_site(made):
     command = [sys.executable, "-m", "vislens_interp", "atlas", "serve", str(made), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -129,6 +144,14 @@ def test_serve_shows_the_site(made):
         (["atlas", "--layer", "conv1"], "vislens atlas needs --model and --out"),
         (["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv9", "--out", "{out}"], "layer 'conv9'"),
         (["atlas", "--model", "zoo:cifar10_convnet", "--units", "99", "--out", "{out}"], "units=[99], but the layer"),
+        (
+            ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--by", "sparsity", "--out", "{out}"],
+            "--by sparsity is the order in which --top N takes units",
+        ),
+        (
+            ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--workers", "-1", "--out", "{out}"],
+            "workers=-1; expected a whole number of at least 0",
+        ),
         (["atlas", "serve", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "query", "{out}", "dog"], "holds no atlas; expected one that vislens atlas wrote"),
         (["atlas", "compare", "{out}", "{out}"], "holds no atlas; expected one that vislens atlas wrote"),
@@ -146,3 +169,21 @@ def test_units_from_a_shell(capsys):
     assert parse_units("3,7, 10-12") == [3, 7, 10, 11, 12]
     assert main(["atlas", "--model", "zoo:x", "--out", "x", "--units", "5-2"]) == 2
     assert "'5-2' is no list of units; expected one such as 0-511 or 3,7,20-29" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--units", "0-99"], "but the layer has units 0 to 31"),
+        (["--top", "0"], "top=0 must be at least 1"),
+        (["--backend", "cifar10"], "backend 'cifar10' cannot change pictures in a closed loop"),
+        ([], "holds other files (first: 'thesis.txt') and no atlas"),
+    ],
+)
+def test_what_the_run_would_refuse_is_refused_before_the_fit(words, line, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    out = tmp_path / "out" if words else tmp_path
+    command = ["atlas", "--model", "zoo:cifar10_convnet", "--layer", "conv1", "--out", str(out), "--quiet"]
+    assert main([*command, *words]) == 1
+    assert line in capsys.readouterr().err
+    assert contents(tmp_path) == {"thesis.txt": b"years of work"}, "something was written first"

@@ -15,6 +15,7 @@ from vislens_interp.evaluation.words import WordReadout
 from vislens_interp.files import load_state, save_state
 from vislens_interp.math import pearson, ridge_gcv
 from vislens_interp.methods.prototypes import likeness, prototype_rows
+from vislens_interp.models import load_model
 from vislens_interp.reference import ReferenceSet
 from vislens_interp.targets import CallableTarget, LayerTarget
 
@@ -171,6 +172,14 @@ def test_units_are_chosen_by_a_score(fitted):
         chosen_units(fit, None, 3, "beauty")
     with pytest.raises(ValueError, match=r"top=0 must be at least 1"):
         chosen_units(fit, None, 0, "sparsity")
+
+
+@pytest.mark.filterwarnings("ignore:.*random weights")
+def test_the_seed_is_of_random_weights_too():
+    atlas = Atlas("timm:test_resnet", "layer1", backend="embedded", seed=3)
+    assert atlas.origin["seed"] == 3  # for workers
+    wanted = load_model("timm:test_resnet", seed=3).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in atlas.target.model.state_dict().items())
 
 
 def test_wrong_arguments_say_so(network, backend, images):

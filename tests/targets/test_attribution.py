@@ -5,7 +5,7 @@ import torch
 from captum.attr import LayerActivation, NeuronGradient, NeuronIntegratedGradients
 from torch import nn
 
-from vislens_interp import FeatureLens, zoo
+from vislens_interp import FeatureLens, read_layer, zoo
 from vislens_interp.preprocess import Preprocess
 from vislens_interp.targets import LayerTarget
 from vislens_interp.targets.attribution import attribute
@@ -68,6 +68,14 @@ def test_integrated_gradients_are_shares_of_the_response(model):
     found = attribute(target, IMAGES, n_steps=300)
     black = target.responses(torch.zeros_like(IMAGES))[:, 0]
     assert torch.allclose(found.values.flatten(1).sum(1), found.responses - black, atol=2e-3, rtol=0.02)
+
+
+def test_a_notebook_is_not_flooded_with_pixels(model):
+    made = attribute(LayerTarget(model, "conv3", 5, preprocess=PREPROCESS), IMAGES, n_steps=2)
+    table = read_layer(model, "conv3", IMAGES, preprocess=PREPROCESS)
+    assert repr(made).startswith("Attribution(unit='5', method='NeuronIntegratedGradients', responses=tensor([")
+    assert len(repr(made)) < 200
+    assert "tensor(" not in repr(table)
 
 
 def test_a_unit_that_looks_at_one_corner():

@@ -1,3 +1,7 @@
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -222,3 +226,13 @@ def test_labels():
             labels_of(wrong)
     with pytest.raises(TypeError, match="unit is a str .'cat'.*pass labels="):
         unit_list("cat")
+
+
+def test_neurons_that_the_pages_name_are_read():
+    docs = Path(__file__).parents[2] / "docs"
+    pages = [path.read_text(encoding="utf-8") for path in docs.glob("*.md")]
+    named = [ast.literal_eval(text) for page in pages for text in re.findall(r"unit=(\([^)]*\d\))", page)]
+    assert {len(unit) for unit in named} == {2, 3}
+    for unit in named:
+        output = torch.randn(2, *(index + 1 if isinstance(index, int) else 2 for index in unit))
+        assert pool_unit(output, unit, layout="NC").shape == (2,)

@@ -18,9 +18,9 @@ from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import decode_jpeg, encode_jpeg, thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import check_null, fit_readouts
-from vislens_interp.atlas.run import RunSettings, loop_of, run
+from vislens_interp.atlas.run import RunSettings, loop_of, refuse_other_files, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
-from vislens_interp.atlas.store import FIT, READING, AtlasStore, short_hash
+from vislens_interp.atlas.store import FIT, READING, AtlasStore, arrow, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
 from vislens_interp.config import MIN_IMAGES
 from vislens_interp.copies import permuted_rows, top_rows
@@ -69,7 +69,7 @@ class Atlas:
             then. Worker processes need the folder.
         words: Directions (K, E) in the embedding, of length 1, to a list of words for each; None takes the words that
             travel with the package, where they read the backend's embeddings and do not come from the model's own head.
-        seed: Of the split, the controls and the map.
+        seed: Of the split, the controls, the map, and the random weights of a model by name without ``weights``.
         reading: How the layer is read, see :class:`~vislens_interp.targets.LayerTarget`.
 
     Attributes (after ``fit``):
@@ -99,8 +99,8 @@ class Atlas:
     ) -> None:
         self.origin: dict[str, Any] | None = None
         if isinstance(model, str):
-            self.origin = _origin(model, weights, layer, backend, sae, reading)
-            model = load_model(model, weights)
+            self.origin = _origin(model, weights, layer, backend, sae, seed, reading)
+            model = load_model(model, weights, seed)
         elif weights is not None:
             raise ValueError(f"weights={weights!r} goes with a model by name; expected none with a network. Load them.")
         if isinstance(model, Target):
@@ -214,14 +214,36 @@ class Atlas:
         """
         check_switches(site=site)
         check_counts(shard=shard, **({} if edit_size is None else {"edit_size": edit_size}))
-        check_chosen(len(self.target.names), units, top, by)
         if self.fit_ is None:
+            self.validate(folder, units=units, top=top, by=by, edit_size=edit_size)
             self.fit(folder, progress=progress)
         assert self.fit_ is not None
         settings = RunSettings(
             chosen_units(self.fit_, units, top, by), shard=shard, site=site, origin=self.origin, edit_size=edit_size
         )
         return run(self.fit_, settings, Path(folder), self.target, self.backend, executor=executor, progress=progress)
+
+    def validate(
+        self,
+        folder: str | Path,
+        *,
+        pictures: bool = True,
+        units: Sequence[int] | None = None,
+        top: int | None = None,
+        by: str = "selectivity",
+        edit_size: int | None = None,
+    ) -> None:
+        """Raise now what :meth:`save` would raise of these arguments: before a fit that takes minutes.
+
+        Args:
+            folder, units, top, by, edit_size: As for :meth:`save`.
+            pictures: Whether the fit has ``inputs``, which the backend has to change.
+        """
+        arrow()
+        _checked_choice(len(self.target.names), units, top, by)
+        refuse_other_files(Path(folder))
+        if pictures:
+            loop_of(self.backend, edit_size)
 
     def _about(self, reference: ReferenceSet, settings: Mapping[str, object]) -> dict[str, Any]:
         target = {name: value for name, value in self.target.describe().items() if name not in ("units", "channels")}
@@ -388,10 +410,11 @@ def _origin(
     layer: str | nn.Module | None,
     backend: str | Backend,
     sae: SparseFeatures | str | Path | None,
+    seed: int,
     reading: Reading,
 ) -> dict[str, Any] | None:
     """How a worker builds the same model and backend, as JSON values; None where an argument is an object."""
-    said = {"model": model, "layer": layer, "backend": backend, "reading": dict(reading)}
+    said = {"model": model, "layer": layer, "backend": backend, "seed": seed, "reading": dict(reading)}
     said["weights"] = weights and os.path.abspath(weights)  # a worker may start in another folder
     if sae is not None:
         said["sae"] = os.path.abspath(sae) if isinstance(sae, (str, Path)) else sae
@@ -408,7 +431,7 @@ def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by
         ValueError: A unit is not there, or an order is unknown.
     """
     count = len(fit.names)
-    chosen = check_chosen(count, units, top, by)
+    chosen = _checked_choice(count, units, top, by)
     if top is None:
         return chosen
     scores = {"selectivity": fit.population.selectivity, "sparsity": fit.population.sparsity}
@@ -419,8 +442,8 @@ def chosen_units(fit: AtlasFit, units: Sequence[int] | None, top: int | None, by
     return sorted(chosen[place] for place in best.tolist())
 
 
-def check_chosen(count: int, units: Sequence[int] | None, top: int | None, by: str) -> list[int]:
-    """The units that are chosen from, of a layer of ``count``; raises what :func:`chosen_units` says of the others."""
+def _checked_choice(count: int, units: Sequence[int] | None, top: int | None, by: str) -> list[int]:
+    """The units among which ``top`` chooses, in their order, of a layer of so many."""
     chosen = list(range(count)) if units is None else sorted({int(unit) for unit in units})
     if not chosen or chosen[0] < 0 or chosen[-1] >= count:
         raise ValueError(f"units={_short(chosen)}, but the layer has units 0 to {count - 1}; expected some of these.")

@@ -89,12 +89,7 @@ def run(
             " which its workers build again; this atlas was given a network or an object. Pass names, or no executor."
         )
     if fit.inputs:
-        loop = loop_of(backend)
-        if settings.edit_size is not None and not loop.embedder.size <= settings.edit_size <= loop.size:
-            raise ValueError(
-                f"edit_size={settings.edit_size}; expected {loop.embedder.size} to {loop.size} pixels, the sides of "
-                "what the embedder reads and of the pictures. Leave it out for the backend's own."
-            )
+        loop_of(backend, settings.edit_size)
     check_writable(folder / MANIFEST, BYTES_A_UNIT * len(settings.units))
     with locked(folder / "atlas", wait=False):
         shards = _plan(fit, settings, folder)
@@ -113,17 +108,22 @@ def run(
     return AtlasStore.open(folder)
 
 
-def loop_of(backend: Backend) -> ClosedLoopGenerator:
+def loop_of(backend: Backend, edit_size: int | None = None) -> ClosedLoopGenerator:
     """The backend's generator for pictures in batches.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It has none, or cannot edit at this size.
     """
     loop = getattr(backend, "closed_loop", None)
     if loop is None:
         raise ValueError(
             f"backend {backend.name!r} cannot change pictures in a closed loop, which the pictures of an atlas need; "
             "expected one like 'embedded'. Pass inputs=0 to fit() for an atlas without pictures."
+        )
+    if edit_size is not None and not loop.embedder.size <= edit_size <= loop.size:
+        raise ValueError(
+            f"edit_size={edit_size}; expected {loop.embedder.size} to {loop.size} pixels, the sides of what the "
+            "embedder reads and of the pictures. Leave it out for the backend's own."
         )
     return loop
 
@@ -146,11 +146,7 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
         if manifest.get("edit_size") != settings.edit_size:  # what is there was edited at another size
             for path in (folder / SHARDS).glob("*.parquet"):
                 path.unlink()
-    elif folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if not _ours(path.name))):
-        raise ValueError(
-            f"folder={str(folder)!r} holds other files (first: {others[0]!r}) and no atlas; expected an empty or a new"
-            " folder. Name another one."
-        )
+    refuse_other_files(folder)
     if not (folder / FIT).is_file():
         fit.save(folder / FIT)
     write_manifest(
@@ -163,6 +159,17 @@ def _plan(fit: AtlasFit, settings: RunSettings, folder: Path) -> list[tuple[str,
         },
     )
     return [(f"{name}.parquet", units) for name, units in shards]
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Raise if a folder without an atlas holds files that are none of an atlas."""
+    if (folder / MANIFEST).is_file() or not folder.is_dir():
+        return
+    if others := sorted(path.name for path in folder.iterdir() if not _ours(path.name)):
+        raise ValueError(
+            f"folder={str(folder)!r} holds other files (first: {others[0]!r}) and no atlas; expected an empty or a new"
+            " folder. Name another one."
+        )
 
 
 def _ours(name: str) -> bool:
@@ -244,7 +251,7 @@ def run_shard(folder: str, number: int, threads: int | None = None, call: str = 
 def _maker(folder: str, key: str, edit_size: int | None) -> "ShardMaker":
     """A worker's own model, backend and fit, read once."""
     origin = read_manifest(Path(folder))["origin"]
-    model = load_model(origin["model"], origin["weights"])
+    model = load_model(origin["model"], origin["weights"], origin.get("seed", 0))
     target = units_of(model, origin["layer"], origin.get("sae"), **origin["reading"])
     fit, backend = AtlasFit.load(Path(folder) / FIT, key), get_backend(origin["backend"])
     return ShardMaker(Path(folder), fit, target, backend, edit_size)

@@ -13,6 +13,8 @@ from vislens_interp.atlas.store import COMPARISONS, MANIFEST, AtlasStore
 
 HOST = "127.0.0.1"
 """Nobody else reaches it."""
+PORTS = 2**16 - 1
+"""The largest number of a port."""
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -53,7 +55,10 @@ def site_server(folder: str | Path, port: int = 0) -> tuple[ThreadingHTTPServer,
     Raises:
         FileNotFoundError: There is no atlas, or no site in it.
         OSError: The port is taken.
+        ValueError: It is no port.
     """
+    if not 0 <= port <= PORTS:
+        raise ValueError(f"port={port}; expected a whole number from 0 to {PORTS}, 0 for any that is free.")
     store = AtlasStore.open(folder)
     check_site(store)
     own = store.folder.resolve()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vislens_interp.files import rebuilding, write_bytes, write_text
 from vislens_interp.schema import check_inside, check_schema
 from vislens_interp.tables import display_text
-from vislens_interp.validation import missing_library
+from vislens_interp.validation import check_whole, missing_library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,8 +259,9 @@ class AtlasStore:
 
         Args:
             text: Words with spaces between them, in any case.
-            limit: Rows at most.
+            limit: Rows at most, 1 or more.
         """
+        check_whole(1, limit=limit)
         asked = text.casefold().split()
         if not asked:
             raise ValueError(f"text={text!r} holds no word; expected one or several, such as 'dog'.")

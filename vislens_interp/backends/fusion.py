@@ -63,8 +63,8 @@ def fused(
         if norm.running_mean is None or not {conv_name, norm_name} <= once:
             continue
         made.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
-        rest = [norm.drop, norm.act] if isinstance(norm, BatchNormAct2d) else []
-        made.set_submodule(norm_name, nn.Sequential(*rest))
+        after = ("drop", "act") if isinstance(norm, BatchNormAct2d) else ()
+        made.set_submodule(norm_name, nn.Sequential(*(norm.get_submodule(name) for name in after)))
         folded += 1
     if not folded:
         return None

@@ -156,7 +156,11 @@ def _add_atlas(commands: Commands, common: argparse.ArgumentParser, quiet: argpa
     atlas.add_argument("--out", metavar="DIR", help="folder of the atlas")
     atlas.add_argument("--units", type=parse_units, metavar="0-511", help="only these, such as 0-63,100 (default: all)")
     atlas.add_argument("--top", type=int, metavar="N", help="only the best N of them")
-    atlas.add_argument("--by", choices=("selectivity", "sparsity", "correlation"), default="selectivity")
+    atlas.add_argument(
+        "--by",
+        choices=("selectivity", "sparsity", "correlation"),
+        help="what --top calls the best (default: selectivity)",
+    )
     atlas.add_argument("--inputs", type=int, default=6, metavar="N", help="edited prototypes of a unit (default: 6)")
     atlas.add_argument(
         "--edit-size",

@@ -23,6 +23,8 @@ DEMO_EVERY = {"cifar10": 1, "embedded": 3}
 ALPHAS = (0.5,)
 """Beside α = 0 and the weight of the pictures themselves, which cost nothing more."""
 FILES = {"report": "report.html", "figure": "figure.png", "result": "result.json"}
+COMPARISON_FILES = ("parts", "scores.csv", "scores.md", "comparison.json", "scores.png", "pictures.png")
+"""What ``vislens compare`` writes."""
 NOT_KEPT = ("command", "debug", "json", "model", "quiet", "weights")
 """Arguments that a result does not keep among those of the command line: how it was shown, or kept elsewhere."""
 
@@ -74,6 +76,13 @@ def compare(args: argparse.Namespace) -> None:
 
     out = Path(args.out)
     check_writable(out / "parts" / "part")
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strange = [name for name in held if name not in COMPARISON_FILES and not name.startswith(".")]
+    if strange and "comparison.json" not in held:  # which would mark all of it as ours
+        raise ValueError(
+            f"--out {args.out} holds {strange[0]!r} and no earlier comparison; expected a new or empty folder, or an"
+            " earlier comparison. Name another one."
+        )
     lens = _aimed(args)
     on_error = "skip" if args.skip_bad else "raise"
     images, _ = load_images(args.images, size=lens.backend.size, on_error=on_error)
@@ -180,11 +189,17 @@ def atlas(args: argparse.Namespace) -> None:
     from multiprocessing import get_context
 
     from vislens_interp.atlas import Atlas
-    from vislens_interp.atlas.atlas import check_chosen
     from vislens_interp.memory import keep_freed_memory
+    from vislens_interp.validation import check_whole
 
     if missing := [f"--{name}" for name in ("model", "out") if getattr(args, name) is None]:
         raise ValueError(f"vislens atlas needs {' and '.join(missing)}; vislens atlas --help shows all.")
+    if args.by is not None and args.top is None:
+        raise ValueError(
+            f"--by {args.by} is the order in which --top N takes units. Pass --top N too, or leave it out."
+        )
+    check_whole(0, workers=args.workers)
+    by = args.by or "selectivity"
     device = _device(args.device)
     if device.type != "cpu":
         raise ValueError(f"--device {args.device}: an atlas is made on the CPU from the shell; pass --device cpu.")
@@ -199,7 +214,7 @@ def atlas(args: argparse.Namespace) -> None:
         seed=args.seed,
         pool=args.pool,
     )
-    check_chosen(len(made.target.names), args.units, args.top, args.by)
+    made.validate(args.out, pictures=args.inputs != 0, units=args.units, top=args.top, by=by, edit_size=args.edit_size)
     made.fit(args.out, inputs=args.inputs, draws=args.draws, progress=not args.quiet)
     pool = ProcessPoolExecutor(args.workers, get_context("spawn")) if args.workers > 0 else nullcontext()
     with pool as executor:
@@ -207,7 +222,7 @@ def atlas(args: argparse.Namespace) -> None:
             args.out,
             units=args.units,
             top=args.top,
-            by=args.by,
+            by=by,
             edit_size=args.edit_size,
             executor=executor,
             progress=not args.quiet,
@@ -230,7 +245,9 @@ def atlas_compare(args: argparse.Namespace) -> None:
     """Run ``vislens atlas compare``."""
     from vislens_interp.atlas import open_atlas
     from vislens_interp.atlas.compare import write_comparisons
+    from vislens_interp.validation import check_whole
 
+    check_whole(1, limit=args.limit)
     one, other = (open_atlas(folder) for folder in (args.folder, args.other))
     pages, pairs = write_comparisons(one, other)
     if args.json:

@@ -1,6 +1,6 @@
 """Where in an image a unit looks: Captum computes and draws."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
@@ -46,8 +46,8 @@ class Attribution:
 
     unit: str
     method: str
-    images: Tensor
-    values: Tensor
+    images: Tensor = field(repr=False)
+    values: Tensor = field(repr=False)
     responses: Tensor
 
     def figure(self, *, sign: str = "absolute_value", **settings: Unpack[Drawing]) -> "Figure":

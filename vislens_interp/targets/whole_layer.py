@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -38,7 +38,7 @@ class LayerTable:
         path: The file; None for a table that was made in memory.
     """
 
-    responses: Tensor
+    responses: Tensor = field(repr=False)
     target: dict[str, Any]
     path: Path | None = None
 
