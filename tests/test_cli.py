@@ -39,7 +39,7 @@ def test_help(arguments, capsys):
 
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
-    [("HOME", "/", "10000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "ACTIVE", "")],
+    [("HOME", "/", "30000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "ACTIVE", "")],
 )
 def test_threads_wait_in_a_loop_for_a_short_time_only_unless_the_user_says_otherwise(
     name, value, wanted, monkeypatch, capsys
