@@ -240,6 +240,7 @@ class Atlas:
             pictures: Whether the fit has ``inputs``, which the backend has to change.
         """
         arrow()
+        check_switches(pictures=pictures)
         _checked_choice(len(self.target.names), units, top, by)
         refuse_other_files(Path(folder))
         if pictures:

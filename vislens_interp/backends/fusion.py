@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,6 +27,8 @@ def fused(
         The copy, its weights in the order of axes in which convolutions are fastest; None where there is nothing to
         fold, or the copy does not give the same.
     """
+    from timm.layers import BatchNormAct2d  # timm takes a while to import
+
     names = {module: name for name, module in network.named_modules()}
     wrote: dict[int, tuple[nn.Module, Tensor]] = {}
     calls: Counter[nn.Module] = Counter()
