@@ -194,8 +194,11 @@ def stimuli_version(folder: Path) -> int | None:
 
 
 def export(folder: Path, version: int) -> None:
-    if not (folder / "stimuli").exists():
+    try:
         export_stimuli(result_of(version), folder / "stimuli", size=8)
+    except ValueError as error:  # an earlier call, or another process a moment ago
+        if "is there already" not in str(error):
+            raise
 
 
 @cache
