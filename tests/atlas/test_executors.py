@@ -85,6 +85,8 @@ def test_a_size_that_no_picture_has_is_refused(named, edit_size, tmp_path):
     atlas, _ = named
     with pytest.raises(ValueError, match=f"edit_size={edit_size}; expected 128 to 224 pixels"):
         atlas.save(tmp_path / "atlas", units=UNITS, edit_size=edit_size)
+    with pytest.raises(ValueError, match=f"edit_size={edit_size} of an atlas without pictures"):
+        atlas.validate(tmp_path / "atlas", pictures=False, edit_size=edit_size)
     assert not (tmp_path / "atlas").exists()
 
 

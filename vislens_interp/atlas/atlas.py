@@ -18,7 +18,7 @@ from vislens_interp.atlas.fitted import AtlasFit
 from vislens_interp.atlas.pictures import decode_jpeg, encode_jpeg, thumbnails
 from vislens_interp.atlas.population import describe_population, layer_map
 from vislens_interp.atlas.readout import check_null, fit_readouts
-from vislens_interp.atlas.run import RunSettings, loop_of, refuse_other_files, run
+from vislens_interp.atlas.run import RunSettings, check_pictures, loop_of, refuse_other_files, run
 from vislens_interp.atlas.sparse import SparseFeatures, units_of
 from vislens_interp.atlas.store import FIT, READING, AtlasStore, arrow, short_hash
 from vislens_interp.backends.base import DEFAULT_BACKEND, Backend, get_backend
@@ -243,8 +243,7 @@ class Atlas:
         check_switches(pictures=pictures)
         _checked_choice(len(self.target.names), units, top, by)
         refuse_other_files(Path(folder))
-        if pictures:
-            loop_of(self.backend, edit_size)
+        check_pictures(self.backend, pictures, edit_size)
 
     def _about(self, reference: ReferenceSet, settings: Mapping[str, object]) -> dict[str, Any]:
         target = {name: value for name, value in self.target.describe().items() if name not in ("units", "channels")}

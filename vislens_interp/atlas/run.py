@@ -88,8 +88,7 @@ def run(
             "executor= needs a model, layer and backend by name, such as Atlas('zoo:efficientnet_lite2', 'blocks.4'),"
             " which its workers build again; this atlas was given a network or an object. Pass names, or no executor."
         )
-    if fit.inputs:
-        loop_of(backend, settings.edit_size)
+    check_pictures(backend, bool(fit.inputs), settings.edit_size)
     check_writable(folder / MANIFEST, BYTES_A_UNIT * len(settings.units))
     with locked(folder / "atlas", wait=False):
         shards = _plan(fit, settings, folder)
@@ -106,6 +105,14 @@ def run(
 
             write_site(AtlasStore.open(folder))
     return AtlasStore.open(folder)
+
+
+def check_pictures(backend: Backend, pictures: bool, edit_size: int | None) -> None:
+    """Raise ValueError where the backend cannot make an atlas's pictures, or there are none to edit at a size."""
+    if pictures:
+        loop_of(backend, edit_size)
+    elif edit_size is not None:
+        raise ValueError(f"edit_size={edit_size} of an atlas without pictures (inputs=0) has no effect. Leave it out.")
 
 
 def loop_of(backend: Backend, edit_size: int | None = None) -> ClosedLoopGenerator:
